@@ -1,0 +1,37 @@
+# `make demo` and `make test` set up all they need in .venv; see README.md.
+PYTHON ?=
+ARGS ?=
+RUN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint format lock clean help
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=folder, MODEL=provider:name)
+	@$(RUN)/python examples/demo $(if $(DIR),--dir "$(DIR)") $(if $(MODEL),--model "$(MODEL)")
+
+test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
+	@$(RUN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## ruff and pyright
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+	@$(RUN)/pyright
+
+format: $(INSTALLED)  ## let ruff mend what it can
+	@$(RUN)/ruff check --fix-only -q .
+	@$(RUN)/ruff format -q .
+
+lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
+	@scripts/lock
+
+clean:  ## remove .venv and caches
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup
+	@touch $@

@@ -1,0 +1,70 @@
+"""One event loop in a thread of its own, for all code that is not async or runs on another loop.
+
+Every endpoint that is used from outside lives on this loop, so one connection serves any number of threads and event
+loops. The loop starts with the first endpoint and ends with the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, BlockingPortalProvider
+from typing_extensions import ParamSpec
+
+__all__ = ["Background"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Windows' default loop cannot watch a socket for paho-mqtt; this loop is ours, so it can be the one that does.
+_OPTIONS: dict[str, Any] = {"loop_factory": asyncio.SelectorEventLoop} if sys.platform == "win32" else {}
+_provider = BlockingPortalProvider(backend="asyncio", backend_options=_OPTIONS)
+
+
+class Background:
+    """A lease on the background loop: enter it, run coroutine functions there, and leave it.
+
+    Example:
+        >>> with Background() as background:  # doctest: +SKIP
+        ...     background.run(client.start)
+    """
+
+    def __init__(self) -> None:
+        self._portal: BlockingPortal | None = None
+
+    def __enter__(self) -> Background:
+        if self._portal is None:
+            self._portal = _provider.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._portal is not None:
+            self._portal = None
+            _provider.__exit__(kind, error, traceback)
+
+    def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Start a coroutine function on the loop. Cancelling the future cancels it."""
+        if self._portal is None:
+            raise RuntimeError("the background loop is not running: start the endpoint first")
+        return self._portal.start_task_soon(functools.partial(function, *args, **kwargs))
+
+    def run(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a coroutine function on the loop and block for its result. Ctrl-C cancels it."""
+        future = self.start(function, *args, **kwargs)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def run_async(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a coroutine function on the loop and await its result on the caller's own loop."""
+        return await asyncio.wrap_future(self.start(function, *args, **kwargs))

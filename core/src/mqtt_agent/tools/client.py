@@ -1,0 +1,507 @@
+"""Calling tools."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from mqtt_agent.errors import (
+    CallCancelled,
+    CallTimeout,
+    ConnectionLost,
+    QueueFull,
+    ToolUnavailable,
+    TransportError,
+    WireError,
+)
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.tools.directory import BARRIER, Directory, ToolChange
+from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.transport import (
+    NO_MATCHING_SUBSCRIBERS,
+    TLS,
+    Connection,
+    Credentials,
+    InboundMessage,
+    PublishProperties,
+    check_reason_code,
+)
+from mqtt_agent.wire import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_NAMESPACE,
+    Call,
+    CallError,
+    Cancel,
+    Response,
+    ServerCard,
+    StreamMessage,
+    ToolCard,
+    Topics,
+    decode,
+    encode,
+    is_identifier,
+    new_call_id,
+    validate_identifier,
+)
+
+__all__ = ["ToolClient"]
+
+logger = logging.getLogger(__name__)
+
+
+class ToolClient:
+    """Finds and calls the tools that servers offer on a broker.
+
+    Example:
+        >>> async with ToolClient("agent-a") as client:  # doctest: +SKIP
+        ...     print(await client.call("forecast", {"city": "Oslo"}))
+
+    Args:
+        name: The caller's name, told to the tools; None makes a fresh one.
+        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        namespace: The prefix of all topics.
+        credentials: A :class:`Password` or a :class:`Token`.
+        tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        connection: Use this connection instead of one of its own.
+        session_expiry: Seconds that the broker keeps answers for a client whose network is away.
+        max_pending: How many calls may be under way at once.
+        max_payload: Bytes of the largest answer that is read.
+        max_cards: How many tool and server cards are kept.
+
+    Raises:
+        InvalidIdentifier: ``name`` or ``namespace`` cannot be used in topics.
+        ValueError: ``broker`` is no broker URL.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        broker: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | TLS | None = None,
+        connection: Connection | None = None,
+        session_expiry: int = 60,
+        max_pending: int = 10_000,
+        max_payload: int = 16 * DEFAULT_MAX_PAYLOAD,
+        max_cards: int = 100_000,
+    ) -> None:
+        unique = uuid.uuid4().hex[:8]
+        self.name = validate_identifier(name or f"client-{unique}", "client name")
+        self._topics = Topics(namespace)
+        self.connection = connection or Connection(
+            broker, client_id=f"{self.name}~{unique}", credentials=credentials, tls=tls, session_expiry=session_expiry
+        )
+        self._own_connection = connection is None
+        self._inbox = self._topics.client_responses(self.name)
+        self._directory = Directory(self.connection, self._topics, self._inbox, max_cards)
+        self._directory.on_server_offline.append(self._on_server_offline)
+        self._max_pending = max_pending
+        self._max_payload = max_payload
+        self._pending: dict[str, _Pending] = {}
+        self._faults = FaultLog(logger)
+        self._started = False
+        self._starting = asyncio.Lock()
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        state = "started" if self._started else "stopped"
+        return f"<ToolClient {self.name} at {self.connection.url}, {state}>"
+
+    # Life
+
+    async def start(self) -> None:
+        """Connect, and begin to follow the tool list; a second call changes nothing.
+
+        Raises:
+            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+        """
+        async with self._starting:
+            if self._started:
+                return
+            await self.connection.subscribe(self._inbox, self._on_response)
+            try:
+                await self.connection.start()
+            except BaseException:
+                await self.connection.unsubscribe(self._inbox, self._on_response)
+                raise
+            self.connection.on_failed.append(self._on_failed)
+            self.connection.on_reconnected.append(self._on_reconnected)
+            self._started = True
+            try:
+                await self._directory.start()
+            except BaseException:
+                await self._stop()
+                raise
+
+    async def stop(self) -> None:
+        """Cancel the calls that are under way, and disconnect; a second call changes nothing."""
+        async with self._starting:
+            if self._started:
+                await self._stop()
+
+    async def _stop(self) -> None:
+        self._started = False
+        for pending in list(self._pending.values()):
+            self._cancel(pending.handle, "the client was closed")
+        if self.connection.connected:
+            # Cancels go out before the goodbye: what is confirmed last was sent last.
+            await self._directory.barrier()
+        self.connection.on_failed.remove(self._on_failed)
+        self.connection.on_reconnected.remove(self._on_reconnected)
+        await self._directory.stop()
+        await self.connection.unsubscribe(self._inbox, self._on_response)
+        for task in self._background:
+            task.cancel()
+        await self.connection.stop(end_session=self._own_connection)
+
+    async def __aenter__(self) -> ToolClient:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # Finding tools
+
+    async def list_tools(self, server: str | None = None, online_only: bool = True) -> list[ToolCard]:
+        """The tools of the namespace, by name. The list is kept up to date: asking again makes no round trip.
+
+        Args:
+            server: Only those that this server offers: the name that its replicas share, or the id of one replica.
+            online_only: Leave out what nobody serves now.
+
+        Returns:
+            The cards, with the status that is true now.
+        """
+        self._check_started()
+        await self._directory.complete()
+        listed: list[ToolCard] = []
+        for card in self._directory.tools():
+            online = self._directory.is_online(card.tool)
+            if (online or not online_only) and (server is None or self._offers(server, card)):
+                listed.append(self._as_it_is(card))
+        return listed
+
+    async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
+        """The running tool servers, one card for each replica, by id."""
+        self._check_started()
+        await self._directory.complete()
+        return [c.model_copy() for c in self._directory.servers() if c.status == "online" or not online_only]
+
+    async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
+        """The card of one tool, looked up by its exact topic when the list does not have it.
+
+        Args:
+            tool: The tool's name.
+            timeout: Seconds to wait for the card.
+
+        Returns:
+            The card, or None when there is no such tool.
+        """
+        self._check_started()
+        validate_identifier(tool, "tool name")
+        card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
+        return None if card is None else self._as_it_is(card)
+
+    async def watch_tools(self) -> AsyncIterator[ToolChange]:
+        """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server."""
+        self._check_started()
+        changes = self._directory.watch()
+        async for change in changes:
+            yield change
+
+    def _offers(self, server: str, card: ToolCard) -> bool:
+        if card.server == server:
+            return True
+        return any(server in (c.server, c.name) and card.tool in c.tools for c in self._directory.servers())
+
+    def _as_it_is(self, card: ToolCard) -> ToolCard:
+        online = self._directory.is_online(card.tool)
+        return card.model_copy(update={"status": "online" if online else "offline"})
+
+    # Calling
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30.0,
+        on_partial: Callable[[Any], Awaitable[None] | None] | None = None,
+        wait_online: bool = False,
+        retry: bool | None = None,
+        call_id: str | None = None,
+    ) -> Any:
+        """Call a tool and wait for its result. Cancelling the task that waits cancels the call at the server.
+
+        Args:
+            tool: The tool's name.
+            arguments: What it takes.
+            timeout: Seconds until :class:`CallTimeout`; None waits for ever.
+            on_partial: Called, or awaited, with each thing that the tool streams before its result.
+            wait_online: Wait for a server, within the timeout, when there is none.
+            retry: Send the call again when the replica that had it is gone. None does so for tools that say that
+                they are read-only or idempotent.
+            call_id: An id of your own, to attach to a call made before.
+
+        Returns:
+            The result, any JSON value.
+
+        Raises:
+            InvalidArguments, Unauthorized, ToolFailed, CallTimeout, ToolUnavailable: See :meth:`CallHandle.result`.
+            WireError: The arguments have no JSON form.
+            TransportError: The broker refused the call, or is gone for good.
+        """
+        handle = await self._submit(tool, arguments, timeout, on_partial is not None, wait_online, retry, call_id)
+        try:
+            if on_partial is not None:
+                async for partial in handle.partials():
+                    awaitable = on_partial(partial)
+                    if awaitable is not None:
+                        await awaitable
+            return await handle.result()
+        finally:
+            if not handle.done:
+                self._cancel(handle, "the caller gave up")
+
+    async def submit(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        wait_online: bool = False,
+        retry: bool | None = None,
+        call_id: str | None = None,
+    ) -> CallHandle:
+        """Start a call and return at once with a handle on it. See :meth:`call` for the arguments.
+
+        Raises:
+            ToolUnavailable: Nobody serves the tool now.
+            TransportError, WireError: See :meth:`call`.
+        """
+        return await self._submit(tool, arguments, timeout, None, wait_online, retry, call_id)
+
+    async def _submit(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None,
+        timeout: float | None,
+        stream: bool | None,
+        wait_online: bool,
+        retry: bool | None,
+        call_id: str | None,
+    ) -> CallHandle:
+        self._check_started()
+        topic = self._topics.tool_call(tool)
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        if not self._directory.is_online(tool):
+            await self._find(tool, wait_online, deadline)
+        if len(self._pending) >= self._max_pending:
+            raise QueueFull(f"{self._max_pending} calls are under way already")
+        card = self._directory.tool(tool)
+        call_id = call_id or new_call_id()
+        if call_id in self._pending:
+            return self._pending[call_id].handle
+        if stream is None:
+            stream = card is not None and card.supports_streaming
+        stream = stream and is_identifier(call_id)
+        call = Call(
+            call_id=call_id,
+            arguments=dict(arguments or {}),
+            client=self.name,
+            response_topic=self._inbox,
+            stream=stream,
+        )
+        handle = CallHandle(tool, call_id, self._cancel)
+        if retry is None:
+            retry = card is not None and (card.read_only or card.idempotent)
+        pending = _Pending(handle, topic, encode(call), deadline, retry)
+        self._pending[call_id] = pending
+        handle.when_over(lambda: self._forget(pending))
+        if deadline is not None:
+            pending.timer = loop.call_at(deadline, self._on_timeout, pending)
+        try:
+            if stream:
+                await self._open_stream(handle)
+            self._send(pending)
+        except BaseException as error:
+            handle.fail(CallCancelled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
+            raise
+        return handle
+
+    async def _find(self, tool: str, wait_online: bool, deadline: float | None) -> None:
+        """Wait for the first look at the cards, then, if wanted, for a server; raise when there is none."""
+        changes = self._directory.watch()
+        try:
+            seen_all = await self._directory.complete()
+            if self._directory.is_online(tool):
+                return
+            card = await self._directory.look_up(tool, 2.0)
+            if self._directory.is_online(tool) or (card is not None and not seen_all):
+                return
+            if not wait_online:
+                why = "every server that offers it is offline" if card is not None else "there is no such tool"
+                raise ToolUnavailable(f"{tool}: {why} in namespace {self._topics.namespace!r}", tool=tool)
+            remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._wait_online(tool, changes), remaining)
+            except asyncio.TimeoutError:
+                raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
+        finally:
+            await changes.aclose()  # type: ignore[attr-defined]
+
+    async def _wait_online(self, tool: str, changes: AsyncIterator[ToolChange]) -> None:
+        if self._directory.is_online(tool):
+            return
+        async for _ in changes:
+            if self._directory.is_online(tool):
+                return
+
+    async def _open_stream(self, handle: CallHandle) -> None:
+        topic = self._topics.tool_stream(handle.tool, handle.call_id)
+
+        def on_partial(message: InboundMessage) -> None:
+            try:
+                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload))
+            except WireError as error:
+                self._faults.tell(handle.tool, "an unreadable partial", error)
+
+        handle.open_stream()
+        handle.when_over(lambda: self._spawn(self.connection.unsubscribe(topic, on_partial)))
+        await self.connection.subscribe(topic, on_partial)
+
+    def _send(self, pending: _Pending) -> None:
+        handle = pending.handle
+        expiry = None
+        if pending.deadline is not None:
+            expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
+        properties = PublishProperties(
+            response_topic=self._inbox, correlation_data=handle.call_id.encode(), message_expiry=expiry
+        )
+        pending.confirmed = self.connection.publish_soon(pending.topic, pending.payload, properties=properties)
+        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
+
+    def _on_confirmed(self, pending: _Pending, confirmed: asyncio.Future[int]) -> None:
+        if confirmed.cancelled() or pending.handle.done:
+            return
+        handle = pending.handle
+        try:
+            code = check_reason_code(confirmed.result(), pending.topic)
+        except TransportError as error:
+            handle.fail(error)
+            return
+        if code == NO_MATCHING_SUBSCRIBERS:
+            handle.fail(
+                ToolUnavailable(f"{handle.tool}: nobody takes its calls", tool=handle.tool, call_id=handle.call_id)
+            )
+
+    # What comes in
+
+    def _on_response(self, message: InboundMessage) -> None:
+        try:
+            response = decode(Response, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable response", error)
+            call_id = (message.correlation_data or b"").decode(errors="replace")
+            fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
+            response = Response(call_id=call_id, status="error", error=fault)
+        pending = self._pending.get(response.call_id)
+        if pending is not None:
+            pending.handle.settle(response)
+        elif not response.call_id.startswith(BARRIER):
+            logger.debug("a response to call %.80s, which nobody waits for", response.call_id)
+
+    def _on_timeout(self, pending: _Pending) -> None:
+        handle = pending.handle
+        handle.fail(
+            CallTimeout(
+                f"{handle.tool}: no answer in time; submit with call_id={handle.call_id!r} again to attach to the call",
+                tool=handle.tool,
+                call_id=handle.call_id,
+            )
+        )
+
+    def _on_server_offline(self, server: str) -> None:
+        for pending in list(self._pending.values()):
+            handle = pending.handle
+            if handle.done or not (handle.server == server or not self._directory.is_online(handle.tool)):
+                continue
+            if pending.retry and self._directory.is_online(handle.tool):
+                self._send_again(pending)
+            else:
+                what = f"{handle.tool}: {server} went offline while it had the call"
+                handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+
+    async def _on_reconnected(self, session_present: bool) -> None:
+        if not session_present:  # the broker forgot our inbox, and with it the answers that came meanwhile
+            for pending in list(self._pending.values()):
+                if pending.retry and not pending.handle.done:
+                    self._send_again(pending)
+
+    def _send_again(self, pending: _Pending) -> None:
+        pending.handle.server = None
+        try:
+            self._send(pending)
+        except (TransportError, QueueFull) as error:
+            pending.handle.fail(error)
+
+    def _on_failed(self, error: TransportError) -> None:
+        for pending in list(self._pending.values()):
+            pending.handle.fail(error)
+
+    def _cancel(self, handle: CallHandle, reason: str | None) -> None:
+        if handle.done:
+            return
+        card = self._directory.tool(handle.tool)
+        if card is not None and "cancel" in (card.features or ()):
+            cancel = Cancel(call_id=handle.call_id, client=self.name, reason=reason)
+            try:
+                self.connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
+            except (TransportError, QueueFull) as error:
+                logger.debug("call %s is cancelled here only: %s", handle.call_id, error)
+        message = f"{handle.tool}: cancelled by the caller"
+        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
+
+    def _forget(self, pending: _Pending) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+        if pending.confirmed is not None:
+            pending.confirmed.cancel()
+        if self._pending.get(pending.handle.call_id) is pending:
+            del self._pending[pending.handle.call_id]
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
+
+
+class _Pending:
+    """What the client keeps of a call that is under way."""
+
+    __slots__ = ("confirmed", "deadline", "handle", "payload", "retry", "timer", "topic")
+
+    def __init__(self, handle: CallHandle, topic: str, payload: bytes, deadline: float | None, retry: bool) -> None:
+        self.handle = handle
+        self.topic = topic
+        self.payload = payload
+        self.deadline = deadline
+        self.retry = retry
+        self.timer: asyncio.TimerHandle | None = None
+        self.confirmed: asyncio.Future[int] | None = None

@@ -1,0 +1,349 @@
+"""The live list of tools: a local copy of the retained cards below one namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from mqtt_agent.errors import NotAuthorized, TransportError, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.transport import Connection, InboundMessage
+from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
+
+__all__ = ["Directory", "ToolChange"]
+
+logger = logging.getLogger(__name__)
+
+BARRIER = "barrier-"
+_MAX_CARD = 256 * 1024
+_MAX_CHANGES = 1000
+_SNAPSHOT_TIMEOUT = 5.0
+
+C = TypeVar("C", bound=Message)
+
+
+@dataclass(frozen=True)
+class ToolChange:
+    """Something about a tool is different now.
+
+    Attributes:
+        kind: ``online`` or ``offline`` when the tool can be called from now on, or cannot any more; ``changed`` when
+            its card or the servers that offer it are others.
+        tool: The tool's name.
+        card: Its card as it is now, or None when it was removed.
+        servers: The ids of the replicas that serve it now.
+    """
+
+    kind: Literal["online", "offline", "changed"]
+    tool: str
+    card: ToolCard | None
+    servers: tuple[str, ...]
+
+
+class Directory:
+    """Follows the cards of a namespace.
+
+    Args:
+        connection: Where to listen.
+        topics: The namespace.
+        barrier_topic: A topic that this client may publish and subscribe to: its own inbox. A message to oneself,
+            sent after subscribing, comes back after the retained cards, and so tells that all have been seen.
+        max_cards: How many cards to keep; more are ignored, and told once.
+    """
+
+    def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
+        self.on_server_offline: list[Callable[[str], None]] = []
+        """Called with the id of a server that is gone."""
+        self._connection = connection
+        self._topics = topics
+        self._barrier_topic = barrier_topic
+        self._max_cards = max_cards
+        self._tools: dict[str, ToolCard] = {}
+        self._servers: dict[str, ServerCard] = {}
+        self._serving: dict[str, set[str]] = {}
+        self._mentioned: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._online: set[str] = set()
+        self._barriers: dict[str, asyncio.Event] = {}
+        self._watchers: list[_Watcher] = []
+        self._faults = FaultLog(logger)
+        self._complete: asyncio.Task[bool] | None = None
+
+    # What is known
+
+    def tools(self) -> list[ToolCard]:
+        """All tool cards, by name."""
+        return [self._tools[name] for name in sorted(self._tools)]
+
+    def tool(self, name: str) -> ToolCard | None:
+        """The card of one tool."""
+        return self._tools.get(name)
+
+    def servers(self) -> list[ServerCard]:
+        """All server cards, by id."""
+        return [self._servers[server] for server in sorted(self._servers)]
+
+    def servers_of(self, tool: str) -> tuple[str, ...]:
+        """The ids of the online servers that offer a tool."""
+        return tuple(sorted(self._serving.get(tool, ())))
+
+    def is_online(self, tool: str) -> bool:
+        """Whether a tool can be called: an online server card lists it.
+
+        Where no server card mentions the tool at all, its own card's status counts.
+        """
+        if tool in self._serving:
+            return True
+        card = self._tools.get(tool)
+        return card is not None and card.status == "online" and not self._mentioned.get(tool)
+
+    async def complete(self) -> bool:
+        """Wait until all retained cards have been seen; False when the broker does not let us see them all."""
+        if self._complete is None:
+            return False
+        try:
+            return await asyncio.shield(self._complete)
+        except TransportError:
+            return False
+
+    # Following
+
+    async def start(self) -> None:
+        """Subscribe; the cards come in the background."""
+        # QoS 0 on purpose: brokers cap what they queue for QoS 1 (Mosquitto: 1,000), and would leave cards out.
+        allowed = True
+        for topic_filter, handler in self._filters():
+            try:
+                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
+            except NotAuthorized as error:
+                allowed = False
+                logger.warning("%s; tools are looked up one by one instead of listed", error)
+        await self._connection.subscribe(self._barrier_topic, self._on_inbox)
+        self._connection.on_reconnected.append(self._on_reconnected)
+        self._complete = asyncio.create_task(self._snapshot(allowed))
+
+    async def stop(self) -> None:
+        """Unsubscribe and forget."""
+        if self._complete is not None:
+            self._complete.cancel()
+            self._complete = None
+        if self._on_reconnected in self._connection.on_reconnected:
+            self._connection.on_reconnected.remove(self._on_reconnected)
+        for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
+            await self._connection.unsubscribe(topic_filter, handler)
+        for watcher in self._watchers:
+            watcher.close()
+        self._tools.clear()
+        self._servers.clear()
+        self._serving.clear()
+        self._mentioned.clear()
+        self._online.clear()
+        self._seen.clear()
+
+    def _filters(self) -> list[tuple[str, Callable[[InboundMessage], None]]]:
+        return [
+            (self._topics.all_server_cards, self._on_server_card),
+            (self._topics.all_tool_cards, self._on_tool_card),
+        ]
+
+    async def _snapshot(self, allowed: bool) -> bool:
+        epoch = self._connection.epoch
+        if not await self.barrier() or not allowed:
+            return False
+        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
+            self._forget(topic)  # not among the retained cards any more: removed while we were away
+        return True
+
+    async def _on_reconnected(self, session_present: bool) -> None:
+        self._complete = asyncio.create_task(self._snapshot(True))
+
+    async def barrier(self) -> bool:
+        """Wait until everything that the broker had for us has come; False when it does not let us know."""
+        call_id = BARRIER + new_call_id()
+        came = self._barriers[call_id] = asyncio.Event()
+        try:
+            await self._connection.publish(self._barrier_topic, encode(Response(call_id=call_id)))
+            await asyncio.wait_for(came.wait(), _SNAPSHOT_TIMEOUT)
+        except (TransportError, asyncio.TimeoutError) as error:
+            logger.info("cannot tell when all cards have been seen: %s", error or "no echo of our own message")
+            return False
+        finally:
+            del self._barriers[call_id]
+        return True
+
+    async def look_up(self, tool: str, timeout: float) -> ToolCard | None:
+        """Fetch one card by its exact topic, for where wildcards are not allowed.
+
+        Args:
+            tool: The tool's name.
+            timeout: Seconds to wait for the card.
+        """
+        topic = self._topics.tool_card(tool)
+        arrived = asyncio.Event()
+
+        def on_card(message: InboundMessage) -> None:
+            self._on_tool_card(message)
+            arrived.set()
+
+        await self._connection.subscribe(topic, on_card, qos=0, snapshot=True)
+        try:
+            waiting = [asyncio.ensure_future(arrived.wait()), asyncio.ensure_future(self.barrier())]
+            await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not arrived.is_set() and waiting[1].done() and not waiting[1].result():
+                await asyncio.wait(waiting[:1], timeout=timeout)
+            for task in waiting:
+                task.cancel()
+        finally:
+            await self._connection.unsubscribe(topic, on_card)
+        return self._tools.get(tool)
+
+    def watch(self) -> AsyncIterator[ToolChange]:
+        """Changes from now on."""
+        watcher = _Watcher()
+        self._watchers.append(watcher)
+        return self._watched(watcher)
+
+    async def _watched(self, watcher: _Watcher) -> AsyncIterator[ToolChange]:
+        try:
+            while True:
+                change = await watcher.next()
+                if change is None:
+                    return
+                yield change
+        finally:
+            self._watchers.remove(watcher)
+
+    # What comes in
+
+    def _on_inbox(self, message: InboundMessage) -> None:
+        if BARRIER.encode() not in message.payload[:200]:
+            return
+        try:
+            barrier = self._barriers.get(decode(Response, message.payload).call_id)
+        except WireError:
+            return
+        if barrier is not None:
+            barrier.set()
+
+    def _on_tool_card(self, message: InboundMessage) -> None:
+        name = self._topics.tool_of_card(message.topic)
+        card = self._read(message, ToolCard, name)
+        if name is None or card is False:
+            return
+        if card is None:
+            self._forget(message.topic)
+            return
+        assert isinstance(card, ToolCard)
+        if card.tool != name:
+            self._faults.tell(message.topic, "a card for another name than its topic's", card.tool)
+            return
+        before = self._tools.get(name)
+        self._tools[name] = card
+        self._tell(name, changed=before is None or _essence(before) != _essence(card))
+
+    def _on_server_card(self, message: InboundMessage) -> None:
+        server = self._topics.server_of_card(message.topic)
+        card = self._read(message, ServerCard, server)
+        if server is None or card is False:
+            return
+        if card is None:
+            self._forget(message.topic)
+            return
+        assert isinstance(card, ServerCard)
+        if card.server != server:
+            self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
+            return
+        self._replace_server(server, card)
+
+    def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
+        """The card; None when it was removed, False when it is to be ignored."""
+        if name is None:
+            self._faults.tell(message.topic, "a card for an impossible name", "")
+            return False
+        if not message.payload:
+            return None
+        known = message.topic in self._seen
+        if not known and len(self._seen) >= self._max_cards:
+            self._faults.tell(self._topics.namespace, "too many cards", f"more than {self._max_cards} are ignored")
+            return False
+        try:
+            card = decode(model, message.payload, _MAX_CARD)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable card", error)
+            return False
+        self._seen[message.topic] = self._connection.epoch
+        return card
+
+    def _forget(self, topic: str) -> None:
+        self._seen.pop(topic, None)
+        tool, server = self._topics.tool_of_card(topic), self._topics.server_of_card(topic)
+        if tool is not None and self._tools.pop(tool, None) is not None:
+            self._tell(tool, changed=True)
+        if server is not None:
+            self._replace_server(server, None)
+
+    def _replace_server(self, server: str, card: ServerCard | None) -> None:
+        before = self._servers.pop(server, None)
+        if card is not None:
+            self._servers[server] = card
+        offered_before = set(before.tools) if before is not None else set[str]()
+        offered_now = set(card.tools) if card is not None else set[str]()
+        for tool in offered_now - offered_before:
+            self._mentioned[tool] = self._mentioned.get(tool, 0) + 1
+        for tool in offered_before - offered_now:
+            self._mentioned[tool] -= 1
+            if not self._mentioned[tool]:
+                del self._mentioned[tool]
+        serving = offered_now if card is not None and card.status == "online" else set[str]()
+        for tool in offered_before | offered_now:
+            servers = self._serving.setdefault(tool, set())
+            size = len(servers)
+            (servers.add if tool in serving else servers.discard)(server)
+            changed = len(servers) != size
+            if not servers:
+                del self._serving[tool]
+            self._tell(tool, changed=changed)
+        if before is not None and before.status == "online" and (card is None or card.status != "online"):
+            for listener in tuple(self.on_server_offline):
+                listener(server)
+
+    def _tell(self, tool: str, *, changed: bool) -> None:
+        online = self.is_online(tool)
+        was_online = tool in self._online
+        if online == was_online and not changed:
+            return
+        (self._online.add if online else self._online.discard)(tool)
+        if not self._watchers or (tool not in self._tools and not was_online):
+            return
+        kind: Literal["online", "offline", "changed"]
+        kind = "changed" if online == was_online else "online" if online else "offline"
+        change = ToolChange(kind, tool, self._tools.get(tool), self.servers_of(tool))
+        for watcher in self._watchers:
+            watcher.put(change)
+
+
+class _Watcher:
+    def __init__(self) -> None:
+        self._changes: deque[ToolChange | None] = deque(maxlen=_MAX_CHANGES)
+        self._arrived = asyncio.Event()
+
+    def put(self, change: ToolChange | None) -> None:
+        self._changes.append(change)
+        self._arrived.set()
+
+    def close(self) -> None:
+        self.put(None)
+
+    async def next(self) -> ToolChange | None:
+        while not self._changes:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._changes.popleft()
+
+
+def _essence(card: ToolCard) -> ToolCard:
+    return card.model_copy(update={"last_seen": "", "status": "online"})

@@ -1,0 +1,184 @@
+"""One call, from its caller's side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from mqtt_agent.errors import (
+    CallTimeout,
+    InvalidArguments,
+    MQTTAgentError,
+    ToolCallError,
+    ToolFailed,
+    ToolUnavailable,
+    Unauthorized,
+)
+from mqtt_agent.wire import CallError, Response, StreamMessage, read_error_type
+
+__all__ = ["CallHandle"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_PARTIALS = 1000
+_LATE_PARTIALS = 1.0
+
+
+class CallHandle:
+    """A call that is under way. :meth:`ToolClient.submit` makes it.
+
+    Attributes:
+        call_id: Names the call; submit with it again to attach to the same call.
+        tool: The tool's name.
+        server: The replica that runs or ran the call, as soon as it is known.
+        elapsed_ms: How long the handler took, in milliseconds, when the call is over.
+        dropped_partials: How many partials were dropped because nobody read them: at most the latest 1,000 wait.
+    """
+
+    def __init__(self, tool: str, call_id: str, cancel: Callable[[CallHandle, str | None], None]) -> None:
+        self.tool = tool
+        self.call_id = call_id
+        self.server: str | None = None
+        self.elapsed_ms: float | None = None
+        self.dropped_partials = 0
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[Response] = self._loop.create_future()
+        self._partials: deque[Any] = deque()
+        self._partial_arrived = asyncio.Event()
+        self._streaming = False
+        self._last: StreamMessage | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._on_end: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether the call is over, one way or another."""
+        return self._outcome.done()
+
+    @property
+    def response(self) -> Response | None:
+        """The answer as it came, once there is one."""
+        failed = not self._outcome.done() or self._outcome.cancelled() or self._outcome.exception() is not None
+        return None if failed else self._outcome.result()
+
+    async def result(self) -> Any:
+        """Wait for the result: any JSON value.
+
+        Cancelling the task that waits here leaves the call running; :meth:`cancel` stops it.
+
+        Raises:
+            InvalidArguments: The arguments do not fit the tool's schema.
+            Unauthorized: The server refuses this caller.
+            ToolFailed: The tool ran and failed.
+            CallTimeout: No answer in time.
+            CallCancelled: The call was cancelled by :meth:`cancel`, or the client was closed.
+            ToolUnavailable: Nobody serves the tool, or who did is gone.
+            TransportError: The broker refused the call, or is gone for good.
+        """
+        response = await asyncio.shield(self._outcome)
+        if response.status == "error":
+            raise _error(self.tool, response)
+        return response.result
+
+    async def partials(self) -> AsyncIterator[Any]:
+        """What the tool streams before its result: text as str, anything else as JSON value, in order.
+
+        Progress is ``{"progress": 3, "total": 10, "message": "page 3"}``. It ends with the call, however that ends.
+        """
+        while True:
+            while self._partials:
+                yield self._partials.popleft()
+            if not self._streaming:
+                return
+            self._partial_arrived.clear()
+            await self._partial_arrived.wait()
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Stop the call, at the server too when it can. Does nothing when the call is over.
+
+        Args:
+            reason: Told to the server.
+        """
+        self._cancel(self, reason)
+
+    # For the client
+
+    def open_stream(self) -> None:
+        """Partials may come from now on."""
+        self._streaming = True
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when neither the result nor partials can come any more."""
+        self._on_end.append(callback)
+
+    def take_partial(self, message: StreamMessage) -> None:
+        """One stream message came in: keep it, unless it is a repeat or late."""
+        last = self._last
+        if last is not None and (message.seq < last.seq or message == last):
+            return
+        self._last = message
+        if message.server:
+            self.server = message.server
+        if message.type == "partial":
+            if len(self._partials) >= _MAX_PARTIALS:
+                self._partials.popleft()
+                self.dropped_partials += 1
+            self._partials.append(message.content if message.content is not None else message.data)
+            self._partial_arrived.set()
+        if self._outcome.done() and self._all_partials_here():
+            self._end()
+
+    def settle(self, response: Response) -> None:
+        """The answer came."""
+        if self._outcome.done():
+            return
+        self.server = response.server or self.server
+        self.elapsed_ms = response.elapsed_ms
+        self._outcome.set_result(response)
+        if not self._streaming or self._all_partials_here():
+            self._end()
+        else:  # brokers keep the order within a topic, not across topics
+            self._end_timer = self._loop.call_later(_LATE_PARTIALS, self._end)
+
+    def fail(self, error: MQTTAgentError) -> None:
+        """There will be no answer."""
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # it is no fault when nobody asks
+            self._end()
+
+    def _all_partials_here(self) -> bool:
+        response = self.response
+        expected = response.seq if response is not None else None
+        return not expected or (self._last is not None and self._last.seq >= expected)
+
+    def _end(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._streaming = False
+        self._partial_arrived.set()
+        callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            callback()
+
+
+def _error(tool: str, response: Response) -> ToolCallError:
+    error = response.error or CallError(message="the tool failed without saying why")
+    text, call_id = f"{tool}: {error.message}", response.call_id
+    kind = read_error_type(error.type)
+    if kind == "invalid_arguments":
+        return InvalidArguments(text, tool=tool, call_id=call_id, data=error.data)
+    if kind == "unauthorized":
+        return Unauthorized(text, tool=tool, call_id=call_id)
+    if kind == "timeout":
+        return CallTimeout(text, tool=tool, call_id=call_id)
+    if kind == "unavailable":
+        return ToolUnavailable(text, tool=tool, call_id=call_id)
+    return ToolFailed(text, tool=tool, call_id=call_id, code=error.code, data=error.data, server=response.server)

@@ -1,0 +1,62 @@
+"""The answers that were given lately, so that a repeated call is answered and not run again."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+__all__ = ["CallKey", "ReplayStore"]
+
+CallKey = tuple[str, str]
+"""``(client, call_id)``: names a call."""
+
+
+class ReplayStore:
+    """Responses by call, bounded in number, age and size.
+
+    Args:
+        max_entries: How many to keep at most.
+        max_age: Seconds to keep each.
+        max_bytes: How many bytes they may take together.
+    """
+
+    def __init__(self, max_entries: int, max_age: float, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._max_entries = max_entries
+        self._max_age = max_age
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[CallKey, tuple[float, bytes]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: CallKey, response: bytes) -> None:
+        """Keep a response; the oldest ones make room."""
+        self._forget(key)
+        now = time.monotonic()
+        self._entries[key] = (now + self._max_age, response)
+        self._bytes += _size(key, response)
+        while self._entries:
+            oldest, (expires, _) = next(iter(self._entries.items()))
+            if expires > now and len(self._entries) <= self._max_entries and self._bytes <= self._max_bytes:
+                break
+            self._forget(oldest)
+
+    def get(self, key: CallKey) -> bytes | None:
+        """The response to this call, if it is still kept."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry[0] <= time.monotonic():
+            self._forget(key)
+            return None
+        return entry[1]
+
+    def _forget(self, key: CallKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= _size(key, entry[1])
+
+
+def _size(key: CallKey, response: bytes) -> int:
+    return len(key[0]) + len(key[1]) + len(response)

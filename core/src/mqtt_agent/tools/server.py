@@ -1,0 +1,508 @@
+"""Serving tools."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import signal
+import ssl
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from mqtt_agent.errors import TransportError, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.tools.execution import Executor, ServedTool
+from mqtt_agent.tools.function import ToolFunction
+from mqtt_agent.tools.replay import ReplayStore
+from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage, PublishProperties, Will
+from mqtt_agent.version import __version__
+from mqtt_agent.wire import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_NAMESPACE,
+    FEATURES,
+    Call,
+    CallError,
+    Cancel,
+    ServerCard,
+    Status,
+    ToolAnnotations,
+    ToolCard,
+    Topics,
+    VersionInfo,
+    decode,
+    encode,
+    is_identifier,
+    utc_now,
+    validate_identifier,
+)
+
+__all__ = ["ToolServer"]
+
+logger = logging.getLogger(__name__)
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+_OFFLINE_CARD_EXPIRY = 24 * 3600
+"""Seconds that the card of a replica with a generated name stays after its end; its name never comes back."""
+
+
+class ToolServer:
+    """Offers Python functions as tools to every client of a broker.
+
+    Start it twice, in one process or on two machines, and the broker spreads the calls over both.
+
+    Example:
+        >>> server = ToolServer("weather")  # doctest: +SKIP
+        >>> @server.tool  # doctest: +SKIP
+        ... async def forecast(city: str, days: int = 3) -> dict:
+        ...     "Weather forecast for a city."
+        >>> server.run()  # doctest: +SKIP
+
+    Args:
+        name: The server's name, the same for all its replicas.
+        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        namespace: The prefix of all topics.
+        replica: Which replica this is. None takes a fresh name. With a name of your own, a restarted process takes up
+            the session of the one before, with the calls that wait in it.
+        credentials: A :class:`Password` or a :class:`Token`.
+        tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        connection: Use this connection instead of one of its own.
+        max_concurrency: How many handlers run at once.
+        drain_timeout: Seconds that :meth:`stop` waits for running calls.
+        will_delay: Seconds after which a server that is gone without a word is shown offline.
+        session_expiry: Seconds that the broker keeps the session of a server that is gone.
+        max_payload: Bytes of the largest call that is read.
+        replay_entries: How many responses are kept for repeated calls.
+        replay_seconds: How long each is kept.
+
+    Raises:
+        InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
+        ValueError: ``broker`` is no broker URL, or ``connection`` has a will already or is started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        broker: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        replica: str | None = None,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | TLS | None = None,
+        connection: Connection | None = None,
+        max_concurrency: int = 64,
+        drain_timeout: float = 10.0,
+        will_delay: int = 5,
+        session_expiry: int = 60,
+        max_payload: int = DEFAULT_MAX_PAYLOAD,
+        replay_entries: int = 10_000,
+        replay_seconds: float = 600.0,
+    ) -> None:
+        self.name = validate_identifier(name, "server name")
+        self.namespace = namespace
+        self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
+        self.server_id = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
+        self._topics = Topics(namespace)
+        self._generated = replica is None
+        self.connection = connection or Connection(
+            broker,
+            client_id=self.server_id,
+            credentials=credentials,
+            tls=tls,
+            will_delay=will_delay,
+            session_expiry=session_expiry,
+        )
+        self._own_connection = connection is None
+        self._card_topic = self._topics.server_card(self.server_id)
+        self.connection.claim_will(
+            Will(
+                self._card_topic,
+                lambda: encode(self._server_card("offline")),
+                _OFFLINE_CARD_EXPIRY if self._generated else None,
+            )
+        )
+        self._max_concurrency = max_concurrency
+        self._drain_timeout = drain_timeout
+        self._max_payload = max_payload
+        self._replay = ReplayStore(replay_entries, replay_seconds)
+        self._faults = FaultLog(logger)
+        self._cards: dict[str, ToolCard] = {}
+        self._served: dict[str, ServedTool] = {}
+        self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
+        self._executor: Executor | None = None
+        self._announced = False
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        state = "started" if self._executor else "stopped"
+        return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
+
+    @property
+    def tools(self) -> list[ToolCard]:
+        """The cards of the tools that it offers."""
+        return [card.model_copy(deep=True) for card in self._cards.values()]
+
+    # Offering
+
+    @overload
+    def tool(self, handler: Handler, /) -> Handler: ...
+
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Offer the decorated function; see :meth:`add_tool` for the options.
+
+        The tool's name is the function's, its description the docstring, and its schema is made from the parameters
+        and their annotations. Use ``Annotated[str, Field(description="...")]`` to describe a parameter.
+        """
+
+        def offer(function: Callable[..., Any]) -> Callable[..., Any]:
+            chosen = options.pop("name", None) or getattr(function, "__name__", type(function).__name__)
+            self.add_tool(chosen, function, **options)
+            return function
+
+        return offer if handler is None else offer(handler)
+
+    def add_tool(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        description: str | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Offer a tool. On a started server it is announced at once.
+
+        Args:
+            name: Unique in the namespace.
+            handler: ``async def``, or ``def`` which then runs in a thread. A parameter annotated with
+                :class:`ToolContext` gets the call's context. What it returns must have a JSON form.
+            description: For the person or the model that chooses a tool; the handler's docstring by default.
+            input_schema: JSON Schema of the arguments; by default made from the handler's parameters. With a schema,
+                the handler gets the arguments as keywords, or all as one dict when it has a single parameter (apart
+                from the context) whose name is no property of the schema.
+            output_schema: JSON Schema of the result.
+            title: A name for people.
+            read_only: It changes nothing; a lost call is sent again.
+            idempotent: Running it twice is the same as once; a lost call is sent again.
+            destructive: It may delete or overwrite.
+            open_world: It reaches out to things beyond its server.
+            timeout: Seconds after which a running handler is cancelled; None for no limit.
+            allowed_callers: A hint for people; the broker's access rules are what protects a tool.
+            version: The version of the tool.
+            meta: Anything else to tell on the card.
+
+        Raises:
+            InvalidIdentifier: The name cannot be used in topics.
+            TypeError: The handler's parameters cannot be made into a schema.
+            ValueError: The name is taken, or a schema is not valid.
+        """
+        validate_identifier(name, "tool name")
+        if name in self._cards:
+            raise ValueError(f"server {self.name!r} offers a tool {name!r} already")
+        function = ToolFunction(name, handler, input_schema, output_schema)
+        hints = ToolAnnotations(
+            title=title,
+            readOnlyHint=read_only,
+            idempotentHint=idempotent,
+            destructiveHint=destructive,
+            openWorldHint=open_world,
+        )
+        self._cards[name] = ToolCard(
+            tool=name,
+            server=self.name,
+            namespace=self.namespace,
+            description=description if description is not None else inspect.getdoc(handler) or "",
+            input_schema=function.input_schema,
+            output_schema=function.output_schema,
+            supports_streaming=function.wants_context,
+            allowed_callers=list(allowed_callers) if allowed_callers is not None else None,
+            version_info=VersionInfo(sdk=__version__, tool=version),
+            title=title,
+            annotations=hints if hints != ToolAnnotations() else None,
+            features=list(FEATURES),
+            meta=meta,
+        )
+        self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
+        if self._announced:
+            self._spawn(self._offer_late(name))
+
+    # Life
+
+    async def start(self) -> None:
+        """Connect, take calls, and show the cards; a second call changes nothing.
+
+        Raises:
+            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+        """
+        if self._executor is not None:
+            return
+        self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
+        self.connection.on_reconnected.append(self._announce)
+        try:
+            await asyncio.gather(*(self._take_calls(name) for name in self._cards))
+            await self._subscribe(self._card_topic, self._on_own_server_card)
+            await self.connection.start()
+            self._announced = True
+            await self._announce(True)
+        except BaseException:
+            await self._leave()
+            raise
+
+    async def stop(self) -> None:
+        """Take no new calls, finish those that run, say offline, disconnect; a second call changes nothing."""
+        executor = self._executor
+        if executor is None:
+            return
+        self._announced = False
+        try:
+            for name in self._cards:
+                await self._unsubscribe(self._topics.tool_call_shared(name))
+            await executor.drain(self._drain_timeout)
+            if self.connection.connected:
+                await self._say_offline()
+        except TransportError as error:
+            logger.warning("%s could not say that it goes offline: %s", self.server_id, error)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        self._announced = False
+        self._executor = None
+        if self._announce in self.connection.on_reconnected:
+            self.connection.on_reconnected.remove(self._announce)
+        for topic_filter, _ in list(self._subscribed):
+            await self._unsubscribe(topic_filter)
+        for task in self._background:
+            task.cancel()
+        await self.connection.stop(end_session=self._own_connection)
+
+    async def serve_forever(self) -> None:
+        """Start, and serve until the task is cancelled or the connection is lost for good.
+
+        Raises:
+            SessionTakenOver: Another process runs as the same replica.
+        """
+        failed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+
+        def on_failed(error: TransportError) -> None:
+            if not failed.done():
+                failed.set_result(error)
+
+        self.connection.on_failed.append(on_failed)
+        try:
+            await self.start()
+            raise await failed
+        finally:
+            self.connection.on_failed.remove(on_failed)
+            await asyncio.shield(self.stop())
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`. Blocks; for scripts."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        serving = asyncio.ensure_future(self.serve_forever())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, serving.cancel)
+            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+                logger.debug("no handler for signal %s here", number)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("%s stopped", self.server_id)
+
+    async def __aenter__(self) -> ToolServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # Showing who is there
+
+    def _server_card(self, status: Status) -> ServerCard:
+        return ServerCard(
+            server=self.server_id,
+            namespace=self.namespace,
+            tools=list(self._cards),
+            version_info=VersionInfo(sdk=__version__),
+            status=status,
+            name=self.name,
+            replica=self.replica,
+        )
+
+    async def _announce(self, session_present: bool) -> None:
+        await self._publish_server_card("online")
+        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+
+    async def _publish_server_card(self, status: Status) -> None:
+        expiry = _OFFLINE_CARD_EXPIRY if self._generated and status == "offline" else None
+        await self.connection.publish(
+            self._card_topic,
+            encode(self._server_card(status)),
+            retain=True,
+            properties=PublishProperties(message_expiry=expiry),
+        )
+
+    async def _publish_tool_card(self, name: str, status: Status) -> None:
+        card = self._cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
+        await self.connection.publish(self._topics.tool_card(name), encode(card), retain=True)
+
+    async def _say_offline(self) -> None:
+        others: set[str] = set()
+        seen_own = asyncio.Event()
+
+        def on_server_card(message: InboundMessage) -> None:
+            try:
+                card = decode(ServerCard, message.payload, self._max_payload)
+            except WireError:
+                return
+            if message.topic == self._card_topic:
+                if not message.retain:
+                    seen_own.set()
+            elif card.status == "online" and card.server == self._topics.server_of_card(message.topic):
+                others.update(card.tools)
+
+        # Offline first, then look who else is there: of two replicas that stop at once, at least one sees nobody.
+        await self._publish_server_card("offline")
+        await self.connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
+        try:
+            # The broker sends the retained cards first; when our own comes live, the others have come.
+            await self._publish_server_card("offline")
+            await asyncio.wait_for(seen_own.wait(), 2)
+        except asyncio.TimeoutError:
+            logger.debug("%s does not see the server cards", self.server_id)
+        for name in self._cards:
+            if name not in others:
+                await self._publish_tool_card(name, "offline")
+        await self.connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+
+    def _on_own_server_card(self, message: InboundMessage) -> None:
+        self._put_right(message, ServerCard, self._publish_server_card)
+
+    def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
+        self._put_right(message, ToolCard, partial(self._publish_tool_card, name))
+
+    def _put_right(self, message: InboundMessage, model: Any, publish: Callable[[Status], Any]) -> None:
+        """Somebody said that we are offline, such as our own late will, or a replica that stopped: say it again."""
+        if not self._announced:
+            return
+        try:
+            online = bool(message.payload) and decode(model, message.payload, self._max_payload).status == "online"
+        except WireError:
+            online = False
+        if not online:
+            self._spawn(publish("online"))
+
+    # Taking calls
+
+    async def _offer_late(self, name: str) -> None:
+        await self._take_calls(name)
+        await self._publish_server_card("online")
+        await self._publish_tool_card(name, "online")
+
+    async def _take_calls(self, name: str) -> None:
+        await self._subscribe(self._topics.tool_call_shared(name), partial(self._on_call, name), manual=True)
+        await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
+        await self._subscribe(self._topics.tool_card(name), partial(self._on_own_tool_card, name))
+
+    async def _subscribe(
+        self, topic_filter: str, handler: Callable[[InboundMessage], None], *, manual: bool = False
+    ) -> None:
+        self._subscribed.append((topic_filter, handler))
+        await self.connection.subscribe(topic_filter, handler, manual=manual)
+
+    async def _unsubscribe(self, topic_filter: str) -> None:
+        for entry in [entry for entry in self._subscribed if entry[0] == topic_filter]:
+            self._subscribed.remove(entry)
+            await self.connection.unsubscribe(*entry)
+
+    def _on_call(self, tool: str, message: InboundMessage) -> None:
+        executor = self._executor
+        if executor is None:
+            return  # unacknowledged: the session, or another replica, still has it
+        if message.retain:
+            self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
+            message.acknowledge()
+            return
+        try:
+            call = decode(Call, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable call", error)
+            self._reject_unreadable(executor, message, error)
+            return
+        if not is_identifier(call.client):
+            self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
+            message.acknowledge()
+            return
+        reply_to = self._topics.client_responses(call.client)
+        asked_for = message.response_topic or call.response_topic
+        if asked_for is not None and asked_for != reply_to:
+            self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
+            error = CallError(type="unauthorized", message=f"the Response Topic must be {reply_to}")
+            executor.reject(call.call_id, reply_to, message, error)
+            return
+        executor.submit(self._served[tool], call, reply_to, message)
+
+    def _on_cancel(self, message: InboundMessage) -> None:
+        try:
+            cancel = decode(Cancel, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable cancel", error)
+            return
+        if self._executor is not None and not message.retain:
+            self._executor.cancel((cancel.client, cancel.call_id))
+
+    def _reject_unreadable(self, executor: Executor, message: InboundMessage, error: WireError) -> None:
+        reply_to = message.response_topic
+        client = self._topics.client_of_responses(reply_to) if reply_to else None
+        if reply_to is None or client is None:
+            message.acknowledge()
+            return
+        call_id = (message.correlation_data or b"").decode(errors="replace")
+        executor.reject(call_id, reply_to, message, CallError(type="invalid_arguments", message=str(error)))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._on_background_done)
+
+    def _on_background_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("%s could not publish a card: %s", self.server_id, task.exception())

@@ -1,0 +1,24 @@
+"""MQTT 5 on asyncio: the connection, its credentials, and an embedded broker."""
+
+from mqtt_agent.transport.connection import NO_MATCHING_SUBSCRIBERS, Connection, check_reason_code
+from mqtt_agent.transport.credentials import TLS, Credentials, Password, Token
+from mqtt_agent.transport.embedded import EmbeddedBroker
+from mqtt_agent.transport.link import BrokerLimits
+from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
+from mqtt_agent.transport.url import BrokerURL
+
+__all__ = [
+    "NO_MATCHING_SUBSCRIBERS",
+    "TLS",
+    "BrokerLimits",
+    "BrokerURL",
+    "Connection",
+    "Credentials",
+    "EmbeddedBroker",
+    "InboundMessage",
+    "Password",
+    "PublishProperties",
+    "Token",
+    "Will",
+    "check_reason_code",
+]

@@ -1,0 +1,493 @@
+"""The connection to the broker that endpoints share: it reconnects, and loses nothing on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from mqtt_agent.errors import (
+    ConnectionLost,
+    MQTTAgentError,
+    NotAuthorized,
+    PayloadTooLarge,
+    PublishRefused,
+    QueueFull,
+    SessionTakenOver,
+    TransportError,
+)
+from mqtt_agent.transport.credentials import TLS, Credentials, tls_context, username_password
+from mqtt_agent.transport.link import BrokerLimits, ConnectOptions, Link
+from mqtt_agent.transport.message import PublishProperties, Will
+from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
+from mqtt_agent.transport.url import BrokerURL
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger(__name__)
+
+NO_MATCHING_SUBSCRIBERS = 0x10
+_NOT_AUTHORIZED = 0x87
+_TAKEN_OVER = 0x8E
+_NO_PROPERTIES = PublishProperties()
+_BACKOFF_FIRST, _BACKOFF_MAX = 0.2, 30.0
+_STABLE_AFTER = 5.0
+
+
+class Connection:
+    """One MQTT 5 connection with a persistent session, shared by any number of endpoints.
+
+    It belongs to the event loop that starts it. The first :meth:`start` connects and the last :meth:`stop`
+    disconnects. In between it reconnects by itself, subscribes again when the broker lost the session, and sends again
+    what the broker had not confirmed: a message may arrive twice, and is never lost while someone waits for it.
+
+    Args:
+        broker: A URL: ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. None means ``$MQTT_AGENT_BROKER``, then
+            ``mqtt://localhost:1883``.
+        client_id: The MQTT client id; None makes a fresh one.
+        credentials: A :class:`Password` or a :class:`Token`; None takes those of the URL, if any.
+        tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
+        keep_alive: Seconds of silence after which the connection is tested.
+        session_expiry: Seconds that the broker keeps the session of a client that is gone. Never less than
+            ``will_delay``.
+        will_delay: Seconds that the broker waits for a client to come back before it publishes the will.
+        connect_timeout: Seconds for TCP, TLS and MQTT to be up.
+        max_unacknowledged: When more messages than this stay unacknowledged for 25 ms, the oldest whose work has
+            started are acknowledged before it is done. Brokers stop sending at a limit (Mosquitto's is 20).
+        max_queued: How many messages may wait for the broker before :class:`QueueFull` is raised.
+        max_packet_size: Bytes of the largest packet that the broker may send us.
+
+    Raises:
+        ValueError: ``broker`` is no broker URL.
+    """
+
+    def __init__(
+        self,
+        broker: str | None = None,
+        *,
+        client_id: str | None = None,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | TLS | None = None,
+        keep_alive: int = 30,
+        session_expiry: int = 60,
+        will_delay: int = 5,
+        connect_timeout: float = 10.0,
+        max_unacknowledged: int = 16,
+        max_queued: int = 10_000,
+        max_packet_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        self.url = BrokerURL.parse(broker)
+        self.client_id = client_id or f"mqtt-agent-{uuid.uuid4().hex[:12]}"
+        self.will_delay = will_delay
+        self.session_expiry = max(session_expiry, will_delay, 1)
+        self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
+        """Called after each reconnect; the argument tells whether the broker still had the session."""
+        self.on_failed: list[Callable[[TransportError], None]] = []
+        """Called when the connection ends for good, with the reason."""
+        self._credentials = credentials
+        self._ssl_context = tls_context(tls) if self.url.tls else None
+        self._keep_alive = keep_alive
+        self._connect_timeout = connect_timeout
+        self._max_unacknowledged = max_unacknowledged
+        self._max_queued = max_queued
+        self._max_packet_size = max_packet_size
+        self._will: Will | None = None
+        self._users = 0
+        self.epoch = 0
+        """Counts the network connections made."""
+        self._starting = asyncio.Lock()
+        self._subscriptions = Subscriptions()
+        self._waiting: deque[_Publication] = deque()
+        self._in_flight: dict[_Publication, None] = {}
+        self._link: Link | None = None
+        self._limits: BrokerLimits | None = None
+        self._ready = False
+        self._failure: TransportError | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[TransportError]
+        self._warned_unshared = False
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "failed" if self._failure else "not connected"
+        return f"<Connection {self.client_id} to {self.url}, {state}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there now."""
+        return self._link is not None and self._ready
+
+    @property
+    def started(self) -> bool:
+        """Whether at least one endpoint uses it."""
+        return self._users > 0
+
+    @property
+    def shared_subscriptions(self) -> bool:
+        """Whether the broker offers shared subscriptions; True until it says otherwise."""
+        return self._limits is None or self._limits.shared_subscriptions
+
+    # Life
+
+    def claim_will(self, will: Will) -> None:
+        """Make ``will`` the connection's; it has one only, and it must be known before the connection starts.
+
+        Raises:
+            ValueError: It has one already, or it has started.
+        """
+        if self._will is not None:
+            raise ValueError("this connection's will is taken: give each tool server a connection of its own")
+        if self.started:
+            raise ValueError("a will must be known before the connection starts: create the tool server first")
+        self._will = will
+
+    def release_will(self, will: Will) -> None:
+        """Give back what :meth:`claim_will` took."""
+        if self._will is will:
+            self._will = None
+
+    async def start(self) -> None:
+        """Connect; every further call only counts one more user.
+
+        Raises:
+            BrokerUnreachable: Nobody answers at the URL.
+            ConnectionRefused: The broker refuses the credentials or the client id.
+            NotAuthorized: It refuses one of the subscriptions made before the start.
+        """
+        async with self._starting:
+            if self._users == 0:
+                self._failure = None
+                link = await self._open_link()
+                try:
+                    await self._set_up(link)
+                except BaseException:
+                    link.disconnect(end_session=True)
+                    self._link, self._ready = None, False
+                    raise
+                self._supervisor = asyncio.create_task(self._supervise(link), name=f"mqtt-agent {self.client_id}")
+            self._users += 1
+
+    async def stop(self, *, end_session: bool = False) -> None:
+        """One user less; the last one disconnects, after what is queued was sent.
+
+        Args:
+            end_session: Tell the broker to forget the session, with the messages that wait in it.
+        """
+        if self._users == 0:
+            return
+        self._users -= 1
+        if self._users > 0:
+            return
+        tasks = [task for task in (self._supervisor, self._announcing) if task is not None]
+        self._supervisor = self._announcing = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        link, self._link, self._ready = self._link, None, False
+        if link is not None:
+            link.disconnect(end_session=end_session)
+        self._fail_publications(ConnectionLost(f"the connection to {self.url} was stopped"))
+        for subscription in self._subscriptions:
+            subscription.confirmed = False
+
+    async def _open_link(self) -> Link:
+        will = self._will
+        username, password = await username_password(self._credentials, self.url)
+        self._lost = asyncio.get_running_loop().create_future()
+        link = Link(
+            ConnectOptions(
+                url=self.url,
+                client_id=self.client_id,
+                username=username,
+                password=password,
+                ssl_context=self._ssl_context,
+                keep_alive=self._keep_alive,
+                session_expiry=self.session_expiry,
+                receive_maximum=1000,
+                maximum_packet_size=self._max_packet_size,
+                timeout=self._connect_timeout,
+                will_topic=will.topic if will else None,
+                will_payload=will.payload() if will else b"",
+                will_delay=self.will_delay,
+                will_expiry=will.expiry if will else None,
+            ),
+            self._subscriptions.dispatch,
+            self._on_link_lost,
+            self._max_unacknowledged,
+        )
+        self.epoch += 1
+        self._limits = await link.open()
+        return link
+
+    def _on_link_lost(self, reason: TransportError) -> None:
+        self._link, self._ready = None, False
+        self._waiting.extendleft(reversed(self._in_flight))
+        self._in_flight.clear()
+        if not self._lost.done():
+            self._lost.set_result(reason)
+
+    async def _set_up(self, link: Link) -> None:
+        """Subscribe, then let out what waits: answers must find their subscription."""
+        assert self._limits is not None
+        self._link = link
+        present = self._limits.session_present
+        todo: list[Subscription] = []
+        for subscription in self._subscriptions:
+            subscription.confirmed = subscription.confirmed and present
+            if subscription.snapshot or not subscription.confirmed:
+                todo.append(subscription)
+        await asyncio.gather(*(self._subscribe(link, subscription) for subscription in todo))
+        self._ready = True
+        self._send_waiting()
+
+    async def _supervise(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        attempt, logged, since = 0, "", loop.time()
+        while True:
+            reason = await self._lost
+            if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
+                self._fail(SessionTakenOver(f"another process connected to {self.url} as {self.client_id!r}"))
+                return
+            if loop.time() - since > _STABLE_AFTER:
+                attempt = 0
+            logger.warning("%s; reconnecting", reason)
+            while True:
+                await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))
+                attempt = min(attempt + 1, 20)
+                try:
+                    link = await self._open_link()
+                    await self._set_up(link)
+                except (MQTTAgentError, OSError) as error:
+                    self._drop_link(link)
+                    if str(error) != logged:
+                        logged = str(error)
+                        logger.warning("reconnecting to %s failed, will go on trying: %s", self.url, error)
+                    continue
+                except Exception:  # a credentials callable or a listener failed: the next try may do better
+                    self._drop_link(link)
+                    logger.exception("reconnecting to %s failed, will go on trying", self.url)
+                    continue
+                break
+            logged, since = "", loop.time()
+            logger.info("connected to %s again", self.url)
+            if self._announcing is not None:
+                self._announcing.cancel()
+            self._announcing = asyncio.create_task(self._announce(), name="mqtt-agent announce")
+
+    async def _announce(self) -> None:
+        present = self._limits is not None and self._limits.session_present
+        for listener in tuple(self.on_reconnected):
+            try:
+                await listener(present)
+            except Exception:  # one endpoint's trouble is not the others'
+                logger.exception("an endpoint could not announce itself after a reconnect")
+
+    def _drop_link(self, link: Link) -> None:
+        link.abort()
+        self._link, self._ready = None, False
+
+    def _fail(self, failure: TransportError) -> None:
+        self._failure = failure
+        logger.error("%s", failure)
+        self._fail_publications(failure)
+        for listener in tuple(self.on_failed):
+            listener(failure)
+
+    def _fail_publications(self, error: TransportError) -> None:
+        publications = [*self._in_flight, *self._waiting]
+        self._in_flight.clear()
+        self._waiting.clear()
+        for publication in publications:
+            if not publication.confirmed.done():
+                publication.confirmed.set_exception(error)
+                publication.confirmed.exception()  # whoever awaits it still gets it; nobody needs to
+
+    # Subscribing
+
+    async def subscribe(
+        self, topic_filter: str, handler: Handler, *, qos: int = 1, snapshot: bool = False, manual: bool = False
+    ) -> None:
+        """Call ``handler`` for each message that matches, now and after every reconnect.
+
+        Before :meth:`start` it is only noted, so that nothing which waits in the session can miss its handler.
+
+        Args:
+            topic_filter: An MQTT topic filter, also a shared one. Without shared subscriptions in the broker, the
+                filter inside is subscribed to plainly, with one warning.
+            handler: Called on the loop, in order of arrival; it must not block.
+            qos: The highest QoS wanted.
+            snapshot: Whether retained messages are wanted, on subscribing and after each reconnect.
+            manual: Whether the handler acknowledges each message, when its work is done.
+
+        Raises:
+            NotAuthorized: The broker refuses.
+            ConnectionLost: The connection ended meanwhile; the subscription will be made when it is back.
+        """
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None:
+            subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual)
+            self._subscriptions.add(subscription)
+        subscription.handlers.append(handler)
+        if self._link is not None and (not subscription.confirmed or snapshot):
+            try:
+                await self._subscribe(self._link, subscription)
+            except NotAuthorized:
+                await self.unsubscribe(topic_filter, handler)
+                raise
+
+    async def _subscribe(self, link: Link, subscription: Subscription) -> None:
+        topic_filter = subscription.topic_filter
+        if subscription.shared and not self.shared_subscriptions:
+            topic_filter = subscription.plain_filter
+            if not self._warned_unshared:
+                self._warned_unshared = True
+                logger.warning("%s has no shared subscriptions: run one replica of each tool server only", self.url)
+        code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
+        if code >= 0x80:
+            raise NotAuthorized(
+                f"{self.url} does not let {self.client_id!r} subscribe to {topic_filter} (0x{code:02x})",
+                topic=topic_filter,
+            )
+        subscription.confirmed = True
+
+    async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
+        """Stop calling ``handler``; with the last handler of a filter gone, the broker is told too."""
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None or handler not in subscription.handlers:
+            return
+        subscription.handlers.remove(handler)
+        if subscription.handlers:
+            return
+        self._subscriptions.remove(subscription)
+        if self._link is not None and subscription.confirmed:
+            shared = self.shared_subscriptions
+            try:
+                await self._link.unsubscribe(topic_filter if shared else subscription.plain_filter)
+            except ConnectionLost:
+                logger.debug("the connection ended before %s was unsubscribed", topic_filter)
+
+    # Publishing
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: PublishProperties = _NO_PROPERTIES,
+    ) -> int:
+        """Publish, and at QoS 1 wait until the broker has confirmed it, over reconnects if need be.
+
+        Returns:
+            The PUBACK's reason code: 0, or 0x10 when the broker says that nobody is subscribed. At QoS 0 always 0,
+            and a message is dropped while there is no connection.
+
+        Raises:
+            NotAuthorized: The broker forbids the topic.
+            PublishRefused: The broker refused it for another reason.
+            PayloadTooLarge: It is over the broker's Maximum Packet Size.
+            QueueFull: Too many messages wait already.
+            ConnectionLost: The connection was stopped before the confirmation came.
+        """
+        if qos == 0:
+            self._check_size(topic, payload, properties)
+            if self._link is not None:
+                self._link.publish(topic, payload, 0, retain, properties)
+                await self._link.wait_writable()
+            return 0
+        confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
+        return check_reason_code(await confirmed, topic)
+
+    def publish_soon(
+        self, topic: str, payload: bytes, *, retain: bool = False, properties: PublishProperties = _NO_PROPERTIES
+    ) -> asyncio.Future[int]:
+        """Publish at QoS 1 without waiting.
+
+        Returns:
+            A future with the PUBACK's reason code, whatever it is. Cancel it to give the message up: then it is not
+            sent again after a reconnect.
+
+        Raises:
+            PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._users == 0 and self._link is None:
+            raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
+        self._check_size(topic, payload, properties)
+        if len(self._waiting) >= self._max_queued:
+            raise QueueFull(f"{self._max_queued} messages wait for {self.url} already")
+        publication = _Publication(topic, payload, retain, properties)
+        if self._ready and not self._waiting and self._has_room():
+            self._send(publication)
+        else:
+            self._waiting.append(publication)
+        return publication.confirmed
+
+    def _check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
+        limit = self._limits.maximum_packet_size if self._limits is not None else None
+        if limit is None or len(payload) + 1024 < limit:
+            return
+        size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
+        size += len(properties.response_topic or "") + len(properties.correlation_data or b"")
+        if size > limit:
+            raise PayloadTooLarge(
+                f"{len(payload):,} bytes for {topic} are more than {self.url} takes (Maximum Packet Size {limit:,}): "
+                "send less, or raise the broker's limit"
+            )
+
+    def _has_room(self) -> bool:
+        return self._limits is not None and len(self._in_flight) < self._limits.receive_maximum
+
+    def _send(self, publication: _Publication) -> None:
+        assert self._link is not None
+        self._in_flight[publication] = None
+        p = publication
+        self._link.publish(p.topic, p.payload, 1, p.retain, p.properties, lambda code: self._on_puback(p, code))
+
+    def _on_puback(self, publication: _Publication, reason_code: int) -> None:
+        self._in_flight.pop(publication, None)
+        if not publication.confirmed.done():
+            publication.confirmed.set_result(reason_code)
+        if self._waiting:
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._ready and self._has_room():
+            publication = self._waiting.popleft()
+            if not publication.confirmed.done():
+                self._send(publication)
+
+
+class _Publication:
+    __slots__ = ("confirmed", "payload", "properties", "retain", "topic")
+
+    def __init__(self, topic: str, payload: bytes, retain: bool, properties: PublishProperties) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.retain = retain
+        self.properties = properties
+        self.confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+
+def check_reason_code(reason_code: int, topic: str) -> int:
+    """Return the reason code of a PUBACK, or raise what it stands for.
+
+    Raises:
+        NotAuthorized: 0x87.
+        PublishRefused: Anything else from 0x80.
+    """
+    if reason_code < 0x80:
+        return reason_code
+    if reason_code == _NOT_AUTHORIZED:
+        raise NotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
+    raise PublishRefused(
+        f"the broker refused a message for {topic} (reason code 0x{reason_code:02x})",
+        topic=topic,
+        reason_code=reason_code,
+    )

@@ -1,0 +1,122 @@
+"""What travels: a message that came in, and the properties of one that goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Acknowledgement", "InboundMessage", "PublishProperties", "Will"]
+
+
+@dataclass(frozen=True)
+class PublishProperties:
+    """MQTT 5 properties of a PUBLISH.
+
+    Attributes:
+        response_topic: Where the receiver answers.
+        correlation_data: Bytes that the receiver sends back.
+        content_type: MIME type of the payload.
+        message_expiry: Seconds after which the broker drops an undelivered message.
+        user_properties: Pairs of strings.
+    """
+
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    content_type: str | None = "application/json"
+    message_expiry: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker publishes, retained and at QoS 1, when this client is gone without a word.
+
+    Attributes:
+        topic: Where.
+        payload: A function that returns the payload, asked at each connect.
+        expiry: Seconds that the broker keeps it; None for ever.
+    """
+
+    topic: str
+    payload: Callable[[], bytes]
+    expiry: int | None = None
+
+
+class Acknowledgement(Protocol):
+    """How the connection hears what becomes of a message."""
+
+    def acknowledge(self) -> None: ...
+    def work_started(self) -> None: ...
+
+
+class InboundMessage:
+    """A message from the broker.
+
+    Attributes:
+        topic: Where it was published.
+        payload: Its bytes.
+        qos: 0, 1 or 2.
+        retain: Whether it is a retained one, sent because of a new subscription.
+        duplicate: Whether the broker says that it sent it before.
+        response_topic: MQTT 5 Response Topic, if any.
+        correlation_data: MQTT 5 Correlation Data, if any.
+        message_expiry: Seconds left before it expires, if it does.
+        user_properties: Pairs of strings.
+    """
+
+    __slots__ = (
+        "_acknowledgement",
+        "correlation_data",
+        "duplicate",
+        "message_expiry",
+        "payload",
+        "qos",
+        "response_topic",
+        "retain",
+        "topic",
+        "user_properties",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        duplicate: bool = False,
+        response_topic: str | None = None,
+        correlation_data: bytes | None = None,
+        message_expiry: int | None = None,
+        user_properties: tuple[tuple[str, str], ...] = (),
+        acknowledgement: Acknowledgement | None = None,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.duplicate = duplicate
+        self.response_topic = response_topic
+        self.correlation_data = correlation_data
+        self.message_expiry = message_expiry
+        self.user_properties = user_properties
+        self._acknowledgement = acknowledgement
+
+    def acknowledge(self) -> None:
+        """Tell the broker that the work is done.
+
+        May be called twice, from any task of the connection's loop, and after the connection that the message came
+        over is gone: then the broker delivers it again over the next one, so the receiver must know repeats.
+        """
+        acknowledgement, self._acknowledgement = self._acknowledgement, None
+        if acknowledgement is not None:
+            acknowledgement.acknowledge()
+
+    def work_started(self) -> None:
+        """Say that long work on it has begun: when too many messages stay unacknowledged, this one may be early."""
+        if self._acknowledgement is not None:
+            self._acknowledgement.work_started()
+
+    def __repr__(self) -> str:
+        return f"<InboundMessage {self.topic} {len(self.payload)} bytes qos={self.qos}>"

@@ -1,0 +1,146 @@
+"""The socket between paho-mqtt and the kernel: quick, buffered, and never blocking.
+
+paho-mqtt reads one packet with three small ``recv`` calls and writes each packet with one ``send``. Here a readable
+socket is emptied at once, and all packets written in one turn of the event loop leave in one system call.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+from typing import Any, Protocol
+
+__all__ = ["BufferedSocket", "RawSocket"]
+
+_CHUNK = 256 * 1024
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class RawSocket(Protocol):
+    """What paho-mqtt needs of a socket: a TCP or TLS socket, or its own WebSocket wrapper."""
+
+    def recv(self, buffer_size: int, /) -> bytes: ...
+    def send(self, buffer: Any, /) -> int: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def setblocking(self, flag: bool, /) -> None: ...
+
+
+class BufferedSocket:
+    """Wraps a connected socket; paho-mqtt sees only the buffers.
+
+    Args:
+        raw: The connected socket.
+    """
+
+    def __init__(self, raw: RawSocket) -> None:
+        self._raw = raw
+        self._tcp = _tcp_socket(raw)
+        self._in = b""
+        self._pos = 0
+        self._out = bytearray()
+        self._eof = False
+        self.error: OSError | None = None
+        """What broke the connection, if it was not an orderly end."""
+        if self._tcp is not None:
+            try:
+                self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:  # not TCP, or already closed: the next read tells
+                self.error = error
+            self._quick_ack()
+
+    def _quick_ack(self) -> None:
+        # Without it the kernel delays ACKs by 40 ms, and a broker that has Nagle's algorithm on waits for them.
+        # The option does not stick: the kernel leaves quick mode on its own.
+        if self._tcp is not None and _QUICKACK is not None and sys.platform == "linux":
+            try:
+                self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            except OSError as error:
+                self.error = error
+
+    def fill(self) -> None:
+        """Take everything that the kernel holds; call it when the socket is readable."""
+        chunks = [self._in[self._pos :]] if self._pos < len(self._in) else []
+        room = 4 * _CHUNK
+        while room > 0:
+            try:
+                chunk = self._raw.recv(_CHUNK)
+            except _WOULD_BLOCK:
+                break
+            except OSError as error:
+                self.error, self._eof = error, True
+                break
+            if not chunk:
+                self._eof = True
+                break
+            chunks.append(chunk)
+            room -= len(chunk)
+            if len(chunk) < _CHUNK and not isinstance(self._tcp, ssl.SSLSocket) and self._tcp is self._raw:
+                break  # a short read of a plain socket means that it is empty
+        self._quick_ack()
+        self._in = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._pos = 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether ``recv`` has something to give: bytes, or the end of the stream."""
+        return self._pos < len(self._in) or self._eof
+
+    def recv(self, buffer_size: int, /) -> bytes:
+        """Up to ``buffer_size`` bytes out of the buffer."""
+        pos = self._pos
+        if pos >= len(self._in):
+            if self._eof:
+                return b""
+            raise BlockingIOError
+        data = self._in[pos : pos + buffer_size]
+        self._pos = pos + len(data)
+        return data
+
+    def send(self, buffer: bytes | bytearray, /) -> int:
+        """Take all of ``buffer``; :meth:`flush` sends it."""
+        self._out += buffer
+        return len(buffer)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for :meth:`flush`."""
+        return len(self._out)
+
+    def flush(self) -> bool:
+        """Send what waits; True when nothing is left."""
+        while self._out:
+            try:
+                sent = self._raw.send(self._out)
+            except _WOULD_BLOCK:
+                return False
+            except OSError as error:
+                self.error, self._eof = error, True
+                self._out.clear()
+                return True
+            if sent <= 0:
+                return False
+            del self._out[:sent]
+        return True
+
+    def close(self) -> None:
+        """Send what can be sent without waiting, then close."""
+        self.flush()
+        self._raw.close()
+
+    def fileno(self) -> int:
+        """The file descriptor to watch."""
+        return self._raw.fileno()
+
+    def setblocking(self, flag: bool, /) -> None:
+        """As on any socket."""
+        self._raw.setblocking(flag)
+
+
+def _tcp_socket(raw: object) -> socket.socket | None:
+    if isinstance(raw, socket.socket):
+        return raw
+    inner = getattr(raw, "_socket", None)  # paho-mqtt's WebSocket wrapper keeps the real one here
+    return inner if isinstance(inner, socket.socket) else None

@@ -1,0 +1,112 @@
+"""Who gets which message: the topic filters of one connection and their handlers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from mqtt_agent.transport.message import InboundMessage
+
+__all__ = ["Handler", "Subscription", "Subscriptions"]
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[InboundMessage], None]
+
+
+@dataclass
+class Subscription:
+    """One topic filter.
+
+    Attributes:
+        topic_filter: As given; a shared one starts with ``$share/``.
+        qos: The highest QoS asked for.
+        retain_handling: 0 to get retained messages, 2 to leave them.
+        snapshot: Whether to subscribe anew after each reconnect, to see the retained messages again.
+        manual: Whether the handlers acknowledge each message themselves.
+        handlers: Called one after the other, on the loop, for each message.
+        confirmed: Whether the broker's session is known to hold it.
+    """
+
+    topic_filter: str
+    qos: int
+    retain_handling: int
+    snapshot: bool
+    manual: bool
+    handlers: list[Handler] = field(default_factory=list)
+    confirmed: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is a shared subscription."""
+        return self.topic_filter.startswith("$share/")
+
+    @property
+    def plain_filter(self) -> str:
+        """The filter without ``$share/group/``."""
+        return self.topic_filter.split("/", 2)[2] if self.shared else self.topic_filter
+
+
+class Subscriptions:
+    """The subscriptions of one connection, and the way of a message to its handlers."""
+
+    def __init__(self) -> None:
+        self._by_filter: dict[str, Subscription] = {}
+        self._exact: dict[str, list[Subscription]] = {}
+        self._patterns: list[tuple[re.Pattern[str], Subscription]] = []
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(list(self._by_filter.values()))
+
+    def get(self, topic_filter: str) -> Subscription | None:
+        """The subscription with exactly this filter."""
+        return self._by_filter.get(topic_filter)
+
+    def add(self, subscription: Subscription) -> None:
+        """Route messages to it from now on."""
+        self._by_filter[subscription.topic_filter] = subscription
+        plain = subscription.plain_filter
+        if "+" in plain or "#" in plain:
+            self._patterns.append((_pattern(plain), subscription))
+        else:
+            self._exact.setdefault(plain, []).append(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Route nothing to it any more."""
+        self._by_filter.pop(subscription.topic_filter, None)
+        self._patterns = [entry for entry in self._patterns if entry[1] is not subscription]
+        plain = subscription.plain_filter
+        remaining = [entry for entry in self._exact.get(plain, ()) if entry is not subscription]
+        if remaining:
+            self._exact[plain] = remaining
+        else:
+            self._exact.pop(plain, None)
+
+    def dispatch(self, message: InboundMessage) -> None:
+        """Give a message to every handler whose filter matches, and acknowledge it unless a handler will."""
+        topic = message.topic
+        matching = self._exact.get(topic, ())
+        if self._patterns:
+            matching = [*matching, *(entry for pattern, entry in self._patterns if pattern.fullmatch(topic))]
+        manual = False
+        for subscription in matching:
+            manual = manual or subscription.manual
+            for handler in tuple(subscription.handlers):
+                try:
+                    handler(message)
+                except Exception:  # one handler's bug must not stop the others, nor the connection
+                    logger.exception("a handler of %s failed", subscription.topic_filter)
+        if not manual:
+            message.acknowledge()
+
+
+def _pattern(topic_filter: str) -> re.Pattern[str]:
+    parts: list[str] = []
+    for level in topic_filter.split("/"):
+        if level == "#":
+            parent = "".join(parts)
+            return re.compile(f"{parent[:-1]}(/.*)?" if parent else ".*", re.DOTALL)
+        parts.append(("[^/]*" if level == "+" else re.escape(level)) + "/")
+    return re.compile("".join(parts)[:-1], re.DOTALL)

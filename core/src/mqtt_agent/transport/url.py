@@ -1,0 +1,74 @@
+"""Where the broker is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["DEFAULT_BROKER", "ENVIRONMENT_VARIABLE", "BrokerURL"]
+
+ENVIRONMENT_VARIABLE = "MQTT_AGENT_BROKER"
+DEFAULT_BROKER = "mqtt://localhost:1883"
+
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True)
+class BrokerURL:
+    """A parsed broker URL. Its text form leaves user and password out.
+
+    Attributes:
+        scheme: ``mqtt``, ``mqtts``, ``ws`` or ``wss``.
+        host: Host name or address.
+        port: TCP port.
+        path: The path of a WebSocket URL, ``/mqtt`` by default.
+        username: From ``user:password@``, percent-decoded.
+        password: The same.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str | None) -> BrokerURL:
+        """Read a URL; None means the environment variable ``MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+
+        Raises:
+            ValueError: It is not a broker URL. The message does not repeat its user or password.
+        """
+        text = text or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_BROKER
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise ValueError("the broker URL cannot be read: use mqtt://host:port, port up to 65535") from None
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            seen = f"{parts.scheme}://{parts.hostname or ''}" if parts.scheme in _DEFAULT_PORTS else repr(parts.scheme)
+            raise ValueError(f"the broker URL needs mqtt://, mqtts://, ws:// or wss:// and a host, not {seen:.80}")
+        return cls(
+            scheme=parts.scheme,
+            host=parts.hostname,
+            port=port or _DEFAULT_PORTS[parts.scheme],
+            path=(parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else "",
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password is not None else None,
+        )
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme in ("mqtts", "wss")
+
+    @property
+    def websocket(self) -> bool:
+        """Whether MQTT travels inside a WebSocket."""
+        return self.scheme in ("ws", "wss")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"

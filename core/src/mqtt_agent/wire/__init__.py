@@ -1,0 +1,36 @@
+"""The messages and topics of MQTT.Agent v0.1, with no I/O."""
+
+from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
+from mqtt_agent.wire.identifiers import is_identifier, new_call_id, normalize_namespace, validate_identifier
+from mqtt_agent.wire.messages import CONTENT_TYPE, DEFAULT_MAX_PAYLOAD, Message, decode, encode, to_json, utc_now
+from mqtt_agent.wire.topics import DEFAULT_NAMESPACE, Topics
+
+__all__ = [
+    "CONTENT_TYPE",
+    "DEFAULT_MAX_PAYLOAD",
+    "DEFAULT_NAMESPACE",
+    "FEATURES",
+    "Call",
+    "CallError",
+    "Cancel",
+    "ErrorType",
+    "Message",
+    "Response",
+    "ServerCard",
+    "Status",
+    "StreamMessage",
+    "ToolAnnotations",
+    "ToolCard",
+    "Topics",
+    "VersionInfo",
+    "decode",
+    "encode",
+    "is_identifier",
+    "new_call_id",
+    "normalize_namespace",
+    "read_error_type",
+    "to_json",
+    "utc_now",
+    "validate_identifier",
+]

@@ -1,0 +1,66 @@
+"""Names that become topic levels."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from mqtt_agent.errors import InvalidIdentifier
+
+__all__ = ["MAX_IDENTIFIER_BYTES", "is_identifier", "new_call_id", "normalize_namespace", "validate_identifier"]
+
+MAX_IDENTIFIER_BYTES = 255
+
+# What MQTT forbids in a topic name or a broker may cut the connection for: wildcards and separators, control
+# characters, surrogates, and Unicode's non-characters.
+_NON_CHARACTERS = "".join(f"{chr(plane * 0x10000 + 0xFFFE)}{chr(plane * 0x10000 + 0xFFFF)}" for plane in range(17))
+_FORBIDDEN = re.compile(f"[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NON_CHARACTERS}]")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@=~-]{1,255}")
+
+
+def is_identifier(value: object) -> bool:
+    """Whether ``value`` may stand as one topic level. See :func:`validate_identifier`."""
+    if not isinstance(value, str):
+        return False
+    if _PLAIN.fullmatch(value):
+        return True
+    return bool(value) and value[0] != "$" and not _FORBIDDEN.search(value) and len(value.encode()) <= 255
+
+
+def validate_identifier(value: object, what: str = "identifier") -> str:
+    """Return ``value`` when it may stand as one topic level, else raise.
+
+    No ``/``, ``+``, ``#`` (spec); no control character, not empty, no leading ``$``, at most 255 bytes of UTF-8
+    (ours).
+
+    Args:
+        value: What a user or a peer gave.
+        what: How the error names it, for example ``"tool name"``.
+
+    Raises:
+        InvalidIdentifier: It may not.
+    """
+    if not is_identifier(value):
+        raise InvalidIdentifier(
+            f"{what} {value!r:.80} cannot be a topic level: use 1 to {MAX_IDENTIFIER_BYTES} bytes "
+            "without '/', '+', '#' or control characters, and no leading '$'"
+        )
+    assert isinstance(value, str)
+    return value
+
+
+def normalize_namespace(namespace: str) -> str:
+    """Return the topic prefix for ``namespace``, with leading and trailing ``/`` trimmed (spec).
+
+    Raises:
+        InvalidIdentifier: One of its levels cannot be a topic level.
+    """
+    trimmed = namespace.strip("/")
+    for level in trimmed.split("/"):
+        validate_identifier(level, "namespace level")
+    return trimmed
+
+
+def new_call_id() -> str:
+    """A fresh id for a call: 32 hexadecimal digits."""
+    return uuid.uuid4().hex

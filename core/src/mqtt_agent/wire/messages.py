@@ -1,0 +1,89 @@
+"""What all messages share: the base model, the clock, and the way to and from bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mqtt_agent.errors import WireError
+
+__all__ = ["CONTENT_TYPE", "DEFAULT_MAX_PAYLOAD", "Message", "decode", "encode", "to_json", "utc_now"]
+
+CONTENT_TYPE = "application/json"
+DEFAULT_MAX_PAYLOAD = 1024 * 1024
+"""Bytes of one payload that are read unless a setting says otherwise."""
+
+
+class Message(BaseModel):
+    """A JSON object on the broker.
+
+    Unknown fields are ignored when read, and fields that are None are left out when written.
+    """
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    """The UTF-8 JSON of ``message``, without the fields that are None.
+
+    NaN and infinities become null, for JSON has none.
+
+    Raises:
+        WireError: A value in it has no JSON form.
+    """
+    try:
+        return message.__pydantic_serializer__.to_json(message, exclude_none=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"{type(message).__name__} has a value that JSON cannot carry: {error}") from error
+
+
+def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_MAX_PAYLOAD) -> M:
+    """Read one message.
+
+    Args:
+        model: Which message it must be.
+        payload: The bytes as they came from the broker: anything at all.
+        max_bytes: The largest payload to look at, in bytes.
+
+    Raises:
+        WireError: The payload is too large, not UTF-8 JSON, nested deeper than 200 levels, not an object, or lacks a
+            field that the message must have. No other exception leaves this function.
+    """
+    if len(payload) > max_bytes:
+        raise WireError(f"{model.__name__}: {len(payload)} bytes are more than the limit of {max_bytes}")
+    try:
+        if b"NaN" in payload or b"Infinity" in payload:
+            # The fast reader takes these two non-JSON words for numbers; this one refuses them outside of strings.
+            pydantic_core.from_json(bytes(payload), allow_inf_nan=False)
+        return model.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = "/".join(str(part) for part in first["loc"])
+        raise WireError(f"{model.__name__}: {where + ': ' if where else ''}{first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{model.__name__}: {error}") from error
+
+
+def to_json(value: Any) -> Any:
+    """The plain JSON value (dict, list, str, int, float, bool or None) that stands for ``value``.
+
+    Pydantic models, dataclasses, dates, enums, sets and bytes that are UTF-8 are taken.
+
+    Raises:
+        WireError: It has no JSON form.
+    """
+    try:
+        return pydantic_core.to_jsonable_python(value, inf_nan_mode="null")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"a {type(value).__name__} with no JSON form: {error}") from error
+
+
+def utc_now() -> str:
+    """Now, as ISO 8601 UTC with milliseconds and ``Z`` (ref)."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

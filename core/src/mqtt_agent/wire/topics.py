@@ -1,0 +1,89 @@
+"""The topics of one namespace, both ways: from names to topics and back."""
+
+from __future__ import annotations
+
+from mqtt_agent.wire.identifiers import is_identifier, normalize_namespace, validate_identifier
+
+__all__ = ["DEFAULT_NAMESPACE", "Topics"]
+
+DEFAULT_NAMESPACE = "a2a/v1"
+
+
+class Topics:
+    """Builds and reads the topics below one namespace.
+
+    Every name is validated before it becomes part of a topic.
+
+    Example:
+        >>> Topics("a2a/v1").tool_call("forecast")
+        'a2a/v1/mcp/tools/forecast/call'
+
+    Args:
+        namespace: The prefix of all topics; leading and trailing ``/`` are trimmed (spec).
+
+    Raises:
+        InvalidIdentifier: The namespace, or a name given to a method, cannot be used in a topic.
+    """
+
+    def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
+        self.namespace = normalize_namespace(namespace)
+        self._tools = f"{self.namespace}/mcp/tools/"
+        self._servers = f"{self.namespace}/mcp/servers/"
+        self._clients = f"{self.namespace}/mcp/clients/"
+
+    def server_card(self, server: str) -> str:
+        """Where a server's retained card lies (spec)."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/card"
+
+    def tool_card(self, tool: str) -> str:
+        """Where a tool's retained card lies (spec)."""
+        return f"{self._tools}{validate_identifier(tool, 'tool name')}/card"
+
+    def tool_call(self, tool: str) -> str:
+        """Where callers publish calls (spec)."""
+        return f"{self._tools}{validate_identifier(tool, 'tool name')}/call"
+
+    def tool_call_shared(self, tool: str) -> str:
+        """What replicas subscribe to; the group's name is the reference's, or calls would run twice (spec)."""
+        return f"$share/mcp-tool-{tool}/{self.tool_call(tool)}"
+
+    def tool_cancel(self, tool: str) -> str:
+        """Where callers publish cancels (ours)."""
+        return f"{self._tools}{validate_identifier(tool, 'tool name')}/cancel"
+
+    def tool_stream(self, tool: str, call_id: str) -> str:
+        """Where the partials of one call go (spec)."""
+        return f"{self._tools}{validate_identifier(tool, 'tool name')}/stream/{validate_identifier(call_id, 'call id')}"
+
+    def client_responses(self, client: str) -> str:
+        """A caller's inbox (spec)."""
+        return f"{self._clients}{validate_identifier(client, 'client name')}/responses"
+
+    @property
+    def all_server_cards(self) -> str:
+        """The filter for server discovery (spec)."""
+        return f"{self._servers}+/card"
+
+    @property
+    def all_tool_cards(self) -> str:
+        """The filter for tool discovery (spec)."""
+        return f"{self._tools}+/card"
+
+    def server_of_card(self, topic: str) -> str | None:
+        """The server whose card lies at ``topic``, or None when it is no such topic."""
+        return _level_between(topic, self._servers, "/card")
+
+    def tool_of_card(self, topic: str) -> str | None:
+        """The tool whose card lies at ``topic``, or None when it is no such topic."""
+        return _level_between(topic, self._tools, "/card")
+
+    def client_of_responses(self, topic: str) -> str | None:
+        """The caller whose inbox ``topic`` is, or None when it is no such topic."""
+        return _level_between(topic, self._clients, "/responses")
+
+
+def _level_between(topic: str, prefix: str, suffix: str) -> str | None:
+    if not (topic.startswith(prefix) and topic.endswith(suffix)):
+        return None
+    level = topic[len(prefix) : -len(suffix)]
+    return level if is_identifier(level) else None

@@ -1,0 +1,1 @@
+"""Remote MQTT.Agent tools as native LangChain tools."""

@@ -1,0 +1,261 @@
+"""Real brokers for the tests, each a process of its own on a free loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import paho.mqtt.client as paho
+from mqtt_agent import EmbeddedBroker
+from paho.mqtt.enums import CallbackAPIVersion
+from typing_extensions import Self
+
+STARTED_WITHIN = 20.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody used a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program, also where only root's PATH looks."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def die_with_parent() -> None:
+    """In a child process, on Linux: ask the kernel for a SIGKILL when the tests are gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def answers_mqtt(port: int, **credentials: str) -> bool:
+    """Whether a broker on this port accepts an MQTT 5 connection."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    if credentials:
+        client.username_pw_set(credentials["username"], credentials["password"])
+    answers: list[bool] = []
+    client.on_connect = lambda *args: answers.append(not args[3].is_failure)
+    with contextlib.suppress(OSError):
+        client.connect("127.0.0.1", port)
+        deadline = time.monotonic() + 1
+        while not answers and time.monotonic() < deadline:
+            client.loop(0.05)
+        client.disconnect()
+        client.loop(0.05)
+    return answers == [True]
+
+
+class ProcessBroker:
+    """A broker process with a folder and a port of its own.
+
+    ``start`` waits until it answers; ``stop`` ends it in order and ``kill`` with SIGKILL; both keep the folder and the
+    port, so that a further ``start`` finds what was saved. ``close`` removes everything.
+    """
+
+    name = ""
+    program = ""
+    credentials: dict[str, str] = {}
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"mqtt-agent-{self.name}-"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What would have to be installed, or None when it is there."""
+        return None if find_program(cls.program) else cls.program
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def prepare(self) -> None:
+        """Write what the process reads at its start."""
+
+    def forget(self) -> None:
+        """Remove what it has saved."""
+
+    def start(self) -> Self:
+        if self.process is not None:
+            return self
+        self.prepare()
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                preexec_fn=die_with_parent,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not answers_mqtt(self.port, **self.credentials):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not start:\n{self.log}")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+    def restart(self, *, keep_state: bool, kill: bool = False) -> None:
+        """Stop or kill it, and start it again on the same port, with what it had saved or with nothing."""
+        (self.kill if kill else self.stop)()
+        if not keep_state:
+            self.forget()
+        self.start()
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Mosquitto(ProcessBroker):
+    """Eclipse Mosquitto, with its default settings and whatever lines a test adds.
+
+    Args:
+        lines: Further lines of its configuration; ``{folder}`` stands for the broker's folder.
+        anonymous: Whether anybody may connect.
+        files: Files to put into its folder, by name.
+    """
+
+    name = "mosquitto"
+    program = "mosquitto"
+
+    def __init__(
+        self,
+        lines: Iterable[str] = (),
+        *,
+        anonymous: bool = True,
+        files: dict[str, str] | None = None,
+        credentials: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.lines = list(lines)
+        self.anonymous = anonymous
+        self.files = files or {}
+        self.credentials = credentials or {}
+
+    def prepare(self) -> None:
+        for name, text in self.files.items():
+            path = self.folder / name
+            path.write_text(text)
+            path.chmod(0o600)
+        config = [
+            f"listener {self.port} 127.0.0.1",
+            f"allow_anonymous {str(self.anonymous).lower()}",
+            f"persistence_location {self.folder}/",
+            *(line.format(folder=self.folder) for line in self.lines),
+        ]
+        if os.getuid() == 0:
+            config.append("user root")
+        (self.folder / "mosquitto.conf").write_text("\n".join(config) + "\n")
+
+    def command(self) -> list[str]:
+        return [find_program("mosquitto") or "mosquitto", "-c", str(self.folder / "mosquitto.conf")]
+
+    def forget(self) -> None:
+        (self.folder / "mosquitto.db").unlink(missing_ok=True)
+
+
+class Embedded:
+    """The embedded broker with the shape of the others; it saves nothing."""
+
+    name = "embedded"
+
+    def __init__(self) -> None:
+        self._broker = EmbeddedBroker()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None
+
+    @property
+    def url(self) -> str:
+        return self._broker.url
+
+    @property
+    def port(self) -> int:
+        return self._broker.port
+
+    def start(self) -> Self:
+        self._broker.start()
+        return self
+
+    def stop(self) -> None:
+        self._broker.stop()
+
+    def kill(self) -> None:
+        if self._broker.pid is not None:
+            os.kill(self._broker.pid, signal.SIGKILL)
+        self._broker.stop()
+
+    def restart(self, *, keep_state: bool, kill: bool = False) -> None:
+        assert not keep_state, "the embedded broker keeps nothing"
+        (self.kill if kill else self.stop)()
+        self.start()
+
+    def close(self) -> None:
+        self.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+Broker = Embedded | Mosquitto
+BROKERS: list[type[Embedded] | type[Mosquitto]] = [Embedded, Mosquitto]
+"""The brokers that every test with the fixture ``broker`` runs on."""

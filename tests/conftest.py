@@ -1,0 +1,94 @@
+"""Fixtures for all tests: real brokers, and a namespace of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from brokers import BROKERS, Broker, Embedded, Mosquitto, ProcessBroker
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.load_profile("default")
+
+IN_CI = bool(os.environ.get("CI"))
+
+
+def _require(kind: type[Any]) -> None:
+    missing = kind.missing()
+    if missing and IN_CI:
+        pytest.fail(f"{missing} is not installed, and no broker may be missing in CI")
+    if missing:
+        pytest.skip(f"{missing} is not installed")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    missing = [kind.name for kind in BROKERS if kind.missing()]
+    if missing:
+        terminalreporter.write_line(f"Left out: the runs on {', '.join(missing)}, not installed on this machine.")
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[Callable[[type[Any]], Any]]:
+    started: dict[type[Any], Any] = {}
+
+    def get(kind: type[Any]) -> Any:
+        _require(kind)
+        if kind not in started:
+            started[kind] = kind().start()
+        return started[kind]
+
+    yield get
+    for broker in started.values():
+        broker.close()
+
+
+@pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
+def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Broker:
+    """A running broker that all tests share: each test runs on every broker."""
+    return _running(request.param)
+
+
+@pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
+def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A running broker that the test may stop, kill and restart."""
+    _require(request.param)
+    with request.param() as broker:
+        yield broker
+
+
+@pytest.fixture
+def mosquitto(_running: Callable[[type[Any]], Any]) -> Mosquitto:
+    """The shared Mosquitto, for what is about Mosquitto alone."""
+    return _running(Mosquitto)
+
+
+@pytest.fixture
+def embedded(_running: Callable[[type[Any]], Any]) -> Embedded:
+    """The shared embedded broker, for tests that no broker's ways can change."""
+    return _running(Embedded)
+
+
+@pytest.fixture
+def make_mosquitto() -> Iterator[Callable[..., Mosquitto]]:
+    """Starts Mosquittos with a configuration of the test's own."""
+    started: list[ProcessBroker] = []
+
+    def make(*args: Any, **options: Any) -> Mosquitto:
+        _require(Mosquitto)
+        broker = Mosquitto(*args, **options)
+        started.append(broker)
+        return broker.start()
+
+    yield make
+    for broker in started:
+        broker.close()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Topics that no other test uses."""
+    return f"test/{uuid.uuid4().hex[:10]}"

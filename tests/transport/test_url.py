@@ -1,0 +1,58 @@
+"""Broker URLs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mqtt_agent.transport import BrokerURL, Password, Token
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "host", "port", "path"),
+    [
+        ("mqtt://h", "mqtt", "h", 1883, ""),
+        ("mqtts://h", "mqtts", "h", 8883, ""),
+        ("ws://h", "ws", "h", 80, "/mqtt"),
+        ("wss://h:9443/ws", "wss", "h", 9443, "/ws"),
+        ("mqtt://[::1]:1884", "mqtt", "::1", 1884, ""),
+    ],
+)
+def test_a_url_is_read(text: str, scheme: str, host: str, port: int, path: str) -> None:
+    url = BrokerURL.parse(text)
+    assert (url.scheme, url.host, url.port, url.path) == (scheme, host, port, path)
+
+
+def test_without_a_url_the_environment_counts_and_then_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MQTT_AGENT_BROKER", raising=False)
+    assert str(BrokerURL.parse(None)) == "mqtt://localhost:1883"
+    monkeypatch.setenv("MQTT_AGENT_BROKER", "mqtts://example:1")
+    assert str(BrokerURL.parse(None)) == "mqtts://example:1"
+
+
+def test_user_and_password_are_decoded_and_never_shown() -> None:
+    url = BrokerURL.parse("mqtt://us%40er:se%3Acret@h:1")
+    assert (url.username, url.password) == ("us@er", "se:cret")
+    assert "cret" not in str(url) + repr(url)
+    assert "us@er" not in str(url) + repr(url)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_url_or_a_value_error(text: str) -> None:
+    try:
+        url = BrokerURL.parse(text or "x")
+    except ValueError as error:
+        assert "URL" in str(error)
+    else:
+        assert url.host
+
+
+@pytest.mark.parametrize("text", ["http://user:hunter2@h", "mqtt://user:hunter2@", "mqtt://user:hunter2@h:99999"])
+def test_a_bad_url_is_refused_without_repeating_its_password(text: str) -> None:
+    with pytest.raises(ValueError, match="broker URL") as caught:
+        BrokerURL.parse(text)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_not_in_the_repr_of_credentials() -> None:
+    assert "hunter2" not in repr(Password("user", "hunter2")) + repr(Token("hunter2"))

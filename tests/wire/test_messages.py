@@ -1,0 +1,262 @@
+"""Messages: every one round-trips, and anything else is one clear error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mqtt_agent.errors import WireError
+from mqtt_agent.wire import (
+    Call,
+    CallError,
+    Cancel,
+    Message,
+    Response,
+    ServerCard,
+    StreamMessage,
+    ToolAnnotations,
+    ToolCard,
+    VersionInfo,
+    decode,
+    encode,
+    read_error_type,
+    to_json,
+    utc_now,
+)
+
+MODELS: list[type[Message]] = [Call, Cancel, Response, ServerCard, StreamMessage, ToolCard]
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | floats | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
+)
+json_objects = st.dictionaries(text, json_values, max_size=4)
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+versions = st.builds(VersionInfo, sdk=maybe(text), tool=maybe(text))
+calls = st.builds(
+    Call, call_id=names, arguments=json_objects, client=text, response_topic=maybe(text), stream=maybe(st.booleans())
+)
+errors = st.builds(
+    CallError, type=text, message=text, code=maybe(text), data=json_values, retryable=maybe(st.booleans())
+)
+responses = st.builds(
+    Response,
+    call_id=text,
+    status=text,
+    result=json_values,
+    error=maybe(errors),
+    elapsed_ms=maybe(floats),
+    server=maybe(text),
+    seq=maybe(st.integers(0, 2**53)),
+    content=maybe(st.lists(json_objects, max_size=2)),
+)
+streams = st.builds(
+    StreamMessage,
+    call_id=text,
+    seq=st.integers(0, 2**53),
+    type=text,
+    content=maybe(text),
+    data=json_values,
+    server=maybe(text),
+)
+statuses = st.sampled_from(["online", "offline"])
+server_cards = st.builds(
+    ServerCard,
+    server=text,
+    namespace=text,
+    tools=st.lists(text, max_size=4),
+    version_info=maybe(versions),
+    status=statuses,
+    name=maybe(text),
+    replica=maybe(text),
+    agent=maybe(text),
+)
+annotations = st.builds(ToolAnnotations, title=maybe(text), readOnlyHint=maybe(st.booleans()))
+tool_cards = st.builds(
+    ToolCard,
+    tool=text,
+    server=text,
+    namespace=text,
+    description=text,
+    input_schema=json_objects,
+    output_schema=maybe(json_objects),
+    supports_streaming=st.booleans(),
+    requires_auth=st.booleans(),
+    allowed_callers=maybe(st.lists(text, max_size=3)),
+    version_info=maybe(versions),
+    status=statuses,
+    title=maybe(text),
+    annotations=maybe(annotations),
+    features=maybe(st.lists(text, max_size=3)),
+    icons=maybe(st.lists(json_objects, max_size=2)),
+    meta=maybe(json_objects),
+)
+cancels = st.builds(Cancel, call_id=names, client=text, reason=maybe(text))
+messages = st.one_of(calls, responses, streams, server_cards, tool_cards, cancels)
+
+
+@given(messages)
+def test_every_message_survives_the_way_to_bytes_and_back(message: Message) -> None:
+    assert decode(type(message), encode(message)) == message
+
+
+@given(messages)
+def test_no_field_that_is_none_is_written(message: Message) -> None:
+    written = json.loads(encode(message))
+    assert all(value is not None for value in written.values())
+    assert set(written) == {name for name in type(message).model_fields if getattr(message, name) is not None}
+
+
+@given(st.sampled_from(MODELS), st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_one_clear_error(model: type[Message], payload: bytes) -> None:
+    try:
+        message = decode(model, payload)
+    except WireError as error:
+        assert str(error).startswith(model.__name__)
+    else:
+        assert isinstance(message, model)
+
+
+@given(st.sampled_from(MODELS), json_values)
+def test_any_json_is_a_message_or_one_clear_error(model: type[Message], value: Any) -> None:
+    try:
+        message = decode(model, json.dumps(value).encode())
+    except WireError as error:
+        assert str(error).startswith(model.__name__)
+    else:
+        assert isinstance(message, model)
+
+
+@given(messages, st.data())
+def test_a_message_with_one_field_of_any_other_type_is_a_message_or_one_clear_error(
+    message: Message, data: st.DataObject
+) -> None:
+    fields = json.loads(encode(message))
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(json_values)
+    try:
+        decode(type(message), json.dumps(fields).encode())
+    except WireError as error:
+        assert str(error).startswith(type(message).__name__)
+
+
+@given(messages, st.data())
+def test_a_message_cut_short_is_an_error(message: Message, data: st.DataObject) -> None:
+    payload = encode(message)
+    with pytest.raises(WireError):
+        decode(type(message), payload[: data.draw(st.integers(0, len(payload) - 1))])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"call_id": NaN}',
+        b'{"call_id": "a", "client": "b", "arguments": {"x": Infinity}}',
+        b'{"call_id": "\\ud800", "client": "b"}',
+        b'{"call_id": 1, "client": "b"}',
+        b'{"call_id": "", "client": "b"}',
+        b'{"client": "b"}',
+        b'{"call_id": "a", "client": "b", "arguments": []}',
+        b'{"call_id": "a", "client": "b", "arguments": {"x": ' + b"1" * 5000 + b"}}",
+    ],
+)
+def test_what_is_no_call_is_one_clear_error(payload: bytes) -> None:
+    with pytest.raises(WireError, match="^Call: "):
+        decode(Call, payload)
+
+
+def test_the_words_nan_and_infinity_are_fine_inside_strings() -> None:
+    call = Call(call_id="a", client="b", arguments={"q": "NaN and Infinity"})
+    assert decode(Call, encode(call)).arguments == {"q": "NaN and Infinity"}
+
+
+def test_a_payload_over_the_limit_is_not_even_parsed() -> None:
+    with pytest.raises(WireError, match="more than the limit of 10"):
+        decode(Call, b"x" * 11, max_bytes=10)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    call = decode(Call, b'{"call_id": "a", "client": "b", "from_the_future": [1], "timestamp": "t"}')
+    assert call == Call(call_id="a", client="b", timestamp="t")
+
+
+def test_null_inside_a_result_is_kept() -> None:
+    response = Response(call_id="a", result={"x": None, "y": [None]})
+    assert decode(Response, encode(response)).result == {"x": None, "y": [None]}
+
+
+def test_a_response_without_a_result_means_null() -> None:
+    assert decode(Response, b'{"call_id": "a", "status": "ok"}').result is None
+
+
+def test_numbers_that_json_does_not_have_are_written_as_null() -> None:
+    assert json.loads(encode(Response(call_id="a", result=[float("nan"), float("inf")])))["result"] == [None, None]
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", b"\xff"])
+def test_a_value_without_json_form_is_a_clear_error(value: Any) -> None:
+    with pytest.raises(WireError, match="JSON"):
+        encode(Response(call_id="a", result=value))
+
+
+def test_a_list_that_contains_itself_is_a_clear_error() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(WireError, match="JSON"):
+        encode(Response(call_id="a", result=endless))
+    with pytest.raises(WireError, match="JSON"):
+        to_json(endless)
+
+
+def test_an_unknown_error_type_reads_as_tool_error() -> None:
+    assert read_error_type("no_such_type") == "tool_error"
+    assert read_error_type("timeout") == "timeout"
+
+
+def test_times_are_utc_with_milliseconds_and_z() -> None:
+    assert json.loads(encode(Call(call_id="a", client="b")))["timestamp"].endswith("Z")
+    assert len(utc_now()) == len("2026-04-21T10:00:05.123Z")
+
+
+def test_a_card_of_the_specification_is_read() -> None:
+    card = decode(
+        ToolCard,
+        json.dumps(
+            {
+                "version": "1",
+                "tool": "query",
+                "server": "data",
+                "namespace": "team",
+                "description": "Query rows.",
+                "input_schema": {"type": "object", "properties": {}, "additionalProperties": False},
+                "supports_streaming": False,
+                "requires_auth": True,
+                "allowed_callers": ["scout"],
+                "version_info": {"sdk": "0.1.0", "tool": "1.0.0"},
+                "status": "online",
+                "last_seen": "2026-04-21T10:00:00Z",
+            }
+        ).encode(),
+    )
+    assert card.tool == "query"
+    assert card.version_info == VersionInfo(sdk="0.1.0", tool="1.0.0")
+    assert not card.read_only
