@@ -69,9 +69,9 @@ class ProcessBroker:
 
     name = ""
     program = ""
-    credentials: dict[str, str] = {}
 
     def __init__(self) -> None:
+        self.credentials: dict[str, str] = {}
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"mqtt-agent-{self.name}-"))
         self.process: subprocess.Popen[bytes] | None = None

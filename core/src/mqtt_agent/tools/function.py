@@ -175,8 +175,8 @@ def _output_schema(returns: Any) -> dict[str, Any] | None:
     if not structured and not (inspect.isclass(returns) and issubclass(returns, BaseModel)):
         return None
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(returns)
-        return adapter.json_schema(mode="serialization", schema_generator=_Untitled)
+        of_any_type: Any = returns
+        return TypeAdapter(of_any_type).json_schema(mode="serialization", schema_generator=_Untitled)
     except PydanticUserError:
         return None
 

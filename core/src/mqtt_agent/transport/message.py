@@ -46,8 +46,11 @@ class Will:
 class Acknowledgement(Protocol):
     """How the connection hears what becomes of a message."""
 
-    def acknowledge(self) -> None: ...
-    def work_started(self) -> None: ...
+    def acknowledge(self) -> None:
+        """Its work is done."""
+
+    def work_started(self) -> None:
+        """Long work on it has begun."""
 
 
 class InboundMessage:

@@ -21,11 +21,11 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class RawSocket(Protocol):
     """What paho-mqtt needs of a socket: a TCP or TLS socket, or its own WebSocket wrapper."""
 
-    def recv(self, buffer_size: int, /) -> bytes: ...
-    def send(self, buffer: Any, /) -> int: ...
-    def close(self) -> None: ...
-    def fileno(self) -> int: ...
-    def setblocking(self, flag: bool, /) -> None: ...
+    def recv(self, buffer_size: int, /) -> bytes: ...  # noqa: D102
+    def send(self, buffer: Any, /) -> int: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+    def fileno(self) -> int: ...  # noqa: D102
+    def setblocking(self, flag: bool, /) -> None: ...  # noqa: D102
 
 
 class BufferedSocket:

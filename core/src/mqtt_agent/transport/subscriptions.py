@@ -35,7 +35,7 @@ class Subscription:
     retain_handling: int
     snapshot: bool
     manual: bool
-    handlers: list[Handler] = field(default_factory=list)
+    handlers: list[Handler] = field(default_factory=list[Handler])
     confirmed: bool = False
 
     @property
