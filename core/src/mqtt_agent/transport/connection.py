@@ -56,8 +56,9 @@ class Connection:
             ``will_delay``.
         will_delay: Seconds that the broker waits for a client to come back before it publishes the will.
         connect_timeout: Seconds for TCP, TLS and MQTT to be up.
+        receive_maximum: How many unacknowledged messages the broker may send us.
         max_unacknowledged: When more messages than this stay unacknowledged for 25 ms, the oldest whose work has
-            started are acknowledged before it is done. Brokers stop sending at a limit (Mosquitto's is 20).
+            started are acknowledged before it is done, for brokers stop sending at a limit of their own, often 20 or 32.
         max_queued: How many messages may wait for the broker before :class:`QueueFull` is raised.
         max_packet_size: Bytes of the largest packet that the broker may send us.
 
@@ -76,6 +77,7 @@ class Connection:
         session_expiry: int = 60,
         will_delay: int = 5,
         connect_timeout: float = 10.0,
+        receive_maximum: int = 1000,
         max_unacknowledged: int = 16,
         max_queued: int = 10_000,
         max_packet_size: int = 16 * 1024 * 1024,
@@ -92,6 +94,7 @@ class Connection:
         self._ssl_context = tls_context(tls) if self.url.tls else None
         self._keep_alive = keep_alive
         self._connect_timeout = connect_timeout
+        self._receive_maximum = receive_maximum
         self._max_unacknowledged = max_unacknowledged
         self._max_queued = max_queued
         self._max_packet_size = max_packet_size
@@ -207,7 +210,7 @@ class Connection:
                 ssl_context=self._ssl_context,
                 keep_alive=self._keep_alive,
                 session_expiry=self.session_expiry,
-                receive_maximum=1000,
+                receive_maximum=self._receive_maximum,
                 maximum_packet_size=self._max_packet_size,
                 timeout=self._connect_timeout,
                 will_topic=will.topic if will else None,

@@ -1,0 +1,81 @@
+"""A TCP proxy between a client and its broker, to cut the network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from typing_extensions import Self
+
+
+class Proxy:
+    """Forwards a free local port to ``port``; ``cut`` breaks all connections and refuses new ones until ``mend``."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held = asyncio.Event()
+        self._held.set()
+        self.port = 0
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.mend()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self.cut()
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """As a pulled cable that the kernel notices: connections are reset, and new ones refused."""
+        if self._server is not None:
+            self._server.close()
+        self.drop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def drop(self) -> None:
+        """Reset the connections there are; new ones are welcome."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def hold(self) -> None:
+        """As a pulled cable that nobody notices: connections stay, and no byte passes."""
+        self._held.clear()
+
+    def release(self) -> None:
+        self._held.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, out_writer}
+        for source, sink in ((reader, out_writer), (out_reader, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await self._held.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()
+        self._writers.discard(sink)

@@ -1,0 +1,435 @@
+"""The connection: what it promises while brokers refuse, break and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from brokers import Broker, Mosquitto, free_port
+from proxy import Proxy
+from support import soon, until
+
+from mqtt_agent.errors import (
+    BrokerUnreachable,
+    ConnectionLost,
+    ConnectionRefused,
+    NotAuthorized,
+    PayloadTooLarge,
+    QueueFull,
+    TransportError,
+)
+from mqtt_agent.transport import (
+    NO_MATCHING_SUBSCRIBERS,
+    Connection,
+    InboundMessage,
+    Password,
+    PublishProperties,
+    Token,
+    Will,
+)
+
+
+class Inbox:
+    """A handler that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.messages: list[InboundMessage] = []
+        self._arrived = asyncio.Event()
+
+    def __call__(self, message: InboundMessage) -> None:
+        self.messages.append(message)
+        self._arrived.set()
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.messages]
+
+    async def have(self, count: int) -> None:
+        async def wait() -> None:
+            while len(self.messages) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+        await soon(wait())
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Connection]:
+    connection = Connection(url, **options)
+    await soon(connection.start())
+    try:
+        yield connection
+    finally:
+        await soon(connection.stop(end_session=True))
+
+
+async def test_a_message_arrives_with_its_properties(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as connection:
+        await connection.subscribe(f"{namespace}/+", inbox)
+        await connection.publish(
+            f"{namespace}/a",
+            b"{}",
+            properties=PublishProperties(
+                response_topic="r/t", correlation_data=b"\x00\xff", message_expiry=60, user_properties=(("k", "v"),)
+            ),
+        )
+        await inbox.have(1)
+    [message] = inbox.messages
+    assert (message.topic, message.payload, message.qos) == (f"{namespace}/a", b"{}", 1)
+    assert (message.response_topic, message.correlation_data) == ("r/t", b"\x00\xff")
+    assert message.user_properties == (("k", "v"),)
+    assert message.message_expiry is not None
+    assert 0 < message.message_expiry <= 60
+
+
+async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as sender, connected(broker.url) as receiver:
+        await receiver.subscribe(namespace, inbox)
+        await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(3000))), 30)
+        await inbox.have(3000)
+    assert inbox.payloads == [b"%d" % n for n in range(3000)]
+
+
+async def test_a_large_message_arrives_whole(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    payload = bytes(range(256)) * 4 * 1024 * 4
+    async with connected(broker.url) as connection:
+        await connection.subscribe(namespace, inbox)
+        await soon(connection.publish(namespace, payload))
+        await inbox.have(1)
+    assert inbox.messages[0].payload == payload
+
+
+async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url() -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    with pytest.raises(BrokerUnreachable, match=url):
+        await soon(Connection(url).start())
+
+
+async def test_an_unknown_host_name_is_one_error_that_says_so() -> None:
+    with pytest.raises(BrokerUnreachable, match=r"nowhere\.invalid.*the host name is not known"):
+        await soon(Connection("mqtt://nowhere.invalid").start())
+
+
+async def test_something_that_accepts_but_never_answers_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BrokerUnreachable, match="did not answer MQTT within 0.3 s"):
+            await soon(Connection(url, connect_timeout=0.3).start())
+
+
+async def test_a_server_that_speaks_something_else_is_no_broker() -> None:
+    async def speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(speak_http, "127.0.0.1", 0)
+    async with server:
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(TransportError, match=url):
+            await soon(Connection(url, connect_timeout=2).start())
+
+
+async def test_a_wrong_password_is_refused_with_the_reason(make_mosquitto: Callable[..., Mosquitto]) -> None:
+    broker = make_with_password(make_mosquitto)
+    with pytest.raises(ConnectionRefused, match="(?i)not authorized") as caught:
+        await soon(Connection(broker.url, credentials=Password("user", "wrong")).start())
+    assert caught.value.reason_code == 0x87
+    assert "wrong" not in str(caught.value)
+
+
+async def test_passwords_and_tokens_are_accepted_wherever_they_come_from(
+    make_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    broker = make_with_password(make_mosquitto)
+    asked: list[int] = []
+
+    async def token() -> str:
+        asked.append(1)
+        return "secret"
+
+    for credentials in (Password("user", "secret"), Token("secret", "user"), Token(token, "user")):
+        async with connected(broker.url, credentials=credentials) as connection:
+            assert connection.connected
+    async with connected(broker.url.replace("//", "//user:secret@")) as connection:
+        assert "secret" not in repr(connection)
+    assert asked == [1]
+
+
+def make_with_password(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    # The file holds "secret" as mosquitto_passwd writes it.
+    hashed = ("$7$101$c2FsdHNhbHRzYWx0${digest}").format(digest=pbkdf2("secret", b"saltsaltsalt", 101))
+    return make_mosquitto(
+        ["password_file {folder}/passwords"],
+        anonymous=False,
+        files={"passwords": f"user:{hashed}\n"},
+        credentials={"username": "user", "password": "secret"},
+    )
+
+
+def pbkdf2(password: str, salt: bytes, rounds: int) -> str:
+    import base64
+    import hashlib
+
+    return base64.b64encode(hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds, 64)).decode()
+
+
+async def test_a_forbidden_topic_is_not_authorized(make_mosquitto: Callable[..., Mosquitto]) -> None:
+    broker = make_mosquitto(["acl_file {folder}/acl"], files={"acl": "topic readwrite free/#\n"})
+    async with connected(broker.url) as connection:
+        assert await soon(connection.publish("free/a", b"x")) in (0, NO_MATCHING_SUBSCRIBERS)
+        with pytest.raises(NotAuthorized, match="secret/a") as caught:
+            await soon(connection.publish("secret/a", b"x"))
+        assert caught.value.topic == "secret/a"
+        assert connection.connected
+
+
+async def test_a_publish_that_nobody_hears_says_so_where_the_broker_tells(mosquitto: Mosquitto, namespace: str) -> None:
+    async with connected(mosquitto.url) as connection:
+        assert await soon(connection.publish(namespace, b"x")) == NO_MATCHING_SUBSCRIBERS
+
+
+async def test_more_than_the_broker_takes_is_refused_here_and_the_connection_lives(
+    make_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    broker = make_mosquitto(["max_packet_size 2000"])
+    async with connected(broker.url) as connection:
+        with pytest.raises(PayloadTooLarge, match="Maximum Packet Size 2,000"):
+            await connection.publish("t", b"x" * 2000)
+        await soon(connection.publish("t", b"x" * 1500))
+
+
+async def test_a_limit_on_what_may_wait_is_kept(broker: Broker, namespace: str) -> None:
+    async with Proxy(broker.port) as proxy, connected(proxy.url, max_queued=10) as connection:
+        await proxy.cut()
+        await until(lambda: not connection.connected)
+        waiting = [connection.publish_soon(namespace, b"x") for _ in range(10)]
+        with pytest.raises(QueueFull):
+            connection.publish_soon(namespace, b"x")
+        await proxy.mend()
+        await soon(asyncio.gather(*waiting))
+
+
+async def test_what_is_published_while_the_network_is_away_arrives_when_it_is_back(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as receiver, Proxy(broker.port) as proxy, connected(proxy.url) as sender:
+        await receiver.subscribe(namespace, inbox)
+        await proxy.cut()
+        sending = asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(50)))
+        await until(lambda: not sender.connected)
+        await proxy.mend()
+        await soon(sending)
+        await inbox.have(50)
+    assert list(dict.fromkeys(inbox.payloads)) == [b"%d" % n for n in range(50)]
+
+
+async def test_a_message_that_its_sender_gave_up_is_not_sent_after_the_reconnect(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as receiver, Proxy(broker.port) as proxy, connected(proxy.url) as sender:
+        await receiver.subscribe(namespace, inbox)
+        await proxy.cut()
+        await until(lambda: not sender.connected)
+        sender.publish_soon(namespace, b"given up").cancel()
+        wanted = sender.publish_soon(namespace, b"wanted")
+        await proxy.mend()
+        await soon(wanted)
+        await inbox.have(1)
+    assert inbox.payloads == [b"wanted"]
+
+
+async def test_what_was_sent_to_us_while_we_were_away_arrives_after_the_reconnect(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as sender, Proxy(broker.port) as proxy, connected(proxy.url) as receiver:
+        await receiver.subscribe(namespace, inbox)
+        await proxy.cut()
+        await until(lambda: not receiver.connected)
+        for n in range(20):
+            await soon(sender.publish(namespace, b"%d" % n))
+        await proxy.mend()
+        await inbox.have(20)
+    assert inbox.payloads == [b"%d" % n for n in range(20)]
+
+
+async def test_an_unacknowledged_message_comes_again_and_a_late_acknowledgement_hurts_nobody(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as sender, Proxy(broker.port) as proxy, connected(proxy.url) as receiver:
+        await receiver.subscribe(namespace, inbox, manual=True)
+        await soon(sender.publish(namespace, b"work"))
+        await inbox.have(1)
+        proxy.drop()
+        await inbox.have(2)
+        inbox.messages[0].acknowledge()  # of the connection before: must not count for this one
+        proxy.drop()
+        await inbox.have(3)
+        inbox.messages[2].acknowledge()
+        inbox.messages[2].acknowledge()
+        await soon(sender.publish(namespace, b"more"))
+        await inbox.have(4)
+    assert inbox.payloads == [b"work", b"work", b"work", b"more"]
+    assert inbox.messages[1].duplicate or broker.name == "embedded", "the embedded broker does not mark repeats"
+
+
+async def test_acknowledgements_out_of_order_do_not_cost_the_connection(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    async with Proxy(broker.port) as proxy, connected(proxy.url) as connection:
+        await connection.subscribe(namespace, inbox, manual=True)
+        for n in range(8):
+            await soon(connection.publish(namespace, b"%d" % n))
+        await inbox.have(8)
+        for message in reversed(inbox.messages):
+            message.acknowledge()
+        await soon(connection.publish(namespace, b"after"))
+        await inbox.have(9)
+        assert proxy.connections == 1
+
+
+async def test_long_work_does_not_use_up_the_window_of_the_broker(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+
+    def start_work(message: InboundMessage) -> None:
+        message.work_started()
+        inbox(message)
+
+    async with connected(broker.url) as sender, connected(broker.url) as receiver:
+        await receiver.subscribe(namespace, start_work, manual=True)
+        await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(150))))
+        await inbox.have(150)
+
+
+async def test_work_that_has_not_started_is_never_acknowledged_early(mosquitto: Mosquitto, namespace: str) -> None:
+    inbox, marker = Inbox(), Inbox()
+    options = {"receive_maximum": 30, "max_unacknowledged": 10}
+    async with connected(mosquitto.url) as sender, Proxy(mosquitto.port) as proxy:
+        async with connected(proxy.url, **options) as receiver:
+            await receiver.subscribe(namespace, inbox, manual=True)
+            await receiver.subscribe(f"{namespace}/marker", marker, qos=0)
+            await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(40))))
+            await soon(sender.publish(f"{namespace}/marker", b""))
+            await marker.have(1)
+            assert len(inbox.messages) == 30, "the broker waits for acknowledgements"
+            proxy.drop()
+            await inbox.have(60)
+            assert all(message.duplicate for message in inbox.messages[30:])
+
+
+async def test_a_broker_that_was_killed_and_lost_everything_is_served_again(own_broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    sessions: list[bool] = []
+
+    async def on_reconnected(session_present: bool) -> None:
+        sessions.append(session_present)
+
+    async with connected(own_broker.url) as connection:
+        connection.on_reconnected.append(on_reconnected)
+        await connection.subscribe(namespace, inbox)
+        own_broker.restart(keep_state=False, kill=True)
+        await soon(connection.publish(namespace, b"again"))
+        await inbox.have(1)
+        await until(lambda: sessions == [False])
+
+
+async def test_the_will_is_published_after_its_delay_and_not_after_a_blip(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as watcher, Proxy(broker.port) as proxy:
+        await watcher.subscribe(f"{namespace}/will", inbox)
+        dying = Connection(proxy.url, will_delay=1)
+        dying.claim_will(Will(f"{namespace}/will", lambda: b"gone"))
+        await soon(dying.start())
+        proxy.drop()
+        await until(lambda: proxy.connections == 2 and dying.connected)
+        await soon(dying.publish(f"{namespace}/will", b"still here"))
+        await inbox.have(1)
+        await proxy.cut()
+        await inbox.have(2)
+        assert inbox.payloads == [b"still here", b"gone"]
+        await soon(dying.stop())
+
+
+async def test_a_connection_has_one_will(namespace: str) -> None:
+    connection = Connection("mqtt://localhost")
+    connection.claim_will(Will(namespace, lambda: b""))
+    with pytest.raises(ValueError, match="connection of its own"):
+        connection.claim_will(Will(namespace, lambda: b""))
+
+
+async def test_several_users_share_a_connection_and_the_last_one_closes_it(broker: Broker, namespace: str) -> None:
+    connection = Connection(broker.url)
+    await soon(connection.start())
+    await soon(connection.start())
+    await soon(connection.stop())
+    await soon(connection.publish(namespace, b"x"))
+    await soon(connection.stop())
+    with pytest.raises(ConnectionLost, match="start the endpoint first"):
+        await connection.publish(namespace, b"x")
+
+
+async def test_two_handlers_of_one_filter_both_get_the_message_until_one_leaves(broker: Broker, namespace: str) -> None:
+    one, two = Inbox(), Inbox()
+    async with connected(broker.url) as connection:
+        await connection.subscribe(namespace, one)
+        await connection.subscribe(namespace, two)
+        await connection.publish(namespace, b"1")
+        await two.have(1)
+        await connection.unsubscribe(namespace, one)
+        await connection.publish(namespace, b"2")
+        await two.have(2)
+    assert one.payloads == [b"1"]
+
+
+async def test_a_handler_that_raises_stops_nobody(broker: Broker, namespace: str) -> None:
+    inbox = Inbox()
+
+    def broken(message: InboundMessage) -> None:
+        raise RuntimeError("a bug")
+
+    async with connected(broker.url) as connection:
+        await connection.subscribe(namespace, broken)
+        await connection.subscribe(namespace, inbox)
+        for n in range(30):
+            await soon(connection.publish(namespace, b"%d" % n))
+        await inbox.have(30)
+
+
+async def test_a_connection_that_is_silently_dead_is_noticed_by_keep_alive(broker: Broker) -> None:
+    async with Proxy(broker.port) as proxy, connected(proxy.url, keep_alive=1) as connection:
+        proxy.hold()
+        await until(lambda: not connection.connected, 15)
+        proxy.release()
+        await until(lambda: connection.connected)
+
+
+async def test_without_a_way_to_watch_sockets_the_loop_is_bridged_by_a_thread(
+    broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(*args: Any) -> None:
+        raise NotImplementedError
+
+    loop = asyncio.get_running_loop()
+    inbox = Inbox()
+    async with connected(broker.url) as sender:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "add_reader", not_here)  # as on Windows' proactor loop
+            receiver = Connection(broker.url)
+            starting = asyncio.ensure_future(receiver.start())
+            await asyncio.wait([starting], timeout=0)
+            await until(lambda: starting.done() or receiver.connected)
+        await soon(starting)
+        await receiver.subscribe(namespace, inbox)
+        for n in range(20):
+            await soon(sender.publish(namespace, b"%d" % n))
+        await inbox.have(20)
+        await soon(receiver.stop())
