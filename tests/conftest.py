@@ -46,10 +46,18 @@ def _running() -> Iterator[Callable[[type[Any]], Any]]:
         broker.close()
 
 
+def _run(kind: type[Any], running: Callable[[type[Any]], Any]) -> Iterator[Any]:
+    if kind is Embedded:  # it mixes up the namespaces of two tests, and starts in no time
+        with kind() as broker:
+            yield broker
+    else:
+        yield running(kind)
+
+
 @pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
-def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Broker:
-    """A running broker that all tests share: each test runs on every broker."""
-    return _running(request.param)
+def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Iterator[Broker]:
+    """A running broker, for tests that leave it as it is: each test runs on every broker."""
+    yield from _run(request.param, _running)
 
 
 @pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
@@ -67,9 +75,9 @@ def mosquitto(_running: Callable[[type[Any]], Any]) -> Mosquitto:
 
 
 @pytest.fixture
-def embedded(_running: Callable[[type[Any]], Any]) -> Embedded:
-    """The shared embedded broker, for tests that no broker's ways can change."""
-    return _running(Embedded)
+def embedded(_running: Callable[[type[Any]], Any]) -> Iterator[Embedded]:
+    """An embedded broker, for tests that no broker's ways can change."""
+    yield from _run(Embedded, _running)
 
 
 @pytest.fixture

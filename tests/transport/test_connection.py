@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Mosquitto, free_port
-from proxy import Proxy
-from support import soon, until
-
 from mqtt_agent.errors import (
     BrokerUnreachable,
     ConnectionLost,
@@ -31,6 +28,8 @@ from mqtt_agent.transport import (
     Token,
     Will,
 )
+from proxy import Proxy
+from support import soon, until
 
 
 class Inbox:

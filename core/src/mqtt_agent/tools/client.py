@@ -21,7 +21,7 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.tools.directory import BARRIER, Directory, ToolChange
+from mqtt_agent.tools.directory import BARRIER, Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
@@ -213,12 +213,15 @@ class ToolClient:
         card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
         return None if card is None else self._as_it_is(card)
 
-    async def watch_tools(self) -> AsyncIterator[ToolChange]:
-        """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server."""
+    def watch_tools(self) -> AsyncIterator[ToolChange]:
+        """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server.
+
+        Example:
+            >>> async for change in client.watch_tools():  # doctest: +SKIP
+            ...     print(change.kind, change.tool, change.servers)
+        """
         self._check_started()
-        changes = self._directory.watch()
-        async for change in changes:
-            yield change
+        return self._directory.watch()
 
     def _offers(self, server: str, card: ToolCard) -> bool:
         if card.server == server:
@@ -360,9 +363,9 @@ class ToolClient:
             except asyncio.TimeoutError:
                 raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
         finally:
-            await changes.aclose()  # type: ignore[attr-defined]
+            changes.close()
 
-    async def _wait_online(self, tool: str, changes: AsyncIterator[ToolChange]) -> None:
+    async def _wait_online(self, tool: str, changes: ToolChanges) -> None:
         if self._directory.is_online(tool):
             return
         async for _ in changes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -14,7 +15,7 @@ from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
 
-__all__ = ["Directory", "ToolChange"]
+__all__ = ["BARRIER", "Directory", "ToolChange", "ToolChanges"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Directory:
         self._seen: dict[str, int] = {}
         self._online: set[str] = set()
         self._barriers: dict[str, asyncio.Event] = {}
-        self._watchers: list[_Watcher] = []
+        self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
         self._faults = FaultLog(logger)
         self._complete: asyncio.Task[bool] | None = None
 
@@ -135,7 +136,7 @@ class Directory:
             self._connection.on_reconnected.remove(self._on_reconnected)
         for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
             await self._connection.unsubscribe(topic_filter, handler)
-        for watcher in self._watchers:
+        for watcher in tuple(self._watchers):
             watcher.close()
         self._tools.clear()
         self._servers.clear()
@@ -201,21 +202,11 @@ class Directory:
             await self._connection.unsubscribe(topic, on_card)
         return self._tools.get(tool)
 
-    def watch(self) -> AsyncIterator[ToolChange]:
-        """Changes from now on."""
-        watcher = _Watcher()
-        self._watchers.append(watcher)
-        return self._watched(watcher)
-
-    async def _watched(self, watcher: _Watcher) -> AsyncIterator[ToolChange]:
-        try:
-            while True:
-                change = await watcher.next()
-                if change is None:
-                    return
-                yield change
-        finally:
-            self._watchers.remove(watcher)
+    def watch(self) -> ToolChanges:
+        """Changes from now on, until the iterator is closed or dropped."""
+        watcher = ToolChanges()
+        self._watchers.add(watcher)
+        return watcher
 
     # What comes in
 
@@ -312,34 +303,44 @@ class Directory:
                 listener(server)
 
     def _tell(self, tool: str, *, changed: bool) -> None:
-        online = self.is_online(tool)
+        card = self._tools.get(tool)
+        online = card is not None and self.is_online(tool)
         was_online = tool in self._online
-        if online == was_online and not changed:
+        if online == was_online and not (changed and card is not None):
             return
         (self._online.add if online else self._online.discard)(tool)
-        if not self._watchers or (tool not in self._tools and not was_online):
-            return
         kind: Literal["online", "offline", "changed"]
         kind = "changed" if online == was_online else "online" if online else "offline"
-        change = ToolChange(kind, tool, self._tools.get(tool), self.servers_of(tool))
-        for watcher in self._watchers:
+        change = ToolChange(kind, tool, card, self.servers_of(tool))
+        for watcher in tuple(self._watchers):
             watcher.put(change)
 
 
-class _Watcher:
-    def __init__(self) -> None:
-        self._changes: deque[ToolChange | None] = deque(maxlen=_MAX_CHANGES)
-        self._arrived = asyncio.Event()
+class ToolChanges:
+    """An async iterator over the changes of a directory. At most the latest 1,000 wait to be read."""
 
-    def put(self, change: ToolChange | None) -> None:
+    def __init__(self) -> None:
+        self._changes: deque[ToolChange] = deque(maxlen=_MAX_CHANGES)
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def put(self, change: ToolChange) -> None:
+        """One more change."""
         self._changes.append(change)
         self._arrived.set()
 
     def close(self) -> None:
-        self.put(None)
+        """No more changes."""
+        self._closed = True
+        self._arrived.set()
 
-    async def next(self) -> ToolChange | None:
+    def __aiter__(self) -> ToolChanges:
+        return self
+
+    async def __anext__(self) -> ToolChange:
         while not self._changes:
+            if self._closed:
+                raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
         return self._changes.popleft()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import jsonschema_rs
+import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -28,7 +28,7 @@ class ToolFunction:
         handler: ``async def`` or ``def``. A parameter annotated with :class:`ToolContext` gets the call's context.
         input_schema: JSON Schema of the arguments. None makes it from the handler's parameters. With a schema of your
             own, the handler gets the arguments as keywords; or all of them as one dict, when apart from the context
-            it has a single parameter and the schema has no property of that name.
+            it has one parameter without a default, and the schema has no property of that name.
         output_schema: JSON Schema of the result; None makes one when the handler is annotated to return a pydantic
             model, a dataclass or a TypedDict.
 
@@ -58,9 +58,10 @@ class ToolFunction:
         else:
             self.input_schema = dict(input_schema)
             properties: dict[str, Any] = self.input_schema.get("properties") or {}
-            names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-            if len(names) == 1 and len(parameters) == 1 and names[0] not in properties:
-                self._whole = names[0]
+            required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+            by_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+            if len(required) == 1 and not by_keyword and required[0] not in properties:
+                self._whole = required[0]
         self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
         self.output_schema = dict(output_schema) if output_schema is not None else _output_schema(returns)
         self._validator = _validator(name, self.input_schema)
@@ -171,7 +172,7 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _output_schema(returns: Any) -> dict[str, Any] | None:
-    structured = dataclasses.is_dataclass(returns) or typing.is_typeddict(returns)
+    structured = dataclasses.is_dataclass(returns) or typing_extensions.is_typeddict(returns)
     if not structured and not (inspect.isclass(returns) and issubclass(returns, BaseModel)):
         return None
     try:

@@ -135,6 +135,7 @@ class ToolServer:
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
         self._executor: Executor | None = None
         self._announced = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -209,8 +210,8 @@ class ToolServer:
                 :class:`ToolContext` gets the call's context. What it returns must have a JSON form.
             description: For the person or the model that chooses a tool; the handler's docstring by default.
             input_schema: JSON Schema of the arguments; by default made from the handler's parameters. With a schema,
-                the handler gets the arguments as keywords, or all as one dict when it has a single parameter (apart
-                from the context) whose name is no property of the schema.
+                the handler gets the arguments as keywords, or all as one dict when it has one parameter without a
+                default (apart from the context) whose name is no property of the schema.
             output_schema: JSON Schema of the result.
             title: A name for people.
             read_only: It changes nothing; a lost call is sent again.
@@ -254,8 +255,8 @@ class ToolServer:
             meta=meta,
         )
         self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
-        if self._announced:
-            self._spawn(self._offer_late(name))
+        if self._announced and self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._offer_late(name)))
 
     # Life
 
@@ -267,6 +268,7 @@ class ToolServer:
         """
         if self._executor is not None:
             return
+        self._loop = asyncio.get_running_loop()
         self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._announce)
         try:

@@ -58,7 +58,7 @@ class Connection:
         connect_timeout: Seconds for TCP, TLS and MQTT to be up.
         receive_maximum: How many unacknowledged messages the broker may send us.
         max_unacknowledged: When more messages than this stay unacknowledged for 25 ms, the oldest whose work has
-            started are acknowledged before it is done, for brokers stop sending at a limit of their own, often 20 or 32.
+            started are acknowledged before it is done, for brokers stop sending at a limit, often 20 or 32.
         max_queued: How many messages may wait for the broker before :class:`QueueFull` is raised.
         max_packet_size: Bytes of the largest packet that the broker may send us.
 

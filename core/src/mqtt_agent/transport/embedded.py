@@ -38,7 +38,8 @@ class EmbeddedBroker:
     """An MQTT 5 broker on this machine's loopback interface, with nothing to install or configure.
 
     It is rumqttd, from the package ``iotcore``, in a child process that ends with this one. It keeps everything in
-    memory: stopping it forgets sessions and retained cards. For production use Mosquitto, EMQX, HiveMQ or another.
+    memory: stopping it forgets sessions and retained cards. It tells share groups apart by their names alone, so two
+    namespaces with a tool of the same name need a broker each. For production use Mosquitto, EMQX, HiveMQ or another.
 
     Example:
         >>> with EmbeddedBroker() as broker:  # doctest: +SKIP

@@ -1,0 +1,90 @@
+"""A tool server over a folder of source code: one replica, in a process of its own.
+
+    python server.py --broker mqtt://localhost:1883 --dir . --replica replica-1
+
+Start it as often as you like, each time with another replica name: the broker spreads the calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import code_tools
+from mqtt_agent import ToolContext, ToolServer
+from mqtt_agent.errors import MQTTAgentError
+from pydantic import Field
+
+NAME = "code"
+TOOLS = frozenset(("folder_stats", "search_text", "read_lines"))
+
+
+def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolServer:
+    """The server with its three tools. Names, descriptions and schemas come from the functions."""
+    # Here a killed replica should be missed, and its queue at the broker dropped, after a second. In earnest, leave a
+    # network more time to come back: these are the seconds that a replica may be away without losing a call.
+    server = ToolServer(NAME, broker=broker, replica=replica, will_delay=1, session_expiry=1, max_concurrency=8)
+
+    @server.tool(read_only=True)
+    def folder_stats(path: str = ".") -> code_tools.FolderStats:
+        """Count files, lines and bytes of a folder, by extension and by subfolder. Call it first."""
+        return code_tools.folder_stats(folder, path)
+
+    @server.tool(read_only=True, timeout=30)
+    async def search_text(
+        pattern: str,
+        ctx: ToolContext,
+        path: str = ".",
+        ignore_case: bool = False,
+        max_matches: Annotated[int, Field(ge=1, le=200)] = 50,
+    ) -> code_tools.SearchResult:
+        """Find the lines that match a regular expression (Python syntax) in the text files of a folder, or in one file.
+
+        All matching lines are counted, and the files with the most of them are named.
+        """
+        return await code_tools.search_text(
+            folder, pattern, path, ignore_case=ignore_case, max_matches=max_matches, on_progress=ctx.progress
+        )
+
+    @server.tool(read_only=True)
+    def read_lines(
+        path: str, start: Annotated[int, Field(ge=1)] = 1, count: Annotated[int, Field(ge=1, le=400)] = 60
+    ) -> code_tools.Excerpt:
+        """Read a part of a text file: so many lines from line 'start' on."""
+        return code_tools.read_lines(folder, path, start, count)
+
+    return server
+
+
+def end_with_parent() -> None:
+    """End this process when its parent is gone, killed for example: the pipe that is our standard input closes then."""
+
+    def wait_for_the_end() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Offer tools over a folder of source code.")
+    parser.add_argument("--broker", help="URL of an MQTT 5 broker (default: $MQTT_AGENT_BROKER, or localhost)")
+    parser.add_argument("--dir", type=Path, default=Path(), help="the folder (default: the current one)")
+    parser.add_argument("--replica", help="this replica's name (default: a fresh one)")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the standard input closes")
+    options = parser.parse_args()
+    if options.end_with_parent:
+        end_with_parent()
+    try:
+        make_server(options.dir, options.broker, options.replica).run()
+    except MQTTAgentError as error:
+        sys.exit(f"server.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What happens in the demo, from the first card to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import models
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_mqtt_agent import MQTTToolkit
+from langgraph.checkpoint.memory import InMemorySaver
+from mqtt_agent import ToolClient
+from replicas import Replica, running
+from screen import Screen
+from server import NAME, TOOLS
+
+T = TypeVar("T")
+
+PATIENCE = 15.0
+
+
+class DemoError(Exception):
+    """The demo did not go as it should; the message says what was missed."""
+
+
+async def tell(broker: str, folder: Path, model_name: str | None) -> None:
+    """Tell the story: two replicas, a question, a kill, another question, a goodbye.
+
+    Args:
+        broker: URL of an MQTT 5 broker.
+        folder: What the tools are about.
+        model_name: A language model as LangChain names it; None for the stand-in.
+    """
+    model = models.choose(model_name)
+    began = time.monotonic()
+    screen = Screen()
+    scripted = model_name is None
+    async with ToolClient("demo-watcher", broker=broker) as client:
+        screen.opening(str(client.connection.url), folder, model_name)
+        async with running("replica-1", folder, broker) as first, running("replica-2", folder, broker) as second:
+            both = [first, second]
+            await all_online(client, both)
+            screen.tools(await client.list_tools(server=NAME), await client.list_servers(), both)
+
+            with MQTTToolkit(broker=broker, agent_id="demo-agent", tools=sorted(TOOLS)) as toolkit:
+                agent = create_agent(
+                    model, await toolkit.aget_tools(), system_prompt=models.INSTRUCTIONS, checkpointer=InMemorySaver()
+                )
+                served = await ask(agent, models.QUESTIONS[0], screen)
+                if scripted and len(served) < 3:
+                    raise DemoError(f"the agent made {len(served)} tool calls instead of three or more")
+
+                victim, other = (second, first) if second.server_id in served[-1:] else (first, second)
+                screen.section(f"SIGKILL to {victim.server_id}, pid {victim.pid}")
+                ms = await until_offline(client, victim, victim.kill)
+                screen.event(f"its card went offline after {ms:,.0f} ms: the broker published its will")
+
+                served = await ask(agent, models.QUESTIONS[1], screen)
+                if set(served) != {other.server_id} and (served or scripted):
+                    raise DemoError(f"{other.server_id} should have answered, not {', '.join(served) or 'nobody'}")
+
+            screen.section(f"SIGTERM to {other.server_id}, pid {other.pid}")
+            ms = await until_offline(client, other, other.stop)
+            screen.event(f"its card went offline after {ms:,.0f} ms: it said goodbye itself")
+    screen.closing(f"Done in {time.monotonic() - began:.1f} s.")
+
+
+async def ask(agent: Any, question: str, screen: Screen) -> list[str]:
+    """Ask the agent, and show what it does while it does it.
+
+    Returns:
+        For each tool call that was answered, the replica that did.
+    """
+    screen.question(question)
+    served: list[str] = []
+    steps = agent.astream(
+        {"messages": [HumanMessage(question)]},
+        {"configurable": {"thread_id": "demo"}},  # the agent remembers the conversation
+        stream_mode=["updates", "custom"],  # each step of the agent when it is done, and the partials of its tools
+    )
+    with screen:
+        async for mode, data in steps:
+            if mode == "custom":
+                screen.partial(data)
+                continue
+            for message in [message for update in data.values() for message in (update or {}).get("messages", [])]:
+                screen.message(message)
+                if isinstance(message, ToolMessage) and message.status == "success":
+                    served.append(message.artifact["server"])
+    return served
+
+
+async def all_online(client: ToolClient, both: Sequence[Replica]) -> None:
+    """Wait until every replica serves, or fail as soon as one ends instead."""
+    wanted = {replica.server_id for replica in both}
+
+    async def follow() -> None:
+        changes = client.watch_tools()
+        while not (
+            {card.server for card in await client.list_servers()} >= wanted
+            and {card.tool for card in await client.list_tools(server=NAME)} >= TOOLS
+        ):
+            await changes.__anext__()
+
+    online = asyncio.create_task(follow())
+    ends = [asyncio.create_task(replica.died()) for replica in both]
+    try:
+        await soon(asyncio.wait([online, *ends], return_when=asyncio.FIRST_COMPLETED), "both replicas online")
+        for end in ends:
+            if end.done():
+                raise DemoError(await end)
+        await online
+    finally:
+        for task in (online, *ends):
+            task.cancel()
+
+
+async def until_offline(client: ToolClient, replica: Replica, action: Callable[[], None]) -> float:
+    """Do something to a replica, and wait until its card says that it is offline.
+
+    Returns:
+        After how many milliseconds it did.
+    """
+
+    async def follow() -> None:
+        async for _ in changes:
+            cards = await client.list_servers(online_only=False)
+            if any(card.server == replica.server_id and card.status == "offline" for card in cards):
+                return
+
+    changes = client.watch_tools()  # from before it happens
+    began = time.monotonic()
+    action()
+    await soon(follow(), f"the card of {replica.server_id} offline")
+    return 1000 * (time.monotonic() - began)
+
+
+async def soon(awaitable: Awaitable[T], what: str) -> T:
+    """Await something that should not take long."""
+    try:
+        return await asyncio.wait_for(awaitable, PATIENCE)
+    except asyncio.TimeoutError:
+        raise DemoError(f"{what}: not seen within {PATIENCE:g} s") from None

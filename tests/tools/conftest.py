@@ -1,0 +1,45 @@
+"""Servers and clients for the tests of tools."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from brokers import Broker
+from mqtt_agent import ToolClient, ToolServer
+from support import soon
+
+MakeServer = Callable[..., ToolServer]
+MakeClient = Callable[..., Awaitable[ToolClient]]
+
+
+@pytest.fixture
+async def make_server(broker: Broker, namespace: str) -> AsyncIterator[MakeServer]:
+    """Makes servers in the test's namespace; the test starts them, the fixture stops them."""
+    made: list[ToolServer] = []
+
+    def make(name: str = "server", **options: Any) -> ToolServer:
+        server = ToolServer(name, **{"broker": broker.url, "namespace": namespace, "will_delay": 1, **options})
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        await soon(server.stop(), 20)
+
+
+@pytest.fixture
+async def make_client(broker: Broker, namespace: str) -> AsyncIterator[MakeClient]:
+    """Makes started clients in the test's namespace."""
+    made: list[ToolClient] = []
+
+    async def make(name: str | None = None, **options: Any) -> ToolClient:
+        client = ToolClient(name, **{"broker": broker.url, "namespace": namespace, **options})
+        made.append(client)
+        await soon(client.start())
+        return client
+
+    yield make
+    for client in made:
+        await soon(client.stop(), 20)

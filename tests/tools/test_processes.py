@@ -1,0 +1,128 @@
+"""Servers in processes of their own: interrupted, terminated, killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Broker
+from mqtt_agent import ToolClient
+from mqtt_agent.errors import ToolUnavailable
+from support import soon, until
+
+from .conftest import MakeClient
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "tool_server.py"
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(PROGRAM), broker.url, namespace, replica, str(will_delay)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+
+
+async def online(client: ToolClient, count: int) -> None:
+    changes = client.watch_tools()
+
+    async def wait() -> None:
+        while len(await client.list_servers()) != count:
+            await changes.__anext__()
+
+    await soon(wait(), 20)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    return await soon(asyncio.to_thread(process.wait, 20), 20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_stopped_server_marks_its_cards_offline_before_it_goes(
+    number: signal.Signals, spawn: Spawn, make_client: MakeClient
+) -> None:
+    process = spawn("a", will_delay=60)
+    client = await make_client()
+    await online(client, 1)
+    process.send_signal(number)
+    await online(client, 0)
+    assert await ended(process) == 0
+    assert {card.status for card in await client.list_tools(online_only=False)} == {"offline"}
+    with pytest.raises(ToolUnavailable, match="offline"):
+        await client.call("who")
+
+
+async def test_a_stopped_server_finishes_what_it_runs(spawn: Spawn, make_client: MakeClient) -> None:
+    process = spawn("a")
+    client = await make_client()
+    await online(client, 1)
+    handle = await client.submit("slow", {"seconds": 0.5})
+    partials = handle.partials()
+    await soon(partials.__anext__())
+    process.send_signal(signal.SIGTERM)
+    assert await soon(handle.result()) == process.pid
+    assert await ended(process) == 0
+
+
+async def test_a_killed_server_is_shown_offline_and_its_calls_end(spawn: Spawn, make_client: MakeClient) -> None:
+    process = spawn("a")
+    client = await make_client()
+    await online(client, 1)
+    handle = await client.submit("hang")
+    assert await soon(handle.partials().__anext__()) == {"pid": process.pid}
+    process.kill()
+    with pytest.raises(ToolUnavailable, match="went offline") as caught:
+        await soon(handle.result())
+    assert caught.value.maybe_executed
+    assert await client.list_servers() == []
+
+
+async def test_calls_go_on_at_the_other_replica_when_one_is_killed(spawn: Spawn, make_client: MakeClient) -> None:
+    processes = {process.pid: process for process in (spawn("a"), spawn("b"))}
+    client = await make_client()
+    await online(client, 2)
+    pids = {(await soon(client.call("who")))["pid"] for _ in range(20)}
+    assert pids == set(processes)
+
+    repeatable = await client.submit("slow_but_repeatable", {"seconds": 0.5})
+    once = await client.submit("hang")
+    victim = (await soon(repeatable.partials().__anext__()))["pid"]
+    holder = (await soon(once.partials().__anext__()))["pid"]
+    os.kill(victim, signal.SIGKILL)
+    await online(client, 1)
+    [survivor] = set(processes) - {victim}
+    assert await soon(repeatable.result()) in (survivor, victim)
+    if holder == victim:
+        with pytest.raises(ToolUnavailable) as caught:
+            await soon(once.result())
+        assert caught.value.maybe_executed
+    else:
+        await once.cancel()
+
+
+async def test_a_replica_with_a_name_takes_up_its_calls_after_a_crash(spawn: Spawn, make_client: MakeClient) -> None:
+    first = spawn("fixed", will_delay=30)
+    client = await make_client()
+    await online(client, 1)
+    handle = await client.submit("slow", {"seconds": 0.3})
+    assert await soon(handle.partials().__anext__()) == {"pid": first.pid}
+    first.kill()
+    first.wait(10)
+    second = spawn("fixed", will_delay=30)
+    assert await soon(handle.result(), 20) == second.pid
+    await until(lambda: handle.server == "remote:fixed")
