@@ -69,6 +69,7 @@ class ProcessBroker:
 
     name = ""
     program = ""
+    keeps_shared_messages = True
 
     def __init__(self) -> None:
         self.credentials: dict[str, str] = {}
@@ -213,6 +214,8 @@ class Embedded:
     """The embedded broker with the shape of the others; it saves nothing."""
 
     name = "embedded"
+    keeps_shared_messages = False
+    """Whether a message of a shared subscription that nobody acknowledged outlives its receiver."""
 
     def __init__(self) -> None:
         self._broker = EmbeddedBroker()

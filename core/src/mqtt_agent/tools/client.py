@@ -54,6 +54,10 @@ __all__ = ["ToolClient"]
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 15.0
+"""Seconds after a reconnect in which servers may still be on their way back to the broker."""
+_RESEND_AFTER = 0.1
+
 
 class ToolClient:
     """Finds and calls the tools that servers offer on a broker.
@@ -102,12 +106,13 @@ class ToolClient:
         self._own_connection = connection is None
         self._inbox = self._topics.client_responses(self.name)
         self._directory = Directory(self.connection, self._topics, self._inbox, max_cards)
-        self._directory.on_server_offline.append(self._on_server_offline)
+        self._directory.on_server_gone.append(self._on_server_gone)
         self._max_pending = max_pending
         self._max_payload = max_payload
         self._pending: dict[str, _Pending] = {}
         self._faults = FaultLog(logger)
         self._started = False
+        self._patient_until = 0.0
         self._starting = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -406,6 +411,10 @@ class ToolClient:
             handle.fail(error)
             return
         if code == NO_MATCHING_SUBSCRIBERS:
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._patient_until:  # nobody has it, so sending it again cannot run it twice
+                pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
+                return
             handle.fail(
                 ToolUnavailable(f"{handle.tool}: nobody takes its calls", tool=handle.tool, call_id=handle.call_id)
             )
@@ -436,18 +445,21 @@ class ToolClient:
             )
         )
 
-    def _on_server_offline(self, server: str) -> None:
+    def _on_server_gone(self, server: str) -> None:
         for pending in list(self._pending.values()):
             handle = pending.handle
-            if handle.done or not (handle.server == server or not self._directory.is_online(handle.tool)):
+            online = self._directory.is_online(handle.tool)
+            unknown = handle.server is None and pending.retry
+            if handle.done or not (handle.server == server or unknown or not online):
                 continue
-            if pending.retry and self._directory.is_online(handle.tool):
+            if pending.retry and online:
                 self._send_again(pending)
             else:
                 what = f"{handle.tool}: {server} went offline while it had the call"
                 handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
 
     async def _on_reconnected(self, session_present: bool) -> None:
+        self._patient_until = asyncio.get_running_loop().time() + _PATIENCE
         if not session_present:  # the broker forgot our inbox, and with it the answers that came meanwhile
             for pending in list(self._pending.values()):
                 if pending.retry and not pending.handle.done:
@@ -478,8 +490,9 @@ class ToolClient:
         handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
 
     def _forget(self, pending: _Pending) -> None:
-        if pending.timer is not None:
-            pending.timer.cancel()
+        for timer in (pending.timer, pending.resend):
+            if timer is not None:
+                timer.cancel()
         if pending.confirmed is not None:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
@@ -498,7 +511,7 @@ class ToolClient:
 class _Pending:
     """What the client keeps of a call that is under way."""
 
-    __slots__ = ("confirmed", "deadline", "handle", "payload", "retry", "timer", "topic")
+    __slots__ = ("confirmed", "deadline", "handle", "payload", "resend", "retry", "timer", "topic")
 
     def __init__(self, handle: CallHandle, topic: str, payload: bytes, deadline: float | None, retry: bool) -> None:
         self.handle = handle
@@ -507,4 +520,5 @@ class _Pending:
         self.deadline = deadline
         self.retry = retry
         self.timer: asyncio.TimerHandle | None = None
+        self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None

@@ -57,8 +57,8 @@ class Directory:
     """
 
     def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
-        self.on_server_offline: list[Callable[[str], None]] = []
-        """Called with the id of a server that is gone."""
+        self.on_server_gone: list[Callable[[str], None]] = []
+        """Called with the id of a server that went offline, or came back without the calls that it had."""
         self._connection = connection
         self._topics = topics
         self._barrier_topic = barrier_topic
@@ -248,6 +248,12 @@ class Directory:
         if card.server != server:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
             return
+        before = self._servers.get(server)
+        if before is not None and before.status == "online":
+            if card.status != "online" and card.speaks_before(before):
+                return
+            if card.status == "online" and card.started != before.started and card.session_present is False:
+                self._tell_gone(server)
         self._replace_server(server, card)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
@@ -299,8 +305,11 @@ class Directory:
                 del self._serving[tool]
             self._tell(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
-            for listener in tuple(self.on_server_offline):
-                listener(server)
+            self._tell_gone(server)
+
+    def _tell_gone(self, server: str) -> None:
+        for listener in tuple(self.on_server_gone):
+            listener(server)
 
     def _tell(self, tool: str, *, changed: bool) -> None:
         card = self._tools.get(tool)

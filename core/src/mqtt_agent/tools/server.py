@@ -134,6 +134,7 @@ class ToolServer:
         self._served: dict[str, ServedTool] = {}
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
         self._executor: Executor | None = None
+        self._began = utc_now()
         self._announced = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -269,6 +270,7 @@ class ToolServer:
         if self._executor is not None:
             return
         self._loop = asyncio.get_running_loop()
+        self._began = utc_now()
         self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._announce)
         try:
@@ -278,7 +280,7 @@ class ToolServer:
             self._announced = True
             await self._announce(True)
         except BaseException:
-            await self._leave()
+            await asyncio.shield(self.stop())  # some cards may be out already
             raise
 
     async def stop(self) -> None:
@@ -286,12 +288,12 @@ class ToolServer:
         executor = self._executor
         if executor is None:
             return
-        self._announced = False
+        announced, self._announced = self._announced, False
         try:
             for name in self._cards:
                 await self._unsubscribe(self._topics.tool_call_shared(name))
             await executor.drain(self._drain_timeout)
-            if self.connection.connected:
+            if announced and self.connection.connected:
                 await self._say_offline()
         except TransportError as error:
             logger.warning("%s could not say that it goes offline: %s", self.server_id, error)
@@ -366,6 +368,9 @@ class ToolServer:
             status=status,
             name=self.name,
             replica=self.replica,
+            started=self._began,
+            epoch=self.connection.epoch,
+            session_present=self.connection.session_present,
         )
 
     async def _announce(self, session_present: bool) -> None:

@@ -100,6 +100,7 @@ class Connection:
         self._max_packet_size = max_packet_size
         self._will: Will | None = None
         self._users = 0
+        self._usable = False
         self.epoch = 0
         """Counts the network connections made."""
         self._starting = asyncio.Lock()
@@ -109,6 +110,8 @@ class Connection:
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
         self._ready = False
+        self._reconnected = asyncio.Event()
+        self._clean_start = False
         self._failure: TransportError | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
@@ -125,9 +128,22 @@ class Connection:
         return self._link is not None and self._ready
 
     @property
+    def session_present(self) -> bool:
+        """Whether the broker still had the session at the latest connect."""
+        return self._limits is not None and self._limits.session_present
+
+    @property
     def started(self) -> bool:
         """Whether at least one endpoint uses it."""
         return self._users > 0
+
+    @property
+    def _forgets_groups(self) -> bool:
+        return self._limits is not None and self._limits.forgets_groups
+
+    @property
+    def _has_shared(self) -> bool:
+        return any(subscription.shared for subscription in self._subscriptions)
 
     @property
     def shared_subscriptions(self) -> bool:
@@ -164,12 +180,16 @@ class Connection:
         async with self._starting:
             if self._users == 0:
                 self._failure = None
-                link = await self._open_link()
+                self._usable = True  # messages that waited in the session may be answered before we are set up
                 try:
-                    await self._set_up(link)
-                except BaseException:
-                    link.disconnect(end_session=True)
-                    self._link, self._ready = None, False
+                    link = await self._open_link()
+                    try:
+                        await self._set_up(link)
+                    except BaseException:
+                        link.disconnect(end_session=True)
+                        raise
+                except BaseException as error:
+                    self._shut(ConnectionLost(f"could not connect to {self.url}: {error}"))
                     raise
                 self._supervisor = asyncio.create_task(self._supervise(link), name=f"mqtt-agent {self.client_id}")
             self._users += 1
@@ -190,21 +210,34 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        link, self._link, self._ready = self._link, None, False
-        if link is not None:
-            link.disconnect(end_session=end_session)
-        self._fail_publications(ConnectionLost(f"the connection to {self.url} was stopped"))
+        if self._link is not None:
+            self._link.disconnect(end_session=end_session)
+        self._shut(ConnectionLost(f"the connection to {self.url} was stopped"))
+
+    def _shut(self, reason: ConnectionLost) -> None:
+        self._link, self._ready, self._usable = None, False, False
+        self._fail_publications(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
 
     async def _open_link(self) -> Link:
+        link = await self._open_one_link()
+        if self._forgets_groups and self._has_shared and not self._clean_start:
+            link.disconnect(end_session=True)
+            self._clean_start = True
+            link = await self._open_one_link()
+        return link
+
+    async def _open_one_link(self) -> Link:
+        self.epoch += 1
         will = self._will
         username, password = await username_password(self._credentials, self.url)
         self._lost = asyncio.get_running_loop().create_future()
         link = Link(
             ConnectOptions(
                 url=self.url,
-                client_id=self.client_id,
+                # rumqttd mixes up the wills of connections with the same id; and there is no session to find again.
+                client_id=f"{self.client_id}~{self.epoch}" if self._clean_start else self.client_id,
                 username=username,
                 password=password,
                 ssl_context=self._ssl_context,
@@ -213,6 +246,7 @@ class Connection:
                 receive_maximum=self._receive_maximum,
                 maximum_packet_size=self._max_packet_size,
                 timeout=self._connect_timeout,
+                clean_start=self._clean_start,
                 will_topic=will.topic if will else None,
                 will_payload=will.payload() if will else b"",
                 will_delay=self.will_delay,
@@ -222,7 +256,6 @@ class Connection:
             self._on_link_lost,
             self._max_unacknowledged,
         )
-        self.epoch += 1
         self._limits = await link.open()
         return link
 
@@ -245,6 +278,7 @@ class Connection:
                 todo.append(subscription)
         await asyncio.gather(*(self._subscribe(link, subscription) for subscription in todo))
         self._ready = True
+        self._reconnected.set()
         self._send_waiting()
 
     async def _supervise(self, link: Link) -> None:
@@ -282,10 +316,9 @@ class Connection:
             self._announcing = asyncio.create_task(self._announce(), name="mqtt-agent announce")
 
     async def _announce(self) -> None:
-        present = self._limits is not None and self._limits.session_present
         for listener in tuple(self.on_reconnected):
             try:
-                await listener(present)
+                await listener(self.session_present)
             except Exception:  # one endpoint's trouble is not the others'
                 logger.exception("an endpoint could not announce itself after a reconnect")
 
@@ -336,11 +369,20 @@ class Connection:
             self._subscriptions.add(subscription)
         subscription.handlers.append(handler)
         if self._link is not None and (not subscription.confirmed or snapshot):
+            if subscription.shared and self._forgets_groups and not self._clean_start:
+                await self._begin_clean(self._link)
+                return
             try:
                 await self._subscribe(self._link, subscription)
             except NotAuthorized:
                 await self.unsubscribe(topic_filter, handler)
                 raise
+
+    async def _begin_clean(self, link: Link) -> None:
+        self._clean_start = True
+        self._reconnected.clear()
+        link.disconnect(end_session=True)
+        await self._reconnected.wait()
 
     async def _subscribe(self, link: Link, subscription: Subscription) -> None:
         topic_filter = subscription.topic_filter
@@ -366,6 +408,8 @@ class Connection:
         if subscription.handlers:
             return
         self._subscriptions.remove(subscription)
+        if self._forgets_groups and not subscription.shared and self._has_shared:
+            return  # such a broker would take this as a farewell to all share groups, whatever the filter
         if self._link is not None and subscription.confirmed:
             shared = self.shared_subscriptions
             try:
@@ -420,7 +464,7 @@ class Connection:
         """
         if self._failure is not None:
             raise self._failure
-        if self._users == 0 and self._link is None:
+        if not self._usable:
             raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
         self._check_size(topic, payload, properties)
         if len(self._waiting) >= self._max_queued:

@@ -33,6 +33,7 @@ __all__ = ["BrokerLimits", "ConnectOptions", "Link"]
 logger = logging.getLogger(__name__)
 
 _HIGH_WATER = 256 * 1024
+_RUMQTTD = {"TopicAliasMaximum": 4096}  # it has no name, but says this in its CONNACK and nothing else
 _RELIEF_AFTER = 0.025  # seconds: quick work gets done, and acknowledged in time, before relief is needed
 
 
@@ -47,6 +48,9 @@ class BrokerLimits:
         shared_subscriptions: Whether it offers shared subscriptions.
         assigned_client_id: The client id it chose, when we gave none.
         server_keep_alive: Seconds, when it overrules ours.
+        forgets_groups: Whether it is rumqttd, where a share group does not outlive the connections of its members:
+            two members that resume their sessions each get every message, and a last member that leaves a message
+            unacknowledged in its session takes the broker down. Members there must begin with a clean start.
     """
 
     session_present: bool
@@ -55,6 +59,7 @@ class BrokerLimits:
     shared_subscriptions: bool
     assigned_client_id: str | None
     server_keep_alive: int | None
+    forgets_groups: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class ConnectOptions:
     receive_maximum: int
     maximum_packet_size: int
     timeout: float
+    clean_start: bool = False
     will_topic: str | None = None
     will_payload: bytes = b""
     will_delay: int = 0
@@ -200,7 +206,7 @@ class Link:
         properties.SessionExpiryInterval = o.session_expiry
         properties.ReceiveMaximum = o.receive_maximum
         properties.MaximumPacketSize = o.maximum_packet_size
-        self._client.connect(o.url.host, o.url.port, o.keep_alive, clean_start=False, properties=properties)
+        self._client.connect(o.url.host, o.url.port, o.keep_alive, clean_start=o.clean_start, properties=properties)
 
     def _discard(self, connecting: asyncio.Future[None]) -> None:
         if not connecting.cancelled():
@@ -426,6 +432,7 @@ class Link:
                 shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
                 assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
                 server_keep_alive=getattr(properties, "ServerKeepAlive", None),
+                forgets_groups=properties is not None and properties.json() == _RUMQTTD,
             )
         )
 

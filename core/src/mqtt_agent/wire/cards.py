@@ -100,6 +100,9 @@ class ServerCard(Message):
         name: The name that all replicas of this server share (ours).
         replica: Which of them this one is (ours).
         agent: The agent whose connection serves it, whose status then counts as well (ours).
+        started: When this process began to serve, ISO 8601 UTC (ours).
+        epoch: Which of its connections the card speaks for, 1 for the first (ours).
+        session_present: Whether the broker had kept its session, with the calls in it, for that connection (ours).
     """
 
     version: str = "1"
@@ -112,3 +115,12 @@ class ServerCard(Message):
     name: str | None = None
     replica: str | None = None
     agent: str | None = None
+    started: str | None = None
+    epoch: int | None = None
+    session_present: bool | None = None
+
+    def speaks_before(self, other: ServerCard) -> bool:
+        """Whether it is of an earlier connection than ``other``: then it is a late will, and not news."""
+        if not (self.started and self.epoch and other.started and other.epoch):
+            return False
+        return (self.started, self.epoch) < (other.started, other.epoch)
