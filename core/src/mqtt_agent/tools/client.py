@@ -21,7 +21,7 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.tools.directory import BARRIER, Directory, ToolChange, ToolChanges
+from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
@@ -54,8 +54,6 @@ __all__ = ["ToolClient"]
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 15.0
-"""Seconds after a reconnect in which servers may still be on their way back to the broker."""
 _RESEND_AFTER = 0.1
 
 
@@ -459,7 +457,7 @@ class ToolClient:
                 handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
 
     async def _on_reconnected(self, session_present: bool) -> None:
-        self._patient_until = asyncio.get_running_loop().time() + _PATIENCE
+        self._patient_until = asyncio.get_running_loop().time() + PATIENCE
         if not session_present:  # the broker forgot our inbox, and with it the answers that came meanwhile
             for pending in list(self._pending.values()):
                 if pending.retry and not pending.handle.done:

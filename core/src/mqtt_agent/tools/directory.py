@@ -15,11 +15,13 @@ from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
 
-__all__ = ["BARRIER", "Directory", "ToolChange", "ToolChanges"]
+__all__ = ["BARRIER", "PATIENCE", "Directory", "ToolChange", "ToolChanges"]
 
 logger = logging.getLogger(__name__)
 
 BARRIER = "barrier-"
+PATIENCE = 15.0
+"""Seconds that servers get to show themselves again after a broker has forgotten everything."""
 _MAX_CARD = 256 * 1024
 _MAX_CHANGES = 1000
 _SNAPSHOT_TIMEOUT = 5.0
@@ -73,6 +75,7 @@ class Directory:
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
         self._faults = FaultLog(logger)
         self._complete: asyncio.Task[bool] | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
 
     # What is known
 
@@ -125,13 +128,16 @@ class Directory:
                 logger.warning("%s; tools are looked up one by one instead of listed", error)
         await self._connection.subscribe(self._barrier_topic, self._on_inbox)
         self._connection.on_reconnected.append(self._on_reconnected)
-        self._complete = asyncio.create_task(self._snapshot(allowed))
+        self._complete = asyncio.create_task(self._snapshot(allowed, patience=0))
 
     async def stop(self) -> None:
         """Unsubscribe and forget."""
         if self._complete is not None:
             self._complete.cancel()
             self._complete = None
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
         if self._on_reconnected in self._connection.on_reconnected:
             self._connection.on_reconnected.remove(self._on_reconnected)
         for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
@@ -151,16 +157,25 @@ class Directory:
             (self._topics.all_tool_cards, self._on_tool_card),
         ]
 
-    async def _snapshot(self, allowed: bool) -> bool:
+    async def _snapshot(self, allowed: bool, patience: float) -> bool:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
-        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
-            self._forget(topic)  # not among the retained cards any more: removed while we were away
+        # What is not among the retained cards any more was removed while we were away.
+        if patience:
+            self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
+        else:
+            self._forget_unseen(epoch)
         return True
 
+    def _forget_unseen(self, epoch: int) -> None:
+        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
+            self._forget(topic)
+
     async def _on_reconnected(self, session_present: bool) -> None:
-        self._complete = asyncio.create_task(self._snapshot(True))
+        # A broker that forgot us forgot the cards too, and servers need a moment to show theirs again.
+        patience = 0 if session_present else PATIENCE
+        self._complete = asyncio.create_task(self._snapshot(True, patience))
 
     async def barrier(self) -> bool:
         """Wait until everything that the broker had for us has come; False when it does not let us know."""
