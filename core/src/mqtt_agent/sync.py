@@ -10,10 +10,11 @@ They work inside a running event loop as well, which they block as any other blo
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import ssl
-import weakref
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar
@@ -36,7 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_started: weakref.WeakSet[_Endpoint[Any]]
+_started: set[_Endpoint[Any]]
 
 
 class _Face(Generic[A]):
@@ -82,24 +83,49 @@ def _blocking(
 class _Endpoint(_Face[A]):
     """What servers and clients have in common: a life between start and stop."""
 
+    def __init__(self, target: A) -> None:
+        super().__init__(target, Background())
+        self._starting = threading.Lock()
+
     def start(self) -> None:
         """See the async method of the same name."""
-        self._background.__enter__()
-        try:
-            self._run("start")
-        except BaseException:
-            self._background.__exit__(None, None, None)
-            raise
-        _started.add(self)
+        with self._starting:
+            if self in _started:
+                return
+            self._background.__enter__()
+            try:
+                self._run("start")
+            except BaseException:
+                self._background.__exit__(None, None, None)
+                raise
+            _started.add(self)
 
     def stop(self) -> None:
         """See the async method of the same name."""
-        if self in _started:
+        with self._starting:
+            if self not in _started:
+                return
             _started.discard(self)
             try:
                 self._run("stop")
             finally:
                 self._background.__exit__(None, None, None)
+
+    def run_on_loop(self, function: Callable[Concatenate[A, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Block for a coroutine function that runs on the background loop, with the async endpoint as first argument.
+
+        It starts the endpoint on first use. For adapters to frameworks that are sync in one place, async in another.
+        """
+        self.start()
+        return self._background.run(function, self._async, *args, **kwargs)
+
+    async def await_on_loop(
+        self, function: Callable[Concatenate[A, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same, awaited on the caller's own loop, whichever that is."""
+        if self not in _started:
+            await asyncio.to_thread(self.start)
+        return await self._background.run_async(function, self._async, *args, **kwargs)
 
     def __enter__(self) -> Self:
         self.start()
@@ -111,7 +137,7 @@ class _Endpoint(_Face[A]):
         self.stop()
 
 
-_started = weakref.WeakSet()
+_started = set()
 
 
 @atexit.register
@@ -196,7 +222,7 @@ class ToolClient(_Endpoint[aio_client.ToolClient]):
             max_payload=max_payload,
             max_cards=max_cards,
         )
-        super().__init__(target, Background())
+        super().__init__(target)
         self.name = target.name
         self.connection = target.connection
 
@@ -299,7 +325,7 @@ class ToolServer(_Endpoint[aio_server.ToolServer]):
             replay_entries=replay_entries,
             replay_seconds=replay_seconds,
         )
-        super().__init__(target, Background())
+        super().__init__(target)
         self.name = target.name
         self.replica = target.replica
         self.server_id = target.server_id
