@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from langchain_core.tools import BaseTool, BaseToolkit
-from mqtt_agent import TLS, Password, Token, ToolCard, ToolClient
+from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient as SyncToolClient
 from pydantic import ConfigDict, PrivateAttr
@@ -69,6 +69,11 @@ class MQTTToolkit(BaseToolkit):
             self.agent_id, broker=self.broker, namespace=self.namespace, credentials=self.credentials, tls=self.tls
         )
         self.agent_id = self._client.name
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that all its tools share."""
+        return self._client.connection
 
     def get_tools(self) -> list[BaseTool]:
         """The tools that can be called now. Each call looks anew.
