@@ -353,7 +353,8 @@ async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer
     with pytest.raises(asyncio.CancelledError):
         await calling
 
-    started.clear(), cancelled.clear()
+    started.clear()
+    cancelled.clear()
     handle = await soon(client.submit("work"))
     await soon(started.wait())
     await handle.cancel("changed my mind")
@@ -361,7 +362,8 @@ async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer
     with pytest.raises(CallCancelled):
         await soon(handle.result())
 
-    started.clear(), cancelled.clear()
+    started.clear()
+    cancelled.clear()
     handle = await soon(client.submit("work"))
     await soon(started.wait())
     await soon(client.stop())

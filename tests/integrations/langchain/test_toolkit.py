@@ -16,7 +16,6 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mqtt_agent import MQTTToolkit
-from langgraph.graph.state import CompiledStateGraph
 from mqtt_agent import ToolServer
 from mqtt_agent.errors import BrokerUnreachable, ToolUnavailable
 from pydantic import ValidationError
@@ -25,7 +24,7 @@ from support import soon, until
 from .conftest import AWKWARD_NAMES, Toolbox
 from .models import calls
 
-ASK = {"messages": [("user", "go")]}
+ASK: Any = {"messages": [("user", "go")]}
 
 
 def by_name(tools: list[BaseTool]) -> dict[str, BaseTool]:
@@ -36,7 +35,7 @@ def tool_messages(state: dict[str, Any]) -> list[ToolMessage]:
     return [message for message in state["messages"] if isinstance(message, ToolMessage)]
 
 
-def agent_that(toolkit: MQTTToolkit, *wanted: tuple[str, dict[str, Any]]) -> CompiledStateGraph[Any]:
+def agent_that(toolkit: MQTTToolkit, *wanted: tuple[str, dict[str, Any]]) -> Any:
     return create_agent(calls(*wanted), toolkit.get_tools())
 
 
@@ -72,7 +71,7 @@ async def test_an_agent_calls_tools_with_ainvoke(toolkit: MQTTToolkit) -> None:
     assert added.artifact["structured_content"] == {"sum": 5}
 
 
-def assert_streamed(parts: list[tuple[str, Any]]) -> None:
+def assert_streamed(parts: list[Any]) -> None:
     partials = [data for mode, data in parts if mode == "custom"]
     assert [partial["partial"] for partial in partials] == [{"progress": n, "total": 3} for n in (1, 2, 3)]
     assert {(partial["tool"], partial["tool_call_id"]) for partial in partials} == {("count", "call-0")}
