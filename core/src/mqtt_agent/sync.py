@@ -304,7 +304,7 @@ class ToolServer(_Endpoint[aio_server.ToolServer]):
         max_concurrency: int = 64,
         drain_timeout: float = 10.0,
         will_delay: int = 5,
-        session_expiry: int = 60,
+        session_expiry: int | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         replay_entries: int = 10_000,
         replay_seconds: float = 600.0,

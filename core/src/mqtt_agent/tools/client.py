@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,38 +12,29 @@ from typing import Any
 
 from mqtt_agent.errors import (
     CallCancelled,
-    CallTimeout,
     ConnectionLost,
-    QueueFull,
     ToolUnavailable,
-    TransportError,
     WireError,
 )
 from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory, ToolChange, ToolChanges
+from mqtt_agent.tools.directory import Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.tools.outgoing import OutgoingCalls
 from mqtt_agent.transport import (
-    NO_MATCHING_SUBSCRIBERS,
     TLS,
     Connection,
     Credentials,
     InboundMessage,
-    PublishProperties,
-    check_reason_code,
 )
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
     Call,
-    CallError,
-    Cancel,
-    Response,
     ServerCard,
     StreamMessage,
     ToolCard,
     Topics,
     decode,
-    encode,
     is_identifier,
     new_call_id,
     validate_identifier,
@@ -102,17 +92,14 @@ class ToolClient:
             broker, client_id=f"{self.name}~{unique}", credentials=credentials, tls=tls, session_expiry=session_expiry
         )
         self._own_connection = connection is None
-        self._inbox = self._topics.client_responses(self.name)
-        self._directory = Directory(self.connection, self._topics, self._inbox, max_cards)
-        self._directory.on_server_gone.append(self._on_server_gone)
-        self._max_pending = max_pending
+        inbox = self._topics.client_responses(self.name)
+        self._directory = Directory(self.connection, self._topics, inbox, max_cards)
+        self._calls = OutgoingCalls(self.connection, self._topics, self.name, self._directory, max_pending, max_payload)
+        self._directory.on_server_gone.append(self._calls.on_server_gone)
         self._max_payload = max_payload
-        self._pending: dict[str, _Pending] = {}
         self._faults = FaultLog(logger)
         self._started = False
-        self._patient_until = 0.0
         self._starting = asyncio.Lock()
-        self._background: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
@@ -129,13 +116,13 @@ class ToolClient:
         async with self._starting:
             if self._started:
                 return
-            await self.connection.subscribe(self._inbox, self._on_response)
+            await self.connection.subscribe(self._calls.inbox, self._calls.on_response)
             try:
                 await self.connection.start()
             except BaseException:
-                await self.connection.unsubscribe(self._inbox, self._on_response)
+                await self.connection.unsubscribe(self._calls.inbox, self._calls.on_response)
                 raise
-            self.connection.on_failed.append(self._on_failed)
+            self.connection.on_failed.append(self._calls.on_failed)
             self.connection.on_reconnected.append(self._on_reconnected)
             self._started = True
             try:
@@ -152,17 +139,14 @@ class ToolClient:
 
     async def _stop(self) -> None:
         self._started = False
-        for pending in list(self._pending.values()):
-            self._cancel(pending.handle, "the client was closed")
+        self._calls.cancel_all("the client was closed")
         if self.connection.connected:
             # Cancels go out before the goodbye: what is confirmed last was sent last.
             await self._directory.barrier()
-        self.connection.on_failed.remove(self._on_failed)
+        self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
         await self._directory.stop()
-        await self.connection.unsubscribe(self._inbox, self._on_response)
-        for task in self._background:
-            task.cancel()
+        await self.connection.unsubscribe(self._calls.inbox, self._calls.on_response)
         await self.connection.stop(end_session=self._own_connection)
 
     async def __aenter__(self) -> ToolClient:
@@ -278,7 +262,7 @@ class ToolClient:
             return await handle.result()
         finally:
             if not handle.done:
-                self._cancel(handle, "the caller gave up")
+                self._calls.cancel(handle, "the caller gave up")
 
     async def submit(
         self,
@@ -309,39 +293,33 @@ class ToolClient:
         call_id: str | None,
     ) -> CallHandle:
         self._check_started()
-        topic = self._topics.tool_call(tool)
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        validate_identifier(tool, "tool name")
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         if not self._directory.is_online(tool):
             await self._find(tool, wait_online, deadline)
-        if len(self._pending) >= self._max_pending:
-            raise QueueFull(f"{self._max_pending} calls are under way already")
+        elif not self._directory.is_settled(tool):
+            await self._within(deadline, self._directory.settled(tool), tool)
         card = self._directory.tool(tool)
         call_id = call_id or new_call_id()
-        if call_id in self._pending:
-            return self._pending[call_id].handle
+        known = self._calls.get(call_id)
+        if known is not None:
+            return known
         if stream is None:
             stream = card is not None and card.supports_streaming
-        stream = stream and is_identifier(call_id)
         call = Call(
             call_id=call_id,
             arguments=dict(arguments or {}),
             client=self.name,
-            response_topic=self._inbox,
-            stream=stream,
+            response_topic=self._calls.inbox,
+            stream=stream and is_identifier(call_id),
         )
-        handle = CallHandle(tool, call_id, self._cancel)
         if retry is None:
             retry = card is not None and (card.read_only or card.idempotent)
-        pending = _Pending(handle, topic, encode(call), deadline, retry)
-        self._pending[call_id] = pending
-        handle.when_over(lambda: self._forget(pending))
-        if deadline is not None:
-            pending.timer = loop.call_at(deadline, self._on_timeout, pending)
+        handle = self._calls.open(tool, call, deadline, retry)
         try:
-            if stream:
+            if call.stream:
                 await self._open_stream(handle)
-            self._send(pending)
+            self._calls.send(handle)
         except BaseException as error:
             handle.fail(CallCancelled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
             raise
@@ -360,13 +338,16 @@ class ToolClient:
             if not wait_online:
                 why = "every server that offers it is offline" if card is not None else "there is no such tool"
                 raise ToolUnavailable(f"{tool}: {why} in namespace {self._topics.namespace!r}", tool=tool)
-            remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            try:
-                await asyncio.wait_for(self._wait_online(tool, changes), remaining)
-            except asyncio.TimeoutError:
-                raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
+            await self._within(deadline, self._wait_online(tool, changes), tool)
         finally:
             changes.close()
+
+    async def _within(self, deadline: float | None, waiting: Awaitable[None], tool: str) -> None:
+        remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(waiting, remaining)
+        except asyncio.TimeoutError:
+            raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
 
     async def _wait_online(self, tool: str, changes: ToolChanges) -> None:
         if self._directory.is_online(tool):
@@ -385,138 +366,13 @@ class ToolClient:
                 self._faults.tell(handle.tool, "an unreadable partial", error)
 
         handle.open_stream()
-        handle.when_over(lambda: self._spawn(self.connection.unsubscribe(topic, on_partial)))
+        handle.when_over(lambda: self._calls.spawn(self.connection.unsubscribe(topic, on_partial)))
         await self.connection.subscribe(topic, on_partial)
 
-    def _send(self, pending: _Pending) -> None:
-        handle = pending.handle
-        expiry = None
-        if pending.deadline is not None:
-            expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
-        properties = PublishProperties(
-            response_topic=self._inbox, correlation_data=handle.call_id.encode(), message_expiry=expiry
-        )
-        pending.confirmed = self.connection.publish_soon(pending.topic, pending.payload, properties=properties)
-        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
-
-    def _on_confirmed(self, pending: _Pending, confirmed: asyncio.Future[int]) -> None:
-        if confirmed.cancelled() or pending.handle.done:
-            return
-        handle = pending.handle
-        try:
-            code = check_reason_code(confirmed.result(), pending.topic)
-        except TransportError as error:
-            handle.fail(error)
-            return
-        if code == NO_MATCHING_SUBSCRIBERS:
-            loop = asyncio.get_running_loop()
-            if loop.time() < self._patient_until:  # nobody has it, so sending it again cannot run it twice
-                pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
-                return
-            handle.fail(
-                ToolUnavailable(f"{handle.tool}: nobody takes its calls", tool=handle.tool, call_id=handle.call_id)
-            )
-
-    # What comes in
-
-    def _on_response(self, message: InboundMessage) -> None:
-        try:
-            response = decode(Response, message.payload, self._max_payload)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable response", error)
-            call_id = (message.correlation_data or b"").decode(errors="replace")
-            fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
-            response = Response(call_id=call_id, status="error", error=fault)
-        pending = self._pending.get(response.call_id)
-        if pending is not None:
-            pending.handle.settle(response)
-        elif not response.call_id.startswith(BARRIER):
-            logger.debug("a response to call %.80s, which nobody waits for", response.call_id)
-
-    def _on_timeout(self, pending: _Pending) -> None:
-        handle = pending.handle
-        handle.fail(
-            CallTimeout(
-                f"{handle.tool}: no answer in time; submit with call_id={handle.call_id!r} again to attach to the call",
-                tool=handle.tool,
-                call_id=handle.call_id,
-            )
-        )
-
-    def _on_server_gone(self, server: str) -> None:
-        for pending in list(self._pending.values()):
-            handle = pending.handle
-            online = self._directory.is_online(handle.tool)
-            unknown = handle.server is None and pending.retry
-            if handle.done or not (handle.server == server or unknown or not online):
-                continue
-            if pending.retry and online:
-                self._send_again(pending)
-            else:
-                what = f"{handle.tool}: {server} went offline while it had the call"
-                handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
-
     async def _on_reconnected(self, session_present: bool) -> None:
-        self._patient_until = asyncio.get_running_loop().time() + PATIENCE
-        if not session_present:  # the broker forgot our inbox, and with it the answers that came meanwhile
-            for pending in list(self._pending.values()):
-                if pending.retry and not pending.handle.done:
-                    self._send_again(pending)
-
-    def _send_again(self, pending: _Pending) -> None:
-        pending.handle.server = None
-        try:
-            self._send(pending)
-        except (TransportError, QueueFull) as error:
-            pending.handle.fail(error)
-
-    def _on_failed(self, error: TransportError) -> None:
-        for pending in list(self._pending.values()):
-            pending.handle.fail(error)
-
-    def _cancel(self, handle: CallHandle, reason: str | None) -> None:
-        if handle.done:
-            return
-        card = self._directory.tool(handle.tool)
-        if card is not None and "cancel" in (card.features or ()):
-            cancel = Cancel(call_id=handle.call_id, client=self.name, reason=reason)
-            try:
-                self.connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
-            except (TransportError, QueueFull) as error:
-                logger.debug("call %s is cancelled here only: %s", handle.call_id, error)
-        message = f"{handle.tool}: cancelled by the caller"
-        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
-
-    def _forget(self, pending: _Pending) -> None:
-        for timer in (pending.timer, pending.resend):
-            if timer is not None:
-                timer.cancel()
-        if pending.confirmed is not None:
-            pending.confirmed.cancel()
-        if self._pending.get(pending.handle.call_id) is pending:
-            del self._pending[pending.handle.call_id]
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._directory.on_reconnected(session_present)
+        self._calls.on_reconnected(session_present)
 
     def _check_started(self) -> None:
         if not self._started:
             raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
-
-
-class _Pending:
-    """What the client keeps of a call that is under way."""
-
-    __slots__ = ("confirmed", "deadline", "handle", "payload", "resend", "retry", "timer", "topic")
-
-    def __init__(self, handle: CallHandle, topic: str, payload: bytes, deadline: float | None, retry: bool) -> None:
-        self.handle = handle
-        self.topic = topic
-        self.payload = payload
-        self.deadline = deadline
-        self.retry = retry
-        self.timer: asyncio.TimerHandle | None = None
-        self.resend: asyncio.TimerHandle | None = None
-        self.confirmed: asyncio.Future[int] | None = None

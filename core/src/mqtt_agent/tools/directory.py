@@ -59,8 +59,8 @@ class Directory:
     """
 
     def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
-        self.on_server_gone: list[Callable[[str], None]] = []
-        """Called with the id of a server that went offline, or came back without the calls that it had."""
+        self.on_server_gone: list[Callable[[str, list[str]], None]] = []
+        """Called with the id and the tools of a server that went offline, or came back without the calls it had."""
         self._connection = connection
         self._topics = topics
         self._barrier_topic = barrier_topic
@@ -71,6 +71,8 @@ class Directory:
         self._mentioned: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._online: set[str] = set()
+        self._stale: set[str] = set()
+        self._news = asyncio.Event()
         self._barriers: dict[str, asyncio.Event] = {}
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
         self._faults = FaultLog(logger)
@@ -91,6 +93,10 @@ class Directory:
         """All server cards, by id."""
         return [self._servers[server] for server in sorted(self._servers)]
 
+    def server(self, server: str) -> ServerCard | None:
+        """The card of one server."""
+        return self._servers.get(server)
+
     def servers_of(self, tool: str) -> tuple[str, ...]:
         """The ids of the online servers that offer a tool."""
         return tuple(sorted(self._serving.get(tool, ())))
@@ -104,6 +110,16 @@ class Directory:
             return True
         card = self._tools.get(tool)
         return card is not None and card.status == "online" and not self._mentioned.get(tool)
+
+    def is_settled(self, tool: str) -> bool:
+        """Whether a server of the tool has shown itself since the broker last forgot everything."""
+        servers = self._serving.get(tool)
+        return not servers or not servers <= self._stale
+
+    async def settled(self, tool: str) -> None:
+        """Wait until :meth:`is_settled`, at most 15 s: then a server that has not come back is taken for gone."""
+        while not self.is_settled(tool):
+            await self._news.wait()
 
     async def complete(self) -> bool:
         """Wait until all retained cards have been seen; False when the broker does not let us see them all."""
@@ -127,7 +143,6 @@ class Directory:
                 allowed = False
                 logger.warning("%s; tools are looked up one by one instead of listed", error)
         await self._connection.subscribe(self._barrier_topic, self._on_inbox)
-        self._connection.on_reconnected.append(self._on_reconnected)
         self._complete = asyncio.create_task(self._snapshot(allowed, patience=0))
 
     async def stop(self) -> None:
@@ -138,8 +153,6 @@ class Directory:
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
-        if self._on_reconnected in self._connection.on_reconnected:
-            self._connection.on_reconnected.remove(self._on_reconnected)
         for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
             await self._connection.unsubscribe(topic_filter, handler)
         for watcher in tuple(self._watchers):
@@ -149,6 +162,7 @@ class Directory:
         self._serving.clear()
         self._mentioned.clear()
         self._online.clear()
+        self._stale.clear()
         self._seen.clear()
 
     def _filters(self) -> list[tuple[str, Callable[[InboundMessage], None]]]:
@@ -172,9 +186,13 @@ class Directory:
         for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
             self._forget(topic)
 
-    async def _on_reconnected(self, session_present: bool) -> None:
-        # A broker that forgot us forgot the cards too, and servers need a moment to show theirs again.
-        patience = 0 if session_present else PATIENCE
+    def on_reconnected(self, session_present: bool) -> None:
+        """The connection is back: look at all cards anew."""
+        patience = 0.0
+        if not session_present:
+            # A broker that forgot us may have forgotten the cards too, and servers need a moment to show theirs again.
+            patience = PATIENCE
+            self._stale = {server for server, card in self._servers.items() if card.status == "online"}
         self._complete = asyncio.create_task(self._snapshot(True, patience))
 
     async def barrier(self) -> bool:
@@ -268,7 +286,7 @@ class Directory:
             if card.status != "online" and card.speaks_before(before):
                 return
             if card.status == "online" and card.started != before.started and card.session_present is False:
-                self._tell_gone(server)
+                self._tell_gone(server, card.tools)
         self._replace_server(server, card)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
@@ -320,11 +338,14 @@ class Directory:
                 del self._serving[tool]
             self._tell(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
-            self._tell_gone(server)
+            self._tell_gone(server, before.tools)
+        self._stale.discard(server)
+        self._news.set()
+        self._news = asyncio.Event()
 
-    def _tell_gone(self, server: str) -> None:
+    def _tell_gone(self, server: str, tools: list[str]) -> None:
         for listener in tuple(self.on_server_gone):
-            listener(server)
+            listener(server, tools)
 
     def _tell(self, tool: str, *, changed: bool) -> None:
         card = self._tools.get(tool)

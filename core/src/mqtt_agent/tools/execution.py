@@ -121,6 +121,21 @@ class Executor:
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
         self._spawn(self._publish(call_id, reply_to, [message], encode(response)))
 
+    def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
+        """Which of these calls run or wait here, or are over: the responses of those are sent again."""
+        known: list[str] = []
+        for call_id in call_ids:
+            stored = self._replay.get((client, call_id))
+            if stored is not None:
+                self._spawn(self._publish(call_id, reply_to, [], stored))
+            if stored is not None or (client, call_id) in self._known:
+                known.append(call_id)
+        return known
+
+    def answer(self, call_id: str, reply_to: str, result: Any) -> None:
+        """Answer something that is no call of a tool."""
+        self._spawn(self._publish(call_id, reply_to, [], encode(Response(call_id=call_id, result=result))))
+
     def cancel(self, key: CallKey) -> bool:
         """Stop a call whose caller does not want the result any more; False when it is not here."""
         execution = self._known.get(key)
@@ -254,7 +269,7 @@ class Executor:
 
     async def _publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Send a response, then acknowledge the messages that asked for it."""
-        properties = PublishProperties(correlation_data=messages[-1].correlation_data)
+        properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
         try:
             try:
                 await self._connection.publish(reply_to, payload, properties=properties)
@@ -286,9 +301,9 @@ def _describe(error: BaseException) -> CallError:
 
 
 def _is_being_cancelled() -> bool:
-    # Before Python 3.11 nobody counts; then a CancelledError is taken for a real one.
+    # Before Python 3.11 nobody counts; then it is taken for one that the handler raised, and answered.
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is None or cancelling() > 0
+    return cancelling is not None and cancelling() > 0
 
 
 def _uncancel() -> None:

@@ -17,8 +17,9 @@ from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
+from mqtt_agent.tools.presence import Presence
 from mqtt_agent.tools.replay import ReplayStore
-from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage, PublishProperties, Will
+from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
@@ -27,8 +28,7 @@ from mqtt_agent.wire import (
     Call,
     CallError,
     Cancel,
-    ServerCard,
-    Status,
+    Query,
     ToolAnnotations,
     ToolCard,
     Topics,
@@ -36,7 +36,7 @@ from mqtt_agent.wire import (
     decode,
     encode,
     is_identifier,
-    utc_now,
+    new_call_id,
     validate_identifier,
 )
 
@@ -44,10 +44,9 @@ __all__ = ["ToolServer"]
 
 logger = logging.getLogger(__name__)
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+_LAST_CALLS_WITHIN = 5.0
 
-_OFFLINE_CARD_EXPIRY = 24 * 3600
-"""Seconds that the card of a replica with a generated name stays after its end; its name never comes back."""
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class ToolServer:
@@ -74,7 +73,9 @@ class ToolServer:
         max_concurrency: How many handlers run at once.
         drain_timeout: Seconds that :meth:`stop` waits for running calls.
         will_delay: Seconds after which a server that is gone without a word is shown offline.
-        session_expiry: Seconds that the broker keeps the session of a server that is gone.
+        session_expiry: Seconds that the broker keeps the session of a server that is gone, with the calls in it; None
+            for as long as ``will_delay``. Longer is good only for a server without replicas: some brokers go on giving
+            a share of the calls to a session that nobody takes up.
         max_payload: Bytes of the largest call that is read.
         replay_entries: How many responses are kept for repeated calls.
         replay_seconds: How long each is kept.
@@ -97,7 +98,7 @@ class ToolServer:
         max_concurrency: int = 64,
         drain_timeout: float = 10.0,
         will_delay: int = 5,
-        session_expiry: int = 60,
+        session_expiry: int | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         replay_entries: int = 10_000,
         replay_seconds: float = 600.0,
@@ -107,24 +108,15 @@ class ToolServer:
         self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
         self.server_id = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         self._topics = Topics(namespace)
-        self._generated = replica is None
         self.connection = connection or Connection(
             broker,
             client_id=self.server_id,
             credentials=credentials,
             tls=tls,
             will_delay=will_delay,
-            session_expiry=session_expiry,
+            session_expiry=will_delay if session_expiry is None else session_expiry,
         )
         self._own_connection = connection is None
-        self._card_topic = self._topics.server_card(self.server_id)
-        self.connection.claim_will(
-            Will(
-                self._card_topic,
-                lambda: encode(self._server_card("offline")),
-                _OFFLINE_CARD_EXPIRY if self._generated else None,
-            )
-        )
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._max_payload = max_payload
@@ -133,9 +125,20 @@ class ToolServer:
         self._cards: dict[str, ToolCard] = {}
         self._served: dict[str, ServedTool] = {}
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
+        self._presence = Presence(
+            self.connection,
+            self._topics,
+            namespace,
+            server=self.server_id,
+            name=name,
+            replica=self.replica,
+            generated=replica is None,
+            cards=self._cards,
+            max_payload=max_payload,
+        )
+        self._query_topic = self._topics.server_query(self.server_id)
+        self._drained: dict[str, asyncio.Event] = {}
         self._executor: Executor | None = None
-        self._began = utc_now()
-        self._announced = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -256,7 +259,7 @@ class ToolServer:
             meta=meta,
         )
         self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
-        if self._announced and self._loop is not None:
+        if self._presence.announced and self._loop is not None:
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._offer_late(name)))
 
     # Life
@@ -270,15 +273,14 @@ class ToolServer:
         if self._executor is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._began = utc_now()
         self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
-        self.connection.on_reconnected.append(self._announce)
+        self.connection.on_reconnected.append(self._presence.announce)
         try:
+            await self._presence.follow()
+            await self._subscribe(self._query_topic, self._on_query)
             await asyncio.gather(*(self._take_calls(name) for name in self._cards))
-            await self._subscribe(self._card_topic, self._on_own_server_card)
             await self.connection.start()
-            self._announced = True
-            await self._announce(True)
+            await self._presence.announce()
         except BaseException:
             await asyncio.shield(self.stop())  # some cards may be out already
             raise
@@ -288,25 +290,40 @@ class ToolServer:
         executor = self._executor
         if executor is None:
             return
-        announced, self._announced = self._announced, False
+        announced, self._presence.announced = self._presence.announced, False
         try:
             for name in self._cards:
                 await self._unsubscribe(self._topics.tool_call_shared(name))
+            if announced and self.connection.connected:
+                await self._receive_all()
             await executor.drain(self._drain_timeout)
             if announced and self.connection.connected:
-                await self._say_offline()
+                await self._presence.say_offline()
         except TransportError as error:
             logger.warning("%s could not say that it goes offline: %s", self.server_id, error)
         finally:
             await self._leave()
 
+    async def _receive_all(self) -> None:
+        """Wait for the calls that the broker had given us before we left the share groups."""
+        query_id = new_call_id()
+        drained = self._drained[query_id] = asyncio.Event()
+        query = Query(query_id=query_id, call_ids=[], client=self.server_id)
+        try:
+            await self.connection.publish(self._query_topic, encode(query))
+            await asyncio.wait_for(drained.wait(), _LAST_CALLS_WITHIN)
+        except asyncio.TimeoutError:
+            logger.debug("%s cannot tell when its last call has come", self.server_id)
+        finally:
+            del self._drained[query_id]
+
     async def _leave(self) -> None:
-        self._announced = False
         self._executor = None
-        if self._announce in self.connection.on_reconnected:
-            self.connection.on_reconnected.remove(self._announce)
+        if self._presence.announce in self.connection.on_reconnected:
+            self.connection.on_reconnected.remove(self._presence.announce)
         for topic_filter, _ in list(self._subscribed):
             await self._unsubscribe(topic_filter)
+        await self._presence.unfollow()
         for task in self._background:
             task.cancel()
         await self.connection.stop(end_session=self._own_connection)
@@ -357,96 +374,16 @@ class ToolServer:
     ) -> None:
         await self.stop()
 
-    # Showing who is there
-
-    def _server_card(self, status: Status) -> ServerCard:
-        return ServerCard(
-            server=self.server_id,
-            namespace=self.namespace,
-            tools=list(self._cards),
-            version_info=VersionInfo(sdk=__version__),
-            status=status,
-            name=self.name,
-            replica=self.replica,
-            started=self._began,
-            epoch=self.connection.epoch,
-            session_present=self.connection.session_present,
-        )
-
-    async def _announce(self, session_present: bool) -> None:
-        await self._publish_server_card("online")
-        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
-
-    async def _publish_server_card(self, status: Status) -> None:
-        expiry = _OFFLINE_CARD_EXPIRY if self._generated and status == "offline" else None
-        await self.connection.publish(
-            self._card_topic,
-            encode(self._server_card(status)),
-            retain=True,
-            properties=PublishProperties(message_expiry=expiry),
-        )
-
-    async def _publish_tool_card(self, name: str, status: Status) -> None:
-        card = self._cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
-        await self.connection.publish(self._topics.tool_card(name), encode(card), retain=True)
-
-    async def _say_offline(self) -> None:
-        others: set[str] = set()
-        seen_own = asyncio.Event()
-
-        def on_server_card(message: InboundMessage) -> None:
-            try:
-                card = decode(ServerCard, message.payload, self._max_payload)
-            except WireError:
-                return
-            if message.topic == self._card_topic:
-                if not message.retain:
-                    seen_own.set()
-            elif card.status == "online" and card.server == self._topics.server_of_card(message.topic):
-                others.update(card.tools)
-
-        # Offline first, then look who else is there: of two replicas that stop at once, at least one sees nobody.
-        await self._publish_server_card("offline")
-        await self.connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
-        try:
-            # The broker sends the retained cards first; when our own comes live, the others have come.
-            await self._publish_server_card("offline")
-            await asyncio.wait_for(seen_own.wait(), 2)
-        except asyncio.TimeoutError:
-            logger.debug("%s does not see the server cards", self.server_id)
-        for name in self._cards:
-            if name not in others:
-                await self._publish_tool_card(name, "offline")
-        await self.connection.unsubscribe(self._topics.all_server_cards, on_server_card)
-
-    def _on_own_server_card(self, message: InboundMessage) -> None:
-        self._put_right(message, ServerCard, self._publish_server_card)
-
-    def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
-        self._put_right(message, ToolCard, partial(self._publish_tool_card, name))
-
-    def _put_right(self, message: InboundMessage, model: Any, publish: Callable[[Status], Any]) -> None:
-        """Somebody said that we are offline, such as our own late will, or a replica that stopped: say it again."""
-        if not self._announced:
-            return
-        try:
-            online = bool(message.payload) and decode(model, message.payload, self._max_payload).status == "online"
-        except WireError:
-            online = False
-        if not online:
-            self._spawn(publish("online"))
-
     # Taking calls
 
     async def _offer_late(self, name: str) -> None:
         await self._take_calls(name)
-        await self._publish_server_card("online")
-        await self._publish_tool_card(name, "online")
+        await self._presence.announce_tool(name)
 
     async def _take_calls(self, name: str) -> None:
         await self._subscribe(self._topics.tool_call_shared(name), partial(self._on_call, name), manual=True)
         await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
-        await self._subscribe(self._topics.tool_card(name), partial(self._on_own_tool_card, name))
+        await self._presence.follow_tool(name)
 
     async def _subscribe(
         self, topic_filter: str, handler: Callable[[InboundMessage], None], *, manual: bool = False
@@ -495,6 +432,24 @@ class ToolServer:
         if self._executor is not None and not message.retain:
             self._executor.cancel((cancel.client, cancel.call_id))
 
+    def _on_query(self, message: InboundMessage) -> None:
+        try:
+            query = decode(Query, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable query", error)
+            return
+        drained = self._drained.get(query.query_id)
+        if drained is not None:
+            drained.set()
+        elif self._executor is None or message.retain:
+            return
+        elif not is_identifier(query.client):
+            self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
+        else:
+            reply_to = self._topics.client_responses(query.client)
+            known = self._executor.known(query.client, query.call_ids, reply_to)
+            self._executor.answer(query.query_id, reply_to, {"known": known})
+
     def _reject_unreadable(self, executor: Executor, message: InboundMessage, error: WireError) -> None:
         reply_to = message.response_topic
         client = self._topics.client_of_responses(reply_to) if reply_to else None
@@ -512,4 +467,4 @@ class ToolServer:
     def _on_background_done(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.warning("%s could not publish a card: %s", self.server_id, task.exception())
+            logger.warning("%s could not offer a tool: %s", self.server_id, task.exception())

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import ssl
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
     NotAuthorized,
-    PayloadTooLarge,
-    PublishRefused,
-    QueueFull,
     SessionTakenOver,
     TransportError,
 )
 from mqtt_agent.transport.credentials import TLS, Credentials, tls_context, username_password
 from mqtt_agent.transport.link import BrokerLimits, ConnectOptions, Link
 from mqtt_agent.transport.message import PublishProperties, Will
+from mqtt_agent.transport.outbox import Outbox, check_reason_code
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
 
@@ -30,12 +28,11 @@ __all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-NO_MATCHING_SUBSCRIBERS = 0x10
-_NOT_AUTHORIZED = 0x87
 _TAKEN_OVER = 0x8E
 _NO_PROPERTIES = PublishProperties()
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.2, 30.0
 _STABLE_AFTER = 5.0
+_TAKEN_OVER_WITHIN = 10.0
 
 
 class Connection:
@@ -96,17 +93,16 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._receive_maximum = receive_maximum
         self._max_unacknowledged = max_unacknowledged
-        self._max_queued = max_queued
         self._max_packet_size = max_packet_size
         self._will: Will | None = None
         self._users = 0
         self._usable = False
+        self._lost_at = -math.inf
         self.epoch = 0
         """Counts the network connections made."""
         self._starting = asyncio.Lock()
         self._subscriptions = Subscriptions()
-        self._waiting: deque[_Publication] = deque()
-        self._in_flight: dict[_Publication, None] = {}
+        self._outbox = Outbox(self.url, max_queued)
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
         self._ready = False
@@ -131,6 +127,14 @@ class Connection:
     def session_present(self) -> bool:
         """Whether the broker still had the session at the latest connect."""
         return self._limits is not None and self._limits.session_present
+
+    @property
+    def may_be_taken_over(self) -> bool:
+        """Whether it broke a moment ago, or the broker would let another with its client id connect beside it.
+
+        Not all brokers tell a client why they end its connection.
+        """
+        return self._clean_start or asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
 
     @property
     def started(self) -> bool:
@@ -216,7 +220,7 @@ class Connection:
 
     def _shut(self, reason: ConnectionLost) -> None:
         self._link, self._ready, self._usable = None, False, False
-        self._fail_publications(reason)
+        self._outbox.fail(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
 
@@ -261,8 +265,8 @@ class Connection:
 
     def _on_link_lost(self, reason: TransportError) -> None:
         self._link, self._ready = None, False
-        self._waiting.extendleft(reversed(self._in_flight))
-        self._in_flight.clear()
+        self._outbox.close()
+        self._lost_at = asyncio.get_running_loop().time()
         if not self._lost.done():
             self._lost.set_result(reason)
 
@@ -279,7 +283,7 @@ class Connection:
         await asyncio.gather(*(self._subscribe(link, subscription) for subscription in todo))
         self._ready = True
         self._reconnected.set()
-        self._send_waiting()
+        self._outbox.open(link, self._limits)
 
     async def _supervise(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
@@ -326,21 +330,23 @@ class Connection:
         link.abort()
         self._link, self._ready = None, False
 
+    def give_up(self, failure: TransportError) -> None:
+        """End it for good, without the will, and with the session left to whoever takes it up."""
+        if self._failure is not None or not self._usable:
+            return
+        for task in (self._supervisor, self._announcing):
+            if task is not None:
+                task.cancel()
+        if self._link is not None:
+            self._link.disconnect(end_session=False)
+        self._fail(failure)
+
     def _fail(self, failure: TransportError) -> None:
         self._failure = failure
         logger.error("%s", failure)
-        self._fail_publications(failure)
+        self._outbox.fail(failure)
         for listener in tuple(self.on_failed):
             listener(failure)
-
-    def _fail_publications(self, error: TransportError) -> None:
-        publications = [*self._in_flight, *self._waiting]
-        self._in_flight.clear()
-        self._waiting.clear()
-        for publication in publications:
-            if not publication.confirmed.done():
-                publication.confirmed.set_exception(error)
-                publication.confirmed.exception()  # whoever awaits it still gets it; nobody needs to
 
     # Subscribing
 
@@ -442,7 +448,7 @@ class Connection:
             ConnectionLost: The connection was stopped before the confirmation came.
         """
         if qos == 0:
-            self._check_size(topic, payload, properties)
+            self._outbox.check_size(topic, payload, properties)
             if self._link is not None:
                 self._link.publish(topic, payload, 0, retain, properties)
                 await self._link.wait_writable()
@@ -451,9 +457,23 @@ class Connection:
         return check_reason_code(await confirmed, topic)
 
     def publish_soon(
-        self, topic: str, payload: bytes, *, retain: bool = False, properties: PublishProperties = _NO_PROPERTIES
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        properties: PublishProperties = _NO_PROPERTIES,
+        repeatable: bool = True,
     ) -> asyncio.Future[int]:
         """Publish at QoS 1 without waiting.
+
+        Args:
+            topic: Where to.
+            payload: What.
+            retain: Whether the broker keeps it for later subscribers.
+            properties: MQTT properties.
+            repeatable: Whether it may be sent again when the connection ends before the broker has confirmed it, so
+                that it may arrive twice. Otherwise the future gets :class:`ConnectionLost` then.
 
         Returns:
             A future with the PUBACK's reason code, whatever it is. Cancel it to give the message up: then it is not
@@ -466,75 +486,4 @@ class Connection:
             raise self._failure
         if not self._usable:
             raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
-        self._check_size(topic, payload, properties)
-        if len(self._waiting) >= self._max_queued:
-            raise QueueFull(f"{self._max_queued} messages wait for {self.url} already")
-        publication = _Publication(topic, payload, retain, properties)
-        if self._ready and not self._waiting and self._has_room():
-            self._send(publication)
-        else:
-            self._waiting.append(publication)
-        return publication.confirmed
-
-    def _check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
-        limit = self._limits.maximum_packet_size if self._limits is not None else None
-        if limit is None or len(payload) + 1024 < limit:
-            return
-        size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
-        size += len(properties.response_topic or "") + len(properties.correlation_data or b"")
-        if size > limit:
-            raise PayloadTooLarge(
-                f"{len(payload):,} bytes for {topic} are more than {self.url} takes (Maximum Packet Size {limit:,}): "
-                "send less, or raise the broker's limit"
-            )
-
-    def _has_room(self) -> bool:
-        return self._limits is not None and len(self._in_flight) < self._limits.receive_maximum
-
-    def _send(self, publication: _Publication) -> None:
-        assert self._link is not None
-        self._in_flight[publication] = None
-        p = publication
-        self._link.publish(p.topic, p.payload, 1, p.retain, p.properties, lambda code: self._on_puback(p, code))
-
-    def _on_puback(self, publication: _Publication, reason_code: int) -> None:
-        self._in_flight.pop(publication, None)
-        if not publication.confirmed.done():
-            publication.confirmed.set_result(reason_code)
-        if self._waiting:
-            self._send_waiting()
-
-    def _send_waiting(self) -> None:
-        while self._waiting and self._ready and self._has_room():
-            publication = self._waiting.popleft()
-            if not publication.confirmed.done():
-                self._send(publication)
-
-
-class _Publication:
-    __slots__ = ("confirmed", "payload", "properties", "retain", "topic")
-
-    def __init__(self, topic: str, payload: bytes, retain: bool, properties: PublishProperties) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.retain = retain
-        self.properties = properties
-        self.confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-
-def check_reason_code(reason_code: int, topic: str) -> int:
-    """Return the reason code of a PUBACK, or raise what it stands for.
-
-    Raises:
-        NotAuthorized: 0x87.
-        PublishRefused: Anything else from 0x80.
-    """
-    if reason_code < 0x80:
-        return reason_code
-    if reason_code == _NOT_AUTHORIZED:
-        raise NotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
-    raise PublishRefused(
-        f"the broker refused a message for {topic} (reason code 0x{reason_code:02x})",
-        topic=topic,
-        reason_code=reason_code,
-    )
+        return self._outbox.add(topic, payload, retain, properties, repeatable)

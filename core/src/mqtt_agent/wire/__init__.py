@@ -1,6 +1,6 @@
 """The messages and topics of MQTT.Agent v0.1, with no I/O."""
 
-from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import is_identifier, new_call_id, normalize_namespace, validate_identifier
 from mqtt_agent.wire.messages import CONTENT_TYPE, DEFAULT_MAX_PAYLOAD, Message, decode, encode, to_json, utc_now
@@ -16,6 +16,7 @@ __all__ = [
     "Cancel",
     "ErrorType",
     "Message",
+    "Query",
     "Response",
     "ServerCard",
     "Status",

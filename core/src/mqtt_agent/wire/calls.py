@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mqtt_agent.wire.messages import Message, utc_now
 
-__all__ = ["Call", "CallError", "Cancel", "ErrorType", "Response", "StreamMessage", "read_error_type"]
+__all__ = ["Call", "CallError", "Cancel", "ErrorType", "Query", "Response", "StreamMessage", "read_error_type"]
 
 ErrorType = Literal["invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"]
 
@@ -103,6 +103,17 @@ class Cancel(Message):
     call_id: str = Field(min_length=1)
     client: str
     reason: str | None = None
+
+
+class Query(Message):
+    """Asks one replica which calls it has; it sends again the responses that it still keeps (ours).
+
+    The answer is a :class:`Response` to ``query_id`` with ``{"known": [call ids]}`` as its result.
+    """
+
+    query_id: str = Field(min_length=1)
+    call_ids: list[str]
+    client: str
 
 
 def read_error_type(value: str) -> ErrorType:

@@ -12,7 +12,7 @@ __all__ = ["FEATURES", "ServerCard", "Status", "ToolAnnotations", "ToolCard", "V
 
 Status = Literal["online", "offline"]
 
-FEATURES = ("cancel", "progress", "replay")
+FEATURES = ("cancel", "progress", "query", "replay")
 """The additive abilities that this implementation's tool servers speak (ours)."""
 
 
@@ -103,6 +103,7 @@ class ServerCard(Message):
         started: When this process began to serve, ISO 8601 UTC (ours).
         epoch: Which of its connections the card speaks for, 1 for the first (ours).
         session_present: Whether the broker had kept its session, with the calls in it, for that connection (ours).
+        features: The additive abilities of this server (ours).
     """
 
     version: str = "1"
@@ -118,6 +119,7 @@ class ServerCard(Message):
     started: str | None = None
     epoch: int | None = None
     session_present: bool | None = None
+    features: list[str] | None = None
 
     def speaks_before(self, other: ServerCard) -> bool:
         """Whether it is of an earlier connection than ``other``: then it is a late will, and not news."""

@@ -59,6 +59,10 @@ class Topics:
         """A caller's inbox (spec)."""
         return f"{self._clients}{validate_identifier(client, 'client name')}/responses"
 
+    def server_query(self, server: str) -> str:
+        """Where callers ask one replica which of their calls it has (ours)."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/query"
+
     @property
     def all_server_cards(self) -> str:
         """The filter for server discovery (spec)."""

@@ -1,0 +1,338 @@
+"""The calls of one client that are under way, and what becomes of them when a server or the broker goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from mqtt_agent.errors import (
+    CallCancelled,
+    CallTimeout,
+    ConnectionLost,
+    QueueFull,
+    ToolUnavailable,
+    TransportError,
+    WireError,
+)
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory
+from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.transport import (
+    NO_MATCHING_SUBSCRIBERS,
+    Connection,
+    InboundMessage,
+    PublishProperties,
+    check_reason_code,
+)
+from mqtt_agent.wire import Call, CallError, Cancel, Query, Response, Topics, decode, encode, new_call_id
+
+__all__ = ["OutgoingCalls"]
+
+logger = logging.getLogger(__name__)
+
+_RESEND_AFTER = 0.1
+_QUERY_TIMEOUT = 5.0
+_MAX_QUERIED = 1000
+
+
+class OutgoingCalls:
+    """Sends calls and settles them.
+
+    Args:
+        connection: Where they go out and the answers come in.
+        topics: The namespace.
+        name: The caller's name.
+        directory: Who serves what.
+        max_pending: How many calls may be under way at once.
+        max_payload: Bytes of the largest answer that is read.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        name: str,
+        directory: Directory,
+        max_pending: int,
+        max_payload: int,
+    ) -> None:
+        self.inbox = topics.client_responses(name)
+        self._connection = connection
+        self._topics = topics
+        self._name = name
+        self._directory = directory
+        self._max_pending = max_pending
+        self._max_payload = max_payload
+        self._pending: dict[str, _Pending] = {}
+        self._queries: dict[str, asyncio.Future[Response]] = {}
+        self._patient_until = 0.0
+        self._recovering = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._faults = FaultLog(logger)
+
+    def get(self, call_id: str) -> CallHandle | None:
+        """The handle of a call that is under way."""
+        pending = self._pending.get(call_id)
+        return None if pending is None else pending.handle
+
+    def open(self, tool: str, call: Call, deadline: float | None, retry: bool) -> CallHandle:
+        """Take a call in; :meth:`send` sends it.
+
+        Args:
+            tool: The tool's name.
+            call: The call.
+            deadline: Loop time at which it fails with :class:`CallTimeout`.
+            retry: Whether it may run twice.
+
+        Raises:
+            QueueFull: Too many calls are under way.
+            WireError: The arguments have no JSON form.
+        """
+        if len(self._pending) >= self._max_pending:
+            raise QueueFull(f"{self._max_pending} calls are under way already")
+        handle = CallHandle(tool, call.call_id, self.cancel)
+        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), deadline, retry)
+        self._pending[call.call_id] = pending
+        handle.when_over(lambda: self._forget(pending))
+        if deadline is not None:
+            pending.timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, pending)
+        return handle
+
+    def send(self, handle: CallHandle) -> None:
+        """Send a call that was opened.
+
+        Raises:
+            TransportError, PayloadTooLarge, QueueFull: It cannot be sent.
+        """
+        self._send(self._pending[handle.call_id])
+
+    def cancel(self, handle: CallHandle, reason: str | None) -> None:
+        """Stop a call, at its server too when that can."""
+        if handle.done:
+            return
+        card = self._directory.tool(handle.tool)
+        if card is not None and "cancel" in (card.features or ()):
+            cancel = Cancel(call_id=handle.call_id, client=self._name, reason=reason)
+            try:
+                self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
+            except (TransportError, QueueFull) as error:
+                logger.debug("call %s is cancelled here only: %s", handle.call_id, error)
+        message = f"{handle.tool}: cancelled by the caller"
+        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
+
+    def cancel_all(self, reason: str) -> None:
+        """Stop every call, and everything that is done for them."""
+        for task in self._tasks:
+            task.cancel()
+        for pending in list(self._pending.values()):
+            self.cancel(pending.handle, reason)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Do something for a call in the background."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Sending
+
+    def _send(self, pending: _Pending) -> None:
+        handle = pending.handle
+        pending.unconfirmed = pending.lost = False
+        expiry = None
+        if pending.deadline is not None:
+            expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
+        properties = PublishProperties(
+            response_topic=self.inbox, correlation_data=handle.call_id.encode(), message_expiry=expiry
+        )
+        # A call that must not run twice is not simply sent again when the broker may have it: first all are asked.
+        pending.confirmed = self._connection.publish_soon(
+            pending.topic, pending.payload, properties=properties, repeatable=pending.retry
+        )
+        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
+
+    def _send_again(self, pending: _Pending) -> None:
+        if pending.handle.done:
+            return
+        pending.handle.server = None
+        try:
+            self._send(pending)
+        except (TransportError, QueueFull) as error:
+            pending.handle.fail(error)
+
+    def _on_confirmed(self, pending: _Pending, confirmed: asyncio.Future[int]) -> None:
+        if confirmed.cancelled() or confirmed is not pending.confirmed or pending.handle.done:
+            return
+        handle = pending.handle
+        try:
+            code = check_reason_code(confirmed.result(), pending.topic)
+        except ConnectionLost:
+            pending.unconfirmed = True
+            return
+        except TransportError as error:
+            handle.fail(error)
+            return
+        if code == NO_MATCHING_SUBSCRIBERS:
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._patient_until:  # nobody has it, so sending it again cannot run it twice
+                pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
+            else:
+                what = f"{handle.tool}: nobody takes its calls"
+                handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
+
+    # What comes in
+
+    def on_response(self, message: InboundMessage) -> None:
+        """Something came in on the inbox."""
+        try:
+            response = decode(Response, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable response", error)
+            call_id = (message.correlation_data or b"").decode(errors="replace")
+            fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
+            response = Response(call_id=call_id, status="error", error=fault)
+        pending = self._pending.get(response.call_id)
+        query = self._queries.get(response.call_id)
+        if pending is not None:
+            pending.handle.settle(response)
+        elif query is not None and not query.done():
+            query.set_result(response)
+        elif not response.call_id.startswith(BARRIER):
+            logger.debug("a response to call %.80s, which nobody waits for", response.call_id)
+
+    def _on_timeout(self, pending: _Pending) -> None:
+        handle = pending.handle
+        handle.fail(
+            CallTimeout(
+                f"{handle.tool}: no answer in time; submit with call_id={handle.call_id!r} again to attach to the call",
+                tool=handle.tool,
+                call_id=handle.call_id,
+            )
+        )
+
+    # Trouble
+
+    def on_server_gone(self, server: str, tools: Iterable[str]) -> None:
+        """A server went offline, or came back without the calls that it had."""
+        affected: list[_Pending] = []
+        offered = set(tools)
+        for pending in self._pending.values():
+            if pending.handle.tool in offered and pending.handle.server in (None, server):
+                pending.lost = True
+                affected.append(pending)
+        self._recover_soon(affected)
+
+    def on_reconnected(self, session_present: bool) -> None:
+        """The connection is back; without the session, answers may have been lost."""
+        self._patient_until = asyncio.get_running_loop().time() + PATIENCE
+        self._recover_soon([p for p in self._pending.values() if p.unconfirmed or not session_present])
+
+    def on_failed(self, error: TransportError) -> None:
+        """The connection will not come back."""
+        for pending in list(self._pending.values()):
+            pending.handle.fail(error)
+
+    def _recover_soon(self, affected: list[_Pending]) -> None:
+        if affected:
+            self.spawn(self._recover(affected))
+
+    async def _recover(self, affected: list[_Pending]) -> None:
+        # One at a time: what one has sent again, the next one finds at its server.
+        async with self._recovering:
+            # The answers that were on their way have come when our own message comes back.
+            await self._directory.barrier()
+            tools: dict[str, list[_Pending]] = {}
+            for pending in affected:
+                if not pending.handle.done:
+                    tools.setdefault(pending.handle.tool, []).append(pending)
+            await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
+
+    async def _recover_tool(self, tool: str, affected: list[_Pending]) -> None:
+        await self._directory.settled(tool)
+        if not self._directory.is_online(tool):
+            for pending in affected:
+                self._fail_lost(pending)
+            return
+        known, certain = await self._ask(tool, [pending.handle.call_id for pending in affected])
+        for pending in affected:
+            if pending.handle.done:
+                continue
+            holder = known.get(pending.handle.call_id)
+            if holder is not None:
+                pending.lost = pending.unconfirmed = False
+                pending.handle.server = holder
+            elif pending.retry:
+                self._send_again(pending)
+            elif pending.lost or (pending.unconfirmed and not certain):
+                self._fail_lost(pending)
+            elif certain:
+                self._send_again(pending)
+
+    def _fail_lost(self, pending: _Pending) -> None:
+        handle = pending.handle
+        what = f"{handle.tool}: {handle.server or 'its server'} went offline while it had the call"
+        handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+
+    async def _ask(self, tool: str, call_ids: list[str]) -> tuple[dict[str, str], bool]:
+        """Ask every server of a tool which of these calls it has.
+
+        Returns:
+            The server of each call that one has, and whether all have answered.
+        """
+        servers = self._directory.servers_of(tool)
+        parts = [call_ids[start : start + _MAX_QUERIED] for start in range(0, len(call_ids), _MAX_QUERIED)]
+        asked = [(server, part) for server in servers for part in parts]
+        answers = await asyncio.gather(*(self._ask_one(server, part) for server, part in asked))
+        known: dict[str, str] = {}
+        for (server, _), answer in zip(asked, answers, strict=True):
+            for call_id in answer or ():
+                known[call_id] = server
+        return known, bool(servers) and all(answer is not None for answer in answers)
+
+    async def _ask_one(self, server: str, call_ids: list[str]) -> list[str] | None:
+        card = self._directory.server(server)
+        if card is None or "query" not in (card.features or ()):
+            return None
+        query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._name)
+        answer = self._queries[query.query_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._connection.publish(self._topics.server_query(server), encode(query))
+            result: Any = (await asyncio.wait_for(answer, _QUERY_TIMEOUT)).result
+            return [call_id for call_id in result["known"] if isinstance(call_id, str)]
+        except (TransportError, QueueFull, asyncio.TimeoutError, TypeError, KeyError) as error:
+            logger.info("%s does not tell which calls it has: %r", server, error)
+            return None
+        finally:
+            del self._queries[query.query_id]
+
+    def _forget(self, pending: _Pending) -> None:
+        for timer in (pending.timer, pending.resend):
+            if timer is not None:
+                timer.cancel()
+        if pending.confirmed is not None:
+            pending.confirmed.cancel()
+        if self._pending.get(pending.handle.call_id) is pending:
+            del self._pending[pending.handle.call_id]
+
+
+class _Pending:
+    """What the client keeps of a call that is under way."""
+
+    __slots__ = (
+        *("confirmed", "deadline", "handle", "lost", "payload"),
+        *("resend", "retry", "timer", "topic", "unconfirmed"),
+    )
+
+    def __init__(self, handle: CallHandle, topic: str, payload: bytes, deadline: float | None, retry: bool) -> None:
+        self.handle = handle
+        self.topic = topic
+        self.payload = payload
+        self.deadline = deadline
+        self.retry = retry
+        self.timer: asyncio.TimerHandle | None = None
+        self.resend: asyncio.TimerHandle | None = None
+        self.confirmed: asyncio.Future[int] | None = None
+        self.lost = False  # a server that may have had it is gone
+        self.unconfirmed = False  # the broker may or may not have it

@@ -1,0 +1,193 @@
+"""What a tool server shows of itself: its cards, online and offline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.transport import Connection, InboundMessage, PublishProperties, Will
+from mqtt_agent.transport.subscriptions import Handler
+from mqtt_agent.version import __version__
+from mqtt_agent.wire import ServerCard, Status, ToolCard, Topics, VersionInfo, decode, encode, utc_now
+
+__all__ = ["Presence"]
+
+logger = logging.getLogger(__name__)
+
+SERVER_FEATURES = ("query",)
+_OFFLINE_CARD_EXPIRY = 24 * 3600
+"""Seconds that the card of a replica with a generated name stays after its end; its name never comes back."""
+
+
+class Presence:
+    """Publishes the cards of one tool server, and sees to it that they stay right.
+
+    Args:
+        connection: Its will becomes the offline card.
+        topics: The namespace, for topics.
+        namespace: The namespace as it was given, for the cards.
+        server: The id of this replica.
+        name: The name that all replicas share.
+        replica: Which of them this is.
+        generated: Whether the replica's name is a fresh one.
+        cards: The tool cards; the server may add some later.
+        max_payload: Bytes of the largest card that is read.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        namespace: str,
+        *,
+        server: str,
+        name: str,
+        replica: str,
+        generated: bool,
+        cards: dict[str, ToolCard],
+        max_payload: int,
+    ) -> None:
+        self.announced = False
+        """Whether the cards say online, or are about to."""
+        self._connection = connection
+        self._topics = topics
+        self._namespace = namespace
+        self._server = server
+        self._name = name
+        self._replica = replica
+        self._offline_expiry = _OFFLINE_CARD_EXPIRY if generated else None
+        self._cards = cards
+        self._max_payload = max_payload
+        self._topic = topics.server_card(server)
+        self._began = utc_now()
+        self._tool_handlers: dict[str, Handler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._faults = FaultLog(logger)
+        connection.claim_will(Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry))
+
+    async def follow(self) -> None:
+        """Watch the own server card; before the connection starts."""
+        self._began = utc_now()
+        await self._connection.subscribe(self._topic, self._on_own_server_card, snapshot=True)
+
+    async def follow_tool(self, name: str) -> None:
+        """Watch the card of a tool, which other replicas may take offline."""
+        handler = self._tool_handlers[name] = partial(self._on_own_tool_card, name)
+        await self._connection.subscribe(self._topics.tool_card(name), handler)
+
+    async def unfollow(self) -> None:
+        """Watch nothing any more."""
+        await self._connection.unsubscribe(self._topic, self._on_own_server_card)
+        for name, handler in self._tool_handlers.items():
+            await self._connection.unsubscribe(self._topics.tool_card(name), handler)
+        self._tool_handlers.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    async def announce(self, session_present: bool = True) -> None:
+        """Say online, with all cards."""
+        self.announced = True
+        await self._publish_server_card("online")
+        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+
+    async def announce_tool(self, name: str) -> None:
+        """Show one more tool."""
+        await self._publish_server_card("online")
+        await self._publish_tool_card(name, "online")
+
+    async def say_offline(self) -> None:
+        """Say offline; a tool's own card too, unless another server offers it."""
+        others: set[str] = set()
+        seen_own = asyncio.Event()
+
+        def on_server_card(message: InboundMessage) -> None:
+            card = self._read(message, ServerCard)
+            if message.topic == self._topic:
+                if not message.retain:
+                    seen_own.set()
+            elif card is not None and card.status == "online" and message.topic.endswith(f"/{card.server}/card"):
+                others.update(card.tools)
+
+        # Offline first, then look who else is there: of two replicas that stop at once, at least one sees nobody.
+        await self._publish_server_card("offline")
+        await self._connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
+        try:
+            # The broker sends the retained cards first; when our own comes live, the others have come.
+            await self._publish_server_card("offline")
+            await asyncio.wait_for(seen_own.wait(), 2)
+        except asyncio.TimeoutError:
+            logger.debug("%s does not see the server cards", self._server)
+        for name in self._cards:
+            if name not in others:
+                await self._publish_tool_card(name, "offline")
+        await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+
+    def _server_card(self, status: Status) -> ServerCard:
+        return ServerCard(
+            server=self._server,
+            namespace=self._namespace,
+            tools=list(self._cards),
+            version_info=VersionInfo(sdk=__version__),
+            status=status,
+            name=self._name,
+            replica=self._replica,
+            started=self._began,
+            epoch=self._connection.epoch,
+            session_present=self._connection.session_present,
+            features=list(SERVER_FEATURES),
+        )
+
+    async def _publish_server_card(self, status: Status) -> None:
+        await self._connection.publish(
+            self._topic,
+            encode(self._server_card(status)),
+            retain=True,
+            properties=PublishProperties(message_expiry=self._offline_expiry if status == "offline" else None),
+        )
+
+    async def _publish_tool_card(self, name: str, status: Status) -> None:
+        card = self._cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
+        await self._connection.publish(self._topics.tool_card(name), encode(card), retain=True)
+
+    # What others say about us
+
+    def _on_own_server_card(self, message: InboundMessage) -> None:
+        card = self._read(message, ServerCard)
+        if not self.announced:
+            return
+        if card is None or card.status != "online":
+            self._spawn(self._publish_server_card("online"))
+        elif card.started and card.started > self._began and self._connection.may_be_taken_over:
+            what = f"another process runs as {self._server!r} since {card.started}: give each replica its own name"
+            self._connection.give_up(SessionTakenOver(what))
+        elif card.started != self._began:
+            self._spawn(self._publish_server_card("online"))  # for the other to see
+
+    def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
+        card = self._read(message, ToolCard)
+        if self.announced and (card is None or card.status != "online"):
+            self._spawn(self._publish_tool_card(name, "online"))
+
+    def _read(self, message: InboundMessage, model: type[Any]) -> Any:
+        if not message.payload:
+            return None
+        try:
+            return decode(model, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable card", error)
+            return None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("%s could not publish a card: %s", self._server, task.exception())

@@ -1,0 +1,150 @@
+"""What is to be published at QoS 1, until the broker has confirmed it: over reconnects, in order, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from mqtt_agent.errors import ConnectionLost, NotAuthorized, PayloadTooLarge, PublishRefused, QueueFull, TransportError
+from mqtt_agent.transport.link import BrokerLimits, Link
+from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.url import BrokerURL
+
+__all__ = ["NO_MATCHING_SUBSCRIBERS", "Outbox", "check_reason_code"]
+
+NO_MATCHING_SUBSCRIBERS = 0x10
+_NOT_AUTHORIZED = 0x87
+
+
+class Outbox:
+    """The publications of one connection.
+
+    Args:
+        url: The broker, for messages.
+        max_queued: How many publications may wait.
+    """
+
+    def __init__(self, url: BrokerURL, max_queued: int) -> None:
+        self._url = url
+        self._max_queued = max_queued
+        self._waiting: deque[_Publication] = deque()
+        self._in_flight: dict[_Publication, None] = {}
+        self._link: Link | None = None
+        self._limits: BrokerLimits | None = None
+
+    def open(self, link: Link, limits: BrokerLimits) -> None:
+        """Send over this link from now on, first what has waited."""
+        self._link, self._limits = link, limits
+        self._send_waiting()
+
+    def close(self) -> None:
+        """The link is gone: what it had sent and was not confirmed waits for the next one."""
+        self._link = None
+        in_flight = list(self._in_flight)
+        self._in_flight.clear()
+        for publication in reversed(in_flight):
+            if publication.repeatable:
+                self._waiting.appendleft(publication)
+            else:
+                publication.fail(ConnectionLost(f"{self._url} did not say whether it took a message"))
+
+    def fail(self, error: TransportError) -> None:
+        """There will be no next link."""
+        publications = [*self._in_flight, *self._waiting]
+        self._in_flight.clear()
+        self._waiting.clear()
+        for publication in publications:
+            publication.fail(error)
+
+    def add(
+        self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
+    ) -> asyncio.Future[int]:
+        """Send it now, or when there is a link and room.
+
+        Returns:
+            A future with the PUBACK's reason code. Cancel it to give the message up.
+
+        Raises:
+            PayloadTooLarge: It is over the broker's Maximum Packet Size.
+            QueueFull: Too many messages wait already.
+        """
+        self.check_size(topic, payload, properties)
+        if len(self._waiting) >= self._max_queued:
+            raise QueueFull(f"{self._max_queued} messages wait for {self._url} already")
+        publication = _Publication(topic, payload, retain, properties, repeatable)
+        if self._link is not None and not self._waiting and self._has_room():
+            self._send(self._link, publication)
+        else:
+            self._waiting.append(publication)
+        return publication.confirmed
+
+    def check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
+        """Refuse what the broker would cut the connection for."""
+        limit = self._limits.maximum_packet_size if self._limits is not None else None
+        if limit is None or len(payload) + 1024 < limit:
+            return
+        size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
+        size += len(properties.response_topic or "") + len(properties.correlation_data or b"")
+        if size > limit:
+            raise PayloadTooLarge(
+                f"{len(payload):,} bytes for {topic} are more than {self._url} takes (Maximum Packet Size {limit:,}): "
+                "send less, or raise the broker's limit"
+            )
+
+    def _has_room(self) -> bool:
+        return self._limits is not None and len(self._in_flight) < self._limits.receive_maximum
+
+    def _send(self, link: Link, publication: _Publication) -> None:
+        self._in_flight[publication] = None
+        p = publication
+        link.publish(p.topic, p.payload, 1, p.retain, p.properties, lambda code: self._on_puback(p, code))
+
+    def _on_puback(self, publication: _Publication, reason_code: int) -> None:
+        self._in_flight.pop(publication, None)
+        if not publication.confirmed.done():
+            publication.confirmed.set_result(reason_code)
+        if self._waiting:
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._link is not None and self._has_room():
+            publication = self._waiting.popleft()
+            if not publication.confirmed.done():
+                self._send(self._link, publication)
+
+
+class _Publication:
+    __slots__ = ("confirmed", "payload", "properties", "repeatable", "retain", "topic")
+
+    def __init__(
+        self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.retain = retain
+        self.properties = properties
+        self.repeatable = repeatable
+        self.confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: TransportError) -> None:
+        if not self.confirmed.done():
+            self.confirmed.set_exception(error)
+            self.confirmed.exception()  # whoever awaits it still gets it; nobody needs to
+
+
+def check_reason_code(reason_code: int, topic: str) -> int:
+    """Return the reason code of a PUBACK, or raise what it stands for.
+
+    Raises:
+        NotAuthorized: 0x87.
+        PublishRefused: Anything else from 0x80.
+    """
+    if reason_code < 0x80:
+        return reason_code
+    if reason_code == _NOT_AUTHORIZED:
+        raise NotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
+    raise PublishRefused(
+        f"the broker refused a message for {topic} (reason code 0x{reason_code:02x})",
+        topic=topic,
+        reason_code=reason_code,
+    )
