@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from mqtt_agent.errors import NotAuthorized, TransportError, WireError
+from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
@@ -59,8 +60,9 @@ class Directory:
     """
 
     def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
-        self.on_server_gone: list[Callable[[str, list[str]], None]] = []
-        """Called with the id and the tools of a server that went offline, or came back without the calls it had."""
+        self.on_server_gone: list[Callable[[str, list[str], bool], None]] = []
+        """Called with the id and the tools of a server that went offline, or came back without its session; and with
+        whether the calls that it ran are gone too."""
         self._connection = connection
         self._topics = topics
         self._barrier_topic = barrier_topic
@@ -120,6 +122,21 @@ class Directory:
         """Wait until :meth:`is_settled`, at most 15 s: then a server that has not come back is taken for gone."""
         while not self.is_settled(tool):
             await self._news.wait()
+
+    async def all_settled(self, tool: str) -> None:
+        """Wait until every server of the tool has shown itself, or is taken for gone."""
+        while not self._stale.isdisjoint(self._serving.get(tool, ())):
+            await self._news.wait()
+
+    async def back(self, servers: Iterable[str], deadline: float) -> None:
+        """Wait until all these servers are online, at most until ``deadline`` in loop time."""
+        loop = asyncio.get_running_loop()
+        wanted = set(servers)
+        while any(s not in self._servers or self._servers[s].status != "online" for s in wanted):
+            try:
+                await asyncio.wait_for(self._news.wait(), deadline - loop.time())
+            except asyncio.TimeoutError:
+                return
 
     async def complete(self) -> bool:
         """Wait until all retained cards have been seen; False when the broker does not let us see them all."""
@@ -188,12 +205,15 @@ class Directory:
 
     def on_reconnected(self, session_present: bool) -> None:
         """The connection is back: look at all cards anew."""
-        patience = 0.0
         if not session_present:
             # A broker that forgot us may have forgotten the cards too, and servers need a moment to show theirs again.
-            patience = PATIENCE
-            self._stale = {server for server, card in self._servers.items() if card.status == "online"}
-        self._complete = asyncio.create_task(self._snapshot(True, patience))
+            epoch = self._connection.epoch
+            self._stale = {
+                server
+                for server, card in self._servers.items()
+                if card.status == "online" and self._seen.get(self._topics.server_card(server), 0) < epoch
+            }
+        self._complete = asyncio.create_task(self._snapshot(True, PATIENCE))
 
     async def barrier(self) -> bool:
         """Wait until everything that the broker had for us has come; False when it does not let us know."""
@@ -223,7 +243,8 @@ class Directory:
             self._on_tool_card(message)
             arrived.set()
 
-        await self._connection.subscribe(topic, on_card, qos=0, snapshot=True)
+        with contextlib.suppress(ConnectionLost):  # then it is subscribed to when the connection is back
+            await self._connection.subscribe(topic, on_card, qos=0, snapshot=True)
         try:
             waiting = [asyncio.ensure_future(arrived.wait()), asyncio.ensure_future(self.barrier())]
             await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -285,8 +306,11 @@ class Directory:
         if before is not None and before.status == "online":
             if card.status != "online" and card.speaks_before(before):
                 return
-            if card.status == "online" and card.started != before.started and card.session_present is False:
-                self._tell_gone(server, card.tools)
+            if card.status == "online" and card.session_present is False:
+                if card.started != before.started:
+                    self._tell_gone(server, card.tools, True)
+                elif card.epoch != before.epoch:
+                    self._tell_gone(server, card.tools, False)
         self._replace_server(server, card)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
@@ -338,14 +362,14 @@ class Directory:
                 del self._serving[tool]
             self._tell(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
-            self._tell_gone(server, before.tools)
+            self._tell_gone(server, before.tools, True)
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
 
-    def _tell_gone(self, server: str, tools: list[str]) -> None:
+    def _tell_gone(self, server: str, tools: list[str], with_its_calls: bool) -> None:
         for listener in tuple(self.on_server_gone):
-            listener(server, tools)
+            listener(server, tools, with_its_calls)
 
     def _tell(self, tool: str, *, changed: bool) -> None:
         card = self._tools.get(tool)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _RESEND_AFTER = 0.1
 _QUERY_TIMEOUT = 5.0
+_BROKER_STOPS_WITHIN = 2.0
 _MAX_QUERIED = 1000
 
 
@@ -68,7 +69,8 @@ class OutgoingCalls:
         self._max_payload = max_payload
         self._pending: dict[str, _Pending] = {}
         self._queries: dict[str, asyncio.Future[Response]] = {}
-        self._patient_until = 0.0
+        self._patient_until = -math.inf
+        self._gone: dict[str, tuple[float, set[str]]] = {}
         self._recovering = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = FaultLog(logger)
@@ -214,13 +216,16 @@ class OutgoingCalls:
 
     # Trouble
 
-    def on_server_gone(self, server: str, tools: Iterable[str]) -> None:
-        """A server went offline, or came back without the calls that it had."""
+    def on_server_gone(self, server: str, tools: Iterable[str], with_its_calls: bool) -> None:
+        """A server went offline, or came back without its session, and perhaps without the calls that it ran."""
         affected: list[_Pending] = []
         offered = set(tools)
+        now = asyncio.get_running_loop().time()
+        self._gone = {s: (when, tools) for s, (when, tools) in self._gone.items() if when > now - PATIENCE}
+        self._gone[server] = now, offered
         for pending in self._pending.values():
             if pending.handle.tool in offered and pending.handle.server in (None, server):
-                pending.lost = True
+                pending.lost = pending.lost or with_its_calls
                 affected.append(pending)
         self._recover_soon(affected)
 
@@ -250,7 +255,11 @@ class OutgoingCalls:
             await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
 
     async def _recover_tool(self, tool: str, affected: list[_Pending]) -> None:
-        await self._directory.settled(tool)
+        await self._directory.all_settled(tool)
+        # A broker that stops in order publishes wills on its way: those servers are on their way back, as we were.
+        since = self._patient_until - PATIENCE - _BROKER_STOPS_WITHIN
+        gone = [server for server, (when, tools) in self._gone.items() if when > since and tool in tools]
+        await self._directory.back(gone, self._patient_until)
         if not self._directory.is_online(tool):
             for pending in affected:
                 self._fail_lost(pending)

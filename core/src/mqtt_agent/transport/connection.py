@@ -274,13 +274,8 @@ class Connection:
         """Subscribe, then let out what waits: answers must find their subscription."""
         assert self._limits is not None
         self._link = link
-        present = self._limits.session_present
-        todo: list[Subscription] = []
-        for subscription in self._subscriptions:
-            subscription.confirmed = subscription.confirmed and present
-            if subscription.snapshot or not subscription.confirmed:
-                todo.append(subscription)
-        await asyncio.gather(*(self._subscribe(link, subscription) for subscription in todo))
+        # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
+        await asyncio.gather(*(self._subscribe(link, subscription) for subscription in self._subscriptions))
         self._ready = True
         self._reconnected.set()
         self._outbox.open(link, self._limits)
