@@ -60,9 +60,9 @@ class Directory:
     """
 
     def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
-        self.on_server_gone: list[Callable[[str, list[str], bool], None]] = []
-        """Called with the id and the tools of a server that went offline, or came back without its session; and with
-        whether the calls that it ran are gone too."""
+        self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
+        """Called with the last card of a server that went offline, or came back without its session; and with whether
+        the calls that it ran are gone too."""
         self._connection = connection
         self._topics = topics
         self._barrier_topic = barrier_topic
@@ -308,9 +308,9 @@ class Directory:
                 return
             if card.status == "online" and card.session_present is False:
                 if card.started != before.started:
-                    self._tell_gone(server, card.tools, True)
+                    self._tell_gone(before, True)
                 elif card.epoch != before.epoch:
-                    self._tell_gone(server, card.tools, False)
+                    self._tell_gone(before, False)
         self._replace_server(server, card)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
@@ -362,14 +362,14 @@ class Directory:
                 del self._serving[tool]
             self._tell(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
-            self._tell_gone(server, before.tools, True)
+            self._tell_gone(before, True)
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
 
-    def _tell_gone(self, server: str, tools: list[str], with_its_calls: bool) -> None:
+    def _tell_gone(self, card: ServerCard, with_its_calls: bool) -> None:
         for listener in tuple(self.on_server_gone):
-            listener(server, tools, with_its_calls)
+            listener(card, with_its_calls)
 
     def _tell(self, tool: str, *, changed: bool) -> None:
         card = self._tools.get(tool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 from mqtt_agent.errors import (
@@ -27,7 +27,7 @@ from mqtt_agent.transport import (
     PublishProperties,
     check_reason_code,
 )
-from mqtt_agent.wire import Call, CallError, Cancel, Query, Response, Topics, decode, encode, new_call_id
+from mqtt_agent.wire import Call, CallError, Cancel, Query, Response, ServerCard, Topics, decode, encode, new_call_id
 
 __all__ = ["OutgoingCalls"]
 
@@ -142,7 +142,8 @@ class OutgoingCalls:
 
     def _send(self, pending: _Pending) -> None:
         handle = pending.handle
-        pending.unconfirmed = pending.lost = False
+        pending.unconfirmed = False
+        pending.lost_to.clear()
         expiry = None
         if pending.deadline is not None:
             expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
@@ -216,16 +217,17 @@ class OutgoingCalls:
 
     # Trouble
 
-    def on_server_gone(self, server: str, tools: Iterable[str], with_its_calls: bool) -> None:
+    def on_server_gone(self, card: ServerCard, with_its_calls: bool) -> None:
         """A server went offline, or came back without its session, and perhaps without the calls that it ran."""
         affected: list[_Pending] = []
-        offered = set(tools)
+        server, offered = card.server, set(card.tools)
         now = asyncio.get_running_loop().time()
         self._gone = {s: (when, tools) for s, (when, tools) in self._gone.items() if when > now - PATIENCE}
         self._gone[server] = now, offered
         for pending in self._pending.values():
             if pending.handle.tool in offered and pending.handle.server in (None, server):
-                pending.lost = pending.lost or with_its_calls
+                if with_its_calls:
+                    pending.lost_to[server] = card.started
                 affected.append(pending)
         self._recover_soon(affected)
 
@@ -270,14 +272,23 @@ class OutgoingCalls:
                 continue
             holder = known.get(pending.handle.call_id)
             if holder is not None:
-                pending.lost = pending.unconfirmed = False
+                pending.unconfirmed = False
+                pending.lost_to.clear()
                 pending.handle.server = holder
             elif pending.retry:
                 self._send_again(pending)
-            elif pending.lost or (pending.unconfirmed and not certain):
+            elif self._is_lost(pending) or (pending.unconfirmed and not certain):
                 self._fail_lost(pending)
             elif certain:
                 self._send_again(pending)
+
+    def _is_lost(self, pending: _Pending) -> bool:
+        """Whether a server that may have had it has ended; not if it was away and is the same process as before."""
+        for server, started in pending.lost_to.items():
+            card = self._directory.server(server)
+            if card is None or card.status != "online" or not started or card.started != started:
+                return True
+        return False
 
     def _fail_lost(self, pending: _Pending) -> None:
         handle = pending.handle
@@ -330,7 +341,7 @@ class _Pending:
     """What the client keeps of a call that is under way."""
 
     __slots__ = (
-        *("confirmed", "deadline", "handle", "lost", "payload"),
+        *("confirmed", "deadline", "handle", "lost_to", "payload"),
         *("resend", "retry", "timer", "topic", "unconfirmed"),
     )
 
@@ -343,5 +354,5 @@ class _Pending:
         self.timer: asyncio.TimerHandle | None = None
         self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None
-        self.lost = False  # a server that may have had it is gone
+        self.lost_to: dict[str, str | None] = {}  # servers that may have had it and are gone, and when they started
         self.unconfirmed = False  # the broker may or may not have it
