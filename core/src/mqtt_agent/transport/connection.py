@@ -231,7 +231,8 @@ class Connection:
         self._shut(ConnectionLost(f"the connection to {self.url} was stopped"))
 
     def _shut(self, reason: ConnectionLost) -> None:
-        self._link, self._ready, self._usable, self._renewed = None, False, False, None
+        self._link, self._ready, self._usable = None, False, False
+        self._end_renewal()
         self._outbox.fail(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
@@ -329,8 +330,7 @@ class Connection:
                         logger.exception("reconnecting to %s failed, will go on trying", self.url)
                     continue
                 finally:
-                    self._renewed = None
-                    self._renewal_over.set()
+                    self._end_renewal()
                 break
             logged, since = "", loop.time()
             logger.info("connected to %s again", self.url)
@@ -350,6 +350,10 @@ class Connection:
         self._renewal_over.clear()
         await self._settle(link, self._connect_timeout)
         link.disconnect(end_session=False)
+
+    def _end_renewal(self) -> None:
+        self._renewed = None
+        self._renewal_over.set()
 
     async def _settle(self, link: Link, timeout: float) -> None:
         """Wait for the broker's answers to what was sent: what it has not confirmed would be sent twice."""
@@ -384,7 +388,8 @@ class Connection:
         self._fail(failure)
 
     def _fail(self, failure: TransportError) -> None:
-        self._failure, self._renewed = failure, None
+        self._failure = failure
+        self._end_renewal()
         logger.error("%s", failure)
         self._outbox.fail(failure)
         for listener in tuple(self.on_failed):
