@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -327,6 +328,27 @@ async def test_a_broken_connection_over_tls_and_websockets_is_made_again(
             await until(lambda: len(received) == 20)
 
 
+async def test_a_ping_of_the_websocket_holds_nothing_up(certificates: Certificates) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = request.split("Sec-WebSocket-Key: ")[1].split("\r\n")[0]
+        accepted = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest())
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(b"Sec-WebSocket-Accept: " + accepted + b"\r\n\r\n")
+        await reader.read(65536)
+        ping, connack = b"\x89\x00", b"\x20\x03\x00\x00\x00"
+        writer.write(ping + b"\x82" + bytes([len(connack)]) + connack)  # in one TLS record
+        await reader.read()
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server.certificate, certificates.server.key)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as broker:
+        url = f"wss://127.0.0.1:{broker.sockets[0].getsockname()[1]}"
+        async with connected(url, tls=certificates.trusting, connect_timeout=2) as connection:
+            assert connection.connected
+
+
 async def test_an_ssl_context_of_ones_own_is_used(listening: MakeListener, certificates: Certificates) -> None:
     context = ssl.create_default_context(cafile=certificates.authority)
     async with connected(listening("mqtts").url, tls=context) as connection:
@@ -534,6 +556,34 @@ async def test_a_call_that_outlives_its_servers_token_runs_once(make_mosquitto: 
     async with calling(server, client):
         assert await soon(asyncio.gather(*(client.call("long") for _ in range(3))), 20) == [3, 3, 3]
     assert runs == 3
+
+
+async def test_long_calls_hold_up_no_others_after_a_renewal(make_mosquitto: MakeMosquitto) -> None:
+    broker = make_mosquitto()
+    # Some brokers send no more than 20 messages ahead of their acknowledgements, whatever the client says.
+    connection = Connection(broker.url, credentials=Token(Issuer(2.2)), receive_maximum=20)
+    server = ToolServer("server", connection=connection)
+    client = ToolClient("client", broker=broker.url)
+    running = 0
+    done = asyncio.Event()
+
+    @server.tool
+    async def long() -> None:
+        nonlocal running
+        running += 1
+        await done.wait()
+
+    async with calling(server, client):
+        calls = [asyncio.ensure_future(client.call("long")) for _ in range(24)]
+        await until(lambda: running == 24)
+        await until(lambda: server.connection.epoch == 2)
+        calls += [asyncio.ensure_future(client.call("long")) for _ in range(24)]
+        try:
+            await until(lambda: running == 48)
+        finally:
+            done.set()
+        await soon(asyncio.gather(*calls))
+    assert running == 48
 
 
 async def test_what_is_sent_at_any_time_around_a_renewal_arrives_once(make_mosquitto: MakeMosquitto) -> None:
