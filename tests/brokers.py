@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
+import hashlib
 import os
 import shutil
 import signal
@@ -208,6 +210,13 @@ class Mosquitto(ProcessBroker):
 
     def forget(self) -> None:
         (self.folder / "mosquitto.db").unlink(missing_ok=True)
+
+
+def password_line(username: str, password: str) -> str:
+    """A line of Mosquitto's password file, as mosquitto_passwd writes it."""
+    salt, rounds = b"saltsaltsalt", 101
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds, 64)
+    return f"{username}:$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
 
 
 class Embedded:

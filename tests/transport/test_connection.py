@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from brokers import Broker, Mosquitto, free_port
+from brokers import Broker, Mosquitto, free_port, password_line
 from mqtt_agent.errors import (
     BrokerUnreachable,
     ConnectionLost,
@@ -162,21 +162,12 @@ async def test_passwords_and_tokens_are_accepted_wherever_they_come_from(
 
 
 def make_with_password(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
-    # The file holds "secret" as mosquitto_passwd writes it.
-    hashed = ("$7$101$c2FsdHNhbHRzYWx0${digest}").format(digest=pbkdf2("secret", b"saltsaltsalt", 101))
     return make_mosquitto(
         ["password_file {folder}/passwords"],
         anonymous=False,
-        files={"passwords": f"user:{hashed}\n"},
+        files={"passwords": password_line("user", "secret")},
         credentials={"username": "user", "password": "secret"},
     )
-
-
-def pbkdf2(password: str, salt: bytes, rounds: int) -> str:
-    import base64
-    import hashlib
-
-    return base64.b64encode(hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds, 64)).decode()
 
 
 async def test_a_forbidden_topic_is_not_authorized(make_mosquitto: Callable[..., Mosquitto]) -> None:

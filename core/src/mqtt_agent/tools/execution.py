@@ -102,6 +102,8 @@ class Executor:
         known = self._known.get(key)
         if known is not None:
             known.messages.append(message)
+            if known.task is not None:
+                message.work_started()
             return
         expires = None if message.message_expiry is None else time.monotonic() + message.message_expiry
         execution = Execution(tool, call, reply_to, [message], expires)

@@ -89,11 +89,17 @@ class Presence:
         for task in self._tasks:
             task.cancel()
 
-    async def announce(self, session_present: bool = True) -> None:
+    async def announce(self) -> None:
         """Say online, with all cards."""
         self.announced = True
         await self._publish_server_card("online")
-        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+        if self.announced:  # the server may have begun to stop meanwhile
+            await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+
+    async def announce_again(self, session_present: bool) -> None:
+        """Say online after a reconnect, unless the server is about to stop."""
+        if self.announced:
+            await self.announce()
 
     async def announce_tool(self, name: str) -> None:
         """Show one more tool."""

@@ -274,7 +274,7 @@ class ToolServer:
             return
         self._loop = asyncio.get_running_loop()
         self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
-        self.connection.on_reconnected.append(self._presence.announce)
+        self.connection.on_reconnected.append(self._presence.announce_again)
         try:
             await self._presence.follow()
             await self._subscribe(self._query_topic, self._on_query)
@@ -319,8 +319,8 @@ class ToolServer:
 
     async def _leave(self) -> None:
         self._executor = None
-        if self._presence.announce in self.connection.on_reconnected:
-            self.connection.on_reconnected.remove(self._presence.announce)
+        if self._presence.announce_again in self.connection.on_reconnected:
+            self.connection.on_reconnected.remove(self._presence.announce_again)
         for topic_filter, _ in list(self._subscribed):
             await self._unsubscribe(topic_filter)
         await self._presence.unfollow()

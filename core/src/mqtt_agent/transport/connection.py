@@ -17,7 +17,14 @@ from mqtt_agent.errors import (
     SessionTakenOver,
     TransportError,
 )
-from mqtt_agent.transport.credentials import TLS, Credentials, tls_context, username_password
+from mqtt_agent.transport.credentials import (
+    TLS,
+    Credentials,
+    Login,
+    renewed_login,
+    tls_context,
+    username_password,
+)
 from mqtt_agent.transport.link import BrokerLimits, ConnectOptions, Link
 from mqtt_agent.transport.message import PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox, check_reason_code
@@ -61,6 +68,7 @@ class Connection:
 
     Raises:
         ValueError: ``broker`` is no broker URL.
+        OSError: A file that ``tls`` names cannot be used.
     """
 
     def __init__(
@@ -88,6 +96,10 @@ class Connection:
         self.on_failed: list[Callable[[TransportError], None]] = []
         """Called when the connection ends for good, with the reason."""
         self._credentials = credentials
+        self._login: Login = (None, None)
+        self._renewed: Login | None = None
+        """What to come back with, while a fresh token takes the place of one that expires."""
+        self._renewal_over = asyncio.Event()
         self._ssl_context = tls_context(tls) if self.url.tls else None
         self._keep_alive = keep_alive
         self._connect_timeout = connect_timeout
@@ -121,7 +133,7 @@ class Connection:
     @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
-        return self._link is not None and self._ready
+        return (self._link is not None and self._ready) or self._renewed is not None
 
     @property
     def session_present(self) -> bool:
@@ -220,6 +232,7 @@ class Connection:
 
     def _shut(self, reason: ConnectionLost) -> None:
         self._link, self._ready, self._usable = None, False, False
+        self._end_renewal()
         self._outbox.fail(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
@@ -235,7 +248,8 @@ class Connection:
     async def _open_one_link(self) -> Link:
         self.epoch += 1
         will = self._will
-        username, password = await username_password(self._credentials, self.url)
+        self._login = self._renewed or await username_password(self._credentials, self.url)
+        username, password = self._login
         self._lost = asyncio.get_running_loop().create_future()
         link = Link(
             ConnectOptions(
@@ -284,16 +298,22 @@ class Connection:
         loop = asyncio.get_running_loop()
         attempt, logged, since = 0, "", loop.time()
         while True:
-            reason = await self._lost
+            renewal = asyncio.create_task(self._renew(link), name="mqtt-agent renew")
+            try:
+                reason = await self._lost
+            finally:
+                renewal.cancel()
             if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
                 self._fail(SessionTakenOver(f"another process connected to {self.url} as {self.client_id!r}"))
                 return
             if loop.time() - since > _STABLE_AFTER:
                 attempt = 0
-            logger.warning("%s; reconnecting", reason)
+            if self._renewed is None:
+                logger.warning("%s; reconnecting", reason)
             while True:
-                await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))
-                attempt = min(attempt + 1, 20)
+                if self._renewed is None:
+                    await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))
+                    attempt = min(attempt + 1, 20)
                 try:
                     link = await self._open_link()
                     await self._set_up(link)
@@ -303,16 +323,47 @@ class Connection:
                         logged = str(error)
                         logger.warning("reconnecting to %s failed, will go on trying: %s", self.url, error)
                     continue
-                except Exception:  # a credentials callable or a listener failed: the next try may do better
+                except Exception as error:  # a credentials callable or a listener failed: the next try may do better
                     self._drop_link(link)
-                    logger.exception("reconnecting to %s failed, will go on trying", self.url)
+                    if repr(error) != logged:
+                        logged = repr(error)
+                        logger.exception("reconnecting to %s failed, will go on trying", self.url)
                     continue
+                finally:
+                    self._end_renewal()
                 break
             logged, since = "", loop.time()
             logger.info("connected to %s again", self.url)
             if self._announcing is not None:
                 self._announcing.cancel()
             self._announcing = asyncio.create_task(self._announce(), name="mqtt-agent announce")
+
+    async def _renew(self, link: Link) -> None:
+        """Before the token expires, leave in good order; the supervisor comes back at once, with a fresh one."""
+        if self._clean_start:
+            return  # there would be no session to come back to
+        renewed = await renewed_login(self._credentials, self._login)
+        if renewed is None:
+            return
+        logger.info("the token for %s expires soon: connecting with a fresh one", self.url)
+        self._renewed, self._ready = renewed, False
+        self._renewal_over.clear()
+        await self._settle(link, self._connect_timeout)
+        link.disconnect(end_session=False)
+
+    def _end_renewal(self) -> None:
+        self._renewed = None
+        self._renewal_over.set()
+
+    async def _settle(self, link: Link, timeout: float) -> None:
+        """Wait for the broker's answers to what was sent: what it has not confirmed would be sent twice."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while loop.time() < deadline:
+            unanswered = [future for future in [*self._outbox.pause(), *link.unanswered] if not future.done()]
+            if not unanswered:
+                return
+            await asyncio.wait(unanswered, timeout=deadline - loop.time())
 
     async def _announce(self) -> None:
         for listener in tuple(self.on_reconnected):
@@ -338,6 +389,7 @@ class Connection:
 
     def _fail(self, failure: TransportError) -> None:
         self._failure = failure
+        self._end_renewal()
         logger.error("%s", failure)
         self._outbox.fail(failure)
         for listener in tuple(self.on_failed):
@@ -402,6 +454,8 @@ class Connection:
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """Stop calling ``handler``; with the last handler of a filter gone, the broker is told too."""
+        if self._renewed is not None:
+            await self._renewal_over.wait()  # the session outlives it: without a word, the broker would go on sending
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None or handler not in subscription.handlers:
             return

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -34,6 +34,15 @@ logger = logging.getLogger(__name__)
 
 _HIGH_WATER = 256 * 1024
 _RUMQTTD = {"TopicAliasMaximum": 4096}  # it has no name, but says this in its CONNACK and nothing else
+_ADVICE = {  # by reason code of the CONNACK
+    0x84: "it must speak MQTT 5",
+    0x85: "choose another client id",
+    0x86: "check the user name and the password or token",
+    0x87: "check the user name and the password or token, and what the broker allows this client",
+}
+_NO_LOGIN = "give credentials=Password(...) or Token(...), or put user:password@ before the host in the URL"
+_WRONG_PORT = "is this port for another one of mqtt://, mqtts://, ws:// and wss://?"
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ for chains that end at nobody we trust
 _RELIEF_AFTER = 0.025  # seconds: quick work gets done, and acknowledged in time, before relief is needed
 
 
@@ -69,7 +78,7 @@ class ConnectOptions:
     url: BrokerURL
     client_id: str
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     ssl_context: ssl.SSLContext | None
     keep_alive: int
     session_expiry: int
@@ -186,12 +195,18 @@ class Link:
             raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {_explain(error)}") from error
         try:
             self._watch()
-            self.limits = await asyncio.wait_for(self._connack, self._options.timeout)
-        except asyncio.TimeoutError:
-            self.abort()
-            raise BrokerUnreachable(
-                f"{self._options.url} accepts connections but did not answer MQTT within {self._options.timeout:g} s"
-            ) from None
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the CONNACK.
+            await asyncio.wait([self._connack], timeout=self._options.timeout)
+            if not self._connack.done():
+                raise BrokerUnreachable(
+                    f"{self._options.url} accepts connections but did not answer MQTT "
+                    f"within {self._options.timeout:g} s"
+                )
+            self.limits = self._connack.result()
+        except ConnectionLost as error:
+            cause = self._socket.error if self._socket is not None else None
+            why = _explain(cause) if cause is not None else f"{error}; {_WRONG_PORT}"
+            raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {why}") from cause or error
         except BaseException:
             self.abort()
             raise
@@ -393,6 +408,11 @@ class Link:
         self._schedule_flush()
         return await waiter
 
+    @property
+    def unanswered(self) -> list[asyncio.Future[int]]:
+        """What waits for a SUBACK or UNSUBACK."""
+        return list(self._subscribes.values())
+
     def send_acknowledgements(self) -> None:
         """Send the PUBACKs that are due."""
         # MQTT wants them in the order of arrival, and some brokers cut the connection otherwise.
@@ -422,6 +442,9 @@ class Link:
             return
         if reason.value >= 0x80:
             what = f"{self._options.url} refused the connection: {reason} (0x{reason.value:02x})"
+            anonymous = self._options.username is None and self._options.password is None
+            advice = _NO_LOGIN if anonymous and reason.value in (0x86, 0x87) else _ADVICE.get(reason.value)
+            what += f"; {advice}" if advice else ""
             self._connack.set_exception(ConnectionRefused(what, reason_code=reason.value))
             return
         self._connack.set_result(
@@ -526,13 +549,23 @@ def _pack(properties: PublishProperties) -> Properties:
 
 def _explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted ({error.verify_message})"
+        advice = "; name who signed it with tls=TLS(ca=...)" if error.verify_code in _UNKNOWN_AUTHORITY else ""
+        return f"its certificate was not accepted ({error.verify_message}){advice}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error}); is this port for mqtts:// or wss://?"
+        reason = error.reason or str(error)
+        if "CERTIFICATE_REQUIRED" in reason:
+            return "it asks for a certificate of ours; give tls=TLS(certificate=..., key=...)"
+        if "ALERT" in reason and ("_CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+            return f"it did not accept our certificate ({reason})"
+        return f"TLS failed ({reason}); {_WRONG_PORT}"
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "the connection timed out"
+    if isinstance(error, ConnectionResetError):
+        return f"it closed the connection; {_WRONG_PORT}"
+    if isinstance(error, paho.WebsocketConnectionError):
+        return f"it does not speak WebSocket; {_WRONG_PORT}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -37,6 +37,15 @@ class Outbox:
         self._link, self._limits = link, limits
         self._send_waiting()
 
+    def pause(self) -> list[asyncio.Future[int]]:
+        """Send nothing more over this link, which is about to be left in good order.
+
+        Returns:
+            What the broker has still to confirm: futures with the PUBACKs' reason codes.
+        """
+        self._link = None
+        return [publication.confirmed for publication in self._in_flight]
+
     def close(self) -> None:
         """The link is gone: what it had sent and was not confirmed waits for the next one."""
         self._link = None

@@ -64,10 +64,12 @@ class BufferedSocket:
         """Take everything that the kernel holds; call it when the socket is readable."""
         chunks = [self._in[self._pos :]] if self._pos < len(self._in) else []
         room = 4 * _CHUNK
-        while room > 0:
+        while room > 0 or self._pending():
             try:
                 chunk = self._raw.recv(_CHUNK)
             except _WOULD_BLOCK:
+                if self._pending():
+                    continue  # a WebSocket says so after each ping too
                 break
             except OSError as error:
                 self.error, self._eof = error, True
@@ -82,6 +84,10 @@ class BufferedSocket:
         self._quick_ack()
         self._in = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._pos = 0
+
+    def _pending(self) -> int:
+        # What TLS has decrypted already makes no socket readable: nobody would come back for it.
+        return self._tcp.pending() if isinstance(self._tcp, ssl.SSLSocket) else 0
 
     @property
     def readable(self) -> bool:
