@@ -7,7 +7,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,14 +20,12 @@ HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
 PACKAGES = HERE / "package.json"
 OLDEST_NODE = 18
-INSTALLED_WITHIN = 300.0
+INSTALLED_WITHIN = 100.0
 STARTED_WITHIN = 20.0
 
 
 class Node:
     """Node.js and npm, with the packages that the programs in this folder import."""
-
-    name = "the reference peer"
 
     @classmethod
     def missing(cls) -> str | None:
@@ -116,7 +113,6 @@ class Peer:
             stdout=asyncio.subprocess.PIPE,
             preexec_fn=brokers.die_with_parent,
             limit=2**24,
-            env={**os.environ, "NODE_OPTIONS": ""},
         )
         self._reading = asyncio.ensure_future(self._read())
         await until(lambda: self.heard("ready") or self.ended, STARTED_WITHIN)
