@@ -29,7 +29,7 @@ lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml scripts/setup

