@@ -13,7 +13,7 @@ import mqtt_agent
 import mqtt_agent.sync
 import pytest
 from brokers import Broker, free_port
-from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ToolFailed
+from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, ToolFailed
 from mqtt_agent.sync import CallHandle, ToolClient, ToolContext, ToolServer
 
 
@@ -107,7 +107,7 @@ def test_stopping_and_starting_again_is_fine(broker: Broker, namespace: str) -> 
         client.stop()
         client.stop()
         server.stop()
-    with pytest.raises(RuntimeError, match="start the endpoint first"):
+    with pytest.raises(ConnectionLost, match="not started"):
         client.call("crawl", {"pages": 0})
 
 

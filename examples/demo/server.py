@@ -16,7 +16,6 @@ from typing import Annotated
 
 import code_tools
 from mqtt_agent import ToolContext, ToolServer
-from mqtt_agent.errors import MQTTAgentError
 from pydantic import Field
 
 NAME = "code"
@@ -80,10 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.end_with_parent:
         end_with_parent()
-    try:
-        make_server(options.dir, options.broker, options.replica).run()
-    except MQTTAgentError as error:
-        sys.exit(f"server.py: {error}")
+    make_server(options.dir, options.broker, options.replica).run()
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def test_parameters_without_a_schema_are_refused_with_the_way_out() -> None:
 
     def odd(thing: socket_like) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(TypeError, match=r"\*numbers has no schema: .*input_schema="):
+    with pytest.raises(TypeError, match=r"\*numbers: int has no schema: .*input_schema="):
         ToolFunction("tool", tool)
     with pytest.raises(TypeError, match="annotations cannot be resolved"):
         ToolFunction("odd", odd)

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 from typing_extensions import ParamSpec
 
+from mqtt_agent.errors import ConnectionLost
+
 __all__ = ["Background"]
 
 P = ParamSpec("P")
@@ -53,7 +55,7 @@ class Background:
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Start a coroutine function on the loop. Cancelling the future cancels it."""
         if self._portal is None:
-            raise RuntimeError("the background loop is not running: start the endpoint first")
+            raise ConnectionLost("not started: use 'with', or call start()")
         return self._portal.start_task_soon(functools.partial(function, *args, **kwargs))
 
     def run(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:

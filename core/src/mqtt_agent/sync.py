@@ -181,6 +181,11 @@ class CallHandle(_Face[aio_handle.CallHandle]):
         return self._async.done
 
     @property
+    def timed_out(self) -> bool:
+        """Whether nobody waits any more for a call that may still run."""
+        return self._async.timed_out
+
+    @property
     def response(self) -> Response | None:
         """The answer as it came, once there is one."""
         return self._async.response
@@ -332,11 +337,20 @@ class ToolServer(_Endpoint[aio_server.ToolServer]):
         self.connection = target.connection
         self.tool = target.tool
         self.add_tool = target.add_tool
-        self.run = target.run
 
     @property
     def tools(self) -> Any:
         """The cards of the tools that it offers."""
         return self._async.tools
+
+    def run(self) -> None:
+        """See :meth:`mqtt_agent.ToolServer.run`. It starts the server itself.
+
+        Raises:
+            RuntimeError: The server has started already.
+        """
+        if self in _started:
+            raise RuntimeError("run() starts the server itself: call it instead of start(), and outside of 'with'")
+        self._async.run()
 
     serve_forever = _blocking(aio_server.ToolServer.serve_forever)

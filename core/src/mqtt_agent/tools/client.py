@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
+
+from pydantic import ValidationError
 
 from mqtt_agent.errors import (
     CallCancelled,
@@ -37,6 +40,7 @@ from mqtt_agent.wire import (
     decode,
     is_identifier,
     new_call_id,
+    to_json,
     validate_identifier,
 )
 
@@ -237,7 +241,8 @@ class ToolClient:
         Args:
             tool: The tool's name.
             arguments: What it takes.
-            timeout: Seconds until :class:`CallTimeout`; None waits for ever.
+            timeout: Seconds until :class:`CallTimeout`; None waits for ever. The call may still run then: submit it
+                again with its ``call_id`` to attach to it.
             on_partial: Called, or awaited, with each thing that the tool streams before its result.
             wait_online: Wait for a server, within the timeout, when there is none.
             retry: Send the call again when the replica that had it is gone. None does so for tools that say that
@@ -306,16 +311,11 @@ class ToolClient:
             return known
         if stream is None:
             stream = card is not None and card.supports_streaming
-        call = Call(
-            call_id=call_id,
-            arguments=dict(arguments or {}),
-            client=self.name,
-            response_topic=self._calls.inbox,
-            stream=stream and is_identifier(call_id),
-        )
+        call = self._make_call(call_id, arguments, stream)
         if retry is None:
             retry = card is not None and (card.read_only or card.idempotent)
-        handle = self._calls.open(tool, call, deadline, retry)
+        patient = math.inf if wait_online else 0.0
+        handle = self._calls.open(tool, call, deadline, retry, patient)
         try:
             if call.stream:
                 await self._open_stream(handle)
@@ -324,6 +324,20 @@ class ToolClient:
             handle.fail(CallCancelled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
             raise
         return handle
+
+    def _make_call(self, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
+        if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
+        try:
+            return Call(
+                call_id=call_id,
+                arguments=to_json(dict(arguments or {})),
+                client=self.name,
+                response_topic=self._calls.inbox,
+                stream=stream and is_identifier(call_id),
+            )
+        except ValidationError as error:
+            raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error
 
     async def _find(self, tool: str, wait_online: bool, deadline: float | None) -> None:
         """Wait for the first look at the cards, then, if wanted, for a server; raise when there is none."""
@@ -361,7 +375,7 @@ class ToolClient:
 
         def on_partial(message: InboundMessage) -> None:
             try:
-                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload))
+                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload), message.qos)
             except WireError as error:
                 self._faults.tell(handle.tool, "an unreadable partial", error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from mqtt_agent.tools.context import CallStream, ToolContext
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.replay import CallKey, ReplayStore
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
-from mqtt_agent.wire import Call, CallError, Response, encode, is_identifier
+from mqtt_agent.wire import Call, CallError, Response, encode, is_identifier, to_json
 
 __all__ = ["Execution", "Executor", "ServedTool"]
 
@@ -90,6 +91,7 @@ class Executor:
         self._threads: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurry = asyncio.Event()
 
     @property
     def active(self) -> int:
@@ -148,19 +150,27 @@ class Executor:
 
     async def drain(self, timeout: float) -> None:
         """Wait for all calls; those that still run after ``timeout`` seconds are cancelled and answered."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
-        except asyncio.TimeoutError:
+        waiting = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(self._hurry.wait())]
+        await asyncio.wait(waiting, timeout=max(0.0, timeout), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not self._idle.is_set():
             for execution in list(self._known.values()):
-                error = CallError(type="unavailable", message="the tool server stopped", retryable=True)
+                data = {"maybe_executed": execution.task is not None}
+                error = CallError(type="unavailable", message="the tool server stopped", retryable=True, data=data)
                 self._stop(execution, error)
             try:
                 await asyncio.wait_for(self._idle.wait(), 2)
             except asyncio.TimeoutError:
-                logger.warning("%d calls ignored their cancellation", len(self._known))
+                running = len(self._known)
+                logger.warning("%d calls ignore that they were cancelled; the process ends when they do", running)
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
+
+    def hurry(self) -> None:
+        """Make :meth:`drain` wait no longer."""
+        self._hurry.set()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -206,7 +216,7 @@ class Executor:
         try:
             if execution.cancelled:
                 raise asyncio.CancelledError
-            response.result = await self._call_handler(execution, stream)
+            response.result = to_json(await self._call_handler(execution, stream))
         except asyncio.CancelledError as error:
             if not execution.cancelled and _is_being_cancelled():
                 raise
@@ -218,7 +228,11 @@ class Executor:
             else:
                 self._acknowledge(execution.messages)
                 return
-        except (Exception, SystemExit) as error:  # a handler's exception is its caller's business, whatever it is
+        except (
+            Exception,
+            SystemExit,
+            GeneratorExit,
+        ) as error:  # a handler's exception is its caller's business, whatever it is
             _fail(response, _describe(error))
             if not isinstance(error, (MQTTAgentError, asyncio.TimeoutError)):
                 logger.info("tool %s failed: %r", execution.tool.function.name, error, exc_info=error)
@@ -249,9 +263,8 @@ class Executor:
             answer = CallError(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, self._stop, execution, answer)
         try:
-            if function.is_async:
-                return await bound()
-            return await self._call_in_thread(bound)
+            result = await (bound() if function.is_async else self._call_in_thread(bound))
+            return await result if inspect.isawaitable(result) else result
         finally:
             if timer is not None:
                 timer.cancel()
@@ -259,8 +272,16 @@ class Executor:
     def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="mqtt-agent-tool")
-        run = contextvars.copy_context().run
-        return asyncio.get_running_loop().run_in_executor(self._threads, run, bound)
+        context = contextvars.copy_context()
+
+        def run() -> Any:
+            try:
+                return context.run(bound)
+            except (StopIteration, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
+                # A future does not take the first, and the others would end more than the call.
+                raise _HandlerFailed(error) from error
+
+        return asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def _stream(self, execution: Execution) -> CallStream:
         call_id, tool = execution.call.call_id, execution.tool
@@ -292,14 +313,31 @@ def _fail(response: Response, error: CallError) -> None:
     response.status, response.error = "error", error
 
 
+class _HandlerFailed(Exception):
+    """An exception of a handler that must not leave its thread as it is."""
+
+
 def _describe(error: BaseException) -> CallError:
+    """What a caller is told: whatever the exception is like, it can be sent."""
+    if isinstance(error, _HandlerFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    try:
+        message = str(error).encode(errors="backslashreplace").decode()
+    except Exception:
+        message = ""
+    kind = type(error).__name__
     if isinstance(error, InvalidArguments):
-        return CallError(type="invalid_arguments", message=str(error), data=error.data)
-    if isinstance(error, ToolError):
-        return CallError(
-            type="tool_error", message=str(error), code=error.code, data=error.data, retryable=error.retryable
-        )
-    return CallError(type="tool_error", message=str(error) or type(error).__name__, code=type(error).__name__)
+        return CallError(type="invalid_arguments", message=message, data=error.data)
+    if isinstance(error, WireError):
+        return CallError(type="tool_error", message=message, code="RESULT_NOT_JSON")
+    if not isinstance(error, ToolError):
+        return CallError(type="tool_error", message=message or kind, code=kind)
+    try:
+        data = to_json(error.data)
+    except WireError:
+        data = repr(error.data)
+    code = None if error.code is None else str(error.code)
+    return CallError(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
 
 
 def _is_being_cancelled() -> bool:

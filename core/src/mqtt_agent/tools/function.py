@@ -47,6 +47,10 @@ class ToolFunction:
         self.name = name
         self.handler = handler
         self.is_async = _is_async(handler)
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(
+                f"tool {name!r}: a generator cannot be a handler: take a ToolContext and await its stream()"
+            )
         parameters, self._context_parameter, returns = _parameters(name, handler)
         self._model: type[BaseModel] | None = None
         self._positional: list[str] = []
@@ -138,8 +142,7 @@ def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[ty
     for number, parameter in enumerate(parameters):
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             raise TypeError(
-                f"tool {tool!r}: *{parameter.name} has no schema: name each parameter, "
-                "or pass input_schema= to add_tool()"
+                f"tool {tool!r}: {parameter} has no schema: name each parameter, or pass input_schema= to add_tool()"
             )
         annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
@@ -148,10 +151,19 @@ def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[ty
         fields[attribute] = (Annotated[annotation, Field(alias=parameter.name)], default)
         names.append((parameter.name, attribute))
     try:
-        model = create_model(tool, __config__=ConfigDict(extra="ignore", arbitrary_types_allowed=False), **fields)
+        model = create_model(tool, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
     except (PydanticUserError, PydanticSchemaGenerationError) as error:
-        raise TypeError(f"tool {tool!r}: a parameter's type has no JSON Schema ({error})") from error
+        wrong = next((p.name for p in parameters if not _has_schema(p.annotation)), "")
+        raise TypeError(f"tool {tool!r}: the type of parameter {wrong!r} has no JSON Schema ({error})") from error
     return model, names
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation)
+    except (PydanticUserError, PydanticSchemaGenerationError):
+        return annotation is inspect.Parameter.empty
+    return True
 
 
 class _Untitled(GenerateJsonSchema):

@@ -63,6 +63,11 @@ class CallHandle:
         return self._outcome.done()
 
     @property
+    def timed_out(self) -> bool:
+        """Whether nobody waits any more for a call that may still run."""
+        return self.done and isinstance(self._outcome.exception(), CallTimeout)
+
+    @property
     def response(self) -> Response | None:
         """The answer as it came, once there is one."""
         failed = not self._outcome.done() or self._outcome.cancelled() or self._outcome.exception() is not None
@@ -101,7 +106,7 @@ class CallHandle:
             await self._partial_arrived.wait()
 
     async def cancel(self, reason: str | None = None) -> None:
-        """Stop the call, at the server too when it can. Does nothing when the call is over.
+        """Stop the call, at the server too when it can; also after :class:`CallTimeout`. Nothing when it is over.
 
         Args:
             reason: Told to the server.
@@ -118,10 +123,10 @@ class CallHandle:
         """Call ``callback`` once, when neither the result nor partials can come any more."""
         self._on_end.append(callback)
 
-    def take_partial(self, message: StreamMessage) -> None:
-        """One stream message came in: keep it, unless it is a repeat or late."""
+    def take_partial(self, message: StreamMessage, qos: int) -> None:
+        """One stream message came in: keep it, unless it is late, or a repeat, which there is above QoS 0 only."""
         last = self._last
-        if last is not None and (message.seq < last.seq or message == last):
+        if last is not None and (message.seq < last.seq or (qos > 0 and message == last)):
             return
         self._last = message
         if message.server:
@@ -180,5 +185,6 @@ def _error(tool: str, response: Response) -> ToolCallError:
     if kind == "timeout":
         return CallTimeout(text, tool=tool, call_id=call_id)
     if kind == "unavailable":
-        return ToolUnavailable(text, tool=tool, call_id=call_id)
+        never_ran = error.data == {"maybe_executed": False}
+        return ToolUnavailable(text, tool=tool, call_id=call_id, maybe_executed=not never_ran)
     return ToolFailed(text, tool=tool, call_id=call_id, code=error.code, data=error.data, server=response.server)

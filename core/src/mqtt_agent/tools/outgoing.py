@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _RESEND_AFTER = 0.1
 _QUERY_TIMEOUT = 5.0
 _BROKER_STOPS_WITHIN = 2.0
+_LEAVES_WITHIN = 1.0
 _MAX_QUERIED = 1000
 
 
@@ -80,7 +81,7 @@ class OutgoingCalls:
         pending = self._pending.get(call_id)
         return None if pending is None else pending.handle
 
-    def open(self, tool: str, call: Call, deadline: float | None, retry: bool) -> CallHandle:
+    def open(self, tool: str, call: Call, deadline: float | None, retry: bool, patient_until: float) -> CallHandle:
         """Take a call in; :meth:`send` sends it.
 
         Args:
@@ -88,6 +89,7 @@ class OutgoingCalls:
             call: The call.
             deadline: Loop time at which it fails with :class:`CallTimeout`.
             retry: Whether it may run twice.
+            patient_until: Loop time until which it is sent again when the broker says that nobody takes it.
 
         Raises:
             QueueFull: Too many calls are under way.
@@ -96,7 +98,7 @@ class OutgoingCalls:
         if len(self._pending) >= self._max_pending:
             raise QueueFull(f"{self._max_pending} calls are under way already")
         handle = CallHandle(tool, call.call_id, self.cancel)
-        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), deadline, retry)
+        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), deadline, retry, patient_until)
         self._pending[call.call_id] = pending
         handle.when_over(lambda: self._forget(pending))
         if deadline is not None:
@@ -113,8 +115,13 @@ class OutgoingCalls:
 
     def cancel(self, handle: CallHandle, reason: str | None) -> None:
         """Stop a call, at its server too when that can."""
-        if handle.done:
+        if handle.done and not handle.timed_out:
             return
+        self._cancel_at_server(handle, reason)
+        message = f"{handle.tool}: cancelled: {reason or 'its caller asked for it'}"
+        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
+
+    def _cancel_at_server(self, handle: CallHandle, reason: str | None) -> None:
         card = self._directory.tool(handle.tool)
         if card is not None and "cancel" in (card.features or ()):
             cancel = Cancel(call_id=handle.call_id, client=self._name, reason=reason)
@@ -122,8 +129,6 @@ class OutgoingCalls:
                 self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
             except (TransportError, QueueFull) as error:
                 logger.debug("call %s is cancelled here only: %s", handle.call_id, error)
-        message = f"{handle.tool}: cancelled by the caller"
-        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
 
     def cancel_all(self, reason: str) -> None:
         """Stop every call, and everything that is done for them."""
@@ -179,7 +184,8 @@ class OutgoingCalls:
             return
         if code == NO_MATCHING_SUBSCRIBERS:
             loop = asyncio.get_running_loop()
-            if loop.time() < self._patient_until:  # nobody has it, so sending it again cannot run it twice
+            if loop.time() < max(self._patient_until, pending.patient_until):
+                # Nobody has it, so sending it again cannot run it twice.
                 pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
             else:
                 what = f"{handle.tool}: nobody takes its calls"
@@ -207,13 +213,8 @@ class OutgoingCalls:
 
     def _on_timeout(self, pending: _Pending) -> None:
         handle = pending.handle
-        handle.fail(
-            CallTimeout(
-                f"{handle.tool}: no answer in time; submit with call_id={handle.call_id!r} again to attach to the call",
-                tool=handle.tool,
-                call_id=handle.call_id,
-            )
-        )
+        what = f"{handle.tool}: no answer within {pending.seconds:.3g} s; it may still run"
+        handle.fail(CallTimeout(what, tool=handle.tool, call_id=handle.call_id))
 
     # Trouble
 
@@ -275,6 +276,9 @@ class OutgoingCalls:
                 pending.unconfirmed = False
                 pending.lost_to.clear()
                 pending.handle.server = holder
+            elif pending.retry and not certain:
+                # Others than ours may say offline before they leave the share group.
+                pending.resend = asyncio.get_running_loop().call_later(_LEAVES_WITHIN, self._send_again, pending)
             elif pending.retry:
                 self._send_again(pending)
             elif self._is_lost(pending) or (pending.unconfirmed and not certain):
@@ -341,12 +345,22 @@ class _Pending:
     """What the client keeps of a call that is under way."""
 
     __slots__ = (
-        *("confirmed", "deadline", "handle", "lost_to", "payload"),
-        *("resend", "retry", "timer", "topic", "unconfirmed"),
+        *("confirmed", "deadline", "handle", "lost_to", "patient_until", "payload"),
+        *("resend", "retry", "seconds", "timer", "topic", "unconfirmed"),
     )
 
-    def __init__(self, handle: CallHandle, topic: str, payload: bytes, deadline: float | None, retry: bool) -> None:
+    def __init__(
+        self,
+        handle: CallHandle,
+        topic: str,
+        payload: bytes,
+        deadline: float | None,
+        retry: bool,
+        patient_until: float,
+    ) -> None:
         self.handle = handle
+        self.patient_until = patient_until
+        self.seconds = 0.0 if deadline is None else deadline - asyncio.get_running_loop().time()
         self.topic = topic
         self.payload = payload
         self.deadline = deadline

@@ -7,13 +7,14 @@ import inspect
 import logging
 import signal
 import ssl
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from mqtt_agent.errors import TransportError, WireError
+from mqtt_agent.errors import MQTTAgentError, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
@@ -43,8 +44,6 @@ from mqtt_agent.wire import (
 __all__ = ["ToolServer"]
 
 logger = logging.getLogger(__name__)
-
-_LAST_CALLS_WITHIN = 5.0
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -82,7 +81,8 @@ class ToolServer:
 
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, or ``connection`` has a will already or is started.
+        ValueError: ``broker`` is no broker URL, ``connection`` has a will already or is started, or a number is too
+            small.
     """
 
     def __init__(
@@ -103,6 +103,8 @@ class ToolServer:
         replay_entries: int = 10_000,
         replay_seconds: float = 600.0,
     ) -> None:
+        _check(max_concurrency=(max_concurrency, 1), drain_timeout=(drain_timeout, 0), will_delay=(will_delay, 0))
+        _check(session_expiry=(0 if session_expiry is None else session_expiry, 0), max_payload=(max_payload, 1))
         self.name = validate_identifier(name, "server name")
         self.namespace = namespace
         self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
@@ -178,8 +180,11 @@ class ToolServer:
         """Offer the decorated function; see :meth:`add_tool` for the options.
 
         The tool's name is the function's, its description the docstring, and its schema is made from the parameters
-        and their annotations. Use ``Annotated[str, Field(description="...")]`` to describe a parameter.
+        and their annotations. Use ``Annotated[str, Field(description="...")]`` to describe a parameter. An ``async``
+        handler must not block: a plain ``def`` runs in a thread, and may.
         """
+        if isinstance(handler, str):
+            raise TypeError(f"write @server.tool(name={handler!r}): the name is a keyword")
 
         def offer(function: Callable[..., Any]) -> Callable[..., Any]:
             chosen = options.pop("name", None) or getattr(function, "__name__", type(function).__name__)
@@ -293,10 +298,11 @@ class ToolServer:
         announced, self._presence.announced = self._presence.announced, False
         try:
             for name in self._cards:
-                await self._unsubscribe(self._topics.tool_call_shared(name))
+                await self.connection.leave(self._topics.tool_call_shared(name))
+            began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
                 await self._receive_all()
-            await executor.drain(self._drain_timeout)
+            await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
                 await self._presence.say_offline()
         except TransportError as error:
@@ -311,7 +317,7 @@ class ToolServer:
         query = Query(query_id=query_id, call_ids=[], client=self.server_id)
         try:
             await self.connection.publish(self._query_topic, encode(query))
-            await asyncio.wait_for(drained.wait(), _LAST_CALLS_WITHIN)
+            await asyncio.wait_for(drained.wait(), self._drain_timeout)
         except asyncio.TimeoutError:
             logger.debug("%s cannot tell when its last call has come", self.server_id)
         finally:
@@ -328,8 +334,15 @@ class ToolServer:
             task.cancel()
         await self.connection.stop(end_session=self._own_connection)
 
-    async def serve_forever(self) -> None:
+    def _say_what_it_serves(self) -> None:
+        tools = ", ".join(self._cards) or "no tools yet"
+        sys.stderr.write(f"{self.server_id} serves {tools} at {self.connection.url}; Ctrl-C stops it\n")
+
+    async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
         """Start, and serve until the task is cancelled or the connection is lost for good.
+
+        Args:
+            on_started: Called when it serves.
 
         Raises:
             SessionTakenOver: Another process runs as the same replica.
@@ -343,18 +356,39 @@ class ToolServer:
         self.connection.on_failed.append(on_failed)
         try:
             await self.start()
+            if on_started is not None:
+                on_started()
             raise await failed
         finally:
             self.connection.on_failed.remove(on_failed)
-            await asyncio.shield(self.stop())
+            await self._stop_whatever_comes()
+
+    async def _stop_whatever_comes(self) -> None:
+        """Stop in good order; cancelled once more, without waiting for the calls that run."""
+        executor = self._executor
+        stopping = asyncio.ensure_future(self.stop())
+        while not stopping.done():
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                if stopping.cancelled():
+                    raise
+                if executor is not None:
+                    executor.hurry()
 
     def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`stop`. Blocks; for scripts."""
-        asyncio.run(self._run())
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for no call. Blocks; for scripts.
+
+        It says on the standard error what it serves, and ends the process with one line when it cannot.
+        """
+        try:
+            asyncio.run(self._run())
+        except MQTTAgentError as error:
+            sys.exit(f"{self.server_id}: {error}")
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(self.serve_forever())
+        serving = asyncio.ensure_future(self.serve_forever(self._say_what_it_serves))
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, serving.cancel)
@@ -468,3 +502,9 @@ class ToolServer:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("%s could not offer a tool: %s", self.server_id, task.exception())
+
+
+def _check(**settings: tuple[float, float]) -> None:
+    for name, (value, least) in settings.items():
+        if not isinstance(value, (int, float)) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"{name} must be a number, {least:g} or more, not {value!r}")

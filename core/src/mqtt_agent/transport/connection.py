@@ -64,7 +64,7 @@ class Connection:
         max_unacknowledged: When more messages than this stay unacknowledged for 25 ms, the oldest whose work has
             started are acknowledged before it is done, for brokers stop sending at a limit, often 20 or 32.
         max_queued: How many messages may wait for the broker before :class:`QueueFull` is raised.
-        max_packet_size: Bytes of the largest packet that the broker may send us.
+        max_packet_size: Bytes of the largest packet to send and to receive.
 
     Raises:
         ValueError: ``broker`` is no broker URL.
@@ -114,7 +114,7 @@ class Connection:
         """Counts the network connections made."""
         self._starting = asyncio.Lock()
         self._subscriptions = Subscriptions()
-        self._outbox = Outbox(self.url, max_queued)
+        self._outbox = Outbox(self.url, max_queued, max_packet_size)
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
         self._ready = False
@@ -289,7 +289,7 @@ class Connection:
         assert self._limits is not None
         self._link = link
         # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
-        await asyncio.gather(*(self._subscribe(link, subscription) for subscription in self._subscriptions))
+        await asyncio.gather(*(self._subscribe(link, each) for each in self._subscriptions if not each.left))
         self._ready = True
         self._reconnected.set()
         self._outbox.open(link, self._limits)
@@ -459,10 +459,21 @@ class Connection:
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None or handler not in subscription.handlers:
             return
+        if subscription.handlers == [handler]:
+            await self.leave(topic_filter)  # what the broker sends before it answers is still for the handler
         subscription.handlers.remove(handler)
-        if subscription.handlers:
+        if not subscription.handlers:
+            self._subscriptions.remove(subscription)
+        elif subscription.left and self._link is not None:  # somebody subscribed meanwhile
+            subscription.left = False
+            await self._subscribe(self._link, subscription)
+
+    async def leave(self, topic_filter: str) -> None:
+        """Tell the broker to send no more; the handlers still get what it has sent or queued, until unsubscribed."""
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None or subscription.left:
             return
-        self._subscriptions.remove(subscription)
+        subscription.left = True
         if self._forgets_groups and not subscription.shared and self._has_shared:
             return  # such a broker would take this as a farewell to all share groups, whatever the filter
         if self._link is not None and subscription.confirmed:

@@ -22,10 +22,13 @@ class Outbox:
     Args:
         url: The broker, for messages.
         max_queued: How many publications may wait.
+        max_packet_size: Bytes of the largest packet to send: a broker drops without a word what is over the limit of
+            its receiver, which most likely is the same as ours.
     """
 
-    def __init__(self, url: BrokerURL, max_queued: int) -> None:
+    def __init__(self, url: BrokerURL, max_queued: int, max_packet_size: int) -> None:
         self._url = url
+        self._max_packet_size = max_packet_size
         self._max_queued = max_queued
         self._waiting: deque[_Publication] = deque()
         self._in_flight: dict[_Publication, None] = {}
@@ -89,15 +92,17 @@ class Outbox:
 
     def check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
         """Refuse what the broker would cut the connection for."""
-        limit = self._limits.maximum_packet_size if self._limits is not None else None
-        if limit is None or len(payload) + 1024 < limit:
+        limit = self._max_packet_size
+        if self._limits is not None and self._limits.maximum_packet_size is not None:
+            limit = min(limit, self._limits.maximum_packet_size)
+        if len(payload) + 1024 < limit:
             return
         size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
         size += len(properties.response_topic or "") + len(properties.correlation_data or b"")
         if size > limit:
             raise PayloadTooLarge(
-                f"{len(payload):,} bytes for {topic} are more than {self._url} takes (Maximum Packet Size {limit:,}): "
-                "send less, or raise the broker's limit"
+                f"{len(payload):,} bytes for {topic} are too many (Maximum Packet Size {limit:,}): send less, or raise "
+                "the limit of the broker, and max_packet_size of the connections"
             )
 
     def _has_room(self) -> bool:

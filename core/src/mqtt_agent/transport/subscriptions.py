@@ -24,10 +24,11 @@ class Subscription:
         topic_filter: As given; a shared one starts with ``$share/``.
         qos: The highest QoS asked for.
         retain_handling: 0 to get retained messages, 2 to leave them.
-        snapshot: Whether to subscribe anew after each reconnect, to see the retained messages again.
+        snapshot: Whether the retained messages are wanted on subscribing.
         manual: Whether the handlers acknowledge each message themselves.
         handlers: Called one after the other, on the loop, for each message.
         confirmed: Whether the broker's session is known to hold it.
+        left: Whether the broker was told to send no more; what it has queued still comes.
     """
 
     topic_filter: str
@@ -37,6 +38,7 @@ class Subscription:
     manual: bool
     handlers: list[Handler] = field(default_factory=list[Handler])
     confirmed: bool = False
+    left: bool = False
 
     @property
     def shared(self) -> bool:

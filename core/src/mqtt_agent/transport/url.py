@@ -46,10 +46,16 @@ class BrokerURL:
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
-            raise ValueError("the broker URL cannot be read: use mqtt://host:port, port up to 65535") from None
+            raise ValueError(
+                "the broker URL cannot be read: use mqtt://host:port with a port up to 65535, and write characters "
+                "such as / and # in a password as %2F and %23"
+            ) from None
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             seen = f"{parts.scheme}://{parts.hostname or ''}" if parts.scheme in _DEFAULT_PORTS else repr(parts.scheme)
-            raise ValueError(f"the broker URL needs mqtt://, mqtts://, ws:// or wss:// and a host, not {seen:.80}")
+            raise ValueError(
+                f"the broker URL needs mqtt://, mqtts://, ws:// or wss:// and a host, such as mqtt://localhost:1883, "
+                f"not {seen:.80}"
+            )
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,

@@ -147,8 +147,7 @@ async def _call(
             on_partial(handle.call_id, partial)
         await handle.result()
     finally:
-        if not handle.done:
-            await handle.cancel("the caller gave up")
+        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
     return handle
 
 

@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient as SyncToolClient
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
 from langchain_mqtt_agent.tool import HandleToolError, legal_name, make_tool
@@ -50,9 +50,9 @@ class MQTTToolkit(BaseToolkit):
         ValueError: ``broker`` is no broker URL.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
-    broker: str | None = None
+    broker: str | None = Field(default=None, repr=False)  # it may hold a password
     agent_id: str | None = None
     namespace: str = "a2a/v1"
     tools: Sequence[str] | None = None
