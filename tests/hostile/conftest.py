@@ -7,12 +7,13 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 from mqtt_agent import ToolClient, ToolContext, ToolServer
+from mqtt_agent.errors import CallTimeout
 from mqtt_agent.wire import Topics
 from support import soon
 
@@ -61,7 +62,7 @@ class Stage:
     async def _wait(self, text: str = "waited") -> str:
         self.runs.append(text)
         await self.go_on.wait()
-        return text
+        return "waited"
 
     async def start(self, *, watch: bool = True) -> None:
         await soon(asyncio.gather(self.server.start(), self.client.start()))
@@ -80,13 +81,18 @@ class Stage:
 
     async def stop(self) -> None:
         self.go_on.set()
-        for topic in self._retained:
+        for topic in list(self._retained):
             await self.attack(topic, b"", retain=True)
         for peer in (self._attacker, self.watcher):
             if peer is not None:
                 await peer.close()
-        await soon(self.client.stop(), 20)
-        await soon(self.server.stop(), 20)
+        stopping = asyncio.gather(self.client.stop(), self.server.stop())
+        await asyncio.wait([stopping], timeout=DEADLINE)
+        if not stopping.done() and isinstance(self.broker, Embedded):
+            self.broker.kill()  # it answers no more, and stop() would wait for it
+            await soon(stopping)
+            pytest.fail("stop() waits without end for a broker that does not answer")
+        await soon(stopping, 20)
 
     # Attacking
 
@@ -149,12 +155,32 @@ class Stage:
             if record.levelno >= logging.WARNING and record.name.startswith(("mqtt_agent", "langchain_mqtt_agent"))
         ]
 
+    def told(self, topic: str) -> list[str]:
+        """All faults on a topic, repeats and all, in order."""
+        mark = f" on {topic[:300]}: "
+        return [record.getMessage() for record in self._caplog.records if mark in record.getMessage()]
+
+    def check_each_was_told(self, topic: str, reasons: Iterable[str]) -> None:
+        """Each fault on ``topic``, in order, was told with a reason that matches."""
+        for told, reason in zip(self.told(topic), reasons, strict=True):
+            assert re.search(reason, told), f"{told!r} does not say {reason!r}"
+
     async def settle(self) -> None:
         """Wait until all that was sent has been worked on: an ordinary call gets through, all messages were seen."""
         for _ in range(2):
             assert await soon(self.client.call("echo", {"text": "fine"}, timeout=DEADLINE), DEADLINE + 1) == "fine"
         if self.watcher is not None:
             await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
+
+    async def fill_the_window(self) -> None:
+        """More calls than any broker sends while one message stays unacknowledged: each must be answered."""
+        window, at_once = 1200, 60
+        for start in range(0, window, at_once):
+            calls = (self.client.call("echo", {"text": "fine"}, timeout=3) for _ in range(at_once))
+            try:
+                await soon(asyncio.gather(*calls))
+            except CallTimeout:
+                pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
 
     async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
         """All is well, and ``faults`` (topic and pattern of the reason) were told once each, and no others."""
@@ -171,9 +197,9 @@ class Stage:
         broken = [r.getMessage() for r in self._caplog.records if r.levelno >= logging.ERROR]
         assert not broken
         if strays and self.watcher is not None:
-            assert self._strays() == set()
+            assert self.strays() == set()
 
-    def _strays(self) -> set[str]:
+    def strays(self) -> set[str]:
         """Topics where nobody but the hostile peer has any business, and where something came nevertheless."""
         assert self.watcher is not None
         business = {self.inbox, self.topics.client_responses("friend"), f"{self.namespace}/{NOT_OURS}/barrier"}

@@ -1,26 +1,26 @@
-"""Payloads that are no message, with what the reader should say about each."""
+"""Payloads that are no message, by what they are, each with the pattern of what the reader says about it."""
 
 from __future__ import annotations
 
-import pytest
-
 MEGABYTE = 1024 * 1024
 
-NO_JSON_OBJECT = [
-    pytest.param(b"", "EOF|empty|JSON", id="empty"),
-    pytest.param(b"\x00\x01\x02\xfe", "JSON|UTF-8", id="binary"),
-    pytest.param(b"hello", "JSON", id="text"),
-    pytest.param(b"{", "JSON", id="cut short"),
-    pytest.param(b"{}{}", "JSON", id="two objects"),
-    pytest.param(b"null", "object", id="null"),
-    pytest.param(b"[]", "object", id="list"),
-    pytest.param(b'"call"', "object", id="string"),
-    pytest.param(b"17", "object", id="number"),
-    pytest.param(b"[" * 100_000, "JSON", id="100,000 brackets"),
-    pytest.param(b'{"a":' * 100_000, "JSON", id="100,000 braces"),
-    pytest.param(b'{"call_id": "\xff\xfe", "client": "peer"}', "JSON|UTF-8|unicode", id="invalid UTF-8"),
-    pytest.param(b'{"call_id": "\\ud800", "client": "peer"}', "JSON|surrogate", id="lone surrogate"),
-    pytest.param(b'\xef\xbb\xbf{"call_id": "x"}', "JSON", id="byte order mark"),
-    pytest.param('{"call_id": "x"}'.encode("utf-16"), "JSON|UTF-8", id="UTF-16"),
-]
-"""For every message; the reasons are those of the JSON reader."""
+NO_JSON_OBJECT: dict[str, tuple[bytes, str]] = {
+    "binary": (b"\x00\x01\x02\xfe", "JSON|UTF-8"),
+    "text": (b"hello", "JSON"),
+    "cut short": (b"{", "JSON"),
+    "two objects": (b"{}{}", "JSON"),
+    "null": (b"null", "object"),
+    "a list": (b"[]", "object"),
+    "a string": (b'"call"', "object"),
+    "a number": (b"17", "object"),
+    "100,000 brackets": (b"[" * 100_000, "JSON"),
+    "100,000 braces": (b'{"a":' * 100_000, "JSON"),
+    "NaN": (b'{"call_id": "x", "client": "peer", "arguments": {"a": NaN}}', "expected value"),
+    "Infinity": (b'{"call_id": "x", "client": "peer", "arguments": {"a": -Infinity}}', "invalid number"),
+    "a number of 5,000 digits": (b'{"call_id": ' + b"1" * 5000 + b"}", "JSON|number"),
+    "invalid UTF-8": (b'{"call_id": "\xff\xfe", "client": "peer"}', "JSON|UTF-8|unicode"),
+    "a lone surrogate": (b'{"call_id": "\\ud800", "client": "peer"}', "JSON|surrogate"),
+    "a byte order mark": (b'\xef\xbb\xbf{"call_id": "x"}', "JSON"),
+    "UTF-16": ('{"call_id": "x"}'.encode("utf-16"), "JSON|UTF-8"),
+}
+"""No JSON object, whatever message is expected. The empty payload is not here: to a card it means something."""
