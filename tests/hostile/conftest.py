@@ -267,5 +267,5 @@ async def stage(silent_stage: Stage) -> Stage:
 async def fake(stage: Stage) -> FakeServer:
     """A hostile tool server with the tool ``fake``, which the honest client knows."""
     stage.fake = FakeServer(stage, "fake")
-    await stage.fake.start()
+    await stage.fake.start(supports_streaming=True)
     return stage.fake
