@@ -182,12 +182,16 @@ class Stage:
             except CallTimeout:
                 pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
 
+    def check_connections(self) -> None:
+        """The connections of the start are those of now."""
+        for connection, epoch in zip((self.server.connection, self.client.connection), self._epochs, strict=True):
+            assert connection.connected, f"{connection.client_id} is not connected: {self.faults()[:3]}"
+            assert connection.epoch == epoch, f"{connection.client_id} lost its connection: {self.faults()[:3]}"
+
     async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
         """All is well, and ``faults`` (topic and pattern of the reason) were told once each, and no others."""
         await self.settle()
-        assert (self.server.connection.epoch, self.client.connection.epoch) == self._epochs, "a connection broke"
-        assert self.server.connection.connected
-        assert self.client.connection.connected
+        self.check_connections()
         told = self.faults()
         assert len(told) == len(faults), told
         for (topic, reason), message in zip(faults, told, strict=True):

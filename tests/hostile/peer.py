@@ -109,8 +109,7 @@ class Peer:
 
     async def close(self) -> None:
         self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
+        await asyncio.wait([self._reading])
         for answer in self._answers.values():
             answer.cancel()
         self._writer.close()

@@ -18,40 +18,29 @@ from .payloads import NO_JSON_OBJECT
 TOO_LARGE = json.dumps({"tool": "echo", "server": "honest", "description": "x" * 1_100_000}).encode()
 
 
-async def server_card(stage: Stage) -> dict[str, Any]:
-    """The server's card as somebody sees it who comes now."""
-    return await latest(stage, stage.topics.server_card(stage.server.server_id))
-
-
-async def latest(stage: Stage, topic: str) -> dict[str, Any]:
-    newcomer = await stage.new_peer()
-    try:
-        await newcomer.subscribe(topic)
-        await until(lambda: newcomer.seen)
-        return json.loads(newcomer.seen[0].payload)
-    finally:
-        await newcomer.close()
+def latest(stage: Stage, topic: str) -> dict[str, Any]:
+    """What lies on the broker."""
+    return json.loads(stage.messages(topic)[-1].payload)
 
 
 async def put_right(stage: Stage, topic: str, expected: dict[str, Any]) -> None:
-    """Wait until whoever comes new sees what the server said in the first place."""
-    card: dict[str, Any] = {}
+    """Wait until the card says again what the server said in the first place."""
 
-    async def poll() -> None:
-        nonlocal card
-        while card != {**expected, "last_seen": card.get("last_seen")}:
-            with contextlib.suppress(ValueError):
-                card = await latest(stage, topic)
+    def is_right() -> bool:
+        with contextlib.suppress(ValueError, TypeError):
+            card = latest(stage, topic)
+            return card == {**expected, "last_seen": card["last_seen"]}
+        return False
 
     try:
-        await asyncio.wait_for(poll(), 2)
+        await until(is_right, 1)
     except asyncio.TimeoutError:
-        pytest.fail(f"the card stays as the stranger wrote it: {card}")
+        pytest.fail(f"the card stays as the stranger wrote it: {stage.messages(topic)[-1].payload[:300]}")
 
 
 async def test_an_unreadable_server_card_is_put_right_and_told_once(stage: Stage) -> None:
     topic = stage.topics.server_card(stage.server.server_id)
-    before = await server_card(stage)
+    before = latest(stage, stage.topics.server_card(stage.server.server_id))
     for payload, _ in [*NO_JSON_OBJECT.values(), (b'{"server": 5}', "server"), (TOO_LARGE, "limit")]:
         await stage.attack(topic, payload, retain=True)
     await put_right(stage, topic, before)
@@ -63,7 +52,7 @@ async def test_an_unreadable_server_card_is_put_right_and_told_once(stage: Stage
 
 async def test_an_unreadable_tool_card_is_put_right_and_told_once(stage: Stage) -> None:
     topic = stage.topics.tool_card("echo")
-    before = await latest(stage, topic)
+    before = latest(stage, topic)
     for payload, _ in [*NO_JSON_OBJECT.values(), (b'{"tool": 5}', "tool"), (TOO_LARGE, "limit")]:
         await stage.attack(topic, payload, retain=True)
     await put_right(stage, topic, before)
@@ -75,7 +64,7 @@ async def test_an_unreadable_tool_card_is_put_right_and_told_once(stage: Stage) 
 
 async def test_cards_that_were_removed_or_set_offline_are_put_right(stage: Stage) -> None:
     server_topic, tool_topic = stage.topics.server_card(stage.server.server_id), stage.topics.tool_card("echo")
-    server_before, tool_before = await latest(stage, server_topic), await latest(stage, tool_topic)
+    server_before, tool_before = latest(stage, server_topic), latest(stage, tool_topic)
     for _ in range(3):
         await stage.attack(server_topic, b"", retain=True)
         await stage.attack(tool_topic, b"", retain=True)
@@ -89,7 +78,7 @@ async def test_cards_that_were_removed_or_set_offline_are_put_right(stage: Stage
 @pytest.mark.parametrize("change", ["server", "tools", "started", "epoch"])
 async def test_a_server_card_with_something_else_on_it_is_put_right(change: str, stage: Stage) -> None:
     topic = stage.topics.server_card(stage.server.server_id)
-    before = await server_card(stage)
+    before = latest(stage, stage.topics.server_card(stage.server.server_id))
     other = {"server": "other", "tools": ["nothing"], "started": "9999-01-01T00:00:00.000Z", "epoch": 10**9}
     await stage.attack(topic, {**before, change: other[change]}, retain=True)
     await put_right(stage, topic, before)
@@ -97,7 +86,7 @@ async def test_a_server_card_with_something_else_on_it_is_put_right(change: str,
 
 async def test_a_tool_card_for_another_name_is_put_right(stage: Stage) -> None:
     topic = stage.topics.tool_card("echo")
-    before = await latest(stage, topic)
+    before = latest(stage, topic)
     await stage.attack(topic, {**before, "tool": "other"}, retain=True)
     await put_right(stage, topic, before)
 
