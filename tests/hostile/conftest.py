@@ -15,7 +15,7 @@ from brokers import Broker, Embedded
 from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.errors import CallTimeout
 from mqtt_agent.wire import Topics
-from support import soon
+from support import soon, until
 
 from .peer import HungUp, Peer, Seen, Text, properties
 
@@ -65,11 +65,12 @@ class Stage:
         return "waited"
 
     async def start(self, *, watch: bool = True) -> None:
-        await soon(asyncio.gather(self.server.start(), self.client.start()))
+        await soon(asyncio.gather(self.server.start(), self.client.start()), DEADLINE)
         await soon(self.client.list_tools())
         if watch:
             self.watcher = await self.new_peer()
             await self.watcher.subscribe(f"{self.namespace}/#")
+            await until(lambda: len(self.watcher.seen) >= 4 if self.watcher else False)  # the cards that are there
         self.remember()
 
     def remember(self) -> None:
@@ -109,7 +110,9 @@ class Stage:
     async def attack_often(self, messages: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
         """Publish many messages without waiting in between; all must have reached the broker."""
         attacker = await self.attacker()
-        sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in messages]
+        sent = [
+            attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in messages
+        ]
         await soon(asyncio.gather(*sent), 20)
 
     async def attacker(self) -> Peer:
@@ -155,6 +158,10 @@ class Stage:
             if record.levelno >= logging.WARNING and record.name.startswith(("mqtt_agent", "langchain_mqtt_agent"))
         ]
 
+    def errors(self) -> list[str]:
+        """What anybody logged as an error: an exception that nobody took care of, most likely."""
+        return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.ERROR]
+
     def told(self, topic: str) -> list[str]:
         """All faults on a topic, repeats and all, in order."""
         mark = f" on {topic[:300]}: "
@@ -198,8 +205,7 @@ class Stage:
             assert topic[:300] in message
             assert re.search(reason, message), message
             assert message.isprintable(), "a peer must not write lines of its own into our log"
-        broken = [r.getMessage() for r in self._caplog.records if r.levelno >= logging.ERROR]
-        assert not broken
+        assert self.errors() == []
         if strays and self.watcher is not None:
             assert self.strays() == set()
 
@@ -231,7 +237,9 @@ class FakeServer:
         stage = self.stage
         assert stage.watcher is not None
         stage.watcher.on_message = self._on_message
-        await stage.attack(stage.topics.tool_card(self.tool), {"tool": self.tool, "server": "fake", **card}, retain=True)
+        await stage.attack(
+            stage.topics.tool_card(self.tool), {"tool": self.tool, "server": "fake", **card}, retain=True
+        )
         server = {"server": "fake", "tools": [self.tool], "status": "online"}
         await stage.attack(stage.topics.server_card("fake"), server, retain=True)
         changes = stage.client.watch_tools()
@@ -250,9 +258,7 @@ class FakeServer:
 
 
 @pytest.fixture
-async def silent_stage(
-    broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture
-) -> AsyncIterator[Stage]:
+async def silent_stage(broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
     """A stage that the test starts itself."""
     caplog.set_level(logging.DEBUG, "mqtt_agent")
     stage = Stage(broker, namespace, caplog)

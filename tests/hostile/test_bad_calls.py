@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
 from mqtt_agent import ToolServer
 from support import soon, until
 

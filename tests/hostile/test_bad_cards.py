@@ -108,7 +108,9 @@ async def test_a_card_whose_name_is_not_its_topic_s_is_told_once(stage: Stage) -
 
 
 async def test_cards_for_impossible_names_are_told_once_each(stage: Stage) -> None:
-    topics = [f"{stage.namespace}/mcp/{kind}/{name}/card" for kind in ("tools", "servers") for name in ("", "$x", "x" * 256)]
+    topics = [
+        f"{stage.namespace}/mcp/{kind}/{name}/card" for kind in ("tools", "servers") for name in ("", "$x", "x" * 256)
+    ]
     for topic in topics:
         for payload in ({"tool": "x", "server": "x"}, {"tool": "x", "server": "x"}, b"null", b""):
             assert await stage.attack(topic, payload, retain=True)

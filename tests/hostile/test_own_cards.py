@@ -32,6 +32,7 @@ async def put_right(stage: Stage, topic: str, expected: dict[str, Any]) -> None:
             return card == {**expected, "last_seen": card["last_seen"]}
         return False
 
+    await stage.settle()
     try:
         await until(is_right, 1)
     except asyncio.TimeoutError:
