@@ -107,7 +107,7 @@ class Stage:
             return False
         return True
 
-    async def attack_often(self, messages: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
+    async def attack_often(self, batch: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
         """Publish many messages without waiting in between; all must have reached the broker."""
         attacker = await self.attacker()
         sent = [
@@ -214,6 +214,7 @@ class Stage:
         assert self.watcher is not None
         business = {self.inbox, self.topics.client_responses("friend"), f"{self.namespace}/{NOT_OURS}/barrier"}
         business |= {self.topics.tool_call(card.tool) for card in self.server.tools}
+        business |= {self.topics.tool_cancel(card.tool) for card in self.server.tools}
         business |= {self.topics.tool_card(card.tool) for card in self.server.tools}
         business |= {self.topics.server_card(self.server.server_id)}
         if self.fake is not None:

@@ -85,11 +85,11 @@ messages: st.SearchStrategy[list[Bad]] = st.lists(
 
 
 @settings(
-    max_examples=25,
+    max_examples=40,
     deadline=None,
     database=None,
     phases=[Phase.generate],  # the endpoints remember: there is nothing to shrink
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )
 @given(batch=messages)
