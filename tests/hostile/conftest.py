@@ -110,9 +110,7 @@ class Stage:
     async def attack_often(self, batch: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
         """Publish many messages without waiting in between; all must have reached the broker."""
         attacker = await self.attacker()
-        sent = [
-            attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in messages
-        ]
+        sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in batch]
         await soon(asyncio.gather(*sent), 20)
 
     async def attacker(self) -> Peer:
