@@ -71,7 +71,9 @@ async def test_a_client_works_with_the_rights_of_the_specification_alone(
 
 @pytest.mark.rule("DISC-4")
 async def test_a_client_without_wildcards_finds_a_tool_by_its_exact_topic(make_mosquitto: MakeMosquitto) -> None:
-    rights = CLIENT_SPEC.replace("tools/+/card", "tools/forecast/card").replace("topic read ns/mcp/servers/+/card\n", "")
+    rights = CLIENT_SPEC.replace("tools/+/card", "tools/forecast/card").replace(
+        "topic read ns/mcp/servers/+/card\n", ""
+    )
     broker = start(make_mosquitto, rights)
     server, client = endpoints(broker)
     async with server, client:

@@ -241,7 +241,9 @@ def chatty(server: ToolServer) -> None:
         return "result"
 
 
-@pytest.mark.rule("STREAM-1", "STREAM-2", "STREAM-3", "STREAM-4", "STREAM-5", "STREAM-6", "STREAM-12", "RESP-9", "TOPIC-5")
+@pytest.mark.rule(
+    "STREAM-1", "STREAM-2", "STREAM-3", "STREAM-4", "STREAM-5", "STREAM-6", "STREAM-12", "RESP-9", "TOPIC-5"
+)
 async def test_a_caller_that_listens_gets_stream_messages_from_accepted_to_done(
     stranger: Stranger, make_server: MakeServer
 ) -> None:
@@ -279,8 +281,13 @@ async def test_nothing_is_streamed_to_callers_that_do_not_listen(stranger: Stran
     await stranger.call("chat", "does not tell")
     await stranger.answer("does not tell")
     await until(lambda: len(stranger.on("tools/chat/stream/does not tell")) == 4)
-    assert [message["type"] for message in stranger.read("tools/chat/stream/does not tell")] == ["partial"] * 3 + ["done"]
-    assert {message.topic for message in stranger.seen} == {stranger.inbox, f"{stranger.mcp}/tools/chat/stream/does not tell"}
+    assert [message["type"] for message in stranger.read("tools/chat/stream/does not tell")] == ["partial"] * 3 + [
+        "done"
+    ]
+    assert {message.topic for message in stranger.seen} == {
+        stranger.inbox,
+        f"{stranger.mcp}/tools/chat/stream/does not tell",
+    }
 
 
 @pytest.mark.rule("STREAM-8", "STREAM-11")

@@ -42,7 +42,7 @@ async def online(client: ToolClient, *tools: str) -> None:
     await soon(wait())
 
 
-@pytest.mark.rule("MQTT-2", "TCARD-1", "TCARD-2", "TCARD-4", "TCARD-7", "SCARD-1", "SCARD-2", "SCARD-3", "PRES-3")
+@pytest.mark.rule("MQTT-2", "TCARD-1", "TCARD-2", "TCARD-4", "TCARD-7", "SCARD-1", "SCARD-2", "SCARD-3", "SCARD-4", "PRES-3")
 async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_calls(
     stranger: Stranger, make_server: MakeServer, namespace: str
 ) -> None:

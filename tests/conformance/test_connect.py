@@ -196,9 +196,7 @@ async def test_without_shared_subscriptions_a_server_subscribes_plainly_and_warn
 
 
 @pytest.mark.rule("SESSION-6")
-async def test_a_peer_that_ends_in_good_order_ends_its_session(
-    mosquitto: Mosquitto, namespace: str
-) -> None:
+async def test_a_peer_that_ends_in_good_order_ends_its_session(mosquitto: Mosquitto, namespace: str) -> None:
     where = {"broker": mosquitto.url, "namespace": namespace}
     server, client = ToolServer("weather", session_expiry=300, **where), ToolClient(session_expiry=300, **where)
     server.add_tool("forecast", lambda: 1)

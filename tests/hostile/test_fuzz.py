@@ -84,6 +84,7 @@ messages: st.SearchStrategy[list[Bad]] = st.lists(
 )
 
 
+@pytest.mark.rule("HOST-1")
 @settings(
     max_examples=40,
     deadline=None,
