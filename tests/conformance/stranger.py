@@ -77,8 +77,9 @@ class Stranger:
 
 
 class StrangeServer(Stranger):
-    """A tool server with the tool ``strange``; ``calls`` and ``queries`` hold what it got, ``has`` what it says to have.
+    """A tool server with the tool ``strange``.
 
+    ``calls`` and ``queries`` hold what it got, ``has`` the call ids that it answers queries with.
     It subscribes plainly: it is the only one of its kind.
     """
 

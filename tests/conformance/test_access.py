@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from brokers import Mosquitto, password_line
@@ -83,7 +84,7 @@ async def test_a_client_without_wildcards_finds_a_tool_by_its_exact_topic(make_m
 
 
 def endpoints(broker: Mosquitto) -> tuple[ToolServer, ToolClient]:
-    where = {"broker": broker.url, "namespace": "ns"}
+    where: dict[str, Any] = {"broker": broker.url, "namespace": "ns"}
     server = ToolServer("weather", replica="a", credentials=Password("server", "secret"), **where)
     client = ToolClient("agent-a", credentials=Password("client", "secret"), **where)
 

@@ -33,9 +33,9 @@ class Connect:
     clean_start: bool
     will_qos: int
     will_retain: bool
-    properties: Properties
+    properties: dict[str, Any]
     client_id: str
-    will_properties: Properties
+    will_properties: dict[str, Any]
     will_topic: str
     will: dict[str, Any]
 
@@ -62,9 +62,9 @@ def read_connect(body: bytes) -> Connect:
         bool(flags & 2),
         flags >> 3 & 3,
         bool(flags & 32),
-        properties,
+        vars(properties),
         client_id.decode(),
-        will_properties,
+        vars(will_properties),
         will_topic.decode(),
         json.loads(will),
     )
@@ -130,13 +130,13 @@ async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_del
         await begin(server.start, lambda seen=seen: len(notes.connects) > seen)
     named, unnamed = notes.connects
     assert (named.level, named.clean_start) == (5, False)
-    assert named.properties.SessionExpiryInterval == 7
+    assert named.properties["SessionExpiryInterval"] == 7
     assert named.client_id == "weather:a"
     assert (named.will_topic, named.will_qos, named.will_retain) == ("ns/mcp/servers/weather:a/card", 1, True)
-    assert named.will_properties.WillDelayInterval == 7
+    assert named.will_properties["WillDelayInterval"] == 7
     assert (named.will["server"], named.will["status"], named.will["tools"]) == ("weather:a", "offline", ["forecast"])
-    assert not hasattr(named.will_properties, "MessageExpiryInterval")
-    assert unnamed.will_properties.MessageExpiryInterval == 24 * 3600
+    assert "MessageExpiryInterval" not in named.will_properties
+    assert unnamed.will_properties["MessageExpiryInterval"] == 24 * 3600
 
 
 @pytest.mark.rule("MQTT-1", "SESSION-1")
@@ -144,7 +144,7 @@ async def test_a_client_connects_with_a_session_that_lasts(notes: Notes) -> None
     await begin(ToolClient("agent-a", broker=notes.url).start, lambda: notes.connects)
     [connect] = notes.connects
     assert (connect.level, connect.clean_start, connect.will_topic) == (5, False, "")
-    assert connect.properties.SessionExpiryInterval == 60
+    assert connect.properties["SessionExpiryInterval"] == 60
 
 
 @pytest.mark.rule("SESSION-3")
@@ -197,7 +197,7 @@ async def test_without_shared_subscriptions_a_server_subscribes_plainly_and_warn
 
 @pytest.mark.rule("SESSION-6")
 async def test_a_peer_that_ends_in_good_order_ends_its_session(mosquitto: Mosquitto, namespace: str) -> None:
-    where = {"broker": mosquitto.url, "namespace": namespace}
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
     server, client = ToolServer("weather", session_expiry=300, **where), ToolClient(session_expiry=300, **where)
     server.add_tool("forecast", lambda: 1)
     async with server, client:
