@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -400,6 +401,26 @@ async def test_a_query_tells_what_a_replica_has_and_brings_the_responses_again(
     assert stranger.answers("retained") == []
     go_on.set()
     assert (await stranger.answer("waits"))["result"] == "done"
+
+
+@pytest.mark.rule("HOST-1", "HOST-2", "HOST-5", "LIMIT-1")
+async def test_queries_that_are_none_or_come_from_nobody_are_told_once_and_not_answered(
+    stranger: Stranger, make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_server("weather", replica="a", max_payload=1000)
+    await soon(server.start())
+    await stranger.listen("clients/#")
+    for _ in range(2):
+        await stranger.tell("servers/weather:a/query", {"query_id": "1", "call_ids": "all", "client": "stranger"})
+        await stranger.tell(
+            "servers/weather:a/query", {"query_id": "2", "call_ids": ["x" * 1000], "client": "stranger"}
+        )
+        await stranger.tell("servers/weather:a/query", {"query_id": "3", "call_ids": [], "client": "a/b"})
+    await stranger.tell("servers/weather:a/query", {"query_id": "4", "call_ids": [], "client": "stranger"})
+    assert (await stranger.answer("4"))["result"] == {"known": []}
+    assert {json.loads(message.payload)["call_id"] for message in stranger.seen} == {"4"}
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert ["an unreadable query" in told[0], "an impossible client name" in told[1], len(told)] == [True, True, 2]
 
 
 # Lost calls

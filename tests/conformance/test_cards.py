@@ -76,7 +76,7 @@ async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_
     assert {message.qos for message in stranger.seen} == {1}
 
 
-@pytest.mark.rule("MQTT-3")
+@pytest.mark.rule("MQTT-3", "CALL-2")
 async def test_every_message_says_that_it_is_json_text(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:
