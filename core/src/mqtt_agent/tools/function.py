@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import jsonschema_rs
 import typing_extensions
@@ -129,11 +129,15 @@ def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Pa
     context: str | None = None
     for parameter in inspect.signature(handler).parameters.values():
         annotation = hints.get(parameter.name, parameter.annotation)
-        if isinstance(annotation, type) and issubclass(annotation, (ToolContext, SyncToolContext)):
+        if any(_is_context(part) for part in (annotation, *get_args(annotation))):
             context = parameter.name
         else:
             parameters.append(parameter.replace(annotation=annotation))
     return parameters, context, hints.get("return")
+
+
+def _is_context(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, (ToolContext, SyncToolContext))
 
 
 def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[type[BaseModel], list[tuple[str, str]]]:

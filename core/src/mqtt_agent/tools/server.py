@@ -153,6 +153,11 @@ class ToolServer:
         """The cards of the tools that it offers."""
         return [card.model_copy(deep=True) for card in self._cards.values()]
 
+    @property
+    def active_calls(self) -> int:
+        """How many calls run or wait here."""
+        return 0 if self._executor is None else self._executor.active
+
     # Offering
 
     @overload

@@ -39,6 +39,7 @@ _TAKEN_OVER = 0x8E
 _NO_PROPERTIES = PublishProperties()
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.2, 30.0
 _STABLE_AFTER = 5.0
+_FIRST_ATTEMPTS = 3
 _TAKEN_OVER_WITHIN = 10.0
 
 
@@ -198,12 +199,7 @@ class Connection:
                 self._failure = None
                 self._usable = True  # messages that waited in the session may be answered before we are set up
                 try:
-                    link = await self._open_link()
-                    try:
-                        await self._set_up(link)
-                    except BaseException:
-                        link.disconnect(end_session=True)
-                        raise
+                    link = await self._open_first_link()
                 except BaseException as error:
                     self._shut(ConnectionLost(f"could not connect to {self.url}: {error}"))
                     raise
@@ -236,6 +232,22 @@ class Connection:
         self._outbox.fail(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
+
+    async def _open_first_link(self) -> Link:
+        for attempt in range(_FIRST_ATTEMPTS):
+            link = await self._open_link()
+            try:
+                await self._set_up(link)
+            except ConnectionLost:
+                # rumqttd now and then takes the end of one connection for the end of another, a new one.
+                if attempt == _FIRST_ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                link.disconnect(end_session=True)
+                raise
+            else:
+                return link
+        raise AssertionError("unreachable")
 
     async def _open_link(self) -> Link:
         link = await self._open_one_link()
