@@ -333,6 +333,20 @@ async def test_a_repeat_of_a_long_call_does_not_use_up_the_broker_s_window(stage
     await stage.check()
 
 
+async def test_bad_calls_behind_a_long_one_do_not_use_up_the_broker_s_window(stage: Stage) -> None:
+    await stage.attack(stage.topics.tool_call("wait"), stage.call(), stage.properties())
+    await until(lambda: "hi" in stage.runs)
+    for _ in range(12):
+        await stage.attack_often([(stage.call_topic, b"null", b"")] * 100)
+    try:
+        await stage.settle()
+    except CallTimeout:
+        pytest.fail("the server gets no more calls until the long one is over")
+    stage.go_on.set()
+    await until(stage.answers)
+    await stage.check((stage.call_topic, "object"))
+
+
 async def test_repeats_and_cancels_at_every_moment_of_a_call_leave_nothing_behind(stage: Stage) -> None:
     for number in range(40):
         call_id = f"call-{number}"
