@@ -1,0 +1,280 @@
+"""The stage: an honest server and an honest client, a peer that is neither, and someone who watches all topics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import pytest
+from brokers import Broker, Embedded
+from mqtt_agent import ToolClient, ToolContext, ToolServer
+from mqtt_agent.errors import CallTimeout
+from mqtt_agent.wire import Topics
+from support import soon, until
+
+from .peer import HungUp, Peer, Seen, Text, properties
+
+NOT_OURS = "elsewhere"
+
+
+class Stage:
+    """What every test of this folder needs.
+
+    ``attack`` publishes as the hostile peer ``peer``, ``check`` tells what came of it: the connections stand, an
+    ordinary call works, nothing was published where it has no business, and each fault was told once.
+    """
+
+    def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+        self.broker = broker
+        self.namespace = namespace
+        self.topics = Topics(namespace)
+        self.server = ToolServer("honest", broker=broker.url, namespace=namespace, will_delay=1)
+        self.client = ToolClient("friend", broker=broker.url, namespace=namespace)
+        self.runs: list[str] = []
+        self.go_on = asyncio.Event()
+        self.watcher: Peer | None = None
+        self.fake: FakeServer | None = None
+        self.inbox = self.topics.client_responses("peer")
+        self.call_topic = self.topics.tool_call("echo")
+        self._attacker: Peer | None = None
+        self._sent_to: set[str] = set()
+        self._retained: set[Text] = set()
+        self._epochs = (0, 0)
+        self._caplog = caplog
+        self.server.add_tool("echo", self._echo, idempotent=True)
+        self.server.add_tool("chatter", self._chatter)
+        self.server.add_tool("wait", self._wait)
+
+    async def _echo(self, text: str) -> str:
+        self.runs.append(text)
+        return text
+
+    async def _chatter(self, ctx: ToolContext, text: str = "word") -> str:
+        self.runs.append(text)
+        await ctx.stream(text)
+        return text
+
+    async def _wait(self, text: str = "waited") -> str:
+        self.runs.append(text)
+        await self.go_on.wait()
+        return "waited"
+
+    async def start(self, *, watch: bool = True) -> None:
+        await soon(asyncio.gather(self.server.start(), self.client.start()), DEADLINE)
+        await soon(self.client.list_tools())
+        if watch:
+            self.watcher = await self.new_peer()
+            await self.watcher.subscribe(f"{self.namespace}/#")
+            await until(lambda: len(self.watcher.seen) >= 4 if self.watcher else False)  # the cards that are there
+        self.remember()
+
+    def remember(self) -> None:
+        """The connections as they are now are those that must stand."""
+        self._epochs = (self.server.connection.epoch, self.client.connection.epoch)
+
+    async def new_peer(self) -> Peer:
+        return await soon(Peer.connect(self.broker.port, f"peer-{uuid.uuid4().hex[:8]}"))
+
+    async def stop(self) -> None:
+        self.go_on.set()
+        for topic in list(self._retained):
+            await self.attack(topic, b"", retain=True)
+        for peer in (self._attacker, self.watcher):
+            if peer is not None:
+                await peer.close()
+        stopping = asyncio.gather(self.client.stop(), self.server.stop())
+        await asyncio.wait([stopping], timeout=DEADLINE)
+        if not stopping.done() and isinstance(self.broker, Embedded):
+            self.broker.kill()  # it answers no more, and stop() would wait for it
+            await soon(stopping)
+            pytest.fail("stop() waits without end for a broker that does not answer")
+        await soon(stopping, 20)
+
+    # Attacking
+
+    async def attack(
+        self, topic: Text, payload: bytes | dict[str, Any], packed: bytes = b"", *, retain: bool = False
+    ) -> bool:
+        """Publish as the hostile peer; False when the broker itself would not have it and hung up."""
+        try:
+            await (await self.attacker()).publish(topic, self._noting(topic, payload, retain), packed, retain=retain)
+        except HungUp:
+            return False
+        return True
+
+    async def attack_often(self, batch: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
+        """Publish many messages without waiting in between; all must have reached the broker."""
+        attacker = await self.attacker()
+        sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in batch]
+        await soon(asyncio.gather(*sent), 20)
+
+    async def attacker(self) -> Peer:
+        if self._attacker is None or self._attacker.hung_up:
+            if self._attacker is not None:
+                await self._attacker.close()
+            self._attacker = await self.new_peer()
+        return self._attacker
+
+    def _noting(self, topic: Text, payload: bytes | dict[str, Any], retain: bool) -> bytes:
+        if isinstance(topic, str):
+            self._sent_to.add(topic)
+        if retain:
+            (self._retained.add if payload else self._retained.discard)(topic)
+        return payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+
+    def call(self, call_id: str = "call-1", client: str = "peer", **fields: Any) -> dict[str, Any]:
+        """A call that is in order; fields change it, None removes."""
+        call = {"call_id": call_id, "arguments": {"text": "hi"}, "client": client, "timestamp": "2026-01-01T00:00:00Z"}
+        call["response_topic"] = self.topics.client_responses("peer")
+        call.update(fields)
+        return {name: value for name, value in call.items() if value is not None}
+
+    def properties(self, **changes: Any) -> bytes:
+        """The MQTT properties of a call that is in order."""
+        return properties(**{"response_topic": self.inbox, "correlation": b"correlation-1", **changes})
+
+    # Looking what came of it
+
+    def answers(self, inbox: str | None = None) -> list[dict[str, Any]]:
+        """What came to the peer's responses topic, or another's."""
+        return [json.loads(message.payload) for message in self.messages(inbox or self.inbox)]
+
+    def messages(self, topic: str) -> list[Seen]:
+        assert self.watcher is not None
+        return [message for message in self.watcher.seen if message.topic == topic]
+
+    def faults(self) -> list[str]:
+        """What our side logged as warning or worse."""
+        return [
+            record.getMessage()
+            for record in self._caplog.records
+            if record.levelno >= logging.WARNING and record.name.startswith(("mqtt_agent", "langchain_mqtt_agent"))
+        ]
+
+    def errors(self) -> list[str]:
+        """What anybody logged as an error: an exception that nobody took care of, most likely."""
+        return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.ERROR]
+
+    def told(self, topic: str) -> list[str]:
+        """All faults on a topic, repeats and all, in order."""
+        mark = f" on {topic[:300]}: "
+        return [record.getMessage() for record in self._caplog.records if mark in record.getMessage()]
+
+    def check_each_was_told(self, topic: str, reasons: Iterable[str]) -> None:
+        """Each fault on ``topic``, in order, was told with a reason that matches."""
+        for told, reason in zip(self.told(topic), reasons, strict=True):
+            assert re.search(reason, told), f"{told!r} does not say {reason!r}"
+
+    async def settle(self) -> None:
+        """Wait until all that was sent has been worked on: an ordinary call gets through, all messages were seen."""
+        for _ in range(2):
+            assert await soon(self.client.call("echo", {"text": "fine"}, timeout=DEADLINE), DEADLINE + 1) == "fine"
+        if self.watcher is not None:
+            await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
+
+    async def fill_the_window(self) -> None:
+        """More calls than any broker sends while one message stays unacknowledged: each must be answered."""
+        window, at_once = 1200, 60
+        for start in range(0, window, at_once):
+            calls = (self.client.call("echo", {"text": "fine"}, timeout=3) for _ in range(at_once))
+            try:
+                await soon(asyncio.gather(*calls))
+            except CallTimeout:
+                pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
+
+    def check_connections(self) -> None:
+        """The connections of the start are those of now."""
+        for connection, epoch in zip((self.server.connection, self.client.connection), self._epochs, strict=True):
+            assert connection.connected, f"{connection.client_id} is not connected: {self.faults()[:3]}"
+            assert connection.epoch == epoch, f"{connection.client_id} lost its connection: {self.faults()[:3]}"
+
+    async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
+        """All is well, and ``faults`` (topic and pattern of the reason) were told once each, and no others."""
+        await self.settle()
+        self.check_connections()
+        told = self.faults()
+        assert len(told) == len(faults), told
+        for (topic, reason), message in zip(faults, told, strict=True):
+            assert topic[:300] in message
+            assert re.search(reason, message), message
+            assert message.isprintable(), "a peer must not write lines of its own into our log"
+        assert self.errors() == []
+        if strays and self.watcher is not None:
+            assert self.strays() == set()
+
+    def strays(self) -> set[str]:
+        """Topics where nobody but the hostile peer has any business, and where something came nevertheless."""
+        assert self.watcher is not None
+        business = {self.inbox, self.topics.client_responses("friend"), f"{self.namespace}/{NOT_OURS}/barrier"}
+        business |= {self.topics.tool_call(card.tool) for card in self.server.tools}
+        business |= {self.topics.tool_cancel(card.tool) for card in self.server.tools}
+        business |= {self.topics.tool_card(card.tool) for card in self.server.tools}
+        business |= {self.topics.server_card(self.server.server_id)}
+        if self.fake is not None:
+            business |= {self.topics.tool_call(self.fake.tool), self.topics.tool_cancel(self.fake.tool)}
+        return {message.topic for message in self.watcher.seen} - business - self._sent_to
+
+
+DEADLINE = 5.0
+
+
+class FakeServer:
+    """A tool server that is the hostile peer: the test says what it answers."""
+
+    def __init__(self, stage: Stage, tool: str) -> None:
+        self.stage = stage
+        self.tool = tool
+        self.inbox = stage.topics.client_responses("friend")
+        self._calls: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def start(self, **card: Any) -> None:
+        stage = self.stage
+        assert stage.watcher is not None
+        stage.watcher.on_message = self._on_message
+        await stage.attack(
+            stage.topics.tool_card(self.tool), {"tool": self.tool, "server": "fake", **card}, retain=True
+        )
+        server = {"server": "fake", "tools": [self.tool], "status": "online"}
+        await stage.attack(stage.topics.server_card("fake"), server, retain=True)
+        changes = stage.client.watch_tools()
+        if not any(found.tool == self.tool for found in await stage.client.list_tools()):
+            await soon(anext(changes))
+
+    def _on_message(self, message: Seen) -> None:
+        if message.topic == self.stage.topics.tool_call(self.tool) and message.payload:
+            self._calls.put_nowait(json.loads(message.payload))
+
+    async def next_call(self) -> dict[str, Any]:
+        return await soon(self._calls.get())
+
+    async def answer(self, payload: bytes | dict[str, Any], correlation: bytes | None = None) -> None:
+        await self.stage.attack(self.inbox, payload, properties(correlation=correlation))
+
+
+@pytest.fixture
+async def silent_stage(broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
+    """A stage that the test starts itself."""
+    caplog.set_level(logging.DEBUG, "mqtt_agent")
+    stage = Stage(broker, namespace, caplog)
+    yield stage
+    await stage.stop()
+
+
+@pytest.fixture
+async def stage(silent_stage: Stage) -> Stage:
+    """A stage on which the play has begun."""
+    await silent_stage.start()
+    return silent_stage
+
+
+@pytest.fixture
+async def fake(stage: Stage) -> FakeServer:
+    """A hostile tool server with the tool ``fake``, which the honest client knows."""
+    stage.fake = FakeServer(stage, "fake")
+    await stage.fake.start(supports_streaming=True)
+    return stage.fake

@@ -1,0 +1,124 @@
+"""Thousands of messages that nobody meant, on every topic that an endpoint listens on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from mqtt_agent.errors import ToolUnavailable
+from support import soon
+
+from .conftest import Stage
+from .peer import properties
+
+Bad = tuple[str, bytes, int]
+
+text = st.text(max_size=12)
+odd_text = st.sampled_from(["", "a/b", "#", "+", "$SYS", "\x00", "peer", "friend", "echo", "streaming", "x" * 300])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | text | odd_text
+values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(text, v, max_size=3), max_leaves=5)
+
+TEMPLATES: list[dict[str, Any]] = [
+    {"call_id": "c", "client": "peer", "arguments": {"text": "hi"}, "timestamp": "t", "stream": True},
+    {"call_id": "c", "client": "friend", "reason": "no"},
+    {"call_id": "streaming", "status": "ok", "result": 1, "elapsed_ms": 1.5, "server": "s", "seq": 3, "content": []},
+    {"call_id": "c", "status": "error", "error": {"type": "timeout", "message": "m", "code": "c", "data": 1}},
+    {"call_id": "streaming", "seq": 1, "type": "partial", "content": "x", "data": {"progress": 1}},
+    {"version": "1", "tool": "fuzz", "server": "fuzz", "input_schema": {}, "status": "online", "features": ["cancel"]},
+    {"version": "1", "tool": "echo", "server": "honest", "input_schema": {}, "status": "offline", "annotations": {}},
+    {"version": "1", "server": "fuzz", "tools": ["fuzz", "echo"], "status": "online", "epoch": 1, "started": "s"},
+    {"version": "1", "server": "fuzz", "tools": ["echo"], "status": "offline", "epoch": 2, "started": "s"},
+]
+FIELDS = sorted({field for template in TEMPLATES for field in template})
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A valid message with some fields of any other type, too many, or missing; or with some bytes gone wrong."""
+    message = dict(draw(st.sampled_from(TEMPLATES)))
+    for field in draw(st.lists(st.sampled_from(FIELDS), max_size=2)):
+        if draw(st.booleans()):
+            message[field] = draw(values)
+        else:
+            message.pop(field, None)
+    payload = bytearray(json.dumps(message).encode())
+    for position in draw(st.lists(st.integers(0, len(payload) - 1), max_size=2)):
+        payload[position] = draw(st.integers(0, 255))
+    return bytes(payload[: draw(st.integers(0, len(payload)))] if draw(st.booleans()) else payload)
+
+
+payloads = mutated() | st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode())
+TOPICS = [
+    "mcp/tools/echo/call",
+    "mcp/tools/chatter/call",
+    "mcp/tools/echo/cancel",
+    "mcp/tools/wait/cancel",
+    "mcp/tools/echo/card",
+    "mcp/tools/fuzz/card",
+    "mcp/tools//card",
+    "mcp/servers/OWN/card",
+    "mcp/servers/fuzz/card",
+    "mcp/clients/friend/responses",
+    "mcp/tools/wait/stream/streaming",
+]
+PROPERTIES = 6
+
+
+def packed(stage: Stage, number: int) -> bytes:
+    return [
+        b"",
+        properties(response_topic=stage.inbox, correlation=b"c"),
+        properties(response_topic=stage.inbox, correlation=b"\xff" * 1000, expiry=60),
+        properties(response_topic=f"{stage.namespace}/elsewhere", user=[("a", "b")] * 50),
+        properties(response_topic=stage.topics.client_responses("friend"), correlation=b"streaming"),
+        properties(content_type="image/png", expiry=60),
+    ][number]
+
+
+messages: st.SearchStrategy[list[Bad]] = st.lists(
+    st.tuples(st.sampled_from(TOPICS), payloads, st.integers(0, PROPERTIES - 1)), min_size=60, max_size=120
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # the endpoints remember: there is nothing to shrink
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    print_blob=True,
+)
+@given(batch=messages)
+async def test_thousands_of_random_messages_do_no_harm(batch: list[Bad], stage: Stage) -> None:
+    streaming = asyncio.ensure_future(
+        stage.client.call("wait", on_partial=lambda partial: None, call_id="streaming", wait_online=True)
+    )
+    own = stage.server.server_id
+    sent = [
+        (f"{stage.namespace}/{topic.replace('OWN', own)}", payload, packed(stage, number))
+        for topic, payload, number in batch
+    ]
+    try:
+        await stage.attack_often(sent)
+        assert await soon(ordinary_call(stage)) == "fine"
+    finally:
+        streaming.cancel()
+        await asyncio.gather(streaming, return_exceptions=True)
+    stage.check_connections()
+    assert stage.errors() == []
+    inboxes = f"{stage.namespace}/mcp/clients/"
+    strays = {topic for topic in stage.strays() if not topic.startswith(inboxes)}
+    assert {topic for topic in strays if "/stream/" not in topic} == set()
+
+
+async def ordinary_call(stage: Stage) -> Any:
+    """A forged card may say that the server is gone with the call, until the server has said that it is not."""
+    while True:
+        try:
+            return await stage.client.call("echo", {"text": "fine"}, timeout=5, wait_online=True)
+        except ToolUnavailable as error:
+            if not error.maybe_executed:
+                raise
