@@ -378,6 +378,7 @@ async def test_calls_that_have_expired_do_not_keep_the_others_from_coming(stage:
     for number in range(3):
         await stage.attack(stage.call_topic, stage.call(f"call-{number}"), stage.properties(expiry=0))
     try:
+        assert await soon(stage.client.call("echo", {"text": "fine"}, timeout=1)) == "fine"
         await stage.check()
     except CallTimeout:
         if isinstance(stage.broker, Embedded):
