@@ -375,9 +375,14 @@ class ToolClient:
 
         def on_partial(message: InboundMessage) -> None:
             try:
-                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload), message.qos)
+                partial = decode(StreamMessage, message.payload, self._max_payload)
             except WireError as error:
-                self._faults.tell(handle.tool, "an unreadable partial", error)
+                self._faults.tell(message.topic, "an unreadable partial", error)
+                return
+            if partial.call_id == handle.call_id:
+                handle.take_partial(partial, message.qos)
+            else:
+                self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
 
         handle.open_stream()
         handle.when_over(lambda: self._calls.spawn(self.connection.unsubscribe(topic, on_partial)))

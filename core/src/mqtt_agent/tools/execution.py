@@ -236,6 +236,7 @@ class Executor:
             _fail(response, _describe(error))
             if not isinstance(error, (MQTTAgentError, asyncio.TimeoutError)):
                 logger.info("tool %s failed: %r", execution.tool.function.name, error, exc_info=error)
+        execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
         response.seq = stream.seq or None

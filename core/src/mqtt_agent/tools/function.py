@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -18,6 +19,9 @@ from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.tools.context import SyncToolContext, ToolContext
 
 __all__ = ["ToolFunction"]
+
+
+_MAX_FAULTS = 20
 
 
 class ToolFunction:
@@ -83,7 +87,10 @@ class ToolFunction:
         """
         if not self._validator.is_valid(arguments):
             raise self._invalid(
-                [(list(error.instance_path), error.message) for error in self._validator.iter_errors(arguments)]
+                [
+                    (list(error.instance_path), error.message)
+                    for error in itertools.islice(self._validator.iter_errors(arguments), _MAX_FAULTS)
+                ]
             )
         keywords: dict[str, Any]
         if self._model is not None:
@@ -104,7 +111,7 @@ class ToolFunction:
         return functools.partial(self.handler, *positional, **keywords)
 
     def _invalid(self, faults: list[tuple[list[Any], str]]) -> InvalidArguments:
-        faults = faults[:20]
+        faults = faults[:_MAX_FAULTS]
         data = [{"path": "/" + "/".join(map(str, path)), "message": message[:500]} for path, message in faults]
         text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in data)
         return InvalidArguments(text, tool=self.name, data=data)

@@ -209,7 +209,8 @@ class OutgoingCalls:
         elif query is not None and not query.done():
             query.set_result(response)
         elif not response.call_id.startswith(BARRIER):
-            logger.debug("a response to call %.80s, which nobody waits for", response.call_id)
+            # Often it is only late.
+            self._faults.tell(message.topic, "a response that nobody waits for", repr(response.call_id))
 
     def _on_timeout(self, pending: _Pending) -> None:
         handle = pending.handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import random
@@ -558,4 +559,7 @@ class Connection:
             raise self._failure
         if not self._usable:
             raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
+        if self._forgets_groups and properties.message_expiry is not None and not retain:
+            # In rumqttd, a share group gets no more messages after the first that has expired.
+            properties = dataclasses.replace(properties, message_expiry=None)
         return self._outbox.add(topic, payload, retain, properties, repeatable)
