@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -155,14 +154,12 @@ async def test_a_large_call_with_everything_wrong_does_not_hold_up_the_others(st
     await stage.settle()
     call = stage.call(arguments={"items": [1] * 200_000})
     await stage.attack(stage.topics.tool_call("sort"), call, stage.properties())
-    started = asyncio.get_running_loop().time()
     assert await soon(stage.client.call("echo", {"text": "fine"}), 20) == "fine"
-    took = asyncio.get_running_loop().time() - started
     await until(stage.answers)
     await stage.check()
     (answer,) = only_errors(stage, "invalid_arguments", 1)
     assert len(json.dumps(answer)) < 50_000
-    assert took < 1, f"a call of 600 kB kept all others waiting for {took:.1f} s"
+    assert len(answer["error"]["data"]) == 1, "listing every fault would keep all others waiting"
 
 
 # Where to answer

@@ -258,7 +258,7 @@ class Executor:
         execution.context = context
         if call.stream:
             await stream.publish("accepted", server=self._server_id)
-        bound = function.bind(call.arguments, context)
+        bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
         timer = None
         if execution.tool.timeout is not None:
             answer = CallError(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -22,6 +21,7 @@ __all__ = ["ToolFunction"]
 
 
 _MAX_FAULTS = 20
+_LISTED_SIZE = 20_000
 
 
 class ToolFunction:
@@ -79,19 +79,23 @@ class ToolFunction:
         """Whether the handler has a parameter for the context, and so may stream."""
         return self._context_parameter is not None
 
-    def bind(self, arguments: dict[str, Any], context: ToolContext) -> Callable[[], Any]:
+    def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:
         """The call of the handler with these arguments, ready to be made.
+
+        Args:
+            arguments: What the caller sent.
+            context: For the handler's context parameter.
+            size: Bytes of the call; of a large one only the first fault is told.
 
         Raises:
             InvalidArguments: They do not fit the schema.
         """
-        if not self._validator.is_valid(arguments):
-            raise self._invalid(
-                [
-                    (list(error.instance_path), error.message)
-                    for error in itertools.islice(self._validator.iter_errors(arguments), _MAX_FAULTS)
-                ]
-            )
+        try:
+            self._validator.validate(arguments)
+        except jsonschema_rs.ValidationError as first:
+            # All faults of a large call would take seconds to list.
+            errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
+            raise self._invalid([(list(error.instance_path), error.message) for error in errors]) from None
         keywords: dict[str, Any]
         if self._model is not None:
             try:

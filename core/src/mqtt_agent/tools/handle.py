@@ -126,6 +126,8 @@ class CallHandle:
     def take_partial(self, message: StreamMessage, qos: int) -> None:
         """One stream message came in: keep it, unless it is late, or a repeat, which there is above QoS 0 only."""
         last = self._last
+        if not self._streaming:
+            return
         if last is not None and (message.seq < last.seq or (qos > 0 and message == last)):
             return
         self._last = message

@@ -195,9 +195,11 @@ class OutgoingCalls:
 
     def on_response(self, message: InboundMessage) -> None:
         """Something came in on the inbox."""
+        readable = True
         try:
             response = decode(Response, message.payload, self._max_payload)
         except WireError as error:
+            readable = False
             self._faults.tell(message.topic, "an unreadable response", error)
             call_id = (message.correlation_data or b"").decode(errors="replace")
             fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
@@ -208,9 +210,9 @@ class OutgoingCalls:
             pending.handle.settle(response)
         elif query is not None and not query.done():
             query.set_result(response)
-        elif not response.call_id.startswith(BARRIER):
+        elif readable and not response.call_id.startswith(BARRIER):
             # Often it is only late.
-            self._faults.tell(message.topic, "a response that nobody waits for", repr(response.call_id))
+            self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
     def _on_timeout(self, pending: _Pending) -> None:
         handle = pending.handle

@@ -20,6 +20,7 @@ __all__ = ["Presence"]
 
 logger = logging.getLogger(__name__)
 
+_CORRECT_AFTER = 1.0
 SERVER_FEATURES = ("query",)
 _OFFLINE_CARD_EXPIRY = 24 * 3600
 """Seconds that the card of a replica with a generated name stays after its end; its name never comes back."""
@@ -64,6 +65,7 @@ class Presence:
         self._topic = topics.server_card(server)
         self._began = utc_now()
         self._said: deque[bytes] = deque(maxlen=8)
+        self._correcting: asyncio.TimerHandle | None = None
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = FaultLog(logger)
@@ -85,6 +87,8 @@ class Presence:
         for name, handler in self._tool_handlers.items():
             await self._connection.unsubscribe(self._topics.tool_card(name), handler)
         self._tool_handlers.clear()
+        if self._correcting is not None:
+            self._correcting.cancel()
         for task in self._tasks:
             task.cancel()
 
@@ -174,7 +178,17 @@ class Presence:
             what = f"another process runs as {self._server!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
         else:
-            self._spawn(self._publish_server_card("online"))  # whoever wrote this should see it
+            self._faults.tell(self._topic, "a card that this server did not write", f"started {card.started}")
+            self._correct_soon()
+
+    def _correct_soon(self) -> None:
+        # Not at once: should it be another process that takes itself for this one, neither must flood the broker.
+        if self._correcting is None or self._correcting.when() < asyncio.get_running_loop().time():
+            self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
+
+    def _correct(self) -> None:
+        if self.announced:
+            self._spawn(self._publish_server_card("online"))
 
     def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
         card = self._read(message, ToolCard)

@@ -526,8 +526,8 @@ def _address(message: InboundMessage, max_payload: int) -> tuple[str, str | None
     if len(message.payload) <= max_payload:
         with contextlib.suppress(ValueError, RecursionError):
             envelope = pydantic_core.from_json(message.payload)
-    fields: dict[str, Any] = envelope if isinstance(envelope, dict) else {}
+    fields: dict[str, Any] = envelope if isinstance(envelope, dict) else {}  # pyright: ignore[reportUnknownVariableType]
     call_id, reply_to = fields.get("call_id"), message.response_topic or fields.get("response_topic")
-    if not isinstance(call_id, str):
+    if not isinstance(call_id, str) or not call_id:
         call_id = (message.correlation_data or b"").decode(errors="replace")
     return call_id, reply_to if isinstance(reply_to, str) else None

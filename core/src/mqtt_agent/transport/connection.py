@@ -144,11 +144,8 @@ class Connection:
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether it broke a moment ago, or the broker would let another with its client id connect beside it.
-
-        Not all brokers tell a client why they end its connection.
-        """
-        return self._clean_start or asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
+        """Whether it broke a moment ago: not all brokers tell a client that another has taken its place."""
+        return not self._clean_start and asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
 
     @property
     def started(self) -> bool:
@@ -293,7 +290,6 @@ class Connection:
     def _on_link_lost(self, reason: TransportError) -> None:
         self._link, self._ready = None, False
         self._outbox.close()
-        self._lost_at = asyncio.get_running_loop().time()
         if not self._lost.done():
             self._lost.set_result(reason)
 
@@ -322,6 +318,7 @@ class Connection:
             if loop.time() - since > _STABLE_AFTER:
                 attempt = 0
             if self._renewed is None:
+                self._lost_at = loop.time()
                 logger.warning("%s; reconnecting", reason)
             while True:
                 if self._renewed is None:
