@@ -23,6 +23,7 @@ from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.outgoing import OutgoingCalls
+from mqtt_agent.tracing import traced_call
 from mqtt_agent.transport import (
     TLS,
     Connection,
@@ -287,6 +288,7 @@ class ToolClient:
         """
         return await self._submit(tool, arguments, timeout, None, wait_online, retry, call_id)
 
+    @traced_call
     async def _submit(
         self,
         tool: str,

@@ -17,6 +17,7 @@ from mqtt_agent.errors import InvalidArguments, MQTTAgentError, PayloadTooLarge,
 from mqtt_agent.tools.context import CallStream, ToolContext
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.replay import CallKey, ReplayStore
+from mqtt_agent.tracing import traced_handler
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Call, CallError, Response, encode, is_identifier, to_json
 
@@ -216,7 +217,7 @@ class Executor:
         try:
             if execution.cancelled:
                 raise asyncio.CancelledError
-            response.result = to_json(await self._call_handler(execution, stream))
+            response.result = await self._call_handler(execution, stream)
         except asyncio.CancelledError as error:
             if not execution.cancelled and _is_being_cancelled():
                 raise
@@ -250,6 +251,7 @@ class Executor:
             self._replay.put(execution.key, payload)
         await self._publish(call_id, execution.reply_to, execution.messages, payload)
 
+    @traced_handler
     async def _call_handler(self, execution: Execution, stream: CallStream) -> Any:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
@@ -265,7 +267,7 @@ class Executor:
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, self._stop, execution, answer)
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
-            return await result if inspect.isawaitable(result) else result
+            return to_json(await result if inspect.isawaitable(result) else result)
         finally:
             if timer is not None:
                 timer.cancel()
