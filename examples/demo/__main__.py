@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     import story
     from mqtt_agent import EmbeddedBroker
 
-    folder = options.dir.resolve()
+    folder = options.dir.expanduser().resolve()
     if not folder.is_dir() or not code_tools.has_text(folder):
         raise story.DemoError(f"{folder} is no folder with text files in it")
     models.choose(options.model)  # what cannot work is known before anything is started

@@ -120,29 +120,25 @@ async def test_any_status_but_error_is_a_success(fake: FakeServer) -> None:
 
 
 @pytest.mark.rule("RESP-3", "RESP-4")
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("invalid_arguments", InvalidArguments),
-        ("unauthorized", Unauthorized),
-        ("timeout", CallTimeout),
-        ("unavailable", ToolUnavailable),
-        ("tool_error", ToolFailed),
-        ("no_such_type", ToolFailed),
-        ("", ToolFailed),
-        ("Timeout", ToolFailed),
-        ("x" * 100_000, ToolFailed),
-    ],
-)
-async def test_an_unknown_error_type_reads_as_tool_error(
-    kind: str, error: type[ToolCallError], fake: FakeServer
-) -> None:
-    handle = await called(fake)
-    failed = {"type": kind, "message": "no\x00such\n" + "m" * 1000, "data": {"any": [1]}, "retryable": False}
-    await fake.answer({"call_id": handle.call_id, "status": "error", "error": failed})
-    with pytest.raises(error, match="fake: no") as caught:
-        await soon(handle.result())
-    assert type(caught.value) is error
+async def test_an_unknown_error_type_reads_as_tool_error(fake: FakeServer) -> None:
+    kinds: dict[str, type[ToolCallError]] = {
+        "invalid_arguments": InvalidArguments,
+        "unauthorized": Unauthorized,
+        "timeout": CallTimeout,
+        "unavailable": ToolUnavailable,
+        "tool_error": ToolFailed,
+        "no_such_type": ToolFailed,
+        "": ToolFailed,
+        "Timeout": ToolFailed,
+        "x" * 100_000: ToolFailed,
+    }
+    for kind, error in kinds.items():
+        handle = await called(fake)
+        failed = {"type": kind, "message": "no\x00such\n" + "m" * 1000, "data": {"any": [1]}, "retryable": False}
+        await fake.answer({"call_id": handle.call_id, "status": "error", "error": failed})
+        with pytest.raises(error, match="fake: no") as caught:
+            await soon(handle.result())
+        assert type(caught.value) is error
     await fake.stage.check()
 
 

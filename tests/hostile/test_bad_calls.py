@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -163,14 +162,12 @@ async def test_a_large_call_with_everything_wrong_does_not_hold_up_the_others(st
     await stage.settle()
     call = stage.call(arguments={"items": [1] * 200_000})
     await stage.attack(stage.topics.tool_call("sort"), call, stage.properties())
-    started = asyncio.get_running_loop().time()
     assert await soon(stage.client.call("echo", {"text": "fine"}), 20) == "fine"
-    took = asyncio.get_running_loop().time() - started
     await until(stage.answers)
     await stage.check()
     (answer,) = only_errors(stage, "invalid_arguments", 1)
     assert len(json.dumps(answer)) < 50_000
-    assert took < 1, f"a call of 600 kB kept all others waiting for {took:.1f} s"
+    assert len(answer["error"]["data"]) == 1, "listing every fault would keep all others waiting"
 
 
 # Where to answer
@@ -266,6 +263,7 @@ async def test_a_client_name_with_topic_characters_gets_nothing_run_or_published
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-5")
 async def test_an_impossible_client_name_is_refused_where_there_is_an_address(stage: Stage) -> None:
     names = ["a/b", "", "#"]
     for client in names:
@@ -353,6 +351,21 @@ async def test_a_repeat_of_a_long_call_does_not_use_up_the_broker_s_window(stage
     await stage.check()
 
 
+@pytest.mark.rule("CALL-14", "HOST-12")
+async def test_bad_calls_behind_a_long_one_do_not_use_up_the_broker_s_window(stage: Stage) -> None:
+    await stage.attack(stage.topics.tool_call("wait"), stage.call(), stage.properties())
+    await until(lambda: "hi" in stage.runs)
+    for _ in range(12):
+        await stage.attack_often([(stage.call_topic, b"null", b"")] * 100)
+    try:
+        await stage.settle()
+    except CallTimeout:
+        pytest.fail("the server gets no more calls until the long one is over")
+    stage.go_on.set()
+    await until(stage.answers)
+    await stage.check((stage.call_topic, "object"))
+
+
 @pytest.mark.rule("CANCEL-4", "HOST-12")
 async def test_repeats_and_cancels_at_every_moment_of_a_call_leave_nothing_behind(stage: Stage) -> None:
     for number in range(40):
@@ -386,6 +399,7 @@ async def test_calls_that_have_expired_do_not_keep_the_others_from_coming(stage:
     for number in range(3):
         await stage.attack(stage.call_topic, stage.call(f"call-{number}"), stage.properties(expiry=0))
     try:
+        assert await soon(stage.client.call("echo", {"text": "fine"}, timeout=1)) == "fine"
         await stage.check()
     except CallTimeout:
         if isinstance(stage.broker, Embedded):

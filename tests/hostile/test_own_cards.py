@@ -79,6 +79,7 @@ async def test_cards_that_were_removed_or_set_offline_are_put_right(stage: Stage
     await stage.check()
 
 
+@pytest.mark.rule("PRES-9")
 @pytest.mark.parametrize("change", ["server", "tools", "started", "epoch"])
 async def test_a_server_card_with_something_else_on_it_is_put_right(change: str, stage: Stage) -> None:
     topic = stage.topics.server_card(stage.server.server_id)
@@ -88,6 +89,7 @@ async def test_a_server_card_with_something_else_on_it_is_put_right(change: str,
     await put_right(stage, topic, before)
 
 
+@pytest.mark.rule("PRES-9")
 async def test_a_tool_card_for_another_name_is_put_right(stage: Stage) -> None:
     topic = stage.topics.tool_card("echo")
     before = latest(stage, topic)

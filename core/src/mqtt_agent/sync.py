@@ -343,6 +343,11 @@ class ToolServer(_Endpoint[aio_server.ToolServer]):
         """The cards of the tools that it offers."""
         return self._async.tools
 
+    @property
+    def active_calls(self) -> int:
+        """How many calls run or wait here."""
+        return self._async.active_calls
+
     def run(self) -> None:
         """See :meth:`mqtt_agent.ToolServer.run`. It starts the server itself.
 

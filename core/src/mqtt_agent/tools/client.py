@@ -23,6 +23,7 @@ from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.outgoing import OutgoingCalls
+from mqtt_agent.tracing import traced_call
 from mqtt_agent.transport import (
     TLS,
     Connection,
@@ -287,6 +288,7 @@ class ToolClient:
         """
         return await self._submit(tool, arguments, timeout, None, wait_online, retry, call_id)
 
+    @traced_call
     async def _submit(
         self,
         tool: str,
@@ -375,9 +377,14 @@ class ToolClient:
 
         def on_partial(message: InboundMessage) -> None:
             try:
-                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload), message.qos)
+                partial = decode(StreamMessage, message.payload, self._max_payload)
             except WireError as error:
-                self._faults.tell(handle.tool, "an unreadable partial", error)
+                self._faults.tell(message.topic, "an unreadable partial", error)
+                return
+            if partial.call_id == handle.call_id:
+                handle.take_partial(partial, message.qos)
+            else:
+                self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
 
         handle.open_stream()
         handle.when_over(lambda: self._calls.spawn(self.connection.unsubscribe(topic, on_partial)))

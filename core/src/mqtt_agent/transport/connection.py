@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import random
@@ -39,6 +40,7 @@ _TAKEN_OVER = 0x8E
 _NO_PROPERTIES = PublishProperties()
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.2, 30.0
 _STABLE_AFTER = 5.0
+_FIRST_ATTEMPTS = 3
 _TAKEN_OVER_WITHIN = 10.0
 
 
@@ -142,11 +144,8 @@ class Connection:
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether it broke a moment ago, or the broker would let another with its client id connect beside it.
-
-        Not all brokers tell a client why they end its connection.
-        """
-        return self._clean_start or asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
+        """Whether it broke a moment ago: not all brokers tell a client that another has taken its place."""
+        return not self._clean_start and asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
 
     @property
     def started(self) -> bool:
@@ -198,12 +197,7 @@ class Connection:
                 self._failure = None
                 self._usable = True  # messages that waited in the session may be answered before we are set up
                 try:
-                    link = await self._open_link()
-                    try:
-                        await self._set_up(link)
-                    except BaseException:
-                        link.disconnect(end_session=True)
-                        raise
+                    link = await self._open_first_link()
                 except BaseException as error:
                     self._shut(ConnectionLost(f"could not connect to {self.url}: {error}"))
                     raise
@@ -236,6 +230,22 @@ class Connection:
         self._outbox.fail(reason)
         for subscription in self._subscriptions:
             subscription.confirmed = False
+
+    async def _open_first_link(self) -> Link:
+        for attempt in range(_FIRST_ATTEMPTS):
+            link = await self._open_link()
+            try:
+                await self._set_up(link)
+            except ConnectionLost:
+                # rumqttd now and then takes the end of one connection for the end of another, a new one.
+                if attempt == _FIRST_ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                link.disconnect(end_session=True)
+                raise
+            else:
+                return link
+        raise AssertionError("unreachable")
 
     async def _open_link(self) -> Link:
         link = await self._open_one_link()
@@ -280,7 +290,6 @@ class Connection:
     def _on_link_lost(self, reason: TransportError) -> None:
         self._link, self._ready = None, False
         self._outbox.close()
-        self._lost_at = asyncio.get_running_loop().time()
         if not self._lost.done():
             self._lost.set_result(reason)
 
@@ -309,6 +318,7 @@ class Connection:
             if loop.time() - since > _STABLE_AFTER:
                 attempt = 0
             if self._renewed is None:
+                self._lost_at = loop.time()
                 logger.warning("%s; reconnecting", reason)
             while True:
                 if self._renewed is None:
@@ -546,4 +556,7 @@ class Connection:
             raise self._failure
         if not self._usable:
             raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
+        if self._forgets_groups and properties.message_expiry is not None and not retain:
+            # In rumqttd, a share group gets no more messages after the first that has expired.
+            properties = dataclasses.replace(properties, message_expiry=None)
         return self._outbox.add(topic, payload, retain, properties, repeatable)
