@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from brokers import Broker
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
