@@ -306,7 +306,8 @@ class ToolClient:
             await self._find(tool, wait_online, deadline)
         elif not self._directory.is_settled(tool):
             await self._within(deadline, self._directory.settled(tool), tool)
-        card = self._directory.tool(tool)
+        # Its server may have been seen before its card.
+        card = self._directory.tool(tool) or await self._directory.look_up(tool, 2.0)
         call_id = call_id or new_call_id()
         known = self._calls.get(call_id)
         if known is not None:

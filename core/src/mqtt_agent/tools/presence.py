@@ -95,9 +95,10 @@ class Presence:
     async def announce(self) -> None:
         """Say online, with all cards."""
         self.announced = True
-        await self._publish_server_card("online")
+        # A tool can be called as soon as a server card lists it, so its own card comes first.
+        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
         if self.announced:  # the server may have begun to stop meanwhile
-            await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+            await self._publish_server_card("online")
 
     async def announce_again(self, session_present: bool) -> None:
         """Say online after a reconnect, unless the server is about to stop."""
@@ -106,8 +107,8 @@ class Presence:
 
     async def announce_tool(self, name: str) -> None:
         """Show one more tool."""
-        await self._publish_server_card("online")
         await self._publish_tool_card(name, "online")
+        await self._publish_server_card("online")
 
     async def say_offline(self) -> None:
         """Say offline; a tool's own card too, unless another server offers it."""
