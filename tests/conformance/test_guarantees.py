@@ -42,7 +42,10 @@ def spawn(namespace: str) -> Iterator[Spawn]:
 
 async def submitted(client: ToolClient, tool: str, count: int) -> list[CallHandle]:
     """Calls that run, for longer than any test."""
-    handles = [await soon(client.submit(tool, {"seconds": 60.0}, wait_online=True), 20) for _ in range(count)]
+    changes = client.watch_tools()
+    while tool not in [card.tool for card in await soon(client.list_tools())]:
+        await soon(anext(changes), 20)  # its server card alone does not tell that it streams
+    handles = [await soon(client.submit(tool, {"seconds": 60.0})) for _ in range(count)]
     for handle in handles:
         await soon(anext(handle.partials()))
     return handles
