@@ -72,7 +72,7 @@ async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_
     assert (card["epoch"], card["session_present"]) == (server.connection.epoch, False)
     assert card["features"] == ["query"]
     order = [message.topic.removeprefix(f"{stranger.mcp}/") for message in stranger.seen]
-    assert order.index("servers/weather:a/card") < order.index("tools/forecast/card")
+    assert order.index("tools/forecast/card") < order.index("servers/weather:a/card")
     assert {message.qos for message in stranger.seen} == {1}
 
 
@@ -127,6 +127,9 @@ async def test_cards_with_nothing_but_names_are_read(strange_server: StrangeServ
     await strange_server.show_tool(last_seen="yesterday", from_the_future={"a": 1})
     await strange_server.tell("servers/odd/card", {"server": "odd", "tools": ["strange"]}, retain=True)
     await online(client, "strange")
+    changes = client.watch_tools()
+    while not await soon(client.list_servers()):
+        await soon(anext(changes))
     [card] = await soon(client.list_tools())
     assert (card.requires_auth, card.supports_streaming, card.features) == (True, False, None)
     assert (await soon(client.list_servers()))[0].server == "odd"
