@@ -195,6 +195,9 @@ async def test_more_than_the_broker_takes_is_refused_here_and_the_connection_liv
     async with connected(broker.url) as connection:
         with pytest.raises(PayloadTooLarge, match="Maximum Packet Size 2,000"):
             await connection.publish("t", b"x" * 2000)
+        long = PublishProperties(user_properties=(("baggage", "x" * 2000),))
+        with pytest.raises(PayloadTooLarge):
+            await connection.publish("t", b"", properties=long)
         await soon(connection.publish("t", b"x" * 1500))
 
 
