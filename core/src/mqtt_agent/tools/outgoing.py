@@ -112,7 +112,9 @@ class OutgoingCalls:
         Raises:
             TransportError, PayloadTooLarge, QueueFull: It cannot be sent.
         """
-        self._send(self._pending[handle.call_id])
+        pending = self._pending.get(handle.call_id)
+        if pending is not None:  # else its time ran out while its stream was opened
+            self._send(pending)
 
     def cancel(self, handle: CallHandle, reason: str | None) -> None:
         """Stop a call, at its server too when that can."""
