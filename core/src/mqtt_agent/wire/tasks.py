@@ -156,7 +156,7 @@ class Task(Message):
     """
 
     task_id: str = Field(min_length=1)
-    sender: str | None = Field(default=None, alias="from")
+    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to: str | None = None
     type: str | None = None
     title: str | None = None
@@ -220,7 +220,7 @@ class TaskResult(Message):
     """
 
     task_id: str = Field(min_length=1)
-    sender: str | None = Field(default=None, alias="from")
+    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to: str | None = None
     status: str
     result: Any = None
@@ -274,7 +274,7 @@ class Control(Message):
 
     task_id: str = Field(min_length=1)
     action: str
-    sender: str | None = Field(default=None, alias="from")
+    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
     input: Any = None
     input_id: str | None = None
     reason: str | None = None
