@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +13,7 @@ import pydantic_core
 
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.outcome import result_of
-from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.crashpoints import reached
 from mqtt_agent.errors import (
@@ -56,27 +54,8 @@ __all__ = ["Delegations"]
 
 logger = logging.getLogger(__name__)
 
-_ASK_AGAIN_FIRST, _ASK_AGAIN_MAX = 10.0, 300.0
-_EXPIRY_GRACE = 5.0
 _CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
-
-
-@dataclass
-class _Open:
-    """A delegated task that has no result yet.
-
-    Attributes:
-        peer: Who is to do it.
-        due: When to ask again, in loop time.
-        patience: Seconds to wait after that.
-        expires_at: When to give it up, Unix seconds.
-    """
-
-    peer: str
-    due: float
-    patience: float = _ASK_AGAIN_FIRST
-    expires_at: float | None = None
 
 
 class Delegations:
@@ -92,7 +71,6 @@ class Delegations:
         agent: Whose records they are, see :class:`TaskKey`.
         name: The agent's id.
         store: Where the tasks are kept.
-        peers: Who is there.
         max_payload: Bytes of the largest result that is read.
     """
 
@@ -103,7 +81,6 @@ class Delegations:
         agent: str,
         name: str,
         store: TaskStore,
-        peers: Peers,
         max_payload: int,
     ) -> None:
         self.results_topic = topics.results(name)
@@ -112,14 +89,12 @@ class Delegations:
         self._agent = agent
         self._name = name
         self._store = store
-        self._peers = peers
         self._max_payload = max_payload
         self._handles: dict[str, TaskHandle] = {}
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
-        self._open: dict[str, _Open] = {}
+        self._reminders = Reminders()
         self._started = False
         self._asking: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._faults = FaultLog(logger)
 
@@ -147,30 +122,22 @@ class Delegations:
             handle.fail(
                 reason or ConnectionLost(f"agent {self._name} was stopped; task {handle.task_id} goes on: resume() it")
             )
-        self._open.clear()
+        self._reminders.clear()
 
     def on_peer_back(self, peer: str) -> None:
         """A peer is there again: it may never have got what was sent meanwhile."""
-        soon = asyncio.get_running_loop().time() + random.uniform(0, 0.1)
-        for entry in self._open.values():
-            if entry.peer == peer:
-                entry.due, entry.patience = soon, _ASK_AGAIN_FIRST
-        self._woken.set()
+        self._reminders.hurry(peer)
 
     async def ask_after_all(self) -> None:
         """Send every open task again."""
         after = 0
-        loop = asyncio.get_running_loop()
         while True:
             records = await self._store.find(self._agent, "delegated", states=OPEN, after=after, limit=_CHUNK)
             for record in records:
-                entry = self._open.setdefault(record.task_id, _Open(record.peer or "", loop.time()))
-                entry.expires_at = record.expires_at
-                entry.due, entry.patience = loop.time(), _ASK_AGAIN_FIRST
+                self._reminders.add(record.task_id, record.peer or "", record.expires_at, at_once=True)
             if not records:
-                break
+                return
             after = records[-1].position
-        self._woken.set()
 
     # Giving away
 
@@ -298,15 +265,13 @@ class Delegations:
 
     def _forget(self, task_id: str) -> None:
         self._handles.pop(task_id, None)
-        self._open.pop(task_id, None)
+        self._reminders.drop(task_id)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
                 self._spawn(self._connection.unsubscribe(topic, handler))
 
     def _remember(self, record: TaskRecord) -> None:
-        loop = asyncio.get_running_loop()
-        entry = _Open(record.peer or "", loop.time() + _ASK_AGAIN_FIRST, expires_at=record.expires_at)
-        self._open[record.task_id] = entry
+        self._reminders.add(record.task_id, record.peer or "", record.expires_at)
 
     # Sending
 
@@ -344,7 +309,7 @@ class Delegations:
         result = result_of(key.task_id, self._name, self._name, TaskState.FAILED, fault)
         handle = self._handles.get(key.task_id)
         changed = await self._store.change(key, OPEN, state=TaskState.FAILED, result=result, settled=True)
-        self._open.pop(key.task_id, None)
+        self._reminders.drop(key.task_id)
         if changed is not None and handle is not None:
             handle.settle(TaskResult.model_validate(result))
 
@@ -359,34 +324,15 @@ class Delegations:
         except MQTTAgentError as error:
             logger.info("task %s could not be sent to %s again: %s", record.task_id, peer, error)
         if handle is not None and handle.done:
-            self._open.pop(record.task_id, None)
+            self._reminders.drop(record.task_id)
 
     async def _ask_again(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            now, wall = loop.time(), time.time()
-            due: list[str] = []
-            for task_id, entry in list(self._open.items()):
-                if entry.expires_at is not None and entry.expires_at + _EXPIRY_GRACE < wall:
-                    message = f"no result from {entry.peer} before it expired"
-                    await self._expire(task_id, TaskFault(type="expired", message=message))
-                elif entry.due <= now:
-                    entry.due, entry.patience = now + entry.patience, min(_ASK_AGAIN_MAX, entry.patience * 2)
-                    due.append(task_id)
-            for start in range(0, len(due), _CHUNK):
-                await asyncio.gather(*(self._ask_after(task_id) for task_id in due[start : start + _CHUNK]))
-            self._woken.clear()
-            times = [entry.due for entry in self._open.values()]  # of all, and so not too often
-            times += [
-                loop.time() + entry.expires_at + _EXPIRY_GRACE - time.time()
-                for entry in self._open.values()
-                if entry.expires_at is not None
-            ]
-            wait = max(1.0, min(times) - loop.time()) if times else None
-            try:
-                await asyncio.wait_for(self._woken.wait(), wait)
-            except asyncio.TimeoutError:
-                continue
+            due, expired = await self._reminders.due(_CHUNK)
+            for task_id, peer in expired:
+                fault = TaskFault(type="expired", message=f"no result from {peer} before it expired")
+                await self._expire(task_id, fault)
+            await asyncio.gather(*(self._ask_after(task_id) for task_id in due))
 
     async def _expire(self, task_id: str, fault: TaskFault) -> None:
         try:
@@ -401,7 +347,7 @@ class Delegations:
             logger.error("task %s cannot be read: %s", task_id, error)
             return
         if record is None or record.state.terminal:
-            self._open.pop(task_id, None)
+            self._reminders.drop(task_id)
         elif self._connection.connected:
             await self._send(record)
 
@@ -445,7 +391,7 @@ class Delegations:
         changed = await self._store.change(key, OPEN, state=read_result_state(result), result=plain, settled=True)
         reached("outcome.after-commit")
         message.acknowledge()
-        self._open.pop(result.task_id, None)
+        self._reminders.drop(result.task_id)
         if handle is not None:
             if changed is None:
                 stored = await self._store.get(key)
@@ -461,11 +407,9 @@ class Delegations:
             self._faults.tell(message.topic, "an unreadable event", error)
             return
         handle = self._handles.get(event.task_id)
-        entry = self._open.get(event.task_id)
         if handle is None or message.topic != self._topics.task_events(event.task_id):
             return
-        if entry is not None:  # its peer has it
-            entry.due, entry.patience = asyncio.get_running_loop().time() + _ASK_AGAIN_MAX, _ASK_AGAIN_MAX
+        self._reminders.put_off(event.task_id)  # its peer has it
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:

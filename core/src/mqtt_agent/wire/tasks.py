@@ -172,7 +172,7 @@ class Task(Message):
     @property
     def bare(self) -> bool:
         """Whether it says no more than which task it is about (spec)."""
-        return not self._content()
+        return self.created_at is None and not self._content()
 
     @property
     def digest(self) -> str:
