@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolChange, ToolClient, ToolContext
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import Connection, InboundMessage
@@ -15,6 +15,8 @@ from mqtt_agent.wire import ServerCard, ToolCard, Topics, decode, encode
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 class Watcher:

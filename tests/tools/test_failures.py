@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import pytest
+from brokers import ALL_BROKERS
 from mqtt_agent import ToolContext, ToolError, ToolServer
 from mqtt_agent.errors import CallTimeout, InvalidArguments, PayloadTooLarge, ToolFailed, ToolUnavailable, WireError
 from pydantic import BaseModel, Field
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 class Unspeakable(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
 from mqtt_agent.wire import ServerCard, Topics, decode
@@ -12,6 +12,8 @@ from proxy import Proxy
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 def who() -> str:
@@ -65,7 +67,8 @@ async def test_a_blip_shorter_than_the_will_delay_changes_nothing_that_a_client_
     broker: Broker, make_client: MakeClient, namespace: str
 ) -> None:
     async with Proxy(broker.port) as proxy:
-        server = ToolServer("server", broker=proxy.url, namespace=namespace, will_delay=20)
+        url = broker.url.replace(str(broker.port), str(proxy.port))
+        server = ToolServer("server", broker=url, namespace=namespace, will_delay=20)
         server.add_tool("who", who)
         async with server:
             client = await make_client()

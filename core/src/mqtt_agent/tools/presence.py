@@ -144,7 +144,8 @@ class Presence:
             replica=self._replica,
             started=self._began,
             epoch=self._connection.epoch,
-            session_present=self._connection.session_present,
+            # What was acknowledged on arrival is not in the session any more.
+            session_present=self._connection.session_present and self._connection.shared_subscriptions,
             features=list(SERVER_FEATURES),
         )
 

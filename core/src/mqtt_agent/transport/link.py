@@ -54,7 +54,9 @@ class BrokerLimits:
         session_present: Whether it still had our session.
         receive_maximum: How many QoS 1 messages it takes before it confirms one.
         maximum_packet_size: Bytes of the largest packet it takes, or None for no limit.
-        shared_subscriptions: Whether it offers shared subscriptions.
+        shared_subscriptions: Whether it offers shared subscriptions. Without them it is taken for ejabberd, which sends
+            a client nothing more, not even at QoS 0, until the last QoS 1 message is acknowledged: there, everything
+            is acknowledged on arrival.
         assigned_client_id: The client id it chose, when we gave none.
         server_keep_alive: Seconds, when it overrules ours.
         forgets_groups: Whether it is rumqttd, where a share group does not outlive the connections of its members:
@@ -121,6 +123,7 @@ class Link:
         self._on_message = on_message
         self._on_closed = on_closed
         self._max_unacknowledged = max_unacknowledged
+        self._one_at_a_time = False
         self._loop = asyncio.get_running_loop()
         self._connack: asyncio.Future[BrokerLimits] = self._loop.create_future()
         self._closed: TransportError | None = None
@@ -447,12 +450,14 @@ class Link:
             what += f"; {advice}" if advice else ""
             self._connack.set_exception(ConnectionRefused(what, reason_code=reason.value))
             return
+        shared = bool(getattr(properties, "SharedSubscriptionAvailable", 1))
+        self._one_at_a_time = not shared
         self._connack.set_result(
             BrokerLimits(
                 session_present=bool(flags.session_present),
                 receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
                 maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
-                shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
+                shared_subscriptions=shared,
                 assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
                 server_keep_alive=getattr(properties, "ServerKeepAlive", None),
                 forgets_groups=properties is not None and properties.json() == _RUMQTTD,
@@ -474,6 +479,8 @@ class Link:
             entry = _Acknowledgement(self, message.mid)
             self._unacknowledged.append(entry)
             acknowledge = entry
+            if self._one_at_a_time:
+                self._loop.call_soon(entry.acknowledge)  # its handlers have it by then
         try:
             topic = message.topic
         except UnicodeDecodeError:
