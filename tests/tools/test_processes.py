@@ -6,9 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from brokers import Broker
@@ -16,26 +13,7 @@ from mqtt_agent import ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from support import soon, until
 
-from .conftest import MakeClient
-
-PROGRAM = Path(__file__).parents[1] / "programs" / "tool_server.py"
-Spawn = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(PROGRAM), broker.url, namespace, replica, str(will_delay)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait(10)
+from .conftest import MakeClient, Spawn
 
 
 async def online(client: ToolClient, count: int) -> None:

@@ -26,6 +26,7 @@ PATIENCE = 15.0
 _MAX_CARD = 256 * 1024
 _MAX_CHANGES = 1000
 _SNAPSHOT_TIMEOUT = 5.0
+_TAKEN_OVER_WITHIN = 3.0
 
 C = TypeVar("C", bound=Message)
 
@@ -133,6 +134,23 @@ class Directory:
         loop = asyncio.get_running_loop()
         wanted = set(servers)
         while any(s not in self._servers or self._servers[s].status != "online" for s in wanted):
+            try:
+                await asyncio.wait_for(self._news.wait(), deadline - loop.time())
+            except asyncio.TimeoutError:
+                return
+
+    def has_standby(self, tool: str) -> bool:
+        """Whether a replica of a tool's server waits to take its place."""
+        names = {card.name for card in self._servers.values() if card.name and tool in card.tools}
+        return any(c.standby and c.status == "online" and c.name in names for c in self._servers.values())
+
+    async def taken_over(self, tool: str) -> None:
+        """Wait a moment until a tool is served again, if a replica of a server that is gone stands by for that."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _TAKEN_OVER_WITHIN
+        while not self.is_online(tool):
+            if not self.has_standby(tool):
+                return
             try:
                 await asyncio.wait_for(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:

@@ -216,6 +216,7 @@ class Link:
         self._opened = True
         if self._closed is not None:
             raise self._closed
+        self._loop.call_soon(self._deliver)  # what came with the CONNACK: our opener has to know the limits first
         return self.limits
 
     def _connect_blocking(self) -> None:
@@ -313,13 +314,17 @@ class Link:
                 logger.warning("%s sent what MQTT does not allow: %r", self._options.url, error)
                 self.abort(ConnectionLost(f"{self._options.url} broke the MQTT protocol"))
                 return
-            if self._received:
-                received, self._received = self._received, []
-                for message in received:
-                    self._on_message(message)
+            if self._opened:
+                self._deliver()
                 going = going and self._closed is None
         if self._client.want_write():
             self._schedule_flush()
+
+    def _deliver(self) -> None:
+        if self._received and self._closed is None:
+            received, self._received = self._received, []
+            for message in received:
+                self._on_message(message)
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and self._closed is None:

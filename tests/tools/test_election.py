@@ -1,0 +1,219 @@
+"""Replicas at a broker without shared subscriptions: one serves, the others stand by."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+
+import pytest
+from brokers import Broker, Ejabberd
+from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.wire import ServerCard, Topics, encode
+from proxy import Proxy
+from support import soon, until
+
+from .conftest import MakeClient, MakeServer, Spawn
+
+RUN_ON = [Ejabberd]
+
+
+class Runs:
+    """Replicas of one server that count which of them ran which call."""
+
+    def __init__(self) -> None:
+        self.by: Counter[str] = Counter()
+        self.calls: Counter[int] = Counter()
+
+    def offer(self, server: ToolServer) -> ToolServer:
+        async def work(n: int) -> str:
+            self.by[server.replica] += 1
+            self.calls[n] += 1
+            await asyncio.sleep(0.01)
+            return server.replica
+
+        server.add_tool("work", work)
+        return server
+
+
+async def cards(client: ToolClient, count: int) -> dict[str, ServerCard]:
+    """The online cards, once there are so many and one of them serves."""
+    changes = client.watch_tools()
+
+    async def wait() -> dict[str, ServerCard]:
+        while True:
+            found = {card.server: card for card in await client.list_servers()}
+            if len(found) == count and any(card.tools for card in found.values()):
+                return found
+            await asyncio.wait([asyncio.ensure_future(changes.__anext__())], timeout=0.05)
+
+    return await soon(wait(), 20)
+
+
+async def test_of_replicas_that_start_at_once_one_serves_and_runs_each_call_once(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    runs = Runs()
+    servers = {server.server_id: server for server in (runs.offer(make_server("many")) for _ in range(8))}
+    client = await make_client()
+    await soon(asyncio.gather(*(server.start() for server in servers.values())), 30)
+    for left in range(8, 0, -1):
+        found = await cards(client, left)
+        [leader] = [card.server for card in found.values() if not card.standby]
+        assert [card.server for card in found.values() if card.tools] == [leader]
+        before = runs.by.copy()
+        results = await soon(asyncio.gather(*(client.call("work", {"n": 100 * left + n}) for n in range(20))))
+        assert set(results) == {servers[leader].replica}
+        assert runs.by - before == Counter({servers[leader].replica: 20})
+        await soon(servers[leader].stop(), 20)
+    assert set(runs.calls.values()) == {1}
+    assert await soon(client.list_tools()) == []
+
+
+async def test_who_serves_goes_on_when_another_starts(make_server: MakeServer, make_client: MakeClient) -> None:
+    runs = Runs()
+    first, second = runs.offer(make_server("pair", replica="z")), runs.offer(make_server("pair", replica="a"))
+    await soon(first.start())
+    client = await make_client()
+    calls = [asyncio.ensure_future(client.call("work", {"n": n})) for n in range(200)]
+    await soon(second.start())
+    assert await soon(asyncio.gather(*calls)) == ["z"] * 200
+    found = await cards(client, 2)
+    assert (found["pair:a"].standby, found["pair:a"].tools) == (True, [])
+    assert (found["pair:z"].standby, found["pair:z"].tools) == (None, ["work"])
+
+
+async def test_no_call_fails_while_the_one_that_serves_is_stopped(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    runs = Runs()
+    servers = [runs.offer(make_server("pair", replica=replica)) for replica in "ab"]
+    for server in servers:
+        await soon(server.start())
+    client = await make_client()
+    await cards(client, 2)
+    stopping = asyncio.Event()
+    results: list[str] = []
+
+    async def keep_calling() -> None:
+        while results[-20:].count("b") < 20:
+            results.append(await client.call("work", {"n": len(results)}))
+            if len(results) == 20:
+                stopping.set()
+
+    calling = asyncio.ensure_future(keep_calling())
+    await soon(stopping.wait())
+    await soon(servers[0].stop(), 20)
+    await soon(calling, 20)
+    assert sorted(results) == results
+    assert set(runs.calls.values()) == {1}
+
+
+async def test_a_killed_one_is_replaced_and_only_what_may_not_run_twice_fails(
+    spawn: Spawn, make_client: MakeClient
+) -> None:
+    client = await make_client()
+    first = spawn("a")
+    await cards(client, 1)
+    second = spawn("b")
+    assert (await cards(client, 2))["remote:b"].standby
+    assert {(await soon(client.call("who")))["pid"] for _ in range(10)} == {first.pid}
+    repeatable = await soon(client.submit("slow_but_repeatable", {"seconds": 0.2}))
+    once = await soon(client.submit("hang"))
+    for handle in (repeatable, once):
+        assert await soon(handle.partials().__anext__()) == {"pid": first.pid}
+    os.kill(first.pid, signal.SIGKILL)
+    with pytest.raises(ToolUnavailable, match="went offline") as caught:
+        await soon(once.result())
+    assert caught.value.maybe_executed
+    assert await soon(repeatable.result()) == second.pid
+    assert {(await soon(client.call("who")))["pid"] for _ in range(10)} == {second.pid}
+
+
+async def test_a_lost_network_for_less_than_the_will_delay_changes_nothing(
+    broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    runs = Runs()
+    async with Proxy(broker.port) as proxy:
+        url = broker.url.replace(str(broker.port), str(proxy.port))
+        async with runs.offer(ToolServer("pair", broker=url, namespace=namespace, replica="a", will_delay=20)) as first:
+            await soon(runs.offer(make_server("pair", replica="b")).start())
+            client = await make_client()
+            await cards(client, 2)
+            for blip in range(3):
+                epoch = first.connection.epoch
+                calls = [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30)]
+                await until(lambda: runs.by["a"] > 30 * blip)  # noqa: B023
+                proxy.drop()
+                await until(lambda: first.connection.epoch > epoch)  # noqa: B023
+                calls += [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30, 60)]
+                assert await soon(asyncio.gather(*calls), 20) == ["a"] * 60
+    assert set(runs.calls.values()) == {1}
+
+
+async def test_who_was_away_for_longer_stands_by_when_it_is_back(
+    broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    runs = Runs()
+    async with Proxy(broker.port) as proxy:
+        url = broker.url.replace(str(broker.port), str(proxy.port))
+        options = {"replica": "a", "will_delay": 1, "session_expiry": 60}
+        async with runs.offer(ToolServer("pair", broker=url, namespace=namespace, **options)):
+            second = runs.offer(make_server("pair", replica="b"))
+            await soon(second.start())
+            client = await make_client()
+            await cards(client, 2)
+            await proxy.cut()
+            await cards(client, 1)
+            # The broker keeps these in the session of the one that is away, too.
+            calls = [await soon(client.call("work", {"n": n})) for n in range(30)]
+            assert calls == ["b"] * 30
+            await proxy.mend()
+            found = await cards(client, 2)
+            assert found["pair:a"].standby
+            assert [await soon(client.call("work", {"n": n})) for n in range(30, 60)] == ["b"] * 30
+            await soon(second.stop(), 20)
+            assert await soon(client.call("work", {"n": 60})) == "a"
+    assert runs.by == {"b": 60, "a": 1}
+
+
+async def test_a_claim_of_somebody_who_is_not_there_is_passed_over(
+    broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.tools.election._ASK_AFTER", 0.2)
+    monkeypatch.setattr("mqtt_agent.tools.election._CLAIMS_MEET", 0.1)
+    runs = Runs()
+    server = runs.offer(make_server("pair", replica="a"))
+    await soon(server.start())
+    client = await make_client()
+    stranger = Connection(broker.url)
+    await soon(stranger.start())
+    topics = Topics(namespace)
+    ghost = ServerCard(server="pair:ghost", name="pair", tools=["work"], started="2020-01-01T00:00:00.000Z")
+    await soon(stranger.subscribe(topics.server_query("pair:ghost"), lambda message: None))
+    await soon(stranger.publish(topics.server_card("pair:ghost"), encode(ghost), retain=True))
+    changes = client.watch_tools()
+    while (found := await cards(client, 2)) and not found["pair:a"].standby:
+        await soon(changes.__anext__())
+    await soon(stranger.stop(end_session=True))
+    while (found := await cards(client, 2)) and found["pair:a"].standby:
+        await soon(changes.__anext__())
+    assert await soon(client.call("work", {"n": 1})) == "a"
+
+
+async def test_a_broker_that_is_killed_and_forgets_leaves_one_that_serves(own_broker: Broker, namespace: str) -> None:
+    runs = Runs()
+    servers = [ToolServer("pair", broker=own_broker.url, namespace=namespace, replica=r) for r in "ab"]
+    async with runs.offer(servers[0]), runs.offer(servers[1]):
+        async with ToolClient(broker=own_broker.url, namespace=namespace) as client:
+            await cards(client, 2)
+            own_broker.restart(keep_state=False, kill=True)
+            results = await soon(
+                asyncio.gather(*(client.call("work", {"n": n}, wait_online=True) for n in range(30))), 30
+            )
+            assert len(set(results)) == 1
+            found = await cards(client, 2)
+            assert len([card for card in found.values() if card.standby]) == 1
+    assert set(runs.calls.values()) == {1}
