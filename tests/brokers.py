@@ -106,6 +106,10 @@ class ProcessBroker:
     def forget(self) -> None:
         """Remove what it has saved."""
 
+    def listens(self) -> bool:
+        """Whether it is worth asking: each connect to a port of one's own range may happen to take that port."""
+        return True
+
     def start(self) -> Self:
         if self.process is not None:
             return self
@@ -121,7 +125,7 @@ class ProcessBroker:
                 start_new_session=True,
             )
         deadline = time.monotonic() + STARTED_WITHIN
-        while not answers_mqtt(self.port, **self.credentials):
+        while not (self.listens() and answers_mqtt(self.port, **self.credentials)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not start:\n{self.log}")
@@ -254,6 +258,7 @@ class Ejabberd(ProcessBroker):
 
     def prepare(self) -> None:
         self.spool.mkdir(exist_ok=True)
+        (self.folder / "log").unlink(missing_ok=True)
         config = {
             "hosts": ["localhost"],
             "loglevel": "info",
@@ -284,6 +289,9 @@ class Ejabberd(ProcessBroker):
 
     def forget(self) -> None:
         shutil.rmtree(self.spool, ignore_errors=True)
+
+    def listens(self) -> bool:
+        return "Start accepting TCP connections" in self.log
 
 
 class Embedded:

@@ -300,7 +300,7 @@ class ToolClient:
         self._check_started()
         validate_identifier(tool, "tool name")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        if not self._directory.is_online(tool):
+        if not self._directory.is_online(tool) or self._directory.tool(tool) is None:
             await self._find(tool, wait_online, deadline)
         elif not self._directory.is_settled(tool):
             await self._within(deadline, self._directory.settled(tool), tool)

@@ -112,7 +112,9 @@ class Directory:
         if tool in self._serving:
             return True
         card = self._tools.get(tool)
-        return card is not None and card.status == "online" and not self._mentioned.get(tool)
+        if card is None or card.status != "online" or self._mentioned.get(tool):
+            return False
+        return not self.has_standby(tool)
 
     def is_settled(self, tool: str) -> bool:
         """Whether a server of the tool has shown itself since the broker last forgot everything."""
@@ -140,9 +142,12 @@ class Directory:
                 return
 
     def has_standby(self, tool: str) -> bool:
-        """Whether a replica of a tool's server waits to take its place."""
-        names = {card.name for card in self._servers.values() if card.name and tool in card.tools}
-        return any(c.standby and c.status == "online" and c.name in names for c in self._servers.values())
+        """Whether a replica of a tool's server stands by to take its place, or is about to."""
+        card = self._tools.get(tool)
+        if card is None:
+            return False
+        replicas = [c for c in self._servers.values() if c.name == card.server and c.status == "online"]
+        return any(c.standby is not None and tool not in c.tools for c in replicas)
 
     async def taken_over(self, tool: str) -> None:
         """Wait a moment until a tool is served again, if a replica of a server that is gone stands by for that."""

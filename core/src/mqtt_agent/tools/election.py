@@ -94,6 +94,11 @@ class Election:
             await self._presence.follow_no_more()  # the same card from two subscriptions would come twice
         except NotAuthorized as error:
             logger.warning("%s; %s cannot see its replicas: run one of them only", error, self._server)
+        epoch = self._connection.epoch
+        if await self._seen_all(epoch) and not self._claim_stands(epoch):
+            # Before anybody claims: then of those that start at once, all but the first see that they need not.
+            self._show(serving=False, standby=True, epoch=epoch)
+            await self._presence.announce_server()
         await self._decide()
         self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent election {self._server}")
 
@@ -151,6 +156,11 @@ class Election:
             return claims[0]
         return next((card for card in others if _place(card) < own), None)
 
+    def _claim_stands(self, epoch: int) -> bool:
+        """Whether the broker still shows a claim of an earlier connection: then nobody else can have served since."""
+        seen, own = self._cards.get(self._server, (0, None))
+        return own is not None and seen == epoch and own.status == "online" and not own.standby
+
     @property
     def _serves(self) -> bool:
         return self._valid_in == self._connection.epoch
@@ -196,8 +206,7 @@ class Election:
             return
         rival = self._rival()
         if rival is None and not self._serves:
-            seen, own = self._cards.get(self._server, (0, None))
-            continued = own is not None and seen == epoch and own.status == "online" and not own.standby
+            continued = self._claim_stands(epoch)
             self._show(serving=continued, standby=False, epoch=epoch)
             await self._presence.announce_server()
             if not await self._seen_all(epoch):
@@ -216,8 +225,8 @@ class Election:
         served, self._valid_in = self._valid_in is not None, None
         if served:
             self._presence.begin()
+        await self._connection.leave_alone()
         if self._show(serving=False, standby=True, epoch=epoch) or served:
-            await self._connection.leave_alone()
             await self._presence.announce_server()
         if self.serving != rival.server:
             self.serving = rival.server

@@ -185,8 +185,9 @@ class OutgoingCalls:
             return
         if code == NO_MATCHING_SUBSCRIBERS:
             loop = asyncio.get_running_loop()
-            patient = loop.time() < max(self._patient_until, pending.patient_until)
-            if patient or self._directory.has_standby(handle.tool):
+            if not pending.patient_until and self._directory.has_standby(handle.tool):
+                pending.patient_until = loop.time() + PATIENCE
+            if loop.time() < max(self._patient_until, pending.patient_until):
                 # Nobody has it, so sending it again cannot run it twice.
                 pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
             else:

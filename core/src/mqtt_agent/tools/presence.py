@@ -56,8 +56,8 @@ class Presence:
         """Whether the cards say online, or are about to."""
         self.serving = True
         """Whether the tools are shown; otherwise another replica serves them."""
-        self.standby = False
-        """Whether the server card says that this replica stands by."""
+        self.standby: bool | None = None
+        """Whether the server card says that this replica stands by; None without elections."""
         self.decided_in: int | None = None
         """The connection's epoch in which an election decided about these, if there are elections."""
         self._connection = connection
@@ -172,7 +172,7 @@ class Presence:
             epoch=self._connection.epoch,
             # What was acknowledged on arrival is not in the session any more.
             session_present=self._connection.session_present and self._connection.shared_subscriptions,
-            standby=self.standby or None,
+            standby=self.standby,
             features=list(SERVER_FEATURES),
         )
 

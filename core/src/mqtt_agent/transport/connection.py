@@ -127,6 +127,7 @@ class Connection:
         self._lost: asyncio.Future[TransportError]
         self._warned_unshared = False
         self._alone = False
+        self._freed_in = 0  # the epoch in which the session was freed of the exclusive subscriptions it may have held
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "failed" if self._failure else "not connected"
@@ -497,27 +498,26 @@ class Connection:
         link = self._link
         if link is None:
             raise ConnectionLost(f"not connected to {self.url}")
+        self._alone = True
+        self._hold()
         exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive]
-        if not keep:
-            for subscription in exclusive:
-                subscription.kept.clear()
+        for subscription in exclusive:
+            kept = list(subscription.kept)
+            subscription.kept.clear()
+            for message in kept if keep else ():
+                subscription.handle(message)
         await asyncio.gather(
             *(self._subscribe(link, subscription) for subscription in exclusive if not subscription.left)
         )
-        if self._link is not link:
-            raise ConnectionLost(f"the connection to {self.url} was lost meanwhile")
-        self._alone = True
-        self._hold()
-        for subscription in exclusive:
-            while subscription.kept:
-                subscription.handle(subscription.kept.popleft())
 
     async def leave_alone(self) -> None:
         """Take back :meth:`take_alone`, also that of an earlier link whose session the broker has kept."""
         taken, self._alone = self._alone, False
         self._hold()
         link, held = self._link, [subscription for subscription in self._subscriptions if subscription.held]
-        if link is not None and (taken or self.session_present):
+        inherited = self.session_present and self._freed_in != self.epoch
+        self._freed_in = self.epoch
+        if link is not None and (taken or inherited):
             for subscription in held:
                 if not taken:
                     # To unsubscribe in ejabberd from what one is not subscribed to unsubscribes somebody else.
