@@ -20,7 +20,7 @@ from mqtt_agent.sync import CallHandle, ToolClient, ToolContext, ToolServer
 @pytest.mark.parametrize("name", ["ToolClient", "ToolServer", "CallHandle", "ToolContext"])
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
-    internal = {"open_stream", "settle", "fail", "take_partial", "when_over", "in_thread"}
+    internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread"}
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         if method in ("tool", "add_tool", "run"):
             continue  # set on the instance, they are the async object's own

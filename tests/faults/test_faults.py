@@ -121,6 +121,7 @@ async def connected(url: str, namespace: str) -> AsyncIterator[ToolClient]:
         await soon(client.stop())
 
 
+@pytest.mark.rule("LOST-2", "LOST-3", "LOST-4")
 async def test_a_replica_is_killed(broker: Broker, namespace: str, replicas: Replicas) -> None:
     for name in ("a", "b", "c"):
         replicas.start(name, broker.url)
@@ -135,6 +136,7 @@ async def test_a_replica_is_killed(broker: Broker, namespace: str, replicas: Rep
     load.check(replicas.runs, lost=True)
 
 
+@pytest.mark.rule("PRES-10")
 async def test_three_replicas_are_restarted_one_after_the_other(
     broker: Broker, namespace: str, replicas: Replicas
 ) -> None:
@@ -157,6 +159,7 @@ async def test_three_replicas_are_restarted_one_after_the_other(
     assert load.errors == {}
 
 
+@pytest.mark.rule("LOST-1", "LOST-2", "SESSION-4")
 @pytest.mark.parametrize("drops", [1, 5])
 async def test_the_callers_network_breaks(broker: Broker, namespace: str, replicas: Replicas, drops: int) -> None:
     for name in ("a", "b"):
@@ -180,6 +183,7 @@ async def reconnected(client: ToolClient, epoch: int) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.rule("LOST-1", "LOST-4", "LATE-2")
 @pytest.mark.parametrize("longer_than_the_will_delay", [False, True])
 async def test_the_network_of_a_replica_is_cut(
     broker: Broker, namespace: str, replicas: Replicas, longer_than_the_will_delay: bool
@@ -218,12 +222,14 @@ async def broker_restarts(broker: Broker, namespace: str, replicas: Replicas, *,
     load.check(replicas.runs, lost=False)
 
 
+@pytest.mark.rule("LOST-1", "LOST-6", "LATE-5")
 async def test_the_broker_is_killed_and_forgets_everything(
     own_broker: Broker, namespace: str, replicas: Replicas
 ) -> None:
     await broker_restarts(own_broker, namespace, replicas, keep_state=False)
 
 
+@pytest.mark.rule("LOST-1")
 async def test_the_broker_is_restarted_and_keeps_its_state(
     make_mosquitto: Callable[..., Mosquitto], namespace: str, replicas: Replicas
 ) -> None:

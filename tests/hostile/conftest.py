@@ -214,7 +214,7 @@ class Stage:
         business |= {self.topics.tool_call(card.tool) for card in self.server.tools}
         business |= {self.topics.tool_cancel(card.tool) for card in self.server.tools}
         business |= {self.topics.tool_card(card.tool) for card in self.server.tools}
-        business |= {self.topics.server_card(self.server.server_id)}
+        business |= {self.topics.server_card(self.server.server_id), self.topics.server_query(self.server.server_id)}
         if self.fake is not None:
             business |= {self.topics.tool_call(self.fake.tool), self.topics.tool_cancel(self.fake.tool)}
         return {message.topic for message in self.watcher.seen} - business - self._sent_to

@@ -43,6 +43,7 @@ async def called(fake: FakeServer, tool: str = "fake", **options: Any) -> CallHa
 # Answers
 
 
+@pytest.mark.rule("RESP-8", "HOST-1", "HOST-2")
 async def test_an_answer_that_is_no_json_object_fails_the_call_it_belongs_to(fake: FakeServer) -> None:
     bad = {"nothing": (b"", "EOF"), **NO_JSON_OBJECT}
     for payload, reason in bad.values():
@@ -55,6 +56,7 @@ async def test_an_answer_that_is_no_json_object_fails_the_call_it_belongs_to(fak
     fake.stage.check_each_was_told(fake.inbox, [reason for _, reason in bad.values()])
 
 
+@pytest.mark.rule("RESP-8")
 async def test_an_answer_with_wrong_types_fails_the_call_it_belongs_to(fake: FakeServer) -> None:
     for fields, reason in WRONG_FIELDS:
         handle = await called(fake)
@@ -66,6 +68,7 @@ async def test_an_answer_with_wrong_types_fails_the_call_it_belongs_to(fake: Fak
     fake.stage.check_each_was_told(fake.inbox, [reason for _, reason in WRONG_FIELDS])
 
 
+@pytest.mark.rule("RESP-15")
 async def test_an_unreadable_answer_to_nothing_leaves_the_calls_waiting(fake: FakeServer) -> None:
     handle = await called(fake)
     for correlation in (None, b"", b"\xff\xfe", b"unknown", handle.call_id.encode() + b" ", b"x" * 60_000):
@@ -77,6 +80,7 @@ async def test_an_unreadable_answer_to_nothing_leaves_the_calls_waiting(fake: Fa
     await fake.stage.check((fake.inbox, "object"))
 
 
+@pytest.mark.rule("RESP-8")
 async def test_the_call_id_of_the_payload_goes_before_the_correlation_data(fake: FakeServer) -> None:
     one, two = await called(fake), await called(fake)
     await fake.answer({"call_id": one.call_id, "result": "one"}, two.call_id.encode())
@@ -88,6 +92,7 @@ async def test_the_call_id_of_the_payload_goes_before_the_correlation_data(fake:
     await fake.stage.check()
 
 
+@pytest.mark.rule("LIMIT-2")
 async def test_an_answer_over_the_limit_fails_its_call(fake: FakeServer) -> None:
     stage = fake.stage
     async with ToolClient("small", broker=stage.broker.url, namespace=stage.namespace, max_payload=2000) as client:
@@ -102,6 +107,7 @@ async def test_an_answer_over_the_limit_fails_its_call(fake: FakeServer) -> None
         await stage.check((inbox, "limit of 2000"))
 
 
+@pytest.mark.rule("RESP-5", "RESP-6")
 async def test_any_status_but_error_is_a_success(fake: FakeServer) -> None:
     for fields in ({}, {"status": "ok"}, {"status": ""}, {"status": "weird"}, {"status": "ERROR"}):
         handle = await called(fake)
@@ -113,29 +119,26 @@ async def test_any_status_but_error_is_a_success(fake: FakeServer) -> None:
     await fake.stage.check()
 
 
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("invalid_arguments", InvalidArguments),
-        ("unauthorized", Unauthorized),
-        ("timeout", CallTimeout),
-        ("unavailable", ToolUnavailable),
-        ("tool_error", ToolFailed),
-        ("no_such_type", ToolFailed),
-        ("", ToolFailed),
-        ("Timeout", ToolFailed),
-        ("x" * 100_000, ToolFailed),
-    ],
-)
-async def test_an_unknown_error_type_reads_as_tool_error(
-    kind: str, error: type[ToolCallError], fake: FakeServer
-) -> None:
-    handle = await called(fake)
-    failed = {"type": kind, "message": "no\x00such\n" + "m" * 1000, "data": {"any": [1]}, "retryable": False}
-    await fake.answer({"call_id": handle.call_id, "status": "error", "error": failed})
-    with pytest.raises(error, match="fake: no") as caught:
-        await soon(handle.result())
-    assert type(caught.value) is error
+@pytest.mark.rule("RESP-3", "RESP-4")
+async def test_an_unknown_error_type_reads_as_tool_error(fake: FakeServer) -> None:
+    kinds: dict[str, type[ToolCallError]] = {
+        "invalid_arguments": InvalidArguments,
+        "unauthorized": Unauthorized,
+        "timeout": CallTimeout,
+        "unavailable": ToolUnavailable,
+        "tool_error": ToolFailed,
+        "no_such_type": ToolFailed,
+        "": ToolFailed,
+        "Timeout": ToolFailed,
+        "x" * 100_000: ToolFailed,
+    }
+    for kind, error in kinds.items():
+        handle = await called(fake)
+        failed = {"type": kind, "message": "no\x00such\n" + "m" * 1000, "data": {"any": [1]}, "retryable": False}
+        await fake.answer({"call_id": handle.call_id, "status": "error", "error": failed})
+        with pytest.raises(error, match="fake: no") as caught:
+            await soon(handle.result())
+        assert type(caught.value) is error
     await fake.stage.check()
 
 
@@ -148,6 +151,7 @@ async def test_an_error_that_says_nothing_is_tool_failed(fake: FakeServer) -> No
     await fake.stage.check()
 
 
+@pytest.mark.rule("RESP-15", "HOST-2")
 async def test_answers_to_calls_that_nobody_made_are_told_once(fake: FakeServer) -> None:
     for call_id in ("made up", "", "a/b", "#", "\x00\n", "x" * 100_000, "barrier-", "barrier-" + "0" * 32):
         for status in ("ok", "error"):
@@ -155,6 +159,7 @@ async def test_answers_to_calls_that_nobody_made_are_told_once(fake: FakeServer)
     await fake.stage.check((fake.inbox, "call"))
 
 
+@pytest.mark.rule("RESP-15")
 async def test_of_several_answers_the_first_counts(fake: FakeServer) -> None:
     handle = await called(fake)
     for result in ("first", "first", "second"):
@@ -168,6 +173,7 @@ async def test_of_several_answers_the_first_counts(fake: FakeServer) -> None:
     await fake.stage.check(*told, (fake.inbox, "object"))
 
 
+@pytest.mark.rule("RESP-15")
 async def test_an_answer_after_the_timeout_changes_nothing(fake: FakeServer) -> None:
     handle = await called(fake, timeout=0.05)
     with pytest.raises(CallTimeout):
@@ -180,6 +186,7 @@ async def test_an_answer_after_the_timeout_changes_nothing(fake: FakeServer) -> 
     await fake.stage.check(*late)
 
 
+@pytest.mark.rule("HOST-13")
 async def test_an_answer_that_was_retained_long_ago_answers_nothing(silent_stage: Stage) -> None:
     stage = silent_stage
     inbox = stage.topics.client_responses("friend")
@@ -237,6 +244,7 @@ def partial(seq: int, content: str) -> dict[str, Any]:
     return {"seq": seq, "type": "partial", "content": content}
 
 
+@pytest.mark.rule("HOST-1", "HOST-2")
 async def test_partials_that_are_none_are_left_out_and_told_with_their_topic(fake: FakeServer) -> None:
     bad = {
         "nothing": (b"", "EOF"),
@@ -257,12 +265,14 @@ async def test_partials_that_are_none_are_left_out_and_told_with_their_topic(fak
     fake.stage.check_each_was_told(topic, [reason for _, reason in bad.values()])
 
 
+@pytest.mark.rule("STREAM-9", "STREAM-10")
 async def test_repeated_and_missing_partials_do_no_harm(fake: FakeServer) -> None:
     sent = [partial(3, "a"), partial(3, "a"), partial(3, "a"), partial(7, "b"), partial(1_700_000_000_000, "c")]
     assert await partials(fake, [*sent]) == ["a", "b", "c"]
     await fake.stage.check()
 
 
+@pytest.mark.rule("STREAM-9")
 async def test_partials_of_one_millisecond_are_all_told(fake: FakeServer) -> None:
     """The reference numbers them by the clock."""
     assert await partials(fake, [partial(1_700_000_000_000, text) for text in "abc"]) == ["a", "b", "c"]
@@ -274,6 +284,7 @@ async def test_partials_without_a_seq_are_all_told(fake: FakeServer) -> None:
     await fake.stage.check()
 
 
+@pytest.mark.rule("STREAM-9", "STREAM-10")
 async def test_reordered_partials_are_told_in_order_or_left_out(fake: FakeServer) -> None:
     got = await partials(fake, [partial(seq, str(seq)) for seq in (2, 1, 4, 3, 6, 5, 2)])
     assert got == sorted(set(got))
@@ -288,6 +299,7 @@ async def test_odd_numbers_of_partials_do_no_harm(fake: FakeServer) -> None:
     await fake.stage.check()
 
 
+@pytest.mark.rule("STREAM-13")
 async def test_stream_messages_of_unknown_types_and_early_ends_do_no_harm(fake: FakeServer) -> None:
     messages: list[bytes | dict[str, Any]] = [
         {"seq": 1, "type": "accepted", "server": "fake"},
@@ -302,10 +314,12 @@ async def test_stream_messages_of_unknown_types_and_early_ends_do_no_harm(fake: 
     await fake.stage.check()
 
 
+@pytest.mark.rule("STREAM-14")
 async def test_a_partial_of_another_call_is_not_taken_for_one_of_this(fake: FakeServer) -> None:
     assert await partials(fake, [{**partial(1, "theirs"), "call_id": "another"}, partial(2, "mine")]) == ["mine"]
 
 
+@pytest.mark.rule("LIMIT-7")
 async def test_more_partials_than_anybody_reads_are_bounded(fake: FakeServer) -> None:
     handle, topic = await streaming(fake)
     for start in range(0, 1500, 50):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -57,6 +56,7 @@ def only_errors(stage: Stage, kind: str, times: int) -> list[dict[str, Any]]:
     return answers
 
 
+@pytest.mark.rule("HOST-1", "HOST-2", "HOST-3")
 async def test_what_is_no_json_object_is_refused_at_its_response_topic(stage: Stage) -> None:
     bad = {"nothing": (b"", "EOF"), **NO_JSON_OBJECT}
     for name, (payload, _) in bad.items():
@@ -68,6 +68,7 @@ async def test_what_is_no_json_object_is_refused_at_its_response_topic(stage: St
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-1", "HOST-3")
 async def test_a_call_with_wrong_types_is_refused_at_its_response_topic(stage: Stage) -> None:
     for fields, _ in WRONG_FIELDS:
         assert await stage.attack(stage.call_topic, stage.call(**fields), stage.properties(correlation=b"call-1"))
@@ -81,6 +82,7 @@ async def test_a_call_with_wrong_types_is_refused_at_its_response_topic(stage: S
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-3", "LIMIT-1")
 async def test_a_call_over_the_limit_is_refused_at_its_response_topic(stage: Stage) -> None:
     call = stage.call(arguments={"text": "x" * MEGABYTE})
     for _ in range(2):
@@ -89,6 +91,7 @@ async def test_a_call_over_the_limit_is_refused_at_its_response_topic(stage: Sta
     only_errors(stage, "invalid_arguments", 2)
 
 
+@pytest.mark.rule("HOST-3")
 async def test_the_response_topic_in_the_payload_is_an_address_too(stage: Stage) -> None:
     """The reference always sends it, and it is the only one where a bridge drops the properties."""
     call = stage.call(arguments="wrong")
@@ -99,6 +102,7 @@ async def test_the_response_topic_in_the_payload_is_an_address_too(stage: Stage)
     assert answer["call_id"] == "call-1"
 
 
+@pytest.mark.rule("HOST-3")
 async def test_a_refusal_carries_the_call_id_of_the_payload_when_it_has_one(stage: Stage) -> None:
     """Callers match by it first; the reference looks at nothing else."""
     await stage.attack(stage.call_topic, stage.call(arguments="wrong"), properties(response_topic=stage.inbox))
@@ -107,6 +111,7 @@ async def test_a_refusal_carries_the_call_id_of_the_payload_when_it_has_one(stag
     assert answer["call_id"] == "call-1"
 
 
+@pytest.mark.rule("HOST-14")
 async def test_an_unreadable_call_without_an_address_of_its_own_is_told_to_nobody(stage: Stage) -> None:
     for payload in (b"null", b"{}", b'{"client": "peer", "call_id": 5}'):
         await stage.attack(stage.call_topic, payload)
@@ -116,6 +121,7 @@ async def test_an_unreadable_call_without_an_address_of_its_own_is_told_to_nobod
     assert stage.answers() == []
 
 
+@pytest.mark.rule("LIMIT-4")
 async def test_values_that_python_has_trouble_with_are_refused_by_the_schema(stage: Stage) -> None:
     values = [b"1e999", b"-1e999", b"1" * 4000, b"-0", b"1e-999"]
     values += [b"[" * depth + b"]" * depth for depth in (50, 150, 190, 197)]
@@ -148,6 +154,7 @@ async def test_of_repeated_keys_one_counts(stage: Stage) -> None:
     assert [(answer["call_id"], answer["result"]) for answer in stage.answers()] == [("b", "two")]
 
 
+@pytest.mark.rule("CALL-9")
 async def test_a_large_call_with_everything_wrong_does_not_hold_up_the_others(stage: Stage) -> None:
     schema = {"properties": {"items": {"items": {"type": "string"}}}}
     stage.server.add_tool("sort", lambda arguments: 1, input_schema=schema)
@@ -155,19 +162,18 @@ async def test_a_large_call_with_everything_wrong_does_not_hold_up_the_others(st
     await stage.settle()
     call = stage.call(arguments={"items": [1] * 200_000})
     await stage.attack(stage.topics.tool_call("sort"), call, stage.properties())
-    started = asyncio.get_running_loop().time()
     assert await soon(stage.client.call("echo", {"text": "fine"}), 20) == "fine"
-    took = asyncio.get_running_loop().time() - started
     await until(stage.answers)
     await stage.check()
     (answer,) = only_errors(stage, "invalid_arguments", 1)
     assert len(json.dumps(answer)) < 50_000
-    assert took < 1, f"a call of 600 kB kept all others waiting for {took:.1f} s"
+    assert len(answer["error"]["data"]) == 1, "listing every fault would keep all others waiting"
 
 
 # Where to answer
 
 
+@pytest.mark.rule("HOST-4")
 async def test_a_foreign_response_topic_in_the_property_is_refused_at_the_caller_s_own(stage: Stage) -> None:
     for number, address in enumerate(FOREIGN):
         packed = stage.properties(response_topic=address.format(ns=stage.namespace))
@@ -180,6 +186,7 @@ async def test_a_foreign_response_topic_in_the_property_is_refused_at_the_caller
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-4")
 async def test_a_response_topic_with_wildcards_is_refused_by_the_broker_or_at_the_caller_s_own(stage: Stage) -> None:
     reached = 0
     for address in WITH_WILDCARDS:
@@ -191,6 +198,7 @@ async def test_a_response_topic_with_wildcards_is_refused_by_the_broker_or_at_th
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-4")
 async def test_a_foreign_response_topic_in_the_payload_is_refused_at_the_caller_s_own(stage: Stage) -> None:
     addresses = [*FOREIGN, *WITH_WILDCARDS, "a\x00b", "\ufeff", "x" * 100_000]
     for address in addresses:
@@ -202,6 +210,7 @@ async def test_a_foreign_response_topic_in_the_payload_is_refused_at_the_caller_
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("CALL-4", "HOST-4")
 async def test_the_property_goes_before_the_payload_and_neither_leads_elsewhere(stage: Stage) -> None:
     elsewhere = f"{stage.namespace}/{NOT_OURS}/answers"
     await stage.attack(stage.call_topic, stage.call("right", response_topic=elsewhere), stage.properties())
@@ -216,6 +225,7 @@ async def test_the_property_goes_before_the_payload_and_neither_leads_elsewhere(
 # Names
 
 
+@pytest.mark.rule("NAME-3", "NAME-4", "HOST-6", "STREAM-7")
 async def test_a_call_id_is_any_string_but_never_a_topic_level(stage: Stage) -> None:
     calls: list[tuple[str, dict[str, Any]]] = [("echo", {}), ("chatter", {}), ("chatter", {"stream": True})]
     expected = 0
@@ -235,6 +245,7 @@ async def test_a_call_id_is_any_string_but_never_a_topic_level(stage: Stage) -> 
     assert stage.strays() - set(inboxes) == set(), "no stream topic was made from such an id"
 
 
+@pytest.mark.rule("TOPIC-5")
 async def test_a_stream_topic_is_made_from_an_id_that_can_be_a_topic_level(stage: Stage) -> None:
     await stage.attack(stage.topics.tool_call("chatter"), stage.call("call-1", stream=True), stage.properties())
     await until(stage.answers)
@@ -242,6 +253,7 @@ async def test_a_stream_topic_is_made_from_an_id_that_can_be_a_topic_level(stage
     assert stage.strays() == {stage.topics.tool_stream("chatter", "call-1")}
 
 
+@pytest.mark.rule("HOST-5", "NAME-3")
 async def test_a_client_name_with_topic_characters_gets_nothing_run_or_published(stage: Stage) -> None:
     for client in ["", *TOPIC_CHARACTERS]:
         await stage.attack(stage.call_topic, stage.call(client=client, response_topic=None))
@@ -251,6 +263,7 @@ async def test_a_client_name_with_topic_characters_gets_nothing_run_or_published
     assert set(stage.runs) == {"fine"}
 
 
+@pytest.mark.rule("HOST-5")
 async def test_an_impossible_client_name_is_refused_where_there_is_an_address(stage: Stage) -> None:
     names = ["a/b", "", "#"]
     for client in names:
@@ -262,6 +275,7 @@ async def test_an_impossible_client_name_is_refused_where_there_is_an_address(st
     assert {answer["call_id"] for answer in answers} == {"call-1"}
 
 
+@pytest.mark.rule("CALL-4", "HOST-4", "HOST-7")
 async def test_calling_in_another_s_name_brings_the_caller_nothing(stage: Stage) -> None:
     friends = stage.topics.client_responses("friend")
     await stage.attack(stage.call_topic, stage.call("call-1", client="friend"), stage.properties())
@@ -276,6 +290,7 @@ async def test_calling_in_another_s_name_brings_the_caller_nothing(stage: Stage)
     await stage.check(*faults)
 
 
+@pytest.mark.rule("CALL-10", "CANCEL-3")
 async def test_a_peer_that_knows_a_call_id_cannot_touch_the_call(stage: Stage) -> None:
     handle = await soon(stage.client.submit("wait", {"text": "mine"}, call_id="known"))
     await until(lambda: "mine" in stage.runs)
@@ -294,6 +309,7 @@ async def test_a_peer_that_knows_a_call_id_cannot_touch_the_call(stage: Stage) -
 # Repeats
 
 
+@pytest.mark.rule("CALL-11")
 async def test_a_repeated_call_runs_once_and_is_answered_each_time(stage: Stage) -> None:
     attacker = await stage.attacker()
     payload = json.dumps(stage.call()).encode()
@@ -309,6 +325,7 @@ async def test_a_repeated_call_runs_once_and_is_answered_each_time(stage: Stage)
     assert len({json.dumps(answer) for answer in stage.answers()}) == 1
 
 
+@pytest.mark.rule("CALL-10")
 async def test_repeats_of_a_running_call_join_it(stage: Stage) -> None:
     topic = stage.topics.tool_call("wait")
     for _ in range(5):
@@ -323,6 +340,7 @@ async def test_repeats_of_a_running_call_join_it(stage: Stage) -> None:
     assert {(answer["call_id"], answer["result"]) for answer in stage.answers()} == {("call-1", "waited")}
 
 
+@pytest.mark.rule("CALL-14", "HOST-12")
 async def test_a_repeat_of_a_long_call_does_not_use_up_the_broker_s_window(stage: Stage) -> None:
     for _ in range(3):
         await stage.attack(stage.topics.tool_call("wait"), stage.call(), stage.properties())
@@ -333,6 +351,7 @@ async def test_a_repeat_of_a_long_call_does_not_use_up_the_broker_s_window(stage
     await stage.check()
 
 
+@pytest.mark.rule("CALL-14", "HOST-12")
 async def test_bad_calls_behind_a_long_one_do_not_use_up_the_broker_s_window(stage: Stage) -> None:
     await stage.attack(stage.topics.tool_call("wait"), stage.call(), stage.properties())
     await until(lambda: "hi" in stage.runs)
@@ -347,6 +366,7 @@ async def test_bad_calls_behind_a_long_one_do_not_use_up_the_broker_s_window(sta
     await stage.check((stage.call_topic, "object"))
 
 
+@pytest.mark.rule("CANCEL-4", "HOST-12")
 async def test_repeats_and_cancels_at_every_moment_of_a_call_leave_nothing_behind(stage: Stage) -> None:
     for number in range(40):
         call_id = f"call-{number}"
@@ -358,6 +378,7 @@ async def test_repeats_and_cancels_at_every_moment_of_a_call_leave_nothing_behin
     assert all(answer["status"] == "ok" for answer in stage.answers())
 
 
+@pytest.mark.rule("CALL-16")
 async def test_a_retained_call_runs_at_most_once_also_with_a_new_replica(stage: Stage) -> None:
     await stage.attack(stage.call_topic, stage.call(), stage.properties(), retain=True)
     await stage.settle()
@@ -378,6 +399,7 @@ async def test_calls_that_have_expired_do_not_keep_the_others_from_coming(stage:
     for number in range(3):
         await stage.attack(stage.call_topic, stage.call(f"call-{number}"), stage.properties(expiry=0))
     try:
+        assert await soon(stage.client.call("echo", {"text": "fine"}, timeout=1)) == "fine"
         await stage.check()
     except CallTimeout:
         if isinstance(stage.broker, Embedded):
@@ -388,6 +410,7 @@ async def test_calls_that_have_expired_do_not_keep_the_others_from_coming(stage:
 # Cancels
 
 
+@pytest.mark.rule("HOST-1", "LIMIT-1")
 async def test_what_is_no_cancel_cancels_nothing(stage: Stage) -> None:
     bad = {
         "nothing": (b"", "EOF"),
@@ -411,6 +434,7 @@ async def test_what_is_no_cancel_cancels_nothing(stage: Stage) -> None:
     assert stage.answers() == []
 
 
+@pytest.mark.rule("CANCEL-2")
 async def test_cancels_of_calls_that_nobody_runs_are_ignored(stage: Stage) -> None:
     handle = await soon(stage.client.submit("wait", call_id="known"))
     await until(lambda: "waited" in stage.runs)
@@ -423,6 +447,7 @@ async def test_cancels_of_calls_that_nobody_runs_are_ignored(stage: Stage) -> No
     await stage.check()
 
 
+@pytest.mark.rule("CANCEL-6")
 async def test_a_cancel_that_was_retained_long_ago_cancels_nothing(silent_stage: Stage) -> None:
     stage = silent_stage
     cancel = {"call_id": "known", "client": "friend"}
@@ -436,6 +461,7 @@ async def test_a_cancel_that_was_retained_long_ago_cancels_nothing(silent_stage:
     await stage.check()
 
 
+@pytest.mark.rule("CANCEL-4", "HOST-12")
 async def test_a_cancel_that_comes_a_hundred_times_is_one(stage: Stage) -> None:
     await stage.attack(stage.topics.tool_call("wait"), stage.call(), stage.properties())
     await until(lambda: "hi" in stage.runs)

@@ -45,6 +45,7 @@ async def listed(stage: Stage, online_only: bool = True) -> list[str]:
     return [card.tool for card in await soon(stage.client.list_tools(online_only=online_only))]
 
 
+@pytest.mark.rule("HOST-1", "HOST-2", "HOST-8", "LIMIT-3")
 async def test_what_is_no_tool_card_is_left_out_and_told_once(stage: Stage) -> None:
     bad = {
         **NO_JSON_OBJECT,
@@ -64,6 +65,7 @@ async def test_what_is_no_tool_card_is_left_out_and_told_once(stage: Stage) -> N
     assert await soon(stage.client.get_tool("bad")) is None
 
 
+@pytest.mark.rule("HOST-1", "HOST-2", "HOST-8", "LIMIT-3")
 async def test_what_is_no_server_card_is_left_out_and_told_once(stage: Stage) -> None:
     bad = {
         **NO_JSON_OBJECT,
@@ -81,6 +83,7 @@ async def test_what_is_no_server_card_is_left_out_and_told_once(stage: Stage) ->
     assert [card.server for card in await soon(stage.client.list_servers())] == [stage.server.server_id]
 
 
+@pytest.mark.rule("HOST-8")
 async def test_a_card_that_turns_bad_leaves_the_good_one_before(fake: FakeServer) -> None:
     topic = fake.stage.topics.tool_card("fake")
     for payload in (b"null", TOO_LARGE, b'{"tool": "other", "server": "fake"}'):
@@ -89,6 +92,7 @@ async def test_a_card_that_turns_bad_leaves_the_good_one_before(fake: FakeServer
     assert await listed(fake.stage) == ["chatter", "echo", "fake", "wait"]
 
 
+@pytest.mark.rule("HOST-2", "HOST-8")
 async def test_a_card_whose_name_is_not_its_topic_s_is_told_once(stage: Stage) -> None:
     tool_topic, server_topic = stage.topics.tool_card("bad"), stage.topics.server_card("bad")
     for name in ("echo", "", "Bad", "bad/x", "#", "bad\n2026-01-01 CRITICAL a line of its own"):
@@ -107,6 +111,7 @@ async def test_a_card_whose_name_is_not_its_topic_s_is_told_once(stage: Stage) -
     assert card.description == ""
 
 
+@pytest.mark.rule("HOST-9")
 async def test_cards_for_impossible_names_are_told_once_each(stage: Stage) -> None:
     topics = [
         f"{stage.namespace}/mcp/{kind}/{name}/card" for kind in ("tools", "servers") for name in ("", "$x", "x" * 256)
@@ -118,6 +123,7 @@ async def test_cards_for_impossible_names_are_told_once_each(stage: Stage) -> No
     assert await listed(stage, online_only=False) == HONEST
 
 
+@pytest.mark.rule("DISC-5")
 async def test_an_empty_retained_card_means_removed(fake: FakeServer) -> None:
     stage = fake.stage
     await stage.attack(stage.topics.tool_card("fake"), b"", retain=True)
@@ -149,6 +155,7 @@ async def test_ten_thousand_names_on_one_card_do_not_hold_up_a_call(stage: Stage
     await stage.check()
 
 
+@pytest.mark.rule("HOST-10")
 async def test_a_card_with_a_bad_schema_breaks_neither_discovery_nor_other_calls(stage: Stage) -> None:
     for number, schema in enumerate(BAD_SCHEMAS.values()):
         card = {"tool": f"bad-{number}", "server": "bad", "input_schema": schema, "output_schema": schema}
@@ -160,6 +167,7 @@ async def test_a_card_with_a_bad_schema_breaks_neither_discovery_nor_other_calls
     await stage.check()
 
 
+@pytest.mark.rule("HOST-10")
 async def test_cards_with_bad_schemas_do_not_keep_an_agent_from_the_other_tools(stage: Stage) -> None:
     from langchain_core.utils.function_calling import convert_to_openai_tool
     from langchain_mqtt_agent import MQTTToolkit

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent.errors import ToolUnavailable
@@ -83,6 +84,7 @@ messages: st.SearchStrategy[list[Bad]] = st.lists(
 )
 
 
+@pytest.mark.rule("HOST-1")
 @settings(
     max_examples=25,
     deadline=None,

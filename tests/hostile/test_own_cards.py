@@ -39,6 +39,7 @@ async def put_right(stage: Stage, topic: str, expected: dict[str, Any]) -> None:
         pytest.fail(f"the card stays as the stranger wrote it: {stage.messages(topic)[-1].payload[:300]}")
 
 
+@pytest.mark.rule("PRES-9")
 async def test_an_unreadable_server_card_is_put_right_and_told_once(stage: Stage) -> None:
     topic = stage.topics.server_card(stage.server.server_id)
     before = latest(stage, stage.topics.server_card(stage.server.server_id))
@@ -51,6 +52,7 @@ async def test_an_unreadable_server_card_is_put_right_and_told_once(stage: Stage
     await stage.check((topic, "unreadable"), (topic, "unreadable"))
 
 
+@pytest.mark.rule("PRES-9")
 async def test_an_unreadable_tool_card_is_put_right_and_told_once(stage: Stage) -> None:
     topic = stage.topics.tool_card("echo")
     before = latest(stage, topic)
@@ -63,6 +65,7 @@ async def test_an_unreadable_tool_card_is_put_right_and_told_once(stage: Stage) 
     await stage.check((topic, "unreadable"), (topic, "unreadable"))
 
 
+@pytest.mark.rule("PRES-9")
 async def test_cards_that_were_removed_or_set_offline_are_put_right(stage: Stage) -> None:
     server_topic, tool_topic = stage.topics.server_card(stage.server.server_id), stage.topics.tool_card("echo")
     server_before, tool_before = latest(stage, server_topic), latest(stage, tool_topic)
@@ -76,6 +79,7 @@ async def test_cards_that_were_removed_or_set_offline_are_put_right(stage: Stage
     await stage.check()
 
 
+@pytest.mark.rule("PRES-9")
 @pytest.mark.parametrize("change", ["server", "tools", "started", "epoch"])
 async def test_a_server_card_with_something_else_on_it_is_put_right(change: str, stage: Stage) -> None:
     topic = stage.topics.server_card(stage.server.server_id)
@@ -85,6 +89,7 @@ async def test_a_server_card_with_something_else_on_it_is_put_right(change: str,
     await put_right(stage, topic, before)
 
 
+@pytest.mark.rule("PRES-9")
 async def test_a_tool_card_for_another_name_is_put_right(stage: Stage) -> None:
     topic = stage.topics.tool_card("echo")
     before = latest(stage, topic)

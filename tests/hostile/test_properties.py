@@ -37,6 +37,7 @@ def odd_properties(text: Text) -> list[bytes]:
     ]
 
 
+@pytest.mark.rule("HOST-11")
 async def test_odd_properties_of_a_call_do_not_cost_the_connection(silent_stage: Stage) -> None:
     stage = silent_stage
     await stage.start(watch=False)
@@ -48,6 +49,7 @@ async def test_odd_properties_of_a_call_do_not_cost_the_connection(silent_stage:
         await stands(stage, name)
 
 
+@pytest.mark.rule("HOST-11")
 async def test_odd_properties_of_an_answer_do_not_cost_the_connection(silent_stage: Stage) -> None:
     stage = silent_stage
     await stage.start(watch=False)
@@ -57,6 +59,7 @@ async def test_odd_properties_of_an_answer_do_not_cost_the_connection(silent_sta
         await stands(stage, name)
 
 
+@pytest.mark.rule("HOST-11")
 async def test_odd_properties_of_a_card_do_not_cost_the_connection(silent_stage: Stage) -> None:
     stage = silent_stage
     await stage.start(watch=False)
@@ -67,6 +70,7 @@ async def test_odd_properties_of_a_card_do_not_cost_the_connection(silent_stage:
         await stands(stage, name)
 
 
+@pytest.mark.rule("HOST-11")
 async def test_odd_properties_of_retained_cards_do_not_lock_out_whoever_comes(silent_stage: Stage) -> None:
     stage = silent_stage
     for number, packed in enumerate(packed for text in ODD_TEXTS.values() for packed in odd_properties(text)):
@@ -76,6 +80,7 @@ async def test_odd_properties_of_retained_cards_do_not_lock_out_whoever_comes(si
     await stands(stage, "retained cards")
 
 
+@pytest.mark.rule("NAME-2")
 async def test_a_client_s_name_is_refused_or_harmless(silent_stage: Stage) -> None:
     stage = silent_stage
     await stage.start(watch=False)

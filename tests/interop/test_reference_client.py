@@ -16,6 +16,7 @@ from .conftest import MakeServer, StartReferenceClient
 from .reference import CallFailed
 
 
+@pytest.mark.rule("RESP-1")
 async def test_it_gets_our_results(make_server: MakeServer, start_reference_client: StartReferenceClient) -> None:
     server = make_server()
 
@@ -46,6 +47,7 @@ async def test_any_json_value_reaches_it(
     assert await client.call("echo", {"value": value}) == value
 
 
+@pytest.mark.rule("JSON-3", "RESP-5")
 async def test_our_none_is_null_or_nothing_to_it(
     make_server: MakeServer, start_reference_client: StartReferenceClient
 ) -> None:
@@ -56,6 +58,7 @@ async def test_our_none_is_null_or_nothing_to_it(
     assert await client.call("nothing") in (None, ...)
 
 
+@pytest.mark.rule("NAME-4")
 async def test_our_handlers_see_its_name_and_its_odd_call_ids(
     make_server: MakeServer, start_reference_client: StartReferenceClient
 ) -> None:
@@ -76,6 +79,7 @@ async def test_our_handlers_see_its_name_and_its_odd_call_ids(
         assert re.fullmatch(r"call_[0-9a-z]+_[0-9a-z]+", call_id)
 
 
+@pytest.mark.rule("STREAM-1", "STREAM-2", "STREAM-7")
 async def test_it_gets_what_we_stream_in_order_before_the_result(
     make_server: MakeServer, start_reference_client: StartReferenceClient
 ) -> None:
@@ -121,6 +125,7 @@ async def test_our_long_tools_stream_to_it_while_they_run(
     assert await soon(call) == (["waiting"], "done")
 
 
+@pytest.mark.rule("CALL-9")
 async def test_wrong_arguments_are_invalid_arguments_to_it(
     make_server: MakeServer, start_reference_client: StartReferenceClient
 ) -> None:
@@ -138,6 +143,7 @@ async def test_wrong_arguments_are_invalid_arguments_to_it(
         await client.call("forecast", {"city": "Oslo", "days": "x"})
 
 
+@pytest.mark.rule("RESP-2", "RESP-3", "RESP-13")
 async def test_a_tool_of_ours_that_fails_is_a_tool_error_to_it(
     make_server: MakeServer, start_reference_client: StartReferenceClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,6 +188,7 @@ async def test_many_calls_at_once_each_get_their_own_answer_from_us(
     assert results == [2 * n for n in range(300)]
 
 
+@pytest.mark.rule("TCARD-1", "PRES-7")
 async def test_it_finds_our_cards(
     make_server: MakeServer, start_reference_client: StartReferenceClient, namespace: str
 ) -> None:
@@ -207,6 +214,7 @@ async def test_it_finds_our_cards(
     assert (await client.card("forecast"))["status"] == "offline"
 
 
+@pytest.mark.rule("NAME-6")
 async def test_it_may_write_the_namespace_with_slashes_around(
     make_server: MakeServer, start_reference_client: StartReferenceClient, namespace: str
 ) -> None:

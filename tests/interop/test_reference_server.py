@@ -24,6 +24,7 @@ async def online(client: ToolClient, *servers: str) -> None:
     await soon(wait(), 20)
 
 
+@pytest.mark.rule("TCARD-1", "TCARD-3", "SCARD-1")
 async def test_its_tools_are_listed_with_what_their_cards_say(
     start_reference_server: StartReferenceServer, start_client: StartClient, namespace: str
 ) -> None:
@@ -46,6 +47,7 @@ async def test_its_tools_are_listed_with_what_their_cards_say(
     assert card == add
 
 
+@pytest.mark.rule("NAME-6")
 async def test_its_namespace_is_trimmed_in_topics_but_not_in_cards(
     start_reference_server: StartReferenceServer, start_client: StartClient, namespace: str
 ) -> None:
@@ -58,6 +60,7 @@ async def test_its_namespace_is_trimmed_in_topics_but_not_in_cards(
     assert await soon(client.call("add", {"a": 1, "b": 2})) == 3
 
 
+@pytest.mark.rule("CALL-1", "RESP-1")
 async def test_its_tools_give_their_results(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -74,6 +77,7 @@ async def test_its_tools_give_their_results(
     assert server.executed[-1]["call_id"] == handle.call_id
 
 
+@pytest.mark.rule("RESP-5")
 async def test_a_result_that_it_leaves_out_is_none(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -95,6 +99,7 @@ async def test_many_calls_at_once_each_get_their_own_answer_from_it(
     assert len(server.executed) == 300
 
 
+@pytest.mark.rule("STREAM-1", "STREAM-2", "STREAM-3", "STREAM-8")
 async def test_what_it_streams_comes_in_order_before_the_result(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -110,6 +115,7 @@ async def test_what_it_streams_comes_in_order_before_the_result(
     assert await soon(handle.result()) == result
 
 
+@pytest.mark.rule("STREAM-9")
 async def test_equal_partials_in_the_same_millisecond_all_come(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -120,6 +126,7 @@ async def test_equal_partials_in_the_same_millisecond_all_come(
     assert seen == ["\n"] * 50
 
 
+@pytest.mark.rule("STREAM-2")
 async def test_a_number_that_it_streams_has_neither_content_nor_data(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -131,6 +138,7 @@ async def test_a_number_that_it_streams_has_neither_content_nor_data(
     assert [partial for partial in seen if partial is not None] == ["a", "b"]
 
 
+@pytest.mark.rule("RESP-2")
 async def test_a_tool_of_its_that_fails_is_tool_failed(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -163,6 +171,7 @@ async def test_a_call_that_it_never_answers_times_out(
     assert await soon(client.call("add", {"a": 1, "b": 1})) == 2
 
 
+@pytest.mark.rule("NAME-4", "STREAM-7")
 async def test_our_call_ids_may_be_any_text(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -178,6 +187,7 @@ async def test_our_call_ids_may_be_any_text(
         assert server.executed[-1]["call_id"] == call_id
 
 
+@pytest.mark.rule("PRES-7")
 async def test_after_its_clean_stop_nothing_is_online(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -192,6 +202,7 @@ async def test_after_its_clean_stop_nothing_is_online(
         await soon(client.call("add", {"a": 1, "b": 1}))
 
 
+@pytest.mark.rule("PRES-5", "LOST-4", "LATE-3")
 async def test_when_it_is_killed_its_will_ends_our_calls_though_its_tool_cards_stay_online(
     start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:

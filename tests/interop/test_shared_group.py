@@ -61,6 +61,7 @@ def check_each_was_executed_once(
     assert theirs
 
 
+@pytest.mark.rule("SHARE-1", "SHARE-2")
 async def test_each_call_of_ours_runs_once_on_one_of_both(
     make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -74,6 +75,7 @@ async def test_each_call_of_ours_runs_once_on_one_of_both(
     check_each_was_executed_once(reference, executed, results)
 
 
+@pytest.mark.rule("SHARE-1", "SHARE-2")
 async def test_each_call_of_its_client_runs_once_on_one_of_both(
     make_server: MakeServer,
     start_reference_server: StartReferenceServer,
@@ -88,6 +90,7 @@ async def test_each_call_of_its_client_runs_once_on_one_of_both(
     check_each_was_executed_once(reference, executed, results)
 
 
+@pytest.mark.rule("PRES-5")
 async def test_we_go_on_calling_when_it_stops_and_says_that_the_tool_is_offline(
     make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
@@ -116,6 +119,7 @@ async def test_we_go_on_calling_when_it_stops_and_says_that_the_tool_is_offline(
     watcher.cancel()
 
 
+@pytest.mark.rule("PRES-9")
 async def test_our_replica_shows_the_tool_online_again_to_clients_that_trust_its_card(
     make_server: MakeServer,
     start_reference_server: StartReferenceServer,
@@ -139,6 +143,7 @@ async def test_our_replica_shows_the_tool_online_again_to_clients_that_trust_its
     assert await stranger.call("work", {"n": 1}) == {"n": 1, "by": "ours"}
 
 
+@pytest.mark.rule("PRES-8")
 async def test_it_goes_on_when_ours_stops_and_the_tool_is_never_offline(
     make_server: MakeServer,
     start_reference_server: StartReferenceServer,
@@ -159,6 +164,7 @@ async def test_it_goes_on_when_ours_stops_and_the_tool_is_never_offline(
     assert (await stranger.card("work"))["status"] == "online"
 
 
+@pytest.mark.rule("PRES-10")
 async def test_calls_under_way_while_ours_stops_are_all_answered_once(
     make_server: MakeServer,
     start_reference_server: StartReferenceServer,
@@ -177,6 +183,7 @@ async def test_calls_under_way_while_ours_stops_are_all_answered_once(
     check_each_was_executed_once(reference, executed, results)
 
 
+@pytest.mark.rule("PRES-10")
 async def test_calls_that_the_broker_holds_back_for_ours_while_it_stops_are_all_answered_once(
     mosquitto: Mosquitto,
     make_server: MakeServer,
@@ -200,6 +207,7 @@ async def test_calls_that_the_broker_holds_back_for_ours_while_it_stops_are_all_
     check_each_was_executed_once(reference, executed, results)
 
 
+@pytest.mark.rule("LOST-3")
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 async def test_a_repeatable_call_that_is_lost_with_it_is_sent_again_to_ours(
     kill: bool, make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient

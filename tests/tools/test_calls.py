@@ -84,6 +84,7 @@ async def test_plain_functions_run_in_threads_beside_each_other(
     assert await soon(asyncio.gather(*(client.call("meet") for _ in range(3)))) == [True] * 3
 
 
+@pytest.mark.rule("CALL-15")
 async def test_no_more_handlers_run_at_once_than_allowed(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server(max_concurrency=3)
     running = 0
@@ -103,6 +104,7 @@ async def test_no_more_handlers_run_at_once_than_allowed(make_server: MakeServer
     assert most == 3
 
 
+@pytest.mark.rule("STREAM-1", "STREAM-2", "STREAM-12")
 async def test_partials_come_in_order_before_the_result(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
 
@@ -159,6 +161,7 @@ async def test_an_async_on_partial_is_awaited(make_server: MakeServer, make_clie
     assert seen == [1, 2]
 
 
+@pytest.mark.rule("LIMIT-7")
 async def test_partials_that_nobody_reads_are_bounded(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
 
@@ -176,6 +179,7 @@ async def test_partials_that_nobody_reads_are_bounded(make_server: MakeServer, m
     assert [partial async for partial in handle.partials()] == list(range(500, 1500))
 
 
+@pytest.mark.rule("CALL-9")
 async def test_wrong_arguments_name_the_path(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
 
@@ -192,6 +196,7 @@ async def test_wrong_arguments_name_the_path(make_server: MakeServer, make_clien
         await soon(client.call("forecast"))
 
 
+@pytest.mark.rule("RESP-2", "RESP-10", "RESP-11")
 async def test_an_exception_of_the_handler_is_tool_failed_without_a_traceback(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -231,6 +236,7 @@ async def test_an_exception_of_the_handler_is_tool_failed_without_a_traceback(
         await soon(client.call("broken"))
 
 
+@pytest.mark.rule("RESP-12")
 async def test_a_result_without_json_form_is_tool_failed(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     server.add_tool("odd", lambda: object(), input_schema={"type": "object"})
@@ -263,6 +269,7 @@ async def test_an_unknown_tool_is_unavailable_at_once(make_server: MakeServer, m
     assert time.monotonic() - started < 30, "not after the timeout"
 
 
+@pytest.mark.rule("NAME-1")
 async def test_a_name_with_topic_characters_is_refused(make_client: MakeClient) -> None:
     client = await make_client()
     with pytest.raises(InvalidIdentifier, match="tool name 'a/b'"):
@@ -279,6 +286,7 @@ async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url() -> N
         await ToolClient(broker=url).call("x")
 
 
+@pytest.mark.rule("CALL-10", "CALL-11")
 async def test_a_caller_stops_waiting_after_its_timeout_and_can_attach_again(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -306,6 +314,7 @@ async def test_a_caller_stops_waiting_after_its_timeout_and_can_attach_again(
     assert runs == [7]
 
 
+@pytest.mark.rule("RESP-13")
 async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     ended = asyncio.Event()
@@ -333,6 +342,7 @@ async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, 
         await soon(event.wait())
 
 
+@pytest.mark.rule("CANCEL-1")
 async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     started, cancelled = asyncio.Event(), asyncio.Event()
@@ -374,6 +384,7 @@ async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer
         await soon(handle.result())
 
 
+@pytest.mark.rule("CALL-11")
 async def test_the_same_call_id_runs_once(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     runs: list[int] = []
@@ -390,6 +401,7 @@ async def test_the_same_call_id_runs_once(make_server: MakeServer, make_client: 
     assert await soon(client.call("count")) == 2
 
 
+@pytest.mark.rule("LIMIT-6")
 async def test_the_number_of_calls_under_way_is_bounded(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     go_on = asyncio.Event()
@@ -404,6 +416,7 @@ async def test_the_number_of_calls_under_way_is_bounded(make_server: MakeServer,
     await soon(client.call("wait"))
 
 
+@pytest.mark.rule("LOST-1", "LOST-6")
 async def test_a_broker_that_dies_and_forgets_costs_no_call(own_broker: Broker, namespace: str) -> None:
     from mqtt_agent import ToolServer
 

@@ -57,6 +57,7 @@ async def retained(url: str, topic_filter: str, count: int) -> dict[str, bytes]:
     return seen
 
 
+@pytest.mark.rule("TCARD-1", "TCARD-2", "TCARD-4", "SCARD-1", "SCARD-2", "TOPIC-1", "TOPIC-2")
 async def test_the_cards_on_the_broker_are_those_of_the_specification(
     broker: Broker, namespace: str, make_server: MakeServer
 ) -> None:
@@ -84,6 +85,7 @@ async def test_the_cards_on_the_broker_are_those_of_the_specification(
     assert (card["name"], card["replica"]) == ("weather", "a")
 
 
+@pytest.mark.rule("PRES-5", "PRES-7")
 async def test_a_client_lists_what_is_online(make_server: MakeServer, make_client: MakeClient) -> None:
     client = await make_client()
     assert await soon(client.list_tools()) == []
@@ -108,6 +110,7 @@ async def test_a_client_lists_what_is_online(make_server: MakeServer, make_clien
     watcher.stop()
 
 
+@pytest.mark.rule("DISC-1", "DISC-3")
 async def test_a_late_client_sees_all_cards_at_once(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     for n in range(300):
@@ -117,6 +120,7 @@ async def test_a_late_client_sees_all_cards_at_once(make_server: MakeServer, mak
     assert len(await soon(client.list_tools())) == 300
 
 
+@pytest.mark.rule("DISC-4")
 async def test_one_card_is_found_by_its_exact_topic(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     server.add_tool("there", lambda: 1, description="Here.")
@@ -128,6 +132,7 @@ async def test_one_card_is_found_by_its_exact_topic(make_server: MakeServer, mak
     assert await soon(client.get_tool("nowhere")) is None
 
 
+@pytest.mark.rule("SHARE-2", "SCARD-2", "PRES-5")
 async def test_replicas_share_the_calls_and_the_tool_stays_while_one_is_left(
     broker: Broker, make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -184,6 +189,7 @@ async def test_a_tool_added_to_a_running_server_is_announced(make_server: MakeSe
     watcher.stop()
 
 
+@pytest.mark.rule("PRES-7", "PRES-8")
 async def test_after_starts_and_stops_the_cards_are_right(
     broker: Broker, namespace: str, make_server: MakeServer
 ) -> None:
@@ -213,6 +219,7 @@ async def test_after_starts_and_stops_the_cards_are_right(
     assert [decode(ServerCard, card).server for card in online] == [stays.server_id]
 
 
+@pytest.mark.rule("PRES-9")
 async def test_a_server_that_is_called_offline_by_mistake_puts_it_right(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -238,6 +245,7 @@ async def test_a_server_that_is_called_offline_by_mistake_puts_it_right(
     watcher.stop()
 
 
+@pytest.mark.rule("HOST-8")
 async def test_bad_cards_hide_no_good_ones(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -265,6 +273,7 @@ async def test_bad_cards_hide_no_good_ones(
     await soon(meddler.stop())
 
 
+@pytest.mark.rule("DISC-5", "PRES-6")
 async def test_a_removed_card_is_forgotten(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:

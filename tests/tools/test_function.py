@@ -153,6 +153,7 @@ async def test_a_schema_of_ones_own_gives_keywords_or_the_whole() -> None:
         await call(ToolFunction("t", whole, schema), {"a": "x"})
 
 
+@pytest.mark.rule("TCARD-8")
 @pytest.mark.parametrize(
     "schema",
     [

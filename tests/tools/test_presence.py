@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
@@ -44,6 +45,7 @@ async def offline(client: ToolClient) -> list[ServerCard]:
     return await client.list_servers()
 
 
+@pytest.mark.rule("PRES-7", "PRES-8")
 async def test_a_hundred_starts_and_stops_leave_the_cards_right(broker: Broker, namespace: str) -> None:
     async with ToolClient(broker=broker.url, namespace=namespace) as client:
 
@@ -63,6 +65,7 @@ async def test_a_hundred_starts_and_stops_leave_the_cards_right(broker: Broker, 
             assert card.status == "offline"
 
 
+@pytest.mark.rule("PRES-2")
 async def test_a_blip_shorter_than_the_will_delay_changes_nothing_that_a_client_sees(
     broker: Broker, make_client: MakeClient, namespace: str
 ) -> None:
@@ -83,6 +86,7 @@ async def test_a_blip_shorter_than_the_will_delay_changes_nothing_that_a_client_
             assert await changes_until(client, asyncio.ensure_future(blip())) == []
 
 
+@pytest.mark.rule("LATE-1", "LATE-2")
 async def test_the_will_of_an_earlier_connection_is_no_news(
     broker: Broker, make_client: MakeClient, make_server: MakeServer, namespace: str
 ) -> None:

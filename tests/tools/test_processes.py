@@ -30,6 +30,7 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
     return await soon(asyncio.to_thread(process.wait, 20), 20)
 
 
+@pytest.mark.rule("PRES-7")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_stopped_server_marks_its_cards_offline_before_it_goes(
     number: signal.Signals, spawn: Spawn, make_client: MakeClient
@@ -45,6 +46,7 @@ async def test_a_stopped_server_marks_its_cards_offline_before_it_goes(
         await client.call("who")
 
 
+@pytest.mark.rule("PRES-10")
 async def test_a_stopped_server_finishes_what_it_runs(spawn: Spawn, make_client: MakeClient) -> None:
     process = spawn("a")
     client = await make_client()
@@ -57,6 +59,7 @@ async def test_a_stopped_server_finishes_what_it_runs(spawn: Spawn, make_client:
     assert await ended(process) == 0
 
 
+@pytest.mark.rule("PRES-1", "LOST-4")
 async def test_a_killed_server_is_shown_offline_and_its_calls_end(spawn: Spawn, make_client: MakeClient) -> None:
     process = spawn("a")
     client = await make_client()
@@ -70,6 +73,7 @@ async def test_a_killed_server_is_shown_offline_and_its_calls_end(spawn: Spawn, 
     assert await client.list_servers() == []
 
 
+@pytest.mark.rule("LOST-3", "LOST-4")
 async def test_calls_go_on_at_the_other_replica_when_one_is_killed(spawn: Spawn, make_client: MakeClient) -> None:
     processes = {process.pid: process for process in (spawn("a"), spawn("b"))}
     client = await make_client()
@@ -93,6 +97,7 @@ async def test_calls_go_on_at_the_other_replica_when_one_is_killed(spawn: Spawn,
         await once.cancel()
 
 
+@pytest.mark.rule("CALL-13", "SESSION-8", "LOST-4")
 async def test_a_replica_with_a_name_takes_up_its_calls_after_a_crash(
     broker: Broker, spawn: Spawn, make_client: MakeClient
 ) -> None:

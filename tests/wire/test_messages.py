@@ -107,11 +107,13 @@ cancels = st.builds(Cancel, call_id=names, client=text, reason=maybe(text))
 messages = st.one_of(calls, responses, streams, server_cards, tool_cards, cancels)
 
 
+@pytest.mark.rule("JSON-1")
 @given(messages)
 def test_every_message_survives_the_way_to_bytes_and_back(message: Message) -> None:
     assert decode(type(message), encode(message)) == message
 
 
+@pytest.mark.rule("JSON-3")
 @given(messages)
 def test_no_field_that_is_none_is_written(message: Message) -> None:
     written = json.loads(encode(message))
@@ -119,6 +121,7 @@ def test_no_field_that_is_none_is_written(message: Message) -> None:
     assert set(written) == {name for name in type(message).model_fields if getattr(message, name) is not None}
 
 
+@pytest.mark.rule("HOST-1")
 @given(st.sampled_from(MODELS), st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_one_clear_error(model: type[Message], payload: bytes) -> None:
     try:
@@ -129,6 +132,7 @@ def test_any_bytes_are_a_message_or_one_clear_error(model: type[Message], payloa
         assert isinstance(message, model)
 
 
+@pytest.mark.rule("HOST-1")
 @given(st.sampled_from(MODELS), json_values)
 def test_any_json_is_a_message_or_one_clear_error(model: type[Message], value: Any) -> None:
     try:
@@ -139,6 +143,7 @@ def test_any_json_is_a_message_or_one_clear_error(model: type[Message], value: A
         assert isinstance(message, model)
 
 
+@pytest.mark.rule("HOST-1")
 @given(messages, st.data())
 def test_a_message_with_one_field_of_any_other_type_is_a_message_or_one_clear_error(
     message: Message, data: st.DataObject
@@ -158,6 +163,7 @@ def test_a_message_cut_short_is_an_error(message: Message, data: st.DataObject) 
         decode(type(message), payload[: data.draw(st.integers(0, len(payload) - 1))])
 
 
+@pytest.mark.rule("JSON-1", "JSON-4", "NAME-4", "HOST-1", "LIMIT-4")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -189,25 +195,30 @@ def test_the_words_nan_and_infinity_are_fine_inside_strings() -> None:
     assert decode(Call, encode(call)).arguments == {"q": "NaN and Infinity"}
 
 
+@pytest.mark.rule("LIMIT-1")
 def test_a_payload_over_the_limit_is_not_even_parsed() -> None:
     with pytest.raises(WireError, match="more than the limit of 10"):
         decode(Call, b"x" * 11, max_bytes=10)
 
 
+@pytest.mark.rule("JSON-2")
 def test_unknown_fields_are_ignored() -> None:
     call = decode(Call, b'{"call_id": "a", "client": "b", "from_the_future": [1], "timestamp": "t"}')
     assert call == Call(call_id="a", client="b", timestamp="t")
 
 
+@pytest.mark.rule("JSON-3")
 def test_null_inside_a_result_is_kept() -> None:
     response = Response(call_id="a", result={"x": None, "y": [None]})
     assert decode(Response, encode(response)).result == {"x": None, "y": [None]}
 
 
+@pytest.mark.rule("RESP-5")
 def test_a_response_without_a_result_means_null() -> None:
     assert decode(Response, b'{"call_id": "a", "status": "ok"}').result is None
 
 
+@pytest.mark.rule("JSON-4")
 def test_numbers_that_json_does_not_have_are_written_as_null() -> None:
     assert json.loads(encode(Response(call_id="a", result=[float("nan"), float("inf")])))["result"] == [None, None]
 
@@ -227,16 +238,19 @@ def test_a_list_that_contains_itself_is_a_clear_error() -> None:
         to_json(endless)
 
 
+@pytest.mark.rule("RESP-4")
 def test_an_unknown_error_type_reads_as_tool_error() -> None:
     assert read_error_type("no_such_type") == "tool_error"
     assert read_error_type("timeout") == "timeout"
 
 
+@pytest.mark.rule("JSON-5")
 def test_times_are_utc_with_milliseconds_and_z() -> None:
     assert json.loads(encode(Call(call_id="a", client="b")))["timestamp"].endswith("Z")
     assert len(utc_now()) == len("2026-04-21T10:00:05.123Z")
 
 
+@pytest.mark.rule("TCARD-1")
 def test_a_card_of_the_specification_is_read() -> None:
     card = decode(
         ToolCard,

@@ -11,6 +11,7 @@ from mqtt_agent.wire import Topics, is_identifier, normalize_namespace, validate
 good = st.from_regex(r"[A-Za-z0-9_.:-]{1,40}", fullmatch=True)
 
 
+@pytest.mark.rule("NAME-1", "NAME-2", "NAME-3")
 @given(st.text(max_size=300))
 def test_an_identifier_is_one_topic_level_or_refused(value: str) -> None:
     if is_identifier(value):
@@ -24,11 +25,13 @@ def test_an_identifier_is_one_topic_level_or_refused(value: str) -> None:
             Topics("ns").tool_call(value)
 
 
+@pytest.mark.rule("NAME-1", "NAME-2")
 @given(st.text(max_size=20), st.sampled_from("/+#\x00\x07\x7f\x85\ud800\ufdd0\ufffe\U0001ffff"), st.text(max_size=20))
 def test_a_topic_character_anywhere_is_refused(before: str, bad: str, after: str) -> None:
     assert not is_identifier(before + bad + after)
 
 
+@pytest.mark.rule("NAME-2")
 @pytest.mark.parametrize("value", ["", "$SYS", "x" * 256, "ä" * 128, None, 7, b"x"])
 def test_what_is_no_identifier_is_refused_with_a_sentence_that_says_what_to_do(value: object) -> None:
     with pytest.raises(InvalidIdentifier, match="tool name .* cannot be a topic level: use"):
@@ -49,6 +52,7 @@ def test_the_name_on_a_card_topic_is_read_back(name: str) -> None:
     assert topics.tool_of_card(topics.server_card(name)) is None
 
 
+@pytest.mark.rule("NAME-3", "HOST-9")
 @given(st.text(max_size=60))
 def test_any_topic_is_read_as_a_name_or_as_none(topic: str) -> None:
     topics = Topics("a2a/v1")
@@ -58,6 +62,9 @@ def test_any_topic_is_read_as_a_name_or_as_none(topic: str) -> None:
             assert name is None or is_identifier(name)
 
 
+@pytest.mark.rule(
+    "TOPIC-1", "TOPIC-2", "TOPIC-3", "TOPIC-4", "TOPIC-5", "TOPIC-6", "TOPIC-7", "TOPIC-8", "SHARE-1", "NAME-5"
+)
 def test_the_topics_are_those_of_the_specification() -> None:
     topics = Topics()
     assert topics.server_card("s") == "a2a/v1/mcp/servers/s/card"
@@ -67,14 +74,17 @@ def test_the_topics_are_those_of_the_specification() -> None:
     assert topics.client_responses("c") == "a2a/v1/mcp/clients/c/responses"
     assert topics.tool_stream("t", "id") == "a2a/v1/mcp/tools/t/stream/id"
     assert topics.tool_cancel("t") == "a2a/v1/mcp/tools/t/cancel"
+    assert topics.server_query("s") == "a2a/v1/mcp/servers/s/query"
     assert topics.all_server_cards == "a2a/v1/mcp/servers/+/card"
     assert topics.all_tool_cards == "a2a/v1/mcp/tools/+/card"
 
 
+@pytest.mark.rule("NAME-6")
 def test_slashes_around_a_namespace_are_trimmed() -> None:
     assert normalize_namespace("/team/a/") == "team/a"
 
 
+@pytest.mark.rule("NAME-7")
 @pytest.mark.parametrize("namespace", ["", "/", "a//b", "a/+/b", "#", "$share/x", "a\x00b"])
 def test_a_namespace_that_cannot_be_a_topic_is_refused(namespace: str) -> None:
     with pytest.raises(InvalidIdentifier):

@@ -34,4 +34,9 @@ class FaultLog:
         self._told[key] = None
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
-        self._logger.log(level, "%s on %.300s: %.300s", kind, topic, str(detail))
+        self._logger.log(level, "%s on %s: %s", kind, _printable(topic), _printable(str(detail)))
+
+
+def _printable(text: str) -> str:
+    """In one line, without what could command a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:300])

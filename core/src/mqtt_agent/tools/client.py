@@ -23,6 +23,7 @@ from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import Directory, ToolChange, ToolChanges
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.outgoing import OutgoingCalls
+from mqtt_agent.tracing import traced_call
 from mqtt_agent.transport import (
     TLS,
     Connection,
@@ -287,6 +288,7 @@ class ToolClient:
         """
         return await self._submit(tool, arguments, timeout, None, wait_online, retry, call_id)
 
+    @traced_call
     async def _submit(
         self,
         tool: str,
@@ -300,11 +302,12 @@ class ToolClient:
         self._check_started()
         validate_identifier(tool, "tool name")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        if not self._directory.is_online(tool) or self._directory.tool(tool) is None:
+        if not self._directory.is_online(tool):
             await self._find(tool, wait_online, deadline)
         elif not self._directory.is_settled(tool):
             await self._within(deadline, self._directory.settled(tool), tool)
-        card = self._directory.tool(tool)
+        # Its server may have been seen before its card.
+        card = self._directory.tool(tool) or await self._directory.look_up(tool, 2.0)
         call_id = call_id or new_call_id()
         known = self._calls.get(call_id)
         if known is not None:
@@ -376,9 +379,14 @@ class ToolClient:
 
         def on_partial(message: InboundMessage) -> None:
             try:
-                handle.take_partial(decode(StreamMessage, message.payload, self._max_payload), message.qos)
+                partial = decode(StreamMessage, message.payload, self._max_payload)
             except WireError as error:
-                self._faults.tell(handle.tool, "an unreadable partial", error)
+                self._faults.tell(message.topic, "an unreadable partial", error)
+                return
+            if partial.call_id == handle.call_id:
+                handle.take_partial(partial, message.qos)
+            else:
+                self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
 
         handle.open_stream()
         handle.when_over(lambda: self._calls.spawn(self.connection.unsubscribe(topic, on_partial)))

@@ -17,6 +17,7 @@ from mqtt_agent.errors import InvalidArguments, MQTTAgentError, PayloadTooLarge,
 from mqtt_agent.tools.context import CallStream, ToolContext
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.replay import CallKey, ReplayStore
+from mqtt_agent.tracing import traced_handler
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Call, CallError, Response, encode, is_identifier, to_json
 
@@ -216,7 +217,7 @@ class Executor:
         try:
             if execution.cancelled:
                 raise asyncio.CancelledError
-            response.result = to_json(await self._call_handler(execution, stream))
+            response.result = await self._call_handler(execution, stream)
         except asyncio.CancelledError as error:
             if not execution.cancelled and _is_being_cancelled():
                 raise
@@ -236,6 +237,7 @@ class Executor:
             _fail(response, _describe(error))
             if not isinstance(error, (MQTTAgentError, asyncio.TimeoutError)):
                 logger.info("tool %s failed: %r", execution.tool.function.name, error, exc_info=error)
+        execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
         response.seq = stream.seq or None
@@ -249,6 +251,7 @@ class Executor:
             self._replay.put(execution.key, payload)
         await self._publish(call_id, execution.reply_to, execution.messages, payload)
 
+    @traced_handler
     async def _call_handler(self, execution: Execution, stream: CallStream) -> Any:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
@@ -257,14 +260,14 @@ class Executor:
         execution.context = context
         if call.stream:
             await stream.publish("accepted", server=self._server_id)
-        bound = function.bind(call.arguments, context)
+        bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
         timer = None
         if execution.tool.timeout is not None:
             answer = CallError(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, self._stop, execution, answer)
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
-            return await result if inspect.isawaitable(result) else result
+            return to_json(await result if inspect.isawaitable(result) else result)
         finally:
             if timer is not None:
                 timer.cancel()

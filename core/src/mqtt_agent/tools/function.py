@@ -20,6 +20,10 @@ from mqtt_agent.tools.context import SyncToolContext, ToolContext
 __all__ = ["ToolFunction"]
 
 
+_MAX_FAULTS = 20
+_LISTED_SIZE = 20_000
+
+
 class ToolFunction:
     """A handler with its schema.
 
@@ -75,16 +79,23 @@ class ToolFunction:
         """Whether the handler has a parameter for the context, and so may stream."""
         return self._context_parameter is not None
 
-    def bind(self, arguments: dict[str, Any], context: ToolContext) -> Callable[[], Any]:
+    def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:
         """The call of the handler with these arguments, ready to be made.
+
+        Args:
+            arguments: What the caller sent.
+            context: For the handler's context parameter.
+            size: Bytes of the call; of a large one only the first fault is told.
 
         Raises:
             InvalidArguments: They do not fit the schema.
         """
-        if not self._validator.is_valid(arguments):
-            raise self._invalid(
-                [(list(error.instance_path), error.message) for error in self._validator.iter_errors(arguments)]
-            )
+        try:
+            self._validator.validate(arguments)
+        except jsonschema_rs.ValidationError as first:
+            # All faults of a large call would take seconds to list.
+            errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
+            raise self._invalid([(list(error.instance_path), error.message) for error in errors]) from None
         keywords: dict[str, Any]
         if self._model is not None:
             try:
@@ -104,7 +115,7 @@ class ToolFunction:
         return functools.partial(self.handler, *positional, **keywords)
 
     def _invalid(self, faults: list[tuple[list[Any], str]]) -> InvalidArguments:
-        faults = faults[:20]
+        faults = faults[:_MAX_FAULTS]
         data = [{"path": "/" + "/".join(map(str, path)), "message": message[:500]} for path, message in faults]
         text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in data)
         return InvalidArguments(text, tool=self.name, data=data)

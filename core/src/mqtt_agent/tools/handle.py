@@ -120,12 +120,24 @@ class CallHandle:
         self._streaming = True
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when neither the result nor partials can come any more."""
-        self._on_end.append(callback)
+        """Call ``callback`` once, when neither the result nor partials can come any more; at once if that is so."""
+        if self.done and not self._streaming:
+            callback()
+        else:
+            self._on_end.append(callback)
+
+    def failure(self) -> BaseException | None:
+        """What :meth:`result` raises, once the call is over."""
+        response = self.response
+        if response is None:
+            return self._outcome.exception()
+        return _error(self.tool, response) if response.status == "error" else None
 
     def take_partial(self, message: StreamMessage, qos: int) -> None:
         """One stream message came in: keep it, unless it is late, or a repeat, which there is above QoS 0 only."""
         last = self._last
+        if not self._streaming:
+            return
         if last is not None and (message.seq < last.seq or (qos > 0 and message == last)):
             return
         self._last = message

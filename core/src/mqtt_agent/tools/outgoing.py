@@ -20,6 +20,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory
 from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.tracing import trace_context
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
     Connection,
@@ -111,7 +112,9 @@ class OutgoingCalls:
         Raises:
             TransportError, PayloadTooLarge, QueueFull: It cannot be sent.
         """
-        self._send(self._pending[handle.call_id])
+        pending = self._pending.get(handle.call_id)
+        if pending is not None:  # else its time ran out while its stream was opened
+            self._send(pending)
 
     def cancel(self, handle: CallHandle, reason: str | None) -> None:
         """Stop a call, at its server too when that can."""
@@ -153,7 +156,10 @@ class OutgoingCalls:
         if pending.deadline is not None:
             expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
         properties = PublishProperties(
-            response_topic=self.inbox, correlation_data=handle.call_id.encode(), message_expiry=expiry
+            response_topic=self.inbox,
+            correlation_data=handle.call_id.encode(),
+            message_expiry=expiry,
+            user_properties=pending.user_properties,
         )
         # A call that must not run twice is not simply sent again when the broker may have it: first all are asked.
         pending.confirmed = self._connection.publish_soon(
@@ -198,9 +204,11 @@ class OutgoingCalls:
 
     def on_response(self, message: InboundMessage) -> None:
         """Something came in on the inbox."""
+        readable = True
         try:
             response = decode(Response, message.payload, self._max_payload)
         except WireError as error:
+            readable = False
             self._faults.tell(message.topic, "an unreadable response", error)
             call_id = (message.correlation_data or b"").decode(errors="replace")
             fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
@@ -211,8 +219,9 @@ class OutgoingCalls:
             pending.handle.settle(response)
         elif query is not None and not query.done():
             query.set_result(response)
-        elif not response.call_id.startswith(BARRIER):
-            logger.debug("a response to call %.80s, which nobody waits for", response.call_id)
+        elif readable and not response.call_id.startswith(BARRIER):
+            # Often it is only late.
+            self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
     def _on_timeout(self, pending: _Pending) -> None:
         handle = pending.handle
@@ -352,7 +361,7 @@ class _Pending:
 
     __slots__ = (
         *("confirmed", "deadline", "handle", "lost_to", "patient_until", "payload"),
-        *("resend", "retry", "seconds", "timer", "topic", "unconfirmed"),
+        *("resend", "retry", "seconds", "timer", "topic", "unconfirmed", "user_properties"),
     )
 
     def __init__(
@@ -369,6 +378,7 @@ class _Pending:
         self.seconds = 0.0 if deadline is None else deadline - asyncio.get_running_loop().time()
         self.topic = topic
         self.payload = payload
+        self.user_properties = trace_context()
         self.deadline = deadline
         self.retry = retry
         self.timer: asyncio.TimerHandle | None = None

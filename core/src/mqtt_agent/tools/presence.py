@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["Presence"]
 
 logger = logging.getLogger(__name__)
 
+_CORRECT_AFTER = 1.0
 SERVER_FEATURES = ("query",)
 _OFFLINE_CARD_EXPIRY = 24 * 3600
 """Seconds that the card of a replica with a generated name stays after its end; its name never comes back."""
@@ -36,7 +38,6 @@ class Presence:
         replica: Which of them this is.
         generated: Whether the replica's name is a fresh one.
         cards: The tool cards; the server may add some later.
-        max_payload: Bytes of the largest card that is read.
     """
 
     def __init__(
@@ -50,7 +51,6 @@ class Presence:
         replica: str,
         generated: bool,
         cards: dict[str, ToolCard],
-        max_payload: int,
     ) -> None:
         self.announced = False
         """Whether the cards say online, or are about to."""
@@ -68,9 +68,10 @@ class Presence:
         self._replica = replica
         self._offline_expiry = _OFFLINE_CARD_EXPIRY if generated else None
         self._cards = cards
-        self._max_payload = max_payload
         self._topic = topics.server_card(server)
         self._began = utc_now()
+        self._said: deque[bytes] = deque(maxlen=8)
+        self._correcting: asyncio.TimerHandle | None = None
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = FaultLog(logger)
@@ -105,15 +106,19 @@ class Presence:
         for name, handler in self._tool_handlers.items():
             await self._connection.unsubscribe(self._topics.tool_card(name), handler)
         self._tool_handlers.clear()
+        if self._correcting is not None:
+            self._correcting.cancel()
         for task in self._tasks:
             task.cancel()
 
     async def announce(self) -> None:
         """Say online, with all cards."""
         self.announced = True
-        await self._publish_server_card("online")
-        if self.announced and self.serving:  # the server may have begun to stop meanwhile
+        # A tool can be called as soon as a server card lists it, so its own card comes first.
+        if self.serving:
             await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+        if self.announced:  # the server may have begun to stop meanwhile
+            await self._publish_server_card("online")
 
     async def announce_again(self, session_present: bool) -> None:
         """Say online after a reconnect, unless the server is about to stop."""
@@ -129,8 +134,8 @@ class Presence:
         """Show one more tool, if it serves."""
         if not self.serving:
             return
-        await self._publish_server_card("online")
         await self._publish_tool_card(name, "online")
+        await self._publish_server_card("online")
 
     async def say_offline(self) -> None:
         """Say offline; a tool's own card too, unless another server offers it."""
@@ -177,9 +182,12 @@ class Presence:
         )
 
     async def _publish_server_card(self, status: Status) -> None:
+        payload = encode(self._server_card(status))
+        if status == "online":
+            self._said.append(payload)
         await self._connection.publish(
             self._topic,
-            encode(self._server_card(status)),
+            payload,
             retain=True,
             properties=PublishProperties(message_expiry=self._offline_expiry if status == "offline" else None),
         )
@@ -192,27 +200,37 @@ class Presence:
 
     def on_own_server_card(self, message: InboundMessage) -> None:
         """The server card came, from this process or another."""
-        card = self._read(message, ServerCard)
-        if not self.announced or self.decided_in not in (None, self._connection.epoch):
+        if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
             return
+        card = self._read(message, ServerCard)
         if card is None or card.status != "online":
             self._spawn(self._publish_server_card("online"))
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as {self._server!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
-        elif card.started != self._began:
-            self._spawn(self._publish_server_card("online"))  # for the other to see
+        else:
+            self._faults.tell(self._topic, "a card that this server did not write", f"started {card.started}")
+            self._correct_soon()
+
+    def _correct_soon(self) -> None:
+        # Not at once: should it be another process that takes itself for this one, neither must flood the broker.
+        if self._correcting is None or self._correcting.when() < asyncio.get_running_loop().time():
+            self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
+
+    def _correct(self) -> None:
+        if self.announced:
+            self._spawn(self._publish_server_card("online"))
 
     def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
         card = self._read(message, ToolCard)
-        if self.announced and self.serving and (card is None or card.status != "online"):
+        if self.announced and self.serving and (card is None or card.status != "online" or card.tool != name):
             self._spawn(self._publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:
         if not message.payload:
             return None
         try:
-            return decode(model, message.payload, self._max_payload)
+            return decode(model, message.payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable card", error)
             return None

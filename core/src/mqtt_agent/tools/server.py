@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
+
+import pydantic_core
 
 from mqtt_agent.errors import MQTTAgentError, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
@@ -47,6 +50,7 @@ __all__ = ["ToolServer"]
 logger = logging.getLogger(__name__)
 
 _ALL_COMES_WITHIN = 5.0  # seconds
+_GOODBYE_WITHIN = 10.0
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -140,7 +144,6 @@ class ToolServer:
             replica=self.replica,
             generated=replica is None,
             cards=self._cards,
-            max_payload=max_payload,
         )
         self._election = Election(
             self.connection,
@@ -326,8 +329,8 @@ class ToolServer:
                 await self._barrier(self._drain_timeout)  # the broker may have given us calls before we left
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
-                await self._presence.say_offline()
-        except TransportError as error:
+                await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
+        except (TransportError, asyncio.TimeoutError) as error:
             logger.warning("%s could not say that it goes offline: %s", self.server_id, error)
         finally:
             await self._leave()
@@ -472,11 +475,13 @@ class ToolServer:
             call = decode(Call, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable call", error)
-            self._reject_unreadable(executor, message, error)
+            call_id, reply_to = _address(message, self._max_payload)
+            self._reject(executor, message, call_id, reply_to, CallError(type="invalid_arguments", message=str(error)))
             return
         if not is_identifier(call.client):
             self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
-            message.acknowledge()
+            error = CallError(type="invalid_arguments", message="the client name cannot be used in topics")
+            self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
         reply_to = self._topics.client_responses(call.client)
         asked_for = message.response_topic or call.response_topic
@@ -514,14 +519,13 @@ class ToolServer:
             known = self._executor.known(query.client, query.call_ids, reply_to)
             self._executor.answer(query.query_id, reply_to, {"known": known})
 
-    def _reject_unreadable(self, executor: Executor, message: InboundMessage, error: WireError) -> None:
-        reply_to = message.response_topic
-        client = self._topics.client_of_responses(reply_to) if reply_to else None
-        if reply_to is None or client is None:
+    def _reject(
+        self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallError
+    ) -> None:
+        if reply_to is None or self._topics.client_of_responses(reply_to) is None:
             message.acknowledge()
-            return
-        call_id = (message.correlation_data or b"").decode(errors="replace")
-        executor.reject(call_id, reply_to, message, CallError(type="invalid_arguments", message=str(error)))
+        else:
+            executor.reject(call_id, reply_to, message, error)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -538,3 +542,16 @@ def _check(**settings: tuple[float, float]) -> None:
     for name, (value, least) in settings.items():
         if not isinstance(value, (int, float)) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{name} must be a number, {least:g} or more, not {value!r}")
+
+
+def _address(message: InboundMessage, max_payload: int) -> tuple[str, str | None]:
+    """The call id, and where an answer goes, of something that is no call; from its properties, then its payload."""
+    envelope: Any = None
+    if len(message.payload) <= max_payload:
+        with contextlib.suppress(ValueError, RecursionError):
+            envelope = pydantic_core.from_json(message.payload)
+    fields: dict[str, Any] = envelope if isinstance(envelope, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    call_id, reply_to = fields.get("call_id"), message.response_topic or fields.get("response_topic")
+    if not isinstance(call_id, str) or not call_id:
+        call_id = (message.correlation_data or b"").decode(errors="replace")
+    return call_id, reply_to if isinstance(reply_to, str) else None

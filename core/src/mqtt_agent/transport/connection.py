@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import random
@@ -145,11 +146,8 @@ class Connection:
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether it broke a moment ago, or the broker would let another with its client id connect beside it.
-
-        Not all brokers tell a client why they end its connection.
-        """
-        return self._clean_start or asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
+        """Whether it broke a moment ago: not all brokers tell a client that another has taken its place."""
+        return not self._clean_start and asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
 
     @property
     def started(self) -> bool:
@@ -296,7 +294,6 @@ class Connection:
         self._link, self._ready = None, False
         self._alone = False
         self._outbox.close()
-        self._lost_at = asyncio.get_running_loop().time()
         if not self._lost.done():
             self._lost.set_result(reason)
 
@@ -327,6 +324,7 @@ class Connection:
             if loop.time() - since > _STABLE_AFTER:
                 attempt = 0
             if self._renewed is None:
+                self._lost_at = loop.time()
                 logger.warning("%s; reconnecting", reason)
             while True:
                 if self._renewed is None:
@@ -620,4 +618,7 @@ class Connection:
             raise self._failure
         if not self._usable:
             raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
+        if self._forgets_groups and properties.message_expiry is not None and not retain:
+            # In rumqttd, a share group gets no more messages after the first that has expired.
+            properties = dataclasses.replace(properties, message_expiry=None)
         return self._outbox.add(topic, payload, retain, properties, repeatable)

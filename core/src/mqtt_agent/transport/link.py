@@ -24,6 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused, QueueFull, TransportError
+from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport.message import InboundMessage, PublishProperties
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
@@ -97,8 +98,24 @@ class ConnectOptions:
 class _PahoClient(paho.Client):
     """paho-mqtt over our buffered socket."""
 
+    on_unreadable: Callable[[str, int, int, Exception], None]
+
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())
+
+    def _handle_publish(self) -> Any:
+        try:
+            return super()._handle_publish()
+        except Exception as error:
+            # A PUBLISH that paho-mqtt does not read, for U+FEFF in a property for example, must not cost the
+            # connection: at QoS 1 it would come again after each reconnect.
+            packet, qos = bytes(self._in_packet["packet"]), (self._in_packet["command"] & 0x06) >> 1
+            end = 2 + int.from_bytes(packet[:2], "big")
+            if len(packet) < end + 2:
+                raise
+            topic = packet[2:end].decode(errors="replace")
+            self.on_unreadable(topic, qos, int.from_bytes(packet[end : end + 2], "big"), error)
+            return paho.MQTT_ERR_SUCCESS
 
 
 class Link:
@@ -138,12 +155,13 @@ class Link:
         self._publishes: dict[int, Callable[[int], None]] = {}
         self._subscribes: dict[int, asyncio.Future[int]] = {}
         self._relief: asyncio.TimerHandle | None = None
+        self._faults = FaultLog(logger)
         self._writable = asyncio.Event()
         self._writable.set()
         self.limits: BrokerLimits
         self._client = self._make_client()
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> _PahoClient:
         o = self._options
         client = _PahoClient(
             CallbackAPIVersion.VERSION2,
@@ -172,6 +190,7 @@ class Link:
         client.on_connect = self._handle_connack
         client.on_disconnect = self._handle_disconnect
         client.on_message = self._handle_message
+        client.on_unreadable = self._handle_unreadable
         client.on_publish = self._handle_puback
         client.on_subscribe = self._handle_suback
         client.on_unsubscribe = self._handle_suback
@@ -414,6 +433,9 @@ class Link:
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._subscribes[mid] = waiter
         self._schedule_flush()
+        done, _ = await asyncio.wait([waiter], timeout=self._options.timeout)
+        if not done:
+            self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
         return await waiter
 
     @property
@@ -438,7 +460,7 @@ class Link:
         self._relief = None
         excess = len(self._unacknowledged) - self._max_unacknowledged // 2
         for entry in list(self._unacknowledged)[: max(0, excess)]:
-            if not entry.started:
+            if not entry.started and not entry.done:
                 break
             entry.done = True
         self.send_acknowledgements()
@@ -510,6 +532,13 @@ class Link:
             received.user_properties = tuple(values.get("UserProperty", ()))
         self._received.append(received)
 
+    def _handle_unreadable(self, topic: str, qos: int, mid: int, error: Exception) -> None:
+        self._faults.tell(topic, "a message that is not read", error)
+        if qos == 1:
+            entry = _Acknowledgement(self, mid)
+            self._unacknowledged.append(entry)
+            self._loop.call_soon(entry.acknowledge)
+
     def _handle_puback(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         on_puback = self._publishes.pop(mid, None)
         if on_puback is not None:
@@ -537,6 +566,7 @@ class _Acknowledgement:
     def acknowledge(self) -> None:
         self.done = True
         self.link.send_acknowledgements()
+        self.link.check_window()
 
     def work_started(self) -> None:
         self.started = True

@@ -95,7 +95,7 @@ class Outbox:
         limit = self._max_packet_size
         if self._limits is not None and self._limits.maximum_packet_size is not None:
             limit = min(limit, self._limits.maximum_packet_size)
-        if len(payload) + 1024 < limit:
+        if len(payload) + 1024 < limit and not properties.user_properties:
             return
         size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
         size += len(properties.response_topic or "") + len(properties.correlation_data or b"")

@@ -12,9 +12,9 @@ __all__ = ["MAX_IDENTIFIER_BYTES", "is_identifier", "new_call_id", "normalize_na
 MAX_IDENTIFIER_BYTES = 255
 
 # What MQTT forbids in a topic name or a broker may cut the connection for: wildcards and separators, control
-# characters, surrogates, and Unicode's non-characters.
+# characters, surrogates, the byte order mark, and Unicode's non-characters.
 _NON_CHARACTERS = "".join(f"{chr(plane * 0x10000 + 0xFFFE)}{chr(plane * 0x10000 + 0xFFFF)}" for plane in range(17))
-_FORBIDDEN = re.compile(f"[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NON_CHARACTERS}]")
+_FORBIDDEN = re.compile(f"[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff{_NON_CHARACTERS}]")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@=~-]{1,255}")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 from langchain_core.tools import StructuredTool, ToolException
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import CallHandle, ToolCard, ToolClient
 from mqtt_agent.errors import CallCancelled, ToolCallError
 from mqtt_agent.sync import ToolClient as SyncToolClient
@@ -19,6 +21,8 @@ except ImportError:  # LangGraph is optional; without it nobody injects a runtim
     ToolRuntime = Any  # type: ignore[assignment,misc]
 
 __all__ = ["HandleToolError", "MQTTTool", "legal_name", "make_tool"]
+
+logger = logging.getLogger(__name__)
 
 HandleToolError = bool | str | Callable[[ToolException], str]
 
@@ -66,16 +70,26 @@ def make_tool(
         mqtt["title"] = card.title
     if card.annotations is not None:
         mqtt["annotations"] = card.annotations.model_dump(exclude_none=True)
-    return MQTTTool(
+    # Without `properties`, LangChain's `.args` fails, and so do some model providers.
+    no_arguments: dict[str, Any] = {"type": "object", "properties": {}}
+    tool = MQTTTool(
         name=name,
         description=card.description or card.title or card.tool,
-        # Without `properties`, LangChain's `.args` fails, and so do some model providers.
-        args_schema={"type": "object", "properties": {}, **card.input_schema},
+        args_schema={**no_arguments, **card.input_schema},
         func=remote.invoke,
         coroutine=remote.ainvoke,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
+    try:
+        usable = isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
+    except Exception as error:  # whatever it is that a peer wrote, the other tools must not suffer
+        usable = False
+        logger.debug("tool %r: %r", card.tool, error)
+    if not usable:
+        logger.warning("tool %r: its input schema cannot be told to a language model, and is left out", card.tool)
+        tool.args_schema = no_arguments
+    return tool
 
 
 def legal_name(name: str, taken: set[str]) -> str:

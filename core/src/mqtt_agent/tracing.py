@@ -1,0 +1,205 @@
+"""Tracing of tool calls with OpenTelemetry, when its API is installed; decided once, when this is imported.
+
+A call has a CLIENT span where it is made and a SERVER span around its handler. The trace context travels as MQTT user
+properties, named as the application's propagators name them: by default ``traceparent``, ``tracestate`` and
+``baggage``. Attributes follow OpenTelemetry's semantic conventions for MCP.
+"""
+
+# pyright: reportPossiblyUnboundVariable=false
+# What may be unbound is used only where ENABLED says that it is there.
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
+
+from typing_extensions import ParamSpec
+
+from mqtt_agent.errors import CallCancelled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable, Unauthorized
+from mqtt_agent.version import __version__
+
+if TYPE_CHECKING:
+    from mqtt_agent.tools.execution import Execution
+    from mqtt_agent.tools.handle import CallHandle
+
+__all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
+
+logger = logging.getLogger(__name__)
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.context import Context, attach, detach
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+    _tracer = trace.get_tracer("mqtt_agent", __version__)
+    _enabled = True
+except ImportError:
+    _enabled = False
+except Exception as error:  # such as a propagator in $OTEL_PROPAGATORS that is not there
+    logger.warning("calls are not traced: OpenTelemetry cannot be used: %r", error)
+    _enabled = False
+
+ENABLED = _enabled
+"""Whether OpenTelemetry's API is there."""
+
+P = ParamSpec("P")
+S = TypeVar("S")
+UserProperties = tuple[tuple[str, str], ...]
+
+_MAX_TEXT = 1000
+_MAX_PROPERTY = 8192
+_ERROR_TYPES: dict[type[BaseException], str] = {
+    ToolFailed: "tool_error",
+    InvalidArguments: "invalid_arguments",
+    Unauthorized: "unauthorized",
+    CallTimeout: "timeout",
+    ToolUnavailable: "unavailable",
+    CallCancelled: "cancelled",
+    asyncio.CancelledError: "cancelled",
+}
+
+
+def traced_call(
+    submit: Callable[Concatenate[S, str, P], Coroutine[Any, Any, CallHandle]],
+) -> Callable[Concatenate[S, str, P], Coroutine[Any, Any, CallHandle]]:
+    """Decorate what sends a call: a CLIENT span starts with it, is current in it, and ends when the handle is over."""
+    if not ENABLED:
+        return submit
+
+    @functools.wraps(submit)
+    async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> CallHandle:
+        span = _tracer.start_span(f"tools/call {tool}", kind=SpanKind.CLIENT, attributes=_attributes(tool))
+        if not span.get_span_context().is_valid:
+            return await submit(self, tool, *args, **kwargs)
+        token = attach(trace.set_span_in_context(span))
+        try:
+            handle = await submit(self, tool, *args, **kwargs)
+        except BaseException as error:
+            _fail(span, _error_type(error), error)
+            span.end()
+            raise
+        finally:
+            detach(token)
+        span.set_attribute("messaging.message.conversation_id", _clean(handle.call_id))
+        handle.when_over(lambda: _end_call(span, handle))
+        return handle
+
+    return traced
+
+
+def trace_context() -> UserProperties:
+    """The current trace context, as the user properties that carry it to the server."""
+    if not ENABLED:
+        return ()
+    carrier: dict[str, str] = {}
+    try:
+        propagate.inject(carrier)
+        return tuple((name, value) for name, value in carrier.items() if _can_travel(name) and _can_travel(value))
+    except Exception as error:  # an application's own propagator
+        logger.debug("a call goes out without its trace context: %r", error)
+        return ()
+
+
+def traced_handler(
+    run: Callable[Concatenate[S, Execution, P], Coroutine[Any, Any, Any]],
+) -> Callable[Concatenate[S, Execution, P], Coroutine[Any, Any, Any]]:
+    """Decorate what runs the handler of a call: in a SERVER span, which continues the caller's trace."""
+    if not ENABLED:
+        return run
+
+    @functools.wraps(run)
+    async def traced(self: S, execution: Execution, *args: P.args, **kwargs: P.kwargs) -> Any:
+        # What is current here is the context of whoever started the server, and not the caller's.
+        context = _context_of(execution.messages[0].user_properties)
+        tool, call = execution.tool.function.name, execution.call
+        attributes = _attributes(tool)
+        attributes["messaging.message.conversation_id"] = _clean(call.call_id)
+        attributes["mqtt_agent.client"] = call.client
+        span = _tracer.start_span(f"tools/call {tool}", context, SpanKind.SERVER, attributes)
+        token = attach(trace.set_span_in_context(span, context))
+        try:
+            return await run(self, execution, *args, **kwargs)
+        except BaseException as error:
+            _fail_handler(span, execution, error)
+            raise
+        finally:
+            detach(token)
+            span.end()
+
+    return traced
+
+
+def _attributes(tool: str) -> dict[str, str]:
+    return {
+        "mcp.method.name": "tools/call",
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": tool,
+        "messaging.system": "mqtt",
+        "network.protocol.name": "mqtt",
+        "network.protocol.version": "5",
+    }
+
+
+def _end_call(span: Span, handle: CallHandle) -> None:
+    error = handle.failure()
+    if error is not None:
+        _fail(span, _error_type(error), error)
+    if handle.server is not None:
+        span.set_attribute("mqtt_agent.server", _clean(handle.server))
+    span.end()
+
+
+def _fail_handler(span: Span, execution: Execution, error: BaseException) -> None:
+    if not span.is_recording():
+        return
+    if execution.cancelled and isinstance(error, asyncio.CancelledError):
+        answer = execution.stopped_for
+        if answer is None:
+            _fail(span, "cancelled", "the caller does not want the result any more")
+        else:
+            _fail(span, answer.type, answer.message)
+        return
+    _fail(span, "invalid_arguments" if isinstance(error, InvalidArguments) else "tool_error", error)
+    event = {"exception.type": type(error).__qualname__, "exception.message": _clean(error)}
+    with contextlib.suppress(Exception):  # the handler's exception is printed by its own code
+        event["exception.stacktrace"] = _clean("".join(traceback.format_exception(error)), 20 * _MAX_TEXT)
+    span.add_event("exception", event)
+
+
+def _fail(span: Span, kind: str, message: object) -> None:
+    span.set_attribute("error.type", _clean(kind))
+    span.set_status(Status(StatusCode.ERROR, _clean(message)))
+
+
+def _error_type(error: BaseException) -> str:
+    return _ERROR_TYPES.get(type(error), type(error).__name__)
+
+
+def _clean(text: object, most: int = _MAX_TEXT) -> str:
+    """A text that every exporter can encode, whatever a peer or a handler made of it."""
+    try:
+        return str(text)[:most].encode(errors="backslashreplace").decode()
+    except Exception:
+        return type(text).__name__
+
+
+def _can_travel(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable() and len(text) <= _MAX_PROPERTY
+
+
+def _context_of(properties: UserProperties) -> Context:
+    carrier: dict[str, list[str]] = {}
+    for name, value in properties:
+        if _can_travel(value):
+            carrier.setdefault(name, []).append(value)
+    if carrier:
+        try:
+            return propagate.extract(carrier, Context())
+        except Exception as error:
+            logger.debug("a call came in with an unreadable trace context: %r", error)
+    return Context()

@@ -1,0 +1,34 @@
+"""Our endpoints, and strangers that speak to them by the document alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from brokers import Broker
+from support import soon
+
+from ..tools.conftest import make_client, make_server
+from .stranger import Stranger, StrangeServer
+
+__all__ = ["make_client", "make_server"]
+
+StartStrangeServer = Callable[..., Awaitable[StrangeServer]]
+
+
+@pytest.fixture
+async def stranger(broker: Broker, namespace: str) -> AsyncIterator[Stranger]:
+    """A caller that is not ours."""
+    peer = Stranger(broker.url, namespace, "stranger")
+    await soon(peer.start())
+    yield peer
+    await soon(peer.stop())
+
+
+@pytest.fixture
+async def strange_server(broker: Broker, namespace: str) -> AsyncIterator[StrangeServer]:
+    """A tool server that is not ours, with the tool ``strange``; the test shows its cards and answers its calls."""
+    server = StrangeServer(broker.url, namespace, "odd")
+    await soon(server.start())
+    yield server
+    await soon(server.stop())

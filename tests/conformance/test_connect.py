@@ -1,0 +1,205 @@
+"""What our endpoints send first, byte by byte: to a broker that takes notes and says what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from brokers import Mosquitto
+from mqtt_agent import Connection, ToolClient, ToolServer
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from support import soon, until
+
+CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
+PLAIN, RUMQTTD, NO_SHARED = b"", b"\x22\x10\x00", b"\x2a\x00"
+
+
+@dataclass
+class Connect:
+    """A CONNECT packet, taken apart."""
+
+    level: int
+    clean_start: bool
+    will_qos: int
+    will_retain: bool
+    properties: dict[str, Any]
+    client_id: str
+    will_properties: dict[str, Any]
+    will_topic: str
+    will: dict[str, Any]
+
+
+def text(body: bytes) -> tuple[bytes, bytes]:
+    (length,) = struct.unpack(">H", body[:2])
+    return body[2 : 2 + length], body[2 + length :]
+
+
+def read_connect(body: bytes) -> Connect:
+    protocol, body = text(body)
+    assert protocol == b"MQTT"
+    level, flags, body = body[0], body[1], body[4:]
+    properties, will_properties = Properties(PacketTypes.CONNECT), Properties(PacketTypes.WILLMESSAGE)
+    body = body[properties.unpack(body)[1] :]
+    client_id, body = text(body)
+    will_topic, will = b"", b"{}"
+    if flags & 4:
+        body = body[will_properties.unpack(body)[1] :]
+        will_topic, body = text(body)
+        will, body = text(body)
+    return Connect(
+        level,
+        bool(flags & 2),
+        flags >> 3 & 3,
+        bool(flags & 32),
+        vars(properties),
+        client_id.decode(),
+        vars(will_properties),
+        will_topic.decode(),
+        json.loads(will),
+    )
+
+
+class Notes:
+    """A broker that accepts everybody with the CONNACK that the test wants, and answers nothing else."""
+
+    def __init__(self) -> None:
+        self.connack_properties = PLAIN
+        self.session_present = False
+        self.packets: list[tuple[int, bytes]] = []
+        self.url = ""
+
+    @property
+    def connects(self) -> list[Connect]:
+        return [read_connect(body) for kind, body in self.packets if kind == CONNECT]
+
+    def kinds(self) -> list[int]:
+        return [kind for kind, _ in self.packets]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readexactly(1))[0]
+                length, shift = 0, 0
+                while True:
+                    byte = (await reader.readexactly(1))[0]
+                    length |= (byte & 0x7F) << shift
+                    shift += 7
+                    if byte < 0x80:
+                        break
+                self.packets.append((head >> 4, await reader.readexactly(length)))
+                if head >> 4 == CONNECT:
+                    rest = bytes([self.session_present, 0, len(self.connack_properties)]) + self.connack_properties
+                    writer.write(bytes([0x20, len(rest)]) + rest)
+        writer.close()
+
+
+@pytest.fixture
+async def notes() -> AsyncIterator[Notes]:
+    broker = Notes()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    broker.url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield broker
+    server.close()
+
+
+async def begin(start: Callable[[], Awaitable[None]], happened: Callable[[], object]) -> None:
+    """Start an endpoint until it has done something; it cannot finish its start with such a broker."""
+    starting = asyncio.ensure_future(start())
+    await until(happened)
+    starting.cancel()
+    await asyncio.wait([starting])
+
+
+@pytest.mark.rule("MQTT-1", "SESSION-1", "SESSION-2", "SESSION-8", "PRES-1", "PRES-2", "PRES-12")
+async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_delay(notes: Notes) -> None:
+    for replica in ("a", None):
+        server = ToolServer("weather", broker=notes.url, namespace="ns", replica=replica, will_delay=7)
+        server.add_tool("forecast", lambda: 1)
+        seen = len(notes.connects)
+        await begin(server.start, lambda seen=seen: len(notes.connects) > seen)
+    named, unnamed = notes.connects
+    assert (named.level, named.clean_start) == (5, False)
+    assert named.properties["SessionExpiryInterval"] == 7
+    assert named.client_id == "weather:a"
+    assert (named.will_topic, named.will_qos, named.will_retain) == ("ns/mcp/servers/weather:a/card", 1, True)
+    assert named.will_properties["WillDelayInterval"] == 7
+    assert (named.will["server"], named.will["status"], named.will["tools"]) == ("weather:a", "offline", ["forecast"])
+    assert "MessageExpiryInterval" not in named.will_properties
+    assert unnamed.will_properties["MessageExpiryInterval"] == 24 * 3600
+
+
+@pytest.mark.rule("MQTT-1", "SESSION-1")
+async def test_a_client_connects_with_a_session_that_lasts(notes: Notes) -> None:
+    await begin(ToolClient("agent-a", broker=notes.url).start, lambda: notes.connects)
+    [connect] = notes.connects
+    assert (connect.level, connect.clean_start, connect.will_topic) == (5, False, "")
+    assert connect.properties["SessionExpiryInterval"] == 60
+
+
+@pytest.mark.rule("SESSION-3")
+async def test_a_peer_subscribes_before_it_publishes_also_with_its_session_there(notes: Notes) -> None:
+    notes.session_present = True
+    server = ToolServer("weather", broker=notes.url)
+    server.add_tool("forecast", lambda: 1)
+    await begin(server.start, lambda: notes.kinds().count(SUBSCRIBE) == 5)
+    assert PUBLISH not in notes.kinds()
+    filters = {text(body[3:])[0].decode() for kind, body in notes.packets if kind == SUBSCRIBE}
+    assert filters == {
+        "$share/mcp-tool-forecast/a2a/v1/mcp/tools/forecast/call",
+        "a2a/v1/mcp/tools/forecast/cancel",
+        "a2a/v1/mcp/tools/forecast/card",
+        f"a2a/v1/mcp/servers/{server.server_id}/card",
+        f"a2a/v1/mcp/servers/{server.server_id}/query",
+    }
+
+
+@pytest.mark.rule("SESSION-7")
+async def test_members_of_share_groups_start_clean_on_rumqttd(notes: Notes) -> None:
+    notes.connack_properties = RUMQTTD
+    server = ToolServer("weather", broker=notes.url, replica="a")
+    server.add_tool("forecast", lambda: 1)
+    await begin(server.start, lambda: len(notes.connects) == 2)
+    first, second = notes.connects
+    assert (first.clean_start, second.clean_start) == (False, True)
+    assert first.client_id != second.client_id
+    client = ToolClient("agent-a", broker=notes.url)
+    await begin(client.start, lambda: len(notes.connects) == 3)
+    assert not notes.connects[-1].clean_start
+
+
+@pytest.mark.rule("SHARE-3")
+async def test_without_shared_subscriptions_a_server_subscribes_plainly_and_warns_once(
+    notes: Notes, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes.connack_properties = NO_SHARED
+    server = ToolServer("weather", broker=notes.url)
+    server.add_tool("one", lambda: 1)
+    server.add_tool("two", lambda: 2)
+    with caplog.at_level(logging.WARNING):
+        await begin(server.start, lambda: notes.kinds().count(SUBSCRIBE) == 8)
+    filters = {text(body[3:])[0].decode() for kind, body in notes.packets if kind == SUBSCRIBE}
+    assert {"a2a/v1/mcp/tools/one/call", "a2a/v1/mcp/tools/two/call"} <= filters
+    assert not any("$share" in topic_filter for topic_filter in filters)
+    assert len([record for record in caplog.records if "one replica" in record.getMessage()]) == 1
+
+
+@pytest.mark.rule("SESSION-6")
+async def test_a_peer_that_ends_in_good_order_ends_its_session(mosquitto: Mosquitto, namespace: str) -> None:
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
+    server, client = ToolServer("weather", session_expiry=300, **where), ToolClient(session_expiry=300, **where)
+    server.add_tool("forecast", lambda: 1)
+    async with server, client:
+        await soon(client.call("forecast"))
+    for endpoint in (client, server):
+        again = Connection(mosquitto.url, client_id=endpoint.connection.client_id)
+        await soon(again.start())
+        assert not again.session_present
+        await soon(again.stop(end_session=True))
