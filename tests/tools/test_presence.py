@@ -69,9 +69,8 @@ async def test_a_hundred_starts_and_stops_leave_the_cards_right(broker: Broker, 
 async def test_a_blip_shorter_than_the_will_delay_changes_nothing_that_a_client_sees(
     broker: Broker, make_client: MakeClient, namespace: str
 ) -> None:
-    async with Proxy(broker.port) as proxy:
-        url = broker.url.replace(str(broker.port), str(proxy.port))
-        server = ToolServer("server", broker=url, namespace=namespace, will_delay=20)
+    async with Proxy(broker.url) as proxy:
+        server = ToolServer("server", broker=proxy.url, namespace=namespace, will_delay=20)
         server.add_tool("who", who)
         async with server:
             client = await make_client()

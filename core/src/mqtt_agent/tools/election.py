@@ -26,7 +26,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import MQTTAgentError, NotAuthorized, WireError
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, NotAuthorized, WireError
 from mqtt_agent.tools.presence import Presence
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
@@ -49,7 +49,8 @@ class Election:
         connection: The replica's connection; its exclusive subscriptions are what the election is about.
         topics: The namespace.
         presence: Publishes the replica's cards.
-        barrier: Returns when everything has come that the broker had for this connection.
+        barrier: Returns True when everything has come that the broker had for this connection, and False when that
+            cannot be told.
         server: The id of this replica.
         name: The name that all replicas share.
         max_payload: Bytes of the largest card that is read.
@@ -60,7 +61,7 @@ class Election:
         connection: Connection,
         topics: Topics,
         presence: Presence,
-        barrier: Callable[[], Awaitable[None]],
+        barrier: Callable[[], Awaitable[bool]],
         *,
         server: str,
         name: str,
@@ -78,6 +79,7 @@ class Election:
         self._cards: dict[str, tuple[int, ServerCard]] = {}  # with the epoch of our connection when we saw each
         self._absent: dict[str, ServerCard] = {}  # cards of those who did not listen, while nothing newer comes
         self._valid_in: int | None = None  # the epoch in which our claim is valid
+        self._continued_in: int | None = None  # the epoch in which our claim of an earlier one still stood
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._news = asyncio.Event()
@@ -94,12 +96,15 @@ class Election:
             await self._presence.follow_no_more()  # the same card from two subscriptions would come twice
         except NotAuthorized as error:
             logger.warning("%s; %s cannot see its replicas: run one of them only", error, self._server)
-        epoch = self._connection.epoch
-        if await self._seen_all(epoch) and not self._claim_stands(epoch):
-            # Before anybody claims: then of those that start at once, all but the first see that they need not.
-            self._show(serving=False, standby=True, epoch=epoch)
-            await self._presence.announce_server()
-        await self._decide()
+        try:
+            epoch = self._connection.epoch
+            if await self._seen_all(epoch) and not self._claim_stands(epoch):
+                # Before anybody claims: then of those that start at once, all but the first see that they need not.
+                self._show(serving=False, standby=True, epoch=epoch)
+                await self._presence.announce_server()
+            await self._decide()
+        except ConnectionLost as error:
+            logger.info("%s takes its place when the connection is back: %s", self._server, error)
         self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent election {self._server}")
 
     async def stop(self) -> None:
@@ -112,7 +117,7 @@ class Election:
         await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
         self._cards.clear()
         self._absent.clear()
-        self._valid_in = None
+        self._valid_in = self._continued_in = None
 
     def wake(self) -> None:
         """Decide again: the connection is a new one."""
@@ -159,7 +164,9 @@ class Election:
     def _claim_stands(self, epoch: int) -> bool:
         """Whether the broker still shows a claim of an earlier connection: then nobody else can have served since."""
         seen, own = self._cards.get(self._server, (0, None))
-        return own is not None and seen == epoch and own.status == "online" and not own.standby
+        if own is None or seen != epoch or own.status != "online" or own.standby:
+            return False
+        return (own.started, own.epoch) != (self._presence.began, epoch)
 
     @property
     def _serves(self) -> bool:
@@ -184,6 +191,8 @@ class Election:
                 await self._decide()
             except MQTTAgentError as error:
                 logger.warning("%s could not take its place among its replicas: %s", self._server, error)
+            except Exception:  # whoever decides nothing any more neither serves nor takes over
+                logger.exception("%s could not take its place among its replicas", self._server)
 
     async def _ask(self) -> None:
         """Find out whether the one in front is there: a broker that was killed publishes no wills."""
@@ -193,9 +202,15 @@ class Election:
         query = Query(query_id=new_call_id(), call_ids=[], client=self._server)
         topic = self._topics.server_query(rival.server)
         for _ in range(2):  # it may be on its way back
-            if await self._connection.publish(topic, encode(query)) != NO_MATCHING_SUBSCRIBERS:
+            try:
+                if await self._connection.publish(topic, encode(query)) != NO_MATCHING_SUBSCRIBERS:
+                    return
+            except NotAuthorized as error:
+                logger.debug("%s; only its will tells when %s is gone", error, rival.server)
                 return
-            await asyncio.sleep(_ASK_AFTER / 2)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
+                return  # whatever it is, it is decided about now
         logger.warning("nobody listens at %s, which says online: taken for gone", topic)
         self._absent[rival.server] = rival
 
@@ -203,10 +218,11 @@ class Election:
         self._news.clear()
         epoch = self._connection.epoch
         if not await self._seen_all(epoch):
-            return
+            return  # the reconnect is the next news
         rival = self._rival()
         if rival is None and not self._serves:
-            continued = self._claim_stands(epoch)
+            continued = self._continued_in == epoch or self._claim_stands(epoch)
+            self._continued_in = epoch if continued else None
             self._show(serving=continued, standby=False, epoch=epoch)
             await self._presence.announce_server()
             if not await self._seen_all(epoch):
@@ -223,6 +239,7 @@ class Election:
 
     async def _stand_by(self, rival: ServerCard, epoch: int) -> None:
         served, self._valid_in = self._valid_in is not None, None
+        self._continued_in = None
         if served:
             self._presence.begin()
         await self._connection.leave_alone()
@@ -240,8 +257,14 @@ class Election:
         return before != (serving, standby, epoch)
 
     async def _seen_all(self, epoch: int) -> bool:
-        await self._barrier()
-        return self._connection.connected and self._connection.epoch == epoch
+        all_came = await self._barrier()
+        if not self._connection.connected or self._connection.epoch != epoch:
+            return False
+        if not all_came:
+            # To claim now could make two of us serve.
+            logger.warning("%s cannot see yet who serves %r: the broker is slow", self._server, self._name)
+            self._news.set()
+        return all_came
 
 
 def _place(card: ServerCard) -> tuple[str, str]:

@@ -341,16 +341,18 @@ class ToolServer:
         else:
             self._election.wake()
 
-    async def _barrier(self, timeout: float) -> None:
-        """Wait until everything has come that the broker had for us."""
+    async def _barrier(self, timeout: float) -> bool:
+        """Wait until everything has come that the broker had for us; False when that cannot be told."""
         query_id = new_call_id()
         drained = self._drained[query_id] = asyncio.Event()
         query = Query(query_id=query_id, call_ids=[], client=self.server_id)
         try:
             await self.connection.publish(self._query_topic, encode(query))
             await asyncio.wait_for(drained.wait(), timeout)
+            return True
         except asyncio.TimeoutError:
             logger.debug("%s cannot tell when all has come that the broker had for it", self.server_id)
+            return False
         finally:
             del self._drained[query_id]
 

@@ -467,9 +467,8 @@ class Connection:
         topic_filter = subscription.topic_filter
         if subscription.shared and not self.shared_subscriptions:
             topic_filter = subscription.plain_filter
-            if not self._warned_unshared and not subscription.exclusive:
-                self._warned_unshared = True
-                logger.warning("%s has no shared subscriptions: run one replica of each tool server only", self.url)
+            if not subscription.exclusive:
+                self._warn_unshared("everybody who subscribes gets each message")
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise NotAuthorized(
@@ -481,6 +480,13 @@ class Connection:
     def _hold(self) -> None:
         for subscription in self._subscriptions:
             subscription.held = subscription.exclusive and not self.shared_subscriptions and not self._alone
+            if subscription.held:
+                self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
+
+    def _warn_unshared(self, so: str) -> None:
+        if not self._warned_unshared:
+            self._warned_unshared = True
+            logger.warning("%s has no shared subscriptions: %s", self.url, so)
 
     async def take_alone(self, *, keep: bool) -> None:
         """At a broker without shared subscriptions, subscribe plainly to the exclusive ones, until the link is lost.
@@ -520,6 +526,7 @@ class Connection:
                 if not taken:
                     # To unsubscribe in ejabberd from what one is not subscribed to unsubscribes somebody else.
                     await self._subscribe(link, subscription)
+                subscription.confirmed = False
                 await link.unsubscribe(subscription.plain_filter)
         for subscription in held:
             subscription.kept.clear()
@@ -548,7 +555,7 @@ class Connection:
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self._has_shared:
             return  # such a broker would take this as a farewell to all share groups, whatever the filter
-        if self._link is not None and subscription.confirmed:
+        if self._link is not None and subscription.confirmed and not subscription.held:
             shared = self.shared_subscriptions
             try:
                 await self._link.unsubscribe(topic_filter if shared else subscription.plain_filter)
