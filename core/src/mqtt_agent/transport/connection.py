@@ -127,6 +127,8 @@ class Connection:
         self._announcing: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[TransportError]
         self._warned_unshared = False
+        self._alone = False
+        self._freed_in = 0  # the epoch in which the session was freed of the exclusive subscriptions it may have held
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "failed" if self._failure else "not connected"
@@ -285,10 +287,12 @@ class Connection:
             self._max_unacknowledged,
         )
         self._limits = await link.open()
+        self._hold()
         return link
 
     def _on_link_lost(self, reason: TransportError) -> None:
         self._link, self._ready = None, False
+        self._alone = False
         self._outbox.close()
         if not self._lost.done():
             self._lost.set_result(reason)
@@ -298,7 +302,9 @@ class Connection:
         assert self._limits is not None
         self._link = link
         # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
-        await asyncio.gather(*(self._subscribe(link, each) for each in self._subscriptions if not each.left))
+        await asyncio.gather(
+            *(self._subscribe(link, each) for each in self._subscriptions if not (each.left or each.held))
+        )
         self._ready = True
         self._reconnected.set()
         self._outbox.open(link, self._limits)
@@ -408,7 +414,14 @@ class Connection:
     # Subscribing
 
     async def subscribe(
-        self, topic_filter: str, handler: Handler, *, qos: int = 1, snapshot: bool = False, manual: bool = False
+        self,
+        topic_filter: str,
+        handler: Handler,
+        *,
+        qos: int = 1,
+        snapshot: bool = False,
+        manual: bool = False,
+        exclusive: bool = False,
     ) -> None:
         """Call ``handler`` for each message that matches, now and after every reconnect.
 
@@ -421,6 +434,8 @@ class Connection:
             qos: The highest QoS wanted.
             snapshot: Whether retained messages are wanted, on subscribing and after each reconnect.
             manual: Whether the handler acknowledges each message, when its work is done.
+            exclusive: Whether a shared filter, at a broker without shared subscriptions, waits for :meth:`take_alone`
+                instead of being subscribed to plainly.
 
         Raises:
             NotAuthorized: The broker refuses.
@@ -428,10 +443,11 @@ class Connection:
         """
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None:
-            subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual)
+            subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
             self._subscriptions.add(subscription)
+            self._hold()
         subscription.handlers.append(handler)
-        if self._link is not None and (not subscription.confirmed or snapshot):
+        if self._link is not None and not subscription.held and (not subscription.confirmed or snapshot):
             if subscription.shared and self._forgets_groups and not self._clean_start:
                 await self._begin_clean(self._link)
                 return
@@ -451,9 +467,8 @@ class Connection:
         topic_filter = subscription.topic_filter
         if subscription.shared and not self.shared_subscriptions:
             topic_filter = subscription.plain_filter
-            if not self._warned_unshared:
-                self._warned_unshared = True
-                logger.warning("%s has no shared subscriptions: run one replica of each tool server only", self.url)
+            if not subscription.exclusive:
+                self._warn_unshared("everybody who subscribes gets each message")
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise NotAuthorized(
@@ -461,6 +476,60 @@ class Connection:
                 topic=topic_filter,
             )
         subscription.confirmed = True
+
+    def _hold(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.held = subscription.exclusive and not self.shared_subscriptions and not self._alone
+            if subscription.held:
+                self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
+
+    def _warn_unshared(self, so: str) -> None:
+        if not self._warned_unshared:
+            self._warned_unshared = True
+            logger.warning("%s has no shared subscriptions: %s", self.url, so)
+
+    async def take_alone(self, *, keep: bool) -> None:
+        """At a broker without shared subscriptions, subscribe plainly to the exclusive ones, until the link is lost.
+
+        The caller has to know that no other connection does.
+
+        Args:
+            keep: Whether what the session held for them is handled; otherwise it is dropped.
+
+        Raises:
+            NotAuthorized, ConnectionLost: See :meth:`subscribe`.
+        """
+        link = self._link
+        if link is None:
+            raise ConnectionLost(f"not connected to {self.url}")
+        self._alone = True
+        self._hold()
+        exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive]
+        for subscription in exclusive:
+            kept = list(subscription.kept)
+            subscription.kept.clear()
+            for message in kept if keep else ():
+                subscription.handle(message)
+        await asyncio.gather(
+            *(self._subscribe(link, subscription) for subscription in exclusive if not subscription.left)
+        )
+
+    async def leave_alone(self) -> None:
+        """Take back :meth:`take_alone`, also that of an earlier link whose session the broker has kept."""
+        taken, self._alone = self._alone, False
+        self._hold()
+        link, held = self._link, [subscription for subscription in self._subscriptions if subscription.held]
+        inherited = self.session_present and self._freed_in != self.epoch
+        self._freed_in = self.epoch
+        if link is not None and (taken or inherited):
+            for subscription in held:
+                if not taken:
+                    # To unsubscribe in ejabberd from what one is not subscribed to unsubscribes somebody else.
+                    await self._subscribe(link, subscription)
+                subscription.confirmed = False
+                await link.unsubscribe(subscription.plain_filter)
+        for subscription in held:
+            subscription.kept.clear()
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """Stop calling ``handler``; with the last handler of a filter gone, the broker is told too."""
@@ -486,7 +555,7 @@ class Connection:
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self._has_shared:
             return  # such a broker would take this as a farewell to all share groups, whatever the filter
-        if self._link is not None and subscription.confirmed:
+        if self._link is not None and subscription.confirmed and not subscription.held:
             shared = self.shared_subscriptions
             try:
                 await self._link.unsubscribe(topic_filter if shared else subscription.plain_filter)

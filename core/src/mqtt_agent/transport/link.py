@@ -55,7 +55,9 @@ class BrokerLimits:
         session_present: Whether it still had our session.
         receive_maximum: How many QoS 1 messages it takes before it confirms one.
         maximum_packet_size: Bytes of the largest packet it takes, or None for no limit.
-        shared_subscriptions: Whether it offers shared subscriptions.
+        shared_subscriptions: Whether it offers shared subscriptions. Without them it is taken for ejabberd, which sends
+            a client nothing more, not even at QoS 0, until the last QoS 1 message is acknowledged: there, everything
+            is acknowledged on arrival.
         assigned_client_id: The client id it chose, when we gave none.
         server_keep_alive: Seconds, when it overrules ours.
         forgets_groups: Whether it is rumqttd, where a share group does not outlive the connections of its members:
@@ -138,6 +140,7 @@ class Link:
         self._on_message = on_message
         self._on_closed = on_closed
         self._max_unacknowledged = max_unacknowledged
+        self._one_at_a_time = False
         self._loop = asyncio.get_running_loop()
         self._connack: asyncio.Future[BrokerLimits] = self._loop.create_future()
         self._closed: TransportError | None = None
@@ -232,6 +235,7 @@ class Link:
         self._opened = True
         if self._closed is not None:
             raise self._closed
+        self._loop.call_soon(self._deliver)  # what came with the CONNACK: our opener has to know the limits first
         return self.limits
 
     def _connect_blocking(self) -> None:
@@ -329,13 +333,17 @@ class Link:
                 logger.warning("%s sent what MQTT does not allow: %r", self._options.url, error)
                 self.abort(ConnectionLost(f"{self._options.url} broke the MQTT protocol"))
                 return
-            if self._received:
-                received, self._received = self._received, []
-                for message in received:
-                    self._on_message(message)
+            if self._opened:
+                self._deliver()
                 going = going and self._closed is None
         if self._client.want_write():
             self._schedule_flush()
+
+    def _deliver(self) -> None:
+        if self._received and self._closed is None:
+            received, self._received = self._received, []
+            for message in received:
+                self._on_message(message)
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and self._closed is None:
@@ -469,12 +477,14 @@ class Link:
             what += f"; {advice}" if advice else ""
             self._connack.set_exception(ConnectionRefused(what, reason_code=reason.value))
             return
+        shared = bool(getattr(properties, "SharedSubscriptionAvailable", 1))
+        self._one_at_a_time = not shared
         self._connack.set_result(
             BrokerLimits(
                 session_present=bool(flags.session_present),
                 receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
                 maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
-                shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
+                shared_subscriptions=shared,
                 assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
                 server_keep_alive=getattr(properties, "ServerKeepAlive", None),
                 forgets_groups=properties is not None and properties.json() == _RUMQTTD,
@@ -496,6 +506,8 @@ class Link:
             entry = _Acknowledgement(self, message.mid)
             self._unacknowledged.append(entry)
             acknowledge = entry
+            if self._one_at_a_time:
+                self._loop.call_soon(entry.acknowledge)  # its handlers have it by then
         try:
             topic = message.topic
         except UnicodeDecodeError:
