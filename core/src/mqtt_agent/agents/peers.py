@@ -197,17 +197,10 @@ class Peers:
         before = self._statuses.get(name)
         if before is not None and status.status == "offline" and status.speaks_before(before):
             return
-        was_online, had = self.is_online(name), before.started if before is not None else None
+        was_online = self.is_online(name)
         self._statuses[name] = status
-        online = self.is_online(name)
-        restarted = online and before is not None and status.started != had
-        if online != was_online:
-            self._tell(name, "online" if online else "offline")
-        elif restarted:
-            self._tell(name, "changed")
-        if online and (not was_online or restarted):
-            for listener in self.on_back:
-                listener(name)
+        restarted = before is not None and status.started != before.started
+        self._compare(name, was_online, changed=restarted, restarted=restarted)
 
     def _on_card(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_card(message.topic)
@@ -219,11 +212,17 @@ class Peers:
             return
         before, was_online = self._cards.get(name), self.is_online(name)
         self._cards[name] = card
+        self._compare(name, was_online, changed=before is None or _essence(before) != _essence(card))
+
+    def _compare(self, name: str, was_online: bool, *, changed: bool, restarted: bool = False) -> None:
         online = self.is_online(name)
         if online != was_online:
             self._tell(name, "online" if online else "offline")
-        elif before is None or _essence(before) != _essence(card):
+        elif changed:
             self._tell(name, "changed")
+        if online and (not was_online or restarted):
+            for listener in self.on_back:
+                listener(name)
 
     def _read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
         """The message; None when there is nothing to take over from it."""
@@ -254,9 +253,7 @@ class Peers:
             known = self._cards.pop(name, None)
         else:
             known = self._statuses.pop(name, None)
-        if known is not None:
-            online = self.is_online(name)
-            self._tell(name, "changed" if online == was_online else "online" if online else "offline")
+        self._compare(name, was_online, changed=known is not None)
 
     def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:
         for watcher in tuple(self._watchers):
@@ -264,4 +261,4 @@ class Peers:
 
 
 def _essence(card: AgentCard) -> AgentCard:
-    return card.model_copy(update={"last_seen": "", "status": "online"})
+    return card.model_copy(update={"last_seen": "", "status": "online", "started": None})
