@@ -2,7 +2,6 @@
 
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.memory import MemoryStore
-from mqtt_agent.agents.store.sqlite import SqliteStore
 
 __all__ = [
     "ACTIVE",
@@ -10,7 +9,6 @@ __all__ = [
     "RESERVED_SEQS",
     "Changes",
     "MemoryStore",
-    "SqliteStore",
     "TaskKey",
     "TaskRecord",
     "TaskRole",
