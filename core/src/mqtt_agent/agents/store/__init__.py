@@ -2,6 +2,8 @@
 
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.memory import MemoryStore
+from mqtt_agent.agents.store.paths import default_store_path
+from mqtt_agent.agents.store.sqlite import SqliteStore
 
 __all__ = [
     "ACTIVE",
@@ -9,8 +11,10 @@ __all__ = [
     "RESERVED_SEQS",
     "Changes",
     "MemoryStore",
+    "SqliteStore",
     "TaskKey",
     "TaskRecord",
     "TaskRole",
     "TaskStore",
+    "default_store_path",
 ]
