@@ -317,6 +317,14 @@ class Connection:
         confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
         return check_reason_code(await confirmed, topic)
 
+    def check_size(self, topic: str, payload: bytes) -> None:
+        """Ask beforehand whether a message is too large to publish.
+
+        Raises:
+            PayloadTooLarge: It is over the broker's Maximum Packet Size.
+        """
+        self._outbox.check_size(topic, payload, _NO_PROPERTIES)
+
     def publish_soon(
         self,
         topic: str,
