@@ -9,7 +9,7 @@ from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_start
 from mqtt_agent.tools import client as aio_client
 from mqtt_agent.tools import handle as aio_handle
 from mqtt_agent.tools import server as aio_server
-from mqtt_agent.tools.directory import ToolChange
+from mqtt_agent.tools.changes import ToolChange
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Response, ToolCard
 
