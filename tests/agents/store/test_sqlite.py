@@ -17,6 +17,7 @@ import pytest
 from agents.store.conftest import AGENT, new_record
 from mqtt_agent.agents.store import SqliteStore, sqlite
 from mqtt_agent.agents.store.database import connect
+from mqtt_agent.agents.store.rows import to_row
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import soon, until
@@ -72,7 +73,7 @@ class TestPlans:
     def test_every_statement_goes_by_an_index_and_sorts_nothing(self, path: Path, analyzed: bool) -> None:
         with closing(CONNECT(path)) as connection:
             if analyzed:
-                row = sqlite.to_row(new_record())
+                row = to_row(new_record())
                 for number in range(1000):
                     connection.execute(sqlite.INSERT, row._replace(task_id=str(number))[1:])
                 connection.execute("ANALYZE")
