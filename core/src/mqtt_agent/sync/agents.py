@@ -11,6 +11,7 @@ from mqtt_agent.agents import handle as aio_handle
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
+from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, TaskEvent, TaskMessage, TaskResult, TaskState
 
@@ -202,6 +203,25 @@ class Agent(Endpoint[aio_agent.Agent]):
         """See :meth:`mqtt_agent.Agent.delegations`."""
         handles = self._background.run(self._async.delegations, state)
         return [TaskHandle(handle, self._background) for handle in handles]
+
+    def serve_tools(self, server: ToolServer) -> None:
+        """See :meth:`mqtt_agent.Agent.serve_tools`; the server is a blocking one."""
+        if is_started(server):
+            raise RuntimeError(f"server {server.server_id} has started already, over a connection of its own")
+        target = server._async  # pyright: ignore[reportPrivateUsage]
+        if is_started(self):
+            self._background.run(self._async.serve_tools, target)
+        else:
+            self._async.add_server(target)
+
+    def add_server(self, server: ToolServer) -> None:
+        """See :meth:`mqtt_agent.Agent.add_server`."""
+        self.serve_tools(server)
+
+    @property
+    def tool_client(self) -> ToolClient:
+        """See :attr:`mqtt_agent.Agent.tool_client`; only while the agent runs."""
+        return ToolClient.around(self._async.tool_client, self._background)
 
     def run(self) -> None:
         """See :meth:`mqtt_agent.Agent.run`. It starts the agent itself.
