@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Coroutine
 from functools import partial
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
+_MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 
 
 class Delegations:
@@ -285,7 +287,8 @@ class Delegations:
             handle.raise_failure()
 
     def _publish(self, record: TaskRecord, reply_to: str) -> asyncio.Future[int]:
-        expiry = None if record.expires_at is None else max(1, round(record.expires_at - time.time()))
+        left = None if record.expires_at is None else math.ceil(record.expires_at - time.time())
+        expiry = None if left is None or left > _MAX_EXPIRY else max(1, left)
         properties = PublishProperties(
             response_topic=reply_to, correlation_data=record.task_id.encode(), message_expiry=expiry
         )
