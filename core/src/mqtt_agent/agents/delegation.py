@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic_core
 
-from mqtt_agent.agents.handle import TaskHandle
+from mqtt_agent.agents.handle import TaskHandle, input_id_of
 from mqtt_agent.agents.outcome import result_of
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
@@ -419,8 +419,8 @@ class Delegations:
         if not handle.state.terminal and handle.state is not before:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
-            input_id = event.data.get("input_id")
-            if input_id in handle.answers:  # the answer got lost
+            input_id = input_id_of(event)
+            if input_id is not None and input_id in handle.answers:  # the answer got lost
                 word = self._input(handle, handle.answers[input_id], input_id)
                 self._spawn(self._say_soon(handle.peer, word))
 
@@ -444,7 +444,7 @@ class Delegations:
             what = f"task {handle.task_id} is over ({handle.state}) and takes no input"
             raise TaskError(what, task_id=handle.task_id, peer=handle.peer)
         if input_id is None and handle.question is not None:
-            input_id = handle.question.data.get("input_id")
+            input_id = input_id_of(handle.question)
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
