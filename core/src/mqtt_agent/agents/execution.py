@@ -184,7 +184,8 @@ class TaskExecutor:
         else:
             if at_once:
                 self._slots.release()
-            if stored.digest not in (record.digest, ""):
+            a_cancel = not stored.digest and stored.peer in (None, task.sender)
+            if stored.digest != record.digest and not a_cancel:
                 self.refuse(task, reply_to, "conflict", f"{task.task_id} names another task at {self._name} already")
             else:
                 await self.attach(stored, reply_to, task)
