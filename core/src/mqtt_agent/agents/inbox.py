@@ -102,7 +102,10 @@ class Inbox:
         if not is_identifier(task_id):
             task_id = (message.correlation_data or b"").decode(errors="replace")
         if is_identifier(task_id):
-            self._executor.refuse(Task(task_id=str(task_id)), None, "invalid_task", str(error))
+            reply_to = message.response_topic
+            if reply_to != self._topics.task_result(str(task_id)) and not self._topics.agent_of_results(reply_to or ""):
+                reply_to = None
+            self._executor.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
 
     def on_control(self, message: InboundMessage) -> None:
         """A word about a task came."""
