@@ -17,11 +17,11 @@ from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.execution import TaskExecutor
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.inbox import Inbox, read_time
-from mqtt_agent.agents.peers import PeerChange, Peers
+from mqtt_agent.agents.peers import BARRIER, PeerChange, Peers
 from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
-from mqtt_agent.errors import ConnectionLost, PeerUnavailable, StoreError, TransportError, WireError
+from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, StoreError, TransportError, WireError
 from mqtt_agent.running import Service
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import TLS, Connection, Credentials
@@ -548,6 +548,8 @@ class Agent(Service):
             expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if expires_at is not None and read_time(expires_at) is None:
             raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
+        if task_id is not None and task_id.startswith(BARRIER):
+            raise InvalidIdentifier(f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are kept for the agent")
         try:
             return Task(
                 task_id=validate_identifier(task_id or new_task_id(), "task id"),

@@ -362,10 +362,13 @@ class Delegations:
             result = decode(TaskResult, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
-            message.acknowledge()
+            self._spawn(self._take_unreadable(message, str(error)))
             return
         if message.retain or not is_identifier(result.task_id):
             self._faults.tell(message.topic, "a result that cannot be one", repr(result.task_id))
+            message.acknowledge()
+        elif not read_result_state(result).terminal:
+            self._faults.tell(message.topic, "a result of a task that is not over", result.status)
             message.acknowledge()
         elif result.to not in (None, self._name):
             self._faults.tell(message.topic, "a result for somebody else", repr(result.to))
@@ -373,6 +376,13 @@ class Delegations:
         else:
             message.hold()
             self._spawn(self._take_result(result, message))
+
+    async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
+        """It would come again, as unreadable, whenever its task is asked after."""
+        task_id = (message.correlation_data or b"").decode(errors="replace")
+        if is_identifier(task_id) and not message.retain:
+            await self._give_up(self.key(task_id), TaskFault(type="unreadable_result", message=problem))
+        message.acknowledge()
 
     async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:
         key = self.key(result.task_id)

@@ -76,6 +76,8 @@ class Inbox:
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
+        if task.task_id.startswith(BARRIER):
+            return f"task ids that begin with {BARRIER!r} are kept for words to oneself"
         if task.sender is not None and not is_identifier(task.sender):
             return f"agent id {task.sender!r:.80} cannot be a topic level"
         if task.to is not None and task.to != self._name:
