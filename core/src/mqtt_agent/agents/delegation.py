@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import pydantic_core
 
 from mqtt_agent.agents.handle import TaskHandle, input_id_of
 from mqtt_agent.agents.outcome import result_of
+from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.crashpoints import reached
@@ -98,6 +99,7 @@ class Delegations:
         self._started = False
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def key(self, task_id: str) -> TaskKey:
@@ -362,7 +364,7 @@ class Delegations:
             result = decode(TaskResult, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
-            self._spawn(self._take_unreadable(message, str(error)))
+            self._take_patiently(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
         if message.retain or not is_identifier(result.task_id):
             self._faults.tell(message.topic, "a result that cannot be one", repr(result.task_id))
@@ -375,7 +377,10 @@ class Delegations:
             message.acknowledge()
         else:
             message.hold()
-            self._spawn(self._take_result(result, message))
+            self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+
+    def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        self._spawn(self._patience.stored(take, what))
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
         """It would come again, as unreadable, whenever its task is asked after."""

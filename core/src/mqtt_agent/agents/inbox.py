@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections.abc import Coroutine
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import pydantic_core
 from pydantic import TypeAdapter
 
 from mqtt_agent.agents.execution import TaskExecutor
+from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.peers import BARRIER
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.faultlog import FaultLog
@@ -42,6 +44,7 @@ class Inbox:
         self._executor = executor
         self._max_payload = max_payload
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -61,8 +64,8 @@ class Inbox:
         if problem is None:
             expires_at = None if task.expires_at is None else read_time(task.expires_at)
             message.hold()
-            work = self._executor.take(task, message.response_topic, expires_at, message.acknowledge)
-            self._spawn(work, task.task_id)
+            take = partial(self._executor.take, task, message.response_topic, expires_at, message.acknowledge)
+            self._spawn(self._patience.stored(take, f"task {task.task_id:.80}"), task.task_id)
             return
         self._faults.tell(message.topic, "a task that is refused", problem)
         if is_identifier(task.task_id):
@@ -152,14 +155,16 @@ class Inbox:
         self._tasks.discard(work)
         error = None if work.cancelled() else work.exception()
         if isinstance(error, StoreError):
-            # Not acknowledged: the broker, or the requester, sends it again.
-            logger.error("task %.80s was not taken: %s", work.get_name(), error)
+            # The broker, or the requester, says it again.
+            logger.error("a message about task %.80s was not taken: %s", work.get_name(), error)
         elif error is not None:
             logger.error("a message about task %.80s was not understood", work.get_name(), exc_info=error)
 
     async def settle(self) -> None:
         """Wait for what has come and is being stored."""
+        self._patience.end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._patience.begin()
 
 
 def read_time(text: str) -> float | None:

@@ -296,7 +296,7 @@ def read_result_state(result: TaskResult) -> TaskState:
     Returns:
         A terminal state; any other one when the sender took a word about a task under way for its result.
     """
-    word = result.status.lower()
+    word = result.status.lower().removeprefix("task_state_").replace("_", "-")  # also as A2A's protobuf has it
     if word in _OTHER_WORDS:
         return _OTHER_WORDS[word]
     try:
