@@ -13,7 +13,7 @@ from typing import Any
 import pydantic_core
 
 from mqtt_agent.agents.handle import TaskHandle, input_id_of
-from mqtt_agent.agents.outcome import result_of
+from mqtt_agent.agents.outcome import result_of, with_words
 from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
@@ -123,9 +123,11 @@ class Delegations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for handle in list(self._handles.values()):
-            handle.fail(
-                reason or ConnectionLost(f"agent {self._name} was stopped; task {handle.task_id} goes on: resume() it")
-            )
+            what = f"task {handle.task_id} goes on: resume() it"
+            if reason is None:
+                handle.fail(ConnectionLost(f"agent {self._name} was stopped; {what}"))
+            else:
+                handle.fail(with_words(reason, f"{reason}; {what}"))
         self._reminders.clear()
 
     def on_peer_back(self, peer: str) -> None:
@@ -307,7 +309,7 @@ class Delegations:
             check_reason_code(code, self._topics.inbox(record.peer or ""))
         except TransportError as error:
             # Refused, and so never seen by its peer: it is over.
-            handle.fail(error)
+            handle.fail(with_words(error, f"task {record.task_id}: {error}"))
             self._spawn(self._give_up(record.key, TaskFault(type=type(error).__name__, message=str(error))))
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
