@@ -21,6 +21,7 @@ from mqtt_agent.crashpoints import reached
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
+    QueueFull,
     StoreError,
     TaskError,
     TaskNotFound,
@@ -283,7 +284,11 @@ class Delegations:
 
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
-        confirmed = self._publish(record, reply_to)
+        try:
+            confirmed = self._publish(record, reply_to)
+        except QueueFull as error:
+            logger.info("task %s is stored and sent later: %s", record.task_id, error)
+            return
         reached("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
