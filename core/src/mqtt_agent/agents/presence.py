@@ -109,7 +109,7 @@ class AgentPresence:
         self._correct_soon()
 
     def _on_own_card(self, message: InboundMessage) -> None:
-        if not self.announced:
+        if message.retain or not self.announced:  # a retained one is from before the start
             return
         try:
             shown = decode(AgentCard, message.payload) if message.payload else None
