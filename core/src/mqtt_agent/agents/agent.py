@@ -549,9 +549,7 @@ class Agent(Service):
         if expires_at is not None and read_time(expires_at) is None:
             raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
         if task_id is not None and task_id.startswith(BARRIER):
-            raise InvalidIdentifier(
-                f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are not free"
-            )
+            raise InvalidIdentifier(f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are not free")
         try:
             return Task(
                 task_id=validate_identifier(task_id or new_task_id(), "task id"),
