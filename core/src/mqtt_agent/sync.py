@@ -25,8 +25,8 @@ from mqtt_agent.background import Background
 from mqtt_agent.tools import client as aio_client
 from mqtt_agent.tools import handle as aio_handle
 from mqtt_agent.tools import server as aio_server
-from mqtt_agent.tools.directory import ToolChange
 from mqtt_agent.tools.context import SyncToolContext as ToolContext
+from mqtt_agent.tools.directory import ToolChange
 from mqtt_agent.transport import TLS, Connection, Credentials
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, Response
 
