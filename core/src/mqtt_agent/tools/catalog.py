@@ -19,6 +19,9 @@ class Catalog:
         self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
         """Called with the last card of a server that went offline, or came back without its session; and with whether
         the calls that it ran are gone too."""
+        self.on_server_restarted: list[Callable[[ServerCard], None]] = []
+        """Called with the last card of a server whose place a new process has taken, with the session of the old one
+        and so with the calls that were not acknowledged."""
         self._tools: dict[str, ToolCard] = {}
         self._servers: dict[str, ServerCard] = {}
         self._serving: dict[str, set[str]] = {}
@@ -100,6 +103,9 @@ class Catalog:
                     self._tell_gone(before, True)
                 elif card.epoch != before.epoch:
                     self._tell_gone(before, False)
+            elif card.status == "online" and card.session_present and card.started != before.started:
+                for listener in tuple(self.on_server_restarted):
+                    listener(before)
         self._replace_server(card.server, card)
         return True
 

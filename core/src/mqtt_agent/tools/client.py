@@ -92,6 +92,7 @@ class ToolClient:
         self._directory = Directory(self.connection, self._topics, inbox, max_cards)
         self._calls = OutgoingCalls(self.connection, self._topics, self.name, self._directory, max_pending, max_payload)
         self._directory.on_server_gone.append(self._calls.on_server_gone)
+        self._directory.on_server_restarted.append(self._calls.on_server_restarted)
         self._max_payload = max_payload
         self._faults = FaultLog(logger)
         self.starts_on_use = False

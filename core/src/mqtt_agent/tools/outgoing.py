@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from mqtt_agent.errors import (
@@ -39,6 +39,7 @@ _QUERY_TIMEOUT = 5.0
 _BROKER_STOPS_WITHIN = 2.0
 _LEAVES_WITHIN = 1.0
 _MAX_QUERIED = 1000
+_RESTART_QUERIES = 3  # it may be busy with the calls that it is given again
 
 
 class OutgoingCalls:
@@ -232,19 +233,20 @@ class OutgoingCalls:
 
     def on_server_gone(self, card: ServerCard, with_its_calls: bool) -> None:
         """A server went offline, or came back without its session, and perhaps without the calls that it ran."""
-        affected: list[_Pending] = []
         server, offered = card.server, set(card.tools)
         now = asyncio.get_running_loop().time()
         self._gone = {s: (when, tools) for s, (when, tools) in self._gone.items() if when > now - PATIENCE}
         self._gone[server] = now, offered
-        for pending in self._pending.values():
-            if pending.resend is not None:
-                continue  # nobody has it
-            if pending.handle.tool in offered and pending.handle.server in (None, server):
-                if with_its_calls:
-                    pending.lost_to[server] = card.started
-                affected.append(pending)
+        affected = self._perhaps_at(card)
+        for pending in affected if with_its_calls else ():
+            pending.lost_to[server] = card.started
         self._recover_soon(affected)
+
+    def on_server_restarted(self, before: ServerCard) -> None:
+        """A new process has taken the place of a server, with those of its calls that it had not acknowledged."""
+        affected = self._perhaps_at(before)
+        if affected:
+            self.spawn(self._recover_from_restart(before, affected))
 
     def on_reconnected(self, session_present: bool) -> None:
         """The connection is back; without the session, answers may have been lost."""
@@ -255,6 +257,25 @@ class OutgoingCalls:
         """The connection will not come back."""
         for pending in list(self._pending.values()):
             pending.handle.fail(error)
+
+    def _perhaps_at(self, card: ServerCard) -> list[_Pending]:
+        """The calls that a server may have, for all we know; what is about to be sent again, nobody has."""
+        offered, possible = set(card.tools), (None, card.server)
+        calls = [pending for pending in self._pending.values() if pending.resend is None]
+        return [p for p in calls if p.handle.tool in offered and p.handle.server in possible]
+
+    async def _recover_from_restart(self, before: ServerCard, affected: list[_Pending]) -> None:
+        known: dict[str, str] = {}
+        for _ in range(_RESTART_QUERIES):
+            # The broker keeps the order: the new process gets the query behind the calls that it is given again.
+            call_ids = [pending.handle.call_id for pending in affected if not pending.handle.done]
+            known, answered = await self._ask([before.server], call_ids)
+            if answered:
+                break
+        lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in known]
+        for pending in lost:
+            pending.lost_to[before.server] = before.started
+        self._recover_soon(lost)
 
     def _recover_soon(self, affected: list[_Pending]) -> None:
         if affected:
@@ -282,7 +303,8 @@ class OutgoingCalls:
             for pending in affected:
                 self._fail_lost(pending)
             return
-        known, certain = await self._ask(tool, [pending.handle.call_id for pending in affected])
+        servers = self._directory.servers_of(tool)
+        known, certain = await self._ask(servers, [pending.handle.call_id for pending in affected])
         for pending in affected:
             if pending.handle.done or pending.resend is not None:
                 continue
@@ -314,13 +336,12 @@ class OutgoingCalls:
         what = f"{handle.tool}: {handle.server or 'its server'} went offline while it had the call"
         handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
 
-    async def _ask(self, tool: str, call_ids: list[str]) -> tuple[dict[str, str], bool]:
-        """Ask every server of a tool which of these calls it has.
+    async def _ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
+        """Ask each of these servers which of these calls it has.
 
         Returns:
             The server of each call that one has, and whether all have answered.
         """
-        servers = self._directory.servers_of(tool)
         parts = [call_ids[start : start + _MAX_QUERIED] for start in range(0, len(call_ids), _MAX_QUERIED)]
         asked = [(server, part) for server in servers for part in parts]
         answers = await asyncio.gather(*(self._ask_one(server, part) for server, part in asked))
