@@ -19,6 +19,7 @@ from mqtt_agent.crashpoints import reached
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
+    QueueFull,
     StoreError,
     TaskError,
     TaskNotFound,
@@ -156,7 +157,7 @@ class Delegations:
         """
         assert task.to is not None
         payload = encode(task)
-        self._connection.check_size(self._topics.inbox(task.to), payload)
+        self._connection.check_publish(self._topics.inbox(task.to), payload)
         record = TaskRecord(
             key=self.key(task.task_id),
             peer=task.to,
@@ -277,7 +278,11 @@ class Delegations:
 
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
-        confirmed = self._publish(record, reply_to)
+        try:
+            confirmed = self._publish(record, reply_to)
+        except QueueFull as error:
+            logger.warning("task %s is sent later: %s", record.task_id, error)
+            return
         reached("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 _CHUNK = 100
+_CONFIRMED_WITHIN = 5.0
 
 
 @dataclass
@@ -115,7 +116,11 @@ class TaskExecutor:
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self._end(list(self._runs.values()))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What the broker does not confirm soon is sent at the next start.
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_CONFIRMED_WITHIN if self._connection.connected else 0)
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
