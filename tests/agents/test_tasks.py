@@ -8,13 +8,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState, errors
 from mqtt_agent.wire import Control, TaskEvent, Topics, encode
 from pydantic import BaseModel
 from support import soon, until
 
 from .conftest import MakeAgent
+
+RUN_ON = ALL_BROKERS
 
 
 async def test_a_request_gets_what_the_handler_returns(writer: Agent, planner: Agent) -> None:
