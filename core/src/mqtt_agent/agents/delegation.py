@@ -15,7 +15,7 @@ from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.outcome import result_of
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
+from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
@@ -278,7 +278,7 @@ class Delegations:
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
         confirmed = self._publish(record, reply_to)
-        reached("delegated.published")
+        await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
             await asyncio.wait([confirmed], timeout=_CONFIRMED_WITHIN)

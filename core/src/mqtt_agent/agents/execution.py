@@ -17,7 +17,7 @@ from mqtt_agent.agents.context import TaskContext
 from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
+from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError
 from mqtt_agent.handlers import run_in_thread
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
@@ -173,7 +173,7 @@ class TaskExecutor:
             raise
         reached("received.after-commit")
         acknowledge()
-        reached("received.after-puback")
+        await reached_when_sent("received.after-puback")
         if added and at_once:
             self._start(stored)
         elif added:
@@ -440,7 +440,7 @@ class TaskExecutor:
         try:
             for topic in self._reply_topics(record.task_id, record.peer, record.reply_to):
                 sent.append(self._connection.publish_soon(topic, payload, properties=properties))  # noqa: PERF401
-            reached("result.published")
+            await reached_when_sent("result.published")
             codes = await asyncio.gather(*sent)
         except PayloadTooLarge as error:
             logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
