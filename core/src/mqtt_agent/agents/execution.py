@@ -230,13 +230,13 @@ class TaskExecutor:
             )
             record, _ = await self._store.add(tombstone)
         elif not record.state.terminal:
-            run = self._runs.get(task_id)
             changed = await self._store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
+            run = self._runs.get(task_id)  # asked now: a handler may have begun with it a moment ago
             if changed is not None and run is not None:
                 run.attempt.state = TaskState.CANCELED
                 await run.attempt.tell_status()
                 await self._end([run])
-            elif changed is not None and record.state is TaskState.SUBMITTED:
+            elif changed is not None and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
                 self._waiting = max(0, self._waiting - 1)
             record = changed or await self._store.get(record.key) or record
         if record.result is not None:
