@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
@@ -18,7 +19,7 @@ from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.crashpoints import reached, reached_when_sent
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError, TaskCanceled
 from mqtt_agent.handlers import run_in_thread
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, TaskState, Topics, encode, to_json
@@ -234,7 +235,8 @@ class TaskExecutor:
             run = self._runs.get(task_id)  # asked now: a handler may have begun with it a moment ago
             if changed is not None and run is not None:
                 run.attempt.state = TaskState.CANCELED
-                await run.attempt.tell_status()
+                with contextlib.suppress(TaskCanceled):  # no event number is left, and none can be set aside any more
+                    await run.attempt.tell_status()
                 await self._end([run])
             elif changed is not None and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
                 self._waiting = max(0, self._waiting - 1)
