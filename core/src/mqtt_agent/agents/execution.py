@@ -175,8 +175,10 @@ class TaskExecutor:
         reached("received.after-commit")
         acknowledge()
         await reached_when_sent("received.after-puback")
-        if added and at_once:
+        if added and at_once and self._executing:
             self._start(stored)
+        elif added and at_once:
+            self._slots.release()  # stopping began meanwhile: the next start does it
         elif added:
             self._waiting += 1
             self._fill()
