@@ -199,6 +199,15 @@ class TaskExecutor:
         if record.result is not None:
             self._deliver(record)
             return
+        if run is None and record.state in ACTIVE and self._executing:
+            # Another process with this agent id had begun with it, after this one took up what was left.
+            state = TaskState.SUBMITTED
+            again = await self._store.change(record.key, ACTIVE, expected_attempt=record.attempt, state=state)
+            if again is not None:
+                logger.info("%s runs task %s again, which no handler has", self._name, record.task_id)
+                record = again
+                self._waiting += 1
+                self._fill()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         if run is not None:
