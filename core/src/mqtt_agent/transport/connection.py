@@ -301,6 +301,11 @@ class Connection:
         """Subscribe, then let out what waits: answers must find their subscription."""
         assert self._limits is not None
         self._link = link
+        if self._forgets_groups and self.session_present:
+            # It sends retained messages for new subscriptions only, and ends only what this connection has made.
+            for each in [each for each in self._subscriptions if each.snapshot and not each.left]:
+                await self._subscribe(link, each)
+                await link.unsubscribe(each.topic_filter)
         # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
         await asyncio.gather(
             *(self._subscribe(link, each) for each in self._subscriptions if not (each.left or each.held))
