@@ -14,7 +14,7 @@ from mqtt_agent import Agent, MemoryStore
 from processes import AgentProcesses
 from proxy import Proxy
 from recorder import Recorder
-from support import becomes, soon, until
+from support import becomes, until
 
 WORK = {"n": 7, "save": "page 3"}
 RIGHT = {"square": 49, "saved": "page 3"}
@@ -202,7 +202,7 @@ async def test_tasks_survive_a_broker_that_is_away_while_everybody_is_killed(
 async def test_messages_that_come_again_late_and_out_of_order_change_nothing(
     broker: Broker, namespace: str, agents: AgentProcesses
 ) -> None:
-    executor = await agents.start("writer", broker.url, executes=True)
+    await agents.start("writer", broker.url, executes=True)
     planner = await agents.start("planner", broker.url)
     with Recorder(broker.url, f"{namespace}/tasks/#") as stranger:
         for number in range(5):

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import random
 import sys
 import threading
 from typing import Any
@@ -26,6 +27,7 @@ parser.add_argument("ledger")
 parser.add_argument("--executes", action="store_true", help="take tasks")
 parser.add_argument("--will-delay", type=int, default=1)
 parser.add_argument("--concurrency", type=int, default=8)
+parser.add_argument("--short", type=float, default=0, help="each task takes a random time of up to so many seconds")
 options = parser.parse_args()
 
 ledger = os.open(options.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -55,7 +57,7 @@ async def work(task: TaskContext) -> Any:
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
         parts = [await part(task, number, data) for number in range(data.get("parts", 0))]
-        await asyncio.sleep(data.get("seconds", 0))
+        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))
         result: Any = {"square": data["n"] ** 2}
         if parts:
             result["parts"] = parts
