@@ -167,6 +167,7 @@ class Agent(Requester, Service):
         self._hurried = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._failing: asyncio.Task[None] | None = None
+        self._failure: TransportError | None = None
 
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
@@ -247,6 +248,7 @@ class Agent(Requester, Service):
 
     async def _connect(self) -> None:
         self._hurried.clear()
+        self._failure = None
         await self._presence.follow()
         for topic, handler, manual in self._subscriptions():
             await self.connection.subscribe(topic, handler, manual=manual)
@@ -284,7 +286,7 @@ class Agent(Requester, Service):
                 await self._tool_client.stop()
             for server in self._servers:
                 await server.stop()
-            await self._delegations.stop()
+            await self._delegations.stop(self._failure)
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
@@ -326,6 +328,7 @@ class Agent(Requester, Service):
             await self._executor.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
+        self._failure = error
         self._failing = asyncio.ensure_future(self._abandon(error))
 
     async def _abandon(self, error: TransportError) -> None:

@@ -15,7 +15,7 @@ from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.outcome import result_of
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
+from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
@@ -283,7 +283,7 @@ class Delegations:
         except QueueFull as error:
             logger.warning("task %s is sent later: %s", record.task_id, error)
             return
-        reached("delegated.published")
+        await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
             await asyncio.wait([confirmed], timeout=_CONFIRMED_WITHIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
@@ -17,8 +18,8 @@ from mqtt_agent.agents.context import TaskContext
 from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError
+from mqtt_agent.crashpoints import reached, reached_when_sent
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError, TaskCanceled
 from mqtt_agent.handlers import run_in_thread
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, TaskState, Topics, encode, to_json
@@ -178,9 +179,11 @@ class TaskExecutor:
             raise
         reached("received.after-commit")
         acknowledge()
-        reached("received.after-puback")
-        if added and at_once:
+        await reached_when_sent("received.after-puback")
+        if added and at_once and self._executing:
             self._start(stored)
+        elif added and at_once:
+            self._slots.release()  # stopping began meanwhile: the next start does it
         elif added:
             self._waiting += 1
             self._fill()
@@ -201,6 +204,15 @@ class TaskExecutor:
         if record.result is not None:
             self._deliver(record)
             return
+        if run is None and record.state in ACTIVE and self._executing:
+            # Another process with this agent id had begun with it, after this one took up what was left.
+            state = TaskState.SUBMITTED
+            again = await self._store.change(record.key, ACTIVE, expected_attempt=record.attempt, state=state)
+            if again is not None:
+                logger.info("%s runs task %s again, which no handler has", self._name, record.task_id)
+                record = again
+                self._waiting += 1
+                self._fill()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         if run is not None:
@@ -235,13 +247,14 @@ class TaskExecutor:
             )
             record, _ = await self._store.add(tombstone)
         elif not record.state.terminal:
-            run = self._runs.get(task_id)
             changed = await self._store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
+            run = self._runs.get(task_id)  # asked now: a handler may have begun with it a moment ago
             if changed is not None and run is not None:
                 run.attempt.state = TaskState.CANCELED
-                await run.attempt.tell_status()
+                with contextlib.suppress(TaskCanceled):  # no event number is left, and none can be set aside any more
+                    await run.attempt.tell_status()
                 await self._end([run])
-            elif changed is not None and record.state is TaskState.SUBMITTED:
+            elif changed is not None and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
                 self._waiting = max(0, self._waiting - 1)
             record = changed or await self._store.get(record.key) or record
         if record.result is not None:
@@ -445,7 +458,7 @@ class TaskExecutor:
         try:
             for topic in self._reply_topics(record.task_id, record.peer, record.reply_to):
                 sent.append(self._connection.publish_soon(topic, payload, properties=properties))  # noqa: PERF401
-            reached("result.published")
+            await reached_when_sent("result.published")
             codes = await asyncio.gather(*sent)
         except PayloadTooLarge as error:
             logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
