@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.inbox import read_time
-from mqtt_agent.agents.peers import PeerChange, Peers
-from mqtt_agent.errors import ConnectionLost, PeerUnavailable, WireError
+from mqtt_agent.agents.peers import BARRIER, PeerChange, Peers
+from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
 from mqtt_agent.wire import (
     AgentCard,
     Task,
@@ -243,6 +243,8 @@ class Requester:
             expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if expires_at is not None and read_time(expires_at) is None:
             raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
+        if task_id is not None and task_id.startswith(BARRIER):
+            raise InvalidIdentifier(f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are not free")
         try:
             return Task(
                 task_id=validate_identifier(task_id or new_task_id(), "task id"),
