@@ -11,8 +11,9 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,15 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused, QueueFull, TransportError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport.message import InboundMessage, PublishProperties
+from mqtt_agent.transport.packets import (
+    PUBACK,
+    PUBLISH,
+    Unreadable,
+    pack_puback,
+    pack_publish,
+    pack_pubrec,
+    read_publish,
+)
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -34,6 +44,7 @@ __all__ = ["BrokerLimits", "ConnectOptions", "Link"]
 logger = logging.getLogger(__name__)
 
 _HIGH_WATER = 256 * 1024
+_MAX_UNCONFIRMED = 60_000  # packet identifiers go to 65,535, and subscriptions take some
 _RUMQTTD = {"TopicAliasMaximum": 4096}  # it has no name, but says this in its CONNACK and nothing else
 _ADVICE = {  # by reason code of the CONNACK
     0x84: "it must speak MQTT 5",
@@ -94,26 +105,27 @@ class ConnectOptions:
 
 
 class _PahoClient(paho.Client):
-    """paho-mqtt over our buffered socket."""
+    """paho-mqtt over our buffered socket; it reads and writes all but PUBLISH and PUBACK."""
 
-    on_unreadable: Callable[[str, int, int, Exception], None]
+    taken: tuple[Container[int], ...] = ()
+    """Packet identifiers that are in use."""
 
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())
 
-    def _handle_publish(self) -> Any:
-        try:
-            return super()._handle_publish()
-        except Exception as error:
-            # A PUBLISH that paho-mqtt does not read, for U+FEFF in a property for example, must not cost the
-            # connection: at QoS 1 it would come again after each reconnect.
-            packet, qos = bytes(self._in_packet["packet"]), (self._in_packet["command"] & 0x06) >> 1
-            end = 2 + int.from_bytes(packet[:2], "big")
-            if len(packet) < end + 2:
-                raise
-            topic = packet[2:end].decode(errors="replace")
-            self.on_unreadable(topic, qos, int.from_bytes(packet[end : end + 2], "big"), error)
-            return paho.MQTT_ERR_SUCCESS
+    def next_mid(self) -> int:
+        """A packet identifier that nobody uses."""
+        return self._mid_generate()
+
+    def _mid_generate(self) -> int:
+        while True:
+            mid = super()._mid_generate()
+            if not any(mid in taken for taken in self.taken):
+                return mid
+
+    def heard(self) -> None:
+        """The broker is alive: it has sent something."""
+        self._last_bytes_received = time.monotonic()
 
 
 class Link:
@@ -147,7 +159,6 @@ class Link:
         self._writing = False
         self._flush_scheduled = False
         self._misc_timer: asyncio.TimerHandle | None = None
-        self._received: list[InboundMessage] = []
         self._unacknowledged: deque[_Acknowledgement] = deque()  # in the order of arrival
         self._publishes: dict[int, Callable[[int], None]] = {}
         self._subscribes: dict[int, asyncio.Future[int]] = {}
@@ -166,9 +177,8 @@ class Link:
             protocol=paho.MQTTv5,
             transport="websockets" if o.url.websocket else "tcp",
             reconnect_on_failure=False,
-            manual_ack=True,
         )
-        client.max_inflight_messages = 0  # the connection keeps to the broker's Receive Maximum itself
+        client.taken = self._publishes, self._subscribes
         client.connect_timeout = o.timeout
         if o.url.websocket:
             client.ws_set_options(path=o.url.path)
@@ -186,9 +196,6 @@ class Link:
             client.will_set(o.will_topic, o.will_payload, qos=1, retain=True, properties=properties)
         client.on_connect = self._handle_connack
         client.on_disconnect = self._handle_disconnect
-        client.on_message = self._handle_message
-        client.on_unreadable = self._handle_unreadable
-        client.on_publish = self._handle_puback
         client.on_subscribe = self._handle_suback
         client.on_unsubscribe = self._handle_suback
         client.on_socket_close = self._handle_socket_close
@@ -321,20 +328,30 @@ class Link:
         if sock is None or self._closed is not None:
             return
         sock.fill()
-        going = True
-        while going and sock.readable:
-            try:
-                going = self._client.loop_read() == paho.MQTT_ERR_SUCCESS
-            except Exception as error:  # a broken or hostile broker must not take the loop down
-                logger.warning("%s sent what MQTT does not allow: %r", self._options.url, error)
-                self.abort(ConnectionLost(f"{self._options.url} broke the MQTT protocol"))
-                return
-            if self._received:
-                received, self._received = self._received, []
-                for message in received:
-                    self._on_message(message)
-                going = going and self._closed is None
-        if self._client.want_write():
+        client = self._client
+        client.heard()
+        try:
+            while self._closed is None and (packet := sock.next_packet()) is not None:
+                head, body, end = packet
+                kind = head & 0xF0
+                if kind == PUBLISH:
+                    sock.skip(end)
+                    self._on_publish(head, sock.data, body, end)
+                elif kind == PUBACK:
+                    sock.skip(end)
+                    self._on_puback(sock.data, body, end)
+                else:
+                    sock.lay_open(end)
+                    if client.loop_read() != paho.MQTT_ERR_SUCCESS:
+                        break
+            if sock.ended and self._closed is None:
+                sock.lay_open(len(sock.data))
+                client.loop_read()
+        except Exception as error:  # a broken or hostile broker must not take the loop down
+            logger.warning("%s sent what MQTT does not allow: %r", self._options.url, error)
+            self.abort(ConnectionLost(f"{self._options.url} broke the MQTT protocol"))
+            return
+        if client.want_write():
             self._schedule_flush()
 
     def _schedule_flush(self) -> None:
@@ -386,15 +403,23 @@ class Link:
         Returns:
             The packet identifier.
         """
-        info = self._client.publish(topic, payload, qos, retain, _pack(properties))
-        if info.rc == paho.MQTT_ERR_QUEUE_SIZE:
-            raise QueueFull("all 65,535 packet identifiers of the connection are in use")
+        if len(self._publishes) >= _MAX_UNCONFIRMED:
+            raise QueueFull(f"{_MAX_UNCONFIRMED:,} messages on their way to {self._options.url} are unconfirmed")
+        mid = self._client.next_mid() if qos else 0
+        self._send(pack_publish(topic, payload, qos, retain, mid, properties))
         if on_puback is not None:
-            self._publishes[info.mid] = on_puback
-        self._schedule_flush()
+            self._publishes[mid] = on_puback
         if self._socket is not None and self._socket.unsent >= _HIGH_WATER:
             self._writable.clear()
-        return info.mid
+        return mid
+
+    def _send(self, packet: bytes) -> None:
+        if self._socket is None or self._closed is not None:
+            return
+        if self._client.want_write():
+            self._client.loop_write()  # what it was given before goes first
+        self._socket.send(packet)
+        self._schedule_flush()
 
     def forget(self, mid: int) -> None:
         """Nobody waits for this PUBACK any more."""
@@ -440,8 +465,7 @@ class Link:
         # MQTT wants them in the order of arrival, and some brokers cut the connection otherwise.
         queue = self._unacknowledged
         while queue and queue[0].done:
-            self._client.ack(queue.popleft().mid, 1)
-        self._schedule_flush()
+            self._send(pack_puback(queue.popleft().mid))
 
     def check_window(self) -> None:
         """See to it that long work does not use up the broker's window."""
@@ -456,6 +480,32 @@ class Link:
                 break
             entry.done = True
         self.send_acknowledgements()
+
+    # What comes in
+
+    def _on_publish(self, head: int, data: bytes, at: int, end: int) -> None:
+        try:
+            message, mid = read_publish(head, data, at, end)
+        except Unreadable as error:
+            # It must not cost the connection: at QoS 1 it would come again after each reconnect.
+            self._faults.tell(error.topic, "a message that is not read", error)
+            if head & 0x06 == 0x02:
+                entry = _Acknowledgement(self, error.mid)
+                self._unacknowledged.append(entry)
+                entry.acknowledge()
+            return
+        if message.qos == 1:
+            entry = _Acknowledgement(self, mid)
+            self._unacknowledged.append(entry)
+            message.acknowledgement = entry
+        elif message.qos == 2:  # from a subscription that is none of ours; paho-mqtt answers the PUBREL
+            self._send(pack_pubrec(mid))
+        self._on_message(message)
+
+    def _on_puback(self, data: bytes, at: int, end: int) -> None:
+        on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
+        if on_puback is not None:
+            on_puback(data[at + 2] if end > at + 2 else 0)
 
     # What paho-mqtt calls, under its locks: note it and return
 
@@ -490,48 +540,6 @@ class Link:
             lost = ConnectionLost(f"the connection to {self._options.url} broke: {cause or 'closed by the other side'}")
         self._loop.call_soon(self._close, lost)  # not under paho-mqtt's locks
 
-    def _handle_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
-        acknowledge = None
-        if message.qos == 1:
-            entry = _Acknowledgement(self, message.mid)
-            self._unacknowledged.append(entry)
-            acknowledge = entry
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            logger.warning("a message on a topic that is not UTF-8 was dropped")
-            if acknowledge is not None:
-                self._loop.call_soon(acknowledge.acknowledge)
-            return
-        properties = message.properties
-        received = InboundMessage(
-            topic,
-            bytes(message.payload),
-            qos=message.qos,
-            retain=message.retain,
-            duplicate=message.dup,
-            acknowledgement=acknowledge,
-        )
-        if properties is not None:
-            values = properties.__dict__
-            received.response_topic = values.get("ResponseTopic")
-            received.correlation_data = values.get("CorrelationData")
-            received.message_expiry = values.get("MessageExpiryInterval")
-            received.user_properties = tuple(values.get("UserProperty", ()))
-        self._received.append(received)
-
-    def _handle_unreadable(self, topic: str, qos: int, mid: int, error: Exception) -> None:
-        self._faults.tell(topic, "a message that is not read", error)
-        if qos == 1:
-            entry = _Acknowledgement(self, mid)
-            self._unacknowledged.append(entry)
-            self._loop.call_soon(entry.acknowledge)
-
-    def _handle_puback(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        on_puback = self._publishes.pop(mid, None)
-        if on_puback is not None:
-            on_puback(reason.value)
-
     def _handle_suback(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
         waiter = self._subscribes.pop(mid, None)
         if waiter is not None and not waiter.done():
@@ -559,22 +567,6 @@ class _Acknowledgement:
     def work_started(self) -> None:
         self.started = True
         self.link.check_window()
-
-
-def _pack(properties: PublishProperties) -> Properties:
-    packed = Properties(PacketTypes.PUBLISH)
-    if properties.content_type is not None:
-        packed.ContentType = properties.content_type
-        packed.PayloadFormatIndicator = 1
-    if properties.response_topic is not None:
-        packed.ResponseTopic = properties.response_topic
-    if properties.correlation_data is not None:
-        packed.CorrelationData = properties.correlation_data
-    if properties.message_expiry is not None:
-        packed.MessageExpiryInterval = properties.message_expiry
-    if properties.user_properties:
-        packed.UserProperty = list(properties.user_properties)
-    return packed
 
 
 def _explain(error: BaseException) -> str:
