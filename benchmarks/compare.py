@@ -241,7 +241,9 @@ def _short(ratio: float) -> str:
 
 
 def _processes(values: dict[str, float], form: str) -> str:
-    return " / ".join(format(values[process], form) if process in values else "–" for process in ("client", "server", "broker"))
+    return " / ".join(
+        format(values[process], form) if process in values else "–" for process in ("client", "server", "broker")
+    )
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """aiomqtt as it comes, on both sides: JSON there and back, and nothing else.
 
-    python -m peers.aiomqtt_plain serve|call mqtt://host:port
+python -m peers.aiomqtt_plain serve|call mqtt://host:port
 """
 
 from __future__ import annotations

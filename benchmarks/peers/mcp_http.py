@@ -1,6 +1,6 @@
 """MCP over streamable HTTP with the official Python SDK, as it comes. There is no broker: client and server talk.
 
-    python -m peers.mcp_http serve|call http://127.0.0.1:port/mcp
+python -m peers.mcp_http serve|call http://127.0.0.1:port/mcp
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """MQTT.Agent at each of its layers, with default settings.
 
-    python -m peers.ours serve|client|facade|ainvoke|invoke mqtt://host:port
+python -m peers.ours serve|client|facade|ainvoke|invoke mqtt://host:port
 """
 
 from __future__ import annotations

@@ -7,14 +7,13 @@ loops. The loop starts with the first endpoint and ends with the last.
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, BlockingPortalProvider
+from anyio.from_thread import BlockingPortalProvider
 from typing_extensions import ParamSpec
 
 from mqtt_agent.errors import ConnectionLost
@@ -38,25 +37,36 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Background:
-        if self._portal is None:
-            self._portal = _provider.__enter__()
+        if self._loop is None:
+            portal = _provider.__enter__()
+            self._loop = portal.call(asyncio.get_running_loop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._portal is not None:
-            self._portal = None
+        if self._loop is not None:
+            self._loop = None
             _provider.__exit__(kind, error, traceback)
 
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Start a coroutine function on the loop. Cancelling the future cancels it."""
-        if self._portal is None:
+        """Start a coroutine function on the loop. Cancelling the future cancels it.
+
+        Raises:
+            ConnectionLost: Nothing was entered, or all is left again.
+            RuntimeError: This is the loop's own thread, which would wait for itself.
+        """
+        loop = self._loop
+        if loop is None:
             raise ConnectionLost("not started: use 'with', or call start()")
-        return self._portal.start_task_soon(functools.partial(function, *args, **kwargs))
+        if _running_loop() is loop:
+            raise RuntimeError("this would block the event loop that it waits for: use the async classes here")
+        # Not the portal's start_task_soon: that blocks until the loop has taken the task, and so would block the
+        # event loop of whoever awaits run_async.
+        return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), loop)
 
     def run(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a coroutine function on the loop and block for its result. Ctrl-C cancels it."""
@@ -69,4 +79,17 @@ class Background:
 
     async def run_async(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a coroutine function on the loop and await its result on the caller's own loop."""
+        if self._loop is not None and _running_loop() is self._loop:
+            return await function(*args, **kwargs)
         return await asyncio.wrap_future(self.start(function, *args, **kwargs))
+
+
+async def _awaited(function: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    return await function(*args, **kwargs)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
