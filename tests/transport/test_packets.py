@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_packets_are_found_however_the_stream_is_cut(payloads: list[bytes], data
     ours.setblocking(False)
     sock = BufferedSocket(ours)
     found: list[bytes] = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         theirs.send(stream[begin:end])
         sock.fill()
         while (packet := sock.next_packet()) is not None:
