@@ -22,6 +22,8 @@ except ImportError:  # LangGraph is optional; without it nobody injects a runtim
 
 __all__ = ["RemoteTool"]
 
+_to_text = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class RemoteTool:
     """The functions of a LangChain tool.
@@ -102,7 +104,7 @@ def _as_tool_exception(error: ToolCallError) -> BaseException:
 
 def _content_and_artifact(handle: CallHandle) -> tuple[str, dict[str, Any]]:
     result = handle.response.result if handle.response is not None else None
-    content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    content = result if isinstance(result, str) else _to_text(result)
     artifact = {
         "structured_content": result,
         "call_id": handle.call_id,
