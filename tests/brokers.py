@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -72,6 +73,7 @@ class ProcessBroker:
     name = ""
     program = ""
     keeps_shared_messages = True
+    shared_subscriptions = True
 
     def __init__(self) -> None:
         self.credentials: dict[str, str] = {}
@@ -104,6 +106,10 @@ class ProcessBroker:
     def forget(self) -> None:
         """Remove what it has saved."""
 
+    def listens(self) -> bool:
+        """Whether it is worth asking: each connect to a port of one's own range may happen to take that port."""
+        return True
+
     def start(self) -> Self:
         if self.process is not None:
             return self
@@ -119,7 +125,7 @@ class ProcessBroker:
                 start_new_session=True,
             )
         deadline = time.monotonic() + STARTED_WITHIN
-        while not answers_mqtt(self.port, **self.credentials):
+        while not (self.listens() and answers_mqtt(self.port, **self.credentials)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not start:\n{self.log}")
@@ -219,12 +225,83 @@ def password_line(username: str, password: str) -> str:
     return f"{username}:$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
 
 
+class Ejabberd(ProcessBroker):
+    """ejabberd's MQTT 5 listener, as a single Erlang node without a name, and so without epmd.
+
+    Anybody may connect, but only with a user name and a password, whatever they are.
+    """
+
+    name = "ejabberd"
+    program = "erl"
+    keeps_shared_messages = False
+    shared_subscriptions = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.credentials = {"username": "tests", "password": "tests"}
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if find_program(cls.program) and cls._library() else cls.name
+
+    @staticmethod
+    def _library() -> Path | None:
+        return next(Path("/usr/lib").glob("*/ejabberd-*/ebin"), None)
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://tests:tests@127.0.0.1:{self.port}"
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
+    def prepare(self) -> None:
+        self.spool.mkdir(exist_ok=True)
+        (self.folder / "log").unlink(missing_ok=True)
+        config = {
+            "hosts": ["localhost"],
+            "loglevel": "info",
+            "listen": [{"port": self.port, "ip": "127.0.0.1", "module": "mod_mqtt"}],
+            "auth_method": ["anonymous"],
+            "anonymous_protocol": "login_anon",
+            "allow_multiple_connections": True,
+            "modules": {"mod_mqtt": {}},
+        }
+        (self.folder / "ejabberd.yml").write_text(json.dumps(config))  # YAML takes JSON
+
+    def environment(self) -> dict[str, str]:
+        library = self._library()
+        assert library is not None
+        return {
+            **os.environ,
+            "HOME": str(self.folder),  # for Erlang's cookie
+            "ERL_LIBS": str(library.parents[1]),
+            "ERL_CRASH_DUMP": str(self.folder / "crash"),
+            "EJABBERD_CONFIG_PATH": str(self.folder / "ejabberd.yml"),
+            "EJABBERD_LOG_PATH": str(self.folder / "ejabberd.log"),
+        }
+
+    def command(self) -> list[str]:
+        quiet = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]  # no idle thread spins on a processor
+        erl = find_program(self.program) or self.program
+        return [erl, *quiet, "-noinput", "-mnesia", "dir", f'"{self.spool}"', "-s", "ejabberd"]
+
+    def forget(self) -> None:
+        shutil.rmtree(self.spool, ignore_errors=True)
+
+    def listens(self) -> bool:
+        return "Start accepting TCP connections" in self.log
+
+
 class Embedded:
     """The embedded broker with the shape of the others; it saves nothing."""
 
     name = "embedded"
     keeps_shared_messages = False
-    """Whether a message of a shared subscription that nobody acknowledged outlives its receiver."""
+    """Whether a call that nobody has answered outlives its server, in the session."""
+    shared_subscriptions = True
+    """Whether it spreads the calls of a tool over its replicas."""
 
     def __init__(self) -> None:
         self._broker = EmbeddedBroker()
@@ -268,6 +345,8 @@ class Embedded:
         self.close()
 
 
-Broker = Embedded | Mosquitto
-BROKERS: list[type[Embedded] | type[Mosquitto]] = [Embedded, Mosquitto]
+Broker = Embedded | Mosquitto | Ejabberd
+BROKERS: list[type[Broker]] = [Embedded, Mosquitto]
 """The brokers that every test with the fixture ``broker`` runs on."""
+ALL_BROKERS: list[type[Broker]] = [*BROKERS, Ejabberd]
+"""Those and the one without shared subscriptions, for test modules that say ``RUN_ON = ALL_BROKERS``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from brokers import BROKERS, Broker, Embedded, Mosquitto, ProcessBroker
+from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=100)
@@ -26,9 +26,15 @@ def _require(kind: type[Any]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    missing = [kind.name for kind in BROKERS if kind.missing()]
+    missing = [kind.name for kind in ALL_BROKERS if kind.missing()]
     if missing:
         terminalreporter.write_line(f"Left out: the runs on {', '.join(missing)}, not installed on this machine.")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
+        kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
+        metafunc.parametrize(fixture, kinds, indirect=True, ids=lambda kind: kind.name)
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +60,13 @@ def _run(kind: type[Any], running: Callable[[type[Any]], Any]) -> Iterator[Any]:
         yield running(kind)
 
 
-@pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
+@pytest.fixture
 def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Iterator[Broker]:
     """A running broker, for tests that leave it as it is: each test runs on every broker."""
     yield from _run(request.param, _running)
 
 
-@pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
+@pytest.fixture
 def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A running broker that the test may stop, kill and restart."""
     _require(request.param)
@@ -72,6 +78,12 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 def mosquitto(_running: Callable[[type[Any]], Any]) -> Mosquitto:
     """The shared Mosquitto, for what is about Mosquitto alone."""
     return _running(Mosquitto)
+
+
+@pytest.fixture
+def ejabberd(_running: Callable[[type[Any]], Any]) -> Ejabberd:
+    """The shared ejabberd, for what is about a broker without shared subscriptions."""
+    return _running(Ejabberd)
 
 
 @pytest.fixture

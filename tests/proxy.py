@@ -10,10 +10,14 @@ from typing_extensions import Self
 
 
 class Proxy:
-    """Forwards a free local port to ``port``; ``cut`` breaks all connections and refuses new ones until ``mend``."""
+    """Forwards a free local port to that of ``url``; its own ``url`` has the same scheme, user and password.
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    ``cut`` breaks all connections and refuses new ones until ``mend``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._where, _, port = url.rpartition(":")
+        self._target = int(port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -24,7 +28,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"{self._where}:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.mend()

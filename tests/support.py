@@ -16,6 +16,16 @@ async def soon(awaitable: Awaitable[T], seconds: float = DEADLINE) -> T:
     return await asyncio.wait_for(awaitable, seconds)
 
 
+async def becomes(condition: Callable[[], Awaitable[object]], seconds: float = DEADLINE) -> None:
+    """Wait for a condition that nothing announces, and that has to be awaited."""
+
+    async def poll() -> None:
+        while not await condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(poll(), seconds)
+
+
 async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait for a condition that nothing announces."""
 

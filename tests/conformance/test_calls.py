@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 import pytest
-from brokers import Broker, Mosquitto
+from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import ToolClient, ToolContext, ToolError, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import Connection
@@ -16,6 +16,8 @@ from support import soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
 from .stranger import Stranger, StrangeServer
+
+RUN_ON = ALL_BROKERS
 
 
 async def online(client: ToolClient, tool: str, servers: int = 1) -> None:

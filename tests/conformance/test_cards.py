@@ -43,7 +43,7 @@ async def online(client: ToolClient, *tools: str) -> None:
 
 
 @pytest.mark.rule("MQTT-2", "TCARD-1", "TCARD-2", "TCARD-4", "TCARD-7", "PRES-3")
-@pytest.mark.rule("SCARD-1", "SCARD-2", "SCARD-3", "SCARD-4")
+@pytest.mark.rule("SCARD-1", "SCARD-2", "SCARD-3", "SCARD-4", "SCARD-6")
 async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_calls(
     stranger: Stranger, make_server: MakeServer, namespace: str
 ) -> None:
@@ -168,7 +168,7 @@ async def test_after_a_reconnect_all_cards_come_again_with_the_next_epoch(
 ) -> None:
     await stranger.listen("servers/+/card")
     await stranger.listen("tools/+/card")
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(broker.url) as proxy:
         server = make_server("weather", replica="a", broker=proxy.url, will_delay=30)
         server.add_tool("forecast", lambda: 1)
         await soon(server.start())
@@ -216,7 +216,7 @@ async def test_cards_that_were_removed_meanwhile_are_forgotten(
     monkeypatch.setattr(directory, "PATIENCE", 0.1)
     for tool in ("old", "stays"):
         await stranger.tell(f"tools/{tool}/card", {"tool": tool, "server": "s"}, retain=True)
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(broker.url) as proxy:
         client = await make_client(broker=proxy.url)
         assert await listed(client) == ["old", "stays"]
         await proxy.cut()

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from brokers import Broker, Mosquitto
+from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import CallHandle, Connection, ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
 from support import soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "tool_server.py"
@@ -88,7 +90,7 @@ async def test_the_callers_network_is_away_for_longer_than_its_session(
     server.add_tool("once", work)
     server.add_tool("repeatable", work, idempotent=True)
     await soon(server.start())
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(broker.url) as proxy:
         client = await make_client(connection=Connection(proxy.url, session_expiry=1, will_delay=0))
         sessions: list[bool] = []
 
@@ -120,7 +122,7 @@ async def test_calls_acknowledged_early_survive_a_cut_network(
         await go_on.wait()
         return n
 
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(broker.url) as proxy:
         server = make_server(broker=proxy.url, will_delay=20)
         server.add_tool("work", work)
         await soon(server.start())

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from brokers import Broker, Mosquitto
+from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
-from support import soon
+from support import becomes, soon, until
 
+RUN_ON = ALL_BROKERS
 PROGRAM = Path(__file__).parents[1] / "programs" / "counting_server.py"
 CALLS = 500
 AT_ONCE = 60
@@ -102,13 +103,10 @@ class Load:
 
 
 async def online(client: ToolClient, *names: str) -> None:
-    changes = client.watch_tools()
+    async def all_there() -> bool:
+        return {card.replica for card in await client.list_servers()} == set(names)
 
-    async def wait() -> None:
-        while {card.replica for card in await client.list_servers()} != set(names):
-            await changes.__anext__()
-
-    await soon(wait(), 20)
+    await becomes(all_there, 20)
 
 
 @contextlib.asynccontextmanager
@@ -164,13 +162,13 @@ async def test_three_replicas_are_restarted_one_after_the_other(
 async def test_the_callers_network_breaks(broker: Broker, namespace: str, replicas: Replicas, drops: int) -> None:
     for name in ("a", "b"):
         replicas.start(name, broker.url)
-    async with Proxy(broker.port) as proxy, connected(proxy.url, namespace) as client:
+    async with Proxy(broker.url) as proxy, connected(proxy.url, namespace) as client:
 
         async def trouble() -> None:
             for _ in range(drops):
                 epoch = client.connection.epoch
                 proxy.drop()
-                await soon(reconnected(client, epoch))
+                await until(lambda: client.connection.epoch > epoch and client.connection.connected)  # noqa: B023
 
         await online(client, "a", "b")
         load = Load(client)
@@ -178,17 +176,12 @@ async def test_the_callers_network_breaks(broker: Broker, namespace: str, replic
     load.check(replicas.runs, lost=False)
 
 
-async def reconnected(client: ToolClient, epoch: int) -> None:
-    while client.connection.epoch == epoch or not client.connection.connected:
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.rule("LOST-1", "LOST-4", "LATE-2")
 @pytest.mark.parametrize("longer_than_the_will_delay", [False, True])
 async def test_the_network_of_a_replica_is_cut(
     broker: Broker, namespace: str, replicas: Replicas, longer_than_the_will_delay: bool
 ) -> None:
-    async with Proxy(broker.port) as proxy, connected(broker.url, namespace) as client:
+    async with Proxy(broker.url) as proxy, connected(broker.url, namespace) as client:
         replicas.start("near", broker.url)
         replicas.start("far", proxy.url, will_delay=1 if longer_than_the_will_delay else 20)
 

@@ -68,10 +68,10 @@ class Peer:
 
     @classmethod
     async def connect(cls, port: int, client_id: str) -> Peer:
-        """Connect, without a session that outlives the connection."""
+        """Connect, without a session that outlives the connection, under a name for the brokers that want one."""
         peer = cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**25))
-        body = _string("MQTT") + bytes([5, 2]) + struct.pack(">H", _KEEP_ALIVE) + b"\x00" + _string(client_id)
-        peer._write(_CONNECT, body)
+        body = _string("MQTT") + bytes([5, 0xC2]) + struct.pack(">H", _KEEP_ALIVE) + b"\x00" + _string(client_id)
+        peer._write(_CONNECT, body + _string("tests") + _string("tests"))
         assert await soon(peer._connected) == 0
         return peer
 

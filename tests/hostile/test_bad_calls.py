@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from brokers import Embedded
+from brokers import ALL_BROKERS, Embedded
 from mqtt_agent import ToolServer
 from mqtt_agent.errors import CallTimeout
 from support import soon, until
@@ -14,6 +14,8 @@ from support import soon, until
 from .conftest import NOT_OURS, Stage
 from .payloads import MEGABYTE, NO_JSON_OBJECT
 from .peer import properties
+
+RUN_ON = ALL_BROKERS
 
 WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"call_id": None}, "call_id"),

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from brokers import ALL_BROKERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent.errors import ToolUnavailable
@@ -14,6 +15,8 @@ from support import soon
 
 from .conftest import Stage
 from .peer import properties
+
+RUN_ON = ALL_BROKERS
 
 Bad = tuple[str, bytes, int]
 

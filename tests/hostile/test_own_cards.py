@@ -8,12 +8,15 @@ import json
 from typing import Any
 
 import pytest
+from brokers import ALL_BROKERS
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.wire import ServerCard, ToolCard
 from support import soon, until
 
 from .conftest import Stage
 from .payloads import NO_JSON_OBJECT
+
+RUN_ON = ALL_BROKERS
 
 TOO_LARGE = json.dumps({"tool": "echo", "server": "honest", "description": "x" * 1_100_000}).encode()
 
@@ -34,9 +37,9 @@ async def put_right(stage: Stage, topic: str, expected: dict[str, Any]) -> None:
 
     await stage.settle()
     try:
-        await until(is_right, 1)
+        await until(is_right, 3)
     except asyncio.TimeoutError:
-        pytest.fail(f"the card stays as the stranger wrote it: {stage.messages(topic)[-1].payload[:300]}")
+        pytest.fail(f"the card stays as the stranger wrote it: {latest(stage, topic)} instead of {expected}")
 
 
 @pytest.mark.rule("PRES-9")
@@ -110,4 +113,5 @@ async def test_a_small_limit_for_calls_does_not_make_a_server_fight_its_own_card
         topics = (stage.topics.tool_card("tiny"), stage.topics.server_card(server.server_id))
         for topic, model in zip(topics, (ToolCard, ServerCard), strict=True):
             published = len(stage.messages(topic))
-            assert published < 3, f"{published} times in a moment: {model.__name__}"
+            electing = 0 if stage.broker.shared_subscriptions else 2
+            assert published < 3 + electing, f"{published} times in a moment: {model.__name__}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,10 @@ from brokers import Broker
 from mqtt_agent import ToolClient, ToolServer
 from support import soon
 
+PROGRAM = Path(__file__).parents[1] / "programs" / "tool_server.py"
 MakeServer = Callable[..., ToolServer]
 MakeClient = Callable[..., Awaitable[ToolClient]]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -43,3 +48,20 @@ async def make_client(broker: Broker, namespace: str) -> AsyncIterator[MakeClien
     yield make
     for client in made:
         await soon(client.stop(), 20)
+
+
+@pytest.fixture
+def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
+    """Starts servers in processes of their own; see programs/tool_server.py."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(PROGRAM), broker.url, namespace, replica, str(will_delay)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)

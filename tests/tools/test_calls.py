@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from brokers import Broker, free_port
+from brokers import ALL_BROKERS, Broker, free_port
 from mqtt_agent import ToolClient, ToolContext, ToolError
 from mqtt_agent.errors import (
     BrokerUnreachable,
@@ -26,6 +26,8 @@ from mqtt_agent.sync import ToolContext as SyncToolContext
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 async def test_a_call_gives_the_result(make_server: MakeServer, make_client: MakeClient) -> None:

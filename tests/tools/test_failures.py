@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import pytest
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolContext, ToolError, ToolServer
 from mqtt_agent.errors import (
     CallTimeout,
@@ -26,6 +26,8 @@ from pydantic import BaseModel, Field
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 class Unspeakable(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
 from mqtt_agent.wire import ServerCard, Topics, decode
@@ -13,6 +13,8 @@ from proxy import Proxy
 from support import soon, until
 
 from .conftest import MakeClient, MakeServer
+
+RUN_ON = ALL_BROKERS
 
 
 def who() -> str:
@@ -67,7 +69,7 @@ async def test_a_hundred_starts_and_stops_leave_the_cards_right(broker: Broker, 
 async def test_a_blip_shorter_than_the_will_delay_changes_nothing_that_a_client_sees(
     broker: Broker, make_client: MakeClient, namespace: str
 ) -> None:
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(broker.url) as proxy:
         server = ToolServer("server", broker=proxy.url, namespace=namespace, will_delay=20)
         server.add_tool("who", who)
         async with server:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from brokers import Broker
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Connection, ToolClient, ToolContext, ToolServer
 from support import soon
 
 from .conftest import MakeClient
+
+RUN_ON = ALL_BROKERS
 
 
 async def test_a_server_and_a_client_share_one_connection(

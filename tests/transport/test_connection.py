@@ -202,7 +202,7 @@ async def test_more_than_the_broker_takes_is_refused_here_and_the_connection_liv
 
 
 async def test_a_limit_on_what_may_wait_is_kept(broker: Broker, namespace: str) -> None:
-    async with Proxy(broker.port) as proxy, connected(proxy.url, max_queued=10) as connection:
+    async with Proxy(broker.url) as proxy, connected(proxy.url, max_queued=10) as connection:
         await proxy.cut()
         await until(lambda: not connection.connected)
         waiting = [connection.publish_soon(namespace, b"x") for _ in range(10)]
@@ -217,7 +217,7 @@ async def test_what_is_published_while_the_network_is_away_arrives_when_it_is_ba
     broker: Broker, namespace: str
 ) -> None:
     inbox = Inbox()
-    async with connected(broker.url) as receiver, Proxy(broker.port) as proxy, connected(proxy.url) as sender:
+    async with connected(broker.url) as receiver, Proxy(broker.url) as proxy, connected(proxy.url) as sender:
         await receiver.subscribe(namespace, inbox)
         await proxy.cut()
         sending = asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(50)))
@@ -232,7 +232,7 @@ async def test_a_message_that_its_sender_gave_up_is_not_sent_after_the_reconnect
     broker: Broker, namespace: str
 ) -> None:
     inbox = Inbox()
-    async with connected(broker.url) as receiver, Proxy(broker.port) as proxy, connected(proxy.url) as sender:
+    async with connected(broker.url) as receiver, Proxy(broker.url) as proxy, connected(proxy.url) as sender:
         await receiver.subscribe(namespace, inbox)
         await proxy.cut()
         await until(lambda: not sender.connected)
@@ -249,7 +249,7 @@ async def test_what_was_sent_to_us_while_we_were_away_arrives_after_the_reconnec
     broker: Broker, namespace: str
 ) -> None:
     inbox = Inbox()
-    async with connected(broker.url) as sender, Proxy(broker.port) as proxy, connected(proxy.url) as receiver:
+    async with connected(broker.url) as sender, Proxy(broker.url) as proxy, connected(proxy.url) as receiver:
         await receiver.subscribe(namespace, inbox)
         await proxy.cut()
         await until(lambda: not receiver.connected)
@@ -265,7 +265,7 @@ async def test_an_unacknowledged_message_comes_again_and_a_late_acknowledgement_
     broker: Broker, namespace: str
 ) -> None:
     inbox = Inbox()
-    async with connected(broker.url) as sender, Proxy(broker.port) as proxy, connected(proxy.url) as receiver:
+    async with connected(broker.url) as sender, Proxy(broker.url) as proxy, connected(proxy.url) as receiver:
         await receiver.subscribe(namespace, inbox, manual=True)
         await soon(sender.publish(namespace, b"work"))
         await inbox.have(1)
@@ -285,7 +285,7 @@ async def test_an_unacknowledged_message_comes_again_and_a_late_acknowledgement_
 @pytest.mark.rule("SESSION-5")
 async def test_acknowledgements_out_of_order_do_not_cost_the_connection(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
-    async with Proxy(broker.port) as proxy, connected(proxy.url) as connection:
+    async with Proxy(broker.url) as proxy, connected(proxy.url) as connection:
         await connection.subscribe(namespace, inbox, manual=True)
         for n in range(8):
             await soon(connection.publish(namespace, b"%d" % n))
@@ -315,7 +315,7 @@ async def test_long_work_does_not_use_up_the_window_of_the_broker(broker: Broker
 async def test_work_that_has_not_started_is_never_acknowledged_early(mosquitto: Mosquitto, namespace: str) -> None:
     inbox, marker = Inbox(), Inbox()
     options = {"receive_maximum": 30, "max_unacknowledged": 10}
-    async with connected(mosquitto.url) as sender, Proxy(mosquitto.port) as proxy:
+    async with connected(mosquitto.url) as sender, Proxy(mosquitto.url) as proxy:
         async with connected(proxy.url, **options) as receiver:
             await receiver.subscribe(namespace, inbox, manual=True)
             await receiver.subscribe(f"{namespace}/marker", marker, qos=0)
@@ -348,7 +348,7 @@ async def test_a_broker_that_was_killed_and_lost_everything_is_served_again(own_
 @pytest.mark.rule("PRES-2")
 async def test_the_will_is_published_after_its_delay_and_not_after_a_blip(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
-    async with connected(broker.url) as watcher, Proxy(broker.port) as proxy:
+    async with connected(broker.url) as watcher, Proxy(broker.url) as proxy:
         await watcher.subscribe(f"{namespace}/will", inbox)
         dying = Connection(proxy.url, will_delay=1)
         dying.claim_will(Will(f"{namespace}/will", lambda: b"gone"))
@@ -409,7 +409,7 @@ async def test_a_handler_that_raises_stops_nobody(broker: Broker, namespace: str
 
 
 async def test_a_connection_that_is_silently_dead_is_noticed_by_keep_alive(broker: Broker) -> None:
-    async with Proxy(broker.port) as proxy, connected(proxy.url, keep_alive=1) as connection:
+    async with Proxy(broker.url) as proxy, connected(proxy.url, keep_alive=1) as connection:
         proxy.hold()
         await until(lambda: not connection.connected, 15)
         proxy.release()

@@ -154,7 +154,7 @@ async def test_a_token_is_asked_for_again_before_each_connect(kind: str, guarded
         return plain()
 
     credentials = Token(plain if kind == "plain" else asynchronous, "user")
-    async with Proxy(guarded.port) as proxy, connected(proxy.url, credentials=credentials) as connection:
+    async with Proxy(guarded.url) as proxy, connected(proxy.url, credentials=credentials) as connection:
         assert_no_secret(credentials)
         assert asked == 1
         proxy.drop()
@@ -185,7 +185,7 @@ async def test_a_token_that_cannot_be_had_for_a_reconnect_is_told_once_and_asked
             raise LookupError("no token today")
         return GOOD
 
-    async with Proxy(guarded.port) as proxy, connected(proxy.url, credentials=Token(token, "user")) as connection:
+    async with Proxy(guarded.url) as proxy, connected(proxy.url, credentials=Token(token, "user")) as connection:
         proxy.drop()
         await until(lambda: asked == 5 and connection.connected)
     assert len([record for record in caplog.records if record.exc_info]) == 1
@@ -316,9 +316,8 @@ async def test_a_broken_connection_over_tls_and_websockets_is_made_again(
 ) -> None:
     url = listening(scheme).url
     received: list[bytes] = []
-    async with Proxy(BrokerURL.parse(url).port) as proxy:
-        through_proxy = proxy.url.replace("mqtt://", f"{scheme}://")
-        async with connected(through_proxy, tls=certificates.trusting) as connection:
+    async with Proxy(url) as proxy:
+        async with connected(proxy.url, tls=certificates.trusting) as connection:
             await connection.subscribe("t", lambda message: received.append(message.payload))
             await proxy.cut()
             sending = asyncio.gather(*(connection.publish("t", b"%d" % n) for n in range(20)))
@@ -674,7 +673,7 @@ async def test_the_same_token_again_is_no_reason_to_reconnect(make_mosquitto: Ma
 async def test_a_server_that_is_stopped_during_a_renewal_still_says_offline(make_mosquitto: MakeMosquitto) -> None:
     broker = make_mosquitto()
     statuses: list[str] = []
-    async with connected(broker.url) as watcher, Proxy(broker.port) as proxy:
+    async with connected(broker.url) as watcher, Proxy(broker.url) as proxy:
         server = ToolServer("server", broker=proxy.url, credentials=Token(Issuer(2)))
         add_echo(server)
         await soon(server.start())

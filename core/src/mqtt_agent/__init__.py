@@ -5,19 +5,41 @@
 """
 
 from mqtt_agent import errors
-from mqtt_agent.errors import ToolError
+from mqtt_agent.agents import (
+    Agent,
+    MemoryStore,
+    PeerChange,
+    SqliteStore,
+    TaskContext,
+    TaskHandle,
+    TaskStore,
+)
+from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
 from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolServer
 from mqtt_agent.transport import TLS, Connection, EmbeddedBroker, Password, Token
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import ServerCard, ToolCard
+from mqtt_agent.wire import AgentCard, AgentSkill, ServerCard, TaskEvent, TaskState, ToolCard
 
 __all__ = [
     "TLS",
+    "Agent",
+    "AgentCard",
+    "AgentSkill",
     "CallHandle",
     "Connection",
     "EmbeddedBroker",
+    "MemoryStore",
     "Password",
+    "PeerChange",
     "ServerCard",
+    "SqliteStore",
+    "TaskContext",
+    "TaskEvent",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskRejected",
+    "TaskState",
+    "TaskStore",
     "Token",
     "ToolCard",
     "ToolChange",

@@ -21,7 +21,16 @@ One tree, so that ``except MQTTAgentError`` catches all of it::
     │   ├── CallTimeout (TimeoutError)     no answer in time
     │   ├── CallCancelled                  cancelled by its own caller
     │   └── ToolUnavailable                nobody serves it, or who did is gone
-    └── ToolError                          raised *by* a tool handler, to choose its error code
+    ├── ToolError                          raised *by* a tool handler, to choose its error code
+    ├── TaskError                          a task without a result
+    │   ├── TaskFailed                     its agent tried and failed; also raised *by* task handlers
+    │   ├── TaskRejected                   its agent does not take it; also raised *by* task handlers
+    │   ├── TaskCanceled                   cancelled before it was completed
+    │   ├── TaskExpired                    not completed by its ``expires_at``
+    │   ├── TaskTimeout (TimeoutError)     nobody waits any more; the task goes on
+    │   ├── TaskNotFound (LookupError)     no such task in the store
+    │   └── PeerUnavailable                the agent does not exist, or is offline
+    └── StoreError                         the task store cannot be read or written
 
 Errors of the libraries below (paho-mqtt, ssl, socket, pydantic, jsonschema-rs) are translated where we call them and
 stay reachable as ``__cause__``.
@@ -42,9 +51,18 @@ __all__ = [
     "MQTTAgentError",
     "NotAuthorized",
     "PayloadTooLarge",
+    "PeerUnavailable",
     "PublishRefused",
     "QueueFull",
     "SessionTakenOver",
+    "StoreError",
+    "TaskCanceled",
+    "TaskError",
+    "TaskExpired",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskRejected",
+    "TaskTimeout",
     "ToolCallError",
     "ToolError",
     "ToolFailed",
@@ -239,3 +257,82 @@ class ToolError(MQTTAgentError):
         self.code = code
         self.data = data
         self.retryable = retryable
+
+
+class TaskError(MQTTAgentError):
+    """A task that ended, or was left, without a result.
+
+    Attributes:
+        task_id: Which task; None when there is none yet.
+        peer: The agent that was to do it, when known.
+        code: A short code that requesters can test for.
+        data: Any JSON value that helps the requester.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        peer: str | None = None,
+        code: str | None = None,
+        data: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.peer = peer
+        self.code = code
+        self.data = data
+
+
+class TaskFailed(TaskError):
+    """The agent tried and failed. Raise it in a task handler to choose ``code`` and ``data``.
+
+    Attributes:
+        type: The class name of the handler's exception.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        peer: str | None = None,
+        code: str | None = None,
+        data: Any = None,
+        type: str | None = None,
+    ) -> None:
+        super().__init__(message, task_id=task_id, peer=peer, code=code, data=data)
+        self.type = type
+
+
+class TaskRejected(TaskError):
+    """The agent does not take the task. Raise it in a task handler to say so.
+
+    Example:
+        >>> raise TaskRejected("not my job")  # doctest: +SKIP
+    """
+
+
+class TaskCanceled(TaskError):
+    """The task was cancelled before it was completed."""
+
+
+class TaskExpired(TaskError):
+    """The task was not completed by its ``expires_at``."""
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """The result did not come in time. The task goes on: :meth:`Agent.resume` it with its ``task_id``."""
+
+
+class TaskNotFound(TaskError, LookupError):
+    """There is no such task in this agent's store."""
+
+
+class PeerUnavailable(TaskError):
+    """The agent has never been seen in the namespace, or is offline now."""
+
+
+class StoreError(MQTTAgentError):
+    """The task store cannot be read or written: damaged, made by a newer version, or the disk is full."""

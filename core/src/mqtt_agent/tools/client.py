@@ -347,6 +347,7 @@ class ToolClient:
         changes = self._directory.watch()
         try:
             seen_all = await self._directory.complete()
+            await self._directory.taken_over(tool)
             if self._directory.is_online(tool):
                 return
             card = await self._directory.look_up(tool, 2.0)

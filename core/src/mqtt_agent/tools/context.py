@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
 
 __all__ = ["CallStream", "SyncToolContext", "ToolContext"]
-
-_UNCONFIRMED = 32
 
 
 class CallStream:
@@ -28,19 +26,14 @@ class CallStream:
         self.seq = 0
         self.closed = send is None
         self._call_id = call_id
-        self._send = send
-        self._unconfirmed: deque[asyncio.Future[int]] = deque()
+        self._sender = PacedSender(send) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
         """Send one stream message; wait while more than 32 are unconfirmed."""
-        if self.closed or self._send is None:
+        if self.closed or self._sender is None:
             return
         self.seq += 1
-        payload = encode(StreamMessage(call_id=self._call_id, seq=self.seq, type=kind, **fields))
-        self._unconfirmed.append(self._send(payload))
-        while self._unconfirmed and (self._unconfirmed[0].done() or len(self._unconfirmed) > _UNCONFIRMED):
-            # A partial that the broker refuses is no reason to fail the call.
-            await asyncio.wait([self._unconfirmed.popleft()])
+        await self._sender.send(encode(StreamMessage(call_id=self._call_id, seq=self.seq, type=kind, **fields)))
 
     async def close(self, *, done: bool = True) -> None:
         """No more messages; tell the caller so, if it got any."""

@@ -26,6 +26,7 @@ PATIENCE = 15.0
 _MAX_CARD = 256 * 1024
 _MAX_CHANGES = 1000
 _SNAPSHOT_TIMEOUT = 5.0
+_TAKEN_OVER_WITHIN = 3.0
 
 C = TypeVar("C", bound=Message)
 
@@ -111,7 +112,9 @@ class Directory:
         if tool in self._serving:
             return True
         card = self._tools.get(tool)
-        return card is not None and card.status == "online" and not self._mentioned.get(tool)
+        if card is None or card.status != "online" or self._mentioned.get(tool):
+            return False
+        return not self.has_standby(tool)
 
     def is_settled(self, tool: str) -> bool:
         """Whether a server of the tool has shown itself since the broker last forgot everything."""
@@ -133,6 +136,26 @@ class Directory:
         loop = asyncio.get_running_loop()
         wanted = set(servers)
         while any(s not in self._servers or self._servers[s].status != "online" for s in wanted):
+            try:
+                await asyncio.wait_for(self._news.wait(), deadline - loop.time())
+            except asyncio.TimeoutError:
+                return
+
+    def has_standby(self, tool: str) -> bool:
+        """Whether a replica of a tool's server stands by to take its place, or is about to."""
+        card = self._tools.get(tool)
+        if card is None:
+            return False
+        replicas = [c for c in self._servers.values() if c.name == card.server and c.status == "online"]
+        return any(c.standby is not None and tool not in c.tools for c in replicas)
+
+    async def taken_over(self, tool: str) -> None:
+        """Wait a moment until a tool is served again, if a replica of a server that is gone stands by for that."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _TAKEN_OVER_WITHIN
+        while not self.is_online(tool):
+            if not self.has_standby(tool):
+                return
             try:
                 await asyncio.wait_for(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:

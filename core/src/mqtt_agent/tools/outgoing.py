@@ -168,6 +168,7 @@ class OutgoingCalls:
         pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
 
     def _send_again(self, pending: _Pending) -> None:
+        pending.resend = None
         if pending.handle.done:
             return
         pending.handle.server = None
@@ -190,6 +191,8 @@ class OutgoingCalls:
             return
         if code == NO_MATCHING_SUBSCRIBERS:
             loop = asyncio.get_running_loop()
+            if not pending.patient_until and self._directory.has_standby(handle.tool):
+                pending.patient_until = loop.time() + PATIENCE
             if loop.time() < max(self._patient_until, pending.patient_until):
                 # Nobody has it, so sending it again cannot run it twice.
                 pending.resend = loop.call_later(_RESEND_AFTER, self._send_again, pending)
@@ -235,6 +238,8 @@ class OutgoingCalls:
         self._gone = {s: (when, tools) for s, (when, tools) in self._gone.items() if when > now - PATIENCE}
         self._gone[server] = now, offered
         for pending in self._pending.values():
+            if pending.resend is not None:
+                continue  # nobody has it
             if pending.handle.tool in offered and pending.handle.server in (None, server):
                 if with_its_calls:
                     pending.lost_to[server] = card.started
@@ -272,13 +277,14 @@ class OutgoingCalls:
         since = self._patient_until - PATIENCE - _BROKER_STOPS_WITHIN
         gone = [server for server, (when, tools) in self._gone.items() if when > since and tool in tools]
         await self._directory.back(gone, self._patient_until)
+        await self._directory.taken_over(tool)
         if not self._directory.is_online(tool):
             for pending in affected:
                 self._fail_lost(pending)
             return
         known, certain = await self._ask(tool, [pending.handle.call_id for pending in affected])
         for pending in affected:
-            if pending.handle.done:
+            if pending.handle.done or pending.resend is not None:
                 continue
             holder = known.get(pending.handle.call_id)
             if holder is not None:

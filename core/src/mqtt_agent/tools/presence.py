@@ -54,6 +54,12 @@ class Presence:
     ) -> None:
         self.announced = False
         """Whether the cards say online, or are about to."""
+        self.serving = True
+        """Whether the tools are shown; otherwise another replica serves them."""
+        self.standby: bool | None = None
+        """Whether the server card says that this replica stands by; None without elections."""
+        self.decided_in: int | None = None
+        """The connection's epoch in which an election decided about these, if there are elections."""
         self._connection = connection
         self._topics = topics
         self._namespace = namespace
@@ -71,10 +77,23 @@ class Presence:
         self._faults = FaultLog(logger)
         connection.claim_will(Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry))
 
+    @property
+    def began(self) -> str:
+        """When it began to serve, or to wait in line."""
+        return self._began
+
+    def begin(self) -> None:
+        """Begin now, behind all that began before."""
+        self._began = utc_now()
+
     async def follow(self) -> None:
         """Watch the own server card; before the connection starts."""
-        self._began = utc_now()
-        await self._connection.subscribe(self._topic, self._on_own_server_card, snapshot=True)
+        self.begin()
+        await self._connection.subscribe(self._topic, self.on_own_server_card, snapshot=True)
+
+    async def follow_no_more(self) -> None:
+        """Somebody else tells :meth:`on_own_server_card` from now on."""
+        await self._connection.unsubscribe(self._topic, self.on_own_server_card)
 
     async def follow_tool(self, name: str) -> None:
         """Watch the card of a tool, which other replicas may take offline."""
@@ -83,7 +102,7 @@ class Presence:
 
     async def unfollow(self) -> None:
         """Watch nothing any more."""
-        await self._connection.unsubscribe(self._topic, self._on_own_server_card)
+        await self.follow_no_more()
         for name, handler in self._tool_handlers.items():
             await self._connection.unsubscribe(self._topics.tool_card(name), handler)
         self._tool_handlers.clear()
@@ -96,7 +115,8 @@ class Presence:
         """Say online, with all cards."""
         self.announced = True
         # A tool can be called as soon as a server card lists it, so its own card comes first.
-        await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+        if self.serving:
+            await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
 
@@ -105,8 +125,15 @@ class Presence:
         if self.announced:
             await self.announce()
 
+    async def announce_server(self) -> None:
+        """Say online, with the server card only."""
+        self.announced = True
+        await self._publish_server_card("online")
+
     async def announce_tool(self, name: str) -> None:
-        """Show one more tool."""
+        """Show one more tool, if it serves."""
+        if not self.serving:
+            return
         await self._publish_tool_card(name, "online")
         await self._publish_server_card("online")
 
@@ -132,7 +159,7 @@ class Presence:
             await asyncio.wait_for(seen_own.wait(), 2)
         except asyncio.TimeoutError:
             logger.debug("%s does not see the server cards", self._server)
-        for name in self._cards:
+        for name in self._cards if self.serving else ():
             if name not in others:
                 await self._publish_tool_card(name, "offline")
         await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
@@ -141,14 +168,16 @@ class Presence:
         return ServerCard(
             server=self._server,
             namespace=self._namespace,
-            tools=list(self._cards),
+            tools=list(self._cards) if self.serving else [],
             version_info=VersionInfo(sdk=__version__),
             status=status,
             name=self._name,
             replica=self._replica,
             started=self._began,
             epoch=self._connection.epoch,
-            session_present=self._connection.session_present,
+            # What was acknowledged on arrival is not in the session any more.
+            session_present=self._connection.session_present and self._connection.shared_subscriptions,
+            standby=self.standby,
             features=list(SERVER_FEATURES),
         )
 
@@ -169,8 +198,9 @@ class Presence:
 
     # What others say about us
 
-    def _on_own_server_card(self, message: InboundMessage) -> None:
-        if not self.announced or message.payload in self._said:
+    def on_own_server_card(self, message: InboundMessage) -> None:
+        """The server card came, from this process or another."""
+        if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
@@ -193,7 +223,7 @@ class Presence:
 
     def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
         card = self._read(message, ToolCard)
-        if self.announced and (card is None or card.status != "online" or card.tool != name):
+        if self.announced and self.serving and (card is None or card.status != "online" or card.tool != name):
             self._spawn(self._publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:

@@ -19,6 +19,7 @@ import pydantic_core
 
 from mqtt_agent.errors import MQTTAgentError, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.tools.election import Election
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.presence import Presence
@@ -48,6 +49,7 @@ __all__ = ["ToolServer"]
 
 logger = logging.getLogger(__name__)
 
+_ALL_COMES_WITHIN = 5.0  # seconds
 _GOODBYE_WITHIN = 10.0
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -56,7 +58,8 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class ToolServer:
     """Offers Python functions as tools to every client of a broker.
 
-    Start it twice, in one process or on two machines, and the broker spreads the calls over both.
+    Start it twice, in one process or on two machines, and the broker spreads the calls over both. At a broker without
+    shared subscriptions, one serves and the others stand by to take its place.
 
     Example:
         >>> server = ToolServer("weather")  # doctest: +SKIP
@@ -141,6 +144,15 @@ class ToolServer:
             replica=self.replica,
             generated=replica is None,
             cards=self._cards,
+        )
+        self._election = Election(
+            self.connection,
+            self._topics,
+            self._presence,
+            partial(self._barrier, _ALL_COMES_WITHIN),
+            server=self.server_id,
+            name=name,
+            max_payload=max_payload,
         )
         self._query_topic = self._topics.server_query(self.server_id)
         self._drained: dict[str, asyncio.Event] = {}
@@ -288,13 +300,16 @@ class ToolServer:
             return
         self._loop = asyncio.get_running_loop()
         self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
-        self.connection.on_reconnected.append(self._presence.announce_again)
+        self.connection.on_reconnected.append(self._on_reconnected)
         try:
             await self._presence.follow()
             await self._subscribe(self._query_topic, self._on_query)
             await asyncio.gather(*(self._take_calls(name) for name in self._cards))
             await self.connection.start()
-            await self._presence.announce()
+            if self.connection.shared_subscriptions:
+                await self._presence.announce()
+            else:
+                await self._election.start()
         except BaseException:
             await asyncio.shield(self.stop())  # some cards may be out already
             raise
@@ -304,13 +319,14 @@ class ToolServer:
         executor = self._executor
         if executor is None:
             return
+        await self._election.stop()
         announced, self._presence.announced = self._presence.announced, False
         try:
             for name in self._cards:
                 await self.connection.leave(self._topics.tool_call_shared(name))
             began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
-                await self._receive_all()
+                await self._barrier(self._drain_timeout)  # the broker may have given us calls before we left
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
@@ -319,23 +335,31 @@ class ToolServer:
         finally:
             await self._leave()
 
-    async def _receive_all(self) -> None:
-        """Wait for the calls that the broker had given us before we left the share groups."""
+    async def _on_reconnected(self, session_present: bool) -> None:
+        if self.connection.shared_subscriptions:
+            await self._presence.announce_again(session_present)
+        else:
+            self._election.wake()
+
+    async def _barrier(self, timeout: float) -> bool:
+        """Wait until everything has come that the broker had for us; False when that cannot be told."""
         query_id = new_call_id()
         drained = self._drained[query_id] = asyncio.Event()
         query = Query(query_id=query_id, call_ids=[], client=self.server_id)
         try:
             await self.connection.publish(self._query_topic, encode(query))
-            await asyncio.wait_for(drained.wait(), self._drain_timeout)
+            await asyncio.wait_for(drained.wait(), timeout)
+            return True
         except asyncio.TimeoutError:
-            logger.debug("%s cannot tell when its last call has come", self.server_id)
+            logger.debug("%s cannot tell when all has come that the broker had for it", self.server_id)
+            return False
         finally:
             del self._drained[query_id]
 
     async def _leave(self) -> None:
         self._executor = None
-        if self._presence.announce_again in self.connection.on_reconnected:
-            self.connection.on_reconnected.remove(self._presence.announce_again)
+        if self._on_reconnected in self.connection.on_reconnected:
+            self.connection.on_reconnected.remove(self._on_reconnected)
         for topic_filter, _ in list(self._subscribed):
             await self._unsubscribe(topic_filter)
         await self._presence.unfollow()
@@ -345,6 +369,8 @@ class ToolServer:
 
     def _say_what_it_serves(self) -> None:
         tools = ", ".join(self._cards) or "no tools yet"
+        if self._presence.standby:
+            tools = f"nothing now and stands by for {self._election.serving}, which serves {tools}"
         sys.stderr.write(f"{self.server_id} serves {tools} at {self.connection.url}; Ctrl-C stops it\n")
 
     async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
@@ -424,15 +450,15 @@ class ToolServer:
         await self._presence.announce_tool(name)
 
     async def _take_calls(self, name: str) -> None:
-        await self._subscribe(self._topics.tool_call_shared(name), partial(self._on_call, name), manual=True)
+        await self._subscribe(self._topics.tool_call_shared(name), partial(self._on_call, name), calls=True)
         await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
         await self._presence.follow_tool(name)
 
     async def _subscribe(
-        self, topic_filter: str, handler: Callable[[InboundMessage], None], *, manual: bool = False
+        self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
     ) -> None:
         self._subscribed.append((topic_filter, handler))
-        await self.connection.subscribe(topic_filter, handler, manual=manual)
+        await self.connection.subscribe(topic_filter, handler, manual=calls, exclusive=calls)
 
     async def _unsubscribe(self, topic_filter: str) -> None:
         for entry in [entry for entry in self._subscribed if entry[0] == topic_filter]:

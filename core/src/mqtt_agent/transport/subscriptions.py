@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ __all__ = ["Handler", "Subscription", "Subscriptions"]
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[InboundMessage], None]
+_MAX_KEPT = 10_000
 
 
 @dataclass
@@ -29,6 +31,9 @@ class Subscription:
         handlers: Called one after the other, on the loop, for each message.
         confirmed: Whether the broker's session is known to hold it.
         left: Whether the broker was told to send no more; what it has queued still comes.
+        exclusive: Whether, at a broker without shared subscriptions, it is for one connection at a time.
+        held: Whether it is exclusive, and perhaps for another connection now.
+        kept: What came meanwhile.
     """
 
     topic_filter: str
@@ -39,6 +44,9 @@ class Subscription:
     handlers: list[Handler] = field(default_factory=list[Handler])
     confirmed: bool = False
     left: bool = False
+    exclusive: bool = False
+    held: bool = False
+    kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
 
     @property
     def shared(self) -> bool:
@@ -49,6 +57,14 @@ class Subscription:
     def plain_filter(self) -> str:
         """The filter without ``$share/group/``."""
         return self.topic_filter.split("/", 2)[2] if self.shared else self.topic_filter
+
+    def handle(self, message: InboundMessage) -> None:
+        """Give a message to the handlers."""
+        for handler in tuple(self.handlers):
+            try:
+                handler(message)
+            except Exception:  # one handler's bug must not stop the others, nor the connection
+                logger.exception("a handler of %s failed", self.topic_filter)
 
 
 class Subscriptions:
@@ -94,12 +110,11 @@ class Subscriptions:
             matching = [*matching, *(entry for pattern, entry in self._patterns if pattern.fullmatch(topic))]
         manual = False
         for subscription in matching:
+            if subscription.held:
+                subscription.kept.append(message)
+                continue
             manual = manual or subscription.manual
-            for handler in tuple(subscription.handlers):
-                try:
-                    handler(message)
-                except Exception:  # one handler's bug must not stop the others, nor the connection
-                    logger.exception("a handler of %s failed", subscription.topic_filter)
+            subscription.handle(message)
         if not manual:
             message.acknowledge()
 

@@ -2,18 +2,45 @@
 
 from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
-from mqtt_agent.wire.identifiers import is_identifier, new_call_id, normalize_namespace, validate_identifier
+from mqtt_agent.wire.identifiers import (
+    is_identifier,
+    new_call_id,
+    new_task_id,
+    normalize_namespace,
+    validate_identifier,
+)
 from mqtt_agent.wire.messages import CONTENT_TYPE, DEFAULT_MAX_PAYLOAD, Message, decode, encode, to_json, utc_now
+from mqtt_agent.wire.tasks import (
+    AGENT_FEATURES,
+    TERMINAL,
+    AgentCard,
+    AgentSkill,
+    AgentStatus,
+    Control,
+    Task,
+    TaskEvent,
+    TaskFault,
+    TaskMessage,
+    TaskResult,
+    TaskState,
+    read_result_state,
+)
 from mqtt_agent.wire.topics import DEFAULT_NAMESPACE, Topics
 
 __all__ = [
+    "AGENT_FEATURES",
     "CONTENT_TYPE",
     "DEFAULT_MAX_PAYLOAD",
     "DEFAULT_NAMESPACE",
     "FEATURES",
+    "TERMINAL",
+    "AgentCard",
+    "AgentSkill",
+    "AgentStatus",
     "Call",
     "CallError",
     "Cancel",
+    "Control",
     "ErrorType",
     "Message",
     "Query",
@@ -21,6 +48,12 @@ __all__ = [
     "ServerCard",
     "Status",
     "StreamMessage",
+    "Task",
+    "TaskEvent",
+    "TaskFault",
+    "TaskMessage",
+    "TaskResult",
+    "TaskState",
     "ToolAnnotations",
     "ToolCard",
     "Topics",
@@ -29,8 +62,10 @@ __all__ = [
     "encode",
     "is_identifier",
     "new_call_id",
+    "new_task_id",
     "normalize_namespace",
     "read_error_type",
+    "read_result_state",
     "to_json",
     "utc_now",
     "validate_identifier",

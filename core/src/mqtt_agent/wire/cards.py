@@ -103,6 +103,8 @@ class ServerCard(Message):
         started: When this process began to serve, ISO 8601 UTC (ours).
         epoch: Which of its connections the card speaks for, 1 for the first (ours).
         session_present: Whether the broker had kept its session, with the calls in it, for that connection (ours).
+        standby: Whether another replica serves, and this one waits to take its place; then ``tools`` is empty. None
+            where the broker spreads calls over all replicas (ours).
         features: The additive abilities of this server (ours).
     """
 
@@ -119,6 +121,7 @@ class ServerCard(Message):
     started: str | None = None
     epoch: int | None = None
     session_present: bool | None = None
+    standby: bool | None = None
     features: list[str] | None = None
 
     def speaks_before(self, other: ServerCard) -> bool:

@@ -7,7 +7,14 @@ import uuid
 
 from mqtt_agent.errors import InvalidIdentifier
 
-__all__ = ["MAX_IDENTIFIER_BYTES", "is_identifier", "new_call_id", "normalize_namespace", "validate_identifier"]
+__all__ = [
+    "MAX_IDENTIFIER_BYTES",
+    "is_identifier",
+    "new_call_id",
+    "new_task_id",
+    "normalize_namespace",
+    "validate_identifier",
+]
 
 MAX_IDENTIFIER_BYTES = 255
 
@@ -63,4 +70,9 @@ def normalize_namespace(namespace: str) -> str:
 
 def new_call_id() -> str:
     """A fresh id for a call: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def new_task_id() -> str:
+    """A fresh id for a task: 32 hexadecimal digits."""
     return uuid.uuid4().hex

@@ -23,7 +23,7 @@ class Message(BaseModel):
     Unknown fields are ignored when read, and fields that are None are left out when written.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False)
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True)
 
 
 M = TypeVar("M", bound=Message)
@@ -38,7 +38,7 @@ def encode(message: Message) -> bytes:
         WireError: A value in it has no JSON form.
     """
     try:
-        return message.__pydantic_serializer__.to_json(message, exclude_none=True)
+        return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"{type(message).__name__} has a value that JSON cannot carry: {error}") from error
 

@@ -30,6 +30,8 @@ class Topics:
         self._tools = f"{self.namespace}/mcp/tools/"
         self._servers = f"{self.namespace}/mcp/servers/"
         self._clients = f"{self.namespace}/mcp/clients/"
+        self._agents = f"{self.namespace}/agents/"
+        self._tasks = f"{self.namespace}/tasks/"
 
     def server_card(self, server: str) -> str:
         """Where a server's retained card lies (spec)."""
@@ -84,6 +86,58 @@ class Topics:
     def client_of_responses(self, topic: str) -> str | None:
         """The caller whose inbox ``topic`` is, or None when it is no such topic."""
         return _level_between(topic, self._clients, "/responses")
+
+    # Agents and tasks
+
+    def agent_card(self, agent: str) -> str:
+        """Where an agent's retained card lies (spec)."""
+        return f"{self._agents}{validate_identifier(agent, 'agent id')}/card"
+
+    def agent_status(self, agent: str) -> str:
+        """Where an agent's retained status lies, and its will is published (spec)."""
+        return f"{self._agents}{validate_identifier(agent, 'agent id')}/status"
+
+    def inbox(self, agent: str) -> str:
+        """Where peers publish tasks for an agent (spec)."""
+        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox"
+
+    def overview_inbox(self, agent: str) -> str:
+        """The inbox as the overview of the specification shows it; agents listen there too (spec)."""
+        return f"{self._agents}{validate_identifier(agent, 'agent id')}/inbox"
+
+    def results(self, agent: str) -> str:
+        """Where the results of what an agent delegated go (spec)."""
+        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/results"
+
+    def control(self, agent: str) -> str:
+        """Where peers send an agent a word about a task (ours)."""
+        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control"
+
+    def task_result(self, task_id: str) -> str:
+        """Where the result of one synchronous request goes (spec)."""
+        return f"{self._tasks}{validate_identifier(task_id, 'task id')}/result"
+
+    def task_events(self, task_id: str) -> str:
+        """Where the events of one task go (ours)."""
+        return f"{self._tasks}{validate_identifier(task_id, 'task id')}/events"
+
+    @property
+    def all_agent_cards(self) -> str:
+        """The filter for the cards of all agents (spec)."""
+        return f"{self._agents}+/card"
+
+    @property
+    def all_agent_statuses(self) -> str:
+        """The filter for the statuses of all agents (spec)."""
+        return f"{self._agents}+/status"
+
+    def agent_of_card(self, topic: str) -> str | None:
+        """The agent whose card lies at ``topic``, or None when it is no such topic."""
+        return _level_between(topic, self._agents, "/card")
+
+    def agent_of_status(self, topic: str) -> str | None:
+        """The agent whose status lies at ``topic``, or None when it is no such topic."""
+        return _level_between(topic, self._agents, "/status")
 
 
 def _level_between(topic: str, prefix: str, suffix: str) -> str | None:

@@ -1,0 +1,615 @@
+"""An agent: it takes tasks from its peers and gives them tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from os import PathLike
+from typing import Any, TypeVar, overload
+
+from pydantic import ValidationError
+
+from mqtt_agent.agents.delegation import Delegations
+from mqtt_agent.agents.execution import TaskExecutor
+from mqtt_agent.agents.handle import TaskHandle
+from mqtt_agent.agents.inbox import Inbox, read_time
+from mqtt_agent.agents.peers import PeerChange, Peers
+from mqtt_agent.agents.presence import AgentPresence
+from mqtt_agent.agents.router import Router, TaskHandler
+from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.errors import ConnectionLost, PeerUnavailable, StoreError, TransportError, WireError
+from mqtt_agent.running import Service
+from mqtt_agent.tools import ToolClient
+from mqtt_agent.transport import TLS, Connection, Credentials
+from mqtt_agent.version import __version__
+from mqtt_agent.wire import (
+    AGENT_FEATURES,
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_NAMESPACE,
+    AgentCard,
+    AgentSkill,
+    Task,
+    TaskEvent,
+    TaskMessage,
+    TaskState,
+    Topics,
+    VersionInfo,
+    new_task_id,
+    to_json,
+    utc_now,
+    validate_identifier,
+)
+
+__all__ = ["Agent"]
+
+logger = logging.getLogger(__name__)
+
+_GOODBYE_WITHIN = 10.0
+_SWEEP_EVERY = 3600.0
+
+Handler = TypeVar("Handler", bound=TaskHandler)
+
+
+class Agent(Service):
+    """Takes tasks from its peers, gives them tasks, and loses none, whatever dies on the way.
+
+    Example:
+        >>> agent = Agent("researcher", capabilities=["research"])  # doctest: +SKIP
+        >>> @agent.on_task  # doctest: +SKIP
+        ... async def handle(task: TaskContext) -> str:
+        ...     return f"notes on {task.prompt}"
+        >>> agent.run()  # doctest: +SKIP
+
+    Args:
+        agent_id: Its name, and the name of its session at the broker: one process at a time.
+        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        namespace: The prefix of all topics.
+        description: For the person or the model that chooses an agent.
+        capabilities: Short words to search for.
+        skills: What it can do, in A2A's form: :class:`AgentSkill`, or mappings with its fields.
+        input_modes: MIME types that it takes.
+        output_modes: MIME types that it gives.
+        meta: Anything else to tell on the card.
+        store: Where its tasks are kept: the path of an SQLite file, or a :class:`TaskStore`. None takes a file in the
+            user's state directory, one for each namespace and agent id.
+        credentials: A :class:`Password` or a :class:`Token`.
+        tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        connection: Use this connection instead of one of its own.
+        max_concurrent_tasks: How many handlers run at once; more tasks wait in the store.
+        max_waiting_tasks: How many may wait; further ones are rejected.
+        drain_timeout: Seconds that :meth:`stop` waits for running handlers; then they are run again at the next start.
+        will_delay: Seconds after which an agent that is gone without a word is shown offline.
+        session_expiry: Seconds that the broker keeps what comes for an agent that is gone.
+        max_payload: Bytes of the largest task or result that is read.
+        retention: Seconds that finished tasks are kept; as long, a repeat of a task is known.
+        max_peers: How many cards and statuses of peers are kept.
+
+    Raises:
+        InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
+        ValueError: ``broker`` is no broker URL, ``connection`` has a will already or is started, or a number is too
+            small.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        *,
+        broker: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        description: str = "",
+        capabilities: Sequence[str] = (),
+        skills: Sequence[AgentSkill | Mapping[str, Any]] = (),
+        input_modes: Sequence[str] | None = None,
+        output_modes: Sequence[str] | None = None,
+        meta: dict[str, Any] | None = None,
+        store: TaskStore | str | PathLike[str] | None = None,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | TLS | None = None,
+        connection: Connection | None = None,
+        max_concurrent_tasks: int = 8,
+        max_waiting_tasks: int = 100_000,
+        drain_timeout: float = 10.0,
+        will_delay: int = 5,
+        session_expiry: int = 24 * 3600,
+        max_payload: int = DEFAULT_MAX_PAYLOAD,
+        retention: float = 7 * 24 * 3600,
+        max_peers: int = 10_000,
+    ) -> None:
+        self.agent_id = validate_identifier(agent_id, "agent id")
+        if isinstance(capabilities, str):
+            raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
+        if max_concurrent_tasks < 1 or max_waiting_tasks < 1:
+            raise ValueError("max_concurrent_tasks and max_waiting_tasks must be 1 or more")
+        self.namespace = namespace
+        self._topics = Topics(namespace)
+        owner = f"{self._topics.namespace}/{agent_id}"
+        default = self._topics.namespace == DEFAULT_NAMESPACE
+        self.connection = connection or Connection(
+            broker,
+            client_id=agent_id if default else f"{agent_id}@{self._topics.namespace.replace('/', '.')}",
+            credentials=credentials,
+            tls=tls,
+            will_delay=will_delay,
+            session_expiry=session_expiry,
+        )
+        if isinstance(store, TaskStore):
+            self.store: TaskStore = store
+        else:
+            self.store = SqliteStore(default_store_path(self._topics.namespace, agent_id) if store is None else store)
+        card = AgentCard(
+            name=agent_id,
+            namespace=namespace,
+            description=description,
+            capabilities=list(capabilities),
+            version_info=VersionInfo(sdk=__version__),
+            skills=[AgentSkill.model_validate(skill) for skill in skills] or None,
+            input_modes=list(input_modes) if input_modes is not None else None,
+            output_modes=list(output_modes) if output_modes is not None else None,
+            features=list(AGENT_FEATURES),
+            meta=meta,
+        )
+        self._router = Router()
+        self._drain_timeout = drain_timeout
+        self._retention = retention
+        self._presence = AgentPresence(self.connection, self._topics, card)
+        self._peers = Peers(self.connection, self._topics, agent_id, max_peers)
+        self._executor = TaskExecutor(
+            self.connection,
+            self._topics,
+            owner,
+            agent_id,
+            self.store,
+            self._router,
+            max_concurrent_tasks,
+            max_waiting_tasks,
+        )
+        self._delegations = Delegations(
+            self.connection, self._topics, owner, agent_id, self.store, max_payload
+        )
+        self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
+        self._peers.on_back.append(self._delegations.on_peer_back)
+        self._tool_client: ToolClient | None = None
+        self._started = False
+        self._starting = asyncio.Lock()
+        self._hurried = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._failing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "started" if self._started else "stopped"
+        return f"<Agent {self.agent_id} at {self.connection.url}, {state}>"
+
+    @property
+    def card(self) -> AgentCard:
+        """The card that peers see."""
+        return self._presence.card.model_copy(deep=True)
+
+    @property
+    def running_tasks(self) -> int:
+        """How many handlers are at work."""
+        return self._executor.running
+
+    # Taking tasks
+
+    @overload
+    def on_task(self, handler: Handler, /) -> Handler: ...
+
+    @overload
+    def on_task(self, type: str | None = None, /) -> Callable[[Handler], Handler]: ...
+
+    def on_task(self, handler: Any = None, /) -> Any:
+        """Give tasks to the decorated function: all of them, or with ``@agent.on_task("research")`` those of a type.
+
+        The handler gets a :class:`TaskContext`, and what it returns is the result: anything with a JSON form. An
+        exception fails the task; :class:`TaskRejected` says that this agent does not take it, and
+        :class:`TaskFailed` chooses a code. An ``async`` handler must not block: a plain ``def`` runs in a thread, and
+        may. After a crash the handler is called again, with ``task.attempt`` one higher and what it saved.
+
+        Raises:
+            ValueError: There is a handler for these tasks already.
+            TypeError: The function cannot be called with one task.
+        """
+        if callable(handler):
+            self._router.add(None, handler)
+            return handler
+
+        def register(function: Handler) -> Handler:
+            self._router.add(handler, function)
+            return function
+
+        return register
+
+    # Life
+
+    async def start(self) -> None:
+        """Open the store, connect, show card and status, and take up what was left; a second call changes nothing.
+
+        Raises:
+            StoreError: The store cannot be opened.
+            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+        """
+        async with self._starting:
+            if self._started:
+                return
+            await self.store.open()
+            try:
+                await self._connect()
+                await self._presence.announce()
+                await self._executor.begin()
+                await self._delegations.start()
+                self._started = True
+                if self._tool_client is not None:
+                    await self._tool_client.start()
+            except BaseException:
+                await self._stop(0)
+                raise
+            self._keeping = asyncio.create_task(self._sweep(), name="mqtt-agent sweep")
+
+    def _subscriptions(self) -> list[tuple[str, Any, bool]]:
+        topics, name = self._topics, self.agent_id
+        return [
+            (topics.inbox(name), self._inbox.on_task, True),
+            (topics.overview_inbox(name), self._inbox.on_task, True),
+            (self._delegations.results_topic, self._delegations.on_result, True),
+            (topics.control(name), self._inbox.on_control, False),
+        ]
+
+    async def _connect(self) -> None:
+        self._hurried.clear()
+        await self._presence.follow()
+        for topic, handler, manual in self._subscriptions():
+            await self.connection.subscribe(topic, handler, manual=manual)
+        self.connection.on_reconnected.append(self._on_reconnected)
+        self.connection.on_failed.append(self._on_failed)
+        await self.connection.start()
+        await self._peers.start()
+
+    async def stop(self) -> None:
+        """Begin with no new task, wait for those that run, say offline, disconnect; a second call changes nothing.
+
+        What comes meanwhile is stored, and done after the next start.
+        """
+        async with self._starting:
+            if self._started:
+                await self._stop(self._drain_timeout)
+
+    async def _stop(self, drain_timeout: float) -> None:
+        self._started = False
+        self._presence.announced, announced = False, self._presence.announced
+        if self._keeping is not None:
+            self._keeping.cancel()
+        try:
+            draining = asyncio.ensure_future(self._executor.drain(drain_timeout))
+            hurried = asyncio.ensure_future(self._hurried.wait())
+            await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+            if not draining.done():
+                await self._executor.abandon()
+            hurried.cancel()
+            await draining
+            if self._tool_client is not None:
+                await self._tool_client.stop()
+            await self._delegations.stop()
+            if announced and self.connection.connected:
+                await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
+        except (TransportError, StoreError, asyncio.TimeoutError) as error:
+            logger.warning("%s could not say that it goes offline: %s", self.agent_id, error)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        # The subscriptions stay with the broker, which keeps what comes until the next start.
+        for listeners, listener in (
+            (self.connection.on_reconnected, self._on_reconnected),
+            (self.connection.on_failed, self._on_failed),
+        ):
+            if listener in listeners:
+                listeners.remove(listener)  # pyright: ignore[reportArgumentType]
+        await self._peers.stop()
+        await self._presence.unfollow()
+        await self._inbox.settle()
+        await self.connection.stop()
+        for topic, handler, _ in self._subscriptions():
+            await self.connection.unsubscribe(topic, handler)
+        await self.store.close()
+
+    def _hurry(self) -> None:
+        self._hurried.set()
+
+    @property
+    def _label(self) -> str:
+        return self.agent_id
+
+    def _what_it_serves(self) -> str:
+        return f"agent {self.agent_id} takes tasks at {self.connection.url}"
+
+    async def _on_reconnected(self, session_present: bool) -> None:
+        await self._presence.announce_again(session_present)
+        self._peers.on_reconnected()
+        await self._delegations.ask_after_all()
+        if not session_present:
+            await self._executor.send_unsettled()
+
+    def _on_failed(self, error: TransportError) -> None:
+        self._failing = asyncio.ensure_future(self._abandon(error))
+
+    async def _abandon(self, error: TransportError) -> None:
+        await self._executor.abandon()
+        await self._delegations.stop(error)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                while await self.store.sweep(time.time() - self._retention):
+                    logger.debug("%s forgot tasks that ended long ago", self.agent_id)
+            except StoreError as error:
+                logger.warning("old tasks could not be removed: %s", error)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    # Peers
+
+    async def peers(
+        self, capability: str | None = None, *, skill: str | None = None, online_only: bool = True
+    ) -> list[AgentCard]:
+        """The other agents of the namespace, by name. The list is kept up to date: asking makes no round trip.
+
+        Args:
+            capability: Only those with this capability.
+            skill: Only those with a skill of this id or tag.
+            online_only: Leave out those that are offline.
+
+        Returns:
+            Their cards, with the status that is true now.
+        """
+        self._check_started()
+        await self._peers.complete()
+        return [
+            card
+            for card in self._peers.cards()
+            if card.name != self.agent_id
+            and (card.status == "online" or not online_only)
+            and (capability is None or capability in card.capabilities)
+            and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
+        ]
+
+    async def peer(self, name: str) -> AgentCard | None:
+        """The card of one agent, or None when it has shown none."""
+        self._check_started()
+        validate_identifier(name, "agent id")
+        if self._peers.card(name) is None:
+            await self._peers.complete()
+        return self._peers.card(name)
+
+    def watch_peers(self) -> AsyncIterator[PeerChange]:
+        """Tell what changes from now on: a peer that comes online, goes offline, or gets another card.
+
+        Example:
+            >>> async for change in agent.watch_peers():  # doctest: +SKIP
+            ...     print(change.kind, change.name)
+        """
+        self._check_started()
+        return self._peers.watch()
+
+    # Giving tasks
+
+    async def delegate(
+        self,
+        peer: str,
+        prompt: str | None = None,
+        *,
+        type: str | None = None,
+        title: str | None = None,
+        messages: Sequence[TaskMessage | Mapping[str, Any]] | None = None,
+        data: Any = None,
+        task_id: str | None = None,
+        context_id: str | None = None,
+        expires_at: datetime | str | None = None,
+        metadata: dict[str, Any] | None = None,
+        wait_online: bool = False,
+    ) -> TaskHandle:
+        """Give a task to a peer. When this returns, the task is stored: it outlives this process.
+
+        A peer that is offline gets the task when it comes back, see :attr:`TaskHandle.queued`.
+
+        Args:
+            peer: The agent that is to do it.
+            prompt: What to do, as text.
+            type: What kind of task it is; chooses the peer's handler.
+            title: A line for people.
+            messages: The conversation so far, ``{"role": "user" | "agent", "content": ...}`` each; the prompt alone
+                by default.
+            data: Structured input, any JSON value.
+            task_id: An id of your own: the same id with the same content never runs twice. A fresh one by default.
+            context_id: Tasks of one conversation share it.
+            expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
+            metadata: Anything else.
+            wait_online: Take also a peer that has never been seen: the task waits for it.
+
+        Raises:
+            PeerUnavailable: There is no such agent.
+            TaskRejected: The task id names another task already.
+            InvalidIdentifier, WireError, ValueError: An argument cannot be sent.
+            PayloadTooLarge: The task is larger than the broker takes.
+            StoreError: It could not be stored.
+            TransportError: The broker refuses it.
+        """
+        task = self._make_task(
+            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=True
+        )
+        return await self._give(task, wait_online=wait_online, request=False)
+
+    async def request(
+        self,
+        peer: str,
+        prompt: str | None = None,
+        *,
+        type: str | None = None,
+        title: str | None = None,
+        messages: Sequence[TaskMessage | Mapping[str, Any]] | None = None,
+        data: Any = None,
+        task_id: str | None = None,
+        context_id: str | None = None,
+        expires_at: datetime | str | None = None,
+        metadata: dict[str, Any] | None = None,
+        wait_online: bool = False,
+        timeout: float | None = 60.0,
+        on_event: Callable[[TaskEvent], Any] | None = None,
+    ) -> Any:
+        """Give a task to a peer and wait for its result. Cancelling the task that waits cancels the peer's.
+
+        Args:
+            peer: The agent that is to do it.
+            prompt: See :meth:`delegate`, also for the others.
+            type: See there.
+            title: See there.
+            messages: See there.
+            data: See there.
+            task_id: See there.
+            context_id: See there.
+            expires_at: See there.
+            metadata: See there.
+            wait_online: Wait for a peer that is offline, or has never been seen, instead of failing at once.
+            timeout: Seconds until :class:`TaskTimeout`; None waits for ever. The task goes on: :meth:`resume` it.
+            on_event: Called, or awaited, with each event.
+
+        Returns:
+            The result, any JSON value.
+
+        Raises:
+            PeerUnavailable: There is no such agent, or it is offline.
+            TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: See :meth:`TaskHandle.result`.
+            InvalidIdentifier, WireError, ValueError, PayloadTooLarge, StoreError, TransportError: See
+                :meth:`delegate`.
+        """
+        stream = on_event is not None
+        task = self._make_task(
+            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=stream
+        )
+        handle = await self._give(task, wait_online=wait_online, request=True)
+        telling = asyncio.ensure_future(_tell(handle, on_event)) if on_event is not None else None
+        try:
+            value = await handle.result(timeout)
+            if telling is not None:
+                await telling
+            return value
+        except asyncio.CancelledError:
+            await asyncio.shield(handle.cancel("the requester gave up"))
+            raise
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    async def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
+        """A handle on a task that was delegated before, in this process or another one with the same store.
+
+        Args:
+            task_id: Which task.
+            peer: Who was to do it, for a task that this agent's store does not know: its peer is asked.
+
+        Raises:
+            TaskNotFound: The store does not know it, and no peer was named.
+        """
+        self._check_started()
+        validate_identifier(task_id, "task id")
+        return await self._delegations.resume(task_id, peer)
+
+    async def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
+        """Handles on what this agent has delegated and its store still keeps, oldest first.
+
+        Args:
+            state: Only the tasks in this state.
+        """
+        self._check_started()
+        return await self._delegations.handles(None if state is None else frozenset((TaskState(state),)))
+
+    def _make_task(
+        self,
+        peer: str,
+        prompt: str | None,
+        type: str | None,
+        title: str | None,
+        messages: Sequence[TaskMessage | Mapping[str, Any]] | None,
+        data: Any,
+        task_id: str | None,
+        context_id: str | None,
+        expires_at: datetime | str | None,
+        metadata: dict[str, Any] | None,
+        *,
+        stream: bool,
+    ) -> Task:
+        if messages is None and prompt is not None:
+            messages = [TaskMessage(role="user", content=prompt)]
+        if isinstance(expires_at, datetime):
+            expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if expires_at is not None and read_time(expires_at) is None:
+            raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
+        try:
+            return Task(
+                task_id=validate_identifier(task_id or new_task_id(), "task id"),
+                sender=self.agent_id,
+                to=validate_identifier(peer, "agent id"),
+                type=type,
+                title=title,
+                prompt=prompt,
+                messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
+                context_id=context_id,
+                data=to_json(data),
+                created_at=utc_now(),
+                expires_at=expires_at,
+                metadata=None if metadata is None else to_json(metadata),
+                stream=None if stream else False,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "/".join(str(part) for part in first["loc"])
+            raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
+
+    async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
+        self._check_started()
+        peer = task.to or ""
+        if not self._peers.is_online(peer):
+            seen_all = await self._peers.complete()
+            if not wait_online and seen_all and not self._peers.is_known(peer):
+                raise PeerUnavailable(
+                    f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent",
+                    task_id=task.task_id,
+                    peer=peer,
+                )
+            if request and not wait_online and seen_all and not self._peers.is_online(peer):
+                raise PeerUnavailable(
+                    f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True",
+                    task_id=task.task_id,
+                    peer=peer,
+                )
+        queued = not self._peers.is_online(peer)
+        expires_at = None if task.expires_at is None else read_time(task.expires_at)
+        handle = await self._delegations.open(
+            task, synchronous=request, listen=task.stream is not False, expires_at=expires_at
+        )
+        if queued and not handle.done:
+            handle.queued = True
+            logger.info("agent %s is offline; task %s waits for it", peer, task.task_id)
+        return handle
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
+
+    # Tools
+
+    @property
+    def tool_client(self) -> ToolClient:
+        """A client for tools, over this agent's connection and under its name; it lives as long as the agent runs."""
+        if self._tool_client is None:
+            self._tool_client = ToolClient(self.agent_id, connection=self.connection, namespace=self.namespace)
+        return self._tool_client
+
+
+async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], Any]) -> None:
+    async for event in handle.events():
+        awaitable = on_event(event)
+        if asyncio.iscoroutine(awaitable):
+            await awaitable

@@ -1,0 +1,225 @@
+"""One delegated task, from its requester's side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from mqtt_agent.agents.outcome import error_of
+from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.errors import MQTTAgentError, TaskTimeout
+from mqtt_agent.feed import Feed
+from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
+
+__all__ = ["TaskHandle"]
+
+_LATE_EVENTS = 1.0
+
+
+class _Requester(Protocol):
+    """What a handle needs of the agent that delegated its task."""
+
+    async def cancel(self, handle: TaskHandle, reason: str | None) -> None: ...
+
+    async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None: ...
+
+
+class TaskHandle:
+    """A task that was given to a peer. :meth:`Agent.delegate` and :meth:`Agent.resume` make it.
+
+    Attributes:
+        task_id: Names the task; :meth:`Agent.resume` finds it again by this, also in another process.
+        peer: The agent that is to do it.
+        context_id: Tasks of one conversation share it.
+        state: Where it stands, as far as it is known here.
+        attempt: Which attempt its peer is at, when known.
+        queued: Whether the peer was offline when the task was sent: it waits for the peer to come back.
+        question: The event with the latest question that has no answer yet, or None.
+    """
+
+    def __init__(self, record: TaskRecord, requester: _Requester) -> None:
+        self.task_id = record.task_id
+        self.peer = record.peer or ""
+        self.context_id: str | None = record.task.get("context_id")
+        self.state = record.state
+        self.attempt: int | None = record.attempt or None
+        self.queued = False
+        self.question: TaskEvent | None = None
+        self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
+        self._requester = requester
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
+        self._events: Feed[TaskEvent] = Feed()
+        self._seq = 0
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._over = False
+        self._on_end: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.task_id} at {self.peer}, {self.state}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether the task is over, one way or another, or cannot be followed any more."""
+        return self._outcome.done()
+
+    @property
+    def response(self) -> TaskResult | None:
+        """The whole result message, with ``artifacts`` and ``elapsed_ms``, once there is one."""
+        if not self._outcome.done() or self._outcome.exception() is not None:
+            return None
+        return self._outcome.result()
+
+    @property
+    def dropped_events(self) -> int:
+        """How many events were dropped because nobody read them: at most the latest 1,000 wait."""
+        return self._events.dropped
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result: any JSON value.
+
+        Cancelling the task that waits here leaves the delegated one running; :meth:`cancel` stops it.
+
+        Args:
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            TaskFailed: The peer tried and failed.
+            TaskRejected: The peer does not take the task.
+            TaskCanceled: It was cancelled.
+            TaskExpired: It was not done by its ``expires_at``.
+            TaskTimeout: The result did not come in time; the task goes on.
+            ConnectionLost: This agent was stopped; the task goes on, :meth:`Agent.resume` it.
+            TransportError: The broker refused the task, or is gone for good.
+        """
+        try:
+            result = await asyncio.wait_for(asyncio.shield(self._outcome), timeout)
+        except asyncio.TimeoutError:
+            if self._outcome.done():  # it came in the same moment
+                return await self.result()
+            raise TaskTimeout(
+                f"task {self.task_id} has no result from {self.peer} after {timeout:g} s; it goes on: resume() it",
+                task_id=self.task_id,
+                peer=self.peer,
+            ) from None
+        error = error_of(result, self.peer)
+        if error is not None:
+            raise error
+        return result.result
+
+    def events(self) -> AsyncIterator[TaskEvent]:
+        """What happens to the task, in order, until it is over: the last event tells its terminal state.
+
+        Example:
+            >>> async for event in handle.events():  # doctest: +SKIP
+            ...     print(event.type, event.status or event.content or event.data)
+        """
+        return self._events
+
+    async def send(self, value: Any, input_id: str | None = None) -> None:
+        """Answer the peer's question.
+
+        The answer is stored before it is sent, and sent again should it get lost.
+
+        Args:
+            value: Any JSON value.
+            input_id: Which question; None for the latest.
+
+        Raises:
+            WireError: The value has no JSON form.
+            TaskError: The task is over.
+        """
+        await self._requester.send_input(self, value, input_id)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the peer to stop; :meth:`result` raises :class:`TaskCanceled` when it has. Nothing when it is over.
+
+        Args:
+            reason: Told to the peer.
+        """
+        await self._requester.cancel(self, reason)
+
+    # For the agent
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when neither the result nor events can come any more; at once if that is so."""
+        if self._over:
+            callback()
+        else:
+            self._on_end.append(callback)
+
+    def take_event(self, event: TaskEvent) -> bool:
+        """One event came.
+
+        Returns:
+            Whether it was news.
+        """
+        numbered = event.seq > 0
+        if self._over or (numbered and event.seq <= self._seq):
+            return False
+        if numbered:
+            self._seq = event.seq
+        if event.type == "status" and not self._take_status(event) and not numbered:
+            return False
+        self._events.put(event)
+        self._end_if_complete()
+        return True
+
+    def _take_status(self, event: TaskEvent) -> bool:
+        try:
+            state = TaskState(event.status)
+        except ValueError:
+            return False
+        news = (state, event.attempt) != (self.state, self.attempt)
+        if not state.terminal and not self.done:
+            self.state, self.attempt = state, event.attempt or self.attempt
+        asked = event if state is TaskState.INPUT_REQUIRED and isinstance(event.data, dict) else None
+        news = news or (asked is not None and self.question is None)
+        self.question = asked
+        return news and not state.terminal
+
+    def settle(self, result: TaskResult) -> None:
+        """The result came."""
+        if self._outcome.done():
+            return
+        self.state = read_result_state(result)
+        self._outcome.set_result(result)
+        if not self._end_if_complete():  # brokers keep the order within a topic, not across topics
+            self._end_timer = self._loop.call_later(_LATE_EVENTS, self._end)
+
+    def fail(self, error: MQTTAgentError) -> None:
+        """It cannot be followed any more."""
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # it is no fault when nobody asks
+            self._end()
+
+    def raise_failure(self) -> None:
+        """Raise what :meth:`fail` was told, if anything."""
+        error = self._outcome.exception() if self._outcome.done() else None
+        if error is not None:
+            raise error
+
+    def _end_if_complete(self) -> bool:
+        result = self.response
+        if result is None or (result.seq or 0) > self._seq:
+            return False
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        result = self.response
+        if result is not None and (result.seq is None or self._seq < result.seq):
+            self._events.put(
+                TaskEvent(task_id=self.task_id, type="status", status=self.state.value, timestamp=result.timestamp)
+            )
+        self._events.close()
+        self._over = True
+        callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            callback()

@@ -1,0 +1,165 @@
+"""What peers send to an agent: read, checked, and passed on. Nothing that comes in here can hurt the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from datetime import datetime, timezone
+from typing import Any
+
+import pydantic_core
+from pydantic import TypeAdapter
+
+from mqtt_agent.agents.execution import TaskExecutor
+from mqtt_agent.agents.peers import BARRIER
+from mqtt_agent.errors import StoreError, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Control, Task, Topics, decode, is_identifier
+
+__all__ = ["Inbox", "read_time"]
+
+logger = logging.getLogger(__name__)
+
+_TIME = TypeAdapter(datetime)
+
+
+class Inbox:
+    """Takes the messages on an agent's inbox and control topics.
+
+    Args:
+        topics: The namespace.
+        name: The agent's id.
+        executor: Gets what is in order.
+        max_payload: Bytes of the largest message that is read.
+    """
+
+    def __init__(self, topics: Topics, name: str, executor: TaskExecutor, max_payload: int) -> None:
+        self._topics = topics
+        self._name = name
+        self._executor = executor
+        self._max_payload = max_payload
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._faults = FaultLog(logger)
+
+    def on_task(self, message: InboundMessage) -> None:
+        """A task came; it is acknowledged when it is stored."""
+        if message.retain:
+            self._faults.tell(message.topic, "a retained task was ignored", "tasks are never retained")
+            message.acknowledge()
+            return
+        try:
+            task = decode(Task, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable task", error)
+            self._refuse_unreadable(message, error)
+            message.acknowledge()
+            return
+        problem = self._problem(task, message)
+        if problem is None:
+            expires_at = None if task.expires_at is None else read_time(task.expires_at)
+            work = self._executor.take(task, message.response_topic, expires_at, message.acknowledge)
+            self._spawn(work, task.task_id)
+            return
+        self._faults.tell(message.topic, "a task that is refused", problem)
+        if is_identifier(task.task_id):
+            sender = task.sender if is_identifier(task.sender) else None
+            honest = message.response_topic in self._honoured(task.task_id, sender)
+            reply_to = message.response_topic if honest else None
+            task = task.model_copy(update={"sender": sender})
+            self._executor.refuse(task, reply_to, "invalid_task", problem)
+        message.acknowledge()
+
+    def _problem(self, task: Task, message: InboundMessage) -> str | None:
+        if not is_identifier(task.task_id):
+            return f"task id {task.task_id!r:.80} cannot be a topic level"
+        if task.sender is not None and not is_identifier(task.sender):
+            return f"agent id {task.sender!r:.80} cannot be a topic level"
+        if task.to is not None and task.to != self._name:
+            return f"the task is for {task.to!r:.80}, not for {self._name!r}"
+        reply_to = message.response_topic
+        honoured = self._honoured(task.task_id, task.sender)
+        if reply_to is not None and reply_to not in honoured:
+            return f"the Response Topic must be one of {', '.join(honoured)}, not {reply_to!r:.200}"
+        if task.expires_at is not None and read_time(task.expires_at) is None:
+            return f"expires_at {task.expires_at!r:.80} is no ISO 8601 time"
+        return None
+
+    def _honoured(self, task_id: str, sender: str | None) -> list[str]:
+        topics = [self._topics.task_result(task_id)]
+        return topics if sender is None else [*topics, self._topics.results(sender)]
+
+    def _refuse_unreadable(self, message: InboundMessage, error: WireError) -> None:
+        fields: Any = None
+        if len(message.payload) <= self._max_payload:
+            with contextlib.suppress(ValueError, RecursionError):
+                fields = pydantic_core.from_json(message.payload)
+        told: dict[str, Any] = fields if isinstance(fields, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        task_id = told.get("task_id")
+        if not is_identifier(task_id):
+            task_id = (message.correlation_data or b"").decode(errors="replace")
+        if is_identifier(task_id):
+            self._executor.refuse(Task(task_id=str(task_id)), None, "invalid_task", str(error))
+
+    def on_control(self, message: InboundMessage) -> None:
+        """A word about a task came."""
+        try:
+            word = decode(Control, message.payload, self._max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable control message", error)
+            return
+        if message.retain or word.task_id.startswith(BARRIER):
+            return
+        if not is_identifier(word.task_id) or not (word.sender is None or is_identifier(word.sender)):
+            self._faults.tell(message.topic, "a control message with impossible names", repr(word.task_id))
+            return
+        self._spawn(self._obey(word, message), word.task_id)
+
+    async def _obey(self, word: Control, message: InboundMessage) -> None:
+        record = await self._executor.find(word.task_id)
+        if record is not None and record.peer is not None and word.sender != record.peer:
+            self._faults.tell(message.topic, "a control message from another agent than the task's", repr(word.sender))
+        elif word.action == "cancel":
+            await self._executor.cancel(word.task_id, word.sender, word.reason)
+        elif word.action == "input":
+            if not await self._executor.take_input(word.task_id, word.input_id, word.input):
+                self._faults.tell(message.topic, "an answer that nobody has asked for", repr(word.input_id))
+        elif word.action == "get":
+            honoured = self._honoured(word.task_id, word.sender)
+            reply_to = message.response_topic if message.response_topic in honoured else None
+            if record is not None:
+                await self._executor.attach(record, reply_to)
+            else:
+                task = Task(task_id=word.task_id, sender=word.sender)
+                self._executor.refuse(task, reply_to, "not_found", f"{self._name} does not know task {word.task_id}")
+        else:
+            self._faults.tell(message.topic, "an unknown action", repr(word.action))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any], task_id: str) -> None:
+        work = asyncio.get_running_loop().create_task(coroutine, name=task_id)
+        self._tasks.add(work)
+        work.add_done_callback(self._on_done)
+
+    def _on_done(self, work: asyncio.Task[Any]) -> None:
+        self._tasks.discard(work)
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, StoreError):
+            # Not acknowledged: the broker, or the requester, sends it again.
+            logger.error("task %.80s was not taken: %s", work.get_name(), error)
+        elif error is not None:
+            logger.error("a message about task %.80s was not understood", work.get_name(), exc_info=error)
+
+    async def settle(self) -> None:
+        """Wait for what has come and is being stored."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def read_time(text: str) -> float | None:
+    """ISO 8601 as Unix seconds; without a zone it is UTC. None when it is no time."""
+    try:
+        moment = _TIME.validate_python(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,264 @@
+"""The other agents of a namespace: a local copy of their cards and statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from mqtt_agent.errors import NotAuthorized, TransportError, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.feed import Feed
+from mqtt_agent.transport import Connection, InboundMessage
+from mqtt_agent.wire import AgentCard, AgentStatus, Control, Message, Topics, decode, encode, new_task_id
+
+__all__ = ["BARRIER", "PeerChange", "Peers"]
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 15.0
+"""Seconds that peers get to show themselves again after a broker has forgotten everything."""
+_MAX_CARD = 256 * 1024
+_SNAPSHOT_TIMEOUT = 5.0
+BARRIER = "barrier-"
+"""How the task ids of words that an agent says to itself begin: they tell that everything before has come."""
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class PeerChange:
+    """Something about a peer is different now.
+
+    Attributes:
+        kind: ``online`` or ``offline``, or ``changed`` when its card is another one or it was restarted.
+        name: The peer's agent id.
+        card: Its card as it is now, or None when it has shown none or has removed it.
+    """
+
+    kind: Literal["online", "offline", "changed"]
+    name: str
+    card: AgentCard | None
+
+
+class Peers:
+    """Follows the cards and statuses of a namespace.
+
+    Args:
+        connection: Where to listen.
+        topics: The namespace.
+        agent: Who listens. Its own control topic serves to find out when all retained messages have come.
+        max_cards: How many cards and statuses to keep; more are ignored, and told once.
+    """
+
+    def __init__(self, connection: Connection, topics: Topics, agent: str, max_cards: int) -> None:
+        self.on_back: list[Callable[[str], None]] = []
+        """Called with the name of a peer that came online, or that shows a process other than before."""
+        self._connection = connection
+        self._topics = topics
+        self._agent = agent
+        self._control = topics.control(agent)
+        self._max_cards = max_cards
+        self._cards: dict[str, AgentCard] = {}
+        self._statuses: dict[str, AgentStatus] = {}
+        self._seen: dict[str, int] = {}
+        self._barriers: dict[str, asyncio.Event] = {}
+        self._watchers: weakref.WeakSet[Feed[PeerChange]] = weakref.WeakSet()
+        self._faults = FaultLog(logger)
+        self._complete: asyncio.Task[bool] | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    # What is known
+
+    def card(self, name: str) -> AgentCard | None:
+        """The card of one peer, with the status that is true now."""
+        card = self._cards.get(name)
+        if card is None:
+            return None
+        return card.model_copy(update={"status": "online" if self.is_online(name) else "offline"})
+
+    def cards(self) -> list[AgentCard]:
+        """All cards, by name, with the statuses that are true now."""
+        cards = (self.card(name) for name in sorted(self._cards))
+        return [card for card in cards if card is not None]
+
+    def is_known(self, name: str) -> bool:
+        """Whether the peer has ever shown itself."""
+        return name in self._cards or name in self._statuses
+
+    def is_online(self, name: str) -> bool:
+        """Whether a peer is there: its status counts, and its card's where it has none."""
+        status = self._statuses.get(name) or self._cards.get(name)
+        return status is not None and status.status == "online"
+
+    async def complete(self) -> bool:
+        """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
+        if self._complete is None:
+            return False
+        try:
+            return await asyncio.shield(self._complete)
+        except TransportError:
+            return False
+
+    def watch(self) -> Feed[PeerChange]:
+        """Changes from now on, until the iterator is closed or dropped."""
+        watcher = Feed[PeerChange]()
+        self._watchers.add(watcher)
+        return watcher
+
+    # Following
+
+    async def start(self) -> None:
+        """Subscribe; the cards come in the background."""
+        allowed = True
+        for topic_filter, handler in self._filters():
+            try:
+                # QoS 0 on purpose: brokers cap what they queue at QoS 1, and would leave cards out.
+                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
+            except NotAuthorized as error:
+                allowed = False
+                logger.warning("%s; peers cannot be listed", error)
+        await self._connection.subscribe(self._control, self._on_control)
+        self._complete = asyncio.create_task(self._snapshot(allowed, patience=0))
+
+    async def stop(self) -> None:
+        """Unsubscribe and forget."""
+        if self._complete is not None:
+            self._complete.cancel()
+            self._complete = None
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+        for topic_filter, handler in [*self._filters(), (self._control, self._on_control)]:
+            await self._connection.unsubscribe(topic_filter, handler)
+        for watcher in tuple(self._watchers):
+            watcher.close()
+        self._cards.clear()
+        self._statuses.clear()
+        self._seen.clear()
+
+    def on_reconnected(self) -> None:
+        """The connection is back: look at everything anew."""
+        self._complete = asyncio.create_task(self._snapshot(True, PATIENCE))
+
+    def _filters(self) -> list[tuple[str, Callable[[InboundMessage], None]]]:
+        return [
+            (self._topics.all_agent_statuses, self._on_status),
+            (self._topics.all_agent_cards, self._on_card),
+        ]
+
+    async def _snapshot(self, allowed: bool, patience: float) -> bool:
+        epoch = self._connection.epoch
+        if not await self.barrier() or not allowed:
+            return False
+        # What is not among the retained messages any more was removed while we were away, or the broker lost it.
+        self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
+        return True
+
+    def _forget_unseen(self, epoch: int) -> None:
+        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
+            self._forget(topic)
+
+    async def barrier(self) -> bool:
+        """Wait until everything that the broker had for us has come; False when it does not let us know."""
+        task_id = BARRIER + new_task_id()
+        came = self._barriers[task_id] = asyncio.Event()
+        try:
+            word = Control(task_id=task_id, action="get", sender=self._agent)
+            await self._connection.publish(self._control, encode(word))
+            await asyncio.wait_for(came.wait(), _SNAPSHOT_TIMEOUT)
+        except (TransportError, asyncio.TimeoutError) as error:
+            logger.info("cannot tell when all peers have been seen: %s", error or "no echo of our own message")
+            return False
+        finally:
+            del self._barriers[task_id]
+        return True
+
+    # What comes in
+
+    def _on_control(self, message: InboundMessage) -> None:
+        if not self._barriers or BARRIER.encode() not in message.payload[:200]:
+            return
+        try:
+            barrier = self._barriers.get(decode(Control, message.payload).task_id)
+        except WireError:
+            return
+        if barrier is not None:
+            barrier.set()
+
+    def _on_status(self, message: InboundMessage) -> None:
+        name = self._topics.agent_of_status(message.topic)
+        status = self._read(message, AgentStatus, name)
+        if name is None or status is None:
+            return
+        before = self._statuses.get(name)
+        if before is not None and status.status == "offline" and status.speaks_before(before):
+            return
+        was_online = self.is_online(name)
+        self._statuses[name] = status
+        restarted = before is not None and status.started != before.started
+        self._compare(name, was_online, changed=restarted, restarted=restarted)
+
+    def _on_card(self, message: InboundMessage) -> None:
+        name = self._topics.agent_of_card(message.topic)
+        card = self._read(message, AgentCard, name)
+        if name is None or card is None:
+            return
+        if card.name != name:
+            self._faults.tell(message.topic, "a card for another name than its topic's", card.name)
+            return
+        before, was_online = self._cards.get(name), self.is_online(name)
+        self._cards[name] = card
+        self._compare(name, was_online, changed=before is None or _essence(before) != _essence(card))
+
+    def _compare(self, name: str, was_online: bool, *, changed: bool, restarted: bool = False) -> None:
+        online = self.is_online(name)
+        if online != was_online:
+            self._tell(name, "online" if online else "offline")
+        elif changed:
+            self._tell(name, "changed")
+        if online and (not was_online or restarted):
+            for listener in self.on_back:
+                listener(name)
+
+    def _read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
+        """The message; None when there is nothing to take over from it."""
+        if name is None:
+            self._faults.tell(message.topic, "a card or status for an impossible name", "")
+            return None
+        if not message.payload:
+            self._forget(message.topic)
+            return None
+        if message.topic not in self._seen and len(self._seen) >= self._max_cards:
+            self._faults.tell(self._topics.namespace, "too many cards", f"more than {self._max_cards} are ignored")
+            return None
+        try:
+            read = decode(model, message.payload, _MAX_CARD)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable card or status", error)
+            return None
+        self._seen[message.topic] = self._connection.epoch
+        return read
+
+    def _forget(self, topic: str) -> None:
+        self._seen.pop(topic, None)
+        name = self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)
+        if name is None:
+            return
+        was_online = self.is_online(name)
+        if self._topics.agent_of_card(topic) is not None:
+            known = self._cards.pop(name, None)
+        else:
+            known = self._statuses.pop(name, None)
+        self._compare(name, was_online, changed=known is not None)
+
+    def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.put(PeerChange(kind, name, self.card(name)))
+
+
+def _essence(card: AgentCard) -> AgentCard:
+    return card.model_copy(update={"last_seen": "", "status": "online", "started": None})

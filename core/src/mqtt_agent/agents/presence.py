@@ -1,0 +1,121 @@
+"""What an agent shows of itself: its card and its status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.transport import Connection, InboundMessage, Will
+from mqtt_agent.wire import AgentCard, AgentStatus, Status, Topics, decode, encode, utc_now
+
+__all__ = ["AgentPresence"]
+
+logger = logging.getLogger(__name__)
+
+_CORRECT_AFTER = 1.0
+
+
+class AgentPresence:
+    """Publishes the card and the status of one agent, and sees to it that they stay right.
+
+    Args:
+        connection: Its will becomes the offline status.
+        topics: The namespace.
+        card: What to show.
+    """
+
+    def __init__(self, connection: Connection, topics: Topics, card: AgentCard) -> None:
+        self.announced = False
+        """Whether peers are told that the agent is online, or about to be."""
+        self.card = card
+        self._connection = connection
+        self._topics = topics
+        self._status_topic = topics.agent_status(card.name)
+        self._began = utc_now()
+        self._correcting: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._faults = FaultLog(logger)
+        connection.claim_will(Will(self._status_topic, lambda: encode(self._status("offline"))))
+
+    async def follow(self) -> None:
+        """Watch the own status; before the connection starts."""
+        self._began = utc_now()
+        await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
+
+    async def unfollow(self) -> None:
+        """Watch nothing any more."""
+        await self._connection.unsubscribe(self._status_topic, self._on_own_status)
+        if self._correcting is not None:
+            self._correcting.cancel()
+            self._correcting = None
+        for task in self._tasks:
+            task.cancel()
+
+    async def announce(self) -> None:
+        """Say online: first the card, then the status (spec)."""
+        self.announced = True
+        await self._publish_card("online")
+        if self.announced:  # the agent may have begun to stop meanwhile
+            await self._publish_status("online")
+
+    async def announce_again(self, session_present: bool) -> None:
+        """Say online after a reconnect, unless the agent is about to stop."""
+        if self.announced:
+            await self.announce()
+
+    async def say_offline(self) -> None:
+        """Say offline."""
+        await self._publish_status("offline")
+        await self._publish_card("offline")
+
+    def _status(self, status: Status) -> AgentStatus:
+        return AgentStatus(name=self.card.name, status=status, started=self._began, epoch=self._connection.epoch)
+
+    async def _publish_card(self, status: Status) -> None:
+        card = self.card.model_copy(update={"status": status, "last_seen": utc_now(), "started": self._began})
+        await self._connection.publish(self._topics.agent_card(card.name), encode(card), retain=True)
+
+    async def _publish_status(self, status: Status) -> None:
+        await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
+
+    def _on_own_status(self, message: InboundMessage) -> None:
+        if not self.announced:
+            return
+        try:
+            said = decode(AgentStatus, message.payload) if message.payload else None
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable status", error)
+            said = None
+        if said is not None and said.status == "online" and said.started in (None, self._began):
+            return
+        if said is not None and said.status == "online" and said.started and said.started > self._began:
+            if self._connection.may_be_taken_over:
+                what = f"another process runs as agent {self.card.name!r} since {said.started}"
+                self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
+                return
+            self._faults.tell(message.topic, "a status that this agent did not write", f"started {said.started}")
+        self._correct_soon()
+
+    def _correct_soon(self) -> None:
+        # Not at once: should it be another process that takes itself for this one, neither must flood the broker.
+        if self._correcting is None:
+            self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
+
+    def _correct(self) -> None:
+        self._correcting = None
+        if self.announced:
+            self._spawn(self._publish_status("online"))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("%s could not publish its status: %s", self.card.name, task.exception())

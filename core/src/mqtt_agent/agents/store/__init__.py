@@ -1,0 +1,18 @@
+"""Where tasks are kept."""
+
+from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.memory import MemoryStore
+from mqtt_agent.agents.store.sqlite import SqliteStore
+
+__all__ = [
+    "ACTIVE",
+    "OPEN",
+    "RESERVED_SEQS",
+    "Changes",
+    "MemoryStore",
+    "SqliteStore",
+    "TaskKey",
+    "TaskRecord",
+    "TaskRole",
+    "TaskStore",
+]

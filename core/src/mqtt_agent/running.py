@@ -1,0 +1,121 @@
+"""What everything that serves has in common: how it is run, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+
+from typing_extensions import Self
+
+from mqtt_agent.errors import MQTTAgentError, TransportError
+from mqtt_agent.transport import Connection
+
+__all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
+
+
+class Service(ABC):
+    """Something that serves peers from :meth:`start` to :meth:`stop`.
+
+    Attributes:
+        connection: Its connection to the broker.
+    """
+
+    connection: Connection
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connect and serve; a second call changes nothing."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Finish what runs, say offline, disconnect; a second call changes nothing."""
+
+    @abstractmethod
+    def _hurry(self) -> None:
+        """Make a :meth:`stop` that is under way wait for nothing more."""
+
+    @property
+    @abstractmethod
+    def _label(self) -> str:
+        """What it is called in messages for people."""
+
+    @abstractmethod
+    def _what_it_serves(self) -> str:
+        """One line for people."""
+
+    async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
+        """Start, and serve until the task is cancelled or the connection is lost for good.
+
+        Args:
+            on_started: Called when it serves.
+
+        Raises:
+            SessionTakenOver: Another process runs under the same name.
+        """
+        failed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+
+        def on_failed(error: TransportError) -> None:
+            if not failed.done():
+                failed.set_result(error)
+
+        self.connection.on_failed.append(on_failed)
+        try:
+            await self.start()
+            if on_started is not None:
+                on_started()
+            raise await failed
+        finally:
+            self.connection.on_failed.remove(on_failed)
+            await self._stop_whatever_comes()
+
+    async def _stop_whatever_comes(self) -> None:
+        """Stop in good order; cancelled once more, without waiting for what runs."""
+        stopping = asyncio.ensure_future(self.stop())
+        while not stopping.done():
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                if stopping.cancelled():
+                    raise
+                self._hurry()
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for nothing. Blocks; for scripts.
+
+        It says on the standard error what it serves, and ends the process with one line when it cannot.
+        """
+        try:
+            asyncio.run(self._run())
+        except MQTTAgentError as error:
+            sys.exit(f"{self._label}: {error}")
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        serving = asyncio.ensure_future(
+            self.serve_forever(lambda: print(f"{self._what_it_serves()}; Ctrl-C stops it", file=sys.stderr))  # noqa: T201
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, serving.cancel)
+            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+                logger.debug("no handler for signal %s here", number)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("%s stopped", self._label)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
