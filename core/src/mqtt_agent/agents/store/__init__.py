@@ -2,6 +2,7 @@
 
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.memory import MemoryStore
+from mqtt_agent.agents.store.paths import default_store_path
 from mqtt_agent.agents.store.sqlite import SqliteStore
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "TaskRecord",
     "TaskRole",
     "TaskStore",
+    "default_store_path",
 ]

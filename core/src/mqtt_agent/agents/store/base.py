@@ -55,7 +55,8 @@ class TaskRecord:
         seq: The highest event number given out, or set aside to be; for a delegated task, the highest seen.
         saved: What the handler saved last.
         inputs: The questions asked so far, and their answers: ``{"input_id", "prompt", "schema", "answer"}``, where
-            ``answer`` is missing until there is one. For a delegated task, the answers given: ``{"input_id", "answer"}``.
+            ``answer`` is missing until there is one. For a delegated task, the answers given: ``{"input_id",
+            "answer"}``.
         result: The result as it is on the wire, once the task is over.
         reply_to: Where the result goes; None for the default.
         settled: Whether nothing is left to do for it: the broker has taken the result of a received task.

@@ -1,0 +1,238 @@
+"""The SQLite file: what it must look like, how an older one becomes that, and what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "OVER", "Synchronous", "connect", "translate"]
+
+Synchronous = Literal["full", "normal"]
+
+APPLICATION_ID = int.from_bytes(b"MQTA", "big")
+"""Marks our files in SQLite's header."""
+
+OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if state.terminal))
+"""The condition of the index ``tasks_over``, word for word: only then SQLite uses it."""
+
+MIGRATIONS: list[Sequence[str]] = [
+    (
+        """CREATE TABLE tasks (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            agent TEXT NOT NULL,
+            role TEXT NOT NULL,
+            task_id TEXT NOT NULL,
+            peer TEXT,
+            task TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            saved TEXT,
+            inputs TEXT NOT NULL,
+            result TEXT,
+            reply_to TEXT,
+            settled INTEGER NOT NULL,
+            cancel_requested INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            expires_at REAL,
+            UNIQUE (agent, role, task_id)
+        )""",
+        "CREATE INDEX tasks_by_state ON tasks (agent, role, state)",
+        "CREATE INDEX tasks_by_peer ON tasks (agent, role, peer, state) WHERE peer IS NOT NULL",
+        "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0",
+        "CREATE INDEX tasks_over ON tasks (updated_at) WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
+]
+"""Statements that lead from each version of the file to the next; ``user_version`` counts those that were run."""
+
+_LOOKS = 20
+_LOOK_AGAIN = 0.05
+_JOURNAL_LIMIT = 64 * 1024 * 1024
+
+# Closing any descriptor of a file drops all locks that the process has on it, so while one thread makes the file,
+# no other may have opened it.
+_opening = threading.Lock()
+
+
+def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_limit: int) -> sqlite3.Connection:
+    """Open a file, make it when it is not there, and bring it to the present version.
+
+    Args:
+        path: An absolute path.
+        synchronous: ``full``: a commit waits for the disk; ``normal``: a power cut may lose the latest commits.
+        busy_timeout: How long to wait for other processes, in seconds.
+        check_limit: The largest file to read through for damage, in bytes.
+
+    Raises:
+        StoreError: It is none of ours, damaged, or cannot be used; it is as it was before.
+    """
+    try:
+        with _opening:
+            _make(path)
+            _inspect(path, check_limit)
+            return _open(path, synchronous, busy_timeout)
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise translate(error, path) from error
+
+
+def translate(error: BaseException, path: Path) -> StoreError:
+    """What an error of SQLite or the file system means, and what to do about it."""
+    if isinstance(error, StoreError):
+        copy = StoreError(*error.args)
+        copy.__cause__ = error.__cause__
+        return copy
+    text = str(error)
+    advice = next((advice for words, advice in _ADVICE if words in text), f"failed: {text or type(error).__name__}")
+    if isinstance(error, OSError):
+        advice = f"cannot be made ({error.strerror}); choose another path, or make its folder writable"
+    translated = StoreError(f"task store {path} {advice}")
+    translated.__cause__ = error
+    return translated
+
+
+_ADVICE = (
+    ("file is not a database", "is not an SQLite database and was left as it is; choose another path"),
+    (
+        "malformed",
+        "is damaged and was left as it is; move it away to begin anew, restore a copy, "
+        "or save what can be read with: sqlite3 FILE .recover",
+    ),
+    ("disk is full", "cannot be written: the disk is full; free some space. What was acknowledged is kept"),
+    ("disk I/O error", "cannot be read or written: the disk is full, over a quota, or failing; check it"),
+    ("locked", "is locked by another process for too long; end the program that holds it, or raise busy_timeout"),
+    ("readonly", "cannot be written; check the permissions of the file and of its folder"),
+    ("unable to open", "cannot be opened; check the permissions of the file and of its folder"),
+    ("it is closed", "is not open; call open() first"),
+)
+
+
+def _make(path: Path) -> None:
+    if path.is_dir():
+        raise StoreError(f"task store {path} is a folder; name a file in it")
+    if path.exists():
+        if not path.is_file():
+            raise StoreError(f"task store {path} is not a regular file; choose another path")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Tasks may hold secrets. SQLite gives its other files the mode of this one.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:  # another process was faster
+        return
+
+
+def _inspect(path: Path, check_limit: int) -> None:
+    """Look at a file without changing it.
+
+    Nothing is locked for it, so another process may write meanwhile and make a good file look bad. A file is bad when
+    it was found so twice, and nobody has touched it in between.
+    """
+    seen: object = None
+    for _ in range(_LOOKS):
+        try:
+            return _look(path, check_limit)
+        except (StoreError, sqlite3.Error):
+            now = [_stat(path, suffix) for suffix in ("", "-wal", "-journal")]
+            if now == seen:
+                raise
+            seen = now
+            time.sleep(_LOOK_AGAIN)
+    return _look(path, check_limit)
+
+
+def _look(path: Path, check_limit: int) -> None:
+    if (_stat(path, "-journal") or (0,))[0]:
+        return  # a process died while it made the file: it cannot be read until SQLite has undone that
+    mode = "mode=ro" if (_stat(path, "-wal") or (0,))[0] else "immutable=1"
+    with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
+        if _is_ours(connection, path) and path.stat().st_size <= check_limit:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {verdict}")
+
+
+def _stat(path: Path, suffix: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(f"{path}{suffix}")
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether it is a store that we know; False when it is empty.
+
+    Raises:
+        StoreError: It is another application's, or newer.
+    """
+    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return False
+    if application != APPLICATION_ID:
+        raise StoreError(
+            f"task store {path} is the database of another application and was left as it is; choose another path"
+        )
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"task store {path} was made by a newer version of mqtt-agent (its format is {version}, this version knows "
+            f"{len(MIGRATIONS)}) and was left as it is; upgrade mqtt-agent, or choose another path"
+        )
+    return True
+
+
+def _open(path: Path, synchronous: Synchronous, busy_timeout: float) -> sqlite3.Connection:
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout, isolation_level=None, cached_statements=256
+        )
+        try:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
+            connection.execute(f"PRAGMA fullfsync = {int(synchronous == 'full')}")
+            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+            _migrate(connection, path)
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            # Where SQLite fears a deadlock between processes that open it at once, it does not wait by itself.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_LOOK_AGAIN)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    if _is_ours(connection, path) and _pragma(connection, "user_version") == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_ours(connection, path):
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for statements in MIGRATIONS[_pragma(connection, "user_version") :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]

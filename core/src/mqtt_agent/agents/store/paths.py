@@ -1,0 +1,31 @@
+"""Where a store lies when nobody says so."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from mqtt_agent.wire.identifiers import normalize_namespace, validate_identifier
+
+__all__ = ["default_store_path"]
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_READABLE = 40
+
+
+def default_store_path(namespace: str, agent_id: str) -> Path:
+    """The file in the user's state directory for one agent's tasks: one per namespace and agent id.
+
+    Its name tells whose it is; a hash keeps apart names that a file system would take for the same.
+
+    Raises:
+        InvalidIdentifier: The namespace or the id cannot stand in a topic.
+    """
+    namespace = normalize_namespace(namespace)
+    validate_identifier(agent_id, "agent id")
+    digest = hashlib.sha256(f"{namespace}/{agent_id}".encode()).hexdigest()[:16]
+    readable = "-".join(_UNSAFE.sub("-", name)[:_READABLE] for name in (namespace, agent_id))
+    return user_state_path("mqtt-agent", appauthor=False) / f"{readable}-{digest}.db"

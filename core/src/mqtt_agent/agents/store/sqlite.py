@@ -1,0 +1,261 @@
+"""A store in one SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from typing_extensions import Unpack, override
+
+from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.database import OVER, Synchronous, connect, translate
+from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.writer import Writer
+from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+_COLUMNS = ", ".join(Row._fields)
+_NEW = Row._fields[1:]
+
+# Each statement names its index: SQLite must not choose another one by what it has counted, and fails when it cannot
+# use this one. A search in several states is a merge of one search for each, which needs no sorting.
+INSERT = (
+    f"INSERT INTO tasks ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))})"
+    " ON CONFLICT (agent, role, task_id) DO NOTHING"
+)
+GET = f"SELECT {_COLUMNS} FROM tasks WHERE agent = ? AND role = ? AND task_id = ?"
+OLDEST = (
+    f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_by_state"
+    f" WHERE agent = ? AND role = 'received' AND state = '{TaskState.SUBMITTED}' ORDER BY position LIMIT 1"
+)
+REOPEN = (
+    f"UPDATE tasks INDEXED BY tasks_by_state SET state = '{TaskState.SUBMITTED}', updated_at = ?"
+    f" WHERE agent = ? AND role = 'received' AND state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))})"
+)
+SWEEP = (
+    "DELETE FROM tasks WHERE position IN (SELECT position FROM tasks INDEXED BY tasks_over"
+    f" WHERE {OVER} AND updated_at < ? ORDER BY updated_at, position LIMIT ?)"
+)
+
+
+def update_sql(columns: Iterable[str]) -> str:
+    """The statement that writes these columns of the row at a position."""
+    return f"UPDATE tasks SET {', '.join(f'{column} = ?' for column in columns)} WHERE position = ?"
+
+
+def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str:
+    """The statement for :meth:`TaskStore.find`, with named parameters."""
+    index = "tasks_unsettled" if unsettled else "tasks_by_peer" if peer else "tasks_by_state"
+    start = f"SELECT {_COLUMNS} FROM tasks INDEXED BY {index} WHERE agent = :agent AND role = :role"
+    if peer:
+        start += " AND peer = :peer"
+    if unsettled:
+        start += " AND settled = 0"
+    each = (f"{start} AND state = '{state}' AND position > :after" for state in sorted(states))
+    return f"{' UNION ALL '.join(each)} ORDER BY position LIMIT :limit"
+
+
+def count_sql(states: Iterable[TaskState]) -> str:
+    """The statement for :meth:`TaskStore.count`."""
+    listed = ", ".join(f"'{state}'" for state in sorted(states))
+    return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = ? AND state IN ({listed})"
+
+
+class SqliteStore(TaskStore):
+    """Keeps tasks in an SQLite file, so that they survive the process, and by default a power cut.
+
+    Any number of agents, threads and event loops may share one object, and any number of processes one file, as long as
+    it lies on a local disk. Changes that come at the same time are written together. The file and its folder are made
+    when they are missing; only the user may read the file, for tasks can hold secrets.
+
+    Example:
+        >>> async with SqliteStore("tasks.db") as store:  # doctest: +SKIP
+        ...     print(await store.count("a2a/v1/writer", "received", OPEN))
+
+    Args:
+        path: The file.
+        synchronous: ``full``: a change returns when it is on the disk. ``normal``: it survives the death of the
+            process, but a power cut or a crash of the operating system may lose the last second's.
+        busy_timeout: How long to wait while another process writes, in seconds.
+        check_limit: A file of up to so many bytes is read through for damage when it is opened.
+
+    Attributes:
+        path: The file, absolute.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "full",
+        busy_timeout: float = 30.0,
+        check_limit: int = 256 * 1024 * 1024,
+    ) -> None:
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f"synchronous must be 'full' or 'normal', not {synchronous!r}")
+        if os.fspath(path) == ":memory:":
+            raise ValueError("':memory:' is no file; use MemoryStore() instead")
+        self.path = Path(path).absolute()
+        self._connect = partial(
+            connect, self.path, synchronous=synchronous, busy_timeout=busy_timeout, check_limit=check_limit
+        )
+        self._translate = partial(translate, path=self.path)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._writer: Writer | None = None
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self.path)!r})"
+
+    @override
+    async def open(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._writer is None:
+                self._writer = Writer(self._connect, self._translate)
+            writer = self._writer
+        try:
+            await writer.submit(lambda connection: None, writes=False)
+        except StoreError:
+            if last := self._leave():
+                await last.close()
+            raise
+        except BaseException:
+            if last := self._leave():
+                last.abandon()
+            raise
+
+    @override
+    async def close(self) -> None:
+        if last := self._leave():
+            await last.close()
+
+    @override
+    async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
+        row = to_row(record)
+
+        def work(connection: sqlite3.Connection) -> tuple[Row, bool]:
+            cursor = connection.execute(INSERT, row[1:])
+            if cursor.rowcount == 1:
+                assert cursor.lastrowid is not None
+                return row._replace(position=cursor.lastrowid), True
+            there = _get(connection, record.key)
+            assert there is not None
+            return there, False
+
+        row_there, added = await self._run(work, writes=True)
+        return to_record(row_there), added
+
+    @override
+    async def get(self, key: TaskKey) -> TaskRecord | None:
+        row = await self._run(lambda connection: _get(connection, key), writes=False)
+        return row and to_record(row)
+
+    @override
+    async def change(
+        self,
+        key: TaskKey,
+        expected: Collection[TaskState],
+        *,
+        expected_attempt: int | None = None,
+        **changes: Unpack[Changes],
+    ) -> TaskRecord | None:
+        columns = encode_changes(key, changes)
+        expected = frozenset(expected)
+
+        def work(connection: sqlite3.Connection) -> Row | None:
+            row = _get(connection, key)
+            if row is None:
+                return None
+            decided = decide_change(row, expected, expected_attempt, columns, time.time())
+            return None if decided is None else _update(connection, row, decided)
+
+        row = await self._run(work, writes=True)
+        return row and to_record(row)
+
+    @override
+    async def claim(self, agent: str) -> TaskRecord | None:
+        def work(connection: sqlite3.Connection) -> Row | None:
+            found = connection.execute(OLDEST, (agent,)).fetchone()
+            if found is None:
+                return None
+            row = Row._make(found)
+            return _update(connection, row, claim_row(row, time.time()))
+
+        row = await self._run(work, writes=True)
+        return row and to_record(row)
+
+    @override
+    async def reopen(self, agent: str) -> int:
+        return await self._run(
+            lambda connection: connection.execute(REOPEN, (time.time(), agent)).rowcount, writes=True
+        )
+
+    @override
+    async def find(
+        self,
+        agent: str,
+        role: TaskRole,
+        *,
+        states: Collection[TaskState] | None = None,
+        peer: str | None = None,
+        unsettled: bool = False,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> list[TaskRecord]:
+        wanted = frozenset(TaskState if states is None else map(TaskState, states))
+        if not wanted or limit <= 0:
+            return []
+        statement = find_sql(wanted, peer=peer is not None, unsettled=unsettled)
+        values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": limit}
+        rows = await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
+        return [to_record(Row._make(row)) for row in rows]
+
+    @override
+    async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
+        statement = count_sql(frozenset(map(TaskState, states)))
+        return await self._run(
+            lambda connection: connection.execute(statement, (agent, role)).fetchone()[0], writes=False
+        )
+
+    @override
+    async def sweep(self, before: float, *, limit: int = 1000) -> int:
+        if limit <= 0:
+            return 0
+        return await self._run(lambda connection: connection.execute(SWEEP, (before, limit)).rowcount, writes=True)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+        writer = self._writer
+        if writer is None:
+            raise StoreError(f"task store {self.path} is not open; call open() first, or use 'async with'")
+        return await writer.submit(work, writes=writes)
+
+    def _leave(self) -> Writer | None:
+        """One user less; returns the writer to close after the last."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            if self._users:
+                return None
+            last, self._writer = self._writer, None
+            return last
+
+
+def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
+    row = connection.execute(GET, key).fetchone()
+    return None if row is None else Row._make(row)
+
+
+def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]) -> Row:
+    if columns:
+        connection.execute(update_sql(columns), (*columns.values(), row.position))
+    return row._replace(**columns)

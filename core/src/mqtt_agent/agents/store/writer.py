@@ -1,0 +1,214 @@
+"""One thread that has the database, and commits what comes at the same time together."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from mqtt_agent.errors import StoreError
+
+__all__ = ["Writer"]
+
+T = TypeVar("T")
+
+MAX_BATCH = 1000
+"""Jobs in one transaction, so that the first of them does not wait for ever longer."""
+
+# These say that one job's values were bad; its statement did nothing, and the other jobs can go on.
+_BAD_VALUES = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    sqlite3.ProgrammingError,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+)
+
+
+class _Job(NamedTuple):
+    work: Callable[[sqlite3.Connection], Any]
+    writes: bool
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class _Outcome(NamedTuple):
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+    def tell(self) -> None:
+        if self.future.done():  # its task was cancelled
+            return
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Writer:
+    """Runs jobs on a database, in the order in which they come, each as if it were alone.
+
+    A job's future is done when its transaction is committed. While one transaction is on its way to the disk, more jobs
+    gather for the next: that is what makes many small changes fast. Jobs may come from any thread and event loop.
+
+    Args:
+        connect: Makes the connection, in the writer's thread. When it fails, so does every job.
+        translate: Makes a :class:`StoreError` of what sqlite3 raises.
+    """
+
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], translate: Callable[[BaseException], StoreError]
+    ) -> None:
+        self._connect = connect
+        self._translate = translate
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._waiting: list[tuple[_Job, _Outcome]] = []
+        self._thread = threading.Thread(target=self._main, name="mqtt-agent-store", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> asyncio.Future[T]:
+        """Run a job.
+
+        Args:
+            work: Gets the connection. Its last statement may change something, none before, so that one that fails
+                has done nothing.
+            writes: Whether it may change something.
+
+        Raises:
+            StoreError: The writer is closed.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Job(work, writes, future, loop))
+        return future
+
+    async def close(self) -> None:
+        """Finish all jobs, close the database and end the thread."""
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+        self._end([(_Job(_nothing, False, closed, loop), _Outcome(closed))])
+        await closed
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """The same, without waiting for it."""
+        self._end([])
+
+    def _end(self, waiting: list[tuple[_Job, _Outcome]]) -> None:
+        with self._lock:
+            self._waiting += waiting
+            self._closing = True
+            self._jobs.put(None)
+
+    def _put(self, job: _Job) -> None:
+        with self._lock:
+            if self._closing:
+                raise self._translate(sqlite3.ProgrammingError("it is closed"))
+            self._jobs.put(job)
+
+    def _main(self) -> None:
+        connection: sqlite3.Connection | None = None
+        failure: BaseException | None = None
+        try:
+            connection = self._connect()
+        except BaseException as error:
+            failure = error
+        try:
+            while batch := self._next():
+                if connection is None:
+                    assert failure is not None
+                    _deliver([(job, self._failed(job, failure)) for job in batch])
+                else:
+                    _deliver(self._run(connection, batch))
+        finally:
+            if connection is not None:
+                _close(connection)
+            _deliver(self._waiting)
+
+    def _next(self) -> list[_Job]:
+        """All jobs that wait, at least one; none when there will be no more."""
+        job = self._jobs.get()
+        if job is None:
+            return []
+        batch = [job]
+        while len(batch) < MAX_BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                self._jobs.put(None)  # nothing comes after it
+                break
+            batch.append(job)
+        return batch
+
+    def _run(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[tuple[_Job, _Outcome]]:
+        writes = any(job.writes for job in batch)
+        outcomes: list[tuple[_Job, _Outcome]] = []
+        try:
+            if writes:
+                connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                try:
+                    outcomes.append((job, _Outcome(job.future, job.work(connection))))
+                except _BAD_VALUES as error:
+                    if connection.in_transaction != writes:
+                        raise
+                    outcomes.append((job, self._failed(job, error)))
+            if writes:
+                connection.execute("COMMIT")
+        except BaseException as error:
+            _roll_back(connection)
+            return [(job, self._failed(job, error)) for job in batch]
+        return outcomes
+
+    def _failed(self, job: _Job, error: BaseException) -> _Outcome:
+        # One exception for each: awaiting tasks add their own traceback to theirs.
+        return _Outcome(job.future, error=self._translate(error))
+
+
+def _deliver(outcomes: list[tuple[_Job, _Outcome]]) -> None:
+    """Resolve the futures, waking each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for job, outcome in outcomes:
+        by_loop.setdefault(job.loop, []).append(outcome)
+    for loop, told in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_tell, told)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            continue
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:  # SQLite has rolled back by itself, or will when the file is opened next
+        return
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error:  # all is committed; the next one to open the file reads it from the log
+        pass
+    finally:
+        connection.close()
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    return
