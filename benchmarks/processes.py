@@ -109,7 +109,7 @@ class Worker:
         """A Python program: a module of ours, as in ``python -m``."""
         return cls([sys.executable, "-m", *arguments])
 
-    def _read(self, within: float) -> dict[str, Any]:
+    def read(self, within: float = READY_WITHIN) -> dict[str, Any]:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -122,13 +122,13 @@ class Worker:
         return json.loads(line)
 
     def wait_ready(self) -> None:
-        assert self._read(READY_WITHIN) == {"ready": True}
+        assert self.read(READY_WITHIN) == {"ready": True}
 
     def ask(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        return self._read(command.get("seconds", 0) + ANSWERS_WITHIN)
+        return self.read(command.get("seconds", 0) + ANSWERS_WITHIN)
 
     def load(self, at_once: int, seconds: float, text: str) -> Load:
         """Let it call for so many seconds."""
