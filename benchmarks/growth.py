@@ -121,8 +121,8 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
 
 def table(name: str, result: dict[str, Any]) -> str:
     lists = name == "tools"
-    lines = [f"{result['title']}:", "", f"| {name} | calls/s | p50 ms | p99 ms |" + (" listed first, ms | again, ms |" * lists)]
-    lines.append("|---|---|---|---|" + "---|---|" * lists)
+    more = " listed first, ms | again, ms |" * lists
+    lines = [f"{result['title']}:", "", f"| {name} | calls/s | p50 ms | p99 ms |{more}", "|---" * (4 + 2 * lists) + "|"]
     for number, step in result["steps"].items():
         rate, p50, p99 = (statistics.median(step[key]) for key in ("calls_per_second", "p50_ms", "p99_ms"))
         line = f"| {int(number):,} | {rate:,.0f} | {p50:,.2f} | {p99:,.2f} |"

@@ -8,6 +8,7 @@ import selectors
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,10 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 preexec_fn=die_with_parent,
             )
+        self._said = b""
         self.measured = Measured(self._process.pid)
 
     @classmethod
@@ -111,9 +112,20 @@ class Worker:
 
     def read(self, within: float = READY_WITHIN) -> dict[str, Any]:
         assert self._process.stdout is not None
+        deadline = time.monotonic() + within
+        line: bytes | None = None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            line = self._process.stdout.readline() if selector.select(within) else None
+            while b"\n" not in self._said:
+                if not selector.select(max(0, deadline - time.monotonic())):
+                    break
+                said = os.read(self._process.stdout.fileno(), 1 << 20)
+                if not said:
+                    line = b""
+                    break
+                self._said += said
+            else:
+                line, _, self._said = self._said.partition(b"\n")
         if line is None:
             raise CouldNotRun(f"{self.name} did not answer within {within:g} s")
         if not line:
@@ -126,7 +138,7 @@ class Worker:
 
     def ask(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
         self._process.stdin.flush()
         return self.read(command.get("seconds", 0) + ANSWERS_WITHIN)
 

@@ -1,6 +1,6 @@
 """MQTT.Agent under what grows: large arguments, more replicas, more tools, more clients.
 
-    python -m peers.growing serve|call|tools|clients|cards mqtt://host:port [number]
+python -m peers.growing serve|call|tools|clients|cards mqtt://host:port [number]
 """
 
 from __future__ import annotations

@@ -167,9 +167,7 @@ class Agent(Service):
             max_concurrent_tasks,
             max_waiting_tasks,
         )
-        self._delegations = Delegations(
-            self.connection, self._topics, owner, agent_id, self.store, max_payload
-        )
+        self._delegations = Delegations(self.connection, self._topics, owner, agent_id, self.store, max_payload)
         self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None
