@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from mqtt_agent import Agent, SqliteStore, TaskHandle, errors
