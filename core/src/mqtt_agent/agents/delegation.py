@@ -75,6 +75,7 @@ class Delegations:
         agent: Whose records they are, see :class:`TaskKey`.
         name: The agent's id.
         store: Where the tasks are kept.
+        is_away: Whether a peer is known to be offline: then nothing is sent again until it is back.
         max_payload: Bytes of the largest result that is read.
     """
 
@@ -85,6 +86,7 @@ class Delegations:
         agent: str,
         name: str,
         store: TaskStore,
+        is_away: Callable[[str], bool],
         max_payload: int,
     ) -> None:
         self.results_topic = topics.results(name)
@@ -93,6 +95,7 @@ class Delegations:
         self._agent = agent
         self._name = name
         self._store = store
+        self._is_away = is_away
         self._max_payload = max_payload
         self._handles: dict[str, TaskHandle] = {}
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
@@ -207,6 +210,7 @@ class Delegations:
         """
         known = self._handles.get(task_id)
         if known is not None:
+            await self.listen(known)
             return known
         record = await self._store.get(self.key(task_id))
         if record is None and peer is None:
@@ -249,16 +253,26 @@ class Delegations:
     def _follow(self, record: TaskRecord, *, listen: bool, synchronous: bool = False) -> TaskHandle:
         handle = self._handles[record.task_id] = self._make(record)
         handle.when_over(partial(self._forget, record.task_id))
-        topics: list[tuple[str, Handler]] = []
         if listen:
-            topics.append((self._topics.task_events(record.task_id), self._on_event))
+            self._listen(record.task_id, self._topics.task_events(record.task_id), self._on_event)
         if synchronous:
-            topics.append((self._topics.task_result(record.task_id), self.on_result))
-        self._listening[record.task_id] = topics
-        for topic, handler in topics:
-            # Not awaited: the broker reads it before the task that follows on the same connection.
-            self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+            self._listen(record.task_id, self._topics.task_result(record.task_id), self.on_result)
         return handle
+
+    def _listen(self, task_id: str, topic: str, handler: Handler) -> None:
+        self._listening.setdefault(task_id, []).append((topic, handler))
+        # Not awaited: the broker reads it before the task that follows on the same connection.
+        self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+
+    async def listen(self, handle: TaskHandle) -> None:
+        """Follow the events of a task that is not over; see :meth:`TaskHandle.events`."""
+        topic = self._topics.task_events(handle.task_id)
+        followed = self._handles.get(handle.task_id) is handle
+        if not followed or any(topic == each for each, _ in self._listening.get(handle.task_id, ())):
+            return
+        self._listen(handle.task_id, topic, self._on_event)
+        await self._subscribed()
+        await self._ask_after(handle.task_id)  # the answer tells where it stands
 
     async def _subscribed(self) -> None:
         """Let the subscriptions that were begun go out, before anything else does."""
@@ -360,7 +374,7 @@ class Delegations:
             return
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
-        elif self._connection.connected:
+        elif self._connection.connected and not self._is_away(record.peer or ""):
             await self._send(record)
 
     # What comes in

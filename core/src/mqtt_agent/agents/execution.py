@@ -107,7 +107,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        await self.send_unsettled()
+        self._spawn(self.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
