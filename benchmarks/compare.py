@@ -185,7 +185,8 @@ def tables(results: dict[str, Any]) -> str:
         "Ratios to the floor in the same round: median (least–greatest). Of calls/s more is better, of the rest less. "
         "CPU is that of all processes for one call, over all rounds.",
         "",
-        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once | p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
+        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
+        "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
         "|---|---|---|---|---|---|---|",
     ]
     for key, subject in subjects.items():
