@@ -26,17 +26,19 @@ WILL_DELAY = 1
 
 
 class Runs:
-    """Replicas of one server that count which of them ran which call."""
+    """Replicas of one server that count which of them ran which call; none ends while ``go_on`` is clear."""
 
     def __init__(self) -> None:
         self.by: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     def offer(self, server: ToolServer) -> ToolServer:
         async def work(n: int) -> str:
             self.by[server.replica] += 1
             self.calls[n] += 1
-            await asyncio.sleep(0.01)
+            await self.go_on.wait()
             return server.replica
 
         server.add_tool("work", work)
@@ -158,10 +160,12 @@ async def test_a_lost_network_for_less_than_the_will_delay_changes_nothing(
             for blip in range(3):
                 epoch = first.connection.epoch
                 calls = [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30)]
-                await until(lambda: runs.by["a"] > 30 * blip)  # noqa: B023
+                runs.go_on.clear()
+                await until(lambda: runs.by["a"] > 60 * blip)  # noqa: B023
                 proxy.drop()
                 await until(lambda: first.connection.epoch > epoch)  # noqa: B023
                 calls += [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30, 60)]
+                runs.go_on.set()
                 assert await soon(asyncio.gather(*calls), 20) == ["a"] * 60
     assert set(runs.calls.values()) == {1}
 
