@@ -23,7 +23,7 @@ from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable, StoreError, TransportError, WireError
 from mqtt_agent.running import Service
-from mqtt_agent.tools import ToolClient
+from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import TLS, Connection, Credentials
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
@@ -167,12 +167,11 @@ class Agent(Service):
             max_concurrent_tasks,
             max_waiting_tasks,
         )
-        self._delegations = Delegations(
-            self.connection, self._topics, owner, agent_id, self.store, max_payload
-        )
+        self._delegations = Delegations(self.connection, self._topics, owner, agent_id, self.store, max_payload)
         self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None
+        self._servers: list[ToolServer] = []
         self._started = False
         self._starting = asyncio.Lock()
         self._hurried = asyncio.Event()
@@ -242,8 +241,6 @@ class Agent(Service):
                 await self._executor.begin()
                 await self._delegations.start()
                 self._started = True
-                if self._tool_client is not None:
-                    await self._tool_client.start()
             except BaseException:
                 await self._stop(0)
                 raise
@@ -265,6 +262,8 @@ class Agent(Service):
             await self.connection.subscribe(topic, handler, manual=manual)
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
+        for server in self._servers:  # before the connection starts: calls may wait in the session
+            await server.start()
         await self.connection.start()
         await self._peers.start()
 
@@ -291,7 +290,10 @@ class Agent(Service):
             hurried.cancel()
             await draining
             if self._tool_client is not None:
+                self._tool_client.starts_on_use = False
                 await self._tool_client.stop()
+            for server in self._servers:
+                await server.stop()
             await self._delegations.stop()
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
@@ -602,10 +604,43 @@ class Agent(Service):
 
     @property
     def tool_client(self) -> ToolClient:
-        """A client for tools, over this agent's connection and under its name; it lives as long as the agent runs."""
+        """A client for tools, over this agent's connection and under its name.
+
+        It starts at its first use while the agent runs, and stops with the agent.
+
+        Example:
+            >>> await agent.tool_client.call("forecast", {"city": "Oslo"})  # doctest: +SKIP
+        """
         if self._tool_client is None:
             self._tool_client = ToolClient(self.agent_id, connection=self.connection, namespace=self.namespace)
+        self._tool_client.starts_on_use = self._started
         return self._tool_client
+
+    async def serve_tools(self, server: ToolServer) -> None:
+        """Serve tools over this agent's connection, from now or from the agent's start, until it stops.
+
+        The server's card names the agent: when the agent is gone, so are its tools. The broker keeps the session of an
+        agent that is gone for long, and goes on giving it a share of the calls; so a server that has replicas elsewhere
+        is better off with a connection of its own.
+
+        Args:
+            server: Not started; what it was told about broker and credentials does not count.
+
+        Raises:
+            ValueError: The server is for another namespace.
+            RuntimeError: The server has started already.
+            TransportError: See :meth:`ToolServer.start`.
+        """
+        self.add_server(server)
+        if self._started:
+            await server.start()
+
+    def add_server(self, server: ToolServer) -> None:
+        """The same for an agent that has not started yet, where nothing can be awaited."""
+        if Topics(server.namespace).namespace != self._topics.namespace:
+            raise ValueError(f"server {server.name!r} is for namespace {server.namespace!r}, not {self.namespace!r}")
+        server.move_to(self.connection, self.agent_id)
+        self._servers.append(server)
 
 
 async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], Any]) -> None:

@@ -368,6 +368,7 @@ class Delegations:
             self._faults.tell(message.topic, "a result for somebody else", repr(result.to))
             message.acknowledge()
         else:
+            message.hold()
             self._spawn(self._take_result(result, message))
 
     async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:

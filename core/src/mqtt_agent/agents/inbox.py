@@ -60,6 +60,7 @@ class Inbox:
         problem = self._problem(task, message)
         if problem is None:
             expires_at = None if task.expires_at is None else read_time(task.expires_at)
+            message.hold()
             work = self._executor.take(task, message.response_topic, expires_at, message.acknowledge)
             self._spawn(work, task.task_id)
             return

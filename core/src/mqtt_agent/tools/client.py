@@ -95,6 +95,8 @@ class ToolClient:
         self._directory.on_server_restarted.append(self._calls.on_server_restarted)
         self._max_payload = max_payload
         self._faults = FaultLog(logger)
+        self.starts_on_use = False
+        """Whether the first use starts it."""
         self._started = False
         self._starting = asyncio.Lock()
 
@@ -167,7 +169,7 @@ class ToolClient:
         Returns:
             The cards, with the status that is true now.
         """
-        self._check_started()
+        await self._be_started()
         await self._directory.complete()
         listed: list[ToolCard] = []
         for card in self._directory.tools():
@@ -178,7 +180,7 @@ class ToolClient:
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The running tool servers, one card for each replica, by id."""
-        self._check_started()
+        await self._be_started()
         await self._directory.complete()
         return [c.model_copy() for c in self._directory.servers() if c.status == "online" or not online_only]
 
@@ -192,7 +194,7 @@ class ToolClient:
         Returns:
             The card, or None when there is no such tool.
         """
-        self._check_started()
+        await self._be_started()
         validate_identifier(tool, "tool name")
         card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
         return None if card is None else self._as_it_is(card)
@@ -291,7 +293,7 @@ class ToolClient:
         retry: bool | None,
         call_id: str | None,
     ) -> CallHandle:
-        self._check_started()
+        await self._be_started()
         validate_identifier(tool, "tool name")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         if not self._directory.is_online(tool):
@@ -387,6 +389,11 @@ class ToolClient:
     async def _on_reconnected(self, session_present: bool) -> None:
         self._directory.on_reconnected(session_present)
         self._calls.on_reconnected(session_present)
+
+    async def _be_started(self) -> None:
+        if self.starts_on_use and not self._started:
+            await self.start()
+        self._check_started()
 
     def _check_started(self) -> None:
         if not self._started:

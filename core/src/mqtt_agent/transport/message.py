@@ -52,6 +52,9 @@ class Acknowledgement(Protocol):
     def work_started(self) -> None:
         """Long work on it has begun."""
 
+    def hold(self) -> None:
+        """It is about to be stored."""
+
 
 class InboundMessage:
     """A message from the broker.
@@ -120,6 +123,14 @@ class InboundMessage:
         """Say that long work on it has begun: when too many messages stay unacknowledged, this one may be early."""
         if self._acknowledgement is not None:
             self._acknowledgement.work_started()
+
+    def hold(self) -> None:
+        """Say that it is about to be stored: it is not acknowledged before :meth:`acknowledge`, come what may.
+
+        Only for the handler to call, before it returns, and for quick work: some brokers wait for each acknowledgement.
+        """
+        if self._acknowledgement is not None:
+            self._acknowledgement.hold()
 
     def __repr__(self) -> str:
         return f"<InboundMessage {self.topic} {len(self.payload)} bytes qos={self.qos}>"
