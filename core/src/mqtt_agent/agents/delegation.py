@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import pydantic_core
 
-from mqtt_agent.agents.handle import TaskHandle
-from mqtt_agent.agents.outcome import result_of
+from mqtt_agent.agents.handle import TaskHandle, input_id_of
+from mqtt_agent.agents.outcome import result_of, with_words
+from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
+from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
+    QueueFull,
     StoreError,
     TaskError,
     TaskNotFound,
@@ -56,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
+_MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 
 
 class Delegations:
@@ -96,6 +100,7 @@ class Delegations:
         self._started = False
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def key(self, task_id: str) -> TaskKey:
@@ -119,9 +124,11 @@ class Delegations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for handle in list(self._handles.values()):
-            handle.fail(
-                reason or ConnectionLost(f"agent {self._name} was stopped; task {handle.task_id} goes on: resume() it")
-            )
+            what = f"task {handle.task_id} goes on: resume() it"
+            if reason is None:
+                handle.fail(ConnectionLost(f"agent {self._name} was stopped; {what}"))
+            else:
+                handle.fail(with_words(reason, f"{reason}; {what}"))
         self._reminders.clear()
 
     def on_peer_back(self, peer: str) -> None:
@@ -156,7 +163,7 @@ class Delegations:
         """
         assert task.to is not None
         payload = encode(task)
-        self._connection.check_size(self._topics.inbox(task.to), payload)
+        self._connection.check_publish(self._topics.inbox(task.to), payload)
         record = TaskRecord(
             key=self.key(task.task_id),
             peer=task.to,
@@ -277,15 +284,20 @@ class Delegations:
 
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
-        confirmed = self._publish(record, reply_to)
-        reached("delegated.published")
+        try:
+            confirmed = self._publish(record, reply_to)
+        except QueueFull as error:
+            logger.warning("task %s is sent later: %s", record.task_id, error)
+            return
+        await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
             await asyncio.wait([confirmed], timeout=_CONFIRMED_WITHIN)
             handle.raise_failure()
 
     def _publish(self, record: TaskRecord, reply_to: str) -> asyncio.Future[int]:
-        expiry = None if record.expires_at is None else max(1, round(record.expires_at - time.time()))
+        left = None if record.expires_at is None else math.ceil(record.expires_at - time.time())
+        expiry = None if left is None or left > _MAX_EXPIRY else max(1, left)
         properties = PublishProperties(
             response_topic=reply_to, correlation_data=record.task_id.encode(), message_expiry=expiry
         )
@@ -302,7 +314,7 @@ class Delegations:
             check_reason_code(code, self._topics.inbox(record.peer or ""))
         except TransportError as error:
             # Refused, and so never seen by its peer: it is over.
-            handle.fail(error)
+            handle.fail(with_words(error, f"task {record.task_id}: {error}"))
             self._spawn(self._give_up(record.key, TaskFault(type=type(error).__name__, message=str(error))))
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
@@ -359,17 +371,30 @@ class Delegations:
             result = decode(TaskResult, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
-            message.acknowledge()
+            self._take_patiently(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
         if message.retain or not is_identifier(result.task_id):
             self._faults.tell(message.topic, "a result that cannot be one", repr(result.task_id))
+            message.acknowledge()
+        elif not read_result_state(result).terminal:
+            self._faults.tell(message.topic, "a result of a task that is not over", result.status)
             message.acknowledge()
         elif result.to not in (None, self._name):
             self._faults.tell(message.topic, "a result for somebody else", repr(result.to))
             message.acknowledge()
         else:
             message.hold()
-            self._spawn(self._take_result(result, message))
+            self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+
+    def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        self._spawn(self._patience.stored(take, what))
+
+    async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
+        """It would come again, as unreadable, whenever its task is asked after."""
+        task_id = (message.correlation_data or b"").decode(errors="replace")
+        if is_identifier(task_id) and not message.retain:
+            await self._give_up(self.key(task_id), TaskFault(type="unreadable_result", message=problem))
+        message.acknowledge()
 
     async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:
         key = self.key(result.task_id)
@@ -416,8 +441,8 @@ class Delegations:
         if not handle.state.terminal and handle.state is not before:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
-            input_id = event.data.get("input_id")
-            if input_id in handle.answers:  # the answer got lost
+            input_id = input_id_of(event)
+            if input_id is not None and input_id in handle.answers:  # the answer got lost
                 word = self._input(handle, handle.answers[input_id], input_id)
                 self._spawn(self._say_soon(handle.peer, word))
 
@@ -441,7 +466,7 @@ class Delegations:
             what = f"task {handle.task_id} is over ({handle.state}) and takes no input"
             raise TaskError(what, task_id=handle.task_id, peer=handle.peer)
         if input_id is None and handle.question is not None:
-            input_id = handle.question.data.get("input_id")
+            input_id = input_id_of(handle.question)
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value

@@ -318,13 +318,21 @@ class Connection:
         confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
         return check_reason_code(await confirmed, topic)
 
-    def check_size(self, topic: str, payload: bytes) -> None:
-        """Ask beforehand whether a message is too large to publish.
+    def check_publish(self, topic: str, payload: bytes) -> None:
+        """Raise what :meth:`publish` would raise at once, before anything is done that a failure would have to undo.
 
         Raises:
             PayloadTooLarge: It is over the broker's Maximum Packet Size.
+            TransportError: The connection has not been started, or is gone for good.
         """
+        self._check_usable()
         self._outbox.check_size(topic, payload, _NO_PROPERTIES)
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if not self._usable:
+            raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
 
     def publish_soon(
         self,
@@ -352,10 +360,7 @@ class Connection:
         Raises:
             PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
-        if self._failure is not None:
-            raise self._failure
-        if not self._usable:
-            raise ConnectionLost(f"not connected to {self.url}: start the endpoint first")
+        self._check_usable()
         if self._supervisor.forgets_groups and properties.message_expiry is not None and not retain:
             # In rumqttd, a share group gets no more messages after the first that has expired.
             properties = dataclasses.replace(properties, message_expiry=None)
