@@ -130,8 +130,8 @@ class InboundMessage:
 
         Only for the handler to call, before it returns, and for quick work: some brokers wait for each acknowledgement.
         """
-        if self._acknowledgement is not None:
-            self._acknowledgement.hold()
+        if self.acknowledgement is not None:
+            self.acknowledgement.hold()
 
     def __repr__(self) -> str:
         return f"<InboundMessage {self.topic} {len(self.payload)} bytes qos={self.qos}>"
