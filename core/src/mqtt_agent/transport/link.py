@@ -156,6 +156,7 @@ class Link:
         self._subscribes: dict[int, asyncio.Future[int]] = {}
         self._relief: asyncio.TimerHandle | None = None
         self._faults = FaultLog(logger)
+        self._heard_at = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
         self.limits: BrokerLimits
@@ -324,6 +325,7 @@ class Link:
         sock = self._socket
         if sock is None or self._closed is not None:
             return
+        self._heard_at = self._loop.time()
         sock.fill()
         going = True
         while going and sock.readable:
@@ -433,9 +435,14 @@ class Link:
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._subscribes[mid] = waiter
         self._schedule_flush()
-        done, _ = await asyncio.wait([waiter], timeout=self._options.timeout)
-        if not done:
-            self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+        since = self._loop.time()
+        while not waiter.done():
+            # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
+            silence = self._loop.time() - max(since, self._heard_at)
+            if silence >= self._options.timeout:
+                self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+                break
+            await asyncio.wait([waiter], timeout=self._options.timeout - silence)
         return await waiter
 
     @property
