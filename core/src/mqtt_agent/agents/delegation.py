@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
+_ANSWERED_WITHIN = 0.5
 
 
 class Delegations:
@@ -95,6 +97,8 @@ class Delegations:
         self._reminders = Reminders()
         self._started = False
         self._asking: asyncio.Task[None] | None = None
+        self._unanswered: set[str] = set()
+        self._all_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._faults = FaultLog(logger)
 
@@ -332,7 +336,22 @@ class Delegations:
             for task_id, peer in expired:
                 fault = TaskFault(type="expired", message=f"no result from {peer} before it expired")
                 await self._expire(task_id, fault)
-            await asyncio.gather(*(self._ask_after(task_id) for task_id in due))
+            await self._ask_after_some(due)
+
+    async def _ask_after_some(self, task_ids: list[str]) -> None:
+        """Ask, and wait a moment for the answers: to ask faster would fill the queues that brokers drop from."""
+        self._unanswered = set(task_ids)
+        self._all_answered.clear()
+        asked = await asyncio.gather(*(self._ask_after(task_id) for task_id in task_ids))
+        self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
+        if self._unanswered:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
+
+    def _answered(self, task_id: str) -> None:
+        self._unanswered.discard(task_id)
+        if not self._unanswered:
+            self._all_answered.set()
 
     async def _expire(self, task_id: str, fault: TaskFault) -> None:
         try:
@@ -340,16 +359,18 @@ class Delegations:
         except StoreError as error:
             logger.error("task %s has expired and could not be closed: %s", task_id, error)
 
-    async def _ask_after(self, task_id: str) -> None:
+    async def _ask_after(self, task_id: str) -> bool:
         try:
             record = await self._store.get(self.key(task_id))
         except StoreError as error:
             logger.error("task %s cannot be read: %s", task_id, error)
-            return
+            return False
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
         elif self._connection.connected:
             await self._send(record)
+            return True
+        return False
 
     # What comes in
 
@@ -392,6 +413,7 @@ class Delegations:
         reached("outcome.after-commit")
         message.acknowledge()
         self._reminders.drop(result.task_id)
+        self._answered(result.task_id)
         if handle is not None:
             if changed is None:
                 stored = await self._store.get(key)
@@ -410,6 +432,7 @@ class Delegations:
         if handle is None or message.topic != self._topics.task_events(event.task_id):
             return
         self._reminders.put_off(event.task_id)  # its peer has it
+        self._answered(event.task_id)
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:
