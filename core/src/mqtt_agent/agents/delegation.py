@@ -56,6 +56,7 @@ __all__ = ["Delegations"]
 logger = logging.getLogger(__name__)
 
 _CHUNK = 100
+_AT_ONCE = 200
 _CONFIRMED_WITHIN = 5.0
 _ANSWERED_WITHIN = 0.5
 
@@ -97,6 +98,7 @@ class Delegations:
         self._reminders = Reminders()
         self._started = False
         self._asking: asyncio.Task[None] | None = None
+        self._opening = asyncio.Semaphore(_AT_ONCE)
         self._unanswered: set[str] = set()
         self._all_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -159,11 +161,17 @@ class Delegations:
             StoreError, TransportError, PayloadTooLarge: It could not be stored, or not be sent.
         """
         assert task.to is not None
+        async with self._opening:
+            return await self._open(task, task.to, synchronous, listen, expires_at)
+
+    async def _open(
+        self, task: Task, peer: str, synchronous: bool, listen: bool, expires_at: float | None
+    ) -> TaskHandle:
         payload = encode(task)
-        self._connection.check_size(self._topics.inbox(task.to), payload)
+        self._connection.check_size(self._topics.inbox(peer), payload)
         record = TaskRecord(
             key=self.key(task.task_id),
-            peer=task.to,
+            peer=peer,
             task=pydantic_core.from_json(payload),
             digest=task.digest,
             expires_at=expires_at,
