@@ -20,6 +20,7 @@ from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
+    QueueFull,
     StoreError,
     TaskError,
     TaskNotFound,
@@ -289,7 +290,11 @@ class Delegations:
 
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
-        confirmed = self._publish(record, reply_to)
+        try:
+            confirmed = self._publish(record, reply_to)
+        except QueueFull as error:
+            logger.info("task %s is sent later: %s", record.task_id, error)
+            return
         await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
