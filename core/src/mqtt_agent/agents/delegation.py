@@ -466,7 +466,9 @@ class Delegations:
         """See :meth:`TaskHandle.cancel`."""
         if handle.state.terminal:
             return
-        await self._store.change(self.key(handle.task_id), OPEN, cancel_requested=True)
+        changed = await self._store.change(self.key(handle.task_id), OPEN, cancel_requested=True)
+        if changed is not None:
+            self._remember(changed)
         word = Control(task_id=handle.task_id, action="cancel", sender=self._name, reason=reason)
         await self._say_soon(handle.peer, word)
 
@@ -481,7 +483,9 @@ class Delegations:
         if input_id is not None:
             handle.answers[input_id] = value
             inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
-            await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+            changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+            if changed is not None:
+                self._remember(changed)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))
 
