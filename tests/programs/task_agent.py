@@ -95,6 +95,9 @@ async def give(command: dict[str, Any]) -> None:
     """Delegate a task, or take up one that was delegated before, and tell what becomes of it."""
     task_id = command["task_id"]
     try:
+        if command["do"] == "cancel":
+            await (await agent.resume(task_id)).cancel()
+            return
         if command["do"] == "request":
             value = await agent.request(command["peer"], data=command["data"], task_id=task_id, timeout=None)
             tell("result", task_id=task_id, value=value)
