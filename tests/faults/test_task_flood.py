@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-import pytest
 from brokers import Mosquitto
 from mqtt_agent import Agent, SqliteStore, errors
 from mqtt_agent.transport.url import BrokerURL
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from processes import AgentProcesses
 from support import soon, until
 
@@ -65,7 +66,7 @@ class Flooder:
         self._publish("inbox", task)
 
     def _publish(self, topic: str, message: dict[str, Any]) -> None:
-        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic = f"{self._topics}/flooder/results"
         self.client.publish(f"{self._topics}/{self._peer}/{topic}", json.dumps(message), 1, False, properties)
 

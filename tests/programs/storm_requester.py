@@ -22,7 +22,8 @@ from mqtt_agent import Agent, SqliteStore, TaskHandle, errors
 url, namespace, name, store, results, first, count, seconds, executors = sys.argv[1:10]
 numbers = range(int(first), int(first) + int(count))
 peers = executors.split(",")
-begun = json.loads(open(results).readline())["begun"]
+with open(results) as lines:
+    begun = json.loads(next(lines))["begun"]
 out = os.open(results, os.O_WRONLY | os.O_APPEND)
 agent = Agent(name, broker=url, namespace=namespace, store=SqliteStore(store, synchronous="normal"), will_delay=1)
 
