@@ -81,7 +81,7 @@ class TaskExecutor:
         self._max_waiting = max_waiting
         self._slots = Slots(max_concurrent, self._fill)
         self._runs: dict[str, Run] = {}
-        self._sending: set[str] = set()
+        self._sending: set[tuple[str, str | None]] = set()
         self._waiting = 0
         self._executing = False
         self._stopping = False
@@ -438,13 +438,14 @@ class TaskExecutor:
         self._spawn(self._send(record))
 
     async def _send(self, record: TaskRecord) -> None:
-        if record.task_id in self._sending:
+        sending = record.task_id, record.reply_to
+        if sending in self._sending:
             return  # still with the connection, which sends it again when it is back
-        self._sending.add(record.task_id)
+        self._sending.add(sending)
         try:
             await self._send_once(record)
         finally:
-            self._sending.discard(record.task_id)
+            self._sending.discard(sending)
 
     async def _send_once(self, record: TaskRecord) -> None:
         payload = pydantic_core.to_json(record.result)
