@@ -7,9 +7,9 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic_core
 
@@ -27,6 +27,8 @@ from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, Ta
 __all__ = ["TaskExecutor"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 _CHUNK = 100
@@ -381,7 +383,10 @@ class TaskExecutor:
         attempt = run.attempt
         if attempt.over:
             return
-        await attempt.reserve()
+        try:
+            await self._persist(record, attempt.reserve)
+        except TaskCanceled:
+            return  # another attempt goes on with it, or it was cancelled
         result = result_of(
             record.task_id,
             self._name,
@@ -407,12 +412,17 @@ class TaskExecutor:
     async def _store_result(
         self, record: TaskRecord, attempt: Attempt, state: TaskState, result: dict[str, Any]
     ) -> TaskRecord | None:
+        return await self._persist(
+            record,
+            lambda: self._store.change(record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result),
+        )
+
+    async def _persist(self, record: TaskRecord, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what must not get lost, over and over until the store takes it or the agent stops."""
         wait = _RETRY_FIRST
         while True:
             try:
-                return await self._store.change(
-                    record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
-                )
+                return await write()
             except StoreError as error:
                 if self._stopping:
                     raise
