@@ -230,7 +230,9 @@ class Delegations:
         if not handle.done:
             self._remember(record)
             await self._subscribed()
-            await self._send(record)
+            sending = self._spawn(self._send(record))
+            if self._connection.connected:
+                await asyncio.wait([sending], timeout=_CONFIRMED_WITHIN)
         return handle
 
     async def handles(self, states: frozenset[TaskState] | None) -> list[TaskHandle]:
