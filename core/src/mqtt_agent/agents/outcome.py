@@ -14,6 +14,7 @@ from mqtt_agent.errors import (
     TaskExpired,
     TaskFailed,
     TaskRejected,
+    TransportError,
     WireError,
 )
 from mqtt_agent.handlers import describe
@@ -57,7 +58,9 @@ def deliverable(
     """The same, or a failure instead of what no broker would take."""
     try:
         for topic in topics:
-            connection.check_size(topic, pydantic_core.to_json(result))
+            connection.check_publish(topic, pydantic_core.to_json(result))
+    except TransportError:
+        return state, result  # it waits in the store
     except PayloadTooLarge as error:
         fault = TaskFault(type="result_too_large", message=str(error), code="RESULT_TOO_LARGE")
         small = result_of(
