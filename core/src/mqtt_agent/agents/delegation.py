@@ -192,8 +192,14 @@ class Delegations:
         reached("delegated.before-commit")
         try:
             stored, added = await self._store.add(record)
-        except BaseException as error:
-            handle.fail(error if isinstance(error, MQTTAgentError) else ConnectionLost("the task was not sent"))
+        except StoreError as error:
+            told = with_words(error, f"task {task.task_id} was not stored, and so not sent: {error}")
+            if known is None:
+                handle.fail(told)
+            raise told from error
+        except BaseException:
+            if known is None:
+                handle.fail(ConnectionLost(f"task {task.task_id} was not sent"))
             raise
         reached("delegated.after-commit")
         if not added:
