@@ -13,24 +13,28 @@ import mqtt_agent
 import mqtt_agent.sync
 import pytest
 from brokers import Broker, free_port
-from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, ToolFailed
-from mqtt_agent.sync import CallHandle, ToolClient, ToolContext, ToolServer
+from mqtt_agent import MemoryStore, TaskEvent
+from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
+from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
+
+FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
 
 
-@pytest.mark.parametrize("name", ["ToolClient", "ToolServer", "CallHandle", "ToolContext"])
+@pytest.mark.parametrize("name", FACES)
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
-    internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread"}
+    internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
+    internal |= {"raise_failure", "move_to"}
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
-        if method in ("tool", "add_tool", "run"):
-            continue  # set on the instance, they are the async object's own
+        if method in ("tool", "add_tool", "on_task", "run"):
+            continue  # they are the async object's own
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)
         assert isinstance(theirs, property) == isinstance(ours, property), method
         if not isinstance(theirs, property):
             assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), method
             defaults = {p.name: p.default for p in inspect.signature(theirs).parameters.values()}
             assert {p.name: p.default for p in inspect.signature(ours).parameters.values()} == defaults, method
-    if name in ("ToolClient", "ToolServer"):
+    if name in ("Agent", "ToolClient", "ToolServer"):
         ours, theirs = inspect.signature(sync_class.__init__), inspect.signature(async_class.__init__)
         assert ours == theirs
 
@@ -73,6 +77,48 @@ def test_a_script_without_asyncio_serves_and_calls(broker: Broker, namespace: st
             client.call("fail")
         changes = client.watch_tools()
         assert iter(changes) is changes
+
+
+def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> object:
+        task.stream("part")
+        return [task.prompt, task.ask("Well?")]
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert [card.name for card in planner.peers()] == ["writer"]
+        task = planner.delegate("writer", "write")
+        told: list[str | None] = []
+        for event in task.events():
+            told.append(event.content or event.status)
+            if event.status == "input-required":
+                task.send("yes")
+        assert told == ["working", "part", "Well?", "working", "completed"]
+        assert task.result(timeout=10) == ["write", "yes"]
+        assert planner.resume(task.task_id).result(timeout=10) == ["write", "yes"]
+        assert [each.task_id for each in planner.delegations()] == [task.task_id]
+        with pytest.raises(PeerUnavailable):
+            planner.request("nobody")
+
+
+def test_a_blocking_request_tells_its_events_in_the_calling_thread(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> str:
+        task.stream("part")
+        return "done"
+
+    told: list[tuple[str | None, str]] = []
+
+    def on_event(event: TaskEvent) -> None:
+        told.append((event.content or event.status, threading.current_thread().name))
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert planner.request("writer", on_event=on_event) == "done"
+    assert told == [(each, threading.current_thread().name) for each in ("working", "part", "completed")]
 
 
 def test_many_threads_share_one_client(broker: Broker, namespace: str) -> None:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from mqtt_agent import Agent, SqliteStore, TaskHandle, errors
@@ -22,8 +23,7 @@ from mqtt_agent import Agent, SqliteStore, TaskHandle, errors
 url, namespace, name, store, results, first, count, seconds, executors = sys.argv[1:10]
 numbers = range(int(first), int(first) + int(count))
 peers = executors.split(",")
-with open(results) as lines:
-    begun = json.loads(next(lines))["begun"]
+begun = json.loads(Path(results).read_text().partition("\n")[0])["begun"]
 out = os.open(results, os.O_WRONLY | os.O_APPEND)
 agent = Agent(name, broker=url, namespace=namespace, store=SqliteStore(store, synchronous="normal"), will_delay=1)
 

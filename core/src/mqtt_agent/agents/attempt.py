@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from typing_extensions import Unpack
 
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskRecord, TaskStore
-from mqtt_agent.errors import MQTTAgentError, StoreError, TaskCanceled, WireError
+from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import TaskEvent, TaskState, encode, to_json
 
@@ -235,14 +235,14 @@ class Attempt:
             await self.tell_status(data={**self.status().data, "fault": fault})
             return True
         question.taken = True
-        inputs = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]
+        answered = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]
         try:
-            await self._change(inputs=inputs)
-        except StoreError:
-            question.taken = False
+            await self._change(inputs=answered)
+        except BaseException:
+            question.taken = False  # not stored, so not given: it may come again
             raise
-        self._inputs = inputs
-        if not question.answered.done():
+        self._inputs = answered
+        if not question.answered.done():  # the handler may have been cancelled meanwhile
             question.answered.set_result(answer)
         return True
 

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 _CHUNK = 100
+_CONFIRMED_WITHIN = 5.0
 
 
 @dataclass
@@ -108,7 +109,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        await self.send_unsettled()
+        self._spawn(self.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
@@ -118,7 +119,11 @@ class TaskExecutor:
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self._end(list(self._runs.values()))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What the broker does not confirm soon is sent at the next start.
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_CONFIRMED_WITHIN if self._connection.connected else 0)
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
@@ -147,8 +152,10 @@ class TaskExecutor:
         if task.bare:
             record = await self._store.get(self.key(task.task_id))
             acknowledge()
-            if record is None:
+            if record is None or task.sender not in (None, record.peer):
                 self.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
+            elif task.sender is None and record.peer is not None:
+                self._tell(record, reply_to)
             else:
                 await self.attach(record, reply_to)
             return
@@ -187,7 +194,8 @@ class TaskExecutor:
         else:
             if at_once:
                 self._slots.release()
-            if stored.digest not in (record.digest, ""):
+            a_cancel = not stored.digest and stored.peer in (None, task.sender)
+            if stored.digest != record.digest and not a_cancel:
                 self.refuse(task, reply_to, "conflict", f"{task.task_id} names another task at {self._name} already")
             else:
                 await self.attach(stored, reply_to, task)
@@ -212,11 +220,23 @@ class TaskExecutor:
                 self._fill()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
+        self._tell_status(record)
+
+    def _tell_status(self, record: TaskRecord) -> None:
+        run = self._runs.get(record.task_id)
         if run is not None:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
         self._publish_soon(self._topics.task_events(record.task_id), encode(event), record.task_id)
+
+    def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
+        """Answer somebody who does not say that the task is theirs: the requester's answer goes where it went."""
+        if record.result is None:
+            self._tell_status(record)
+        else:
+            topic = reply_to or self._topics.task_result(record.task_id)
+            self._publish_soon(topic, pydantic_core.to_json(record.result), record.task_id)
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
         """Answer that a task is rejected, and store nothing."""
