@@ -420,8 +420,10 @@ class Delegations:
             if "fault" in event.data:  # the answer will not do, and must not be sent again
                 handle.answers.pop(input_id, None)
                 self._spawn(self._keep_answers(handle))
-            elif input_id in handle.answers:  # the answer got lost
+            elif input_id in handle.answers and handle.answered.get(input_id) != event.attempt:
+                # The answer got lost: with an attempt before this one, or with the process that gave it.
                 word = self._input(handle, handle.answers[input_id], input_id)
+                handle.answered[input_id] = event.attempt
                 self._spawn(self._say_soon(handle.peer, word))
 
     async def _note_state(self, handle: TaskHandle) -> None:
@@ -448,6 +450,7 @@ class Delegations:
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
+            handle.answered[input_id] = handle.attempt
             await self._keep_answers(handle)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))
