@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextvars
+import asyncio
+import contextlib
 import json
 import logging
 import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import CallHandle, ToolCard, ToolClient
 from mqtt_agent.errors import CallCancelled, ToolCallError
 from mqtt_agent.sync import ToolClient as SyncToolClient
 
-try:
-    from langgraph.prebuilt import ToolRuntime
-except ImportError:  # LangGraph is optional; without it nobody injects a runtime
-    ToolRuntime = Any  # type: ignore[assignment,misc]
+from langchain_mqtt_agent._langgraph import ToolRuntime, current_runtime
+from langchain_mqtt_agent.driver import OnLoop, Script, Tell, adrive, drive
+from langchain_mqtt_agent.telling import Telling, heartbeat_of
 
-__all__ = ["HandleToolError", "MQTTTool", "legal_name", "make_tool"]
+__all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "legal_name", "make_tool"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,13 @@ _RUNTIME = "mqtt_runtime"
 """The name under which LangGraph injects its runtime: one that no remote argument has."""
 
 _MAX_NAME = 64
+_BEAT = 0.25
 
 
-class MQTTTool(StructuredTool):
-    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
+class RemoteTool(StructuredTool):
+    """A tool whose arguments are kept together, so that each may be called `config`, `run_manager` or `self`.
 
-    ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
-    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "elapsed_ms": ...}``.
+    Its functions take ``arguments``, ``tool_call_id``, LangGraph's runtime as ``mqtt_runtime``, and ``config``.
     """
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
@@ -44,12 +45,19 @@ class MQTTTool(StructuredTool):
     def _to_args_and_kwargs(
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        # Kept together, so that a remote argument may be called `config`, `run_manager` or `self`.
         arguments = self._parse_input(tool_input, tool_call_id)
         assert isinstance(arguments, dict)
         arguments = dict(arguments)
         runtime = arguments.pop(_RUNTIME, None)
         return (), {"arguments": arguments, "tool_call_id": tool_call_id, _RUNTIME: runtime}
+
+
+class MQTTTool(RemoteTool):
+    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
+
+    ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
+    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "elapsed_ms": ...}``.
+    """
 
 
 def make_tool(
@@ -113,56 +121,88 @@ class _Remote:
     def invoke(
         self,
         arguments: dict[str, Any],
+        config: RunnableConfig,
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[str, dict[str, Any]]:
-        on_partial = self._writer(tool_call_id, mqtt_runtime)
+    ) -> tuple[Any, dict[str, Any]]:
+        telling = Telling(config, mqtt_runtime)
         try:
-            handle = self._client.run_on_loop(_call, self._tool, arguments, self._timeout, on_partial)
+            return drive(self._script(arguments, tool_call_id), self._client, config, telling)
         except ToolCallError as error:
             raise _as_tool_exception(error) from error
-        return _content_and_artifact(handle)
 
     async def ainvoke(
         self,
         arguments: dict[str, Any],
+        config: RunnableConfig,
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[str, dict[str, Any]]:
-        on_partial = self._writer(tool_call_id, mqtt_runtime)
+    ) -> tuple[Any, dict[str, Any]]:
+        telling = Telling(config, mqtt_runtime)
         try:
-            handle = await self._client.await_on_loop(_call, self._tool, arguments, self._timeout, on_partial)
+            return await adrive(self._script(arguments, tool_call_id), self._client, config, telling)
         except ToolCallError as error:
             raise _as_tool_exception(error) from error
-        return _content_and_artifact(handle)
 
-    def _writer(self, tool_call_id: str | None, runtime: Any) -> Callable[[str, Any], None]:
-        if runtime is None:
-            return lambda call_id, partial: None
-        context = contextvars.copy_context()  # partials arrive in another thread
+    def _script(self, arguments: dict[str, Any], tool_call_id: str | None) -> Script[tuple[Any, dict[str, Any]]]:
+        heartbeat = heartbeat_of(current_runtime())
+        call = yield OnLoop(_Call.begin, (self._tool, arguments, self._timeout))
+        try:
+            while True:
+                partial = yield OnLoop(call.next, (None if heartbeat is None else _BEAT,))
+                if heartbeat is not None:
+                    heartbeat()
+                if partial is _OVER:
+                    break
+                if partial is not _NOTHING:
+                    ids = {"tool": self._tool, "tool_call_id": tool_call_id, "call_id": call.handle.call_id}
+                    yield Tell({**ids, "partial": partial})
+            yield OnLoop(call.result)
+        except (asyncio.CancelledError, KeyboardInterrupt, ToolCallError):
+            # Also past its timeout: no model attaches to a call again.
+            yield OnLoop(call.cancel)
+            raise
+        return _content_and_artifact(call.handle)
 
-        def write(call_id: str, partial: Any) -> None:
-            update = {"tool": self._tool, "tool_call_id": tool_call_id, "call_id": call_id, "partial": partial}
-            context.run(runtime.stream_writer, update)
 
-        return write
+_OVER: Any = object()
+_NOTHING: Any = object()
 
 
-async def _call(
-    client: ToolClient,
-    tool: str,
-    arguments: dict[str, Any],
-    timeout: float | None,
-    on_partial: Callable[[str, Any], None],
-) -> CallHandle:
-    handle = await client.submit(tool, arguments, timeout=timeout)
-    try:
-        async for partial in handle.partials():
-            on_partial(handle.call_id, partial)
-        await handle.result()
-    finally:
-        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
-    return handle
+class _Call:
+    """A call on the connection's loop."""
+
+    def __init__(self, handle: CallHandle) -> None:
+        self.handle = handle
+        self._partials = handle.partials()
+        self._coming: asyncio.Future[Any] | None = None
+
+    @classmethod
+    async def begin(cls, client: ToolClient, tool: str, arguments: dict[str, Any], timeout: float | None) -> _Call:
+        return cls(await client.submit(tool, arguments, timeout=timeout))
+
+    async def next(self, client: ToolClient, pause: float | None) -> Any:
+        """The next partial; ``_NOTHING`` when there was none for ``pause`` seconds."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._next())
+        await asyncio.wait([self._coming], timeout=pause)
+        if not self._coming.done():
+            return _NOTHING
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _next(self) -> Any:
+        async for partial in self._partials:
+            return partial
+        with contextlib.suppress(Exception):  # told by result()
+            await self.handle.result()
+        return _OVER
+
+    async def result(self, client: ToolClient) -> Any:
+        return await self.handle.result()
+
+    async def cancel(self, client: ToolClient) -> None:
+        await self.handle.cancel("the caller gave up")
 
 
 def _as_tool_exception(error: ToolCallError) -> BaseException:

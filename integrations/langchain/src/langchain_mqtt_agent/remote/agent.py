@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.sync import Agent
 from mqtt_agent.wire import validate_identifier
@@ -22,7 +23,9 @@ from langchain_mqtt_agent.remote.payload import Work
 from langchain_mqtt_agent.remote.plan import Placed, Plan, whole
 from langchain_mqtt_agent.remote.requester import Requester
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
+from langchain_mqtt_agent.remote.tool import make_peer_tool
 from langchain_mqtt_agent.telling import heartbeat_of
+from langchain_mqtt_agent.tool import HandleToolError, legal_name
 
 __all__ = ["MQTTRemoteAgent"]
 
@@ -231,6 +234,32 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
             raise
         await plan.telling.aend(plan.message)
         yield plan.rest(outcomes[0]) if plan.in_chunks else output
+
+    def as_tool(
+        self,
+        args_schema: Any = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, Any] | None = None,
+        handle_tool_error: HandleToolError = True,
+    ) -> BaseTool:
+        """A tool ``ask_<peer>`` that takes a prompt and gives the result, with its questions as interrupts.
+
+        Args:
+            args_schema: With this or ``arg_types``, the tool is the one that any Runnable gives: it takes what they
+                say, as structured input.
+            name: What the model calls it.
+            description: For the model that chooses a tool.
+            arg_types: See ``args_schema``.
+            handle_tool_error: What the model is told when there is no result; see :class:`MQTTToolkit`.
+        """
+        if args_schema is not None or arg_types is not None:
+            return super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
+        words = description or self.description or f"Gives a task to the agent {self.peer} and returns its result."
+        name = name or legal_name(f"ask_{self.peer}", set())
+        metadata = {"peer": self.peer, "namespace": self.agent.namespace}
+        return make_peer_tool(self, name, words, handle_tool_error, metadata)
 
     # For the plan, and for tools
 

@@ -107,6 +107,8 @@ def _follow(
             yield Token(event.content)
             yield Chunk(event.content)
         elif event.status == TaskState.INPUT_REQUIRED.value and isinstance(event.data, dict):
+            if event is not handle.question:
+                continue  # it was answered before, or another one has come since
             asked = event
             if "fault" not in event.data and event.data.get("input_id") in handle.answers:
                 continue  # its answer is on the way

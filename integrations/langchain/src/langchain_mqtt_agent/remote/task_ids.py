@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,8 @@ class Place:
 
 
 _lock = threading.Lock()
-_counts: dict[int, dict[tuple[Any, ...], int]] = {}
+_executions: dict[int, tuple[Any, dict[tuple[Any, ...], int]]] = {}
+_MAX_EXECUTIONS = 10_000
 
 
 def place_of(config: RunnableConfig, namespace: str, peer: str, tool_call_id: str | None) -> Place:
@@ -61,9 +61,10 @@ def _count(config: RunnableConfig, *what: Any) -> int:
     scratchpad = scratchpad_of(config)
     key = (node_attempt(current_runtime()), *what)
     with _lock:
-        counts = _counts.get(id(scratchpad))
-        if counts is None:
-            counts = _counts[id(scratchpad)] = {}
-            weakref.finalize(scratchpad, _counts.pop, id(scratchpad), None)
+        # Nothing that LangGraph has one of per execution takes a weak reference. Kept here, its id is not used again.
+        _, counts = _executions.pop(id(scratchpad), (scratchpad, {}))
+        _executions[id(scratchpad)] = (scratchpad, counts)
+        if len(_executions) > _MAX_EXECUTIONS:
+            _executions.pop(next(iter(_executions)))
         counts[key] = counts.get(key, -1) + 1
         return counts[key]
