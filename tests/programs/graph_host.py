@@ -22,13 +22,17 @@ def die_with_parent() -> None:
     os._exit(0)
 
 
+def after(state: MessagesState) -> Any:
+    return {"messages": [("user", f"seen: {state['messages'][-1].text}")]}
+
+
 threading.Thread(target=die_with_parent, daemon=True).start()
 remote = MQTTRemoteAgent(
     "worker", broker=url, namespace=namespace, agent_id="planner", store=Path(folder) / "planner.db", wait_online=True
 )
 builder = StateGraph(MessagesState)
 builder.add_node("work", remote)
-builder.add_node("after", lambda state: {"messages": [("user", f"seen: {state['messages'][-1].text}")]})
+builder.add_node("after", after)
 builder.add_edge(START, "work")
 builder.add_edge("work", "after")
 with remote, SqliteSaver.from_conn_string(str(Path(folder) / "checkpoints.db")) as saver:

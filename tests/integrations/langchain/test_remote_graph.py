@@ -382,8 +382,7 @@ async def test_a_peer_that_fails_or_is_gone_is_told_to_the_model(peer: Agent, wr
     with pytest.raises(ToolException, match="not my job"):
         await soon(strict.ainvoke(GO))
     await soon(peer.stop())
-    card_is_offline = lambda: writer.agent.peer("writer").status == "offline"  # noqa: E731
-    await asyncio.to_thread(lambda: asyncio.run(until(card_is_offline)))
+    await until(lambda: (card := writer.agent.peer("writer")) is not None and card.status == "offline")
     [message] = tool_messages(await soon(agent.ainvoke(GO)))
     assert "offline" in message.text
 
