@@ -12,11 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from agents.store.conftest import AGENT, new_record
 from mqtt_agent.agents.store import SqliteStore, TaskStore, database
 from mqtt_agent.agents.store.database import APPLICATION_ID, MIGRATIONS
 from mqtt_agent.errors import StoreError
 from support import soon
+
+from .conftest import AGENT, new_record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and open files differ")
 
@@ -139,6 +140,15 @@ class TestBadFiles:
         async with SqliteStore(path, check_limit=0) as store:
             with pytest.raises(StoreError, match=r"tasks\.db is damaged"):
                 await soon(store.find(AGENT, "received"))
+
+    @pytest.mark.parametrize("damage", ["state = 'gone'", "task = '{\"a'", "inputs = x'00ff'", "saved = '1 2'"])
+    async def test_damage_in_one_task_is_told_when_it_is_met(self, path: Path, damage: str) -> None:
+        async with SqliteStore(path) as store:
+            await add_many(store, 2)
+            write(path, f"UPDATE tasks SET {damage} WHERE task_id = '0'")
+            with pytest.raises(StoreError, match="task '0' in the store is damaged"):
+                await soon(store.get(new_record("0").key))
+            assert await soon(store.get(new_record("1").key)) is not None
 
     async def test_a_folder(self, path: Path) -> None:
         path.mkdir()

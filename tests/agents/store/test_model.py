@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from agents.store.conftest import AGENT, STORES, new_record
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.wire import TaskState
 from support import soon
+
+from .conftest import AGENT, STORES, new_record
 
 T = TypeVar("T")
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents.store.conftest import AGENT, new_record
 from mqtt_agent.agents.store import RESERVED_SEQS, SqliteStore, TaskRecord
 from mqtt_agent.wire import TaskState
 from support import soon
+
+from .conftest import AGENT, new_record
 
 PROGRAM = Path(__file__).parents[2] / "programs" / "store_user.py"
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents.store.conftest import AGENT, new_record
 from mqtt_agent.agents.store import SqliteStore, sqlite
 from mqtt_agent.agents.store.database import connect
 from mqtt_agent.agents.store.rows import to_row
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import soon, until
+
+from .conftest import AGENT, new_record
 
 CONNECT = partial(connect, synchronous="full", busy_timeout=5.0, check_limit=2**40)
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import pydantic_core
 
-from mqtt_agent.agents.handle import TaskHandle
-from mqtt_agent.agents.outcome import result_of
+from mqtt_agent.agents.handle import TaskHandle, input_id_of
+from mqtt_agent.agents.outcome import result_of, with_words
+from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
+from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
+    QueueFull,
     StoreError,
     TaskError,
     TaskNotFound,
@@ -56,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
+_MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 
 
 class Delegations:
@@ -71,6 +75,7 @@ class Delegations:
         agent: Whose records they are, see :class:`TaskKey`.
         name: The agent's id.
         store: Where the tasks are kept.
+        is_away: Whether a peer is known to be offline: then nothing is sent again until it is back.
         max_payload: Bytes of the largest result that is read.
     """
 
@@ -81,6 +86,7 @@ class Delegations:
         agent: str,
         name: str,
         store: TaskStore,
+        is_away: Callable[[str], bool],
         max_payload: int,
     ) -> None:
         self.results_topic = topics.results(name)
@@ -89,6 +95,7 @@ class Delegations:
         self._agent = agent
         self._name = name
         self._store = store
+        self._is_away = is_away
         self._max_payload = max_payload
         self._handles: dict[str, TaskHandle] = {}
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
@@ -96,6 +103,7 @@ class Delegations:
         self._started = False
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def key(self, task_id: str) -> TaskKey:
@@ -119,9 +127,11 @@ class Delegations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for handle in list(self._handles.values()):
-            handle.fail(
-                reason or ConnectionLost(f"agent {self._name} was stopped; task {handle.task_id} goes on: resume() it")
-            )
+            what = f"task {handle.task_id} goes on: resume() it"
+            if reason is None:
+                handle.fail(ConnectionLost(f"agent {self._name} was stopped; {what}"))
+            else:
+                handle.fail(with_words(reason, f"{reason}; {what}"))
         self._reminders.clear()
 
     def on_peer_back(self, peer: str) -> None:
@@ -156,7 +166,7 @@ class Delegations:
         """
         assert task.to is not None
         payload = encode(task)
-        self._connection.check_size(self._topics.inbox(task.to), payload)
+        self._connection.check_publish(self._topics.inbox(task.to), payload)
         record = TaskRecord(
             key=self.key(task.task_id),
             peer=task.to,
@@ -200,6 +210,7 @@ class Delegations:
         """
         known = self._handles.get(task_id)
         if known is not None:
+            await self.listen(known)
             return known
         record = await self._store.get(self.key(task_id))
         if record is None and peer is None:
@@ -242,16 +253,26 @@ class Delegations:
     def _follow(self, record: TaskRecord, *, listen: bool, synchronous: bool = False) -> TaskHandle:
         handle = self._handles[record.task_id] = self._make(record)
         handle.when_over(partial(self._forget, record.task_id))
-        topics: list[tuple[str, Handler]] = []
         if listen:
-            topics.append((self._topics.task_events(record.task_id), self._on_event))
+            self._listen(record.task_id, self._topics.task_events(record.task_id), self._on_event)
         if synchronous:
-            topics.append((self._topics.task_result(record.task_id), self.on_result))
-        self._listening[record.task_id] = topics
-        for topic, handler in topics:
-            # Not awaited: the broker reads it before the task that follows on the same connection.
-            self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+            self._listen(record.task_id, self._topics.task_result(record.task_id), self.on_result)
         return handle
+
+    def _listen(self, task_id: str, topic: str, handler: Handler) -> None:
+        self._listening.setdefault(task_id, []).append((topic, handler))
+        # Not awaited: the broker reads it before the task that follows on the same connection.
+        self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+
+    async def listen(self, handle: TaskHandle) -> None:
+        """Follow the events of a task that is not over; see :meth:`TaskHandle.events`."""
+        topic = self._topics.task_events(handle.task_id)
+        followed = self._handles.get(handle.task_id) is handle
+        if not followed or any(topic == each for each, _ in self._listening.get(handle.task_id, ())):
+            return
+        self._listen(handle.task_id, topic, self._on_event)
+        await self._subscribed()
+        await self._ask_after(handle.task_id)  # the answer tells where it stands
 
     async def _subscribed(self) -> None:
         """Let the subscriptions that were begun go out, before anything else does."""
@@ -278,15 +299,20 @@ class Delegations:
 
     async def _send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         reply_to = self._topics.task_result(record.task_id) if synchronous else self.results_topic
-        confirmed = self._publish(record, reply_to)
-        reached("delegated.published")
+        try:
+            confirmed = self._publish(record, reply_to)
+        except QueueFull as error:
+            logger.warning("task %s is sent later: %s", record.task_id, error)
+            return
+        await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._connection.connected:
             await asyncio.wait([confirmed], timeout=_CONFIRMED_WITHIN)
             handle.raise_failure()
 
     def _publish(self, record: TaskRecord, reply_to: str) -> asyncio.Future[int]:
-        expiry = None if record.expires_at is None else max(1, round(record.expires_at - time.time()))
+        left = None if record.expires_at is None else math.ceil(record.expires_at - time.time())
+        expiry = None if left is None or left > _MAX_EXPIRY else max(1, left)
         properties = PublishProperties(
             response_topic=reply_to, correlation_data=record.task_id.encode(), message_expiry=expiry
         )
@@ -303,7 +329,7 @@ class Delegations:
             check_reason_code(code, self._topics.inbox(record.peer or ""))
         except TransportError as error:
             # Refused, and so never seen by its peer: it is over.
-            handle.fail(error)
+            handle.fail(with_words(error, f"task {record.task_id}: {error}"))
             self._spawn(self._give_up(record.key, TaskFault(type=type(error).__name__, message=str(error))))
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
@@ -349,7 +375,7 @@ class Delegations:
             return
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
-        elif self._connection.connected:
+        elif self._connection.connected and not self._is_away(record.peer or ""):
             await self._send(record)
 
     # What comes in
@@ -360,16 +386,30 @@ class Delegations:
             result = decode(TaskResult, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
-            message.acknowledge()
+            self._take_patiently(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
         if message.retain or not is_identifier(result.task_id):
             self._faults.tell(message.topic, "a result that cannot be one", repr(result.task_id))
+            message.acknowledge()
+        elif not read_result_state(result).terminal:
+            self._faults.tell(message.topic, "a result of a task that is not over", result.status)
             message.acknowledge()
         elif result.to not in (None, self._name):
             self._faults.tell(message.topic, "a result for somebody else", repr(result.to))
             message.acknowledge()
         else:
-            self._spawn(self._take_result(result, message))
+            message.hold()
+            self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+
+    def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        self._spawn(self._patience.stored(take, what))
+
+    async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
+        """It would come again, as unreadable, whenever its task is asked after."""
+        task_id = (message.correlation_data or b"").decode(errors="replace")
+        if is_identifier(task_id) and not message.retain:
+            await self._give_up(self.key(task_id), TaskFault(type="unreadable_result", message=problem))
+        message.acknowledge()
 
     async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:
         key = self.key(result.task_id)
@@ -416,7 +456,9 @@ class Delegations:
         if not handle.state.terminal and handle.state is not before:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
-            input_id = event.data.get("input_id")
+            input_id = input_id_of(event)
+            if input_id is None:
+                return
             if "fault" in event.data:  # the answer will not do, and must not be sent again
                 handle.answers.pop(input_id, None)
                 self._spawn(self._keep_answers(handle))
@@ -446,7 +488,7 @@ class Delegations:
             what = f"task {handle.task_id} is over ({handle.state}) and takes no input"
             raise TaskError(what, task_id=handle.task_id, peer=handle.peer)
         if input_id is None and handle.question is not None:
-            input_id = handle.question.data.get("input_id")
+            input_id = input_id_of(handle.question)
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value

@@ -94,6 +94,10 @@ class Peers:
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
 
+    def is_away(self, name: str) -> bool:
+        """Whether a peer is known, and offline."""
+        return self.is_known(name) and not self.is_online(name)
+
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
         if self._complete is None:

@@ -11,11 +11,11 @@ from typing import Literal, TypeVar
 from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.catalog import Catalog
-from mqtt_agent.tools.changes import ToolChange
+from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
 
-__all__ = ["BARRIER", "PATIENCE", "Directory", "ToolChange"]
+__all__ = ["BARRIER", "PATIENCE", "Directory"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Directory(Catalog):
         self._stale: set[str] = set()
         self._news = asyncio.Event()
         self._barriers: dict[str, asyncio.Event] = {}
+        self._hosts = Hosts(connection, topics, self._put)
         self._faults = FaultLog(logger)
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
@@ -127,6 +128,7 @@ class Directory(Catalog):
             self._forgetting = None
         for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
             await self._connection.unsubscribe(topic_filter, handler)
+        await self._hosts.stop()
         self.clear()
         self._stale.clear()
         self._seen.clear()
@@ -141,6 +143,9 @@ class Directory(Catalog):
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
+        if self._hosts.pending:
+            await self._hosts.known()
+            await self.barrier()
         # What is not among the retained cards any more was removed while we were away.
         if patience:
             self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
@@ -243,8 +248,11 @@ class Directory(Catalog):
         if card.server != server:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
             return
+        self._put(self._hosts.judge(card))
+
+    def _put(self, card: ServerCard) -> None:
         if self.put_server(card):
-            self._on_news(server)
+            self._on_news(card.server)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
         """The card; None when it was removed, False when it is to be ignored."""
@@ -271,6 +279,7 @@ class Directory(Catalog):
         if tool is not None:
             self.remove_tool(tool)
         if server is not None:
+            self._hosts.forget(server)
             self.remove_server(server)
             self._on_news(server)
 

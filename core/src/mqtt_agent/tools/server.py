@@ -119,29 +119,47 @@ class ToolServer(Service):
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._cards: dict[str, ToolCard] = {}
         self._served: dict[str, ServedTool] = {}
-        self._intake = Intake(self.connection, self._topics, server=self.server_id, max_payload=max_payload)
+        self._generated = replica is None
+        self._max_payload = max_payload
+        self._use(self.connection, None)
+        self._executor: Executor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def _use(self, connection: Connection, agent: str | None) -> None:
+        self.connection = connection
+        self._intake = Intake(connection, self._topics, server=self.server_id, max_payload=self._max_payload)
         self._presence = Presence(
-            self.connection,
+            connection,
             self._topics,
-            namespace,
+            self.namespace,
             server=self.server_id,
-            name=name,
+            name=self.name,
             replica=self.replica,
-            generated=replica is None,
+            generated=self._generated,
             cards=self._cards,
+            agent=agent,
         )
         self._election = Election(
-            self.connection,
+            connection,
             self._topics,
             self._presence,
             partial(self._intake.barrier, _ALL_COMES_WITHIN),
             server=self.server_id,
-            name=name,
-            max_payload=max_payload,
+            name=self.name,
+            max_payload=self._max_payload,
         )
-        self._executor: Executor | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+
+    def move_to(self, connection: Connection, agent: str) -> None:
+        """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
+
+        Raises:
+            RuntimeError: The server has started already.
+        """
+        if self._executor is not None:
+            raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
+        self._own_connection = False
+        self._use(connection, agent)
 
     def __repr__(self) -> str:
         state = "started" if self._executor else "stopped"

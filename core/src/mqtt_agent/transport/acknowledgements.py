@@ -34,7 +34,7 @@ class Acknowledgements:
         entry = Owed(self, mid)
         self._owed.append(entry)
         if self.on_arrival:
-            self._loop.call_soon(entry.acknowledge)  # its handlers have it by then
+            self._loop.call_soon(entry.acknowledge_on_arrival)  # its handlers have it by then
         return entry
 
     def owe_now(self, mid: int) -> None:
@@ -73,13 +73,23 @@ class Acknowledgements:
 class Owed:
     """The PUBACK of one message."""
 
-    __slots__ = ("_all", "done", "mid", "started")
+    __slots__ = ("_all", "done", "held", "mid", "started")
 
     def __init__(self, acknowledgements: Acknowledgements, mid: int) -> None:
         self._all = acknowledgements
         self.mid = mid
         self.done = False
         self.started = False
+        self.held = False
+
+    def acknowledge_on_arrival(self) -> None:
+        """Its handlers have it."""
+        if not self.held:
+            self.acknowledge()
+
+    def hold(self) -> None:
+        """It is about to be stored, and is not to be acknowledged before."""
+        self.held = True
 
     def acknowledge(self) -> None:
         """The work is done."""

@@ -1,25 +1,14 @@
-"""What is used of LangGraph, and what is there in its place when it is not installed."""
+"""What is used of LangGraph, which is imported only where it runs already or is asked for."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-try:
-    import langgraph.errors
-    import langgraph.types
-    from langgraph.prebuilt import ToolRuntime
-    from langgraph.runtime import get_runtime
-except ImportError:  # the rest works without
-    langgraph = None  # type: ignore[assignment]
-    ToolRuntime = Any  # type: ignore[assignment,misc]
-    get_runtime = None  # type: ignore[assignment]
-
-__all__ = ["INSTALLED", "ToolRuntime", "current_runtime", "in_node", "interrupt", "node_attempt", "require"]
-
-INSTALLED = langgraph is not None
+__all__ = ["current_runtime", "in_node", "interrupt", "node_attempt", "require", "scratchpad_of"]
 
 _SCRATCHPAD = "__pregel_scratchpad"
 
@@ -30,13 +19,15 @@ def require(what: str) -> None:
     Raises:
         ImportError: LangGraph is not installed.
     """
-    if not INSTALLED:
-        raise ImportError(f"{what} needs LangGraph: pip install 'langchain-mqtt-agent[langgraph]'")
+    try:
+        import langgraph.graph  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{what} needs LangGraph: pip install 'langchain-mqtt-agent[langgraph]'") from error
 
 
 def in_node(config: RunnableConfig) -> bool:
     """Whether a configuration is that of a running node, where ``interrupt`` works."""
-    return INSTALLED and _SCRATCHPAD in (config.get("configurable") or {})
+    return _SCRATCHPAD in (config.get("configurable") or {})
 
 
 def scratchpad_of(config: RunnableConfig) -> Any:
@@ -46,10 +37,11 @@ def scratchpad_of(config: RunnableConfig) -> Any:
 
 def current_runtime() -> Any:
     """LangGraph's runtime of the node that runs here; None outside."""
-    if get_runtime is None:
+    runtime = sys.modules.get("langgraph.runtime")
+    if runtime is None:
         return None
     try:
-        return get_runtime()
+        return runtime.get_runtime()
     except (RuntimeError, KeyError):
         return None
 
@@ -61,7 +53,8 @@ def node_attempt(runtime: Any) -> int:
 
 def interrupt(value: Any, schema: dict[str, Any] | None) -> Any:
     """LangGraph's ``interrupt``; with a schema of the answer where this version takes one."""
-    assert langgraph is not None
-    if schema is not None and "response_schema" in inspect.signature(langgraph.types.interrupt).parameters:
-        return langgraph.types.interrupt(value, response_schema=schema)
-    return langgraph.types.interrupt(value)
+    from langgraph.types import interrupt
+
+    if schema is not None and "response_schema" in inspect.signature(interrupt).parameters:
+        return interrupt(value, response_schema=schema)
+    return interrupt(value)

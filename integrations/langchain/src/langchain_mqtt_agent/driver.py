@@ -69,8 +69,10 @@ class _Over(Exception):
 
 
 def _next(script: Script[Any], context: Any, value: Any, error: BaseException | None) -> Any:
+    # Nobody reads on: to the script that is a cancelled run, for a generator must do nothing more when it is closed.
+    told = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
     try:
-        return context.run(script.send, value) if error is None else context.run(script.throw, error)
+        return context.run(script.send, value) if told is None else context.run(script.throw, told)
     except StopIteration as stop:
         raise _Over(stop.value) from None
 
@@ -81,12 +83,15 @@ def steps(
     """Drive a script by blocking; yields its chunks and returns its value."""
     value: Any = None
     error: BaseException | None = None
+    closing: GeneratorExit | None = None
     with set_config_context(config) as context:
         while True:
             try:
                 step = _next(script, context, value, error)
             except _Over as over:
                 return over.value
+            except asyncio.CancelledError as cancelled:
+                raise closing or cancelled from None
             value = error = None
             try:
                 if isinstance(step, OnLoop):
@@ -103,6 +108,8 @@ def steps(
                         raise TypeError("an async function cannot answer here: use ainvoke, or a plain function")
                 else:
                     yield step.value
+            except GeneratorExit as exit:
+                error = closing = exit
             except BaseException as raised:  # the script knows what to undo
                 error = raised
 
@@ -113,6 +120,7 @@ async def asteps(
     """Drive a script by awaiting; yields its chunks and appends its value to ``outcome``."""
     value: Any = None
     error: BaseException | None = None
+    closing: GeneratorExit | None = None
     with set_config_context(config) as context:
         while True:
             try:
@@ -120,6 +128,8 @@ async def asteps(
             except _Over as over:
                 outcome.append(over.value)
                 return
+            except asyncio.CancelledError as cancelled:
+                raise closing or cancelled from None
             value, undoing, error = None, error is not None, None
             try:
                 if isinstance(step, OnLoop):
@@ -134,6 +144,8 @@ async def asteps(
                     value = await step.value if inspect.isawaitable(step.value) else step.value
                 else:
                     yield step.value
+            except GeneratorExit as exit:
+                error = closing = exit
             except BaseException as raised:
                 error = raised
 

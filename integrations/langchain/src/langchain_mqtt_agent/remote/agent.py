@@ -18,14 +18,14 @@ from mqtt_agent.wire import validate_identifier
 from typing_extensions import Self
 
 from langchain_mqtt_agent.driver import adrive, asteps, drive, steps
+from langchain_mqtt_agent.names import legal_name
 from langchain_mqtt_agent.remote.conversation import Delegation, Outcome
 from langchain_mqtt_agent.remote.payload import Work
 from langchain_mqtt_agent.remote.plan import Placed, Plan, whole
 from langchain_mqtt_agent.remote.requester import Requester
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
-from langchain_mqtt_agent.remote.tool import make_peer_tool
 from langchain_mqtt_agent.telling import heartbeat_of
-from langchain_mqtt_agent.tool import HandleToolError, legal_name
+from langchain_mqtt_agent.tool import HandleToolError
 
 __all__ = ["MQTTRemoteAgent"]
 
@@ -256,6 +256,8 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         """
         if args_schema is not None or arg_types is not None:
             return super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
+        from langchain_mqtt_agent.remote.tool import make_peer_tool  # LangGraph takes a while to import
+
         words = description or self.description or f"Gives a task to the agent {self.peer} and returns its result."
         name = name or legal_name(f"ask_{self.peer}", set())
         metadata = {"peer": self.peer, "namespace": self.agent.namespace}

@@ -78,7 +78,7 @@ def converse(wanted: Delegation, config: RunnableConfig) -> Script[Outcome]:
             if earlier is rounds[-1] and earlier["input_id"] not in handle.answers and not handle.done:
                 yield OnLoop(_send, (handle, answer, earlier["input_id"]))
         return (yield from _follow(wanted, handle, rounds, config))
-    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+    except (asyncio.CancelledError, KeyboardInterrupt):
         yield OnLoop(_give_up, (handle, "the run was cancelled"))
         raise
 
@@ -87,18 +87,33 @@ def _follow(
     wanted: Delegation, handle: TaskHandle, rounds: list[dict[str, Any]], config: RunnableConfig
 ) -> Script[Outcome]:
     text: list[str] = []
+    reader = _Reader(handle, None if wanted.heartbeat is None else _BEAT, wanted.timeout)
+    try:
+        yield from _read(wanted, handle, rounds, config, reader, text)
+    except BaseException:
+        yield OnLoop(reader.close)
+        raise
+    value = yield OnLoop(_result, (handle,))
+    return Outcome(value, "".join(text), _about(handle))
+
+
+def _read(
+    wanted: Delegation,
+    handle: TaskHandle,
+    rounds: list[dict[str, Any]],
+    config: RunnableConfig,
+    reader: _Reader,
+    text: list[str],
+) -> Script[None]:
     asked: TaskEvent | None = None
-    deadline = None
     while True:
-        pause = None if wanted.heartbeat is None else _BEAT
-        got = yield OnLoop(_next, (handle, asked, pause, deadline, wanted.timeout))
-        deadline, event = got
+        event = yield OnLoop(reader.next, (asked,))
         if wanted.heartbeat is not None:
             wanted.heartbeat()
         if event is None:
             continue
         if event is _OVER:
-            break
+            return
         if event is asked:
             continue
         yield Tell(_update(wanted, event))
@@ -114,8 +129,6 @@ def _follow(
                 continue  # its answer is on the way
             answer = yield from _answer(wanted, handle, event, rounds, config)
             yield OnLoop(_send, (handle, answer, event.data.get("input_id")))
-    value = yield OnLoop(_result, (handle,))
-    return Outcome(value, "".join(text), _about(handle))
 
 
 def _answer(
@@ -220,42 +233,49 @@ def _take_back(agent: Agent, giving: asyncio.Future[TaskHandle]) -> None:
         task.add_done_callback(_taking_back.discard)
 
 
-async def _next(
-    agent: Agent,
-    handle: TaskHandle,
-    asked: TaskEvent | None,
-    pause: float | None,
-    deadline: float | None,
-    timeout: float | None,
-) -> tuple[float | None, Any]:
-    """The next event; None when there was none for ``pause`` seconds."""
-    now = asyncio.get_running_loop().time()
-    if deadline is None and timeout is not None:
-        deadline = now + timeout
-    if deadline is not None and now >= deadline and not handle.done:
-        await handle.result(0)
-    waits = [seconds for seconds in (pause, None if deadline is None else deadline - now) if seconds is not None]
-    coming = asyncio.ensure_future(_event(handle))
-    try:
-        await asyncio.sleep(0)
-        question = handle.question
-        if not coming.done() and question is not None and question is not asked:
-            # Told already, to who waited before an interrupt.
-            coming.cancel()
-            await asyncio.wait([coming])
-            return deadline, question if coming.cancelled() else coming.result()
-        await asyncio.wait([coming], timeout=min(waits) if waits else None)
-        return deadline, coming.result() if coming.done() else None
-    finally:
-        coming.cancel()
+class _Reader:
+    """The events of a task, with a pause now and then, and with the question that was told before an interrupt."""
 
+    def __init__(self, handle: TaskHandle, pause: float | None, timeout: float | None) -> None:
+        self._handle = handle
+        self._events = handle.events()
+        self._pause = pause
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._coming: asyncio.Future[Any] | None = None
 
-async def _event(handle: TaskHandle) -> Any:
-    # StopAsyncIteration cannot leave a task.
-    try:
-        return await handle.events().__anext__()
-    except StopAsyncIteration:
+    async def next(self, agent: Agent, asked: TaskEvent | None) -> Any:
+        """The next event; None when there was none for ``pause`` seconds."""
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None and self._timeout is not None:
+            self._deadline = now + self._timeout
+        if self._deadline is not None and now >= self._deadline and not self._handle.done:
+            await self._handle.result(0)
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._event())
+            await asyncio.sleep(0)
+        question = self._handle.question
+        if not self._coming.done() and question is not None and question is not asked:
+            return question
+        left = None if self._deadline is None else self._deadline - now
+        waits = [seconds for seconds in (self._pause, left) if seconds is not None]
+        await asyncio.wait([self._coming], timeout=max(0.0, min(waits)) if waits else None)
+        if not self._coming.done():
+            return None
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _event(self) -> Any:
+        # StopAsyncIteration cannot leave a task.
+        async for event in self._events:
+            return event
         return _OVER
+
+    async def close(self, agent: Agent) -> None:
+        """Read no more: what comes from now on is for who goes on with the task."""
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait([self._coming])
 
 
 async def _result(agent: Agent, handle: TaskHandle) -> Any:

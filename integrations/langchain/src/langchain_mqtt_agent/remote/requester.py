@@ -11,8 +11,6 @@ from typing import Any
 from mqtt_agent import TLS, MemoryStore, Password, TaskStore, Token
 from mqtt_agent.sync import Agent
 
-from langchain_mqtt_agent.remote.identity import default_agent_id
-
 __all__ = ["Requester"]
 
 _EPHEMERAL_SESSION = 60
@@ -58,6 +56,8 @@ class Requester:
                 options: dict[str, Any] = {"broker": broker, "namespace": namespace, "store": store}
                 name = agent_id
                 if name is None:
+                    from langchain_mqtt_agent.remote.identity import default_agent_id
+
                     name, lasting = default_agent_id(namespace)
                     if not lasting:
                         options |= {"session_expiry": _EPHEMERAL_SESSION}

@@ -1,4 +1,7 @@
-"""A peer agent as a tool."""
+"""A peer agent as a tool.
+
+Imported when the first one is made, for LangGraph takes a while to import.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import ToolException
 from mqtt_agent.errors import TaskError
 
-from langchain_mqtt_agent._langgraph import ToolRuntime, current_runtime
+from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.driver import Script, adrive, drive
 from langchain_mqtt_agent.remote.conversation import Outcome, converse
 from langchain_mqtt_agent.remote.payload import Work, as_text
 from langchain_mqtt_agent.telling import Telling
-from langchain_mqtt_agent.tool import HandleToolError, RemoteTool
+from langchain_mqtt_agent.tool import HandleToolError, RemoteTool, config_of
+
+try:
+    from langgraph.prebuilt import ToolRuntime
+except ImportError:  # LangGraph is optional; without it nobody injects a runtime
+    ToolRuntime = Any  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from langchain_mqtt_agent.remote.agent import MQTTRemoteAgent
@@ -60,10 +68,10 @@ class _Asking:
     def invoke(
         self,
         arguments: dict[str, Any],
-        config: RunnableConfig,
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
     ) -> tuple[Any, dict[str, Any]]:
+        config = config_of(mqtt_runtime)
         script = self._script(arguments, config, tool_call_id)
         try:
             return _answer(drive(script, self._remote.agent, config, Telling(config, mqtt_runtime)))
@@ -73,10 +81,10 @@ class _Asking:
     async def ainvoke(
         self,
         arguments: dict[str, Any],
-        config: RunnableConfig,
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
     ) -> tuple[Any, dict[str, Any]]:
+        config = config_of(mqtt_runtime)
         script = self._script(arguments, config, tool_call_id)
         try:
             return _answer(await adrive(script, self._remote.agent, config, Telling(config, mqtt_runtime)))
