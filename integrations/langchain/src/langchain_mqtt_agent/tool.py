@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ try:
 except ImportError:  # LangGraph is optional; without it nobody injects a runtime
     ToolRuntime = Any  # type: ignore[assignment,misc]
 
-__all__ = ["HandleToolError", "MQTTTool", "legal_name", "make_tool"]
+__all__ = ["HandleToolError", "MQTTTool", "make_tool"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,6 @@ HandleToolError = bool | str | Callable[[ToolException], str]
 
 _RUNTIME = "mqtt_runtime"
 """The name under which LangGraph injects its runtime: one that no remote argument has."""
-
-_MAX_NAME = 64
 
 
 class MQTTTool(StructuredTool):
@@ -90,18 +87,6 @@ def make_tool(
         logger.warning("tool %r: its input schema cannot be told to a language model, and is left out", card.tool)
         tool.args_schema = no_arguments
     return tool
-
-
-def legal_name(name: str, taken: set[str]) -> str:
-    """A name that language models accept, ``[a-zA-Z0-9_-]{1,64}``, and that is not taken; it is taken then."""
-    legal = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME]
-    unique, number = legal, 1
-    while unique in taken:
-        number += 1
-        suffix = f"_{number}"
-        unique = legal[: _MAX_NAME - len(suffix)] + suffix
-    taken.add(unique)
-    return unique
 
 
 class _Remote:
