@@ -1,4 +1,4 @@
-"""Hosts in processes of their own."""
+"""Hosts and callers in processes of their own."""
 
 from __future__ import annotations
 
@@ -15,19 +15,11 @@ ROOT = Path(__file__).parents[3]
 PROGRAMS = "tests.integrations.autogen.programs"
 
 
-class HostProcess:
-    """``python -m autogen_mqtt_agent serve``: started, killed, started again, with the same store."""
+class Program:
+    """A Python program that a test starts, kills and starts again."""
 
-    def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **env: str) -> None:
-        program = [
-            sys.executable,
-            "-m",
-            "autogen_mqtt_agent",
-            "serve",
-            f"tests.integrations.autogen.programs:{factory}",
-        ]
-        options = {"agent-id": agent_id, "broker": broker, "namespace": namespace, "store": f"{folder}/{agent_id}.db"}
-        self._command = [*program, *(f"--{name}={value}" for name, value in options.items())]
+    def __init__(self, *arguments: str, **env: str) -> None:
+        self._command = [sys.executable, *arguments]
         self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,3 +46,12 @@ class HostProcess:
     def __exit__(self, *error: object) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+
+class HostProcess(Program):
+    """``python -m autogen_mqtt_agent serve``, with a store of its own."""
+
+    def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **env: str) -> None:
+        options = {"agent-id": agent_id, "broker": broker, "namespace": namespace, "store": f"{folder}/{agent_id}.db"}
+        chosen = (f"--{name}={value}" for name, value in options.items())
+        super().__init__("-m", "autogen_mqtt_agent", "serve", f"{PROGRAMS}:{factory}", *chosen, **env)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 from autogen_agentchat.agents import AssistantAgent
-from autogen_agentchat.base import Team
-from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.base import Response, Team
+from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
+from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
-from autogen_mqtt_agent import MQTTWorkbench
+from autogen_core import CancellationToken
+from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
 
 from .conversations import Counter, talker
 from .models import Thinks, calls, says
@@ -46,3 +53,43 @@ def make_researcher(conversation: str = "", gate: str | None = None) -> Assistan
 
 def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAgent:
     return AssistantAgent("critic", Thinks(["good", "better"], gate or os.environ.get("GATE")))
+
+
+class Marathon(Counter):
+    """A counter that takes its time: it says how far it is, and waits for a file ``open`` in the folder ``GATE``."""
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
+        gate = Path(os.environ["GATE"])
+        yield ThoughtEvent(content="begun", source=self.name)
+        (gate / "entered").touch()
+        while not (gate / "open").exists():
+            await asyncio.sleep(0.02)
+        yield ThoughtEvent(content="nearly there", source=self.name)
+        yield await self.on_messages(messages, cancellation_token)
+
+
+def make_marathon(conversation: str) -> Marathon:
+    return Marathon("marathon")
+
+
+def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupChat, MQTTAgent]:
+    """Planner and editor here, the marathon elsewhere."""
+    marathon = MQTTAgent("marathon", broker=broker, namespace=namespace, agent_id="caller", store=store)
+    ends = TextMentionTermination("edited more")
+    return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
+
+
+async def save_in_the_middle(broker: str, namespace: str, store: str, saved: Path) -> None:
+    """Run the long chat, and save it when the marathon has begun."""
+    team, _ = long_chat(broker, namespace, store)
+    async for message in team.run_stream(task="go"):
+        if isinstance(message, ThoughtEvent):
+            saved.with_suffix(".new").write_text(json.dumps(await team.save_state()))
+            saved.with_suffix(".new").rename(saved)
+
+
+if __name__ == "__main__":
+    where_to, prefix, tasks, file = sys.argv[1:5]
+    asyncio.run(save_in_the_middle(where_to, prefix, tasks, Path(file)))

@@ -360,6 +360,24 @@ async def test_a_loaded_team_goes_on_from_where_it_was_saved_also_with_the_host_
         assert transcript(await soon(team.run(task="three")))[-1][1] == "3: ['one', 'two', 'three']"
 
 
+async def test_the_same_question_at_the_same_point_gets_the_answer_that_is_under_way(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
+        counter, again = remote("counter"), remote("counter")
+        await again.load_state(await counter.save_state())
+        first = asyncio.create_task(counter.on_messages([HELLO], CancellationToken()))
+        await until(lambda: gates and gates[0].entered.is_set())
+        same = m.TextMessage(content="hello", source="user")
+        second = asyncio.create_task(again.on_messages([same], CancellationToken()))
+        await until(lambda: again._state.pending)
+        gates[0].open.set()
+        answers = [(await soon(each)).chat_message for each in (first, second)]
+        assert answers[0].dump() == answers[1].dump()
+        assert [gate.turns for gate in gates] == [1]
+
+
 async def test_a_state_of_something_else_is_refused(remote: MakeAgent) -> None:
     with pytest.raises(ValueError, match="no state of counter"):
         await remote("counter").load_state({"type": "AssistantAgentState"})

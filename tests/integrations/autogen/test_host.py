@@ -65,8 +65,9 @@ async def test_a_turn_that_comes_twice_is_taken_once_and_answered_twice(
         await until(lambda: made and made[0].entered.is_set())
         made[0].open.set()
         assert await soon(asyncio.gather(first, second)) == ["1: ['x']"] * 2
-        async with Agent("planner2", broker=embedded.url, namespace=namespace, store=MemoryStore()) as other:
-            late = await soon(other.resume("t1", peer="counter"))
+        await planner.stop()
+        async with Agent("planner", broker=embedded.url, namespace=namespace, store=MemoryStore()) as forgetful:
+            late = await soon(forgetful.resume("t1", peer="counter"))
             assert (await soon(late.result()))["chat_message"]["text"] == "1: ['x']"
         assert made[0].turns == 1
 

@@ -70,6 +70,7 @@ class MQTTAgentState(BaseModel):
         last_turn: Its task id, which names the state that the next turn goes on from.
         tries: How many turns were given up since.
         pending: The task id of the turn that is under way.
+        given_by: The agent id that has given it, and that alone gets its answer.
         unsent: Messages that the peer was not there for.
     """
 
@@ -79,6 +80,7 @@ class MQTTAgentState(BaseModel):
     last_turn: str | None = None
     tries: int = 0
     pending: str | None = None
+    given_by: str | None = None
     unsent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
@@ -230,6 +232,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             roster=self._roster or {},
             messages=[self._codec.encode(message) for message in messages],
         )
+        state.given_by = self.agent_id
         state.pending = turn_id(state.conversation_id, seq, state.last_turn, state.tries, messages)
         prompt = "\n\n".join(f"{message.source}: {message.to_model_text()}" for message in messages)
         async with contextlib.aclosing(self._follow(state.pending, turn, prompt, token)) as events:
@@ -279,6 +282,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             The answer; None when no turn was under way.
 
         Raises:
+            ValueError: The turn was given under another ``agent_id``.
             TaskError, TransportError: See :meth:`on_messages_stream`.
         """
         if self._state.pending is None:
@@ -290,6 +294,10 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
         """The same as :meth:`resume`, with what happens until then; nothing when no turn was under way."""
         if self._state.pending is not None:
+            if self._state.given_by != self.agent_id:
+                raise ValueError(
+                    f"{self._state.given_by} has given the turn: only MQTTAgent(agent_id=...) with it can resume"
+                )
             async with contextlib.aclosing(self._follow(self._state.pending, None, "", cancellation_token)) as events:
                 async for event in events:
                     yield event
