@@ -3,8 +3,9 @@ PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH := benchmarks/.env/.installed
 
-.PHONY: demo test lint format lock clean help
+.PHONY: demo test storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -16,6 +17,9 @@ demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=f
 test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(RUN)/python -m pytest $(ARGS)
 
+storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
+	@$(RUN)/python tests/faults/storm.py $(ARGS)
+
 lint: $(INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
@@ -25,13 +29,23 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	@$(RUN)/ruff check --fix-only -q .
 	@$(RUN)/ruff format -q .
 
+bench: $(BENCH)  ## ours and what else there is, side by side (ARGS=--quick for less)
+	@cd benchmarks && .env/bin/python compare.py $(ARGS)
+
+growth: $(BENCH)  ## what becomes of it with larger payloads, and more replicas, tools and clients (ARGS=--quick for less)
+	@cd benchmarks && .env/bin/python growth.py $(ARGS)
+
 lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv benchmarks/.env benchmarks/.logs benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup
+	@touch $@
+
+$(BENCH): $(INSTALLED) benchmarks/requirements.txt scripts/setup-bench
+	@scripts/setup-bench
 	@touch $@

@@ -13,7 +13,7 @@ import mqtt_agent
 import mqtt_agent.sync
 import pytest
 from brokers import Broker, free_port
-from mqtt_agent import MemoryStore
+from mqtt_agent import MemoryStore, TaskEvent
 from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
 
@@ -24,7 +24,7 @@ FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "Tool
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
-    internal |= {"raise_failure", "tool_client"}
+    internal |= {"raise_failure", "move_to"}
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         if method in ("tool", "add_tool", "on_task", "run"):
             continue  # they are the async object's own
@@ -101,6 +101,24 @@ def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespac
         assert [each.task_id for each in planner.delegations()] == [task.task_id]
         with pytest.raises(PeerUnavailable):
             planner.request("nobody")
+
+
+def test_a_blocking_request_tells_its_events_in_the_calling_thread(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> str:
+        task.stream("part")
+        return "done"
+
+    told: list[tuple[str | None, str]] = []
+
+    def on_event(event: TaskEvent) -> None:
+        told.append((event.content or event.status, threading.current_thread().name))
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert planner.request("writer", on_event=on_event) == "done"
+    assert told == [(each, threading.current_thread().name) for each in ("working", "part", "completed")]
 
 
 def test_many_threads_share_one_client(broker: Broker, namespace: str) -> None:

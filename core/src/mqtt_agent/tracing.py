@@ -16,16 +16,13 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
+from typing import Any, Concatenate, Protocol, TypeVar
 
 from typing_extensions import ParamSpec
 
 from mqtt_agent.errors import CallCancelled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable, Unauthorized
 from mqtt_agent.version import __version__
-
-if TYPE_CHECKING:
-    from mqtt_agent.tools.execution import Execution
-    from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.wire import Call, CallError
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
@@ -47,9 +44,46 @@ except Exception as error:  # such as a propagator in $OTEL_PROPAGATORS that is 
 ENABLED = _enabled
 """Whether OpenTelemetry's API is there."""
 
+UserProperties = tuple[tuple[str, str], ...]
+
+
+class Pending(Protocol):
+    """A call that was sent, as far as its span is concerned."""
+
+    call_id: str
+    server: str | None
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call back when it has ended."""
+        ...
+
+    def failure(self) -> BaseException | None:
+        """Why it failed."""
+        ...
+
+
+class Handled(Protocol):
+    """A call that a handler runs, as far as its span is concerned."""
+
+    call: Call
+    cancelled: bool
+    stopped_for: CallError | None
+
+    @property
+    def tool_name(self) -> str:
+        """What was called."""
+        ...
+
+    @property
+    def user_properties(self) -> UserProperties:
+        """Those that the call came with."""
+        ...
+
+
 P = ParamSpec("P")
 S = TypeVar("S")
-UserProperties = tuple[tuple[str, str], ...]
+Sent = TypeVar("Sent", bound=Pending)
+Run = TypeVar("Run", bound=Handled)
 
 _MAX_TEXT = 1000
 _MAX_PROPERTY = 8192
@@ -65,14 +99,14 @@ _ERROR_TYPES: dict[type[BaseException], str] = {
 
 
 def traced_call(
-    submit: Callable[Concatenate[S, str, P], Coroutine[Any, Any, CallHandle]],
-) -> Callable[Concatenate[S, str, P], Coroutine[Any, Any, CallHandle]]:
+    submit: Callable[Concatenate[S, str, P], Coroutine[Any, Any, Sent]],
+) -> Callable[Concatenate[S, str, P], Coroutine[Any, Any, Sent]]:
     """Decorate what sends a call: a CLIENT span starts with it, is current in it, and ends when the handle is over."""
     if not ENABLED:
         return submit
 
     @functools.wraps(submit)
-    async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> CallHandle:
+    async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> Sent:
         span = _tracer.start_span(f"tools/call {tool}", kind=SpanKind.CLIENT, attributes=_attributes(tool))
         if not span.get_span_context().is_valid:
             return await submit(self, tool, *args, **kwargs)
@@ -106,17 +140,17 @@ def trace_context() -> UserProperties:
 
 
 def traced_handler(
-    run: Callable[Concatenate[S, Execution, P], Coroutine[Any, Any, Any]],
-) -> Callable[Concatenate[S, Execution, P], Coroutine[Any, Any, Any]]:
+    run: Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]],
+) -> Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]]:
     """Decorate what runs the handler of a call: in a SERVER span, which continues the caller's trace."""
     if not ENABLED:
         return run
 
     @functools.wraps(run)
-    async def traced(self: S, execution: Execution, *args: P.args, **kwargs: P.kwargs) -> Any:
+    async def traced(self: S, execution: Run, *args: P.args, **kwargs: P.kwargs) -> Any:
         # What is current here is the context of whoever started the server, and not the caller's.
-        context = _context_of(execution.messages[0].user_properties)
-        tool, call = execution.tool.function.name, execution.call
+        context = _context_of(execution.user_properties)
+        tool, call = execution.tool_name, execution.call
         attributes = _attributes(tool)
         attributes["messaging.message.conversation_id"] = _clean(call.call_id)
         attributes["mqtt_agent.client"] = call.client
@@ -145,7 +179,7 @@ def _attributes(tool: str) -> dict[str, str]:
     }
 
 
-def _end_call(span: Span, handle: CallHandle) -> None:
+def _end_call(span: Span, handle: Pending) -> None:
     error = handle.failure()
     if error is not None:
         _fail(span, _error_type(error), error)
@@ -154,7 +188,7 @@ def _end_call(span: Span, handle: CallHandle) -> None:
     span.end()
 
 
-def _fail_handler(span: Span, execution: Execution, error: BaseException) -> None:
+def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
     if not span.is_recording():
         return
     if execution.cancelled and isinstance(error, asyncio.CancelledError):

@@ -9,11 +9,12 @@ import time
 from typing import Any
 
 import pytest
-from agents.store.conftest import AGENT, new_record
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskRecord, TaskStore
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import soon
+
+from .conftest import AGENT, new_record
 
 S = TaskState
 TERMINAL = [state for state in TaskState if state.terminal]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from mqtt_agent.agents import handle as aio_handle
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
+from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, TaskEvent, TaskMessage, TaskResult, TaskState
 
@@ -176,23 +178,30 @@ class Agent(Endpoint[aio_agent.Agent]):
         timeout: float | None = 60.0,
         on_event: Callable[[TaskEvent], Any] | None = None,
     ) -> Any:
-        """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called on the background loop and must not block."""
-        return self._background.run(
-            self._async.request,
-            peer,
-            prompt,
-            type=type,
-            title=title,
-            messages=messages,
-            data=data,
-            task_id=task_id,
-            context_id=context_id,
-            expires_at=expires_at,
-            metadata=metadata,
-            wait_online=wait_online,
-            timeout=timeout,
-            on_event=on_event,
-        )
+        """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called in the calling thread."""
+        task: dict[str, Any] = {
+            "type": type,
+            "title": title,
+            "messages": messages,
+            "data": data,
+            "task_id": task_id,
+            "context_id": context_id,
+            "expires_at": expires_at,
+            "metadata": metadata,
+            "wait_online": wait_online,
+            "timeout": timeout,
+        }
+        if on_event is None:
+            return self._background.run(self._async.request, peer, prompt, **task)
+        events: queue.SimpleQueue[TaskEvent | None] = queue.SimpleQueue()
+        future = self._background.start(self._async.request, peer, prompt, on_event=events.put, **task)
+        future.add_done_callback(lambda _: events.put(None))
+        try:
+            while (event := events.get()) is not None:
+                on_event(event)
+            return future.result()
+        finally:
+            future.cancel()
 
     def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
         """See :meth:`mqtt_agent.Agent.resume`."""
@@ -202,6 +211,25 @@ class Agent(Endpoint[aio_agent.Agent]):
         """See :meth:`mqtt_agent.Agent.delegations`."""
         handles = self._background.run(self._async.delegations, state)
         return [TaskHandle(handle, self._background) for handle in handles]
+
+    def serve_tools(self, server: ToolServer) -> None:
+        """See :meth:`mqtt_agent.Agent.serve_tools`; the server is a blocking one."""
+        if is_started(server):
+            raise RuntimeError(f"server {server.server_id} has started already, over a connection of its own")
+        target = server._async  # pyright: ignore[reportPrivateUsage]
+        if is_started(self):
+            self._background.run(self._async.serve_tools, target)
+        else:
+            self._async.add_server(target)
+
+    def add_server(self, server: ToolServer) -> None:
+        """See :meth:`mqtt_agent.Agent.add_server`."""
+        self.serve_tools(server)
+
+    @property
+    def tool_client(self) -> ToolClient:
+        """See :attr:`mqtt_agent.Agent.tool_client`; only while the agent runs."""
+        return ToolClient.around(self._async.tool_client, self._background)
 
     def run(self) -> None:
         """See :meth:`mqtt_agent.Agent.run`. It starts the agent itself.

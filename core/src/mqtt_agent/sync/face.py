@@ -85,9 +85,9 @@ class Endpoint(Face[A]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("the constructor of an endpoint is made by constructor()")
 
-    def wrap(self, target: A) -> None:
-        """Become the face of ``target``."""
-        super().__init__(target, Background())
+    def wrap(self, target: A, background: Background | None = None) -> None:
+        """Become the face of ``target``, on a lease of its own unless one is given."""
+        super().__init__(target, background or Background())
         self._starting = threading.Lock()
 
     def start(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mqtt_agent.background import Background
 from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
 from mqtt_agent.tools import client as aio_client
 from mqtt_agent.tools import handle as aio_handle
 from mqtt_agent.tools import server as aio_server
-from mqtt_agent.tools.directory import ToolChange
+from mqtt_agent.tools.changes import ToolChange
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Response, ToolCard
 
@@ -81,6 +82,13 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
     def connection(self) -> Connection:
         """Its connection to the broker."""
         return self._async.connection
+
+    @classmethod
+    def around(cls, target: aio_client.ToolClient, background: Background) -> ToolClient:
+        """The face of a client whose start and stop are somebody else's."""
+        face = cls.__new__(cls)
+        face.wrap(target, background)
+        return face
 
     list_tools = blocking(aio_client.ToolClient.list_tools)
     list_servers = blocking(aio_client.ToolClient.list_servers)

@@ -1,8 +1,8 @@
 """The MCP profile: serving and calling tools."""
 
+from mqtt_agent.tools.changes import ToolChange
 from mqtt_agent.tools.client import ToolClient
 from mqtt_agent.tools.context import SyncToolContext, ToolContext
-from mqtt_agent.tools.directory import ToolChange
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.server import ToolServer
 

@@ -13,23 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mqtt_agent.errors import (
-    CallCancelled,
-    ConnectionLost,
-    ToolUnavailable,
-    WireError,
-)
+from mqtt_agent.errors import CallCancelled, ConnectionLost, ToolUnavailable, WireError
 from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.tools.directory import Directory, ToolChange, ToolChanges
+from mqtt_agent.tools.changes import ToolChange, ToolChanges
+from mqtt_agent.tools.directory import Directory
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.outgoing import OutgoingCalls
 from mqtt_agent.tracing import traced_call
-from mqtt_agent.transport import (
-    TLS,
-    Connection,
-    Credentials,
-    InboundMessage,
-)
+from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
@@ -101,8 +92,11 @@ class ToolClient:
         self._directory = Directory(self.connection, self._topics, inbox, max_cards)
         self._calls = OutgoingCalls(self.connection, self._topics, self.name, self._directory, max_pending, max_payload)
         self._directory.on_server_gone.append(self._calls.on_server_gone)
+        self._directory.on_server_restarted.append(self._calls.on_server_restarted)
         self._max_payload = max_payload
         self._faults = FaultLog(logger)
+        self.starts_on_use = False
+        """Whether the first use starts it."""
         self._started = False
         self._starting = asyncio.Lock()
 
@@ -173,20 +167,16 @@ class ToolClient:
             online_only: Leave out what nobody serves now.
 
         Returns:
-            The cards, with the status that is true now.
+            The cards, with the status that is true now. Until something changes, the same cards are given again: copy
+            one before you change it.
         """
-        self._check_started()
+        await self._be_started()
         await self._directory.complete()
-        listed: list[ToolCard] = []
-        for card in self._directory.tools():
-            online = self._directory.is_online(card.tool)
-            if (online or not online_only) and (server is None or self._offers(server, card)):
-                listed.append(self._as_it_is(card))
-        return listed
+        return self._directory.listing(server, online_only)
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The running tool servers, one card for each replica, by id."""
-        self._check_started()
+        await self._be_started()
         await self._directory.complete()
         return [c.model_copy() for c in self._directory.servers() if c.status == "online" or not online_only]
 
@@ -200,10 +190,10 @@ class ToolClient:
         Returns:
             The card, or None when there is no such tool.
         """
-        self._check_started()
+        await self._be_started()
         validate_identifier(tool, "tool name")
         card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
-        return None if card is None else self._as_it_is(card)
+        return None if card is None else self._directory.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:
         """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server.
@@ -214,15 +204,6 @@ class ToolClient:
         """
         self._check_started()
         return self._directory.watch()
-
-    def _offers(self, server: str, card: ToolCard) -> bool:
-        if card.server == server:
-            return True
-        return any(server in (c.server, c.name) and card.tool in c.tools for c in self._directory.servers())
-
-    def _as_it_is(self, card: ToolCard) -> ToolCard:
-        online = self._directory.is_online(card.tool)
-        return card.model_copy(update={"status": "online" if online else "offline"})
 
     # Calling
 
@@ -299,7 +280,7 @@ class ToolClient:
         retry: bool | None,
         call_id: str | None,
     ) -> CallHandle:
-        self._check_started()
+        await self._be_started()
         validate_identifier(tool, "tool name")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         if not self._directory.is_online(tool):
@@ -395,6 +376,11 @@ class ToolClient:
     async def _on_reconnected(self, session_present: bool) -> None:
         self._directory.on_reconnected(session_present)
         self._calls.on_reconnected(session_present)
+
+    async def _be_started(self) -> None:
+        if self.starts_on_use and not self._started:
+            await self.start()
+        self._check_started()
 
     def _check_started(self) -> None:
         if not self._started:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.tools.catalog import Catalog
+from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
 
-__all__ = ["BARRIER", "PATIENCE", "Directory", "ToolChange", "ToolChanges"]
+__all__ = ["BARRIER", "PATIENCE", "Directory"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,33 +23,14 @@ BARRIER = "barrier-"
 PATIENCE = 15.0
 """Seconds that servers get to show themselves again after a broker has forgotten everything."""
 _MAX_CARD = 256 * 1024
-_MAX_CHANGES = 1000
 _SNAPSHOT_TIMEOUT = 5.0
 _TAKEN_OVER_WITHIN = 3.0
 
 C = TypeVar("C", bound=Message)
 
 
-@dataclass(frozen=True)
-class ToolChange:
-    """Something about a tool is different now.
-
-    Attributes:
-        kind: ``online`` or ``offline`` when the tool can be called from now on, or cannot any more; ``changed`` when
-            its card or the servers that offer it are others.
-        tool: The tool's name.
-        card: Its card as it is now, or None when it was removed.
-        servers: The ids of the replicas that serve it now.
-    """
-
-    kind: Literal["online", "offline", "changed"]
-    tool: str
-    card: ToolCard | None
-    servers: tuple[str, ...]
-
-
-class Directory:
-    """Follows the cards of a namespace.
+class Directory(Catalog):
+    """A catalog that follows the cards of a namespace.
 
     Args:
         connection: Where to listen.
@@ -61,60 +41,21 @@ class Directory:
     """
 
     def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
-        self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
-        """Called with the last card of a server that went offline, or came back without its session; and with whether
-        the calls that it ran are gone too."""
+        super().__init__()
         self._connection = connection
         self._topics = topics
         self._barrier_topic = barrier_topic
         self._max_cards = max_cards
-        self._tools: dict[str, ToolCard] = {}
-        self._servers: dict[str, ServerCard] = {}
-        self._serving: dict[str, set[str]] = {}
-        self._mentioned: dict[str, int] = {}
         self._seen: dict[str, int] = {}
-        self._online: set[str] = set()
         self._stale: set[str] = set()
         self._news = asyncio.Event()
         self._barriers: dict[str, asyncio.Event] = {}
-        self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
+        self._hosts = Hosts(connection, topics, self._put)
         self._faults = FaultLog(logger)
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
-    # What is known
-
-    def tools(self) -> list[ToolCard]:
-        """All tool cards, by name."""
-        return [self._tools[name] for name in sorted(self._tools)]
-
-    def tool(self, name: str) -> ToolCard | None:
-        """The card of one tool."""
-        return self._tools.get(name)
-
-    def servers(self) -> list[ServerCard]:
-        """All server cards, by id."""
-        return [self._servers[server] for server in sorted(self._servers)]
-
-    def server(self, server: str) -> ServerCard | None:
-        """The card of one server."""
-        return self._servers.get(server)
-
-    def servers_of(self, tool: str) -> tuple[str, ...]:
-        """The ids of the online servers that offer a tool."""
-        return tuple(sorted(self._serving.get(tool, ())))
-
-    def is_online(self, tool: str) -> bool:
-        """Whether a tool can be called: an online server card lists it.
-
-        Where no server card mentions the tool at all, its own card's status counts.
-        """
-        if tool in self._serving:
-            return True
-        card = self._tools.get(tool)
-        if card is None or card.status != "online" or self._mentioned.get(tool):
-            return False
-        return not self.has_standby(tool)
+    # Waiting
 
     def is_settled(self, tool: str) -> bool:
         """Whether a server of the tool has shown itself since the broker last forgot everything."""
@@ -140,14 +81,6 @@ class Directory:
                 await asyncio.wait_for(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:
                 return
-
-    def has_standby(self, tool: str) -> bool:
-        """Whether a replica of a tool's server stands by to take its place, or is about to."""
-        card = self._tools.get(tool)
-        if card is None:
-            return False
-        replicas = [c for c in self._servers.values() if c.name == card.server and c.status == "online"]
-        return any(c.standby is not None and tool not in c.tools for c in replicas)
 
     async def taken_over(self, tool: str) -> None:
         """Wait a moment until a tool is served again, if a replica of a server that is gone stands by for that."""
@@ -195,13 +128,8 @@ class Directory:
             self._forgetting = None
         for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
             await self._connection.unsubscribe(topic_filter, handler)
-        for watcher in tuple(self._watchers):
-            watcher.close()
-        self._tools.clear()
-        self._servers.clear()
-        self._serving.clear()
-        self._mentioned.clear()
-        self._online.clear()
+        await self._hosts.stop()
+        self.clear()
         self._stale.clear()
         self._seen.clear()
 
@@ -215,6 +143,9 @@ class Directory:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
+        if self._hosts.pending:
+            await self._hosts.known()
+            await self.barrier()
         # What is not among the retained cards any more was removed while we were away.
         if patience:
             self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
@@ -279,12 +210,6 @@ class Directory:
             await self._connection.unsubscribe(topic, on_card)
         return self._tools.get(tool)
 
-    def watch(self) -> ToolChanges:
-        """Changes from now on, until the iterator is closed or dropped."""
-        watcher = ToolChanges()
-        self._watchers.add(watcher)
-        return watcher
-
     # What comes in
 
     def _on_inbox(self, message: InboundMessage) -> None:
@@ -309,9 +234,7 @@ class Directory:
         if card.tool != name:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.tool)
             return
-        before = self._tools.get(name)
-        self._tools[name] = card
-        self._tell(name, changed=before is None or _essence(before) != _essence(card))
+        self.put_tool(card)
 
     def _on_server_card(self, message: InboundMessage) -> None:
         server = self._topics.server_of_card(message.topic)
@@ -325,16 +248,11 @@ class Directory:
         if card.server != server:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
             return
-        before = self._servers.get(server)
-        if before is not None and before.status == "online":
-            if card.status != "online" and card.speaks_before(before):
-                return
-            if card.status == "online" and card.session_present is False:
-                if card.started != before.started:
-                    self._tell_gone(before, True)
-                elif card.epoch != before.epoch:
-                    self._tell_gone(before, False)
-        self._replace_server(server, card)
+        self._put(self._hosts.judge(card))
+
+    def _put(self, card: ServerCard) -> None:
+        if self.put_server(card):
+            self._on_news(card.server)
 
     def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
         """The card; None when it was removed, False when it is to be ignored."""
@@ -358,85 +276,14 @@ class Directory:
     def _forget(self, topic: str) -> None:
         self._seen.pop(topic, None)
         tool, server = self._topics.tool_of_card(topic), self._topics.server_of_card(topic)
-        if tool is not None and self._tools.pop(tool, None) is not None:
-            self._tell(tool, changed=True)
+        if tool is not None:
+            self.remove_tool(tool)
         if server is not None:
-            self._replace_server(server, None)
+            self._hosts.forget(server)
+            self.remove_server(server)
+            self._on_news(server)
 
-    def _replace_server(self, server: str, card: ServerCard | None) -> None:
-        before = self._servers.pop(server, None)
-        if card is not None:
-            self._servers[server] = card
-        offered_before = set(before.tools) if before is not None else set[str]()
-        offered_now = set(card.tools) if card is not None else set[str]()
-        for tool in offered_now - offered_before:
-            self._mentioned[tool] = self._mentioned.get(tool, 0) + 1
-        for tool in offered_before - offered_now:
-            self._mentioned[tool] -= 1
-            if not self._mentioned[tool]:
-                del self._mentioned[tool]
-        serving = offered_now if card is not None and card.status == "online" else set[str]()
-        for tool in offered_before | offered_now:
-            servers = self._serving.setdefault(tool, set())
-            size = len(servers)
-            (servers.add if tool in serving else servers.discard)(server)
-            changed = len(servers) != size
-            if not servers:
-                del self._serving[tool]
-            self._tell(tool, changed=changed)
-        if before is not None and before.status == "online" and (card is None or card.status != "online"):
-            self._tell_gone(before, True)
+    def _on_news(self, server: str) -> None:
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
-
-    def _tell_gone(self, card: ServerCard, with_its_calls: bool) -> None:
-        for listener in tuple(self.on_server_gone):
-            listener(card, with_its_calls)
-
-    def _tell(self, tool: str, *, changed: bool) -> None:
-        card = self._tools.get(tool)
-        online = card is not None and self.is_online(tool)
-        was_online = tool in self._online
-        if online == was_online and not (changed and card is not None):
-            return
-        (self._online.add if online else self._online.discard)(tool)
-        kind: Literal["online", "offline", "changed"]
-        kind = "changed" if online == was_online else "online" if online else "offline"
-        change = ToolChange(kind, tool, card, self.servers_of(tool))
-        for watcher in tuple(self._watchers):
-            watcher.put(change)
-
-
-class ToolChanges:
-    """An async iterator over the changes of a directory. At most the latest 1,000 wait to be read."""
-
-    def __init__(self) -> None:
-        self._changes: deque[ToolChange] = deque(maxlen=_MAX_CHANGES)
-        self._arrived = asyncio.Event()
-        self._closed = False
-
-    def put(self, change: ToolChange) -> None:
-        """One more change."""
-        self._changes.append(change)
-        self._arrived.set()
-
-    def close(self) -> None:
-        """No more changes."""
-        self._closed = True
-        self._arrived.set()
-
-    def __aiter__(self) -> ToolChanges:
-        return self
-
-    async def __anext__(self) -> ToolChange:
-        while not self._changes:
-            if self._closed:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._changes.popleft()
-
-
-def _essence(card: ToolCard) -> ToolCard:
-    return card.model_copy(update={"last_seen": "", "status": "online"})

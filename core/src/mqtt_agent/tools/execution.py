@@ -69,6 +69,16 @@ class Execution:
         """Who called, and with which id."""
         return self.call.client, self.call.call_id
 
+    @property
+    def tool_name(self) -> str:
+        """What was called."""
+        return self.tool.function.name
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """Those that the call came with."""
+        return self.messages[0].user_properties
+
 
 class Executor:
     """Runs the calls of one tool server.

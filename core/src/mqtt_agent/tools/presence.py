@@ -38,6 +38,7 @@ class Presence:
         replica: Which of them this is.
         generated: Whether the replica's name is a fresh one.
         cards: The tool cards; the server may add some later.
+        agent: The agent whose connection it is: then the will is the agent's.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Presence:
         replica: str,
         generated: bool,
         cards: dict[str, ToolCard],
+        agent: str | None = None,
     ) -> None:
         self.announced = False
         """Whether the cards say online, or are about to."""
@@ -75,7 +77,9 @@ class Presence:
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = FaultLog(logger)
-        connection.claim_will(Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry))
+        self._agent = agent
+        if agent is None:
+            connection.claim_will(Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry))
 
     @property
     def began(self) -> str:
@@ -173,6 +177,7 @@ class Presence:
             status=status,
             name=self._name,
             replica=self._replica,
+            agent=self._agent,
             started=self._began,
             epoch=self._connection.epoch,
             # What was acknowledged on arrival is not in the session any more.

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
-import signal
 import ssl
-import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
-import pydantic_core
-
-from mqtt_agent.errors import MQTTAgentError, TransportError, WireError
-from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.errors import TransportError
+from mqtt_agent.running import Service
 from mqtt_agent.tools.election import Election
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
+from mqtt_agent.tools.intake import Intake
 from mqtt_agent.tools.presence import Presence
 from mqtt_agent.tools.replay import ReplayStore
-from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage
+from mqtt_agent.transport import TLS, Connection, Credentials
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
     FEATURES,
-    Call,
-    CallError,
-    Cancel,
-    Query,
     ToolAnnotations,
     ToolCard,
     Topics,
     VersionInfo,
-    decode,
-    encode,
-    is_identifier,
-    new_call_id,
     validate_identifier,
 )
 
@@ -55,7 +42,7 @@ _GOODBYE_WITHIN = 10.0
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class ToolServer:
+class ToolServer(Service):
     """Offers Python functions as tools to every client of a broker.
 
     Start it twice, in one process or on two machines, and the broker spreads the calls over both. At a broker without
@@ -129,36 +116,50 @@ class ToolServer:
         self._own_connection = connection is None
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
-        self._max_payload = max_payload
         self._replay = ReplayStore(replay_entries, replay_seconds)
-        self._faults = FaultLog(logger)
         self._cards: dict[str, ToolCard] = {}
         self._served: dict[str, ServedTool] = {}
-        self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
-        self._presence = Presence(
-            self.connection,
-            self._topics,
-            namespace,
-            server=self.server_id,
-            name=name,
-            replica=self.replica,
-            generated=replica is None,
-            cards=self._cards,
-        )
-        self._election = Election(
-            self.connection,
-            self._topics,
-            self._presence,
-            partial(self._barrier, _ALL_COMES_WITHIN),
-            server=self.server_id,
-            name=name,
-            max_payload=max_payload,
-        )
-        self._query_topic = self._topics.server_query(self.server_id)
-        self._drained: dict[str, asyncio.Event] = {}
+        self._generated = replica is None
+        self._max_payload = max_payload
+        self._use(self.connection, None)
         self._executor: Executor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: set[asyncio.Task[Any]] = set()
+
+    def _use(self, connection: Connection, agent: str | None) -> None:
+        self.connection = connection
+        self._intake = Intake(connection, self._topics, server=self.server_id, max_payload=self._max_payload)
+        self._presence = Presence(
+            connection,
+            self._topics,
+            self.namespace,
+            server=self.server_id,
+            name=self.name,
+            replica=self.replica,
+            generated=self._generated,
+            cards=self._cards,
+            agent=agent,
+        )
+        self._election = Election(
+            connection,
+            self._topics,
+            self._presence,
+            partial(self._intake.barrier, _ALL_COMES_WITHIN),
+            server=self.server_id,
+            name=self.name,
+            max_payload=self._max_payload,
+        )
+
+    def move_to(self, connection: Connection, agent: str) -> None:
+        """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
+
+        Raises:
+            RuntimeError: The server has started already.
+        """
+        if self._executor is not None:
+            raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
+        self._own_connection = False
+        self._use(connection, agent)
 
     def __repr__(self) -> str:
         state = "started" if self._executor else "stopped"
@@ -303,7 +304,7 @@ class ToolServer:
         self.connection.on_reconnected.append(self._on_reconnected)
         try:
             await self._presence.follow()
-            await self._subscribe(self._query_topic, self._on_query)
+            await self._intake.open(self._executor)
             await asyncio.gather(*(self._take_calls(name) for name in self._cards))
             await self.connection.start()
             if self.connection.shared_subscriptions:
@@ -323,10 +324,10 @@ class ToolServer:
         announced, self._presence.announced = self._presence.announced, False
         try:
             for name in self._cards:
-                await self.connection.leave(self._topics.tool_call_shared(name))
+                await self._intake.leave(name)
             began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
-                await self._barrier(self._drain_timeout)  # the broker may have given us calls before we left
+                await self._intake.barrier(self._drain_timeout)  # the broker may have given us calls before we left
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
@@ -341,195 +342,40 @@ class ToolServer:
         else:
             self._election.wake()
 
-    async def _barrier(self, timeout: float) -> bool:
-        """Wait until everything has come that the broker had for us; False when that cannot be told."""
-        query_id = new_call_id()
-        drained = self._drained[query_id] = asyncio.Event()
-        query = Query(query_id=query_id, call_ids=[], client=self.server_id)
-        try:
-            await self.connection.publish(self._query_topic, encode(query))
-            await asyncio.wait_for(drained.wait(), timeout)
-            return True
-        except asyncio.TimeoutError:
-            logger.debug("%s cannot tell when all has come that the broker had for it", self.server_id)
-            return False
-        finally:
-            del self._drained[query_id]
-
     async def _leave(self) -> None:
         self._executor = None
+        self._intake.shut()
         if self._on_reconnected in self.connection.on_reconnected:
             self.connection.on_reconnected.remove(self._on_reconnected)
-        for topic_filter, _ in list(self._subscribed):
-            await self._unsubscribe(topic_filter)
+        await self._intake.unsubscribe()
         await self._presence.unfollow()
         for task in self._background:
             task.cancel()
         await self.connection.stop(end_session=self._own_connection)
 
-    def _say_what_it_serves(self) -> None:
+    @property
+    def _label(self) -> str:
+        return self.server_id
+
+    def _what_it_serves(self) -> str:
         tools = ", ".join(self._cards) or "no tools yet"
         if self._presence.standby:
             tools = f"nothing now and stands by for {self._election.serving}, which serves {tools}"
-        sys.stderr.write(f"{self.server_id} serves {tools} at {self.connection.url}; Ctrl-C stops it\n")
+        return f"{self.server_id} serves {tools} at {self.connection.url}"
 
-    async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until the task is cancelled or the connection is lost for good.
-
-        Args:
-            on_started: Called when it serves.
-
-        Raises:
-            SessionTakenOver: Another process runs as the same replica.
-        """
-        failed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
-
-        def on_failed(error: TransportError) -> None:
-            if not failed.done():
-                failed.set_result(error)
-
-        self.connection.on_failed.append(on_failed)
-        try:
-            await self.start()
-            if on_started is not None:
-                on_started()
-            raise await failed
-        finally:
-            self.connection.on_failed.remove(on_failed)
-            await self._stop_whatever_comes()
-
-    async def _stop_whatever_comes(self) -> None:
-        """Stop in good order; cancelled once more, without waiting for the calls that run."""
-        executor = self._executor
-        stopping = asyncio.ensure_future(self.stop())
-        while not stopping.done():
-            try:
-                await asyncio.shield(stopping)
-            except asyncio.CancelledError:
-                if stopping.cancelled():
-                    raise
-                if executor is not None:
-                    executor.hurry()
-
-    def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for no call. Blocks; for scripts.
-
-        It says on the standard error what it serves, and ends the process with one line when it cannot.
-        """
-        try:
-            asyncio.run(self._run())
-        except MQTTAgentError as error:
-            sys.exit(f"{self.server_id}: {error}")
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(self.serve_forever(self._say_what_it_serves))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, serving.cancel)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                logger.debug("no handler for signal %s here", number)
-        try:
-            await serving
-        except asyncio.CancelledError:
-            logger.info("%s stopped", self.server_id)
-
-    async def __aenter__(self) -> ToolServer:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    # Taking calls
+    def _hurry(self) -> None:
+        if self._executor is not None:
+            self._executor.hurry()
 
     async def _offer_late(self, name: str) -> None:
         await self._take_calls(name)
         await self._presence.announce_tool(name)
 
     async def _take_calls(self, name: str) -> None:
-        await self._subscribe(self._topics.tool_call_shared(name), partial(self._on_call, name), calls=True)
-        await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
+        await self._intake.take_calls(name, self._served[name])
         await self._presence.follow_tool(name)
 
-    async def _subscribe(
-        self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
-    ) -> None:
-        self._subscribed.append((topic_filter, handler))
-        await self.connection.subscribe(topic_filter, handler, manual=calls, exclusive=calls)
-
-    async def _unsubscribe(self, topic_filter: str) -> None:
-        for entry in [entry for entry in self._subscribed if entry[0] == topic_filter]:
-            self._subscribed.remove(entry)
-            await self.connection.unsubscribe(*entry)
-
-    def _on_call(self, tool: str, message: InboundMessage) -> None:
-        executor = self._executor
-        if executor is None:
-            return  # unacknowledged: the session, or another replica, still has it
-        if message.retain:
-            self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
-            message.acknowledge()
-            return
-        try:
-            call = decode(Call, message.payload, self._max_payload)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable call", error)
-            call_id, reply_to = _address(message, self._max_payload)
-            self._reject(executor, message, call_id, reply_to, CallError(type="invalid_arguments", message=str(error)))
-            return
-        if not is_identifier(call.client):
-            self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
-            error = CallError(type="invalid_arguments", message="the client name cannot be used in topics")
-            self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
-            return
-        reply_to = self._topics.client_responses(call.client)
-        asked_for = message.response_topic or call.response_topic
-        if asked_for is not None and asked_for != reply_to:
-            self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
-            error = CallError(type="unauthorized", message=f"the Response Topic must be {reply_to}")
-            executor.reject(call.call_id, reply_to, message, error)
-            return
-        executor.submit(self._served[tool], call, reply_to, message)
-
-    def _on_cancel(self, message: InboundMessage) -> None:
-        try:
-            cancel = decode(Cancel, message.payload, self._max_payload)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable cancel", error)
-            return
-        if self._executor is not None and not message.retain:
-            self._executor.cancel((cancel.client, cancel.call_id))
-
-    def _on_query(self, message: InboundMessage) -> None:
-        try:
-            query = decode(Query, message.payload, self._max_payload)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable query", error)
-            return
-        drained = self._drained.get(query.query_id)
-        if drained is not None:
-            drained.set()
-        elif self._executor is None or message.retain:
-            return
-        elif not is_identifier(query.client):
-            self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
-        else:
-            reply_to = self._topics.client_responses(query.client)
-            known = self._executor.known(query.client, query.call_ids, reply_to)
-            self._executor.answer(query.query_id, reply_to, {"known": known})
-
-    def _reject(
-        self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallError
-    ) -> None:
-        if reply_to is None or self._topics.client_of_responses(reply_to) is None:
-            message.acknowledge()
-        else:
-            executor.reject(call_id, reply_to, message, error)
-
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._on_background_done)
@@ -544,16 +390,3 @@ def _check(**settings: tuple[float, float]) -> None:
     for name, (value, least) in settings.items():
         if not isinstance(value, (int, float)) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{name} must be a number, {least:g} or more, not {value!r}")
-
-
-def _address(message: InboundMessage, max_payload: int) -> tuple[str, str | None]:
-    """The call id, and where an answer goes, of something that is no call; from its properties, then its payload."""
-    envelope: Any = None
-    if len(message.payload) <= max_payload:
-        with contextlib.suppress(ValueError, RecursionError):
-            envelope = pydantic_core.from_json(message.payload)
-    fields: dict[str, Any] = envelope if isinstance(envelope, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    call_id, reply_to = fields.get("call_id"), message.response_topic or fields.get("response_topic")
-    if not isinstance(call_id, str) or not call_id:
-        call_id = (message.correlation_data or b"").decode(errors="replace")
-    return call_id, reply_to if isinstance(reply_to, str) else None

@@ -2,8 +2,8 @@
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import TLS, Credentials, Password, Token
+from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.embedded import EmbeddedBroker
-from mqtt_agent.transport.link import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.paced import PacedSender

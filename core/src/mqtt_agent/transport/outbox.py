@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 
 from mqtt_agent.errors import ConnectionLost, NotAuthorized, PayloadTooLarge, PublishRefused, QueueFull, TransportError
-from mqtt_agent.transport.link import BrokerLimits, Link
+from mqtt_agent.transport.driver import BrokerLimits
+from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
 from mqtt_agent.transport.url import BrokerURL
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -154,9 +155,12 @@ def _inspect(path: Path, check_limit: int) -> None:
 def _look(path: Path, check_limit: int) -> None:
     if (_stat(path, "-journal") or (0,))[0]:
         return  # a process died while it made the file: it cannot be read until SQLite has undone that
+    size = path.stat().st_size
+    if size == 1 and sys.platform != "darwin":  # SQLite, which makes such files on macOS, takes it for empty
+        raise sqlite3.DatabaseError("file is not a database")
     mode = "mode=ro" if (_stat(path, "-wal") or (0,))[0] else "immutable=1"
     with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
-        if _is_ours(connection, path) and path.stat().st_size <= check_limit:
+        if _is_ours(connection, path) and size <= check_limit:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {verdict}")

@@ -78,26 +78,33 @@ def to_row(record: TaskRecord) -> Row:
 
 
 def to_record(row: Row) -> TaskRecord:
-    """The record that a row stands for."""
-    return TaskRecord(
-        key=TaskKey(row.agent, cast("TaskRole", row.role), row.task_id),
-        peer=row.peer,
-        task=_decode(row.task),
-        digest=row.digest,
-        state=TaskState(row.state),
-        attempt=row.attempt,
-        seq=row.seq,
-        saved=None if row.saved is None else _decode(row.saved),
-        inputs=_decode(row.inputs),
-        result=None if row.result is None else _decode(row.result),
-        reply_to=row.reply_to,
-        settled=bool(row.settled),
-        cancel_requested=bool(row.cancel_requested),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        expires_at=row.expires_at,
-        position=row.position,
-    )
+    """The record that a row stands for.
+
+    Raises:
+        StoreError: Somebody else has written it, or the disk has changed it.
+    """
+    try:
+        return TaskRecord(
+            key=TaskKey(row.agent, cast("TaskRole", row.role), row.task_id),
+            peer=row.peer,
+            task=_decode(row.task),
+            digest=row.digest,
+            state=TaskState(row.state),
+            attempt=row.attempt,
+            seq=row.seq,
+            saved=None if row.saved is None else _decode(row.saved),
+            inputs=_decode(row.inputs),
+            result=None if row.result is None else _decode(row.result),
+            reply_to=row.reply_to,
+            settled=bool(row.settled),
+            cancel_requested=bool(row.cancel_requested),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            expires_at=row.expires_at,
+            position=row.position,
+        )
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}") from error
 
 
 def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,277 @@
+"""What a store does with the file that it is given: makes it, upgrades it, or leaves it as it is."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mqtt_agent.agents.store import SqliteStore, TaskStore, database
+from mqtt_agent.agents.store.database import APPLICATION_ID, MIGRATIONS
+from mqtt_agent.errors import StoreError
+from support import soon
+
+from .conftest import AGENT, new_record
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and open files differ")
+
+
+async def add_many(store: TaskStore, count: int) -> None:
+    for number in range(count):
+        await soon(store.add(new_record(str(number), saved="x" * 500)))
+
+
+async def make_good(path: Path) -> None:
+    async with SqliteStore(path, synchronous="normal") as store:
+        await add_many(store, 300)
+
+
+def write(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def write_and_crash(path: Path, *statements: str) -> None:
+    """The same by a process that dies before its log is brought into the file."""
+    work = path.with_name("work.db")
+    if path.exists():
+        path.rename(work)
+    with closing(sqlite3.connect(work, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for statement in statements:
+            connection.execute(statement)
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{work}{suffix}", f"{path}{suffix}")
+    for file in path.parent.glob("work.db*"):
+        file.unlink()
+
+
+def overwrite(path: Path, first_page: int) -> None:
+    """Noise in place of every third page."""
+    noise = random.Random(1)
+    with path.open("r+b") as file:
+        for page in range(first_page, path.stat().st_size // 4096, 3):
+            file.seek(page * 4096)
+            file.write(noise.randbytes(4096))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        file.name: (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns)
+        for file in folder.iterdir()
+        if not file.name.endswith("-shm")
+    }
+
+
+async def refused(path: Path, words: str) -> None:
+    """Open it, and see that it says why, and that nothing has changed."""
+    before = snapshot(path.parent)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=words) as raised:
+            await soon(SqliteStore(path).open())
+        assert str(path) in str(raised.value)
+    assert snapshot(path.parent) == before
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize(
+        "content",
+        [b"x", b"a note of mine\n" * 1000, b"\0" * 8192, b"SQLite format 3", b"SQLite format 3\0" + b"\xff" * 5000],
+        ids=["a byte", "text", "zeros", "no header", "header and noise"],
+    )
+    async def test_a_file_that_is_no_database(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        await refused(path, "is not an SQLite database and was left as it is; choose another path")
+
+    async def test_a_database_of_another_application(self, path: Path) -> None:
+        write(path, "CREATE TABLE accounts (owner TEXT)", "INSERT INTO accounts VALUES ('me')")
+        await refused(path, "another application and was left as it is; choose another path")
+
+    async def test_a_database_that_bears_the_mark_of_another_application(self, path: Path) -> None:
+        write(path, "PRAGMA application_id = 42")
+        await refused(path, "another application")
+
+    @pytest.mark.parametrize("mode", ["wal", "delete", "persist"])
+    async def test_a_database_of_another_application_in_any_mode(self, path: Path, mode: str) -> None:
+        write(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE tasks (id)", "INSERT INTO tasks VALUES (1)")
+        await refused(path, "another application")
+
+    async def test_a_database_of_another_application_that_has_crashed(self, path: Path) -> None:
+        write_and_crash(path, "CREATE TABLE tasks (id)", "INSERT INTO tasks VALUES (1)")
+        await refused(path, "another application")
+
+    async def test_a_file_of_a_newer_version(self, path: Path) -> None:
+        await make_good(path)
+        write(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        await refused(path, "was made by a newer version of mqtt-agent.*left as it is; upgrade mqtt-agent")
+
+    async def test_a_file_of_a_newer_version_that_has_crashed(self, path: Path) -> None:
+        await make_good(path)
+        write_and_crash(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}", "DROP TABLE tasks")
+        await refused(path, "newer version")
+
+    @pytest.mark.parametrize("first_page", [1, 2, 3])
+    async def test_a_file_with_damaged_pages(self, path: Path, first_page: int) -> None:
+        await make_good(path)
+        overwrite(path, first_page)
+        await refused(path, "is damaged and was left as it is; move it away.*recover")
+
+    async def test_a_damaged_file_of_a_process_that_has_crashed(self, path: Path) -> None:
+        await make_good(path)
+        overwrite(path, 4)
+        write_and_crash(path, "INSERT INTO sqlite_sequence VALUES ('other', 1)")
+        await refused(path, "is damaged")
+
+    async def test_a_file_that_was_cut_off(self, path: Path) -> None:
+        await make_good(path)
+        os.truncate(path, path.stat().st_size // 2)
+        await refused(path, "is damaged")
+
+    async def test_damage_in_a_file_too_large_to_read_through_is_told_when_it_is_met(self, path: Path) -> None:
+        await make_good(path)
+        overwrite(path, 8)
+        async with SqliteStore(path, check_limit=0) as store:
+            with pytest.raises(StoreError, match=r"tasks\.db is damaged"):
+                await soon(store.find(AGENT, "received"))
+
+    @pytest.mark.parametrize("damage", ["state = 'gone'", "task = '{\"a'", "inputs = x'00ff'", "saved = '1 2'"])
+    async def test_damage_in_one_task_is_told_when_it_is_met(self, path: Path, damage: str) -> None:
+        async with SqliteStore(path) as store:
+            await add_many(store, 2)
+            write(path, f"UPDATE tasks SET {damage} WHERE task_id = '0'")
+            with pytest.raises(StoreError, match="task '0' in the store is damaged"):
+                await soon(store.get(new_record("0").key))
+            assert await soon(store.get(new_record("1").key)) is not None
+
+    async def test_a_folder(self, path: Path) -> None:
+        path.mkdir()
+        with pytest.raises(StoreError, match=r"tasks\.db is a folder; name a file in it"):
+            await soon(SqliteStore(path).open())
+
+    async def test_a_pipe(self, path: Path) -> None:
+        os.mkfifo(path)
+        with pytest.raises(StoreError, match=r"tasks\.db is not a regular file"):
+            await soon(SqliteStore(path).open())
+
+    @pytest.mark.parametrize("name", ["file/tasks.db", "file/folder/tasks.db", "x" * 300, "nul\0"])
+    async def test_a_place_where_no_file_can_be(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError) as raised:
+            await soon(SqliteStore(tmp_path / name).open())
+        assert str(tmp_path / name) in str(raised.value)
+        assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+    async def test_a_link_to_nowhere(self, path: Path, tmp_path: Path) -> None:
+        path.symlink_to(tmp_path / "nowhere" / "tasks.db")
+        with pytest.raises(StoreError, match=r"tasks\.db cannot be made .*choose another path"):
+            await soon(SqliteStore(path).open())
+
+
+class TestGoodFiles:
+    async def test_folders_are_made(self, tmp_path: Path) -> None:
+        path = tmp_path / "a" / "b c?#%ü" / "tasks.db"
+        async with SqliteStore(path) as store:
+            await add_many(store, 1)
+        assert path.exists()
+
+    async def test_only_the_user_may_read_the_files(self, path: Path) -> None:
+        before = os.umask(0)
+        try:
+            async with SqliteStore(path) as store:
+                await add_many(store, 1)
+                modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+        finally:
+            os.umask(before)
+        assert modes == {"tasks.db": 0o600, "tasks.db-wal": 0o600, "tasks.db-shm": 0o600}
+
+    async def test_the_mode_that_a_file_has_is_kept(self, path: Path) -> None:
+        await make_good(path)
+        path.chmod(0o640)
+        async with SqliteStore(path) as store:
+            await add_many(store, 1)
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    @pytest.mark.parametrize("statements", [[], ["PRAGMA journal_mode = WAL"]], ids=["empty", "a header only"])
+    async def test_an_empty_file_is_taken(self, path: Path, statements: list[str]) -> None:
+        path.touch()
+        write(path, *statements)
+        await make_good(path)
+
+    async def test_a_link_is_followed(self, path: Path, tmp_path: Path) -> None:
+        await make_good(tmp_path / "real.db")
+        path.symlink_to(tmp_path / "real.db")
+        async with SqliteStore(path) as store:
+            assert len(await soon(store.find(AGENT, "received"))) == 300
+
+    async def test_the_file_bears_our_mark(self, path: Path) -> None:
+        await make_good(path)
+        header = path.read_bytes()[:100]
+        assert int.from_bytes(header[68:72], "big") == APPLICATION_ID
+        assert int.from_bytes(header[60:64], "big") == len(MIGRATIONS)
+
+    async def test_opening_and_closing_changes_nothing(self, path: Path) -> None:
+        await make_good(path)
+        before = path.read_bytes()
+        async with SqliteStore(path) as store:
+            await soon(store.find(AGENT, "received"))
+        assert path.read_bytes() == before
+
+    async def test_a_file_whose_maker_died_at_once_is_made_again(self, path: Path) -> None:
+        work = path.with_name("work.db")
+        with closing(sqlite3.connect(work, isolation_level=None)) as connection:
+            connection.execute("PRAGMA cache_size = 1")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE tasks (id)")
+            connection.executemany("INSERT INTO tasks VALUES (?)", [("x" * 5000,)] * 100)
+            for suffix in ("", "-journal"):
+                shutil.copyfile(f"{work}{suffix}", f"{path}{suffix}")
+        assert path.stat().st_size > 0
+        await make_good(path)
+
+
+class TestVersions:
+    NEXT = ("ALTER TABLE tasks ADD COLUMN note TEXT", "UPDATE tasks SET note = 'upgraded'")
+
+    @pytest.fixture
+    def upgraded(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Makes us a later version, with one more step."""
+        return lambda *statements: monkeypatch.setattr(database, "MIGRATIONS", [*MIGRATIONS, statements])
+
+    async def test_an_older_file_becomes_the_present_version_and_keeps_its_tasks(
+        self, path: Path, upgraded: Callable[..., None]
+    ) -> None:
+        await make_good(path)
+        upgraded(*self.NEXT)
+        for _ in range(2):
+            async with SqliteStore(path) as store:
+                assert len(await soon(store.find(AGENT, "received"))) == 300
+                assert await soon(store.claim(AGENT)) is not None
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT DISTINCT note FROM tasks").fetchall() == [("upgraded",)]
+            assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+
+    async def test_a_new_file_goes_through_all_steps(self, path: Path, upgraded: Callable[..., None]) -> None:
+        upgraded(*self.NEXT)
+        await make_good(path)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM tasks WHERE note IS NULL").fetchone() == (300,)
+
+    async def test_the_version_before_refuses_an_upgraded_file(
+        self, path: Path, upgraded: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upgraded(*self.NEXT)
+        await make_good(path)
+        monkeypatch.undo()
+        await refused(path, "newer version")
+
+    async def test_a_step_that_fails_leaves_the_file_as_it_was(self, path: Path, upgraded: Callable[..., None]) -> None:
+        await make_good(path)
+        upgraded(*self.NEXT, "INSERT INTO nowhere VALUES (1)")
+        await refused(path, "nowhere")
