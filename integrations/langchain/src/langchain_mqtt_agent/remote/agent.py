@@ -14,11 +14,11 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.sync import Agent
+from mqtt_agent.tools.naming import legal_name
 from mqtt_agent.wire import validate_identifier
 from typing_extensions import Self
 
 from langchain_mqtt_agent.driver import adrive, asteps, drive, steps
-from langchain_mqtt_agent.names import legal_name
 from langchain_mqtt_agent.remote.conversation import Delegation, Outcome
 from langchain_mqtt_agent.remote.payload import Work
 from langchain_mqtt_agent.remote.plan import Placed, Plan, whole

@@ -1,4 +1,4 @@
-"""Names that language models accept."""
+"""What a language model calls a tool."""
 
 from __future__ import annotations
 
