@@ -214,7 +214,9 @@ async def test_where_events_got_lost_the_reader_makes_the_last_of_the_result(
 
 
 @pytest.mark.rule("CTRL-1", "CTRL-3", "EVENT-6", "CTRL-5", "ASK-6")
-async def test_words_are_as_in_the_document(planner: Agent, scout: ForeignExecutor) -> None:
+async def test_words_are_as_in_the_document(
+    planner: Agent, scout: ForeignExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = await soon(planner.delegate("scout", task_id="t-1"))
     heard = await scout.next_task()
     question = {"status": "input-required", "content": "Which year?", "data": {"input_id": "q-1"}}
@@ -222,7 +224,13 @@ async def test_words_are_as_in_the_document(planner: Agent, scout: ForeignExecut
     await until(lambda: task.question)
     await soon(task.send({"year": 2024}))
     await until(lambda: scout.words("input"))
-    await scout.event(heard, 0, "status", **question)  # as if the answer got lost
+    await scout.event(heard, 0, "status", **question)  # it may have crossed the answer
+    await scout.event(heard, 2, content="a mark")
+    await until(lambda: task._seq == 2)
+    assert len(scout.words("input")) == 1
+    monkeypatch.setattr(delegation, "_CROSSED_WITHIN", 0)
+    await soon(scout.event(heard, 0, "status", status="working"))
+    await scout.event(heard, 0, "status", **question)  # the answer got lost
     await until(lambda: len(scout.words("input")) == 2)
     for word in scout.words("input"):
         assert word.pop("timestamp").endswith("Z")

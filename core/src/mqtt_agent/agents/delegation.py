@@ -61,6 +61,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 100
 _AT_ONCE = 200
 _CONFIRMED_WITHIN = 5.0
+_CROSSED_WITHIN = 5.0
 _MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 _ANSWERED_WITHIN = 0.5
 
@@ -501,11 +502,19 @@ class Delegations:
             if "fault" in event.data:  # the answer will not do, and must not be sent again
                 handle.answers.pop(input_id, None)
                 self._spawn(self._keep_answers(handle))
-            elif input_id in handle.answers and handle.answered.get(input_id) != event.attempt:
-                # The answer got lost: with an attempt before this one, or with the process that gave it.
+            elif input_id in handle.answers and self._got_lost(handle, input_id, event):
                 word = self._input(handle, handle.answers[input_id], input_id)
-                handle.answered[input_id] = event.attempt
+                self._note_answered(handle, input_id, event.attempt)
                 self._spawn(self._say_soon(handle.peer, word))
+
+    def _got_lost(self, handle: TaskHandle, input_id: str, event: TaskEvent) -> bool:
+        """Whether the answer to a question that is asked again has to be sent again."""
+        attempt, sent_at = handle.answered.get(input_id, (None, -math.inf))
+        # With an attempt before this one, with the process that gave it, or on its way; but two may just have crossed.
+        return attempt != event.attempt or asyncio.get_running_loop().time() - sent_at > _CROSSED_WITHIN
+
+    def _note_answered(self, handle: TaskHandle, input_id: str, attempt: int | None) -> None:
+        handle.answered[input_id] = (attempt, asyncio.get_running_loop().time())
 
     async def _note_state(self, handle: TaskHandle) -> None:
         if not handle.state.terminal:
@@ -533,7 +542,7 @@ class Delegations:
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
-            handle.answered[input_id] = handle.attempt
+            self._note_answered(handle, input_id, handle.attempt)
             await self._keep_answers(handle)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))

@@ -59,8 +59,8 @@ class TaskHandle:
         self.question: TaskEvent | None = None
         self.saved: Any = record.saved
         self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
-        self.answered: dict[str, int | None] = {}
-        """During which attempt this process has sent the answers that it did."""
+        self.answered: dict[str, tuple[int | None, float]] = {}
+        """During which attempt, and when in loop time, this process has sent the answers that it did."""
         self._requester = requester
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
