@@ -15,7 +15,8 @@ from mqtt_agent.sync import ToolClient as SyncToolClient
 from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
-from langchain_mqtt_agent.tool import HandleToolError, legal_name, make_tool
+from langchain_mqtt_agent.names import legal_name
+from langchain_mqtt_agent.tool import HandleToolError, make_tool
 
 __all__ = ["MQTTToolkit"]
 
