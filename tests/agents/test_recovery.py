@@ -280,3 +280,47 @@ async def test_retained_messages_come_again_after_each_reconnect(
 
             await becomes(back)
         await connection.stop()
+
+
+@pytest.mark.parametrize("follow", ["delegations", "resume"])
+async def test_a_handle_that_is_made_while_the_result_is_being_stored_gets_the_result(
+    follow: str, make_agent: MakeAgent, writer: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, followed = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        """Takes its time for a result."""
+
+        @override
+        async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
+            if changes.get("result") is not None:
+                storing.set()
+                await followed.wait()
+            return await super().change(key, expected, **changes)
+
+    go = asyncio.Event()
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        await go.wait()
+        return "done"
+
+    planner = make_agent("planner", store=Slow())
+    await soon(planner.start())
+    given = await soon(planner.delegate("writer"))
+    await soon(planner.stop())
+    delegations: Any = planner._delegations  # pyright: ignore[reportPrivateUsage]
+    take, taken = delegations._take_result, list[TaskResult]()
+
+    async def take_one_only(result: TaskResult, message: Any) -> None:
+        taken.append(result)
+        if len(taken) == 1:
+            await take(result, message)
+
+    monkeypatch.setattr(delegations, "_take_result", take_one_only)
+    go.set()
+    await soon(planner.start())
+    await soon(storing.wait())
+    task = (await planner.delegations())[0] if follow == "delegations" else await planner.resume(given.task_id)
+    followed.set()
+    assert await soon(task.result()) == "done"

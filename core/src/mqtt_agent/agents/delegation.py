@@ -355,9 +355,9 @@ class Delegations:
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
         result = result_of(key.task_id, self._name, self._name, TaskState.FAILED, fault)
-        handle = self._handles.get(key.task_id)
         changed = await self._store.change(key, OPEN, state=TaskState.FAILED, result=result, settled=True)
         self._reminders.drop(key.task_id)
+        handle = self._handles.get(key.task_id)  # asked now: somebody may have begun to follow it meanwhile
         if changed is not None and handle is not None:
             handle.settle(TaskResult.model_validate(result))
 
@@ -411,6 +411,9 @@ class Delegations:
             return False
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
+            handle = self._handles.get(task_id)
+            if record is not None and handle is not None:
+                self._take_over(handle, record)
         elif self._connection.connected and not self._is_away(record.peer or ""):
             await self._send(record)
             return True
@@ -472,6 +475,7 @@ class Delegations:
         message.acknowledge()
         self._reminders.drop(result.task_id)
         self._answered(result.task_id)
+        handle = self._handles.get(result.task_id) or handle  # somebody may have begun to follow it meanwhile
         if handle is not None:
             if changed is None:
                 stored = await self._store.get(key)
