@@ -380,6 +380,50 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
     assert await task.result() == ["Oslo", 2024]
 
 
+async def test_an_answer_that_will_not_do_is_sent_once(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return await task.ask("Which year?", {"type": "integer"})
+
+    task = await soon(planner.delegate("writer"))
+    faults = 0
+    async for event in task.events():
+        if event.status != "input-required":
+            continue
+        if "fault" in event.data:
+            faults += 1
+            assert task.answers == {}
+            await task.send(2024)
+        else:
+            await task.send("last year")
+    assert (faults, await soon(task.result())) == (1, 2024)
+
+
+async def test_a_requester_can_keep_something_with_its_task(make_agent: MakeAgent, writer: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return await task.ask("Well?")
+
+    store = MemoryStore()
+    first = make_agent("planner", store=store)
+    await soon(first.start())
+    task = await soon(first.delegate("writer"))
+    assert task.saved is None
+    await soon(task.save({"asked": 1}))
+    await soon(first.stop())
+    second = make_agent("planner", store=store)
+    await soon(second.start())
+    again = await soon(second.resume(task.task_id))
+    assert again.saved == {"asked": 1}
+    await until(lambda: again.question)
+    await soon(again.send("done"))
+    assert await soon(again.result()) == "done"
+    await soon(again.save("too late"))
+    assert again.saved == {"asked": 1}
+    with pytest.raises(errors.WireError):
+        await again.save(object())
+
+
 async def test_a_task_that_waits_for_an_answer_takes_no_place(make_agent: MakeAgent, planner: Agent) -> None:
     writer = make_agent("writer", max_concurrent_tasks=1)
 

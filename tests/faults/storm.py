@@ -47,7 +47,7 @@ class Report:
         missing: Tasks without a result, by requester.
         executions: Lines in the ledger.
         extra: Lines beyond the first of each task.
-        ungranted: Tasks with a result and no line, which cannot be.
+        odd: Tasks with a result and no line in the ledger, or with two of the same attempt.
         seconds: How long it took.
         logs: Where the processes wrote.
     """
@@ -60,12 +60,12 @@ class Report:
     missing: list[str] = field(default_factory=list[str])
     executions: int = 0
     extra: int = 0
-    ungranted: list[str] = field(default_factory=list[str])
+    odd: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        fine = not (self.wrong or self.missing or self.ungranted)
+        fine = not (self.wrong or self.missing or self.odd)
         return fine and self.extra <= self.kills["executor"]
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Report:
             f"  {self.executions} executions: {self.extra} more than one for each task,"
             f" and {self.kills['executor']} kills of executors",
         ]
-        for what in ("wrong", "missing", "ungranted"):
+        for what in ("wrong", "missing", "odd"):
             found: list[str] = getattr(self, what)
             if found:
                 lines.append(f"  {what}: {', '.join(found[:10])}{' …' if len(found) > 10 else ''}")
@@ -194,7 +194,9 @@ class Storm:
 
     def _check(self) -> None:
         report = self._report
-        lines = Counter(line.split()[0] for line in self._ledger.read_text().splitlines())
+        attempts = Counter(self._ledger.read_text().splitlines())
+        report.odd += [f"{line} ({count} times)" for line, count in attempts.items() if count > 1]
+        lines = Counter(line.split()[0] for line in attempts.elements())
         report.executions = sum(lines.values())
         report.extra = report.executions - len(lines)
         for name, share in self._shares.items():
@@ -211,7 +213,7 @@ class Storm:
                 elif results != {right}:
                     report.wrong.append(" and ".join(sorted(results)))
                 elif task_id not in lines:
-                    report.ungranted.append(task_id)
+                    report.odd.append(task_id)
 
 
 def main() -> None:

@@ -294,7 +294,8 @@ class Delegations:
 
     def _take_over(self, handle: TaskHandle, record: TaskRecord) -> None:
         """Let a handle know what the store knows."""
-        handle.state = record.state
+        handle.state, handle.saved = record.state, record.saved
+        handle.answers = {given["input_id"]: given["answer"] for given in record.inputs}
         if record.result is not None:
             handle.settle(TaskResult.model_validate(record.result))
 
@@ -489,8 +490,15 @@ class Delegations:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
             input_id = input_id_of(event)
-            if input_id is not None and input_id in handle.answers:  # the answer got lost
+            if input_id is None:
+                return
+            if "fault" in event.data:  # the answer will not do, and must not be sent again
+                handle.answers.pop(input_id, None)
+                self._spawn(self._keep_answers(handle))
+            elif input_id in handle.answers and handle.answered.get(input_id) != event.attempt:
+                # The answer got lost: with an attempt before this one, or with the process that gave it.
                 word = self._input(handle, handle.answers[input_id], input_id)
+                handle.answered[input_id] = event.attempt
                 self._spawn(self._say_soon(handle.peer, word))
 
     async def _note_state(self, handle: TaskHandle) -> None:
@@ -519,12 +527,22 @@ class Delegations:
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
-            inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
-            changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
-            if changed is not None:
-                self._remember(changed)
+            handle.answered[input_id] = handle.attempt
+            await self._keep_answers(handle)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))
+
+    async def _keep_answers(self, handle: TaskHandle) -> None:
+        inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
+        changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+        if changed is not None:
+            self._remember(changed)
+
+    async def save(self, handle: TaskHandle, value: Any) -> None:
+        """See :meth:`TaskHandle.save`."""
+        value = to_json(value)
+        if await self._store.change(self.key(handle.task_id), OPEN, saved=value) is not None:
+            handle.saved = value
 
     def _input(self, handle: TaskHandle, value: Any, input_id: str | None) -> Control:
         return Control(task_id=handle.task_id, action="input", sender=self._name, input=value, input_id=input_id)

@@ -72,7 +72,13 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
         """How many events were dropped because nobody read them."""
         return self._async.dropped_events
 
+    @property
+    def saved(self) -> Any:
+        """What :meth:`save` stored last."""
+        return self._async.saved
+
     result = blocking(aio_handle.TaskHandle.result)
+    save = blocking(aio_handle.TaskHandle.save)
     send = blocking(aio_handle.TaskHandle.send)
     cancel = blocking(aio_handle.TaskHandle.cancel)
 
