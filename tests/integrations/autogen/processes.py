@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from brokers import die_with_parent
 from typing_extensions import Self
@@ -16,10 +18,16 @@ PROGRAMS = "tests.integrations.autogen.programs"
 
 
 class Program:
-    """A Python program that a test starts, kills and starts again."""
+    """A Python program that a test starts, kills and starts again.
 
-    def __init__(self, *arguments: str, **env: str) -> None:
-        self._command = [sys.executable, *arguments]
+    Args:
+        arguments: What Python is given.
+        prefix: What the command line begins with, to run it elsewhere.
+        env: Environment variables.
+    """
+
+    def __init__(self, *arguments: str, prefix: Sequence[str] = (), **env: str) -> None:
+        self._command = [*prefix, sys.executable, *arguments]
         self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +59,7 @@ class Program:
 class HostProcess(Program):
     """``python -m autogen_mqtt_agent serve``, with a store of its own."""
 
-    def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **env: str) -> None:
+    def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **more: Any) -> None:
         options = {"agent-id": agent_id, "broker": broker, "namespace": namespace, "store": f"{folder}/{agent_id}.db"}
         chosen = (f"--{name}={value}" for name, value in options.items())
-        super().__init__("-m", "autogen_mqtt_agent", "serve", f"{PROGRAMS}:{factory}", *chosen, **env)
+        super().__init__("-m", "autogen_mqtt_agent", "serve", f"{PROGRAMS}:{factory}", *chosen, **more)

@@ -65,8 +65,8 @@ class Marathon(Counter):
         yield ThoughtEvent(content="begun", source=self.name)
         (gate / "entered").touch()
         while not (gate / "open").exists():
-            await asyncio.sleep(0.02)
-        yield ThoughtEvent(content="nearly there", source=self.name)
+            await asyncio.sleep(0.05)
+            yield ThoughtEvent(content="still at it", source=self.name)
         yield await self.on_messages(messages, cancellation_token)
 
 

@@ -22,7 +22,7 @@ from autogen_agentchat.teams import (
 )
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import MQTTAgent
-from brokers import Broker, Embedded
+from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
 from support import soon, until
 
@@ -327,6 +327,48 @@ async def test_a_turn_that_takes_too_long_is_cancelled(embedded: Embedded, names
         with pytest.raises(errors.TaskTimeout):
             await soon(remote("counter", timeout=0.5).on_messages([HELLO], CancellationToken()))
         await until(lambda: gates[0].told == ["cancelled", "closed"])
+
+
+async def test_a_peer_that_goes_away_in_the_middle_of_a_turn_has_a_while_to_come_back(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())) as hosts:
+        impatient, patient = remote("counter", grace=0.2, absent="notice"), remote("counter", grace=30.0)
+        turns = [asyncio.create_task(each.on_messages([HELLO], CancellationToken())) for each in (impatient, patient)]
+        await until(lambda: len(gates) == 2 and all(gate.entered.is_set() for gate in gates))
+        await hosts["counter"].stop()
+        notice = await soon(turns[0])
+        assert "has not come back" in notice.chat_message.to_text()
+        await hosts["counter"].start()
+        await until(lambda: any(gate.entered.is_set() for gate in gates[2:]))
+        for gate in gates:
+            gate.open.set()
+        assert (await soon(turns[1])).chat_message.to_text() == "1: ['hello']"
+        later = asyncio.create_task(impatient.on_messages([], CancellationToken()))
+        await until(lambda: [gate.open.set() for gate in gates] and later.done())
+        assert later.result().chat_message.to_text() == "1: ['hello']"
+
+
+async def test_a_token_that_was_used_before_lets_nothing_begin(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
+        token = CancellationToken()
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(remote("counter").on_messages([HELLO], token))
+        await until(lambda: all(gate.told == ["cancelled", "closed"] for gate in gates))
+
+
+async def test_large_messages_go_both_ways(mosquitto: Mosquitto, namespace: str) -> None:
+    async with hosting(mosquitto.url, namespace, counter=lambda conversation: Counter()):
+        counter = MQTTAgent("counter", broker=mosquitto.url, namespace=namespace)
+        large = m.TextMessage(content="x" * 3_000_000, source="user")
+        answer = await soon(counter.on_messages([large], CancellationToken()), 30)
+        assert len(answer.chat_message.to_text()) > 3_000_000
+        await soon(counter.close())
 
 
 # State

@@ -158,6 +158,13 @@ async def test_a_hosted_team_answers_with_its_last_word(embedded: Embedded, name
         await soon(pair.close())
 
 
+async def test_an_empty_turn_reaches_a_team(embedded: Embedded, namespace: str) -> None:
+    async with hosting(embedded.url, namespace, pair=make_pair):
+        pair = MQTTAgent("pair", broker=embedded.url, namespace=namespace)
+        assert (await soon(pair.on_messages([], CancellationToken()))).chat_message.to_text() == "r1"
+        await soon(pair.close())
+
+
 def _hello() -> m.TextMessage:
     return m.TextMessage(content="hello", source="user")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,11 +40,15 @@ async def test_a_loaded_team_resumes_the_turn_that_was_under_way_and_goes_on(
     team, marathon = long_chat(mosquitto.url, namespace, str(tmp_path / "caller.db"))
     await team.load_state(saved)
 
-    resuming = asyncio.create_task(_everything(marathon))
-    await until(lambda: marathon._caller.agent.connection.connected)
-    (tmp_path / "open").touch()
-    *events, response = await soon(resuming, 20)
-    assert "nearly there" in [event.content for event in events if isinstance(event, ThoughtEvent)]
+    async def resume() -> list[Any]:
+        seen = []
+        async for each in marathon.resume_stream():
+            seen.append(each)
+            (tmp_path / "open").touch()  # it is not done before its progress has been seen
+        return seen
+
+    *events, response = await soon(resume(), 20)
+    assert "still at it" in [event.content for event in events if isinstance(event, ThoughtEvent)]
     assert isinstance(response, Response)
     assert response.chat_message.to_text() == "1: ['go', 'plan']"
     assert await soon(marathon.resume()) is None
@@ -60,10 +63,6 @@ async def test_a_loaded_team_resumes_the_turn_that_was_under_way_and_goes_on(
         ("editor", "edited more"),
     ]
     await soon(marathon.close())
-
-
-async def _everything(agent: MQTTAgent) -> list[Any]:
-    return [each async for each in agent.resume_stream()]
 
 
 async def test_a_turn_can_be_resumed_without_the_store_of_the_process_that_gave_it(

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import ssl
-import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from typing_extensions import Self, override
 
 from autogen_mqtt_agent.bridge import Emit, Outcome, stream
@@ -34,54 +33,12 @@ from autogen_mqtt_agent.incoming import Incoming
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.remote import Assignment, give, tell
 from autogen_mqtt_agent.settings import without_password
+from autogen_mqtt_agent.standing import DESCRIPTION, Absent, MQTTAgentConfig, MQTTAgentState
 from autogen_mqtt_agent.turns import Control, Turn, turn_id
 
-__all__ = ["Absent", "MQTTAgent", "MQTTAgentConfig", "MQTTAgentState"]
+__all__ = ["MQTTAgent"]
 
 logger = logging.getLogger(__name__)
-
-Absent = Literal["raise", "wait", "notice"]
-
-_DESCRIPTION = "An agent on another host."
-
-
-class MQTTAgentConfig(BaseModel):
-    """What of a participant is written down: no password, token, certificate, store or message type."""
-
-    name: str
-    broker: str | None = None
-    agent_id: str | None = None
-    peer: str | None = None
-    namespace: str = "a2a/v1"
-    description: str = _DESCRIPTION
-    roster: dict[str, str] | None = None
-    absent: Absent = "raise"
-    grace: float = 60.0
-    timeout: float | None = None
-
-
-class MQTTAgentState(BaseModel):
-    """Where a participant stands in its conversation; the rest is with its host.
-
-    Attributes:
-        type: What this is.
-        conversation_id: Names the conversation.
-        last_seq: The number of the last turn that was answered.
-        last_turn: Its task id, which names the state that the next turn goes on from.
-        tries: How many turns were given up since.
-        pending: The task id of the turn that is under way.
-        given_by: The agent id that has given it, and that alone gets its answer.
-        unsent: Messages that the peer was not there for.
-    """
-
-    type: Literal["MQTTAgentState"] = "MQTTAgentState"
-    conversation_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
-    last_seq: int = 0
-    last_turn: str | None = None
-    tries: int = 0
-    pending: str | None = None
-    given_by: str | None = None
-    unsent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
 class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
@@ -130,7 +87,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         agent_id: str | None = None,
         peer: str | None = None,
         namespace: str = "a2a/v1",
-        description: str = _DESCRIPTION,
+        description: str = DESCRIPTION,
         message_types: Sequence[type[AnyMessage]] = (),
         roster: Sequence[str] | Mapping[str, str] | None = None,
         absent: Absent = "raise",

@@ -13,7 +13,11 @@ from typing import Any, ClassVar
 from mqtt_agent import TLS, MemoryStore, Password, TaskStore, Token
 from mqtt_agent.sync import Agent
 
+from autogen_mqtt_agent.turns import MAX_PAYLOAD
+
 __all__ = ["Caller", "CallerSettings"]
+
+_FORGET_AFTER, _KEEP_FOR = 600.0, 7 * 24 * 3600.0  # seconds; what is in memory dies with the process anyway
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class Caller:
     def __init__(self, settings: CallerSettings) -> None:
         self.settings = settings
         self.agent_id = settings.agent_id or f"autogen-{uuid.uuid4().hex[:12]}"
+        forgets = settings.agent_id is None and settings.store is None
         self.agent = Agent(
             self.agent_id,
             broker=settings.broker,
             namespace=settings.namespace,
-            store=settings.store if settings.agent_id or settings.store else MemoryStore(),
+            store=MemoryStore() if forgets else settings.store,
+            retention=_FORGET_AFTER if forgets else _KEEP_FOR,
+            max_payload=MAX_PAYLOAD,
             credentials=settings.credentials,
             tls=settings.tls,
         )

@@ -20,7 +20,7 @@ from typing_extensions import Self
 from autogen_mqtt_agent.conversations import Conversation, Conversations
 from autogen_mqtt_agent.hosted import Factory, Hosted
 from autogen_mqtt_agent.messages import AnyMessage, Codec
-from autogen_mqtt_agent.turns import CONTROL, TURN, Answer, Control, Told, Turn
+from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN, Answer, Control, Told, Turn
 
 __all__ = ["AgentHost"]
 
@@ -86,6 +86,7 @@ class AgentHost:
             max_concurrent_tasks=_WAITING_TURNS,  # those that wait for their conversation's turn are among them
             drain_timeout=drain_timeout,
             retention=retention,
+            max_payload=MAX_PAYLOAD,
         )
         self._codec = Codec(message_types)
         self._conversations = Conversations(self.agent, factory, max_conversations)

@@ -51,7 +51,12 @@ async def give(agent: Agent, assignment: Assignment, emit: Emit) -> Any:
         TaskError: The peer did not do it.
         TransportError: The broker is not there, or refuses.
     """
-    handle = await _begin(agent, assignment)
+    beginning = asyncio.ensure_future(_begin(agent, assignment))
+    try:
+        handle = await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        beginning.add_done_callback(_cancel_too)  # it may be on its way already
+        raise
     reading = asyncio.ensure_future(_read(handle, emit))
     waits: set[asyncio.Future[Any]] = {reading}
     if not assignment.wait:
@@ -69,10 +74,7 @@ async def give(agent: Agent, assignment: Assignment, emit: Emit) -> Any:
         for each in waits:
             each.cancel()
             each.add_done_callback(_forget)
-        if not handle.done:
-            cancelling = asyncio.ensure_future(handle.cancel("the caller gave up"))
-            _unfinished.add(cancelling)
-            cancelling.add_done_callback(_forget)
+        _cancel(handle)
 
 
 async def tell(agent: Agent, peer: str, control: Control) -> None:
@@ -100,6 +102,18 @@ async def _begin(agent: Agent, assignment: Assignment) -> TaskHandle:
         if error.code != "conflict":
             raise
         return await agent.resume(task_id)  # the same was asked before, in messages with other ids
+
+
+def _cancel(handle: TaskHandle) -> None:
+    if not handle.done:
+        cancelling = asyncio.ensure_future(handle.cancel("the caller gave up"))
+        _unfinished.add(cancelling)
+        cancelling.add_done_callback(_forget)
+
+
+def _cancel_too(begun: asyncio.Future[TaskHandle]) -> None:
+    if not begun.cancelled() and begun.exception() is None:
+        _cancel(begun.result())
 
 
 def _forget(done: asyncio.Future[Any]) -> None:

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from autogen_agentchat.messages import BaseChatMessage
+from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD
 from pydantic import BaseModel, Field
 
 from autogen_mqtt_agent.messages import essence
 
-__all__ = ["CONTROL", "TURN", "Answer", "Control", "Told", "Turn", "turn_id"]
+__all__ = ["CONTROL", "MAX_PAYLOAD", "TURN", "Answer", "Control", "Told", "Turn", "turn_id"]
 
 TURN = "autogen.turn"
 """The task type of a turn."""
 
 CONTROL = "autogen.control"
 """The task type of a word about a turn that runs."""
+
+MAX_PAYLOAD = 16 * DEFAULT_MAX_PAYLOAD
+"""Bytes of the largest turn or answer that is read: pictures travel in them."""
 
 
 class Turn(BaseModel):
