@@ -3,8 +3,11 @@ PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
 INSTALLED := .venv/.installed
+# CrewAI pins older versions of what the others use, so it has a venv of its own.
+CREWAI := .venv-crewai/bin
+CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test lint format lock clean help
+.PHONY: demo test crewai lint format lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -15,11 +18,16 @@ demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=f
 
 test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(RUN)/python -m pytest $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
 
-lint: $(INSTALLED)  ## ruff and pyright
+crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter (ARGS=... goes to pytest)
+	@$(CREWAI)/python -m pytest tests/integrations/crewai $(ARGS)
+
+lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/pyright
+	@$(RUN)/pyright --project integrations/crewai
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	@$(RUN)/ruff check --fix-only -q .
@@ -29,9 +37,13 @@ lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv .venv-crewai .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup
+	@touch $@
+
+$(CREWAI_INSTALLED): integrations/crewai/requirements.txt integrations/crewai/pyproject.toml core/pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup crewai
 	@touch $@
