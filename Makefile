@@ -3,11 +3,12 @@ PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH := benchmarks/.env/.installed
 # CrewAI pins older versions of what the others use, so it has a venv of its own.
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test crewai lint format lock clean help
+.PHONY: demo test crewai storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -23,6 +24,9 @@ test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter (ARGS=... goes to pytest)
 	@$(CREWAI)/python -m pytest tests/integrations/crewai $(ARGS)
 
+storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
+	@$(RUN)/python tests/faults/storm.py $(ARGS)
+
 lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
@@ -33,15 +37,25 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	@$(RUN)/ruff check --fix-only -q .
 	@$(RUN)/ruff format -q .
 
+bench: $(BENCH)  ## ours and what else there is, side by side (ARGS=--quick for less)
+	@cd benchmarks && .env/bin/python compare.py $(ARGS)
+
+growth: $(BENCH)  ## what becomes of it with larger payloads, and more replicas, tools and clients (ARGS=--quick for less)
+	@cd benchmarks && .env/bin/python growth.py $(ARGS)
+
 lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .venv-crewai .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv .venv-crewai benchmarks/.env benchmarks/.logs benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup
+	@touch $@
+
+$(BENCH): $(INSTALLED) benchmarks/requirements.txt scripts/setup-bench
+	@scripts/setup-bench
 	@touch $@
 
 $(CREWAI_INSTALLED): integrations/crewai/requirements.txt integrations/crewai/pyproject.toml core/pyproject.toml scripts/setup

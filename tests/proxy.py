@@ -70,15 +70,19 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, out_writer}
-        for source, sink in ((reader, out_writer), (out_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
+        for up, source, sink in ((True, reader, out_writer), (False, out_reader, writer)):
+            task = asyncio.create_task(self._pump(source, sink, up))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    def on_bytes(self, data: bytes, *, up: bool) -> None:
+        """Bytes pass, ``up`` to the broker or down from it."""
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 await self._held.wait()
+                self.on_bytes(data, up=up)
                 sink.write(data)
                 await sink.drain()
         sink.transport.abort()

@@ -92,6 +92,24 @@ def test_the_langchain_agent(
     assert '"city": "Oslo"' in capsys.readouterr().out
 
 
+def test_the_agents(embedded: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_AGENT_BROKER", embedded.url)
+    for name, holds in (("researcher.py", "agent.run()"), ("planner.py", "planner.delegate")):
+        (tmp_path / name).write_text(the_example("README.md", holds))
+    process = subprocess.Popen([sys.executable, "researcher.py"], cwd=tmp_path, env=dict(os.environ))
+    try:
+        planner = subprocess.run(
+            [sys.executable, "planner.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+    lines = planner.stdout.splitlines()
+    assert lines[0] == "status working"
+    assert lines[1:4] == [f"progress chapter {number}" for number in range(3)]
+    assert lines[-2:] == ["status completed", str({"chapters": [f"MQTT, chapter {number}" for number in range(3)]})]
+
+
 def test_the_embedded_broker(capsys: pytest.CaptureFixture[str]) -> None:
     exec(the_example("README.md", "with EmbeddedBroker() as broker"), {})
     assert "a broker at mqtt://127.0.0.1:" in capsys.readouterr().out
@@ -107,6 +125,6 @@ def test_the_commands_exist_and_the_links_lead_somewhere() -> None:
 
 
 def test_every_python_example_is_run_by_a_test() -> None:
-    assert len(examples("README.md")) == 4
+    assert len(examples("README.md")) == 6
     assert len(examples("core/README.md")) == 2
     assert len(examples("integrations/langchain/README.md")) == 1

@@ -13,7 +13,7 @@ import mqtt_agent
 import mqtt_agent.sync
 import pytest
 from brokers import Broker, free_port
-from mqtt_agent import MemoryStore
+from mqtt_agent import MemoryStore, TaskEvent
 from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
 
@@ -101,6 +101,24 @@ def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespac
         assert [each.task_id for each in planner.delegations()] == [task.task_id]
         with pytest.raises(PeerUnavailable):
             planner.request("nobody")
+
+
+def test_a_blocking_request_tells_its_events_in_the_calling_thread(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> str:
+        task.stream("part")
+        return "done"
+
+    told: list[tuple[str | None, str]] = []
+
+    def on_event(event: TaskEvent) -> None:
+        told.append((event.content or event.status, threading.current_thread().name))
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert planner.request("writer", on_event=on_event) == "done"
+    assert told == [(each, threading.current_thread().name) for each in ("working", "part", "completed")]
 
 
 def test_many_threads_share_one_client(broker: Broker, namespace: str) -> None:

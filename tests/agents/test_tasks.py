@@ -8,13 +8,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState, errors
-from mqtt_agent.agents.store import TaskKey
-from mqtt_agent.wire import TaskEvent
+from mqtt_agent.wire import Control, TaskEvent, Topics, encode
 from pydantic import BaseModel
 from support import soon, until
 
 from .conftest import MakeAgent
+
+RUN_ON = ALL_BROKERS
 
 
 async def test_a_request_gets_what_the_handler_returns(writer: Agent, planner: Agent) -> None:
@@ -332,32 +334,18 @@ async def test_a_sync_handler_sees_that_it_is_cancelled_and_keeps_its_place_unti
     assert seen == [True]
 
 
-async def test_a_cancel_that_overtakes_its_task_is_not_forgotten(writer: Agent, planner: Agent) -> None:
+async def test_a_cancel_that_overtakes_its_task_is_not_forgotten(writer: Agent, planner: Agent, namespace: str) -> None:
     runs: list[str] = []
 
     @writer.on_task
     async def handle(task: TaskContext) -> None:
         runs.append(task.id)
 
-    await planner._delegations._say(  # pyright: ignore[reportPrivateUsage]
-        "writer", errors and _cancel("t-1")
-    )
-    key = TaskKey(writer._executor.key("").agent, "received", "t-1")  # pyright: ignore[reportPrivateUsage]
-
-    async def known() -> bool:
-        return await writer.store.get(key) is not None
-
-    while not await soon(known()):
-        await asyncio.sleep(0)
+    word = Control(task_id="t-1", action="cancel", sender="planner")
+    await soon(planner.connection.publish(Topics(namespace).control("writer"), encode(word)))
     with pytest.raises(errors.TaskCanceled):
         await soon(planner.request("writer", "write", task_id="t-1"))
     assert runs == []
-
-
-def _cancel(task_id: str) -> Any:
-    from mqtt_agent.wire import Control
-
-    return Control(task_id=task_id, action="cancel", sender="planner")
 
 
 async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, planner: Agent) -> None:
@@ -481,6 +469,29 @@ async def test_tasks_are_listed_by_state_and_followed_again(writer: Agent, plann
     assert await soon(waits.result()) == "wait"
 
 
+async def test_a_listed_task_that_is_not_over_can_be_followed(
+    make_agent: MakeAgent, writer: Agent, planner: Agent
+) -> None:
+    go = asyncio.Event()
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        await go.wait()
+        await task.stream("part")
+        return "done"
+
+    asked = await soon(planner.delegate("writer", "write"))
+    await until(lambda: asked.state is TaskState.WORKING)
+    await soon(planner.stop())
+    await soon(planner.start())
+    [listed] = await planner.delegations()
+    events = listed.events()
+    assert (await soon(events.__anext__())).status == "working"
+    assert await planner.resume(asked.task_id) is listed
+    go.set()
+    assert [event.content or event.status async for event in events] == ["part", "completed"]
+
+
 async def test_a_task_can_be_resumed_from_its_peer_where_the_store_is_lost(
     make_agent: MakeAgent, writer: Agent, planner: Agent
 ) -> None:
@@ -586,3 +597,30 @@ async def test_more_tasks_than_may_wait_are_rejected(make_agent: MakeAgent, plan
     assert rejected.value.code == "overloaded"
     go.set()
     assert [await soon(task.result()) for task in tasks[:3]] == [0, 1, 2]
+
+
+async def test_an_agent_without_its_broker_still_stops(own_broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=own_broker.url, namespace=namespace, store=MemoryStore(), drain_timeout=0.5)
+    go = asyncio.Event()
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        await go.wait()
+        return "done"
+
+    await soon(writer.start())
+    task = await soon(writer.delegate("writer"))
+    await until(lambda: writer.running_tasks)
+    own_broker.kill()
+    await until(lambda: not writer.connection.connected)
+    go.set()
+    await until(lambda: not writer.running_tasks)
+    other = await soon(writer.delegate("writer", data="kept"))
+    await soon(writer.stop())
+    own_broker.start()
+    await soon(writer.start())
+    try:
+        for task_id in (task.task_id, other.task_id):
+            assert await soon((await writer.resume(task_id)).result()) == "done"
+    finally:
+        await soon(writer.stop())

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from brokers import Broker, Mosquitto
+from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import Agent, TaskContext, ToolClient, ToolServer
 from mqtt_agent.errors import ConnectionLost, ToolUnavailable
 from support import soon, until
@@ -17,6 +17,8 @@ from support import soon, until
 from .conftest import MakeAgent
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "tool_agent.py"
+
+RUN_ON = ALL_BROKERS
 
 
 def make_toolbox(namespace: str, **options: str) -> ToolServer:

@@ -7,14 +7,14 @@ loops. The loop starts with the first endpoint and ends with the last.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, BlockingPortalProvider
+from anyio.from_thread import BlockingPortalProvider
 from typing_extensions import ParamSpec
 
 from mqtt_agent.errors import ConnectionLost
@@ -38,25 +38,38 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Background:
-        if self._portal is None:
-            self._portal = _provider.__enter__()
+        if self._loop is None:
+            portal = _provider.__enter__()
+            self._loop = portal.call(asyncio.get_running_loop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._portal is not None:
-            self._portal = None
+        if self._loop is not None:
+            self._loop = None
             _provider.__exit__(kind, error, traceback)
 
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Start a coroutine function on the loop. Cancelling the future cancels it."""
-        if self._portal is None:
+        """Start a coroutine function on the loop. Cancelling the future cancels it.
+
+        Raises:
+            ConnectionLost: Nothing was entered, or all is left again.
+            RuntimeError: This is the loop's own thread, which would wait for itself.
+        """
+        loop = self._entered()
+        if _running_loop() is loop:
+            raise RuntimeError("this would block the event loop that it waits for: use the async classes here")
+        # Not the portal's start_task_soon: that blocks until the loop has taken the task.
+        return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), loop)
+
+    def _entered(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
             raise ConnectionLost("not started: use 'with', or call start()")
-        return self._portal.start_task_soon(functools.partial(function, *args, **kwargs))
+        return self._loop
 
     def run(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a coroutine function on the loop and block for its result. Ctrl-C cancels it."""
@@ -69,4 +82,59 @@ class Background:
 
     async def run_async(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a coroutine function on the loop and await its result on the caller's own loop."""
-        return await asyncio.wrap_future(self.start(function, *args, **kwargs))
+        loop, here = self._entered(), asyncio.get_running_loop()
+        if here is loop:
+            return await function(*args, **kwargs)
+        # Not asyncio.wrap_future: its chain of futures and callbacks costs each side a turn of its loop more.
+        result: asyncio.Future[R] = here.create_future()
+        task: asyncio.Task[None] | None = None
+
+        async def carry_out() -> None:
+            value: Any = None
+            failure: BaseException | None = None
+            try:
+                value = await function(*args, **kwargs)
+            except BaseException as error:
+                failure = error
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                with contextlib.suppress(RuntimeError):  # the caller's loop is closed
+                    here.call_soon_threadsafe(settle, value, failure)
+
+        def settle(value: Any, failure: BaseException | None) -> None:
+            if result.done():
+                return
+            if failure is None:
+                result.set_result(value)
+            elif isinstance(failure, asyncio.CancelledError):
+                result.cancel()
+            else:
+                result.set_exception(failure)
+
+        def begin() -> None:
+            nonlocal task
+            task = loop.create_task(carry_out())
+
+        def cancel() -> None:
+            if task is not None:
+                task.cancel()
+
+        loop.call_soon_threadsafe(begin)
+        try:
+            return await result
+        except asyncio.CancelledError:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(cancel)
+            raise
+
+
+async def _awaited(function: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    return await function(*args, **kwargs)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

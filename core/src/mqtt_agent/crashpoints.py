@@ -6,10 +6,11 @@ Set ``MQTT_AGENT_CRASH_POINT`` to a name, and the process sends itself SIGKILL w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
-__all__ = ["POINTS", "reached"]
+__all__ = ["POINTS", "reached", "reached_when_sent"]
 
 POINTS = frozenset(
     (
@@ -41,3 +42,14 @@ def reached(point: str) -> None:
         _left -= 1
         if _left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def reached_when_sent(point: str) -> None:
+    """The same, for a point after a packet: what was handed over is written to the socket only on the loop's next turn.
+
+    It does not wait unless this point is the one.
+    """
+    if _name and point == _name:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        reached(point)

@@ -6,22 +6,19 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar, overload
 
-from pydantic import ValidationError
-
 from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.execution import TaskExecutor
-from mqtt_agent.agents.handle import TaskHandle
-from mqtt_agent.agents.inbox import Inbox, read_time
-from mqtt_agent.agents.peers import PeerChange, Peers
+from mqtt_agent.agents.inbox import Inbox
+from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.presence import AgentPresence
+from mqtt_agent.agents.requester import Requester
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
-from mqtt_agent.errors import ConnectionLost, PeerUnavailable, StoreError, TransportError, WireError
+from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.running import Service
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import TLS, Connection, Credentials
@@ -32,15 +29,8 @@ from mqtt_agent.wire import (
     DEFAULT_NAMESPACE,
     AgentCard,
     AgentSkill,
-    Task,
-    TaskEvent,
-    TaskMessage,
-    TaskState,
     Topics,
     VersionInfo,
-    new_task_id,
-    to_json,
-    utc_now,
     validate_identifier,
 )
 
@@ -54,7 +44,7 @@ _SWEEP_EVERY = 3600.0
 Handler = TypeVar("Handler", bound=TaskHandler)
 
 
-class Agent(Service):
+class Agent(Requester, Service):
     """Takes tasks from its peers, gives them tasks, and loses none, whatever dies on the way.
 
     Example:
@@ -167,7 +157,9 @@ class Agent(Service):
             max_concurrent_tasks,
             max_waiting_tasks,
         )
-        self._delegations = Delegations(self.connection, self._topics, owner, agent_id, self.store, max_payload)
+        self._delegations = Delegations(
+            self.connection, self._topics, owner, agent_id, self.store, self._peers.is_away, max_payload
+        )
         self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None
@@ -177,6 +169,7 @@ class Agent(Service):
         self._hurried = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._failing: asyncio.Task[None] | None = None
+        self._failure: TransportError | None = None
 
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
@@ -257,6 +250,7 @@ class Agent(Service):
 
     async def _connect(self) -> None:
         self._hurried.clear()
+        self._failure = None
         await self._presence.follow()
         for topic, handler, manual in self._subscriptions():
             await self.connection.subscribe(topic, handler, manual=manual)
@@ -294,7 +288,7 @@ class Agent(Service):
                 await self._tool_client.stop()
             for server in self._servers:
                 await server.stop()
-            await self._delegations.stop()
+            await self._delegations.stop(self._failure)
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
@@ -336,6 +330,7 @@ class Agent(Service):
             await self._executor.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
+        self._failure = error
         self._failing = asyncio.ensure_future(self._abandon(error))
 
     async def _abandon(self, error: TransportError) -> None:
@@ -350,255 +345,6 @@ class Agent(Service):
             except StoreError as error:
                 logger.warning("old tasks could not be removed: %s", error)
             await asyncio.sleep(_SWEEP_EVERY)
-
-    # Peers
-
-    async def peers(
-        self, capability: str | None = None, *, skill: str | None = None, online_only: bool = True
-    ) -> list[AgentCard]:
-        """The other agents of the namespace, by name. The list is kept up to date: asking makes no round trip.
-
-        Args:
-            capability: Only those with this capability.
-            skill: Only those with a skill of this id or tag.
-            online_only: Leave out those that are offline.
-
-        Returns:
-            Their cards, with the status that is true now.
-        """
-        self._check_started()
-        await self._peers.complete()
-        return [
-            card
-            for card in self._peers.cards()
-            if card.name != self.agent_id
-            and (card.status == "online" or not online_only)
-            and (capability is None or capability in card.capabilities)
-            and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
-        ]
-
-    async def peer(self, name: str) -> AgentCard | None:
-        """The card of one agent, or None when it has shown none."""
-        self._check_started()
-        validate_identifier(name, "agent id")
-        if self._peers.card(name) is None:
-            await self._peers.complete()
-        return self._peers.card(name)
-
-    def watch_peers(self) -> AsyncIterator[PeerChange]:
-        """Tell what changes from now on: a peer that comes online, goes offline, or gets another card.
-
-        Example:
-            >>> async for change in agent.watch_peers():  # doctest: +SKIP
-            ...     print(change.kind, change.name)
-        """
-        self._check_started()
-        return self._peers.watch()
-
-    # Giving tasks
-
-    async def delegate(
-        self,
-        peer: str,
-        prompt: str | None = None,
-        *,
-        type: str | None = None,
-        title: str | None = None,
-        messages: Sequence[TaskMessage | Mapping[str, Any]] | None = None,
-        data: Any = None,
-        task_id: str | None = None,
-        context_id: str | None = None,
-        expires_at: datetime | str | None = None,
-        metadata: dict[str, Any] | None = None,
-        wait_online: bool = False,
-    ) -> TaskHandle:
-        """Give a task to a peer. When this returns, the task is stored: it outlives this process.
-
-        A peer that is offline gets the task when it comes back, see :attr:`TaskHandle.queued`.
-
-        Args:
-            peer: The agent that is to do it.
-            prompt: What to do, as text.
-            type: What kind of task it is; chooses the peer's handler.
-            title: A line for people.
-            messages: The conversation so far, ``{"role": "user" | "agent", "content": ...}`` each; the prompt alone
-                by default.
-            data: Structured input, any JSON value.
-            task_id: An id of your own: the same id with the same content never runs twice. A fresh one by default.
-            context_id: Tasks of one conversation share it.
-            expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
-            metadata: Anything else.
-            wait_online: Take also a peer that has never been seen: the task waits for it.
-
-        Raises:
-            PeerUnavailable: There is no such agent.
-            TaskRejected: The task id names another task already.
-            InvalidIdentifier, WireError, ValueError: An argument cannot be sent.
-            PayloadTooLarge: The task is larger than the broker takes.
-            StoreError: It could not be stored.
-            TransportError: The broker refuses it.
-        """
-        task = self._make_task(
-            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=True
-        )
-        return await self._give(task, wait_online=wait_online, request=False)
-
-    async def request(
-        self,
-        peer: str,
-        prompt: str | None = None,
-        *,
-        type: str | None = None,
-        title: str | None = None,
-        messages: Sequence[TaskMessage | Mapping[str, Any]] | None = None,
-        data: Any = None,
-        task_id: str | None = None,
-        context_id: str | None = None,
-        expires_at: datetime | str | None = None,
-        metadata: dict[str, Any] | None = None,
-        wait_online: bool = False,
-        timeout: float | None = 60.0,
-        on_event: Callable[[TaskEvent], Any] | None = None,
-    ) -> Any:
-        """Give a task to a peer and wait for its result. Cancelling the task that waits cancels the peer's.
-
-        Args:
-            peer: The agent that is to do it.
-            prompt: See :meth:`delegate`, also for the others.
-            type: See there.
-            title: See there.
-            messages: See there.
-            data: See there.
-            task_id: See there.
-            context_id: See there.
-            expires_at: See there.
-            metadata: See there.
-            wait_online: Wait for a peer that is offline, or has never been seen, instead of failing at once.
-            timeout: Seconds until :class:`TaskTimeout`; None waits for ever. The task goes on: :meth:`resume` it.
-            on_event: Called, or awaited, with each event.
-
-        Returns:
-            The result, any JSON value.
-
-        Raises:
-            PeerUnavailable: There is no such agent, or it is offline.
-            TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: See :meth:`TaskHandle.result`.
-            InvalidIdentifier, WireError, ValueError, PayloadTooLarge, StoreError, TransportError: See
-                :meth:`delegate`.
-        """
-        stream = on_event is not None
-        task = self._make_task(
-            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=stream
-        )
-        handle = await self._give(task, wait_online=wait_online, request=True)
-        telling = asyncio.ensure_future(_tell(handle, on_event)) if on_event is not None else None
-        try:
-            value = await handle.result(timeout)
-            if telling is not None:
-                await telling
-            return value
-        except asyncio.CancelledError:
-            await asyncio.shield(handle.cancel("the requester gave up"))
-            raise
-        finally:
-            if telling is not None:
-                telling.cancel()
-
-    async def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
-        """A handle on a task that was delegated before, in this process or another one with the same store.
-
-        Args:
-            task_id: Which task.
-            peer: Who was to do it, for a task that this agent's store does not know: its peer is asked.
-
-        Raises:
-            TaskNotFound: The store does not know it, and no peer was named.
-        """
-        self._check_started()
-        validate_identifier(task_id, "task id")
-        return await self._delegations.resume(task_id, peer)
-
-    async def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
-        """Handles on what this agent has delegated and its store still keeps, oldest first.
-
-        Args:
-            state: Only the tasks in this state.
-        """
-        self._check_started()
-        return await self._delegations.handles(None if state is None else frozenset((TaskState(state),)))
-
-    def _make_task(
-        self,
-        peer: str,
-        prompt: str | None,
-        type: str | None,
-        title: str | None,
-        messages: Sequence[TaskMessage | Mapping[str, Any]] | None,
-        data: Any,
-        task_id: str | None,
-        context_id: str | None,
-        expires_at: datetime | str | None,
-        metadata: dict[str, Any] | None,
-        *,
-        stream: bool,
-    ) -> Task:
-        if messages is None and prompt is not None:
-            messages = [TaskMessage(role="user", content=prompt)]
-        if isinstance(expires_at, datetime):
-            expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if expires_at is not None and read_time(expires_at) is None:
-            raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
-        try:
-            return Task(
-                task_id=validate_identifier(task_id or new_task_id(), "task id"),
-                sender=self.agent_id,
-                to=validate_identifier(peer, "agent id"),
-                type=type,
-                title=title,
-                prompt=prompt,
-                messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
-                context_id=context_id,
-                data=to_json(data),
-                created_at=utc_now(),
-                expires_at=expires_at,
-                metadata=None if metadata is None else to_json(metadata),
-                stream=None if stream else False,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = "/".join(str(part) for part in first["loc"])
-            raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
-
-    async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
-        self._check_started()
-        peer = task.to or ""
-        if not self._peers.is_online(peer):
-            seen_all = await self._peers.complete()
-            if not wait_online and seen_all and not self._peers.is_known(peer):
-                raise PeerUnavailable(
-                    f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent",
-                    task_id=task.task_id,
-                    peer=peer,
-                )
-            if request and not wait_online and seen_all and not self._peers.is_online(peer):
-                raise PeerUnavailable(
-                    f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True",
-                    task_id=task.task_id,
-                    peer=peer,
-                )
-        queued = not self._peers.is_online(peer)
-        expires_at = None if task.expires_at is None else read_time(task.expires_at)
-        handle = await self._delegations.open(
-            task, synchronous=request, listen=task.stream is not False, expires_at=expires_at
-        )
-        if queued and not handle.done:
-            handle.queued = True
-            logger.info("agent %s is offline; task %s waits for it", peer, task.task_id)
-        return handle
-
-    def _check_started(self) -> None:
-        if not self._started:
-            raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
 
     # Tools
 
@@ -641,10 +387,3 @@ class Agent(Service):
             raise ValueError(f"server {server.name!r} is for namespace {server.namespace!r}, not {self.namespace!r}")
         server.move_to(self.connection, self.agent_id)
         self._servers.append(server)
-
-
-async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], Any]) -> None:
-    async for event in handle.events():
-        awaitable = on_event(event)
-        if asyncio.iscoroutine(awaitable):
-            await awaitable

@@ -235,9 +235,15 @@ class Attempt:
             await self.tell_status(data={**self.status().data, "fault": fault})
             return True
         question.taken = True
-        self._inputs = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]
-        await self._change(inputs=self._inputs)
-        question.answered.set_result(answer)
+        answered = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]
+        try:
+            await self._change(inputs=answered)
+        except BaseException:
+            question.taken = False  # not stored, so not given: it may come again
+            raise
+        self._inputs = answered
+        if not question.answered.done():  # the handler may have been cancelled meanwhile
+            question.answered.set_result(answer)
         return True
 
     async def _change(self, **changes: Unpack[Changes]) -> None:

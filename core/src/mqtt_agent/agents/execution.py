@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic_core
 
@@ -17,8 +18,8 @@ from mqtt_agent.agents.context import TaskContext
 from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.crashpoints import reached
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError
+from mqtt_agent.crashpoints import reached, reached_when_sent
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError, TaskCanceled
 from mqtt_agent.handlers import run_in_thread
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, TaskState, Topics, encode, to_json
@@ -27,8 +28,11 @@ __all__ = ["TaskExecutor"]
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 _CHUNK = 100
+_CONFIRMED_WITHIN = 5.0
 
 
 @dataclass
@@ -80,7 +84,7 @@ class TaskExecutor:
         self._max_waiting = max_waiting
         self._slots = Slots(max_concurrent, self._fill)
         self._runs: dict[str, Run] = {}
-        self._sending: set[str] = set()
+        self._sending: set[tuple[str, str | None]] = set()
         self._waiting = 0
         self._executing = False
         self._stopping = False
@@ -105,7 +109,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        await self.send_unsettled()
+        self._spawn(self.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
@@ -115,7 +119,11 @@ class TaskExecutor:
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self._end(list(self._runs.values()))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What the broker does not confirm soon is sent at the next start.
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_CONFIRMED_WITHIN if self._connection.connected else 0)
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
@@ -144,8 +152,10 @@ class TaskExecutor:
         if task.bare:
             record = await self._store.get(self.key(task.task_id))
             acknowledge()
-            if record is None:
+            if record is None or task.sender not in (None, record.peer):
                 self.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
+            elif task.sender is None and record.peer is not None:
+                self._tell(record, reply_to)
             else:
                 await self.attach(record, reply_to)
             return
@@ -173,16 +183,19 @@ class TaskExecutor:
             raise
         reached("received.after-commit")
         acknowledge()
-        reached("received.after-puback")
-        if added and at_once:
+        await reached_when_sent("received.after-puback")
+        if added and at_once and self._executing:
             self._start(stored)
+        elif added and at_once:
+            self._slots.release()  # stopping began meanwhile: the next start does it
         elif added:
             self._waiting += 1
             self._fill()
         else:
             if at_once:
                 self._slots.release()
-            if stored.digest not in (record.digest, ""):
+            a_cancel = not stored.digest and stored.peer in (None, task.sender)
+            if stored.digest != record.digest and not a_cancel:
                 self.refuse(task, reply_to, "conflict", f"{task.task_id} names another task at {self._name} already")
             else:
                 await self.attach(stored, reply_to, task)
@@ -196,13 +209,34 @@ class TaskExecutor:
         if record.result is not None:
             self._deliver(record)
             return
+        if run is None and record.state in ACTIVE and self._executing:
+            # Another process with this agent id had begun with it, after this one took up what was left.
+            state = TaskState.SUBMITTED
+            again = await self._store.change(record.key, ACTIVE, expected_attempt=record.attempt, state=state)
+            if again is not None:
+                logger.info("%s runs task %s again, which no handler has", self._name, record.task_id)
+                record = again
+                self._waiting += 1
+                self._fill()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
+        self._tell_status(record)
+
+    def _tell_status(self, record: TaskRecord) -> None:
+        run = self._runs.get(record.task_id)
         if run is not None:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
         self._publish_soon(self._topics.task_events(record.task_id), encode(event), record.task_id)
+
+    def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
+        """Answer somebody who does not say that the task is theirs: the requester's answer goes where it went."""
+        if record.result is None:
+            self._tell_status(record)
+        else:
+            topic = reply_to or self._topics.task_result(record.task_id)
+            self._publish_soon(topic, pydantic_core.to_json(record.result), record.task_id)
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
         """Answer that a task is rejected, and store nothing."""
@@ -230,13 +264,14 @@ class TaskExecutor:
             )
             record, _ = await self._store.add(tombstone)
         elif not record.state.terminal:
-            run = self._runs.get(task_id)
             changed = await self._store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
+            run = self._runs.get(task_id)  # asked now: a handler may have begun with it a moment ago
             if changed is not None and run is not None:
                 run.attempt.state = TaskState.CANCELED
-                await run.attempt.tell_status()
+                with contextlib.suppress(TaskCanceled):  # no event number is left, and none can be set aside any more
+                    await run.attempt.tell_status()
                 await self._end([run])
-            elif changed is not None and record.state is TaskState.SUBMITTED:
+            elif changed is not None and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
                 self._waiting = max(0, self._waiting - 1)
             record = changed or await self._store.get(record.key) or record
         if record.result is not None:
@@ -368,7 +403,10 @@ class TaskExecutor:
         attempt = run.attempt
         if attempt.over:
             return
-        await attempt.reserve()
+        try:
+            await self._persist(record, attempt.reserve)
+        except TaskCanceled:
+            return  # another attempt goes on with it, or it was cancelled
         result = result_of(
             record.task_id,
             self._name,
@@ -394,12 +432,17 @@ class TaskExecutor:
     async def _store_result(
         self, record: TaskRecord, attempt: Attempt, state: TaskState, result: dict[str, Any]
     ) -> TaskRecord | None:
+        return await self._persist(
+            record,
+            lambda: self._store.change(record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result),
+        )
+
+    async def _persist(self, record: TaskRecord, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what must not get lost, over and over until the store takes it or the agent stops."""
         wait = _RETRY_FIRST
         while True:
             try:
-                return await self._store.change(
-                    record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
-                )
+                return await write()
             except StoreError as error:
                 if self._stopping:
                     raise
@@ -425,13 +468,14 @@ class TaskExecutor:
         self._spawn(self._send(record))
 
     async def _send(self, record: TaskRecord) -> None:
-        if record.task_id in self._sending:
+        sending = record.task_id, record.reply_to
+        if sending in self._sending:
             return  # still with the connection, which sends it again when it is back
-        self._sending.add(record.task_id)
+        self._sending.add(sending)
         try:
             await self._send_once(record)
         finally:
-            self._sending.discard(record.task_id)
+            self._sending.discard(sending)
 
     async def _send_once(self, record: TaskRecord) -> None:
         payload = pydantic_core.to_json(record.result)
@@ -440,7 +484,7 @@ class TaskExecutor:
         try:
             for topic in self._reply_topics(record.task_id, record.peer, record.reply_to):
                 sent.append(self._connection.publish_soon(topic, payload, properties=properties))  # noqa: PERF401
-            reached("result.published")
+            await reached_when_sent("result.published")
             codes = await asyncio.gather(*sent)
         except PayloadTooLarge as error:
             logger.error("the result of task %s cannot be sent: %s", record.task_id, error)

@@ -12,7 +12,7 @@ from mqtt_agent.errors import MQTTAgentError, TaskTimeout
 from mqtt_agent.feed import Feed
 from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
 
-__all__ = ["TaskHandle"]
+__all__ = ["TaskHandle", "input_id_of"]
 
 _LATE_EVENTS = 1.0
 
@@ -23,6 +23,14 @@ class _Requester(Protocol):
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None: ...
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None: ...
+
+    async def listen(self, handle: TaskHandle) -> None: ...
+
+
+def input_id_of(event: TaskEvent) -> str | None:
+    """Which question an event asks; None when it asks none in a way that can be answered."""
+    input_id: Any = event.data.get("input_id") if isinstance(event.data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return input_id if isinstance(input_id, str) else None
 
 
 class TaskHandle:
@@ -108,14 +116,16 @@ class TaskHandle:
             raise error
         return result.result
 
-    def events(self) -> AsyncIterator[TaskEvent]:
+    async def events(self) -> AsyncIterator[TaskEvent]:
         """What happens to the task, in order, until it is over: the last event tells its terminal state.
 
         Example:
             >>> async for event in handle.events():  # doctest: +SKIP
             ...     print(event.type, event.status or event.content or event.data)
         """
-        return self._events
+        await self._requester.listen(self)
+        async for event in self._events:
+            yield event
 
     async def send(self, value: Any, input_id: str | None = None) -> None:
         """Answer the peer's question.
@@ -174,7 +184,7 @@ class TaskHandle:
         news = (state, event.attempt) != (self.state, self.attempt)
         if not state.terminal and not self.done:
             self.state, self.attempt = state, event.attempt or self.attempt
-        asked = event if state is TaskState.INPUT_REQUIRED and isinstance(event.data, dict) else None
+        asked = event if state is TaskState.INPUT_REQUIRED and input_id_of(event) is not None else None
         news = news or (asked is not None and self.question is None)
         self.question = asked
         return news and not state.terminal

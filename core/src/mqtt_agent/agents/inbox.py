@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections.abc import Coroutine
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import pydantic_core
 from pydantic import TypeAdapter
 
 from mqtt_agent.agents.execution import TaskExecutor
+from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.peers import BARRIER
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.faultlog import FaultLog
@@ -42,6 +44,7 @@ class Inbox:
         self._executor = executor
         self._max_payload = max_payload
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -61,8 +64,8 @@ class Inbox:
         if problem is None:
             expires_at = None if task.expires_at is None else read_time(task.expires_at)
             message.hold()
-            work = self._executor.take(task, message.response_topic, expires_at, message.acknowledge)
-            self._spawn(work, task.task_id)
+            take = partial(self._executor.take, task, message.response_topic, expires_at, message.acknowledge)
+            self._spawn(self._patience.stored(take, f"task {task.task_id:.80}"), task.task_id)
             return
         self._faults.tell(message.topic, "a task that is refused", problem)
         if is_identifier(task.task_id):
@@ -76,6 +79,8 @@ class Inbox:
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
+        if task.task_id.startswith(BARRIER):
+            return f"task ids that begin with {BARRIER!r} are kept for words to oneself"
         if task.sender is not None and not is_identifier(task.sender):
             return f"agent id {task.sender!r:.80} cannot be a topic level"
         if task.to is not None and task.to != self._name:
@@ -102,7 +107,10 @@ class Inbox:
         if not is_identifier(task_id):
             task_id = (message.correlation_data or b"").decode(errors="replace")
         if is_identifier(task_id):
-            self._executor.refuse(Task(task_id=str(task_id)), None, "invalid_task", str(error))
+            reply_to = message.response_topic
+            if reply_to != self._topics.task_result(str(task_id)) and not self._topics.agent_of_results(reply_to or ""):
+                reply_to = None
+            self._executor.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
 
     def on_control(self, message: InboundMessage) -> None:
         """A word about a task came."""
@@ -147,14 +155,16 @@ class Inbox:
         self._tasks.discard(work)
         error = None if work.cancelled() else work.exception()
         if isinstance(error, StoreError):
-            # Not acknowledged: the broker, or the requester, sends it again.
-            logger.error("task %.80s was not taken: %s", work.get_name(), error)
+            # The broker, or the requester, says it again.
+            logger.error("a message about task %.80s was not taken: %s", work.get_name(), error)
         elif error is not None:
             logger.error("a message about task %.80s was not understood", work.get_name(), exc_info=error)
 
     async def settle(self) -> None:
         """Wait for what has come and is being stored."""
+        self._patience.end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._patience.begin()
 
 
 def read_time(text: str) -> float | None:

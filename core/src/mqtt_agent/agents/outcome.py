@@ -7,19 +7,21 @@ from typing import Any
 import pydantic_core
 
 from mqtt_agent.errors import (
+    MQTTAgentError,
     PayloadTooLarge,
     TaskCanceled,
     TaskError,
     TaskExpired,
     TaskFailed,
     TaskRejected,
+    TransportError,
     WireError,
 )
 from mqtt_agent.handlers import describe
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 
-__all__ = ["deliverable", "error_of", "failure", "result_of"]
+__all__ = ["deliverable", "error_of", "failure", "result_of", "with_words"]
 
 
 def result_of(
@@ -56,7 +58,9 @@ def deliverable(
     """The same, or a failure instead of what no broker would take."""
     try:
         for topic in topics:
-            connection.check_size(topic, pydantic_core.to_json(result))
+            connection.check_publish(topic, pydantic_core.to_json(result))
+    except TransportError:
+        return state, result  # it waits in the store
     except PayloadTooLarge as error:
         fault = TaskFault(type="result_too_large", message=str(error), code="RESULT_TOO_LARGE")
         small = result_of(
@@ -87,6 +91,14 @@ def failure(error: BaseException) -> tuple[TaskState, TaskFault]:
         data = repr(error.data)
     code = None if error.code is None else str(error.code)
     return state, TaskFault(type=kind, message=message or kind, code=code, data=data)
+
+
+def with_words(error: MQTTAgentError, message: str) -> MQTTAgentError:
+    """The same error with another message."""
+    told = error.__class__.__new__(error.__class__, message)
+    told.__dict__.update(error.__dict__)
+    told.__cause__ = error
+    return told
 
 
 def error_of(result: TaskResult, peer: str | None) -> TaskError | None:

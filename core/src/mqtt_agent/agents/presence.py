@@ -35,6 +35,7 @@ class AgentPresence:
         self._connection = connection
         self._topics = topics
         self._status_topic = topics.agent_status(card.name)
+        self._card_topic = topics.agent_card(card.name)
         self._began = utc_now()
         self._correcting: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,10 +46,12 @@ class AgentPresence:
         """Watch the own status; before the connection starts."""
         self._began = utc_now()
         await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
+        await self._connection.subscribe(self._card_topic, self._on_own_card)
 
     async def unfollow(self) -> None:
         """Watch nothing any more."""
         await self._connection.unsubscribe(self._status_topic, self._on_own_status)
+        await self._connection.unsubscribe(self._card_topic, self._on_own_card)
         if self._correcting is not None:
             self._correcting.cancel()
             self._correcting = None
@@ -76,8 +79,10 @@ class AgentPresence:
         return AgentStatus(name=self.card.name, status=status, started=self._began, epoch=self._connection.epoch)
 
     async def _publish_card(self, status: Status) -> None:
-        card = self.card.model_copy(update={"status": status, "last_seen": utc_now(), "started": self._began})
-        await self._connection.publish(self._topics.agent_card(card.name), encode(card), retain=True)
+        await self._connection.publish(self._card_topic, encode(self._shown_card(status)), retain=True)
+
+    def _shown_card(self, status: Status) -> AgentCard:
+        return self.card.model_copy(update={"status": status, "last_seen": utc_now(), "started": self._began})
 
     async def _publish_status(self, status: Status) -> None:
         await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
@@ -91,6 +96,9 @@ class AgentPresence:
             self._faults.tell(message.topic, "an unreadable status", error)
             said = None
         if said is not None and said.status == "online" and said.started in (None, self._began):
+            if (said.epoch or 0) > self._connection.epoch:  # would make peers take our will for an old one
+                self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {said.epoch}")
+                self._correct_soon()
             return
         if said is not None and said.status == "online" and said.started and said.started > self._began:
             if self._connection.may_be_taken_over:
@@ -100,6 +108,18 @@ class AgentPresence:
             self._faults.tell(message.topic, "a status that this agent did not write", f"started {said.started}")
         self._correct_soon()
 
+    def _on_own_card(self, message: InboundMessage) -> None:
+        if message.retain or not self.announced:  # a retained one is from before the start
+            return
+        try:
+            shown = decode(AgentCard, message.payload) if message.payload else None
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable card", error)
+            shown = None
+        own = self._shown_card("online")
+        if shown is None or encode(shown.model_copy(update={"last_seen": own.last_seen})) != encode(own):
+            self._correct_soon()
+
     def _correct_soon(self) -> None:
         # Not at once: should it be another process that takes itself for this one, neither must flood the broker.
         if self._correcting is None:
@@ -108,7 +128,7 @@ class AgentPresence:
     def _correct(self) -> None:
         self._correcting = None
         if self.announced:
-            self._spawn(self._publish_status("online"))
+            self._spawn(self.announce())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -177,23 +178,30 @@ class Agent(Endpoint[aio_agent.Agent]):
         timeout: float | None = 60.0,
         on_event: Callable[[TaskEvent], Any] | None = None,
     ) -> Any:
-        """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called on the background loop and must not block."""
-        return self._background.run(
-            self._async.request,
-            peer,
-            prompt,
-            type=type,
-            title=title,
-            messages=messages,
-            data=data,
-            task_id=task_id,
-            context_id=context_id,
-            expires_at=expires_at,
-            metadata=metadata,
-            wait_online=wait_online,
-            timeout=timeout,
-            on_event=on_event,
-        )
+        """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called in the calling thread."""
+        task: dict[str, Any] = {
+            "type": type,
+            "title": title,
+            "messages": messages,
+            "data": data,
+            "task_id": task_id,
+            "context_id": context_id,
+            "expires_at": expires_at,
+            "metadata": metadata,
+            "wait_online": wait_online,
+            "timeout": timeout,
+        }
+        if on_event is None:
+            return self._background.run(self._async.request, peer, prompt, **task)
+        events: queue.SimpleQueue[TaskEvent | None] = queue.SimpleQueue()
+        future = self._background.start(self._async.request, peer, prompt, on_event=events.put, **task)
+        future.add_done_callback(lambda _: events.put(None))
+        try:
+            while (event := events.get()) is not None:
+                on_event(event)
+            return future.result()
+        finally:
+            future.cancel()
 
     def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
         """See :meth:`mqtt_agent.Agent.resume`."""

@@ -11,6 +11,8 @@ from mqtt_agent.wire import ServerCard, ToolCard
 
 __all__ = ["Catalog"]
 
+_MAX_LISTINGS = 16
+
 
 class Catalog:
     """The latest card of each tool and each server; others put them in and take them out."""
@@ -28,6 +30,9 @@ class Catalog:
         self._mentioned: dict[str, int] = {}
         self._online: set[str] = set()
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
+        self._listings: dict[
+            tuple[str | None, bool], list[ToolCard]
+        ] = {}  # made when asked for, until something changes
 
     def tools(self) -> list[ToolCard]:
         """All tool cards, by name."""
@@ -69,6 +74,32 @@ class Catalog:
         replicas = [c for c in self._servers.values() if c.name == card.server and c.status == "online"]
         return any(c.standby is not None and tool not in c.tools for c in replicas)
 
+    def as_it_is(self, card: ToolCard) -> ToolCard:
+        """A copy of a card with the status that is true now."""
+        return card.model_copy(update={"status": "online" if self.is_online(card.tool) else "offline"})
+
+    def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
+        """Copies of the tool cards, by name, each with the status that is true now.
+
+        Until something changes, the same copies are listed again.
+
+        Args:
+            server: Only those that this server offers: the name that its replicas share, or the id of one replica.
+            online_only: Leave out what nobody serves now.
+        """
+        listing = self._listings.get((server, online_only))
+        if listing is None:
+            if len(self._listings) >= _MAX_LISTINGS:
+                self._listings.clear()
+            offered = {t for c in self._servers.values() if server in (c.server, c.name) for t in c.tools}
+            listing = self._listings[server, online_only] = [
+                self.as_it_is(card)
+                for card in self.tools()
+                if (not online_only or self.is_online(card.tool))
+                and (server is None or card.server == server or card.tool in offered)
+            ]
+        return list(listing)
+
     def watch(self) -> ToolChanges:
         """Changes from now on, until the iterator is closed or dropped."""
         watcher = ToolChanges()
@@ -81,10 +112,13 @@ class Catalog:
         """A tool has this card now."""
         before = self._tools.get(card.tool)
         self._tools[card.tool] = card
-        self._tell(card.tool, changed=before is None or _essence(before) != _essence(card))
+        self._listings.clear()
+        changed = before is None or (bool(self._watchers) and _essence(before) != _essence(card))
+        self._tell(card.tool, changed=changed)
 
     def remove_tool(self, name: str) -> None:
         """A tool has no card any more."""
+        self._listings.clear()
         if self._tools.pop(name, None) is not None:
             self._tell(name, changed=True)
 
@@ -117,6 +151,7 @@ class Catalog:
         """Forget everything, and tell those who watch that there is no more."""
         for watcher in tuple(self._watchers):
             watcher.close()
+        self._listings.clear()
         self._tools.clear()
         self._servers.clear()
         self._serving.clear()
@@ -124,6 +159,7 @@ class Catalog:
         self._online.clear()
 
     def _replace_server(self, server: str, card: ServerCard | None) -> None:
+        self._listings.clear()
         before = self._servers.pop(server, None)
         if card is not None:
             self._servers[server] = card
@@ -158,6 +194,8 @@ class Catalog:
         if online == was_online and not (changed and card is not None):
             return
         (self._online.add if online else self._online.discard)(tool)
+        if not self._watchers:
+            return
         kind: Literal["online", "offline", "changed"]
         kind = "changed" if online == was_online else "online" if online else "offline"
         change = ToolChange(kind, tool, card, self.servers_of(tool))

@@ -167,16 +167,12 @@ class ToolClient:
             online_only: Leave out what nobody serves now.
 
         Returns:
-            The cards, with the status that is true now.
+            The cards, with the status that is true now. Until something changes, the same cards are given again: copy
+            one before you change it.
         """
         await self._be_started()
         await self._directory.complete()
-        listed: list[ToolCard] = []
-        for card in self._directory.tools():
-            online = self._directory.is_online(card.tool)
-            if (online or not online_only) and (server is None or self._offers(server, card)):
-                listed.append(self._as_it_is(card))
-        return listed
+        return self._directory.listing(server, online_only)
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The running tool servers, one card for each replica, by id."""
@@ -197,7 +193,7 @@ class ToolClient:
         await self._be_started()
         validate_identifier(tool, "tool name")
         card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
-        return None if card is None else self._as_it_is(card)
+        return None if card is None else self._directory.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:
         """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server.
@@ -208,15 +204,6 @@ class ToolClient:
         """
         self._check_started()
         return self._directory.watch()
-
-    def _offers(self, server: str, card: ToolCard) -> bool:
-        if card.server == server:
-            return True
-        return any(server in (c.server, c.name) and card.tool in c.tools for c in self._directory.servers())
-
-    def _as_it_is(self, card: ToolCard) -> ToolCard:
-        online = self._directory.is_online(card.tool)
-        return card.model_copy(update={"status": "online" if online else "offline"})
 
     # Calling
 

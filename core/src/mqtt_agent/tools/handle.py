@@ -47,6 +47,7 @@ class CallHandle:
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[Response] = self._loop.create_future()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._partials: deque[Any] = deque()
         self._partial_arrived = asyncio.Event()
         self._streaming = False
@@ -87,7 +88,15 @@ class CallHandle:
             ToolUnavailable: Nobody serves the tool, or who did is gone.
             TransportError: The broker refused the call, or is gone for good.
         """
-        response = await asyncio.shield(self._outcome)
+        if not self._outcome.done():
+            # A future for each that waits: cancelling one leaves the outcome alone, and costs no turn of the loop more.
+            waiting: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.add(waiting)
+            try:
+                await waiting
+            finally:
+                self._waiting.discard(waiting)
+        response = self._outcome.result()
         if response.status == "error":
             raise _error(self.tool, response)
         return response.result
@@ -159,6 +168,7 @@ class CallHandle:
         self.server = response.server or self.server
         self.elapsed_ms = response.elapsed_ms
         self._outcome.set_result(response)
+        self._wake()
         if not self._streaming or self._all_partials_here():
             self._end()
         else:  # brokers keep the order within a topic, not across topics
@@ -169,7 +179,13 @@ class CallHandle:
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # it is no fault when nobody asks
+            self._wake()
             self._end()
+
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
 
     def _all_partials_here(self) -> bool:
         response = self.response

@@ -1,9 +1,10 @@
-"""paho-mqtt as we use it: a client made from our options, and packets from and to our own types."""
+"""paho-mqtt as we use it: a client made from our options, for all packets but PUBLISH and PUBACK."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from mqtt_agent.transport.message import Acknowledgement, InboundMessage, PublishProperties
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["BrokerLimits", "ConnectOptions", "PahoClient", "inbound_message", "publish_properties"]
+__all__ = ["BrokerLimits", "ConnectOptions", "PahoClient"]
 
 _RUMQTTD = {"TopicAliasMaximum": 4096}  # it has no name, but says this in its CONNACK and nothing else
 
@@ -85,8 +85,8 @@ class BrokerLimits:
 class PahoClient(paho.Client):
     """paho-mqtt over our buffered socket, with a session, a will and a login as the options say."""
 
-    on_unreadable: Callable[[str, int, int, Exception], None]
-    """Called with topic, QoS, packet identifier and the reason, for a PUBLISH that paho-mqtt does not read."""
+    taken: tuple[Container[int], ...] = ()
+    """Packet identifiers that are in use."""
 
     def __init__(self, options: ConnectOptions) -> None:
         super().__init__(
@@ -95,10 +95,8 @@ class PahoClient(paho.Client):
             protocol=paho.MQTTv5,
             transport="websockets" if options.url.websocket else "tcp",
             reconnect_on_failure=False,
-            manual_ack=True,
         )
         self._options = options
-        self.max_inflight_messages = 0  # the connection keeps to the broker's Receive Maximum itself
         self.connect_timeout = options.timeout
         if options.url.websocket:
             self.ws_set_options(path=options.url.path)
@@ -138,52 +136,16 @@ class PahoClient(paho.Client):
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())
 
-    def _handle_publish(self) -> Any:
-        try:
-            return super()._handle_publish()
-        except Exception as error:
-            # A PUBLISH that paho-mqtt does not read, for U+FEFF in a property for example, must not cost the
-            # connection: at QoS 1 it would come again after each reconnect.
-            packet, qos = bytes(self._in_packet["packet"]), (self._in_packet["command"] & 0x06) >> 1
-            end = 2 + int.from_bytes(packet[:2], "big")
-            if len(packet) < end + 2:
-                raise
-            topic = packet[2:end].decode(errors="replace")
-            self.on_unreadable(topic, qos, int.from_bytes(packet[end : end + 2], "big"), error)
-            return paho.MQTT_ERR_SUCCESS
+    def next_mid(self) -> int:
+        """A packet identifier that nobody uses."""
+        return self._mid_generate()
 
+    def _mid_generate(self) -> int:
+        while True:
+            mid = super()._mid_generate()
+            if not any(mid in taken for taken in self.taken):
+                return mid
 
-def inbound_message(message: paho.MQTTMessage, acknowledgement: Acknowledgement | None) -> InboundMessage:
-    """What came, in our words."""
-    inbound = InboundMessage(
-        message.topic,
-        bytes(message.payload),
-        qos=message.qos,
-        retain=message.retain,
-        duplicate=message.dup,
-        acknowledgement=acknowledgement,
-    )
-    if message.properties is not None:
-        values = message.properties.__dict__
-        inbound.response_topic = values.get("ResponseTopic")
-        inbound.correlation_data = values.get("CorrelationData")
-        inbound.message_expiry = values.get("MessageExpiryInterval")
-        inbound.user_properties = tuple(values.get("UserProperty", ()))
-    return inbound
-
-
-def publish_properties(properties: PublishProperties) -> Properties:
-    """The properties of a PUBLISH, in paho-mqtt's words."""
-    packed = Properties(PacketTypes.PUBLISH)
-    if properties.content_type is not None:
-        packed.ContentType = properties.content_type
-        packed.PayloadFormatIndicator = 1
-    if properties.response_topic is not None:
-        packed.ResponseTopic = properties.response_topic
-    if properties.correlation_data is not None:
-        packed.CorrelationData = properties.correlation_data
-    if properties.message_expiry is not None:
-        packed.MessageExpiryInterval = properties.message_expiry
-    if properties.user_properties:
-        packed.UserProperty = list(properties.user_properties)
-    return packed
+    def heard(self) -> None:
+        """The broker is alive: it has sent something."""
+        self._last_bytes_received = time.monotonic()

@@ -12,26 +12,22 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import paho.mqtt.client as paho
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
-from mqtt_agent.transport.driver import (
-    BrokerLimits,
-    ConnectOptions,
-    PahoClient,
-    inbound_message,
-    publish_properties,
-)
+from mqtt_agent.transport.driver import BrokerLimits, ConnectOptions, PahoClient
 from mqtt_agent.transport.message import InboundMessage, PublishProperties
+from mqtt_agent.transport.packets import PUBLISH, Unreadable, pack_puback, pack_publish, pack_pubrec, read_publish
 from mqtt_agent.transport.pump import Pump
 
 __all__ = ["Link"]
 
 logger = logging.getLogger(__name__)
+
+_MAX_UNCONFIRMED = 60_000  # packet identifiers go to 65,535, and subscriptions take some
 
 
 class Link:
@@ -66,13 +62,11 @@ class Link:
         self._client = client = PahoClient(options)
         client.on_connect = self._handle_connack
         client.on_disconnect = self._handle_disconnect
-        client.on_message = self._handle_message
-        client.on_unreadable = self._handle_unreadable
-        client.on_publish = self._handle_puback
+        client.taken = self._publishes, self._subscribes
         client.on_subscribe = self._handle_suback
         client.on_unsubscribe = self._handle_suback
         client.on_socket_close = self._handle_socket_close
-        self._pump = Pump(client, options.url, options.keep_alive, self._deliver, self.abort)
+        self._pump = Pump(client, options.url, options.keep_alive, self._take, self.abort)
         self._acknowledgements = Acknowledgements(self._send_acknowledgement, max_unacknowledged)
 
     # Opening and closing
@@ -149,13 +143,37 @@ class Link:
             self._opened = False
             self._on_closed(reason)
 
-    def _deliver(self) -> bool:
-        """Hand over what came; False when the link is closed."""
-        if self._opened and self._received and self._closed is None:
+    # What comes in
+
+    def _take(self, head: int, data: bytes, at: int, end: int) -> None:
+        if head & 0xF0 == PUBLISH:
+            self._take_publish(head, data, at, end)
+            return
+        on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
+        if on_puback is not None:
+            on_puback(data[at + 2] if end > at + 2 else 0)
+
+    def _take_publish(self, head: int, data: bytes, at: int, end: int) -> None:
+        try:
+            message, mid = read_publish(head, data, at, end)
+        except Unreadable as error:
+            # It must not cost the connection: at QoS 1 it would come again after each reconnect.
+            self._faults.tell(error.topic, "a message that is not read", error)
+            if head & 0x06 == 0x02:
+                self._acknowledgements.owe_now(error.mid)
+            return
+        if message.qos == 1:
+            message.acknowledgement = self._acknowledgements.owe(mid)
+        elif message.qos == 2:  # from a subscription that is none of ours; paho-mqtt answers the PUBREL
+            self._pump.send(pack_pubrec(mid))
+        self._received.append(message)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        if self._opened and self._received:
             received, self._received = self._received, []
             for message in received:
                 self._on_message(message)
-        return self._closed is None
 
     # Publishing, subscribing, acknowledging
 
@@ -173,18 +191,13 @@ class Link:
         Returns:
             The packet identifier.
         """
-        info = self._client.publish(topic, payload, qos, retain, publish_properties(properties))
-        if info.rc == paho.MQTT_ERR_QUEUE_SIZE:
-            raise QueueFull("all 65,535 packet identifiers of the connection are in use")
+        if len(self._publishes) >= _MAX_UNCONFIRMED:
+            raise QueueFull(f"{_MAX_UNCONFIRMED:,} messages on their way to {self._options.url} are unconfirmed")
+        mid = self._client.next_mid() if qos else 0
+        self._pump.send(pack_publish(topic, payload, qos, retain, mid, properties))
         if on_puback is not None:
-            self._publishes[info.mid] = on_puback
-        self._pump.flush_soon()
-        self._pump.check_full()
-        return info.mid
-
-    def forget(self, mid: int) -> None:
-        """Nobody waits for this PUBACK any more."""
-        self._publishes.pop(mid, None)
+            self._publishes[mid] = on_puback
+        return mid
 
     async def wait_writable(self) -> None:
         """Wait until the network has taken most of what was published."""
@@ -211,9 +224,14 @@ class Link:
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._subscribes[mid] = waiter
         self._pump.flush_soon()
-        done, _ = await asyncio.wait([waiter], timeout=self._options.timeout)
-        if not done:
-            self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+        since = self._loop.time()
+        while not waiter.done():
+            # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
+            silence = self._loop.time() - max(since, self._pump.heard_at)
+            if silence >= self._options.timeout:
+                self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+                break
+            await asyncio.wait([waiter], timeout=self._options.timeout - silence)
         return await waiter
 
     @property
@@ -222,8 +240,7 @@ class Link:
         return list(self._subscribes.values())
 
     def _send_acknowledgement(self, mid: int) -> None:
-        self._client.ack(mid, 1)
-        self._pump.flush_soon()
+        self._pump.send(pack_puback(mid))
 
     # What paho-mqtt calls, under its locks: note it and return
 
@@ -246,27 +263,6 @@ class Link:
             cause = self._pump.error or "closed by the other side"
             lost = ConnectionLost(f"the connection to {self._options.url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not under paho-mqtt's locks
-
-    def _handle_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
-        try:
-            _ = message.topic
-        except UnicodeDecodeError:
-            logger.warning("a message on a topic that is not UTF-8 was dropped")
-            if message.qos == 1:
-                self._acknowledgements.owe_now(message.mid)
-            return
-        acknowledgement = self._acknowledgements.owe(message.mid) if message.qos == 1 else None
-        self._received.append(inbound_message(message, acknowledgement))
-
-    def _handle_unreadable(self, topic: str, qos: int, mid: int, error: Exception) -> None:
-        self._faults.tell(topic, "a message that is not read", error)
-        if qos == 1:
-            self._acknowledgements.owe_now(mid)
-
-    def _handle_puback(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        on_puback = self._publishes.pop(mid, None)
-        if on_puback is not None:
-            on_puback(reason.value)
 
     def _handle_suback(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
         waiter = self._subscribes.pop(mid, None)

@@ -69,10 +69,11 @@ class InboundMessage:
         correlation_data: MQTT 5 Correlation Data, if any.
         message_expiry: Seconds left before it expires, if it does.
         user_properties: Pairs of strings.
+        acknowledgement: Who is to hear that its work is done, until it was told.
     """
 
     __slots__ = (
-        "_acknowledgement",
+        "acknowledgement",
         "correlation_data",
         "duplicate",
         "message_expiry",
@@ -107,7 +108,7 @@ class InboundMessage:
         self.correlation_data = correlation_data
         self.message_expiry = message_expiry
         self.user_properties = user_properties
-        self._acknowledgement = acknowledgement
+        self.acknowledgement = acknowledgement
 
     def acknowledge(self) -> None:
         """Tell the broker that the work is done.
@@ -115,22 +116,22 @@ class InboundMessage:
         May be called twice, from any task of the connection's loop, and after the connection that the message came
         over is gone: then the broker delivers it again over the next one, so the receiver must know repeats.
         """
-        acknowledgement, self._acknowledgement = self._acknowledgement, None
+        acknowledgement, self.acknowledgement = self.acknowledgement, None
         if acknowledgement is not None:
             acknowledgement.acknowledge()
 
     def work_started(self) -> None:
         """Say that long work on it has begun: when too many messages stay unacknowledged, this one may be early."""
-        if self._acknowledgement is not None:
-            self._acknowledgement.work_started()
+        if self.acknowledgement is not None:
+            self.acknowledgement.work_started()
 
     def hold(self) -> None:
         """Say that it is about to be stored: it is not acknowledged before :meth:`acknowledge`, come what may.
 
         Only for the handler to call, before it returns, and for quick work: some brokers wait for each acknowledgement.
         """
-        if self._acknowledgement is not None:
-            self._acknowledgement.hold()
+        if self.acknowledgement is not None:
+            self.acknowledgement.hold()
 
     def __repr__(self) -> str:
         return f"<InboundMessage {self.topic} {len(self.payload)} bytes qos={self.qos}>"

@@ -1,4 +1,4 @@
-"""Moves bytes between the socket and paho-mqtt, when the loop says that there are some."""
+"""Moves packets between the socket and the two that read and write them: paho-mqtt and the link."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
 from mqtt_agent.transport.driver import PahoClient
+from mqtt_agent.transport.packets import PUBACK, PUBLISH
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -18,17 +19,19 @@ __all__ = ["Pump"]
 
 logger = logging.getLogger(__name__)
 
+_OURS = (PUBLISH, PUBACK)
 _HIGH_WATER = 256 * 1024
 
 
 class Pump:
-    """Drives one paho-mqtt client.
+    """Drives one paho-mqtt client, and spares it the PUBLISH and PUBACK packets.
 
     Args:
         client: The client.
         url: The broker, for messages.
         keep_alive: Seconds of silence after which the connection is tested.
-        on_read: Called after each read, outside of paho-mqtt's locks; False stops the reading.
+        on_packet: Called with each PUBLISH and PUBACK: the first byte, and the bytes in which the body lies, with its
+            begin and end; outside of paho-mqtt's locks.
         on_broken: Called when the broker sent what is no MQTT.
     """
 
@@ -37,14 +40,16 @@ class Pump:
         client: PahoClient,
         url: BrokerURL,
         keep_alive: int,
-        on_read: Callable[[], bool],
+        on_packet: Callable[[int, bytes, int, int], None],
         on_broken: Callable[[ConnectionLost], None],
     ) -> None:
         self._client = client
         self._url = url
         self._keep_alive = keep_alive
-        self._on_read = on_read
+        self._on_packet = on_packet
         self._on_broken = on_broken
+        self.heard_at = 0.0
+        """When the broker said anything last, in loop time."""
         self._loop = asyncio.get_running_loop()
         self._socket: BufferedSocket | None = None
         self._closed = False
@@ -99,9 +104,15 @@ class Pump:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def check_full(self) -> None:
-        """See whether :meth:`wait_writable` has to wait."""
-        if self._socket is not None and self._socket.unsent >= _HIGH_WATER:
+    def send(self, packet: bytes) -> None:
+        """Send a packet that is none of paho-mqtt's, at the end of this turn of the loop."""
+        if self._socket is None or self._closed:
+            return
+        if self._client.want_write():
+            self._client.loop_write()  # what it was given before goes first
+        self._socket.send(packet)
+        self.flush_soon()
+        if self._socket.unsent >= _HIGH_WATER:
             self._writable.clear()
 
     async def wait_writable(self) -> None:
@@ -130,15 +141,26 @@ class Pump:
         if sock is None or self._closed:
             return
         sock.fill()
-        going = True
-        while going and sock.readable:
-            try:
-                going = self._client.loop_read() == paho.MQTT_ERR_SUCCESS
-            except Exception as error:  # a broken or hostile broker must not take the loop down
-                logger.warning("%s sent what MQTT does not allow: %r", self._url, error)
-                self._on_broken(ConnectionLost(f"{self._url} broke the MQTT protocol"))
-                return
-            going = self._on_read() and going
+        self.heard_at = self._loop.time()
+        client = self._client
+        client.heard()
+        try:
+            while not self._closed and (packet := sock.next_packet()) is not None:
+                head, body, end = packet
+                if head & 0xF0 in _OURS:
+                    sock.skip(end)
+                    self._on_packet(head, sock.data, body, end)
+                    continue
+                sock.lay_open(end)
+                if client.loop_read() != paho.MQTT_ERR_SUCCESS:
+                    break
+            if sock.ended and not self._closed:
+                sock.lay_open(len(sock.data))
+                client.loop_read()
+        except Exception as error:  # a broken or hostile broker must not take the loop down
+            logger.warning("%s sent what MQTT does not allow: %r", self._url, error)
+            self._on_broken(ConnectionLost(f"{self._url} broke the MQTT protocol"))
+            return
         if self._client.want_write():
             self.flush_soon()
 

@@ -1,7 +1,7 @@
-"""The socket between paho-mqtt and the kernel: quick, buffered, and never blocking.
+"""The socket between the kernel and what reads packets: quick, buffered, and never blocking.
 
-paho-mqtt reads one packet with three small ``recv`` calls and writes each packet with one ``send``. Here a readable
-socket is emptied at once, and all packets written in one turn of the event loop leave in one system call.
+A readable socket is emptied at once, and all packets written in one turn of the event loop leave in one system call.
+Packets are found here; one that is not for us to read is laid open to paho-mqtt.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import socket
 import ssl
 import sys
 from typing import Any, Protocol
+
+from mqtt_agent.transport.packets import find_packet
 
 __all__ = ["BufferedSocket", "RawSocket"]
 
@@ -29,7 +31,7 @@ class RawSocket(Protocol):
 
 
 class BufferedSocket:
-    """Wraps a connected socket; paho-mqtt sees only the buffers.
+    """Wraps a connected socket; packets are read from its buffers, and written to them.
 
     Args:
         raw: The connected socket.
@@ -38,8 +40,12 @@ class BufferedSocket:
     def __init__(self, raw: RawSocket) -> None:
         self._raw = raw
         self._tcp = _tcp_socket(raw)
-        self._in = b""
+        self.data = b""
+        """What came in; :meth:`next_packet` tells where in it a packet lies."""
         self._pos = 0
+        self._open = 0  # up to where paho-mqtt may read
+        self._later: list[bytes] = []  # what came in after `data`, while a packet is not all there
+        self._missing = 0  # how many bytes of that packet are still to come
         self._out = bytearray()
         self._eof = False
         self.error: OSError | None = None
@@ -62,7 +68,6 @@ class BufferedSocket:
 
     def fill(self) -> None:
         """Take everything that the kernel holds; call it when the socket is readable."""
-        chunks = [self._in[self._pos :]] if self._pos < len(self._in) else []
         room = 4 * _CHUNK
         while room > 0 or self._pending():
             try:
@@ -77,33 +82,63 @@ class BufferedSocket:
             if not chunk:
                 self._eof = True
                 break
-            chunks.append(chunk)
+            self._later.append(chunk)
+            self._missing -= len(chunk)
             room -= len(chunk)
             if len(chunk) < _CHUNK and not isinstance(self._tcp, ssl.SSLSocket) and self._tcp is self._raw:
                 break  # a short read of a plain socket means that it is empty
         self._quick_ack()
-        self._in = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._pos = 0
+        # A large packet that comes in many pieces is put together once, when it is all there.
+        if self._later and (self._missing <= 0 or self._eof):
+            if self._pos < len(self.data):
+                self._later.insert(0, self.data[self._pos :])
+            self.data = self._later[0] if len(self._later) == 1 else b"".join(self._later)
+            self._pos = self._open = 0
+            self._later.clear()
+
+    def next_packet(self) -> tuple[int, int, int] | None:
+        """The next packet, once it is all there: its first byte, and where in ``data`` its body begins and ends.
+
+        Then it must be left behind, by :meth:`skip` or :meth:`lay_open`.
+
+        Raises:
+            ValueError: What came in is no packet.
+        """
+        data, at = self.data, self._pos
+        if at >= len(data) or self._later:
+            return None
+        body, end = find_packet(data, at)
+        if not body or end > len(data):
+            self._missing = end - len(data) if body else 1
+            return None
+        return data[at], body, end
+
+    def skip(self, end: int) -> None:
+        """The packet that ends there has been read."""
+        self._pos = end
+
+    def lay_open(self, end: int) -> None:
+        """Let ``recv`` give what lies up to there."""
+        self._open = end
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come in."""
+        return self._eof
 
     def _pending(self) -> int:
         # What TLS has decrypted already makes no socket readable: nobody would come back for it.
         return self._tcp.pending() if isinstance(self._tcp, ssl.SSLSocket) else 0
 
-    @property
-    def readable(self) -> bool:
-        """Whether ``recv`` has something to give: bytes, or the end of the stream."""
-        return self._pos < len(self._in) or self._eof
-
     def recv(self, buffer_size: int, /) -> bytes:
-        """Up to ``buffer_size`` bytes out of the buffer."""
+        """Up to ``buffer_size`` bytes of what was laid open."""
         pos = self._pos
-        if pos >= len(self._in):
-            if self._eof:
+        if pos >= self._open:
+            if self._eof and pos >= len(self.data):
                 return b""
             raise BlockingIOError
-        data = self._in[pos : pos + buffer_size]
-        self._pos = pos + len(data)
-        return data
+        self._pos = min(pos + buffer_size, self._open)
+        return self.data[pos : self._pos]
 
     def send(self, buffer: bytes | bytearray, /) -> int:
         """Take all of ``buffer``; :meth:`flush` sends it."""

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import pydantic_core
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mqtt_agent.wire.cards import Status, VersionInfo
 from mqtt_agent.wire.messages import Message, utc_now
@@ -210,7 +210,7 @@ class TaskResult(Message):
         task_id: Which task it answers.
         sender: ``from``: the agent that did it.
         to: The agent that wanted it.
-        status: A terminal state; read it with :func:`read_result_state`.
+        status: A terminal state of A2A; read it with :func:`read_result_state`.
         result: Any JSON value; absent means null.
         error: Why it was not completed.
         artifacts: What was made on the way.
@@ -229,6 +229,12 @@ class TaskResult(Message):
     elapsed_ms: float | None = None
     timestamp: str = Field(default_factory=utc_now)
     seq: int | None = None
+
+    @field_validator("error", mode="before")
+    @classmethod
+    def _read_plain_error(cls, value: Any) -> Any:
+        """A peer that says why in one string is understood as well."""
+        return {"message": value} if isinstance(value, str) else value
 
 
 class TaskEvent(Message):
@@ -281,14 +287,22 @@ class Control(Message):
     timestamp: str = Field(default_factory=utc_now)
 
 
+_OTHER_WORDS = {"cancelled": TaskState.CANCELED, "error": TaskState.FAILED, "failure": TaskState.FAILED}
+
+
 def read_result_state(result: TaskResult) -> TaskState:
-    """The terminal state that a result stands for; where its word is unknown, its error decides."""
+    """The state that a result stands for; where its word is unknown, its error decides.
+
+    Returns:
+        A terminal state; any other one when the sender took a word about a task under way for its result.
+    """
+    word = result.status.lower().removeprefix("task_state_").replace("_", "-")  # also as A2A's protobuf has it
+    if word in _OTHER_WORDS:
+        return _OTHER_WORDS[word]
     try:
-        state = TaskState(result.status)
+        return TaskState(word)
     except ValueError:
-        state = None
-    if state is not None and state.terminal:
-        return state
+        pass
     return TaskState.FAILED if result.error is not None else TaskState.COMPLETED
 
 

@@ -131,6 +131,10 @@ class Topics:
         """The filter for the statuses of all agents (spec)."""
         return f"{self._agents}+/status"
 
+    def agent_of_results(self, topic: str) -> str | None:
+        """The agent whose results topic ``topic`` is, or None when it is no such topic."""
+        return _level_between(topic, self._tasks, "/results")
+
     def agent_of_card(self, topic: str) -> str | None:
         """The agent whose card lies at ``topic``, or None when it is no such topic."""
         return _level_between(topic, self._agents, "/card")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -11,14 +9,8 @@ from typing import Any, Literal
 
 from langchain_core.tools import StructuredTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from mqtt_agent import CallHandle, ToolCard, ToolClient
-from mqtt_agent.errors import CallCancelled, ToolCallError
+from mqtt_agent import ToolCard
 from mqtt_agent.sync import ToolClient as SyncToolClient
-
-try:
-    from langgraph.prebuilt import ToolRuntime
-except ImportError:  # LangGraph is optional; without it nobody injects a runtime
-    ToolRuntime = Any  # type: ignore[assignment,misc]
 
 __all__ = ["HandleToolError", "MQTTTool", "legal_name", "make_tool"]
 
@@ -27,7 +19,7 @@ logger = logging.getLogger(__name__)
 HandleToolError = bool | str | Callable[[ToolException], str]
 
 _RUNTIME = "mqtt_runtime"
-"""The name under which LangGraph injects its runtime: one that no remote argument has."""
+"""The name under which LangGraph injects its runtime, into ``RemoteTool``: one that no remote argument has."""
 
 _MAX_NAME = 64
 
@@ -51,6 +43,16 @@ class MQTTTool(StructuredTool):
         runtime = arguments.pop(_RUNTIME, None)
         return (), {"arguments": arguments, "tool_call_id": tool_call_id, _RUNTIME: runtime}
 
+    # No annotations here: LangChain evaluates those of both methods, and of what they call, in every call.
+
+    def _run(self, **prepared):
+        assert self.func is not None
+        return self.func(**prepared)
+
+    async def _arun(self, **prepared):
+        assert self.coroutine is not None
+        return await self.coroutine(**prepared)
+
 
 def make_tool(
     client: SyncToolClient, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
@@ -64,7 +66,9 @@ def make_tool(
         timeout: Seconds for each call; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
     """
-    remote = _Remote(client, card, timeout)
+    from langchain_mqtt_agent.remote import RemoteTool  # LangGraph takes a while to import
+
+    remote = RemoteTool(client, card, timeout)
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
         mqtt["title"] = card.title
@@ -102,82 +106,3 @@ def legal_name(name: str, taken: set[str]) -> str:
         unique = legal[: _MAX_NAME - len(suffix)] + suffix
     taken.add(unique)
     return unique
-
-
-class _Remote:
-    def __init__(self, client: SyncToolClient, card: ToolCard, timeout: float | None) -> None:
-        self._client = client
-        self._tool = card.tool
-        self._timeout = timeout
-
-    def invoke(
-        self,
-        arguments: dict[str, Any],
-        tool_call_id: str | None = None,
-        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[str, dict[str, Any]]:
-        on_partial = self._writer(tool_call_id, mqtt_runtime)
-        try:
-            handle = self._client.run_on_loop(_call, self._tool, arguments, self._timeout, on_partial)
-        except ToolCallError as error:
-            raise _as_tool_exception(error) from error
-        return _content_and_artifact(handle)
-
-    async def ainvoke(
-        self,
-        arguments: dict[str, Any],
-        tool_call_id: str | None = None,
-        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[str, dict[str, Any]]:
-        on_partial = self._writer(tool_call_id, mqtt_runtime)
-        try:
-            handle = await self._client.await_on_loop(_call, self._tool, arguments, self._timeout, on_partial)
-        except ToolCallError as error:
-            raise _as_tool_exception(error) from error
-        return _content_and_artifact(handle)
-
-    def _writer(self, tool_call_id: str | None, runtime: Any) -> Callable[[str, Any], None]:
-        if runtime is None:
-            return lambda call_id, partial: None
-        context = contextvars.copy_context()  # partials arrive in another thread
-
-        def write(call_id: str, partial: Any) -> None:
-            update = {"tool": self._tool, "tool_call_id": tool_call_id, "call_id": call_id, "partial": partial}
-            context.run(runtime.stream_writer, update)
-
-        return write
-
-
-async def _call(
-    client: ToolClient,
-    tool: str,
-    arguments: dict[str, Any],
-    timeout: float | None,
-    on_partial: Callable[[str, Any], None],
-) -> CallHandle:
-    handle = await client.submit(tool, arguments, timeout=timeout)
-    try:
-        async for partial in handle.partials():
-            on_partial(handle.call_id, partial)
-        await handle.result()
-    finally:
-        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
-    return handle
-
-
-def _as_tool_exception(error: ToolCallError) -> BaseException:
-    # The language model can do something about a failed call: mend its arguments, or try another way. It cannot do
-    # anything about a connection that was closed.
-    return error if isinstance(error, CallCancelled) else ToolException(str(error))
-
-
-def _content_and_artifact(handle: CallHandle) -> tuple[str, dict[str, Any]]:
-    result = handle.response.result if handle.response is not None else None
-    content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    artifact = {
-        "structured_content": result,
-        "call_id": handle.call_id,
-        "server": handle.server,
-        "elapsed_ms": handle.elapsed_ms,
-    }
-    return content, artifact

@@ -1,0 +1,277 @@
+"""Ours and what a user could take instead, on the same work, side by side.
+
+    make bench                                  all of it, about four minutes
+    make bench ARGS=--quick                     shorter turns, about one and a half
+    make bench ARGS="--only floor client"       some of it
+
+The work is one tool, ``echo``, called with arguments of 20 bytes. Client, server and broker are processes of their own;
+each subject has a Mosquitto of its own with default settings. All processes run from the beginning to the end and the
+subjects take turns, several rounds, so that a machine that is slow for a moment is slow for all. A ratio is one of two
+turns in the same round; the tables show the median over the rounds, and the least and the greatest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from processes import HERE, CouldNotRun, Load, Measured, Mosquitto, Worker, free_url
+from subjects import FLOOR, OURS, SUBJECTS, Subject
+
+RESULTS = HERE / "results"
+TEXT = "123456789"  # {"text":"123456789"} are 20 bytes
+AT_ONCE = (1, 64)
+
+
+@dataclass
+class Turns:
+    """All turns of one subject with so many calls at once."""
+
+    loads: list[Load] = field(default_factory=list)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    def median(self, what: str) -> float:
+        return statistics.median(getattr(load, what) for load in self.loads)
+
+    def cpu_per_1000(self) -> dict[str, float]:
+        calls = sum(load.calls for load in self.loads)
+        return {process: seconds / calls * 1000 for process, seconds in self.cpu.items()}
+
+
+class Running:
+    """A subject with its processes."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.turns = {at_once: Turns() for at_once in AT_ONCE}
+        self._stack = contextlib.ExitStack()
+        self._measured: dict[str, Measured] = {}
+
+    def start(self) -> None:
+        subject = self.subject
+        subject.prepare()
+        if subject.broker:
+            broker = self._stack.enter_context(Mosquitto())
+            assert broker.process is not None
+            url = broker.url
+        else:
+            broker, url = None, free_url()
+        server = self._start((*subject.serve, url))
+        self._client = self._start((*subject.call, url))
+        self._measured = {"client": self._client.measured, "server": server.measured}
+        if broker is not None:
+            self._measured["broker"] = Measured(broker.process.pid)
+
+    def _start(self, command: Sequence[str]) -> Worker:
+        worker = Worker(command)
+        self._stack.callback(worker.close)
+        worker.wait_ready()
+        return worker
+
+    def warm_up(self) -> None:
+        for at_once in AT_ONCE:
+            self._client.load(at_once, 0.3, TEXT)
+
+    def turn(self, at_once: int, seconds: float) -> Load:
+        turns = self.turns[at_once]
+        before = {process: measured.cpu for process, measured in self._measured.items()}
+        load = self._client.load(at_once, seconds, TEXT)
+        turns.loads.append(load)
+        for process, measured in self._measured.items():
+            turns.cpu[process] = turns.cpu.get(process, 0.0) + measured.cpu - before[process]
+        return load
+
+    def peaks(self) -> dict[str, float]:
+        return {process: measured.peak for process, measured in self._measured.items()}
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def run(subjects: Sequence[Subject], rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure, and return everything as JSON values."""
+    notes: dict[str, str] = {}
+    running: list[Running] = []
+    results: dict[str, Any] = {}
+    began = time.monotonic()
+    try:
+        for subject in subjects:
+            one = Running(subject)
+            try:
+                one.start()
+                one.warm_up()
+            except (CouldNotRun, RuntimeError, OSError) as error:
+                one.close()
+                notes[subject.key] = str(error)
+                say(f"{subject.title}: left out: {error}")
+            else:
+                running.append(one)
+        for number in range(rounds):
+            for at_once in AT_ONCE:
+                for one in list(running):
+                    try:
+                        one.turn(at_once, seconds)
+                    except CouldNotRun as error:
+                        running.remove(one)
+                        one.close()
+                        notes[one.subject.key] = f"it stopped in round {number + 1}: {error}"
+            say(f"round {number + 1} of {rounds} is done after {time.monotonic() - began:.0f} s")
+        for one in running:
+            results[one.subject.key] = {
+                "title": one.subject.title,
+                "at_once": {str(at_once): _figures(turns) for at_once, turns in one.turns.items()},
+                "peak_megabytes": {process: round(peak, 1) for process, peak in one.peaks().items()},
+            }
+    finally:
+        for one in running:
+            one.close()
+    return {"machine": _machine(), "rounds": rounds, "seconds": seconds, "subjects": results, "left_out": notes}
+
+
+def _figures(turns: Turns) -> dict[str, Any]:
+    return {
+        "calls": sum(load.calls for load in turns.loads),
+        "p50_ms": [round(load.p50, 3) for load in turns.loads],
+        "p99_ms": [round(load.p99, 3) for load in turns.loads],
+        "calls_per_second": [round(load.rate, 1) for load in turns.loads],
+        "cpu_seconds_per_1000_calls": {k: round(v, 3) for k, v in turns.cpu_per_1000().items()},
+    }
+
+
+def _machine() -> dict[str, Any]:
+    packages = {}
+    for package in ("mqtt-agent", "paho-mqtt", "aiomqtt", "mcp", "langchain-core"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[package] = version(package)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(["mosquitto", "-h"], capture_output=True, text=True, timeout=10).stdout
+        packages["mosquitto"] = told.split("\n")[0].removeprefix("mosquitto version ")
+    return {
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# The tables
+
+
+def tables(results: dict[str, Any]) -> str:
+    """The results as markdown."""
+    subjects = results["subjects"]
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    parts = [
+        f"{results['rounds']} rounds of {results['seconds']:g} s a turn, on {machine['cores']} cores, "
+        f"{machine['system']}, Python {machine['python']}; {packages}.",
+        "",
+        "Ratios to the floor in the same round: median (least–greatest). Of calls/s more is better, of the rest less. "
+        "CPU is that of all processes for one call, over all rounds.",
+        "",
+        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
+        "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, subject in subjects.items():
+        if FLOOR.key not in subjects:
+            break
+        cells = [
+            _ratio(subjects, key, FLOOR.key, "1", "p50_ms"),
+            _ratio(subjects, key, FLOOR.key, "1", "p99_ms"),
+            _ratio(subjects, key, FLOOR.key, "1", "calls_per_second"),
+            _ratio(subjects, key, FLOOR.key, "64", "p50_ms"),
+            _ratio(subjects, key, FLOOR.key, "64", "calls_per_second"),
+            _short(_cpu(subject) / _cpu(subjects[FLOOR.key])),
+        ]
+        parts.append(f"| {subject['title']} | {' | '.join(cells)} |")
+    if "ainvoke" in subjects and OURS.key in subjects:
+        over = _ratio(subjects, "ainvoke", OURS.key, "1", "p50_ms")
+        full = _ratio(subjects, "ainvoke", OURS.key, "64", "calls_per_second")
+        parts += ["", f"LangChain `ainvoke` to `ToolClient.call`: p50 {over} with 1 at once, calls/s {full} with 64."]
+    parts += [
+        "",
+        "The figures behind them: medians. CPU is seconds for 1,000 calls, memory the peak in MB, each of "
+        "client / server / broker.",
+        "",
+        "| | at once | p50 ms | p99 ms | calls/s | CPU s | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for subject in subjects.values():
+        for at_once, figures in subject["at_once"].items():
+            cells = [
+                subject["title"],
+                at_once,
+                f"{statistics.median(figures['p50_ms']):.2f}",
+                f"{statistics.median(figures['p99_ms']):.2f}",
+                f"{statistics.median(figures['calls_per_second']):,.0f}",
+                _processes(figures["cpu_seconds_per_1000_calls"], ".2f"),
+                _processes(subject["peak_megabytes"], ".0f"),
+            ]
+            parts.append(f"| {' | '.join(cells)} |")
+    titles = {subject.key: subject.title for subject in SUBJECTS}
+    for key, why in results["left_out"].items():
+        parts += ["", f"Left out: {titles.get(key, key)}: {why}"]
+    return "\n".join(parts) + "\n"
+
+
+def _ratio(subjects: dict[str, Any], key: str, to: str, at_once: str, what: str) -> str:
+    ours, theirs = subjects[key]["at_once"][at_once][what], subjects[to]["at_once"][at_once][what]
+    ratios = [one / other for one, other in zip(ours, theirs, strict=False)]
+    if key == to:
+        return "1"
+    return f"{_short(statistics.median(ratios))} ({_short(min(ratios))}–{_short(max(ratios))})"
+
+
+def _cpu(subject: dict[str, Any]) -> float:
+    return sum(subject["at_once"]["64"]["cpu_seconds_per_1000_calls"].values())
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 20 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.{2 if ratio >= 0.1 else 3}f}"
+
+
+def _processes(values: dict[str, float], form: str) -> str:
+    return " / ".join(
+        format(values[process], form) if process in values else "–" for process in ("client", "server", "broker")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one turn")
+    parser.add_argument("--quick", action="store_true", help="five rounds with turns of 0.7 s")
+    parser.add_argument("--only", nargs="+", choices=[subject.key for subject in SUBJECTS], metavar="SUBJECT")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for comparison.json and .md")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 5, 0.7
+    chosen = [subject for subject in SUBJECTS if options.only is None or subject.key in options.only]
+    results = run(chosen, options.rounds, options.seconds)
+    text = tables(results)
+    print(text)
+    if options.only is None or options.results != RESULTS:
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / "comparison.json").write_text(json.dumps(results, indent=1) + "\n")
+        (options.results / "comparison.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

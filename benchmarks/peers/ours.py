@@ -1,0 +1,85 @@
+"""MQTT.Agent at each of its layers, with default settings.
+
+python -m peers.ours serve|client|facade|ainvoke|invoke mqtt://host:port
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+from mqtt_agent import ToolClient, ToolServer
+from mqtt_agent import sync as blocking
+
+from peers import load
+
+
+def serve(url: str) -> None:
+    server = ToolServer("bench", broker=url)
+
+    @server.tool
+    async def echo(text: str) -> dict:
+        return {"text": text}
+
+    async def main() -> None:
+        async with server:
+            load.ready()
+            await asyncio.to_thread(load.wait_for_the_end)
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def client(url: str) -> AsyncIterator[load.AsyncCall]:
+    async with ToolClient("bench-client", broker=url) as tools:
+
+        async def call(text: str) -> str:
+            return (await tools.call("echo", {"text": text}))["text"]
+
+        yield call
+
+
+@contextlib.contextmanager
+def facade(url: str) -> Iterator[load.SyncCall]:
+    with blocking.ToolClient("bench-facade", broker=url) as tools:
+        yield lambda text: tools.call("echo", {"text": text})["text"]
+
+
+@contextlib.asynccontextmanager
+async def ainvoke(url: str) -> AsyncIterator[load.AsyncCall]:
+    from langchain_mqtt_agent import MQTTToolkit
+
+    async with MQTTToolkit(broker=url, agent_id="bench-ainvoke") as toolkit:
+        [echo] = await toolkit.aget_tools()
+
+        async def call(text: str) -> str:
+            message = await echo.ainvoke({"type": "tool_call", "id": "1", "name": "echo", "args": {"text": text}})
+            return message.artifact["structured_content"]["text"]
+
+        yield call
+
+
+@contextlib.contextmanager
+def invoke(url: str) -> Iterator[load.SyncCall]:
+    from langchain_mqtt_agent import MQTTToolkit
+
+    with MQTTToolkit(broker=url, agent_id="bench-invoke") as toolkit:
+        [echo] = toolkit.get_tools()
+
+        def call(text: str) -> str:
+            message = echo.invoke({"type": "tool_call", "id": "1", "name": "echo", "args": {"text": text}})
+            return message.artifact["structured_content"]["text"]
+
+        yield call
+
+
+if __name__ == "__main__":
+    role, url = sys.argv[1:3]
+    if role == "serve":
+        serve(url)
+    elif role in ("client", "ainvoke"):
+        load.run_async({"client": client, "ainvoke": ainvoke}[role](url))
+    else:
+        load.run_threads({"facade": facade, "invoke": invoke}[role](url))

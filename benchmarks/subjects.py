@@ -1,0 +1,127 @@
+"""What is compared: how each subject's server and client are started.
+
+A further subject is a program in ``peers/`` that serves and one that takes the commands of ``peers/load.py``, and an
+entry in ``SUBJECTS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from processes import HERE, CouldNotRun
+
+__all__ = ["FLOOR", "OURS", "SUBJECTS", "Subject"]
+
+REFERENCE = HERE / "peers" / "reference"
+INSTALLED_WITHIN = 120.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can call the tool ``echo``.
+
+    Attributes:
+        key: Its short name, for the command line and the JSON.
+        title: What it is, for the table.
+        serve: The command of its server; the URL is added.
+        call: The command of its client; the URL is added.
+        broker: Whether client and server meet at a broker; else the server listens at the URL itself.
+        prepare: Installs what it needs; raises :class:`CouldNotRun`.
+    """
+
+    key: str
+    title: str
+    serve: tuple[str, ...]
+    call: tuple[str, ...]
+    broker: bool = True
+    prepare: Callable[[], None] = lambda: None
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"peers.{module}", *arguments)
+
+
+def _needs(package: str) -> Callable[[], None]:
+    def prepare() -> None:
+        if importlib.util.find_spec(package) is None:
+            raise CouldNotRun(f"the Python package {package} is not installed")
+
+    return prepare
+
+
+def _node() -> str:
+    from interop.reference import _programs
+
+    programs = _programs()
+    return programs[0][0] if programs else "node"
+
+
+def _install_reference() -> None:
+    from interop.reference import _programs
+
+    programs = _programs()
+    if programs is None:
+        raise CouldNotRun("Node.js 18 or newer with npm is not installed")
+    modules, packages = REFERENCE / "node_modules", REFERENCE / "package.json"
+    mark, wanted = modules / ".installed", hashlib.sha256(packages.read_bytes()).hexdigest()
+    if mark.is_file() and mark.read_text() == wanted:
+        return
+    shutil.rmtree(modules, ignore_errors=True)
+    command = [*programs[1], "install", "--no-audit", "--no-fund", "--silent", "--no-package-lock", "--install-links"]
+    try:
+        subprocess.run(command, cwd=REFERENCE, check=True, timeout=INSTALLED_WITHIN, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CouldNotRun(f"npm could not install it: {error}") from error
+    mark.write_text(wanted)
+
+
+_SERVE = _python("ours", "serve")
+
+FLOOR = Subject(
+    "floor",
+    "floor: bare paho-mqtt, NODELAY and QUICKACK",
+    _python("paho_threads", "serve", "floor"),
+    _python("paho_threads", "call", "floor"),
+)
+OURS = Subject("client", "ours: `ToolClient.call`", _SERVE, _python("ours", "client"))
+SUBJECTS = [
+    FLOOR,
+    Subject(
+        "paho",
+        "bare paho-mqtt as it comes",
+        _python("paho_threads", "serve", "plain"),
+        _python("paho_threads", "call", "plain"),
+    ),
+    Subject(
+        "aiomqtt",
+        "aiomqtt as it comes",
+        _python("aiomqtt_plain", "serve"),
+        _python("aiomqtt_plain", "call"),
+        prepare=_needs("aiomqtt"),
+    ),
+    Subject(
+        "reference",
+        "reference Node SDK on mqtt.js",
+        (_node(), "peers/reference/server.mjs"),
+        (_node(), "peers/reference/client.mjs"),
+        prepare=_install_reference,
+    ),
+    Subject(
+        "mcp",
+        "MCP streamable HTTP, official SDK",
+        _python("mcp_http", "serve"),
+        _python("mcp_http", "call"),
+        broker=False,
+        prepare=_needs("mcp"),
+    ),
+    OURS,
+    Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
+    Subject("ainvoke", "ours: LangChain `ainvoke`", _SERVE, _python("ours", "ainvoke")),
+    Subject("invoke", "ours: LangChain `invoke`", _SERVE, _python("ours", "invoke")),
+]

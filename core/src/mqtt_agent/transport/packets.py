@@ -1,0 +1,201 @@
+"""The MQTT 5 packets that every call is made of, to and from bytes: PUBLISH and PUBACK.
+
+paho-mqtt has this too, for all that may be in a packet, at about 500 Python calls for each PUBLISH. What travels once
+for each connection or subscription is left to it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from mqtt_agent.transport.message import InboundMessage, PublishProperties
+
+__all__ = [
+    "PUBACK",
+    "PUBLISH",
+    "Unreadable",
+    "find_packet",
+    "pack_puback",
+    "pack_publish",
+    "pack_pubrec",
+    "read_publish",
+]
+
+PUBLISH, PUBACK = 0x30, 0x40
+MAX_LENGTH = 268_435_455
+
+_CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
+_JSON = b"\x01\x01\x03\x00\x10application/json"  # Payload Format Indicator 1, Content Type
+_U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
+_FIXED_SIZES = {0x01: 1, 0x23: 2}  # Payload Format Indicator, Topic Alias
+
+
+class Unreadable(Exception):
+    """A PUBLISH with properties that MQTT does not allow.
+
+    Args:
+        topic: Where it was published.
+        mid: Its packet identifier; 0 at QoS 0.
+        reason: What is wrong.
+    """
+
+    def __init__(self, topic: str, mid: int, reason: str) -> None:
+        super().__init__(reason)
+        self.topic = topic
+        self.mid = mid
+
+
+def pack_puback(mid: int) -> bytes:
+    """A PUBACK with reason code 0."""
+    return b"\x40\x02" + _U16.pack(mid)
+
+
+def pack_pubrec(mid: int) -> bytes:
+    """A PUBREC with reason code 0."""
+    return b"\x50\x02" + _U16.pack(mid)
+
+
+def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, mid: int, properties: PublishProperties) -> bytes:
+    """A PUBLISH.
+
+    Raises:
+        ValueError: The topic cannot be published to, or a text is longer than 65,535 bytes or no Unicode.
+    """
+    if not topic or "+" in topic or "#" in topic:
+        raise ValueError(f"{topic!r:.80} is no topic to publish to")
+    packed = _pack_properties(properties)
+    head = _string(topic)
+    if qos:
+        head += _U16.pack(mid)
+    head += _length(len(packed)) + packed
+    size = len(head) + len(payload)
+    if size > MAX_LENGTH:
+        raise ValueError(f"{size} bytes are more than an MQTT packet can hold")
+    return b"".join((bytes((PUBLISH | qos << 1 | retain,)), _length(size), head, payload))
+
+
+def _pack_properties(properties: PublishProperties) -> bytes:
+    packed = b""
+    if properties.content_type == "application/json":
+        packed = _JSON
+    elif properties.content_type is not None:
+        packed = b"\x01\x01\x03" + _string(properties.content_type)
+    if properties.response_topic is not None:
+        packed += b"\x08" + _string(properties.response_topic)
+    if properties.correlation_data is not None:
+        packed += b"\x09" + _binary(properties.correlation_data)
+    if properties.message_expiry is not None:
+        packed += b"\x02" + _U32.pack(properties.message_expiry)
+    for name, value in properties.user_properties:
+        packed += b"\x26" + _string(name) + _string(value)
+    return packed
+
+
+def _string(text: str) -> bytes:
+    return _binary(text.encode())
+
+
+def _binary(data: bytes) -> bytes:
+    if len(data) > 65535:
+        raise ValueError(f"{len(data)} bytes are more than a topic or a property of MQTT can hold")
+    return _U16.pack(len(data)) + data
+
+
+def _length(value: int) -> bytes:
+    if value < 128:
+        return bytes((value,))
+    packed = bytearray()
+    while value >= 128:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
+
+
+def find_packet(data: bytes, at: int) -> tuple[int, int]:
+    """Where the body of the packet that begins at ``at`` begins, and where it ends, which may be beyond ``data``.
+
+    Both are 0 when the packet's length is not all there yet.
+
+    Raises:
+        ValueError: The length is none.
+    """
+    size, shift = 0, 0
+    for pos in range(at + 1, min(at + 5, len(data))):
+        byte = data[pos]
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return pos + 1, pos + 1 + size
+        shift += 7
+    if shift == 28:
+        raise ValueError("a length of more than four bytes")
+    return 0, 0
+
+
+def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMessage, int]:
+    """Read a PUBLISH.
+
+    Args:
+        head: The first byte of the packet.
+        data: Where the packet lies.
+        at: Where its body begins.
+        end: Where it ends.
+
+    Returns:
+        The message, and its packet identifier; 0 at QoS 0.
+
+    Raises:
+        Unreadable: Its topic is there, and the rest is wrong: it can be acknowledged and left out.
+        ValueError: It is no PUBLISH at all.
+    """
+    qos = head >> 1 & 0x03
+    begin = at + 2
+    at = begin + (data[at] << 8 | data[at + 1]) if end >= begin else end + 1
+    mid_at = at
+    if qos:
+        at += 2
+    if at > end or qos == 3:
+        raise ValueError("a PUBLISH that is cut short")
+    mid = data[mid_at] << 8 | data[mid_at + 1] if qos else 0
+    topic_bytes = data[begin:mid_at]
+    try:
+        topic = topic_bytes.decode()
+        pos, after = find_packet(data, at - 1)  # the length of the properties is written as that of a packet
+        if not pos or after > end:
+            raise ValueError("its properties are cut short")
+        message = InboundMessage(topic, data[after:end], qos=qos, retain=head & 0x01 == 1, duplicate=head & 0x08 == 8)
+        if pos < after:
+            _read_properties(message, data, pos, after)
+    except (ValueError, IndexError) as error:
+        raise Unreadable(topic_bytes.decode(errors="replace"), mid, str(error)) from error
+    return message, mid
+
+
+def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) -> None:
+    user: list[tuple[str, str]] = []
+    while at < end:
+        kind = data[at]
+        at += 1
+        size = _FIXED_SIZES.get(kind)
+        if size is not None:
+            at += size
+        elif kind == _MESSAGE_EXPIRY:
+            message.message_expiry = int.from_bytes(data[at : at + 4], "big")
+            at += 4
+        elif kind == 0x0B:  # Subscription Identifier
+            at = find_packet(data, at - 1)[0] or end + 1  # any number is written as lengths are
+        else:
+            value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
+            if kind == _RESPONSE_TOPIC:
+                message.response_topic = value.decode()
+            elif kind == _CORRELATION_DATA:
+                message.correlation_data = value
+            elif kind == _USER:
+                name = value.decode()
+                value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
+                user.append((name, value.decode()))
+            elif kind != _CONTENT_TYPE:
+                raise ValueError(f"property 0x{kind:02x} is none of a PUBLISH")
+    if at != end:
+        raise ValueError("a property is cut short")
+    message.user_properties = tuple(user)

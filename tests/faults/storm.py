@@ -1,0 +1,238 @@
+"""Tasks between processes that are killed and restarted at random, and so is their broker: python storm.py --help.
+
+Three requesters give tasks to three executors. At the end each task must have one terminal result at its requester,
+equal to what its input demands. The executors' handlers write a line into a ledger as their last act: a task may have
+more than one line only because a kill fell between that line and the store's commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+from brokers import Mosquitto, die_with_parent  # noqa: E402
+
+PROGRAMS = TESTS / "programs"
+EXECUTORS = ("executor-0", "executor-1", "executor-2")
+REQUESTERS = ("requester-0", "requester-1", "requester-2")
+logger = logging.getLogger("storm")
+
+
+@dataclass
+class Report:
+    """How a storm ended.
+
+    Attributes:
+        seed: Makes the same kills again.
+        tasks: How many tasks there were.
+        kills: How often each kind of process was killed.
+        wrong: Tasks with an unexpected result, or with several different ones.
+        missing: Tasks without a result, by requester.
+        executions: Lines in the ledger.
+        extra: Lines beyond the first of each task.
+        ungranted: Tasks with a result and no line, which cannot be.
+        seconds: How long it took.
+        logs: Where the processes wrote.
+    """
+
+    seed: int
+    tasks: int
+    folder: Path
+    kills: Counter[str] = field(default_factory=Counter[str])
+    wrong: list[str] = field(default_factory=list[str])
+    missing: list[str] = field(default_factory=list[str])
+    executions: int = 0
+    extra: int = 0
+    ungranted: list[str] = field(default_factory=list[str])
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        fine = not (self.wrong or self.missing or self.ungranted)
+        return fine and self.extra <= self.kills["executor"]
+
+    def __str__(self) -> str:
+        kills = ", ".join(f"{count} of {kind}" for kind, count in sorted(self.kills.items()))
+        lines = [
+            f"storm with seed {self.seed}: {'good' if self.good else 'BAD'}, {self.seconds:.0f} s; kills: {kills}",
+            f"  {self.tasks} tasks, {self.tasks - len(self.missing)} with a result, {len(self.wrong)} of them wrong",
+            f"  {self.executions} executions: {self.extra} more than one for each task,"
+            f" and {self.kills['executor']} kills of executors",
+        ]
+        for what in ("wrong", "missing", "ungranted"):
+            found: list[str] = getattr(self, what)
+            if found:
+                lines.append(f"  {what}: {', '.join(found[:10])}{' …' if len(found) > 10 else ''}")
+        if not self.good:
+            lines.append(f"  stores and logs: {self.folder}")
+        return "\n".join(lines)
+
+
+class Storm:
+    """One run.
+
+    Args:
+        folder: For stores, logs, results and the ledger.
+        seed: Of all that is random here.
+        tasks: How many.
+        seconds: How long tasks come and processes die.
+        grace: Seconds that there are for the rest, with nobody killed any more.
+        pause: Mean seconds between two kills.
+    """
+
+    def __init__(self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float) -> None:
+        self._folder = folder
+        self._random = random.Random(seed)
+        self._seconds = seconds
+        self._grace = grace
+        self._pause = pause
+        self._shares = {name: range(i * tasks // 3, (i + 1) * tasks // 3) for i, name in enumerate(REQUESTERS)}
+        self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._broker = Mosquitto(["persistence true", "autosave_interval 1"])
+        self._ledger = folder / "ledger"
+        self._report = Report(seed, tasks, folder)
+
+    async def run(self) -> Report:
+        began = time.monotonic()
+        self._ledger.touch()
+        for name in REQUESTERS:
+            self._results(name).write_text(json.dumps({"begun": time.time()}) + "\n")
+        try:
+            with self._broker:
+                for name in (*EXECUTORS, *REQUESTERS):
+                    self._start(name)
+                await self._rage(began + self._seconds)
+                await self._calm(time.monotonic() + self._grace)
+        finally:
+            for process in self._processes.values():
+                process.kill()
+                process.wait(10)
+        self._check()
+        self._report.seconds = time.monotonic() - began
+        return self._report
+
+    def _results(self, requester: str) -> Path:
+        return self._folder / f"{requester}.results"
+
+    def _start(self, name: str) -> None:
+        own = [self._broker.url, self._namespace, name, str(self._folder / f"{name}.db")]
+        if name in EXECUTORS:
+            command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3"]
+        else:
+            share = self._shares[name]
+            tail = [share.start, len(share), self._seconds * 0.9, ",".join(EXECUTORS)]
+            command = [PROGRAMS / "storm_requester.py", *own, self._results(name), *tail]
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,
+            )
+
+    async def _rage(self, until: float) -> None:
+        victims = [*EXECUTORS, *REQUESTERS, "broker", "broker"]
+        while True:
+            await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, max(0.0, until - time.monotonic())))
+            if time.monotonic() >= until or self._over():
+                return
+            victim = self._random.choice(victims)
+            if victim == "broker":
+                await self._restart_broker()
+                continue
+            process = self._processes[victim]
+            if process.poll() is not None:
+                continue  # a requester that is done
+            process.kill()
+            await asyncio.to_thread(process.wait, 10)
+            self._report.kills[victim.partition("-")[0]] += 1
+            logger.info("%s was killed", victim)
+            await asyncio.sleep(self._random.choice((0, 0, 0.5, 1.5)))  # longer than a will delay, or not
+            self._start(victim)
+
+    async def _restart_broker(self) -> None:
+        keeps, kill = self._random.random() < 0.6, self._random.random() < 0.7
+        await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
+        if not keeps:
+            self._broker.forget()
+        await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))
+        await asyncio.to_thread(self._broker.start)
+        kind = "broker (state kept)" if keeps else "broker (state lost)"
+        self._report.kills[kind] += 1
+        logger.info("%s was %s", kind, "killed" if kill else "stopped")
+
+    def _over(self) -> bool:
+        return all('"over"' in self._results(name).read_text() for name in REQUESTERS)
+
+    async def _calm(self, deadline: float) -> None:
+        while not self._over() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            for name in (*EXECUTORS, *REQUESTERS):
+                code = self._processes[name].poll()
+                if code not in (None, 0):
+                    self._report.wrong.append(f"{name} ended by itself with {code}")
+                    return
+
+    def _check(self) -> None:
+        report = self._report
+        lines = Counter(line.split()[0] for line in self._ledger.read_text().splitlines())
+        report.executions = sum(lines.values())
+        report.extra = report.executions - len(lines)
+        for name, share in self._shares.items():
+            seen: dict[str, set[str]] = {}
+            for line in map(json.loads, self._results(name).read_text().splitlines()):
+                if "task_id" in line:
+                    seen.setdefault(line["task_id"], set()).add(json.dumps(line))
+            for number in share:
+                task_id = f"storm-{number}"
+                right = json.dumps({"task_id": task_id, "value": {"square": number**2}})
+                results = seen.get(task_id, set())
+                if not results:
+                    report.missing.append(f"{task_id} of {name} at {EXECUTORS[number % len(EXECUTORS)]}")
+                elif results != {right}:
+                    report.wrong.append(" and ".join(sorted(results)))
+                elif task_id not in lines:
+                    report.ungranted.append(task_id)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=None, help="of the kills; printed, and random by default")
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--grace", type=float, default=90)
+    parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between two kills")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
+    print(f"seed {seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
+    report = asyncio.run(Storm(folder, seed, options.tasks, options.seconds, options.grace, options.pause).run())
+    print(report)
+    if report.good:
+        with contextlib.suppress(OSError):
+            subprocess.run(["rm", "-rf", str(folder)], check=False)
+    sys.exit(not report.good)
+
+
+if __name__ == "__main__":
+    main()

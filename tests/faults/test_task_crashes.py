@@ -1,0 +1,111 @@
+"""A process is killed in each window between two writes, and started again: each task gets its one right result."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Broker, Embedded, Mosquitto
+from mqtt_agent.crashpoints import POINTS
+from processes import AgentProcesses
+from support import soon
+
+AT_EXECUTOR = sorted(point for point in POINTS if point.split(".")[0] in ("received", "finished", "result"))
+AT_REQUESTER = sorted(POINTS - set(AT_EXECUTOR))
+RIGHT = {"square": 49, "saved": "page 3"}
+MakeBroker = Callable[[], Broker]
+
+WHAT_HAPPENS = ("mosquitto keeps its state", "mosquitto loses its state", "embedded stays")
+
+
+@pytest.fixture(params=WHAT_HAPPENS)
+def happens(request: pytest.FixtureRequest) -> str:
+    """What becomes of the broker while the process is dead."""
+    return request.param
+
+
+@pytest.fixture
+def the_broker(happens: str, make_mosquitto: Callable[..., Mosquitto]) -> Iterator[Broker]:
+    """The broker that this is about."""
+    if happens.startswith("embedded"):
+        with Embedded() as broker:
+            yield broker
+    else:
+        yield make_mosquitto(["persistence true"])
+
+
+async def restart(broker: Broker, happens: str) -> None:
+    if isinstance(broker, Mosquitto):
+        keeps = happens.endswith("keeps its state")
+        await asyncio.to_thread(broker.restart, keep_state=keeps, kill=not keeps)
+
+
+def state_in(store: Path, role: str) -> str | None:
+    """The state of the one task in a store that nobody has open."""
+    with sqlite3.connect(store) as connection:
+        [*rows] = connection.execute("SELECT state FROM tasks WHERE role = ?", (role,))
+    return rows[0][0] if rows else None
+
+
+@pytest.mark.parametrize("point", AT_EXECUTOR)
+async def test_an_executor_killed_in_any_window_does_its_task_and_sends_one_result(
+    point: str, the_broker: Broker, happens: str, agents: AgentProcesses, tmp_path: Path
+) -> None:
+    executor, planner = await soon(
+        asyncio.gather(
+            agents.start("writer", the_broker.url, executes=True, crash_point=point),
+            agents.start("planner", the_broker.url),
+        ),
+        30,
+    )
+    planner.say("delegate", peer="writer", task_id="t-1", data={"n": 7, "save": "page 3"})
+    await executor.died()
+    state = {"received.before-commit": None, "finished.before-commit": "working"}.get(point, "completed")
+    if point in ("received.after-commit", "received.after-puback"):
+        state = "working"  # there was a free place: it is stored as begun
+    assert state_in(tmp_path / "writer.db", "received") == state
+    await restart(the_broker, happens)
+    again = await agents.start("writer", the_broker.url, executes=True)
+    assert await planner.result("t-1") == RIGHT
+    # Its last act was done, and not yet stored as done.
+    assert agents.executions == {"t-1": 2 if point == "finished.before-commit" else 1}
+    if point == "finished.before-commit":
+        assert again.told("began", attempt=2, saved="page 3")
+    await agents.close()
+    assert state_in(tmp_path / "writer.db", "received") == "completed"
+    assert state_in(tmp_path / "planner.db", "delegated") == "completed"
+    assert len(planner.told("result")) == 1
+
+
+@pytest.mark.parametrize("point", AT_REQUESTER)
+async def test_a_requester_killed_in_any_window_gets_its_one_result(
+    point: str, the_broker: Broker, happens: str, agents: AgentProcesses, tmp_path: Path
+) -> None:
+    _, planner = await soon(
+        asyncio.gather(
+            agents.start("writer", the_broker.url, executes=True),
+            agents.start("planner", the_broker.url, crash_point=point),
+        ),
+        30,
+    )
+    planner.say("delegate", peer="writer", task_id="t-1", data={"n": 7, "save": "page 3"})
+    await planner.died()
+    state = {"delegated.before-commit": None, "outcome.after-commit": "completed"}.get(point, "open")
+    known = state_in(tmp_path / "planner.db", "delegated")
+    assert (known if known in (None, "completed") else "open") == state
+    await restart(the_broker, happens)
+    again = await agents.start("planner", the_broker.url)
+    if point == "delegated.before-commit":
+        again.say("resume", task_id="t-1")
+        assert (await again.tells("error"))["type"] == "TaskNotFound"
+        await again.delegate("writer", "t-1", n=7, save="page 3")
+    else:
+        again.say("resume", task_id="t-1")
+    assert await again.result("t-1") == RIGHT
+    assert agents.executions == {"t-1": 1}
+    await agents.close()
+    assert state_in(tmp_path / "planner.db", "delegated") == "completed"
+    assert planner.told("result") == []

@@ -1,0 +1,63 @@
+"""A proxy that reads the MQTT packets which pass it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mqtt_agent.transport.packets import find_packet
+from proxy import Proxy
+
+_NAMES = {
+    1: "CONNECT",
+    2: "CONNACK",
+    3: "PUBLISH",
+    4: "PUBACK",
+    8: "SUBSCRIBE",
+    9: "SUBACK",
+    10: "UNSUBSCRIBE",
+    11: "UNSUBACK",
+    12: "PINGREQ",
+    13: "PINGRESP",
+    14: "DISCONNECT",
+}
+
+
+@dataclass
+class Flow:
+    """The packets that went one way over one connection."""
+
+    packets: list[str] = field(default_factory=list)
+    bytes: int = 0
+    _rest: bytes = b""
+
+    def take(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._rest += data
+        at = 0
+        while at < len(self._rest):
+            _, end = find_packet(self._rest, at)
+            if not end or end > len(self._rest):
+                break
+            self.packets.append(_NAMES[self._rest[at] >> 4])
+            at = end
+        self._rest = self._rest[at:]
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.packets.clear()
+        self.bytes = 0
+
+
+class CountingProxy(Proxy):
+    """Counts what one client sends and gets."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.sent, self.received = Flow(), Flow()
+
+    def forget(self) -> None:
+        self.sent.forget()
+        self.received.forget()
+
+    def on_bytes(self, data: bytes, *, up: bool) -> None:
+        (self.sent if up else self.received).take(data)

@@ -1,0 +1,105 @@
+"""What a call costs, counted and not timed: MQTT packets, bytes, and Python calls."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from brokers import Broker, Embedded, Mosquitto
+from mqtt_agent import ToolClient, ToolServer
+from support import soon, until
+
+from .counting import CountingProxy
+
+CALLS = 50
+ARGUMENTS = {"text": "123456789"}
+
+BYTES_PER_CALL = {"client sends": 420, "client gets": 280, "server sends": 280, "server gets": 420}
+PYTHON_CALLS_PER_CALL = 560
+"""A third more than there are. With paho-mqtt to pack and read each PUBLISH, it would be 780."""
+
+
+def make_server(url: str, namespace: str) -> ToolServer:
+    server = ToolServer("server", broker=url, namespace=namespace)
+
+    @server.tool
+    async def echo(text: str) -> dict[str, str]:
+        return {"text": text}
+
+    return server
+
+
+@contextlib.asynccontextmanager
+async def counted(broker: Broker, namespace: str) -> AsyncIterator[tuple[ToolClient, CountingProxy, CountingProxy]]:
+    """A client and a server that have settled, each behind a counting proxy."""
+    async with CountingProxy(broker.url) as near_client, CountingProxy(broker.url) as near_server:
+        async with make_server(near_server.url, namespace):
+            async with ToolClient("client", broker=near_client.url, namespace=namespace) as client:
+                await soon(client.call("echo", ARGUMENTS))
+                await until(lambda: near_server.sent.packets[-2:] == ["PUBLISH", "PUBACK"])
+                await until(lambda: near_client.sent.packets[-1:] == ["PUBACK"])
+                near_client.forget()
+                near_server.forget()
+                yield client, near_client, near_server
+
+
+@pytest.mark.parametrize("kind", [Embedded, Mosquitto], ids=lambda kind: kind.name)
+async def test_a_call_costs_each_side_two_packets_there_and_two_back(
+    kind: type[Embedded | Mosquitto], request: pytest.FixtureRequest, namespace: str
+) -> None:
+    broker: Broker = request.getfixturevalue(kind.name)
+    async with counted(broker, namespace) as (client, near_client, near_server):
+        for _ in range(CALLS):
+            assert await soon(client.call("echo", ARGUMENTS)) == ARGUMENTS
+        once_each = Counter({"PUBLISH": CALLS, "PUBACK": CALLS})
+        flows = {
+            "client sends": near_client.sent,  # the call, and that it has the answer
+            "client gets": near_client.received,  # that the broker has the call, and the answer
+            "server sends": near_server.sent,  # the answer, and then that the call is done
+            "server gets": near_server.received,  # the call, and that the broker has the answer
+        }
+        await until(lambda: all(len(flow.packets) >= 2 * CALLS for flow in flows.values()))
+        assert {name: Counter(flow.packets) for name, flow in flows.items()} == dict.fromkeys(flows, once_each)
+        for name, flow in flows.items():
+            assert flow.bytes / CALLS <= BYTES_PER_CALL[name], name
+
+
+async def test_a_second_listing_costs_no_packet(mosquitto: Mosquitto, namespace: str) -> None:
+    async with counted(mosquitto, namespace) as (client, near_client, _):
+        first = await soon(client.list_tools())
+        near_client.forget()
+        assert await soon(client.list_tools()) == first
+        assert await soon(client.list_tools(server="server")) == first
+        assert [card.server for card in await soon(client.list_servers())]
+        await soon(client.call("echo", ARGUMENTS))  # what a listing might have sent has passed before it
+        await until(lambda: len(near_client.sent.packets) >= 2)
+        assert near_client.sent.packets == ["PUBLISH", "PUBACK"]
+        assert sorted(near_client.received.packets) == ["PUBACK", "PUBLISH"]
+
+
+async def test_a_call_costs_few_python_calls(mosquitto: Mosquitto, namespace: str) -> None:
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    async with (
+        make_server(mosquitto.url, namespace),
+        ToolClient("client", broker=mosquitto.url, namespace=namespace) as client,
+    ):
+        await soon(client.call("echo", ARGUMENTS))
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            for _ in range(CALLS):
+                await client.call("echo", ARGUMENTS)
+        finally:
+            sys.setprofile(before)
+    # Client and server together, with their event loop, and without what is not Python.
+    assert count / CALLS <= PYTHON_CALLS_PER_CALL

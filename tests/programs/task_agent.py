@@ -1,0 +1,156 @@
+"""An agent in a process of its own, driven by lines of JSON: task_agent.py URL NAMESPACE AGENT STORE LEDGER [options].
+
+It takes tasks when it is told to (``--executes``), and gives tasks when a line on its standard input says so. Each line
+on its standard output tells something that happened. Its handler writes into the ledger as its last act.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import random
+import sys
+import threading
+from typing import Any
+
+from mqtt_agent import Agent, SqliteStore, TaskContext, errors
+
+parser = argparse.ArgumentParser()
+parser.add_argument("url")
+parser.add_argument("namespace")
+parser.add_argument("agent")
+parser.add_argument("store")
+parser.add_argument("ledger")
+parser.add_argument("--executes", action="store_true", help="take tasks")
+parser.add_argument("--will-delay", type=int, default=1)
+parser.add_argument("--concurrency", type=int, default=8)
+parser.add_argument("--short", type=float, default=0, help="each task takes a random time of up to so many seconds")
+options = parser.parse_args()
+
+ledger = os.open(options.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+agent = Agent(
+    options.agent,
+    broker=options.url,
+    namespace=options.namespace,
+    store=SqliteStore(options.store, synchronous="normal"),  # processes die here, and no machine
+    will_delay=options.will_delay,
+    max_concurrent_tasks=options.concurrency,
+    drain_timeout=2,
+)
+
+
+def tell(event: str, **fields: Any) -> None:
+    os.write(1, json.dumps({"event": event, **fields}).encode() + b"\n")
+
+
+async def work(task: TaskContext) -> Any:
+    """Do what ``data`` says: the square of ``n``, after some steps."""
+    data: dict[str, Any] = task.data
+    tell("began", task_id=task.id, attempt=task.attempt, saved=task.saved)
+    try:
+        if "save" in data and task.saved is None:
+            await task.save(data["save"])
+            tell("saved", task_id=task.id)
+        if task.attempt <= data.get("hangs", 0):
+            await asyncio.Event().wait()
+        count = data.get("parts", 0)
+        count = count.get(options.agent, 0) if isinstance(count, dict) else count
+        parts = [await part(task, number, data) for number in range(count)]
+        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))
+        result: Any = {"square": data["n"] ** 2}
+        if parts:
+            result["parts"] = parts
+        if "save" in data:
+            result["saved"] = task.saved
+        if data.get("via"):
+            result["from"] = await ask_next(task, data)
+    except asyncio.CancelledError:
+        tell("stopped", task_id=task.id, attempt=task.attempt)
+        raise
+    os.write(ledger, f"{task.id} {task.attempt}\n".encode())
+    return result
+
+
+async def part(task: TaskContext, number: int, data: dict[str, Any]) -> str:
+    text = f"{options.agent} {number}"
+    await task.stream(text)
+    await asyncio.sleep(data.get("part_seconds", 0))
+    return text
+
+
+async def ask_next(task: TaskContext, data: dict[str, Any]) -> Any:
+    """Give the rest of the work to the next agent, and pass on what it streams."""
+    following, *rest = data["via"]
+    handle = await agent.delegate(
+        following, data={**data, "via": rest}, task_id=f"{task.id}-{following}", context_id=task.context_id
+    )
+    async for event in handle.events():
+        if event.type == "partial":
+            await task.stream(event.content)
+    return await handle.result()
+
+
+async def give(command: dict[str, Any]) -> None:
+    """Delegate a task, or take up one that was delegated before, and tell what becomes of it."""
+    task_id = command["task_id"]
+    try:
+        if command["do"] == "cancel":
+            await (await agent.resume(task_id)).cancel()
+            return
+        if command["do"] == "request":
+            value = await agent.request(command["peer"], data=command["data"], task_id=task_id, timeout=None)
+            tell("result", task_id=task_id, value=value)
+            return
+        if command["do"] == "resume":
+            handle = await agent.resume(task_id)
+        else:
+            handle = await agent.delegate(command["peer"], data=command["data"], task_id=task_id, wait_online=True)
+        tell("delegated", task_id=task_id)
+        if command.get("listen"):
+            async for event in handle.events():
+                if event.type == "partial":
+                    tell("partial", task_id=task_id, content=event.content)
+        tell("result", task_id=task_id, value=await handle.result())
+    except errors.MQTTAgentError as error:
+        tell("error", task_id=task_id, type=type(error).__name__, text=str(error))
+
+
+def obey() -> None:
+    """Read commands until there are no more: then whoever started this is gone."""
+    loop, started = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    def begin(command: dict[str, Any]) -> None:
+        task = loop.create_task(give(command))
+        started.add(task)
+        task.add_done_callback(started.discard)
+
+    def read() -> None:
+        for line in sys.stdin:
+            loop.call_soon_threadsafe(begin, json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    tell("started", pid=os.getpid())
+
+
+async def main() -> None:
+    try:
+        while True:
+            try:
+                await agent.serve_forever(obey)
+            except (errors.BrokerUnreachable, errors.ConnectionLost) as error:
+                if isinstance(error, errors.SessionTakenOver):
+                    raise
+                await asyncio.sleep(0.1)  # the broker is being restarted
+    except errors.MQTTAgentError as error:
+        tell("ended", type=type(error).__name__, connected=agent.connection.connected, running=agent.running_tasks)
+        await asyncio.Event().wait()
+
+
+logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.agent} {os.getpid()} %(name)s %(message)s")
+if options.executes:
+    agent.on_task(work)
+asyncio.run(main())

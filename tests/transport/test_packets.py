@@ -1,0 +1,177 @@
+"""Our PUBLISH and PUBACK against paho-mqtt's: what one writes, the other reads."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.packets import Unreadable, find_packet, pack_publish, read_publish
+from mqtt_agent.transport.socket import BufferedSocket
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties, VariableByteIntegers
+
+# paho-mqtt, as the standard, takes no NUL, no byte order mark and no surrogates.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=40)
+topics = texts.filter(lambda text: text and not set(text) & {"+", "#"})
+publish_properties = st.builds(
+    PublishProperties,
+    response_topic=st.none() | texts,
+    correlation_data=st.none() | st.binary(max_size=40),
+    content_type=st.none() | texts | st.just("application/json"),
+    message_expiry=st.none() | st.integers(0, 2**32 - 1),
+    user_properties=st.lists(st.tuples(texts, texts), max_size=4).map(tuple),
+)
+payloads = st.binary(max_size=300)
+
+
+def split(packet: bytes) -> tuple[int, int, int]:
+    body, end = find_packet(packet, 0)
+    assert end == len(packet)
+    return packet[0], body, end
+
+
+def paho_properties(properties: PublishProperties) -> Properties:
+    packed: Any = Properties(PacketTypes.PUBLISH)
+    if properties.content_type is not None:
+        packed.ContentType = properties.content_type
+        packed.PayloadFormatIndicator = 1
+    if properties.response_topic is not None:
+        packed.ResponseTopic = properties.response_topic
+    if properties.correlation_data is not None:
+        packed.CorrelationData = properties.correlation_data
+    if properties.message_expiry is not None:
+        packed.MessageExpiryInterval = properties.message_expiry
+    if properties.user_properties:
+        packed.UserProperty = list(properties.user_properties)
+    return packed
+
+
+@given(topics, payloads, st.sampled_from([0, 1]), st.booleans(), st.integers(1, 65535), publish_properties)
+def test_paho_reads_what_we_write(
+    topic: str, payload: bytes, qos: int, retain: bool, mid: int, properties: PublishProperties
+) -> None:
+    packet = pack_publish(topic, payload, qos, retain, mid, properties)
+    head, at, _ = split(packet)
+    assert head == 0x30 | qos << 1 | retain
+    size = int.from_bytes(packet[at : at + 2], "big")
+    assert packet[at + 2 : at + 2 + size] == topic.encode()
+    at += 2 + size
+    if qos:
+        assert int.from_bytes(packet[at : at + 2], "big") == mid
+        at += 2
+    read: Any = Properties(PacketTypes.PUBLISH)
+    _, length = read.unpack(packet[at:])
+    assert read.json() == paho_properties(properties).json()
+    assert packet[at + length :] == payload
+
+
+@given(topics, payloads, st.sampled_from([0, 1, 2]), st.booleans(), st.booleans(), publish_properties)
+def test_we_read_what_paho_writes(
+    topic: str, payload: bytes, qos: int, retain: bool, duplicate: bool, properties: PublishProperties
+) -> None:
+    body = len(topic.encode()).to_bytes(2, "big") + topic.encode() + (b"\x12\x34" if qos else b"")
+    body += paho_properties(properties).pack() + payload
+    packet = bytes([0x30 | duplicate << 3 | qos << 1 | retain]) + VariableByteIntegers.encode(len(body)) + body
+    message, mid = read_publish(packet[0], packet, *split(packet)[1:])
+    assert (message.topic, message.payload, message.qos, message.retain) == (topic, payload, qos, retain)
+    assert (message.duplicate, mid) == (duplicate, 0x1234 if qos else 0)
+    assert message.response_topic == properties.response_topic
+    assert message.correlation_data == properties.correlation_data
+    assert message.message_expiry == properties.message_expiry
+    assert message.user_properties == properties.user_properties
+
+
+@pytest.mark.rule("HOST-11")
+@given(st.integers(0x30, 0x3F), st.binary(max_size=60))
+def test_whatever_comes_is_read_or_refused(head: int, body: bytes) -> None:
+    try:
+        message, _ = read_publish(head, body, 0, len(body))
+    except (Unreadable, ValueError):
+        return
+    assert body.endswith(message.payload)
+
+
+@given(st.integers(0x30, 0x3F), st.binary(max_size=20), topics, st.binary(max_size=60))
+def test_nothing_beyond_the_packet_is_read(head: int, before: bytes, topic: str, rest: bytes) -> None:
+    body = len(topic.encode()).to_bytes(2, "big") + topic.encode() + rest
+
+    def read(data: bytes, at: int) -> Any:
+        try:
+            message, mid = read_publish(head, data, at, at + len(body))
+        except (Unreadable, ValueError) as error:
+            return type(error)
+        values = {name: getattr(message, name) for name in type(message).__slots__}
+        return values, mid
+
+    alone = read(body, 0)
+    assert read(before + body + b"\x00" * 300, len(before)) == alone
+    assert read(before + body + b"\xff" * 300, len(before)) == alone
+
+
+def test_other_properties_of_a_publish_are_passed_over() -> None:
+    odd: Any = Properties(PacketTypes.PUBLISH)
+    odd.SubscriptionIdentifier = 300
+    odd.TopicAlias = 7
+    odd.PayloadFormatIndicator = 1
+    odd.CorrelationData = b"x"
+    body = b"\x00\x01t" + odd.pack() + b"payload"
+    message, _ = read_publish(0x30, body, 0, len(body))
+    assert (message.payload, message.correlation_data) == (b"payload", b"x")
+
+
+@pytest.mark.parametrize("topic", ["", "a/+", "#"])
+def test_a_filter_is_no_topic(topic: str) -> None:
+    with pytest.raises(ValueError, match="no topic"):
+        pack_publish(topic, b"", 0, False, 0, PublishProperties())
+
+
+def test_texts_have_a_limit() -> None:
+    with pytest.raises(ValueError, match="70000 bytes"):
+        pack_publish("t", b"", 0, False, 0, PublishProperties(correlation_data=b"x" * 70_000))
+
+
+@given(st.lists(st.binary(max_size=400), min_size=1, max_size=8), st.data())
+def test_packets_are_found_however_the_stream_is_cut(payloads: list[bytes], data: st.DataObject) -> None:
+    packets = [pack_publish("t", payload, 0, False, 0, PublishProperties()) for payload in payloads]
+    stream = b"".join(packets)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(stream)), max_size=6)) | {0, len(stream)})
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    sock = BufferedSocket(ours)
+    found: list[bytes] = []
+    for begin, end in itertools.pairwise(cuts):
+        theirs.send(stream[begin:end])
+        sock.fill()
+        while (packet := sock.next_packet()) is not None:
+            head, body, at = packet
+            if data.draw(st.booleans()):
+                sock.skip(at)
+            else:  # as paho-mqtt reads
+                sock.lay_open(at)
+                assert sock.recv(1) == bytes([head])
+                while sock.recv(1)[0] >= 0x80:
+                    pass
+                rest = b""
+                while len(rest) < at - body:
+                    rest += sock.recv(7)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(1)
+            message, _ = read_publish(head, sock.data, body, at)
+            found.append(message.payload)
+    assert found == payloads
+    theirs.close()
+    sock.fill()
+    assert sock.ended
+    assert sock.recv(1) == b""
+    sock.close()
+
+
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\xff", b"\x80\x80\x80\x80\x01"])
+def test_a_length_of_more_than_four_bytes_is_none(length: bytes) -> None:
+    with pytest.raises(ValueError, match="length"):
+        find_packet(b"\x30" + length, 0)
