@@ -489,7 +489,7 @@ class Delegations:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
             input_id = input_id_of(event)
-            if input_id is not None and input_id in handle.answers:  # the answer got lost
+            if input_id is not None and input_id in handle.answers and "fault" not in event.data:  # it got lost
                 word = self._input(handle, handle.answers[input_id], input_id)
                 self._spawn(self._say_soon(handle.peer, word))
 
