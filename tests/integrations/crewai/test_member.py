@@ -132,11 +132,8 @@ async def test_it_works_in_an_event_loop(member: Callable[..., MQTTAgent], way: 
 
 @pytest.mark.parametrize("way", ["kickoff", "akickoff"])
 async def test_async_tasks_run_side_by_side(member: Callable[..., MQTTAgent], analyst: Analyst, way: str) -> None:
-    together = asyncio.Barrier(2) if hasattr(asyncio, "Barrier") else None
-
     async def meet(given: TaskContext) -> str:
-        if together is not None:
-            await asyncio.wait_for(together.wait(), 10)
+        await until(lambda: len(analyst.given) == 2)
         return f"did {given.title}"
 
     analyst.work = meet
@@ -195,7 +192,8 @@ def test_a_model_of_the_answer_is_sent_along_and_filled(
         return answer
 
     analyst.work = judge
-    output = run(crew(task(member(), **{kind: Verdict})))
+    wanted: Any = {kind: Verdict}
+    output = run(crew(task(member(), **wanted)))
     made = output.pydantic if kind == "output_pydantic" else output.json_dict
     assert made == (Verdict(good=True, why="so") if kind == "output_pydantic" else {"good": True, "why": "so"})
     assert set(analyst.given[0].metadata["crewai"]["output_schema"]["properties"]) == {"good", "why"}

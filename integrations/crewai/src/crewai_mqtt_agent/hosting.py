@@ -18,7 +18,7 @@ from mqtt_agent import Agent, TaskContext
 from crewai_mqtt_agent.apart import run_apart
 from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_tools
 from crewai_mqtt_agent.assignment import current_run
-from crewai_mqtt_agent.reporting import Reporter, output_value, restore
+from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
 __all__ = ["host_agent", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
 
@@ -145,10 +145,13 @@ async def _run_crew(
     task: TaskContext, make: Callable[[], Crew], requester: Requester, inputs: dict[str, Any] | None
 ) -> Any:
     crew = await asyncio.to_thread(make)
-    if restore(crew, task.saved):
+    finished = restore(crew, task.saved)
+    if finished:
         # CrewAI's own sign for a crew that goes on: it skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
+        for index in range(finished):
+            await task.artifact(artifact_name(crew.tasks, index), output_value(crew.tasks[index].output))
     crew.stream = False
 
     async def kickoff() -> Any:

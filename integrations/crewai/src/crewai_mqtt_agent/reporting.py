@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from crewai import Crew
+from crewai import Crew, Task
 from crewai.events.types.flow_events import MethodExecutionFinishedEvent, MethodExecutionStartedEvent
 from crewai.events.types.llm_events import LLMStreamChunkEvent
 from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
@@ -16,7 +16,7 @@ from crewai.tasks.task_output import TaskOutput
 from mqtt_agent import TaskContext
 from mqtt_agent.errors import MQTTAgentError
 
-__all__ = ["Reporter", "output_value", "restore", "saved_output"]
+__all__ = ["Reporter", "artifact_name", "output_value", "restore", "saved_output"]
 
 
 class Reporter:
@@ -66,7 +66,7 @@ class Reporter:
             # Waited for: once the crew goes on, this task need not be done again.
             self._wait(self._task.save({"outputs": self._outputs}))
             self._steps = len(self._outputs)
-            name = tasks[index].name or f"task-{index + 1}"
+            name = artifact_name(tasks, index)
         self._wait(self._task.artifact(name, output_value(event.output)))
         self._progress(f"done: {_short(name)}")
 
@@ -92,6 +92,13 @@ def output_value(output: Any) -> Any:
     if as_dict is not None:
         return as_dict
     return getattr(output, "raw", output)
+
+
+def artifact_name(tasks: list[Task], index: int) -> str:
+    """What a task's output is called: by the task's name, where that is its own."""
+    name = tasks[index].name
+    alone = sum(each.name == name for each in tasks) == 1
+    return name if name and alone else f"task-{index + 1}"
 
 
 def saved_output(key: str, output: TaskOutput) -> dict[str, Any]:
