@@ -8,7 +8,7 @@ BENCH := benchmarks/.env/.installed
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test crewai storm lint format bench growth lock clean help
+.PHONY: demo test crewai crew storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -23,6 +23,9 @@ test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 
 crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter (ARGS=... goes to pytest)
 	@$(CREWAI)/python -m pytest tests/integrations/crewai $(ARGS)
+
+crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the middle, and does not notice
+	@$(CREWAI)/python examples/crew
 
 storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import date
@@ -33,6 +34,34 @@ QUIET = {
     "OTEL_SDK_DISABLED": "true",
 }
 os.environ.update(QUIET)  # before anything imports crewai
+
+REFUSED: list[Any] = []
+"""The addresses that something wanted to reach, and that are not on this machine."""
+
+
+def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: no socket of this process reaches another machine, whoever opens it, and on any thread."""
+    if event not in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        return
+    address = arguments[0] if event == "socket.getaddrinfo" else arguments[1]
+    host = address[0] if isinstance(address, tuple) else address
+    if event != "socket.getaddrinfo" and not isinstance(address, tuple):
+        return  # a Unix socket
+    if host in (None, "", b"", "localhost", "::1") or str(host).startswith("127."):
+        return
+    REFUSED.append(address)
+    raise ConnectionRefusedError(f"tests reach no other machine, and so not {address}")
+
+
+sys.addaudithook(refuse_the_network)
+
+
+@pytest.fixture(autouse=True)
+def offline() -> Iterator[None]:
+    """Fails a test in which anything called home."""
+    REFUSED.clear()
+    yield
+    assert REFUSED == []
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -43,6 +43,9 @@ class ScriptedLLM(BaseLLM):
     def supports_function_calling(self) -> bool:
         return True
 
+    def get_input_tokens_count(self, messages: Any, *args: Any, **options: Any) -> int:
+        return len(str(messages)) // 4
+
     def call(self, messages: Any, tools: Any = None, *args: Any, **options: Any) -> Any:
         with self._lock:
             asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)

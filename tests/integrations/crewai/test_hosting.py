@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Embedded
+from brokers import Embedded, Mosquitto
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
 from crewai.flow import listen, start
 from crewai_mqtt_agent import MQTTAgent, MQTTToolkit, host_agent, host_crew, host_flow
+from crewai_mqtt_agent.__main__ import main
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskHandle, TaskState, errors
 from pydantic import BaseModel
 from support import soon, until
@@ -221,3 +226,74 @@ async def test_a_flow_takes_its_state_from_the_data_and_asks_the_requester(
         await soon(answer(), 30)
         assert await handle.result() == {"counted": "sheep: seven"}
     assert steps == ["step: first", "step: second"]
+
+
+PROGRAM = """
+from pathlib import Path
+from crewai import Agent, Crew, Task
+from tests.integrations.crewai.models import ScriptedLLM
+
+def build(task):
+    def turn(asked):
+        with Path("ledger").open("a") as ledger:
+            ledger.write(f"{task.attempt}\\n")
+        if "Part 2" in str(asked) and task.attempt == 1:
+            import time
+            time.sleep(300)  # until it is killed
+        return f"attempt {task.attempt}"
+
+    worker = Agent(role="r", goal="g", backstory="b", llm=ScriptedLLM.of(turn))
+    parts = [Task(name=f"part {n}", description=f"Part {n}", expected_output="e", agent=worker) for n in (1, 2)]
+    return Crew(agents=[worker], tasks=parts)
+
+scripted = ScriptedLLM.of(lambda asked: str("on rain" in str(asked)))
+worker = Agent(role="r", goal="g", backstory="b", llm=scripted)
+crew = Crew(agents=[worker], tasks=[Task(description="Work on {topic}", expected_output="e", agent=worker)])
+"""
+
+
+@pytest.mark.timeout(180)
+async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    def serve(what: str, agent_id: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "crewai_mqtt_agent", "serve", f"program:{what}", "--agent-id", agent_id]
+        command += ["--broker", mosquitto.url, "--namespace", namespace, "--store", str(tmp_path / f"{agent_id}.db")]
+        return subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE.parents[2])}, text=True
+        )
+
+    processes = [serve("build", "builder"), serve("crew", "ready")]
+    try:
+        async with Agent("planner", broker=mosquitto.url, namespace=namespace, store=MemoryStore()) as planner:
+            handle = await soon(planner.delegate("builder", "go", wait_online=True))
+            asked = await soon(planner.delegate("ready", data={"topic": "rain"}, wait_online=True))
+            ledger = tmp_path / "ledger"
+            await until(lambda: ledger.exists() and ledger.read_text().split() == ["1", "1"], 90)
+            assert await soon(asked.result(), 90) == "True"
+            processes[0].kill()
+            processes[0].wait()
+            processes.append(serve("build", "builder"))
+            assert await soon(handle.result(), 90) == "attempt 2"
+            assert handle.response is not None
+            made = [{"name": "part 1", "data": "attempt 1"}, {"name": "part 2", "data": "attempt 2"}]
+            assert handle.response.artifacts == made
+            assert ledger.read_text().split() == ["1", "1", "2"]  # the first part was not done again
+        for process in processes[1:]:
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 30) == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_the_command_says_what_it_cannot_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    for target, said in (("json:nothing", "nothing"), ("json", "MODULE:NAME"), ("no_such:x", "no_such")):
+        with pytest.raises(SystemExit):
+            main(["serve", target, "--agent-id", "x"])
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no crew"):
+        main(["serve", "builtins:dict", "--agent-id", "x"])

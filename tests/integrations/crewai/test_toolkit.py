@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from mqtt_agent.errors import BrokerUnreachable, ToolUnavailable
 from mqtt_agent.sync import ToolServer
 from pydantic import BaseModel
 
-from .conftest import ECHO, Toolbox
+from .conftest import ECHO, REFUSED, Toolbox
 from .models import ScriptedLLM, last_text, run, says_calls
 
 
@@ -50,6 +51,16 @@ def test_importing_the_package_alone_does_not_import_crewai() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False True\n", done.stderr
+
+
+def test_nothing_calls_home(toolkit: MQTTToolkit) -> None:
+    """All tests here run with that guard; this one shows that it guards."""
+    assert run(crew_that(toolkit, says_calls(("add", {"a": 2, "b": 3})), last_text)).raw == '{"sum": 5}'
+    assert REFUSED == []
+    with pytest.raises(ConnectionRefusedError, match="no other machine"):
+        socket.create_connection(("192.0.2.1", 443), timeout=5)
+    assert REFUSED == ["192.0.2.1"]
+    REFUSED.clear()
 
 
 def test_every_tool_of_the_namespace_is_there_under_a_name_of_its_own(toolkit: MQTTToolkit) -> None:

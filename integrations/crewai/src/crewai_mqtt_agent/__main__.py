@@ -25,8 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     serve.add_argument("--store", help="the SQLite file of its tasks; in the user's state directory by default")
     serve.add_argument("--max-tasks", type=int, default=8, help="how many tasks run at once (%(default)s)")
     parsed = parser.parse_args(arguments)
-    host, factory = _choose(_load(parsed.target, parser))
-    host(
+    factory = _factory(_load(parsed.target, parser))
+    from crewai_mqtt_agent.hosting import host_any
+
+    host_any(
         factory,
         agent_id=parsed.agent_id,
         broker=parsed.broker,
@@ -52,26 +54,20 @@ def _load(target: str, parser: argparse.ArgumentParser) -> Any:
     return found
 
 
-def _choose(target: Any) -> tuple[Any, Any]:
-    from crewai import Agent, Crew, Flow
+def _factory(target: Any) -> Any:
+    """What makes one for each task, from what was named."""
+    from crewai import Crew, Flow
+    from crewai.agents.agent_builder.base_agent import BaseAgent
 
-    from crewai_mqtt_agent import hosting
-
-    kinds = ((Crew, hosting.host_crew), (Flow, hosting.host_flow), (Agent, hosting.host_agent))
-    for kind, host in kinds:
-        if isinstance(target, kind):
-            if kind is Flow:
-                sys.exit("a flow can run once only: name its class, or a function that makes it")
-            return host, target.copy  # each task gets one of its own
-        if isinstance(target, type) and issubclass(target, kind):
-            return host, target
-    if hasattr(target, "crew") and isinstance(target, type):  # a class with @CrewBase
-        return hosting.host_crew, lambda: target().crew()
-    made = target()
-    for kind, host in kinds:
-        if isinstance(made, kind):
-            return host, target
-    sys.exit(f"{target!r} made a {type(made).__name__}, which is no crew, flow or agent")
+    if isinstance(target, (Crew, BaseAgent)):
+        return target.copy
+    if isinstance(target, Flow):
+        sys.exit("a flow can run once only: name its class, or a function that makes it")
+    if isinstance(target, type) and hasattr(target, "crew"):  # a class with @CrewBase
+        return lambda: target().crew()
+    if not callable(target) or (isinstance(target, type) and not issubclass(target, Flow)):
+        sys.exit(f"{target!r} is no crew, flow or agent, and no function that makes one")
+    return target
 
 
 if __name__ == "__main__":

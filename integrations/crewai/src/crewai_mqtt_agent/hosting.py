@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from crewai import Agent as CrewAgent
 from crewai import Crew, CrewOutput, Flow, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.core.providers.human_input import set_provider
+from crewai.events.event_context import restore_event_scope
 from crewai.events.stream_context import add_stream_sink
 from mqtt_agent import Agent, TaskContext
 
@@ -20,10 +22,11 @@ from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_
 from crewai_mqtt_agent.assignment import current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
-__all__ = ["host_agent", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
+__all__ = ["host_agent", "host_any", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
 
 Factory = Callable[..., Any]
-_Run = Callable[[TaskContext, Requester], Coroutine[Any, Any, Any]]
+_Make = Callable[[], Any]
+_Run = Callable[[TaskContext, Requester, _Make], Coroutine[Any, Any, Any]]
 
 
 def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
@@ -41,11 +44,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``,
             ``store``, ``credentials`` and so on.
     """
-
-    async def run(task: TaskContext, requester: Requester) -> Any:
-        return await _run_crew(task, lambda: _made(factory, task), requester, _inputs(task))
-
-    return _hosted(agent_id, run, options)
+    return _hosted(agent_id, factory, _run_crew, options)
 
 
 def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
@@ -58,26 +57,7 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
         agent_id: See :func:`host_crew`.
         options: See there.
     """
-
-    async def run(task: TaskContext, requester: Requester) -> Any:
-        about = task.metadata.get("crewai")
-        about = about if isinstance(about, dict) else {}
-
-        def make() -> Crew:
-            agent: CrewAgent = _made(factory, task)
-            prompt = task.prompt or _as_text(task.data)
-            work = Task(
-                description=prompt,
-                expected_output=str(about.get("expected_output") or "A complete answer"),
-                agent=agent,
-                tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
-                human_input=bool(about.get("human_input")),
-            )
-            return Crew(agents=[agent], tasks=[work])
-
-        return await _run_crew(task, make, requester, None)  # a prompt is no template
-
-    return _hosted(agent_id, run, options)
+    return _hosted(agent_id, factory, _run_agent, options)
 
 
 def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
@@ -90,22 +70,12 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
         agent_id: See :func:`host_crew`.
         options: See there.
     """
+    return _hosted(agent_id, factory, _run_flow, options)
 
-    async def run(task: TaskContext, requester: Requester) -> Any:
-        reporter = Reporter(task)
 
-        async def kickoff() -> Any:
-            flow: Flow[Any] = _made(factory, task)
-            if flow.input_provider is None:
-                flow.input_provider = FlowInput(requester)
-            inputs = _inputs(task)
-            if flow.persistence is not None:
-                inputs.setdefault("id", str(uuid.uuid5(uuid.NAMESPACE_OID, task.id)))
-            return output_value(await flow.kickoff_async(inputs))
-
-        return await _reported(task, reporter, requester, kickoff)
-
-    return _hosted(agent_id, run, options)
+def host_any(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """The same with whatever the factory makes: a crew, a flow or an agent."""
+    return _hosted(agent_id, factory, _run_any, options)
 
 
 def serve_crew(factory: Factory, *, agent_id: str, **options: Any) -> None:
@@ -127,13 +97,13 @@ def serve_flow(factory: Factory, *, agent_id: str, **options: Any) -> None:
     host_flow(factory, agent_id=agent_id, **options).run()
 
 
-def _hosted(agent_id: str, run: _Run, options: dict[str, Any]) -> Agent:
+def _hosted(agent_id: str, factory: Factory, run: _Run, options: dict[str, Any]) -> Agent:
     agent = Agent(agent_id, **options)
 
     async def handle(task: TaskContext) -> Any:
         requester = Requester(task)
         try:
-            return await run(task, requester)
+            return await run(task, requester, functools.partial(_made, factory, task))
         finally:
             requester.close()
 
@@ -141,20 +111,67 @@ def _hosted(agent_id: str, run: _Run, options: dict[str, Any]) -> Agent:
     return agent
 
 
-async def _run_crew(
-    task: TaskContext, make: Callable[[], Crew], requester: Requester, inputs: dict[str, Any] | None
+async def _run_any(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    made = await asyncio.to_thread(make)
+    for kind, run in ((Crew, _run_crew), (Flow, _run_flow), (BaseAgent, _run_agent)):
+        if isinstance(made, kind):
+            return await run(task, requester, lambda: made)
+    raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
+
+
+async def _run_crew(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    return await _run_tasks(task, requester, make, _inputs(task))
+
+
+async def _run_agent(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    about = task.metadata.get("crewai")
+    about = about if isinstance(about, dict) else {}
+
+    def make_crew() -> Crew:
+        agent: BaseAgent = make()
+        work = Task(
+            description=task.prompt or _as_text(task.data),
+            expected_output=str(about.get("expected_output") or "A complete answer"),
+            agent=agent,
+            tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
+            human_input=bool(about.get("human_input")),
+        )
+        return Crew(agents=[agent], tasks=[work])
+
+    return await _run_tasks(task, requester, make_crew, None)  # a prompt is no template
+
+
+async def _run_flow(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    flow: Flow[Any] = await asyncio.to_thread(make)
+    if flow.input_provider is None:
+        flow.input_provider = FlowInput(requester)
+    inputs = _inputs(task)
+    if flow.persistence is not None:
+        inputs.setdefault("id", str(uuid.uuid5(uuid.NAMESPACE_OID, task.id)))
+
+    async def kickoff() -> Any:
+        return output_value(await flow.kickoff_async(inputs))
+
+    return await _reported(task, Reporter(task), requester, kickoff)
+
+
+async def _run_tasks(
+    task: TaskContext, requester: Requester, make: Callable[[], Crew], inputs: dict[str, Any] | None
 ) -> Any:
     crew = await asyncio.to_thread(make)
     finished = restore(crew, task.saved)
+    scope: tuple[tuple[str, str], ...] = ()
     if finished:
         # CrewAI's own sign for a crew that goes on: it skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
+        scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
         for index in range(finished):
             await task.artifact(artifact_name(crew.tasks, index), output_value(crew.tasks[index].output))
     crew.stream = False
 
     async def kickoff() -> Any:
+        restore_event_scope(scope)
         output = await crew.akickoff(inputs)
         assert isinstance(output, CrewOutput)
         return output_value(output)
