@@ -249,6 +249,7 @@ async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent
             await asyncio.Event().wait()
         finally:
             assert task.cancelled
+            assert not task.interrupted
             stopped.set()
 
     task = await soon(planner.delegate("writer", "write"))
@@ -527,6 +528,7 @@ async def test_an_agent_can_give_tasks_to_itself(writer: Agent) -> None:
 async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgent, planner: Agent) -> None:
     writer = make_agent("writer", drain_timeout=0)
     attempts: list[int] = []
+    interrupted: list[bool] = []
     go = asyncio.Event()
 
     @writer.on_task
@@ -534,7 +536,10 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
         attempts.append(task.attempt)
         if task.attempt == 1:
             await task.save({"page": 7})
-            await go.wait()
+            try:
+                await go.wait()
+            finally:
+                interrupted.append(task.interrupted)
         return task.saved
 
     await soon(writer.start())
@@ -544,6 +549,7 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
     await soon(writer.start())
     assert await soon(task.result()) == {"page": 7}
     assert attempts == [1, 2]
+    assert interrupted == [True]
 
 
 async def test_an_answer_given_before_a_crash_is_not_asked_for_again(make_agent: MakeAgent, planner: Agent) -> None:
