@@ -194,6 +194,39 @@ async def test_a_remote_member_asks_its_person_and_works_with_its_coworkers(wher
     assert heard == ["Because.", "at length: True"]
 
 
+async def test_what_a_stopped_host_had_given_to_its_own_remote_member_is_not_given_again(
+    planner: Agent, where: dict[str, Any]
+) -> None:
+    given: list[str] = []
+    go_on = asyncio.Event()
+    analyst = Agent("analyst", broker=where["broker"], namespace=where["namespace"], store=MemoryStore())
+
+    @analyst.on_task
+    async def analyse(task: TaskContext) -> str:
+        given.append(task.id)
+        await go_on.wait()
+        return "analysed"
+
+    members: list[MQTTAgent] = []
+
+    def factory() -> Crew:
+        settings = {"broker": where["broker"], "namespace": where["namespace"], "agent_id": "host-crew"}
+        member = MQTTAgent(role="analyst", peer="analyst", wait_online=True, **settings)
+        members.append(member)
+        return Crew(agents=[member], tasks=[Task(description="Analyse", expected_output="e", agent=member)])
+
+    async with analyst:
+        async with host_crew(factory, drain_timeout=0.1, **where):
+            handle = await soon(planner.delegate("host", "go", wait_online=True))
+            await until(lambda: len(given) == 1, 30)
+        async with host_crew(factory, **where):
+            await until(lambda: len(members) == 2, 30)
+            go_on.set()
+            assert await soon(handle.result(), 30) == "analysed"
+    assert len(given) == 1
+    await asyncio.to_thread(members[0].close)
+
+
 class Count(BaseModel):
     topic: str = ""
     prompt: str = ""

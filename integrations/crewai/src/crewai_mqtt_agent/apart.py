@@ -13,7 +13,7 @@ __all__ = ["run_apart"]
 T = TypeVar("T")
 
 
-async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -> T:
+async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
     """Run a coroutine function in a thread, on a loop of its own. Cancelling this cancels it there.
 
     It does not wait for the thread then: what blocks in it cannot be stopped, only left.
@@ -21,6 +21,7 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -
     Args:
         function: Called in the thread.
         name: The thread's name.
+        on_cancel: Called here, before it is cancelled there.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
     cancelled = False
@@ -38,6 +39,7 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         cancelled = True
+        on_cancel()
         thread.add_done_callback(lambda late: late.cancelled() or late.exception())
         for loop, task in running:
             if not loop.is_closed():

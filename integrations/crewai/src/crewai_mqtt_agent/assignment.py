@@ -22,13 +22,27 @@ from pydantic import BaseModel, ValidationError
 if TYPE_CHECKING:
     from crewai import Task
 
-__all__ = ["TOOL_CALL", "Assignment", "assign", "current_run", "read_answer"]
+__all__ = ["TOOL_CALL", "Assignment", "Run", "assign", "current_run", "read_answer"]
 
 TOOL_CALL = "x-crewai-tool"
 """In a question's schema: the tool that the peer wants called, with its arguments. The answer is what it said."""
 
-current_run: contextvars.ContextVar[str | None] = contextvars.ContextVar("crewai_mqtt_run", default=None)
-"""Names the run of a served crew, the same in each attempt at it: its own remote members get the same tasks again."""
+
+@dataclass
+class Run:
+    """A run of a served crew.
+
+    Attributes:
+        id: The same in each attempt at it: its own remote members are given the same tasks again.
+        interrupted: Whether the host stops: the next attempt wants what they are at work on.
+    """
+
+    id: str
+    interrupted: bool = False
+
+
+current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("crewai_mqtt_run", default=None)
+"""The run that this code is part of, if any."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,9 @@ def _task_id(task: Task, crew: Any, prompt: str, metadata: dict[str, Any]) -> st
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
     # In a run that is taken up again, the crew was built anew, with other ids in the same places.
     place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
-    run = current_run.get() or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
+    hosted = current_run.get()
+    run = hosted.id if hosted is not None else None
+    run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
     words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)
     return f"crewai-{hashlib.sha256(words.encode()).hexdigest()[:40]}"

@@ -16,7 +16,7 @@ from mqtt_agent import Agent, TaskHandle, TaskState
 from mqtt_agent.errors import TaskTimeout
 from mqtt_agent.wire import TaskEvent
 
-from crewai_mqtt_agent.assignment import TOOL_CALL, Assignment
+from crewai_mqtt_agent.assignment import TOOL_CALL, Assignment, current_run
 from crewai_mqtt_agent.events import (
     RemoteTaskArtifactEvent,
     RemoteTaskProgressEvent,
@@ -71,7 +71,8 @@ async def work(
         handles.discard(handle)
         following.cancel()
         answering.cancel()
-        if not handle.done:
+        run = scope.get(current_run)
+        if not handle.done and not (run is not None and run.interrupted):
             await asyncio.shield(handle.cancel("the requester gave up"))
 
 

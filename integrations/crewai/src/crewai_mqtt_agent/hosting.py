@@ -19,7 +19,7 @@ from mqtt_agent import Agent, TaskContext
 
 from crewai_mqtt_agent.apart import run_apart
 from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_tools
-from crewai_mqtt_agent.assignment import current_run
+from crewai_mqtt_agent.assignment import Run, current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
 __all__ = ["host_agent", "host_any", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
@@ -182,15 +182,20 @@ async def _run_tasks(
 async def _reported(
     task: TaskContext, reporter: Reporter, requester: Requester, kickoff: Callable[[], Coroutine[Any, Any, Any]]
 ) -> Any:
+    hosted = Run(task.id)
+
+    def on_cancel() -> None:
+        hosted.interrupted = task.interrupted
+
     async def run() -> Any:
         # All of it is scoped to this run by context variables: others go on beside it.
-        current_run.set(task.id)
+        current_run.set(hosted)
         set_provider(HumanInput(requester))
         add_stream_sink(reporter)
         return await kickoff()
 
     try:
-        return await run_apart(run, f"mqtt-agent-crew-{task.id[:20]}")
+        return await run_apart(run, f"mqtt-agent-crew-{task.id[:20]}", on_cancel)
     finally:
         reporter.close()
 
