@@ -249,6 +249,7 @@ async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent
             await asyncio.Event().wait()
         finally:
             assert task.cancelled
+            assert not task.interrupted
             stopped.set()
 
     task = await soon(planner.delegate("writer", "write"))
@@ -358,6 +359,9 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
         second = await task.ask("Which year?", Year)
         return [first, second.year]
 
+    @writer.on_task("ping")
+    async def pong(task: TaskContext) -> None: ...
+
     task = await soon(planner.delegate("writer", "write"))
     asked: list[str | None] = []
 
@@ -373,6 +377,8 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
                     assert event.data["schema"]["properties"]["year"]["type"] == "integer"
                     await task.send("last year")
                 else:
+                    # A person may take long: meanwhile, the answer that did not fit is not sent again.
+                    await planner.request("writer", type="ping")
                     await task.send({"year": 2024}, event.data["input_id"])
 
     await soon(answer())
@@ -566,6 +572,7 @@ async def test_an_agent_can_give_tasks_to_itself(writer: Agent) -> None:
 async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgent, planner: Agent) -> None:
     writer = make_agent("writer", drain_timeout=0)
     attempts: list[int] = []
+    interrupted: list[bool] = []
     go = asyncio.Event()
 
     @writer.on_task
@@ -573,7 +580,10 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
         attempts.append(task.attempt)
         if task.attempt == 1:
             await task.save({"page": 7})
-            await go.wait()
+            try:
+                await go.wait()
+            finally:
+                interrupted.append(task.interrupted)
         return task.saved
 
     await soon(writer.start())
@@ -583,6 +593,7 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
     await soon(writer.start())
     assert await soon(task.result()) == {"page": 7}
     assert attempts == [1, 2]
+    assert interrupted == [True]
 
 
 async def test_an_answer_given_before_a_crash_is_not_asked_for_again(make_agent: MakeAgent, planner: Agent) -> None:
