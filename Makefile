@@ -5,7 +5,7 @@ RUN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
 
-.PHONY: demo test lint format bench growth lock clean help
+.PHONY: demo test storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -16,6 +16,9 @@ demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=f
 
 test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(RUN)/python -m pytest $(ARGS)
+
+storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
+	@$(RUN)/python tests/faults/storm.py $(ARGS)
 
 lint: $(INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .

@@ -182,10 +182,12 @@ def tables(results: dict[str, Any]) -> str:
         f"{results['rounds']} rounds of {results['seconds']:g} s a turn, on {machine['cores']} cores, "
         f"{machine['system']}, Python {machine['python']}; {packages}.",
         "",
-        "Ratios to the floor in the same round: median (least–greatest). Latency: less is better; calls/s: more is.",
+        "Ratios to the floor in the same round: median (least–greatest). Of calls/s more is better, of the rest less. "
+        "CPU is that of all processes for one call, over all rounds.",
         "",
-        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once | p50, 64 at once | calls/s, 64 at once |",
-        "|---|---|---|---|---|---|",
+        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
+        "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
+        "|---|---|---|---|---|---|---|",
     ]
     for key, subject in subjects.items():
         if FLOOR.key not in subjects:
@@ -196,6 +198,7 @@ def tables(results: dict[str, Any]) -> str:
             _ratio(subjects, key, FLOOR.key, "1", "calls_per_second"),
             _ratio(subjects, key, FLOOR.key, "64", "p50_ms"),
             _ratio(subjects, key, FLOOR.key, "64", "calls_per_second"),
+            _short(_cpu(subject) / _cpu(subjects[FLOOR.key])),
         ]
         parts.append(f"| {subject['title']} | {' | '.join(cells)} |")
     if "ainvoke" in subjects and OURS.key in subjects:
@@ -236,8 +239,12 @@ def _ratio(subjects: dict[str, Any], key: str, to: str, at_once: str, what: str)
     return f"{_short(statistics.median(ratios))} ({_short(min(ratios))}–{_short(max(ratios))})"
 
 
+def _cpu(subject: dict[str, Any]) -> float:
+    return sum(subject["at_once"]["64"]["cpu_seconds_per_1000_calls"].values())
+
+
 def _short(ratio: float) -> str:
-    return f"{ratio:.0f}" if ratio >= 20 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+    return f"{ratio:.0f}" if ratio >= 20 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.{2 if ratio >= 0.1 else 3}f}"
 
 
 def _processes(values: dict[str, float], form: str) -> str:

@@ -126,10 +126,11 @@ class ProcessBroker:
             )
         deadline = time.monotonic() + STARTED_WITHIN
         while not (self.listens() and answers_mqtt(self.port, **self.credentials)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.01)
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not start:\n{self.log}")
-            time.sleep(0.01)
         return self
 
     def stop(self) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import paho.mqtt.client as paho
 from mqtt_agent.transport.url import BrokerURL
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from support import until
 from typing_extensions import Self
 
@@ -26,10 +28,14 @@ class Recorder:
         self._ready = threading.Event()
         self._heard: list[paho.MQTTMessage] = []
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.on_connect = lambda client, *_: client.subscribe(topic_filter, 1)
+        self._client.on_connect = self._on_connect
+        self._topic_filter = topic_filter
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
         self._client.connect(where.host, where.port)
+
+    def _on_connect(self, client: paho.Client, *args: Any) -> None:
+        client.subscribe(self._topic_filter, 1)
 
     def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         self._heard.append(message)
@@ -52,7 +58,7 @@ class Recorder:
         """Publish a message again, with its properties, or with another payload."""
         properties = None
         if message.properties is not None:
-            properties = paho.Properties(paho.PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)
             for name in ("ResponseTopic", "CorrelationData", "ContentType"):
                 if hasattr(message.properties, name):
                     setattr(properties, name, getattr(message.properties, name))

@@ -469,6 +469,29 @@ async def test_tasks_are_listed_by_state_and_followed_again(writer: Agent, plann
     assert await soon(waits.result()) == "wait"
 
 
+async def test_a_listed_task_that_is_not_over_can_be_followed(
+    make_agent: MakeAgent, writer: Agent, planner: Agent
+) -> None:
+    go = asyncio.Event()
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        await go.wait()
+        await task.stream("part")
+        return "done"
+
+    asked = await soon(planner.delegate("writer", "write"))
+    await until(lambda: asked.state is TaskState.WORKING)
+    await soon(planner.stop())
+    await soon(planner.start())
+    [listed] = await planner.delegations()
+    events = listed.events()
+    assert (await soon(events.__anext__())).status == "working"
+    assert await planner.resume(asked.task_id) is listed
+    go.set()
+    assert [event.content or event.status async for event in events] == ["part", "completed"]
+
+
 async def test_a_task_can_be_resumed_from_its_peer_where_the_store_is_lost(
     make_agent: MakeAgent, writer: Agent, planner: Agent
 ) -> None:

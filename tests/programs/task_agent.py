@@ -56,7 +56,9 @@ async def work(task: TaskContext) -> Any:
             tell("saved", task_id=task.id)
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
-        parts = [await part(task, number, data) for number in range(data.get("parts", 0))]
+        count = data.get("parts", 0)
+        count = count.get(options.agent, 0) if isinstance(count, dict) else count
+        parts = [await part(task, number, data) for number in range(count)]
         await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))
         result: Any = {"square": data["n"] ** 2}
         if parts:
@@ -95,6 +97,9 @@ async def give(command: dict[str, Any]) -> None:
     """Delegate a task, or take up one that was delegated before, and tell what becomes of it."""
     task_id = command["task_id"]
     try:
+        if command["do"] == "cancel":
+            await (await agent.resume(task_id)).cancel()
+            return
         if command["do"] == "request":
             value = await agent.request(command["peer"], data=command["data"], task_id=task_id, timeout=None)
             tell("result", task_id=task_id, value=value)

@@ -89,18 +89,24 @@ async def test_no_more_handlers_run_at_once_than_allowed(make_server: MakeServer
     server = make_server(max_concurrency=3)
     running = 0
     most = 0
+    go_on = asyncio.Semaphore(0)
 
     @server.tool
     async def work() -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.01)
+        await go_on.acquire()
         running -= 1
 
     await soon(server.start())
     client = await make_client()
-    await soon(asyncio.gather(*(client.call("work") for _ in range(30))), 20)
+    calls = asyncio.gather(*(client.call("work") for _ in range(12)))
+    await until(lambda: server.active_calls == 12)
+    assert running == 3
+    for _ in range(12):
+        go_on.release()
+    await soon(calls, 20)
     assert most == 3
 
 
@@ -318,6 +324,8 @@ async def test_a_caller_stops_waiting_after_its_timeout_and_can_attach_again(
 async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     ended = asyncio.Event()
+    timed_out = threading.Event()
+    cancelled: list[bool] = []
 
     @server.tool(timeout=0.1)
     async def forever() -> None:
@@ -328,8 +336,8 @@ async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, 
 
     @server.tool(timeout=0.1)
     def forever_in_a_thread(ctx: SyncToolContext) -> None:
-        while not ctx.cancelled:
-            time.sleep(0.001)
+        timed_out.wait(10)
+        cancelled.append(ctx.cancelled)
         server_loop.call_soon_threadsafe(thread_ended.set)
 
     server_loop = asyncio.get_running_loop()
@@ -339,7 +347,10 @@ async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, 
     for tool, event in (("forever", ended), ("forever_in_a_thread", thread_ended)):
         with pytest.raises(CallTimeout, match=r"ran longer than 0\.1 s"):
             await soon(client.call(tool))
+        if event is thread_ended:
+            timed_out.set()
         await soon(event.wait())
+    assert cancelled == [True]
 
 
 @pytest.mark.rule("CANCEL-1")

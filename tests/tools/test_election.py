@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 from brokers import Broker, Ejabberd
-from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools.election import Election
 from mqtt_agent.tools.presence import Presence
@@ -26,17 +26,19 @@ WILL_DELAY = 1
 
 
 class Runs:
-    """Replicas of one server that count which of them ran which call."""
+    """Replicas of one server that count which of them ran which call; none ends while ``go_on`` is clear."""
 
     def __init__(self) -> None:
         self.by: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     def offer(self, server: ToolServer) -> ToolServer:
         async def work(n: int) -> str:
             self.by[server.replica] += 1
             self.calls[n] += 1
-            await asyncio.sleep(0.01)
+            await self.go_on.wait()
             return server.replica
 
         server.add_tool("work", work)
@@ -158,10 +160,12 @@ async def test_a_lost_network_for_less_than_the_will_delay_changes_nothing(
             for blip in range(3):
                 epoch = first.connection.epoch
                 calls = [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30)]
-                await until(lambda: runs.by["a"] > 30 * blip)  # noqa: B023
+                runs.go_on.clear()
+                await until(lambda: runs.by["a"] > 60 * blip)  # noqa: B023
                 proxy.drop()
                 await until(lambda: first.connection.epoch > epoch)  # noqa: B023
                 calls += [asyncio.ensure_future(client.call("work", {"n": 100 * blip + n})) for n in range(30, 60)]
+                runs.go_on.set()
                 assert await soon(asyncio.gather(*calls), 20) == ["a"] * 60
     assert set(runs.calls.values()) == {1}
 
@@ -282,9 +286,9 @@ async def test_of_two_claims_at_once_one_is_withdrawn(
     taken: list[str] = []
     take_alone = Connection.take_alone
 
-    async def noted(self: Connection, *, keep: bool) -> None:
-        taken.append(self.client_id)
-        await take_alone(self, keep=keep)
+    async def noted(self: Connection, owner: str, *, keep: bool) -> None:
+        taken.append(owner)
+        await take_alone(self, owner, keep=keep)
 
     monkeypatch.setattr(Connection, "take_alone", noted)
     client = await make_client()
@@ -378,3 +382,48 @@ async def test_calls_that_run_keep_no_other_message_from_coming(
     go_on.set()
     assert [await soon(handle.result()) for handle in handles[1:]] == list(range(1, 40))
     assert (await cards(client, 1))["pair:a"].session_present is False
+
+
+async def test_servers_on_one_connection_serve_and_stand_by_each_for_itself(
+    broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    """An agent's connection has as many tool servers as one likes."""
+    runs = Runs()
+    await soon(runs.offer(make_server("pair", replica="elsewhere")).start())
+    async with Agent("host", broker=broker.url, namespace=namespace, store=MemoryStore()) as agent:
+        hosted, other = runs.offer(make_server("pair", replica="hosted")), make_server("other", replica="x")
+
+        @other.tool
+        async def answer() -> int:
+            return 42
+
+        await soon(agent.serve_tools(hosted))
+        await soon(agent.serve_tools(other))
+        client = await make_client()
+        assert [await soon(client.call("work", {"n": n}, wait_online=True)) for n in range(20)] == ["elsewhere"] * 20
+        assert await soon(client.call("answer", wait_online=True)) == 42
+        found = {card.server: card.standby for card in await client.list_servers()}
+        assert found == {"pair:elsewhere": False, "pair:hosted": True, "other:x": False}
+    assert set(runs.calls.values()) == {1}
+
+
+async def test_a_server_on_an_agents_connection_is_replaced_when_the_agent_is_gone(
+    broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    runs = Runs()
+    async with Proxy(broker.url) as proxy:
+        where = {"broker": proxy.url, "namespace": namespace, "will_delay": 1}
+        async with Agent("host", store=MemoryStore(), **where) as agent:
+            await soon(agent.serve_tools(runs.offer(make_server("pair", replica="hosted"))))
+            client = await make_client()
+            assert await soon(client.call("work", {"n": 0}, wait_online=True)) == "hosted"
+            await soon(runs.offer(make_server("pair", replica="other")).start())
+            await cards(client, 2)
+            await proxy.cut()
+            await cards(client, 1)
+            # The broker keeps these in the session of the agent, too.
+            assert [await soon(client.call("work", {"n": n}, wait_online=True)) for n in range(1, 20)] == ["other"] * 19
+            await proxy.mend()
+            assert (await cards(client, 2))["pair:hosted"].standby
+            assert [await soon(client.call("work", {"n": n})) for n in range(20, 40)] == ["other"] * 20
+    assert runs.by == {"hosted": 1, "other": 39}

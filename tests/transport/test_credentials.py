@@ -505,7 +505,6 @@ async def test_calls_go_on_while_tokens_are_renewed(
     @server.tool
     async def count(n: int) -> int:
         ran.append(n)
-        await asyncio.sleep(0.01)
         return n
 
     def on_card(message: InboundMessage) -> None:

@@ -157,7 +157,9 @@ class Agent(Requester, Service):
             max_concurrent_tasks,
             max_waiting_tasks,
         )
-        self._delegations = Delegations(self.connection, self._topics, owner, agent_id, self.store, max_payload)
+        self._delegations = Delegations(
+            self.connection, self._topics, owner, agent_id, self.store, self._peers.is_away, max_payload
+        )
         self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -58,8 +59,10 @@ __all__ = ["Delegations"]
 logger = logging.getLogger(__name__)
 
 _CHUNK = 100
+_AT_ONCE = 200
 _CONFIRMED_WITHIN = 5.0
 _MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
+_ANSWERED_WITHIN = 0.5
 
 
 class Delegations:
@@ -75,6 +78,7 @@ class Delegations:
         agent: Whose records they are, see :class:`TaskKey`.
         name: The agent's id.
         store: Where the tasks are kept.
+        is_away: Whether a peer is known to be offline: then nothing is sent again until it is back.
         max_payload: Bytes of the largest result that is read.
     """
 
@@ -85,6 +89,7 @@ class Delegations:
         agent: str,
         name: str,
         store: TaskStore,
+        is_away: Callable[[str], bool],
         max_payload: int,
     ) -> None:
         self.results_topic = topics.results(name)
@@ -93,12 +98,16 @@ class Delegations:
         self._agent = agent
         self._name = name
         self._store = store
+        self._is_away = is_away
         self._max_payload = max_payload
         self._handles: dict[str, TaskHandle] = {}
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
         self._reminders = Reminders()
         self._started = False
         self._asking: asyncio.Task[None] | None = None
+        self._opening = asyncio.Semaphore(_AT_ONCE)
+        self._unanswered: set[str] = set()
+        self._all_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._patience = Patience()
         self._faults = FaultLog(logger)
@@ -162,11 +171,17 @@ class Delegations:
             StoreError, TransportError, PayloadTooLarge: It could not be stored, or not be sent.
         """
         assert task.to is not None
+        async with self._opening:
+            return await self._open(task, task.to, synchronous, listen, expires_at)
+
+    async def _open(
+        self, task: Task, peer: str, synchronous: bool, listen: bool, expires_at: float | None
+    ) -> TaskHandle:
         payload = encode(task)
-        self._connection.check_publish(self._topics.inbox(task.to), payload)
+        self._connection.check_publish(self._topics.inbox(peer), payload)
         record = TaskRecord(
             key=self.key(task.task_id),
-            peer=task.to,
+            peer=peer,
             task=pydantic_core.from_json(payload),
             digest=task.digest,
             expires_at=expires_at,
@@ -207,6 +222,7 @@ class Delegations:
         """
         known = self._handles.get(task_id)
         if known is not None:
+            await self.listen(known)
             return known
         record = await self._store.get(self.key(task_id))
         if record is None and peer is None:
@@ -224,7 +240,9 @@ class Delegations:
         if not handle.done:
             self._remember(record)
             await self._subscribed()
-            await self._send(record)
+            sending = self._spawn(self._send(record))
+            if self._connection.connected:
+                await asyncio.wait([sending], timeout=_CONFIRMED_WITHIN)
         return handle
 
     async def handles(self, states: frozenset[TaskState] | None) -> list[TaskHandle]:
@@ -249,16 +267,26 @@ class Delegations:
     def _follow(self, record: TaskRecord, *, listen: bool, synchronous: bool = False) -> TaskHandle:
         handle = self._handles[record.task_id] = self._make(record)
         handle.when_over(partial(self._forget, record.task_id))
-        topics: list[tuple[str, Handler]] = []
         if listen:
-            topics.append((self._topics.task_events(record.task_id), self._on_event))
+            self._listen(record.task_id, self._topics.task_events(record.task_id), self._on_event)
         if synchronous:
-            topics.append((self._topics.task_result(record.task_id), self.on_result))
-        self._listening[record.task_id] = topics
-        for topic, handler in topics:
-            # Not awaited: the broker reads it before the task that follows on the same connection.
-            self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+            self._listen(record.task_id, self._topics.task_result(record.task_id), self.on_result)
         return handle
+
+    def _listen(self, task_id: str, topic: str, handler: Handler) -> None:
+        self._listening.setdefault(task_id, []).append((topic, handler))
+        # Not awaited: the broker reads it before the task that follows on the same connection.
+        self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+
+    async def listen(self, handle: TaskHandle) -> None:
+        """Follow the events of a task that is not over; see :meth:`TaskHandle.events`."""
+        topic = self._topics.task_events(handle.task_id)
+        followed = self._handles.get(handle.task_id) is handle
+        if not followed or any(topic == each for each, _ in self._listening.get(handle.task_id, ())):
+            return
+        self._listen(handle.task_id, topic, self._on_event)
+        await self._subscribed()
+        await self._ask_after(handle.task_id)  # the answer tells where it stands
 
     async def _subscribed(self) -> None:
         """Let the subscriptions that were begun go out, before anything else does."""
@@ -287,7 +315,7 @@ class Delegations:
         try:
             confirmed = self._publish(record, reply_to)
         except QueueFull as error:
-            logger.warning("task %s is sent later: %s", record.task_id, error)
+            logger.info("task %s is sent later: %s", record.task_id, error)
             return
         await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
@@ -344,7 +372,22 @@ class Delegations:
             for task_id, peer in expired:
                 fault = TaskFault(type="expired", message=f"no result from {peer} before it expired")
                 await self._expire(task_id, fault)
-            await asyncio.gather(*(self._ask_after(task_id) for task_id in due))
+            await self._ask_after_some(due)
+
+    async def _ask_after_some(self, task_ids: list[str]) -> None:
+        """Ask, and wait a moment for the answers: to ask faster would fill the queues that brokers drop from."""
+        self._unanswered = set(task_ids)
+        self._all_answered.clear()
+        asked = await asyncio.gather(*(self._ask_after(task_id) for task_id in task_ids))
+        self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
+        if self._unanswered:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
+
+    def _answered(self, task_id: str) -> None:
+        self._unanswered.discard(task_id)
+        if not self._unanswered:
+            self._all_answered.set()
 
     async def _expire(self, task_id: str, fault: TaskFault) -> None:
         try:
@@ -352,16 +395,18 @@ class Delegations:
         except StoreError as error:
             logger.error("task %s has expired and could not be closed: %s", task_id, error)
 
-    async def _ask_after(self, task_id: str) -> None:
+    async def _ask_after(self, task_id: str) -> bool:
         try:
             record = await self._store.get(self.key(task_id))
         except StoreError as error:
             logger.error("task %s cannot be read: %s", task_id, error)
-            return
+            return False
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
-        elif self._connection.connected:
+        elif self._connection.connected and not self._is_away(record.peer or ""):
             await self._send(record)
+            return True
+        return False
 
     # What comes in
 
@@ -418,6 +463,7 @@ class Delegations:
         reached("outcome.after-commit")
         message.acknowledge()
         self._reminders.drop(result.task_id)
+        self._answered(result.task_id)
         if handle is not None:
             if changed is None:
                 stored = await self._store.get(key)
@@ -436,6 +482,7 @@ class Delegations:
         if handle is None or message.topic != self._topics.task_events(event.task_id):
             return
         self._reminders.put_off(event.task_id)  # its peer has it
+        self._answered(event.task_id)
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:
@@ -456,7 +503,9 @@ class Delegations:
         """See :meth:`TaskHandle.cancel`."""
         if handle.state.terminal:
             return
-        await self._store.change(self.key(handle.task_id), OPEN, cancel_requested=True)
+        changed = await self._store.change(self.key(handle.task_id), OPEN, cancel_requested=True)
+        if changed is not None:
+            self._remember(changed)
         word = Control(task_id=handle.task_id, action="cancel", sender=self._name, reason=reason)
         await self._say_soon(handle.peer, word)
 
@@ -471,7 +520,9 @@ class Delegations:
         if input_id is not None:
             handle.answers[input_id] = value
             inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
-            await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+            changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+            if changed is not None:
+                self._remember(changed)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))
 

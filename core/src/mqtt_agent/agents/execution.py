@@ -7,9 +7,9 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic_core
 
@@ -27,6 +27,8 @@ from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, Ta
 __all__ = ["TaskExecutor"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 _CHUNK = 100
@@ -82,7 +84,7 @@ class TaskExecutor:
         self._max_waiting = max_waiting
         self._slots = Slots(max_concurrent, self._fill)
         self._runs: dict[str, Run] = {}
-        self._sending: set[str] = set()
+        self._sending: set[tuple[str, str | None]] = set()
         self._waiting = 0
         self._executing = False
         self._stopping = False
@@ -107,7 +109,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        await self.send_unsettled()
+        self._spawn(self.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
@@ -401,7 +403,10 @@ class TaskExecutor:
         attempt = run.attempt
         if attempt.over:
             return
-        await attempt.reserve()
+        try:
+            await self._persist(record, attempt.reserve)
+        except TaskCanceled:
+            return  # another attempt goes on with it, or it was cancelled
         result = result_of(
             record.task_id,
             self._name,
@@ -427,12 +432,17 @@ class TaskExecutor:
     async def _store_result(
         self, record: TaskRecord, attempt: Attempt, state: TaskState, result: dict[str, Any]
     ) -> TaskRecord | None:
+        return await self._persist(
+            record,
+            lambda: self._store.change(record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result),
+        )
+
+    async def _persist(self, record: TaskRecord, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what must not get lost, over and over until the store takes it or the agent stops."""
         wait = _RETRY_FIRST
         while True:
             try:
-                return await self._store.change(
-                    record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
-                )
+                return await write()
             except StoreError as error:
                 if self._stopping:
                     raise
@@ -458,13 +468,14 @@ class TaskExecutor:
         self._spawn(self._send(record))
 
     async def _send(self, record: TaskRecord) -> None:
-        if record.task_id in self._sending:
+        sending = record.task_id, record.reply_to
+        if sending in self._sending:
             return  # still with the connection, which sends it again when it is back
-        self._sending.add(record.task_id)
+        self._sending.add(sending)
         try:
             await self._send_once(record)
         finally:
-            self._sending.discard(record.task_id)
+            self._sending.discard(sending)
 
     async def _send_once(self, record: TaskRecord) -> None:
         payload = pydantic_core.to_json(record.result)

@@ -29,6 +29,8 @@ class _Requester(Protocol):
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None: ...
 
+    async def listen(self, handle: TaskHandle) -> None: ...
+
 
 def input_id_of(event: TaskEvent) -> str | None:
     """Which question an event asks; None when it asks none in a way that can be answered."""
@@ -139,14 +141,16 @@ class TaskHandle:
             raise error
         return result.result
 
-    def events(self) -> AsyncIterator[TaskEvent]:
+    async def events(self) -> AsyncIterator[TaskEvent]:
         """What happens to the task, in order, until it is over: the last event tells its terminal state.
 
         Example:
             >>> async for event in handle.events():  # doctest: +SKIP
             ...     print(event.type, event.status or event.content or event.data)
         """
-        return self._events
+        await self._requester.listen(self)
+        async for event in self._events:
+            yield event
 
     async def show(self) -> None:
         """Show state and progress while they change, until the task is over or asks something.

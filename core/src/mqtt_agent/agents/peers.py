@@ -56,7 +56,7 @@ class Peers:
 
     def __init__(self, connection: Connection, topics: Topics, agent: str, max_cards: int) -> None:
         self.on_back: list[Callable[[str], None]] = []
-        """Called with the name of a peer that came online, or that shows a process other than before."""
+        """Called with the name of a peer that came online, or that shows another process or connection than before."""
         self._connection = connection
         self._topics = topics
         self._agent = agent
@@ -93,6 +93,10 @@ class Peers:
         """Whether a peer is there: its status counts, and its card's where it has none."""
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
+
+    def is_away(self, name: str) -> bool:
+        """Whether a peer is known, and offline."""
+        return self.is_known(name) and not self.is_online(name)
 
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
@@ -200,7 +204,9 @@ class Peers:
         was_online = self.is_online(name)
         self._statuses[name] = status
         restarted = before is not None and status.started != before.started
-        self._compare(name, was_online, changed=restarted, restarted=restarted)
+        # It came back before its will told that it had gone: what its session held may be lost all the same.
+        back = before is not None and status.epoch is not None and status.epoch != before.epoch
+        self._compare(name, was_online, changed=restarted, back=restarted or back)
 
     def _on_card(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_card(message.topic)
@@ -214,13 +220,13 @@ class Peers:
         self._cards[name] = card
         self._compare(name, was_online, changed=before is None or _essence(before) != _essence(card))
 
-    def _compare(self, name: str, was_online: bool, *, changed: bool, restarted: bool = False) -> None:
+    def _compare(self, name: str, was_online: bool, *, changed: bool, back: bool = False) -> None:
         online = self.is_online(name)
         if online != was_online:
             self._tell(name, "online" if online else "offline")
         elif changed:
             self._tell(name, "changed")
-        if online and (not was_online or restarted):
+        if online and (not was_online or back):
             for listener in self.on_back:
                 listener(name)
 

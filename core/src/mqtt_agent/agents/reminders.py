@@ -60,10 +60,13 @@ class Reminders:
         self._queue.clear()
 
     def put_off(self, task_id: str) -> None:
-        """There was a sign that its peer has it: ask as seldom as can be."""
+        """There was a sign that its peer has it: the time until the next question begins anew.
+
+        It does not grow longer, for what tells of the end may get lost: brokers drop what a queue has no room for.
+        """
         entry = self._entries.get(task_id)
         if entry is not None:
-            entry.due, entry.patience = asyncio.get_running_loop().time() + _MAX, _MAX
+            entry.due = asyncio.get_running_loop().time() + entry.patience
 
     def hurry(self, peer: str) -> None:
         """Ask after all tasks of a peer at once."""

@@ -11,12 +11,11 @@ from typing import Literal, TypeVar
 from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.catalog import Catalog
-from mqtt_agent.tools.changes import ToolChange
 from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
 
-__all__ = ["BARRIER", "PATIENCE", "Directory", "ToolChange"]
+__all__ = ["BARRIER", "PATIENCE", "Directory"]
 
 logger = logging.getLogger(__name__)
 

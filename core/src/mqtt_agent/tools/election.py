@@ -27,6 +27,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, NotAuthorized, WireError
+from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.tools.presence import Presence
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
@@ -77,6 +78,7 @@ class Election:
         self._name = name
         self._max_payload = max_payload
         self._cards: dict[str, tuple[int, ServerCard]] = {}  # with the epoch of our connection when we saw each
+        self._hosts = Hosts(connection, topics, self._on_host)
         self._absent: dict[str, ServerCard] = {}  # cards of those who did not listen, while nothing newer comes
         self._valid_in: int | None = None  # the epoch in which our claim is valid
         self._continued_in: int | None = None  # the epoch in which our claim of an earlier one still stood
@@ -115,6 +117,7 @@ class Election:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
+        await self._hosts.stop()
         self._cards.clear()
         self._absent.clear()
         self._valid_in = self._continued_in = None
@@ -137,11 +140,17 @@ class Election:
         if server is None or (card is not None and (card.server != server or card.name != self._name)):
             return
         if card is None:
+            self._hosts.forget(server)
             self._cards.pop(server, None)
         else:
-            self._cards[server] = self._connection.epoch, card
+            self._cards[server] = self._connection.epoch, card if server == self._server else self._hosts.judge(card)
         if server != self._server:
             self._news.set()
+
+    def _on_host(self, card: ServerCard) -> None:
+        seen, _ = self._cards.get(card.server, (0, None))
+        self._cards[card.server] = seen, card
+        self._news.set()
 
     def _others(self) -> list[ServerCard]:
         """The cards of the other replicas that are online, the first in line first."""
@@ -166,6 +175,8 @@ class Election:
         seen, own = self._cards.get(self._server, (0, None))
         if own is None or seen != epoch or own.status != "online" or own.standby:
             return False
+        if own.agent is not None:
+            return False  # it has no will of its own, so it stands also when others have served since
         return (own.started, own.epoch) != (self._presence.began, epoch)
 
     @property
@@ -229,7 +240,7 @@ class Election:
                 return
             rival = next((card for card in self._others() if not card.standby), None)
             if rival is None:
-                await self._connection.take_alone(keep=continued)
+                await self._connection.take_alone(self._server, keep=continued)
                 self._valid_in, self.serving = epoch, self._server
                 logger.info("%s serves %r alone at %s", self._server, self._name, self._connection.url)
                 self._show(serving=True, standby=False, epoch=epoch)
@@ -242,7 +253,7 @@ class Election:
         self._continued_in = None
         if served:
             self._presence.begin()
-        await self._connection.leave_alone()
+        await self._connection.leave_alone(self._server)
         if self._show(serving=False, standby=True, epoch=epoch) or served:
             await self._presence.announce_server()
         if self.serving != rival.server:

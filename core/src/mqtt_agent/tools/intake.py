@@ -90,7 +90,7 @@ class Intake:
         self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
     ) -> None:
         self._subscribed.append((topic_filter, handler))
-        await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=calls)
+        await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=self._server if calls else None)
 
     # What comes in
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 from mqtt_agent.errors import (
@@ -20,6 +20,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory
 from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.tools.queries import Queries
 from mqtt_agent.tracing import trace_context
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
@@ -28,17 +29,15 @@ from mqtt_agent.transport import (
     PublishProperties,
     check_reason_code,
 )
-from mqtt_agent.wire import Call, CallError, Cancel, Query, Response, ServerCard, Topics, decode, encode, new_call_id
+from mqtt_agent.wire import Call, CallError, Cancel, Response, ServerCard, Topics, decode, encode
 
 __all__ = ["OutgoingCalls"]
 
 logger = logging.getLogger(__name__)
 
 _RESEND_AFTER = 0.1
-_QUERY_TIMEOUT = 5.0
 _BROKER_STOPS_WITHIN = 2.0
 _LEAVES_WITHIN = 1.0
-_MAX_QUERIED = 1000
 _RESTART_QUERIES = 3  # it may be busy with the calls that it is given again
 
 
@@ -71,7 +70,7 @@ class OutgoingCalls:
         self._max_pending = max_pending
         self._max_payload = max_payload
         self._pending: dict[str, _Pending] = {}
-        self._queries: dict[str, asyncio.Future[Response]] = {}
+        self._queries = Queries(connection, topics, name, directory)
         self._patient_until = -math.inf
         self._gone: dict[str, tuple[float, set[str]]] = {}
         self._recovering = asyncio.Lock()
@@ -215,12 +214,9 @@ class OutgoingCalls:
             fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
             response = Response(call_id=call_id, status="error", error=fault)
         pending = self._pending.get(response.call_id)
-        query = self._queries.get(response.call_id)
         if pending is not None:
             pending.handle.settle(response)
-        elif query is not None and not query.done():
-            query.set_result(response)
-        elif readable and not response.call_id.startswith(BARRIER):
+        elif not self._queries.settle(response) and readable and not response.call_id.startswith(BARRIER):
             # Often it is only late.
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
@@ -269,7 +265,7 @@ class OutgoingCalls:
         for _ in range(_RESTART_QUERIES):
             # The broker keeps the order: the new process gets the query behind the calls that it is given again.
             call_ids = [pending.handle.call_id for pending in affected if not pending.handle.done]
-            known, answered = await self._ask([before.server], call_ids)
+            known, answered = await self._queries.ask([before.server], call_ids)
             if answered:
                 break
         lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in known]
@@ -304,7 +300,7 @@ class OutgoingCalls:
                 self._fail_lost(pending)
             return
         servers = self._directory.servers_of(tool)
-        known, certain = await self._ask(servers, [pending.handle.call_id for pending in affected])
+        known, certain = await self._queries.ask(servers, [pending.handle.call_id for pending in affected])
         for pending in affected:
             if pending.handle.done or pending.resend is not None:
                 continue
@@ -335,37 +331,6 @@ class OutgoingCalls:
         handle = pending.handle
         what = f"{handle.tool}: {handle.server or 'its server'} went offline while it had the call"
         handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
-
-    async def _ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
-        """Ask each of these servers which of these calls it has.
-
-        Returns:
-            The server of each call that one has, and whether all have answered.
-        """
-        parts = [call_ids[start : start + _MAX_QUERIED] for start in range(0, len(call_ids), _MAX_QUERIED)]
-        asked = [(server, part) for server in servers for part in parts]
-        answers = await asyncio.gather(*(self._ask_one(server, part) for server, part in asked))
-        known: dict[str, str] = {}
-        for (server, _), answer in zip(asked, answers, strict=True):
-            for call_id in answer or ():
-                known[call_id] = server
-        return known, bool(servers) and all(answer is not None for answer in answers)
-
-    async def _ask_one(self, server: str, call_ids: list[str]) -> list[str] | None:
-        card = self._directory.server(server)
-        if card is None or "query" not in (card.features or ()):
-            return None
-        query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._name)
-        answer = self._queries[query.query_id] = asyncio.get_running_loop().create_future()
-        try:
-            await self._connection.publish(self._topics.server_query(server), encode(query))
-            result: Any = (await asyncio.wait_for(answer, _QUERY_TIMEOUT)).result
-            return [call_id for call_id in result["known"] if isinstance(call_id, str)]
-        except (TransportError, QueueFull, asyncio.TimeoutError, TypeError, KeyError) as error:
-            logger.info("%s does not tell which calls it has: %r", server, error)
-            return None
-        finally:
-            del self._queries[query.query_id]
 
     def _forget(self, pending: _Pending) -> None:
         for timer in (pending.timer, pending.resend):

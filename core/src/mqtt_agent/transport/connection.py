@@ -223,7 +223,7 @@ class Connection:
         qos: int = 1,
         snapshot: bool = False,
         manual: bool = False,
-        exclusive: bool = False,
+        exclusive: str | None = None,
     ) -> None:
         """Call ``handler`` for each message that matches, now and after every reconnect.
 
@@ -236,8 +236,8 @@ class Connection:
             qos: The highest QoS wanted.
             snapshot: Whether retained messages are wanted, on subscribing and after each reconnect.
             manual: Whether the handler acknowledges each message, when its work is done.
-            exclusive: Whether a shared filter, at a broker without shared subscriptions, waits for :meth:`take_alone`
-                instead of being subscribed to plainly.
+            exclusive: The name of an owner, for whose :meth:`take_alone` a shared filter waits at a broker without
+                shared subscriptions, instead of being subscribed to plainly.
 
         Raises:
             NotAuthorized: The broker refuses.
@@ -257,22 +257,23 @@ class Connection:
             await self.unsubscribe(topic_filter, handler)
             raise
 
-    async def take_alone(self, *, keep: bool) -> None:
-        """At a broker without shared subscriptions, subscribe plainly to the exclusive ones, until the link is lost.
+    async def take_alone(self, owner: str, *, keep: bool) -> None:
+        """At a broker without shared subscriptions, subscribe plainly to the owner's, until the link is lost.
 
         The caller has to know that no other connection does.
 
         Args:
+            owner: Whose subscriptions.
             keep: Whether what the session held for them is handled; otherwise it is dropped.
 
         Raises:
             NotAuthorized, ConnectionLost: See :meth:`subscribe`.
         """
-        await self._subscriber.take_alone(keep=keep)
+        await self._subscriber.take_alone(owner, keep=keep)
 
-    async def leave_alone(self) -> None:
+    async def leave_alone(self, owner: str) -> None:
         """Take back :meth:`take_alone`, also that of an earlier link whose session the broker has kept."""
-        await self._subscriber.leave_alone()
+        await self._subscriber.leave_alone(owner)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """Stop calling ``handler``; with the last handler of a filter gone, the broker is told too."""

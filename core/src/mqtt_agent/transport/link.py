@@ -224,9 +224,14 @@ class Link:
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._subscribes[mid] = waiter
         self._pump.flush_soon()
-        done, _ = await asyncio.wait([waiter], timeout=self._options.timeout)
-        if not done:
-            self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+        since = self._loop.time()
+        while not waiter.done():
+            # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
+            silence = self._loop.time() - max(since, self._pump.heard_at)
+            if silence >= self._options.timeout:
+                self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+                break
+            await asyncio.wait([waiter], timeout=self._options.timeout - silence)
         return await waiter
 
     @property

@@ -48,6 +48,8 @@ class Pump:
         self._keep_alive = keep_alive
         self._on_packet = on_packet
         self._on_broken = on_broken
+        self.heard_at = 0.0
+        """When the broker said anything last, in loop time."""
         self._loop = asyncio.get_running_loop()
         self._socket: BufferedSocket | None = None
         self._closed = False
@@ -139,6 +141,7 @@ class Pump:
         if sock is None or self._closed:
             return
         sock.fill()
+        self.heard_at = self._loop.time()
         client = self._client
         client.heard()
         try:

@@ -32,8 +32,8 @@ class Subscriber:
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
         self._warned_unshared = False
-        self._alone = False
-        self._freed = False  # whether the session is free of the exclusive subscriptions that it may have held
+        self._alone: set[str] = set()  # whose exclusive subscriptions are taken
+        self._freed: set[str] = set()  # those whose subscriptions the session may have held, and does not any more
 
     @property
     def shared_subscriptions(self) -> bool:
@@ -58,7 +58,7 @@ class Subscriber:
     def prepare(self, limits: BrokerLimits) -> None:
         """A link has been opened, and its first messages are about to be dispatched."""
         self._limits = limits
-        self._freed = False
+        self._freed.clear()
         self._hold()
 
     async def open(self, link: Link) -> None:
@@ -78,7 +78,8 @@ class Subscriber:
 
     def close(self) -> None:
         """The link is gone."""
-        self._link, self._alone = None, False
+        self._link = None
+        self._alone.clear()
 
     def forget_session(self) -> None:
         """The connection has ended: nothing is subscribed to at the broker any more."""
@@ -89,7 +90,7 @@ class Subscriber:
     # Subscribing
 
     def note(
-        self, topic_filter: str, handler: Handler, *, qos: int, snapshot: bool, manual: bool, exclusive: bool
+        self, topic_filter: str, handler: Handler, *, qos: int, snapshot: bool, manual: bool, exclusive: str | None
     ) -> Subscription | None:
         """Give what matches to the handler from now on; see :meth:`Connection.subscribe` for the arguments.
 
@@ -120,7 +121,7 @@ class Subscriber:
         topic_filter = subscription.topic_filter
         if subscription.shared and not self.shared_subscriptions:
             topic_filter = subscription.plain_filter
-            if not subscription.exclusive:
+            if subscription.exclusive is None:
                 self._warn_unshared("everybody who subscribes gets each message")
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
@@ -168,18 +169,19 @@ class Subscriber:
 
     def _hold(self) -> None:
         for subscription in self._subscriptions:
-            subscription.held = subscription.exclusive and not self.shared_subscriptions and not self._alone
+            owner = subscription.exclusive
+            subscription.held = owner is not None and not self.shared_subscriptions and owner not in self._alone
             if subscription.held:
                 self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
 
-    async def take_alone(self, *, keep: bool) -> None:
+    async def take_alone(self, owner: str, *, keep: bool) -> None:
         """See :meth:`Connection.take_alone`."""
         link = self._link
         if link is None:
             raise ConnectionLost(f"not connected to {self._url}")
-        self._alone = True
+        self._alone.add(owner)
         self._hold()
-        exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive]
+        exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive == owner]
         for subscription in exclusive:
             kept = list(subscription.kept)
             subscription.kept.clear()
@@ -187,14 +189,15 @@ class Subscriber:
                 subscription.handle(message)
         await asyncio.gather(*(self._make(link, subscription) for subscription in exclusive if not subscription.left))
 
-    async def leave_alone(self) -> None:
+    async def leave_alone(self, owner: str) -> None:
         """See :meth:`Connection.leave_alone`."""
-        taken, self._alone = self._alone, False
+        taken = owner in self._alone
+        self._alone.discard(owner)
         self._hold()
-        link, held = self._link, [subscription for subscription in self._subscriptions if subscription.held]
+        link, held = self._link, [each for each in self._subscriptions if each.held and each.exclusive == owner]
         session_present = self._limits is not None and self._limits.session_present
-        inherited = session_present and not self._freed
-        self._freed = True
+        inherited = session_present and owner not in self._freed
+        self._freed.add(owner)
         if link is not None and (taken or inherited):
             for subscription in held:
                 if not taken:

@@ -31,7 +31,7 @@ class Subscription:
         handlers: Called one after the other, on the loop, for each message.
         confirmed: Whether the broker's session is known to hold it.
         left: Whether the broker was told to send no more; what it has queued still comes.
-        exclusive: Whether, at a broker without shared subscriptions, it is for one connection at a time.
+        exclusive: Whose it is, if at a broker without shared subscriptions it is for one connection at a time.
         held: Whether it is exclusive, and perhaps for another connection now.
         kept: What came meanwhile.
     """
@@ -44,7 +44,7 @@ class Subscription:
     handlers: list[Handler] = field(default_factory=list[Handler])
     confirmed: bool = False
     left: bool = False
-    exclusive: bool = False
+    exclusive: str | None = None
     held: bool = False
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
 

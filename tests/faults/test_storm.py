@@ -1,0 +1,22 @@
+"""A short storm; ``make storm`` is the long one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from brokers import Mosquitto
+
+from .storm import Storm
+
+
+@pytest.mark.timeout(150)
+async def test_each_task_has_one_right_result_after_a_storm(tmp_path: Path) -> None:
+    if Mosquitto.missing():
+        pytest.skip("mosquitto is not installed")
+    seed = int.from_bytes(os.urandom(3), "big")
+    report = await Storm(tmp_path, seed, tasks=200, seconds=20, grace=60, pause=0.7).run()
+    print(report)
+    assert report.good, str(report)
+    assert report.kills["executor"]
