@@ -198,6 +198,7 @@ class TaskHandle:
 
     async def views(self) -> AsyncIterator[TaskView]:
         """What :meth:`show` draws: the task as it is, when something changes, and for the clock's sake."""
+        await self._requester.listen(self)
         changed = asyncio.Event()
         self._viewers.append(changed)
         try:

@@ -217,8 +217,6 @@ class Requester:
     async def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
         """Handles on what this agent has delegated and its store still keeps, oldest first.
 
-        They get results, and no events: :meth:`resume` those that you want to follow.
-
         Args:
             state: Only the tasks in this state.
         """
