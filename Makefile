@@ -5,7 +5,7 @@ RUN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
 
-.PHONY: demo test storm lint format bench growth lock clean help
+.PHONY: demo test notebooks storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -19,6 +19,10 @@ test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 
 storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
+
+notebooks: $(INSTALLED)  ## run the notebooks anew, and keep what they show
+	@cd notebooks && env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY -u GOOGLE_API_KEY \
+		../$(RUN)/jupyter-execute --inplace --timeout=60 *.ipynb
 
 lint: $(INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
