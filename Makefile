@@ -5,7 +5,7 @@ RUN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
 
-.PHONY: demo test notebooks storm lint format bench growth lock clean help
+.PHONY: demo test notebooks docs storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -23,6 +23,9 @@ storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, f
 notebooks: $(INSTALLED)  ## run the notebooks anew, and keep what they show
 	@cd notebooks && env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY -u GOOGLE_API_KEY \
 		../$(RUN)/jupyter-execute --inplace --timeout=60 *.ipynb
+
+docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 lint: $(INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
