@@ -5,7 +5,7 @@ RUN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
 
-.PHONY: demo test notebooks docs storm lint format bench growth lock clean help
+.PHONY: demo test notebooks docs wheels storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -26,6 +26,9 @@ notebooks: $(INSTALLED)  ## run the notebooks anew, and keep what they show
 
 docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+wheels: $(INSTALLED)  ## install each distribution alone in fresh environments, and use it (ARGS=--quick, or PYTHONs)
+	@$(RUN)/python scripts/check_wheels.py $(ARGS)
 
 lint: $(INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
