@@ -10,7 +10,7 @@ BENCH := benchmarks/.env/.installed
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test crewai crew storm lint format bench growth lock clean help
+.PHONY: demo test crewai crew notebooks docs wheels storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -31,6 +31,16 @@ crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the midd
 
 storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
+
+notebooks: $(INSTALLED)  ## run the notebooks anew, and keep what they show
+	@cd notebooks && env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY -u GOOGLE_API_KEY \
+		../$(RUN)/jupyter-execute --inplace --timeout=60 *.ipynb
+
+docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+wheels: $(INSTALLED)  ## install each distribution alone in fresh environments, and use it (ARGS=--quick, or PYTHONs)
+	@$(RUN)/python scripts/check_wheels.py $(ARGS)
 
 lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .

@@ -76,6 +76,12 @@ __all__ = [
 class MQTTAgentError(Exception):
     """The root of the tree."""
 
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this. Our own frames tell its reader nothing; what to do next does.
+        from mqtt_agent.display import short_traceback
+
+        return short_traceback(self)
+
 
 class InvalidIdentifier(MQTTAgentError, ValueError):
     """A tool, server, agent, client or task name that cannot be one level of an MQTT topic."""

@@ -19,6 +19,7 @@ from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.crashpoints import reached, reached_when_sent
+from mqtt_agent.display import TaskList
 from mqtt_agent.errors import (
     ConnectionLost,
     MQTTAgentError,
@@ -257,10 +258,10 @@ class Delegations:
                 await asyncio.wait([sending], timeout=_CONFIRMED_WITHIN)
         return handle
 
-    async def handles(self, states: frozenset[TaskState] | None) -> list[TaskHandle]:
+    async def handles(self, states: frozenset[TaskState] | None) -> TaskList[TaskHandle]:
         """Handles on all tasks in these states, in the order in which they were delegated."""
         await self._note_states()
-        found: list[TaskHandle] = []
+        found = TaskList[TaskHandle]()
         after = 0
         while True:
             records = await self._store.find(self._agent, "delegated", states=states, after=after, limit=_CHUNK)

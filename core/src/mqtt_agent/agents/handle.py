@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from mqtt_agent.agents.outcome import error_of
 from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.display import Screen, TaskView
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
 from mqtt_agent.feed import Feed
 from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
@@ -15,6 +18,8 @@ from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
 __all__ = ["TaskHandle", "input_id_of"]
 
 _LATE_EVENTS = 1.0
+_DRAWN_EVERY = 0.1
+_CLOCK_TICKS = 1.0
 
 
 class _Requester(Protocol):
@@ -47,6 +52,8 @@ class TaskHandle:
         queued: Whether the peer was offline when the task was sent: it waits for the peer to come back.
         question: The event with the latest question that has no answer yet, or None.
         saved: What :meth:`save` stored last, in this process or in one before; None when nothing was.
+        created_at: When it was delegated, Unix seconds.
+        progress: The latest event that told how far it is, or None.
     """
 
     def __init__(self, record: TaskRecord, requester: _Requester) -> None:
@@ -58,6 +65,10 @@ class TaskHandle:
         self.queued = False
         self.question: TaskEvent | None = None
         self.saved: Any = record.saved
+        self.created_at = record.created_at
+        self.progress: TaskEvent | None = None
+        self._ended_at = record.updated_at if record.state.terminal else None
+        self._viewers: list[asyncio.Event] = []
         self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
         self.answered: dict[str, tuple[int | None, float]] = {}
         """During which attempt, and when in loop time, this process has sent the answers that it did."""
@@ -84,6 +95,20 @@ class TaskHandle:
         if not self._outcome.done() or self._outcome.exception() is not None:
             return None
         return self._outcome.result()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was delegated, until it was over."""
+        return max(0.0, (self._ended_at or time.time()) - self.created_at)
+
+    @property
+    def message(self) -> str:
+        """What its peer says: what it does now, what it asks, or why there is no result."""
+        if self.done:
+            error = self._outcome.exception() or error_of(self._outcome.result(), self.peer)
+            return "" if error is None else str(error)
+        event = self.question or self.progress
+        return "" if event is None else event.content or ""
 
     @property
     def dropped_events(self) -> int:
@@ -132,6 +157,18 @@ class TaskHandle:
         async for event in self._events:
             yield event
 
+    async def show(self) -> None:
+        """Show state and progress while they change, until the task is over or asks something.
+
+        In a notebook it draws a bar in one place, elsewhere it prints lines. It takes nothing from :meth:`events`.
+        """
+        screen = Screen()
+        async for view in self.views():
+            screen.draw(view)
+
+    def _repr_html_(self) -> str:
+        return TaskView.of(self)._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
     async def send(self, value: Any, input_id: str | None = None) -> None:
         """Answer the peer's question.
 
@@ -178,6 +215,28 @@ class TaskHandle:
         else:
             self._on_end.append(callback)
 
+    async def views(self) -> AsyncIterator[TaskView]:
+        """What :meth:`show` draws: the task as it is, when something changes, and for the clock's sake."""
+        await self._requester.listen(self)
+        changed = asyncio.Event()
+        self._viewers.append(changed)
+        try:
+            while True:
+                changed.clear()
+                view = TaskView.of(self)
+                yield view
+                if view.over or view.asks:
+                    return
+                await asyncio.sleep(_DRAWN_EVERY)  # however much is told, a screen need not be drawn more often
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _CLOCK_TICKS - _DRAWN_EVERY)
+        finally:
+            self._viewers.remove(changed)
+
+    def _changed(self) -> None:
+        for viewer in self._viewers:
+            viewer.set()
+
     def take_event(self, event: TaskEvent) -> bool:
         """One event came.
 
@@ -191,7 +250,10 @@ class TaskHandle:
             self._seq = event.seq
         if event.type == "status" and not self._take_status(event) and not numbered:
             return False
+        if event.type == "progress":
+            self.progress = event
         self._events.put(event)
+        self._changed()
         self._end_if_complete()
         return True
 
@@ -214,6 +276,8 @@ class TaskHandle:
             return
         self.state = read_result_state(result)
         self._outcome.set_result(result)
+        self._ended_at = self._ended_at or time.time()
+        self._changed()
         if not self._end_if_complete():  # brokers keep the order within a topic, not across topics
             self._end_timer = self._loop.call_later(_LATE_EVENTS, self._end)
 
@@ -222,6 +286,7 @@ class TaskHandle:
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # it is no fault when nobody asks
+            self._changed()
             self._end()
 
     def raise_failure(self) -> None:

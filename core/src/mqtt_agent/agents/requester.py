@@ -14,6 +14,7 @@ from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.inbox import read_time
 from mqtt_agent.agents.peers import BARRIER, PeerChange, Peers
+from mqtt_agent.display import PeerList
 from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
 from mqtt_agent.wire import (
     AgentCard,
@@ -63,14 +64,14 @@ class Requester:
         """
         self._check_started()
         await self._peers.complete()
-        return [
+        return PeerList(
             card
             for card in self._peers.cards()
             if card.name != self.agent_id
             and (card.status == "online" or not online_only)
             and (capability is None or capability in card.capabilities)
             and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
-        ]
+        )
 
     async def peer(self, name: str) -> AgentCard | None:
         """The card of one agent, or None when it has shown none."""

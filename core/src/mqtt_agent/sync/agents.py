@@ -11,6 +11,7 @@ from mqtt_agent.agents import agent as aio_agent
 from mqtt_agent.agents import handle as aio_handle
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.store import TaskStore
+from mqtt_agent.display import Screen, TaskList
 from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
 from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
@@ -77,6 +78,26 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
         """What :meth:`save` stored last."""
         return self._async.saved
 
+    @property
+    def created_at(self) -> float:
+        """When it was delegated, Unix seconds."""
+        return self._async.created_at
+
+    @property
+    def progress(self) -> TaskEvent | None:
+        """The latest event that told how far it is."""
+        return self._async.progress
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was delegated, until it was over."""
+        return self._async.elapsed
+
+    @property
+    def message(self) -> str:
+        """What its peer says."""
+        return self._async.message
+
     result = blocking(aio_handle.TaskHandle.result)
     save = blocking(aio_handle.TaskHandle.save)
     send = blocking(aio_handle.TaskHandle.send)
@@ -85,6 +106,15 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
     def events(self) -> Iterator[TaskEvent]:
         """See :meth:`mqtt_agent.TaskHandle.events`."""
         return self._iterate(self._async.events())
+
+    def show(self) -> None:
+        """See :meth:`mqtt_agent.TaskHandle.show`; it draws in the calling thread."""
+        screen = Screen()
+        for view in self._iterate(self._async.views()):
+            screen.draw(view)
+
+    def _repr_html_(self) -> str:
+        return self._async._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 class Agent(Endpoint[aio_agent.Agent]):
@@ -216,7 +246,7 @@ class Agent(Endpoint[aio_agent.Agent]):
     def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
         """See :meth:`mqtt_agent.Agent.delegations`."""
         handles = self._background.run(self._async.delegations, state)
-        return [TaskHandle(handle, self._background) for handle in handles]
+        return TaskList(TaskHandle(handle, self._background) for handle in handles)
 
     def serve_tools(self, server: ToolServer) -> None:
         """See :meth:`mqtt_agent.Agent.serve_tools`; the server is a blocking one."""

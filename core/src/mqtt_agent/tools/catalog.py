@@ -81,7 +81,7 @@ class Catalog:
     def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
         """Copies of the tool cards, by name, each with the status that is true now.
 
-        Until something changes, the same copies are listed again.
+        Until something changes, the same list is given again.
 
         Args:
             server: Only those that this server offers: the name that its replicas share, or the id of one replica.
@@ -98,7 +98,7 @@ class Catalog:
                 if (not online_only or self.is_online(card.tool))
                 and (server is None or card.server == server or card.tool in offered)
             ]
-        return list(listing)
+        return listing
 
     def watch(self) -> ToolChanges:
         """Changes from now on, until the iterator is closed or dropped."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mqtt_agent.display import ServerList, ToolList
 from mqtt_agent.errors import CallCancelled, ConnectionLost, ToolUnavailable, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.changes import ToolChange, ToolChanges
@@ -172,13 +173,14 @@ class ToolClient:
         """
         await self._be_started()
         await self._directory.complete()
-        return self._directory.listing(server, online_only)
+        return ToolList(self._directory.listing(server, online_only))
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The running tool servers, one card for each replica, by id."""
         await self._be_started()
         await self._directory.complete()
-        return [c.model_copy() for c in self._directory.servers() if c.status == "online" or not online_only]
+        servers = self._directory.servers()
+        return ServerList(c.model_copy() for c in servers if c.status == "online" or not online_only)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
         """The card of one tool, looked up by its exact topic when the list does not have it.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
+from mqtt_agent.display import ToolList
 from mqtt_agent.errors import TransportError
 from mqtt_agent.running import Service
 from mqtt_agent.tools.election import Election
@@ -168,7 +169,7 @@ class ToolServer(Service):
     @property
     def tools(self) -> list[ToolCard]:
         """The cards of the tools that it offers."""
-        return [card.model_copy(deep=True) for card in self._cards.values()]
+        return ToolList(card.model_copy(deep=True) for card in self._cards.values())
 
     @property
     def active_calls(self) -> int:

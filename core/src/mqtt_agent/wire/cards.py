@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mqtt_agent import display
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = ["FEATURES", "ServerCard", "Status", "ToolAnnotations", "ToolCard", "VersionInfo"]
@@ -85,6 +86,9 @@ class ToolCard(Message):
         """Whether the tool says that running it twice is the same as once."""
         return bool(self.annotations and self.annotations.idempotentHint)
 
+    def _repr_html_(self) -> str:
+        return display.tool_card(self)
+
 
 class ServerCard(Message):
     """Which tools one running tool server offers; its will is the same card with status offline (spec).
@@ -129,3 +133,6 @@ class ServerCard(Message):
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)
+
+    def _repr_html_(self) -> str:
+        return display.server_card(self)

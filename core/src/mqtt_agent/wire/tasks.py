@@ -9,6 +9,7 @@ from typing import Any
 import pydantic_core
 from pydantic import Field, field_validator
 
+from mqtt_agent import display
 from mqtt_agent.wire.cards import Status, VersionInfo
 from mqtt_agent.wire.messages import Message, utc_now
 
@@ -101,6 +102,9 @@ class AgentCard(Message):
     features: list[str] | None = None
     meta: dict[str, Any] | None = None
     started: str | None = None
+
+    def _repr_html_(self) -> str:
+        return display.agent_card(self)
 
 
 class AgentStatus(Message):

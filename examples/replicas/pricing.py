@@ -1,0 +1,21 @@
+"""A tool server of which any number may run: python pricing.py, with $MQTT_AGENT_BROKER set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from mqtt_agent import ToolServer
+
+server = ToolServer("pricing")
+
+
+@server.tool(read_only=True)
+async def quote(item: str) -> dict:
+    """The price of an item, and the process that found it."""
+    await asyncio.sleep(0.01)  # a database is asked
+    return {"item": item, "price": 10 * len(item), "pid": os.getpid()}
+
+
+if __name__ == "__main__":
+    server.run()

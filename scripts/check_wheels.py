@@ -1,0 +1,142 @@
+"""Builds the wheel of each distribution, installs each alone in a fresh environment, and uses it there.
+
+    python scripts/check_wheels.py [--quick] [PYTHON ...]
+
+Without PYTHONs it takes the oldest and the newest that are on the PATH; on each, with the lowest dependencies that the
+distributions allow and with the newest. ``--quick``: only this Python, and only the newest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DISTRIBUTIONS = ["core", "integrations/langchain"]
+
+CORE_ALONE = """
+import sys
+import mqtt_agent, mqtt_agent.sync
+assert not {"iotcore", "opentelemetry", "IPython", "langchain_core"} & set(sys.modules)
+try:
+    mqtt_agent.EmbeddedBroker()
+except ImportError as error:
+    assert "pip install 'mqtt-agent[broker]'" in str(error), error
+else:
+    raise AssertionError("what is missing is not told")
+"""
+CORE = """
+from mqtt_agent import EmbeddedBroker, MemoryStore
+from mqtt_agent.sync import Agent, ToolClient, ToolServer
+
+with EmbeddedBroker() as broker:
+    server = ToolServer("weather", broker=broker.url)
+
+    @server.tool(read_only=True)
+    def forecast(city: str, days: int = 3) -> dict:
+        "Weather forecast for a city."
+        return {"city": city, "celsius": [21] * days}
+
+    with server, ToolClient("script", broker=broker.url) as client:
+        assert client.call("forecast", {"city": "Oslo"}, wait_online=True)["celsius"] == [21, 21, 21]
+        assert "forecast" in client.list_tools()._repr_html_()
+    with Agent("writer", broker=broker.url, store="writer.db") as writer:
+        writer.on_task(lambda task: task.prompt.upper())
+        with Agent("planner", broker=broker.url, store=MemoryStore()) as planner:
+            assert planner.request("writer", "hello", wait_online=True, timeout=20) == "HELLO"
+"""
+LANGCHAIN = """
+from langchain_mqtt_agent import MQTTToolkit
+from mqtt_agent import EmbeddedBroker
+from mqtt_agent.sync import ToolServer
+
+with EmbeddedBroker() as broker:
+    server = ToolServer("weather", broker=broker.url)
+    server.add_tool("double", lambda number: 2 * number, description="Doubles a number.", input_schema={
+        "type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]})
+    with server, MQTTToolkit(broker=broker.url, agent_id="a") as toolkit:
+        [tool] = toolkit.get_tools()
+        assert tool.invoke({"number": 21}) in (42, "42"), tool.invoke({"number": 21})
+"""
+# What is installed, and what is done with it.
+CHECKS = [
+    (["mqtt_agent"], CORE_ALONE),
+    (["mqtt_agent[broker]"], CORE),
+    (["langchain_mqtt_agent", "mqtt_agent[broker]"], LANGCHAIN),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="check_wheels", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="only this Python, and only the newest dependencies")
+    parser.add_argument("pythons", nargs="*", metavar="PYTHON")
+    options = parser.parse_args()
+    pythons = options.pythons or ([sys.executable] if options.quick else oldest_and_newest())
+    with tempfile.TemporaryDirectory(prefix="mqtt-agent-wheels-") as folder:
+        wheels = build(Path(folder))
+        for python in pythons:
+            for lowest in (False,) if options.quick else (True, False):
+                for number, (names, program) in enumerate(CHECKS):
+                    place = Path(folder, f"{len(list(Path(folder).iterdir()))}-{number}")
+                    check(python, lowest, [wheel(wheels, name) for name in names], program, place)
+
+
+def oldest_and_newest() -> list[str]:
+    """Those of the supported Pythons on the PATH that run."""
+    found: list[str] = []
+    for minor in range(10, 20):
+        name = f"python3.{minor}"
+        if shutil.which(name) and subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0:
+            found.append(name)
+    return [found[0], found[-1]] if len(found) > 1 else found or [sys.executable]
+
+
+def build(folder: Path) -> dict[str, Path]:
+    """The wheels, by the name of their distribution."""
+    for path in DISTRIBUTIONS:
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT / path)
+    return {file.name.split("-")[0]: file for file in folder.glob("*.whl")}
+
+
+def wheel(wheels: dict[str, Path], name: str) -> str:
+    """What to install: the file, with the extras of ``name``."""
+    distribution, bracket, extras = name.partition("[")
+    return f"{distribution.replace('_', '-')}{bracket}{extras} @ {wheels[distribution].as_uri()}"
+
+
+def check(python: str, lowest: bool, wheels: list[str], program: str, place: Path) -> None:
+    """Install these wheels and nothing else of ours in a fresh environment, and run a program there."""
+    began = time.monotonic()
+    uv = uv_command()
+    run(*uv, "venv", "--quiet", "--python", shutil.which(python) or python, place)
+    inside = place / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    resolution = "lowest-direct" if lowest else "highest"
+    run(*uv, "pip", "install", "--quiet", "--python", inside, "--resolution", resolution, *wheels)
+    run(inside, "-I", "-c", program, cwd=place)
+    names = " + ".join(each.split(" @ ")[0] for each in wheels)
+    version = subprocess.run([inside, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    print(f"ok  {version:14} {resolution:13} {names}  ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def uv_command() -> list[str]:
+    """How to call uv, which alone can install the lowest versions."""
+    if importlib.util.find_spec("uv") is None and shutil.which("uv") is None:
+        run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
+    return [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
+
+
+def run(*command: object, cwd: Path | None = None) -> None:
+    """Run a program; what it says is shown when it fails."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))[:300]}\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The examples as their reader runs them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from brokers import Broker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_replicas_are_restarted_under_load(broker: Broker) -> None:
+    *_, last = run("replicas", "--replicas", "2", "--callers", "4", "--broker", broker.url)
+    calls = re.fullmatch(r"(\d+) calls, answered by (\d) processes; 0 failed", last)
+    assert calls, last
+    assert int(calls[1]) > 20
+    assert calls[2] == "4", "each of the two, and each of those that took their places"
+
+
+def test_a_long_task_survives_a_sigkill(broker: Broker) -> None:
+    lines = run("long_task", "--pages", "6", "--broker", broker.url)
+    assert re.fullmatch(r"task \w+ is on disk", lines[0])
+    assert re.fullmatch(r"process \d+ was killed", lines[1])
+    assert any("(attempt 2)" in line for line in lines)
+    assert lines[-1] == "{'pages': 6, 'processes': 2, 'attempt': 2}"
+
+
+@pytest.mark.parametrize("name", ["replicas", "long_task"])
+def test_it_brings_a_broker_of_its_own_and_says_what_it_does(name: str) -> None:
+    assert any("--broker" in line for line in run(name, "--help"))

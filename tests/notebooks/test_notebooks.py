@@ -1,0 +1,105 @@
+"""Each notebook runs from top to bottom, without a key or a server, and was committed with what it shows then."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+A_MINUTE = 60.0
+SAYS = {
+    "01_quickstart": [
+        "{'city': 'Oslo', 'celsius': [4, 7]}",
+        "InvalidArguments: forecast: /days",
+        "Next: await client.get_tool(name) shows what the tool takes.",
+        "a scripted stand-in plays the model",
+        "ai: Go to Lisbon",
+        "{'city': 'Delhi', 'celsius': [31, 33, 32]}",
+    ],
+    "02_long_tasks": [
+        "waits until its agent is online",
+        "attempt 2",
+        "{'pages': 12, 'processes': 2}",
+        "{'pages': 12, 'processes': 1}",
+        "waits for its agent: True",
+    ],
+    "06_operations": [
+        ", 0 of them failed",
+        "30 calls after the kill: served by ['blue-2', 'green-2']",
+        "pricing:red-2",
+    ],
+}
+
+
+@pytest.fixture(params=sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def read(name: str) -> Any:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)  # pyright: ignore[reportUnknownMemberType]
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(output: Any) -> str:
+    """What a reader sees of an output, apart from pictures."""
+    if output.output_type == "stream":
+        return output.text
+    if output.output_type == "error":
+        return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
+    return re.sub(r"<[^>]*>", " ", output.data.get("text/html", output.data.get("text/plain", "")))
+
+
+def kinds_of(cell: Any) -> list[str]:
+    """What a cell shows, whatever it says in detail and in however many pieces it was printed."""
+    kinds = [output.get("name") or max(output.get("data", {output.output_type: ""})) for output in cell.outputs]
+    return [kind for number, kind in enumerate(kinds) if kinds[number - 1 : number] != [kind]]
+
+
+def check(name: str, notebook: Any) -> None:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert "stderr" not in [output.get("name") for output in outputs]
+    text = "\n".join(text_of(output) for output in outputs)
+    for line in SAYS[name]:
+        assert line in text
+
+
+@pytest.mark.timeout(2 * A_MINUTE)
+def test_it_runs_from_top_to_bottom_and_shows_what_it_showed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MQTT_AGENT_BROKER"):
+        monkeypatch.delenv(variable, raising=False)
+    committed, notebook = read(name), read(name)
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    began = time.monotonic()
+    NotebookClient(notebook, timeout=A_MINUTE, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    assert time.monotonic() - began < A_MINUTE
+    check(name, notebook)
+    for before, now in zip(code_cells(committed), code_cells(notebook), strict=True):
+        assert kinds_of(before) == kinds_of(now), now.source
+
+
+def test_it_was_committed_with_its_outputs(name: str) -> None:
+    committed = read(name)
+    check(name, committed)
+    cells = code_cells(committed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run it again: make notebooks"
+    for cell in cells:
+        for output in cell.outputs:
+            assert not re.search(r"/(home|root|Users)/|/tmp/h-", text_of(output)), "a path of whoever ran it"
+
+
+def test_its_links_lead_somewhere(name: str) -> None:
+    for cell in read(name).cells:
+        if cell.cell_type == "markdown":
+            for link in re.findall(r"\]\(([^)#]+)\)", cell.source):
+                assert (NOTEBOOKS / link).exists(), link

@@ -1,0 +1,119 @@
+"""What docs/ says is so: its messages exist, its code runs, and its site can be built without a broken link."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Mosquitto, password_line
+from mqtt_agent.sync import Agent
+
+from tests.certificates import Authority
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+HOLE = "…"
+
+
+def templates() -> Iterator[str]:
+    """Every text of the source, with a hole for each value that is put in."""
+    for folder in ("core/src", "integrations"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"^### (.+)$", (DOCS / page).read_text(), re.MULTILINE)
+
+
+def test_each_message_in_troubleshooting_is_one_of_ours() -> None:
+    known = list(templates())
+    messages = [re.fullmatch("`(.*)`", heading) for heading in headings("troubleshooting.md")]
+    quoted = [match[1] for match in messages if match]
+    assert len(quoted) > 20
+    for message in quoted:
+        parts = [re.escape(part) for part in message.split(HOLE)]
+        pattern = re.compile(".*".join(parts), re.DOTALL)
+        assert any(pattern.search(text) for text in known), message
+        assert len(max(message.split(HOLE), key=len)) > 8, f"{message}: says too little to be found"
+
+
+def fences(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_program_runs(tmp_path: Path) -> None:
+    [program] = fences("index.md", "python")
+    environment = {name: value for name, value in os.environ.items() if name != "MQTT_AGENT_BROKER"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("{'city': 'Oslo', 'celsius': [21, 21, 21]}\n", "")
+
+
+def test_the_settings_of_production_are_those_of_a_broker_that_works(
+    make_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    [settings] = fences("production.md", "conf")
+    lines = [
+        line for line in settings.splitlines() if not line.startswith(("listener", "cafile", "certfile", "keyfile"))
+    ]
+    lines = [line.replace("/etc/mosquitto/", "{folder}/") for line in lines if "anonymous" not in line]
+    broker = make_mosquitto(
+        [line for line in lines if not line.startswith("persistence_location")],
+        anonymous=False,
+        files={"acl": "user agent\ntopic readwrite #\n", "passwords": password_line("agent", "secret")},
+        credentials={"username": "agent", "password": "secret"},
+    )
+    url = broker.url.replace("//", "//agent:secret@")
+    with (
+        Agent("writer", broker=url, store=tmp_path / "1.db") as writer,
+        Agent("planner", broker=url, store=tmp_path / "2.db") as planner,
+    ):
+        writer.on_task(lambda task: "done")
+        assert planner.request("writer", "write", wait_online=True, timeout=20) == "done"
+
+
+def test_the_endpoints_of_production_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [program] = fences("production.md", "python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    authority = Authority(tmp_path / "certificates", "test")
+    leaf = authority.issue("weather")
+    authority.certificate.rename(tmp_path / "ca.pem")
+    leaf.certificate.rename(tmp_path / "weather.pem")
+    leaf.key.rename(tmp_path / "weather.key")
+    made: dict[str, object] = {}
+    exec(program, made)
+    assert "stopped" in repr(made["server"])
+    assert "wss://broker.example" in repr(made["agent"])
+
+
+def test_all_code_in_docs_is_run_here() -> None:
+    pages = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    assert {page for page, text in pages.items() if "```python" in text} == {"index.md", "production.md"}
+
+
+@pytest.mark.timeout(180)
+def test_the_site_is_built_without_a_broken_link(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150)
+    assert built.returncode == 0, built.stderr
+    tools = (tmp_path / "site" / "reference" / "tools.html").read_text()
+    for name in ("ToolServer", "ToolClient", "list_tools", "watch_tools", "CallHandle"):
+        assert name in tools
+    assert ":class:" not in tools
+    assert "take_partial" not in tools
+    pages = "".join(path.read_text() for path in (tmp_path / "site").rglob("*.html"))
+    assert not re.findall(r'(?:src="|rel="stylesheet" href=")(?:https?:)?//', pages), "it asks nobody else for anything"
