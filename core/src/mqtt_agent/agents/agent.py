@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar, overload
 
+from mqtt_agent.agents.answers import Answers
 from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.execution import TaskExecutor
 from mqtt_agent.agents.inbox import Inbox
@@ -147,6 +148,7 @@ class Agent(Requester, Service):
         self._retention = retention
         self._presence = AgentPresence(self.connection, self._topics, card)
         self._peers = Peers(self.connection, self._topics, agent_id, max_peers)
+        self._answers = Answers(self.connection, self._topics, owner, agent_id, self.store)
         self._executor = TaskExecutor(
             self.connection,
             self._topics,
@@ -154,13 +156,14 @@ class Agent(Requester, Service):
             agent_id,
             self.store,
             self._router,
+            self._answers,
             max_concurrent_tasks,
             max_waiting_tasks,
         )
         self._delegations = Delegations(
             self.connection, self._topics, owner, agent_id, self.store, self._peers.is_away, max_payload
         )
-        self._inbox = Inbox(self._topics, agent_id, self._executor, max_payload)
+        self._inbox = Inbox(self._topics, agent_id, self._executor, self._answers, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None
         self._servers: list[ToolServer] = []
@@ -327,7 +330,7 @@ class Agent(Requester, Service):
         self._peers.on_reconnected()
         await self._delegations.ask_after_all()
         if not session_present:
-            await self._executor.send_unsettled()
+            await self._answers.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
         self._failure = error

@@ -13,16 +13,17 @@ from typing import Any, TypeVar
 
 import pydantic_core
 
+from mqtt_agent.agents.answers import Answers
 from mqtt_agent.agents.attempt import Attempt, Slots
 from mqtt_agent.agents.context import TaskContext
 from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.crashpoints import reached, reached_when_sent
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, StoreError, TaskCanceled
+from mqtt_agent.errors import StoreError, TaskCanceled
 from mqtt_agent.handlers import run_in_thread
-from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
-from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskResult, TaskState, Topics, encode, to_json
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, Topics, encode, to_json
 
 __all__ = ["TaskExecutor"]
 
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
-_CHUNK = 100
 _CONFIRMED_WITHIN = 5.0
 
 
@@ -51,7 +51,7 @@ class Run:
 
 
 class TaskExecutor:
-    """Takes tasks into the store, runs their handlers, and sends their results until the broker has them.
+    """Takes tasks into the store, runs their handlers, and stores their results before they are sent.
 
     Args:
         connection: Where results and events go out.
@@ -60,6 +60,7 @@ class TaskExecutor:
         name: The agent's id.
         store: Where the tasks are kept.
         router: Their handlers.
+        answers: Takes results and refusals to the requesters.
         max_concurrent: How many handlers run at once.
         max_waiting: How many more tasks are kept; others are rejected.
     """
@@ -72,6 +73,7 @@ class TaskExecutor:
         name: str,
         store: TaskStore,
         router: Router,
+        answers: Answers,
         max_concurrent: int,
         max_waiting: int,
     ) -> None:
@@ -81,10 +83,10 @@ class TaskExecutor:
         self._name = name
         self._store = store
         self._router = router
+        self._answers = answers
         self._max_waiting = max_waiting
         self._slots = Slots(max_concurrent, self._fill)
         self._runs: dict[str, Run] = {}
-        self._sending: set[tuple[str, str | None]] = set()
         self._waiting = 0
         self._executing = False
         self._stopping = False
@@ -109,7 +111,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        self._spawn(self.send_unsettled())
+        self._spawn(self._answers.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
@@ -154,7 +156,7 @@ class TaskExecutor:
             record = await self._store.get(self.key(task.task_id))
             acknowledge()
             if record is None or task.sender not in (None, record.peer):
-                self.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
+                self._answers.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
             elif task.sender is None and record.peer is not None:
                 self._tell(record, reply_to)
             else:
@@ -173,7 +175,8 @@ class TaskExecutor:
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif self._waiting >= self._max_waiting and await self._store.get(record.key) is None:
             acknowledge()
-            self.refuse(task, reply_to, "overloaded", f"{self._name} has {self._waiting} tasks waiting already")
+            message = f"{self._name} has {self._waiting} tasks waiting already"
+            self._answers.refuse(task, reply_to, "overloaded", message)
             return
         reached("received.before-commit")
         try:
@@ -197,7 +200,8 @@ class TaskExecutor:
                 self._slots.release()
             a_cancel = not stored.digest and stored.peer in (None, task.sender)
             if stored.digest != record.digest and not a_cancel:
-                self.refuse(task, reply_to, "conflict", f"{task.task_id} names another task at {self._name} already")
+                message = f"{task.task_id} names another task at {self._name} already"
+                self._answers.refuse(task, reply_to, "conflict", message)
             else:
                 await self.attach(stored, reply_to, task)
 
@@ -208,7 +212,7 @@ class TaskExecutor:
             record = await self._store.change(record.key, every, reply_to=reply_to) or record
         run = self._runs.get(record.task_id)
         if record.result is not None:
-            self._deliver(record)
+            self._spawn(self._answers.send(record))
             return
         if run is None and record.state in ACTIVE and self._executing:
             # Another process with this agent id had begun with it, after this one took up what was left.
@@ -229,7 +233,7 @@ class TaskExecutor:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
-        self._publish_soon(self._topics.task_events(record.task_id), encode(event), record.task_id)
+        self._answers.say(self._topics.task_events(record.task_id), encode(event), record.task_id)
 
     def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
         """Answer somebody who does not say that the task is theirs: the requester's answer goes where it went."""
@@ -237,19 +241,7 @@ class TaskExecutor:
             self._tell_status(record)
         else:
             topic = reply_to or self._topics.task_result(record.task_id)
-            self._publish_soon(topic, pydantic_core.to_json(record.result), record.task_id)
-
-    def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
-        """Answer that a task is rejected, and store nothing."""
-        result = TaskResult(
-            task_id=task.task_id,
-            sender=self._name,
-            to=task.sender,
-            status=TaskState.REJECTED.value,
-            error=TaskFault(type=kind, message=message),
-        )
-        for topic in self._reply_topics(task.task_id, task.sender, reply_to):
-            self._publish_soon(topic, encode(result), task.task_id)
+            self._answers.say(topic, pydantic_core.to_json(record.result), record.task_id)
 
     # Words about tasks
 
@@ -276,7 +268,7 @@ class TaskExecutor:
                 self._waiting = max(0, self._waiting - 1)
             record = changed or await self._store.get(record.key) or record
         if record.result is not None:
-            self._deliver(record)
+            self._spawn(self._answers.send(record))
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
         """Give an answer to the handler that asked, or keep it for when the handler runs again.
@@ -418,7 +410,7 @@ class TaskExecutor:
             elapsed_ms=round(run.context.elapsed * 1000, 3),
             seq=attempt.seq + 1 if attempt.listening else None,
         )
-        topics = self._reply_topics(record.task_id, record.peer, record.reply_to)
+        topics = self._answers.topics(record.task_id, record.peer, record.reply_to)
         state, result = deliverable(self._connection, topics, state, result)
         reached("finished.before-commit")
         changed = await self._store_result(record, attempt, state, result)
@@ -426,7 +418,7 @@ class TaskExecutor:
         if changed is not None:
             attempt.state = state
             await attempt.tell_status()
-            self._deliver(changed)
+            self._spawn(self._answers.send(changed))
         attempt.over = True
 
     async def _store_result(
@@ -449,68 +441,6 @@ class TaskExecutor:
                 logger.error("the result of task %s cannot be stored yet: %s", record.task_id, error)
                 await asyncio.sleep(wait)
                 wait = min(_RETRY_MAX, wait * 2)
-
-    # Results
-
-    async def send_unsettled(self) -> None:
-        """Send the results that the broker may not have."""
-        after = 0
-        while True:
-            records = await self._store.find(
-                self._agent, "received", states=TERMINAL, unsettled=True, after=after, limit=_CHUNK
-            )
-            await asyncio.gather(*(self._send(record) for record in records))
-            if not records:
-                return
-            after = records[-1].position
-
-    def _deliver(self, record: TaskRecord) -> None:
-        self._spawn(self._send(record))
-
-    async def _send(self, record: TaskRecord) -> None:
-        sending = record.task_id, record.reply_to
-        if sending in self._sending:
-            return  # still with the connection, which sends it again when it is back
-        self._sending.add(sending)
-        try:
-            await self._send_once(record)
-        finally:
-            self._sending.discard(sending)
-
-    async def _send_once(self, record: TaskRecord) -> None:
-        payload = pydantic_core.to_json(record.result)
-        properties = PublishProperties(correlation_data=record.task_id.encode())
-        sent: list[asyncio.Future[int]] = []
-        try:
-            for topic in self._reply_topics(record.task_id, record.peer, record.reply_to):
-                sent.append(self._connection.publish_soon(topic, payload, properties=properties))  # noqa: PERF401
-            await reached_when_sent("result.published")
-            codes = await asyncio.gather(*sent)
-        except PayloadTooLarge as error:
-            logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
-            return
-        except MQTTAgentError as error:
-            logger.info("the result of task %s waits in the store: %s", record.task_id, error)
-            return
-        reached("result.confirmed")
-        refused = [code for code in codes if code >= 0x80]
-        if refused:
-            logger.warning("the broker refused the result of task %s (0x%02x)", record.task_id, refused[0])
-        elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
-            await self._store.change(record.key, (record.state,), settled=True)
-
-    def _reply_topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
-        if reply_to is not None:
-            return [reply_to]
-        topics = [self._topics.task_result(task_id)]
-        return topics if requester is None else [*topics, self._topics.results(requester)]
-
-    def _publish_soon(self, topic: str, payload: bytes, task_id: str) -> None:
-        try:
-            properties = PublishProperties(correlation_data=task_id.encode())
-            self._connection.publish_soon(topic, payload, properties=properties)
-        except MQTTAgentError as error:
-            logger.info("an answer about task %s was not sent: %s", task_id, error)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -13,6 +13,7 @@ from typing import Any
 import pydantic_core
 from pydantic import TypeAdapter
 
+from mqtt_agent.agents.answers import Answers
 from mqtt_agent.agents.execution import TaskExecutor
 from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.peers import BARRIER
@@ -35,13 +36,15 @@ class Inbox:
         topics: The namespace.
         name: The agent's id.
         executor: Gets what is in order.
+        answers: Refuses the rest.
         max_payload: Bytes of the largest message that is read.
     """
 
-    def __init__(self, topics: Topics, name: str, executor: TaskExecutor, max_payload: int) -> None:
+    def __init__(self, topics: Topics, name: str, executor: TaskExecutor, answers: Answers, max_payload: int) -> None:
         self._topics = topics
         self._name = name
         self._executor = executor
+        self._answers = answers
         self._max_payload = max_payload
         self._tasks: set[asyncio.Task[None]] = set()
         self._patience = Patience()
@@ -73,7 +76,7 @@ class Inbox:
             honest = message.response_topic in self._honoured(task.task_id, sender)
             reply_to = message.response_topic if honest else None
             task = task.model_copy(update={"sender": sender})
-            self._executor.refuse(task, reply_to, "invalid_task", problem)
+            self._answers.refuse(task, reply_to, "invalid_task", problem)
         message.acknowledge()
 
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
@@ -110,7 +113,7 @@ class Inbox:
             reply_to = message.response_topic
             if reply_to != self._topics.task_result(str(task_id)) and not self._topics.agent_of_results(reply_to or ""):
                 reply_to = None
-            self._executor.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
+            self._answers.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
 
     def on_control(self, message: InboundMessage) -> None:
         """A word about a task came."""
@@ -142,7 +145,7 @@ class Inbox:
                 await self._executor.attach(record, reply_to)
             else:
                 task = Task(task_id=word.task_id, sender=word.sender)
-                self._executor.refuse(task, reply_to, "not_found", f"{self._name} does not know task {word.task_id}")
+                self._answers.refuse(task, reply_to, "not_found", f"{self._name} does not know task {word.task_id}")
         else:
             self._faults.tell(message.topic, "an unknown action", repr(word.action))
 
