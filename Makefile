@@ -2,10 +2,15 @@
 PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
+# Most tests wait for a broker or a process, so they share the machine well.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
+# CrewAI pins older versions of what the others use, so it has a venv of its own.
+CREWAI := .venv-crewai/bin
+CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test notebooks docs wheels storm lint format bench growth lock clean help
+.PHONY: demo test notebooks docs wheels crewai crew storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -15,7 +20,14 @@ demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=f
 	@$(RUN)/python examples/demo $(if $(DIR),--dir "$(DIR)") $(if $(MODEL),--model "$(MODEL)")
 
 test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
+
+crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter (ARGS=... goes to pytest)
+	@$(CREWAI)/python -m pytest tests/integrations/crewai $(ARGS)
+
+crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the middle, and does not notice
+	@$(CREWAI)/python examples/crew
 
 storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
@@ -30,10 +42,11 @@ docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; brok
 wheels: $(INSTALLED)  ## install each distribution alone in fresh environments, and use it (ARGS=--quick, or PYTHONs)
 	@$(RUN)/python scripts/check_wheels.py $(ARGS)
 
-lint: $(INSTALLED)  ## ruff and pyright
+lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/pyright
+	@$(RUN)/pyright --project integrations/crewai
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	@$(RUN)/ruff check --fix-only -q .
@@ -49,13 +62,17 @@ lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv benchmarks/.env benchmarks/.logs benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv .venv-crewai benchmarks/.env benchmarks/.logs benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml scripts/setup
+$(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup
 	@touch $@
 
 $(BENCH): $(INSTALLED) benchmarks/requirements.txt scripts/setup-bench
 	@scripts/setup-bench
+	@touch $@
+
+$(CREWAI_INSTALLED): integrations/crewai/requirements.txt integrations/crewai/pyproject.toml core/pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup crewai
 	@touch $@

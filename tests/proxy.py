@@ -30,6 +30,11 @@ class Proxy:
     def url(self) -> str:
         return f"{self._where}:{self.port}"
 
+    @property
+    def mended(self) -> bool:
+        """Whether connections are welcome."""
+        return self._server is not None and self._server.is_serving()
+
     async def __aenter__(self) -> Self:
         await self.mend()
         return self

@@ -249,6 +249,7 @@ async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent
             await asyncio.Event().wait()
         finally:
             assert task.cancelled
+            assert not task.interrupted
             stopped.set()
 
     task = await soon(planner.delegate("writer", "write"))
@@ -358,6 +359,9 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
         second = await task.ask("Which year?", Year)
         return [first, second.year]
 
+    @writer.on_task("ping")
+    async def pong(task: TaskContext) -> None: ...
+
     task = await soon(planner.delegate("writer", "write"))
     asked: list[str | None] = []
 
@@ -373,11 +377,57 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
                     assert event.data["schema"]["properties"]["year"]["type"] == "integer"
                     await task.send("last year")
                 else:
+                    # A person may take long: meanwhile, the answer that did not fit is not sent again.
+                    await planner.request("writer", type="ping")
                     await task.send({"year": 2024}, event.data["input_id"])
 
     await soon(answer())
     assert asked == ["Which city?", "Which year?", "Which year?"]
     assert await task.result() == ["Oslo", 2024]
+
+
+async def test_an_answer_that_will_not_do_is_sent_once(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return await task.ask("Which year?", {"type": "integer"})
+
+    task = await soon(planner.delegate("writer"))
+    faults = 0
+    async for event in task.events():
+        if event.status != "input-required":
+            continue
+        if "fault" in event.data:
+            faults += 1
+            assert task.answers == {}
+            await task.send(2024)
+        else:
+            await task.send("last year")
+    assert (faults, await soon(task.result())) == (1, 2024)
+
+
+async def test_a_requester_can_keep_something_with_its_task(make_agent: MakeAgent, writer: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return await task.ask("Well?")
+
+    store = MemoryStore()
+    first = make_agent("planner", store=store)
+    await soon(first.start())
+    task = await soon(first.delegate("writer"))
+    assert task.saved is None
+    await soon(task.save({"asked": 1}))
+    await soon(first.stop())
+    second = make_agent("planner", store=store)
+    await soon(second.start())
+    again = await soon(second.resume(task.task_id))
+    assert again.saved == {"asked": 1}
+    await until(lambda: again.question)
+    await soon(again.send("done"))
+    assert await soon(again.result()) == "done"
+    await soon(again.save("too late"))
+    assert again.saved == {"asked": 1}
+    with pytest.raises(errors.WireError):
+        await again.save(object())
 
 
 async def test_a_task_that_waits_for_an_answer_takes_no_place(make_agent: MakeAgent, planner: Agent) -> None:
@@ -522,6 +572,7 @@ async def test_an_agent_can_give_tasks_to_itself(writer: Agent) -> None:
 async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgent, planner: Agent) -> None:
     writer = make_agent("writer", drain_timeout=0)
     attempts: list[int] = []
+    interrupted: list[bool] = []
     go = asyncio.Event()
 
     @writer.on_task
@@ -529,7 +580,10 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
         attempts.append(task.attempt)
         if task.attempt == 1:
             await task.save({"page": 7})
-            await go.wait()
+            try:
+                await go.wait()
+            finally:
+                interrupted.append(task.interrupted)
         return task.saved
 
     await soon(writer.start())
@@ -539,6 +593,7 @@ async def test_stopping_leaves_what_runs_for_the_next_start(make_agent: MakeAgen
     await soon(writer.start())
     assert await soon(task.result()) == {"page": 7}
     assert attempts == [1, 2]
+    assert interrupted == [True]
 
 
 async def test_an_answer_given_before_a_crash_is_not_asked_for_again(make_agent: MakeAgent, planner: Agent) -> None:

@@ -8,10 +8,11 @@ import pytest
 from brokers import Broker
 from support import soon
 
+from ..agents.conftest import make_agent
 from ..tools.conftest import make_client, make_server
 from .stranger import Stranger, StrangeServer
 
-__all__ = ["make_client", "make_server"]
+__all__ = ["make_agent", "make_client", "make_server"]
 
 StartStrangeServer = Callable[..., Awaitable[StrangeServer]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_agent import Connection, ToolClient, ToolServer, wire
+from mqtt_agent import Agent, Connection, ToolClient, ToolServer, wire
 from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,8 @@ DEFINED = re.findall(r"\*\*\[([A-Z]+-\d+)\]\*\*", DOCUMENT)
 MENTIONED = {rule for page in LINKED for rule in re.findall(r"\[([A-Z]+-\d+)\]", page)}
 EXAMPLES = re.findall(r"<!-- (\w+) -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
 MODELS: list[type[wire.Message]] = [
-    *(wire.Call, wire.Cancel, wire.Query, wire.Response, wire.ServerCard, wire.StreamMessage, wire.ToolCard)
+    *(wire.Call, wire.Cancel, wire.Query, wire.Response, wire.ServerCard, wire.StreamMessage, wire.ToolCard),
+    *(wire.AgentCard, wire.AgentStatus, wire.Control, wire.Task, wire.TaskEvent, wire.TaskResult),
 ]
 
 
@@ -100,9 +101,10 @@ def test_every_message_has_an_example_and_every_field_is_named() -> None:
     assert {name for name, _ in EXAMPLES} == {model.__name__ for model in MODELS}
 
     def fields(model: type[BaseModel]) -> set[str]:
-        return set(model.model_fields)
+        return {field.serialization_alias or name for name, field in model.model_fields.items()}
 
     nested: list[type[BaseModel]] = [wire.CallError, wire.ToolAnnotations, wire.VersionInfo]
+    nested += [wire.AgentSkill, wire.TaskFault, wire.TaskMessage]
     for model in [*MODELS, *nested]:
         missing = {field for field in fields(model) if f'"{field}"' not in DOCUMENT and f"`{field}`" not in DOCUMENT}
         assert (model.__name__, missing) == (model.__name__, set())
@@ -122,3 +124,12 @@ def test_the_defaults_are_those_of_the_document() -> None:
     assert (server["replay_entries"], server["replay_seconds"]) == (10_000, 600)
     assert (server["max_concurrency"], server["drain_timeout"], server["will_delay"]) == (64, 10, 5)
     assert connection["max_unacknowledged"] == 16
+
+
+@pytest.mark.rule("ALIMIT-1", "ALIMIT-3", "ALIMIT-4", "ALIMIT-5", "ALIMIT-7", "ONLINE-1", "ONLINE-9")
+def test_the_defaults_of_an_agent_are_those_of_the_document() -> None:
+    agent = {name: parameter.default for name, parameter in inspect.signature(Agent).parameters.items()}
+    assert (agent["max_payload"], agent["max_peers"]) == (1024 * 1024, 10_000)
+    assert (agent["max_concurrent_tasks"], agent["max_waiting_tasks"]) == (8, 100_000)
+    assert (agent["will_delay"], agent["session_expiry"], agent["retention"]) == (5, 24 * 3600, 7 * 24 * 3600)
+    assert wire.AGENT_FEATURES == ("cancel", "events", "get", "input")

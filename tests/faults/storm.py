@@ -1,4 +1,4 @@
-"""Tasks between processes that are killed and restarted at random, and so is their broker: python storm.py --help.
+"""Tasks between processes that are killed and restarted at random, as are their broker and networks: storm.py --help.
 
 Three requesters give tasks to three executors. At the end each task must have one terminal result at its requester,
 equal to what its input demands. The executors' handlers write a line into a ledger as their last act: a task may have
@@ -28,6 +28,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from brokers import Mosquitto, die_with_parent  # noqa: E402
+from proxy import Proxy  # noqa: E402
 
 PROGRAMS = TESTS / "programs"
 EXECUTORS = ("executor-0", "executor-1", "executor-2")
@@ -47,7 +48,7 @@ class Report:
         missing: Tasks without a result, by requester.
         executions: Lines in the ledger.
         extra: Lines beyond the first of each task.
-        ungranted: Tasks with a result and no line, which cannot be.
+        odd: Tasks with a result and no line in the ledger, or with two of the same attempt.
         seconds: How long it took.
         logs: Where the processes wrote.
     """
@@ -60,12 +61,12 @@ class Report:
     missing: list[str] = field(default_factory=list[str])
     executions: int = 0
     extra: int = 0
-    ungranted: list[str] = field(default_factory=list[str])
+    odd: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        fine = not (self.wrong or self.missing or self.ungranted)
+        fine = not (self.wrong or self.missing or self.odd)
         return fine and self.extra <= self.kills["executor"]
 
     def __str__(self) -> str:
@@ -76,7 +77,7 @@ class Report:
             f"  {self.executions} executions: {self.extra} more than one for each task,"
             f" and {self.kills['executor']} kills of executors",
         ]
-        for what in ("wrong", "missing", "ungranted"):
+        for what in ("wrong", "missing", "odd"):
             found: list[str] = getattr(self, what)
             if found:
                 lines.append(f"  {what}: {', '.join(found[:10])}{' …' if len(found) > 10 else ''}")
@@ -107,6 +108,8 @@ class Storm:
         self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._broker = Mosquitto(["persistence true", "autosave_interval 1"])
+        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *REQUESTERS)}
+        self._cuts: set[asyncio.Task[None]] = set()
         self._ledger = folder / "ledger"
         self._report = Report(seed, tasks, folder)
 
@@ -117,14 +120,18 @@ class Storm:
             self._results(name).write_text(json.dumps({"begun": time.time()}) + "\n")
         try:
             with self._broker:
-                for name in (*EXECUTORS, *REQUESTERS):
+                for name, network in self._networks.items():
+                    await network.mend()
                     self._start(name)
                 await self._rage(began + self._seconds)
+                await asyncio.gather(*self._cuts)
                 await self._calm(time.monotonic() + self._grace)
         finally:
             for process in self._processes.values():
                 process.kill()
                 process.wait(10)
+            for network in self._networks.values():
+                await network.cut()
         self._check()
         self._report.seconds = time.monotonic() - began
         return self._report
@@ -133,7 +140,7 @@ class Storm:
         return self._folder / f"{requester}.results"
 
     def _start(self, name: str) -> None:
-        own = [self._broker.url, self._namespace, name, str(self._folder / f"{name}.db")]
+        own = [self._networks[name].url, self._namespace, name, str(self._folder / f"{name}.db")]
         if name in EXECUTORS:
             command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3"]
         else:
@@ -150,7 +157,7 @@ class Storm:
             )
 
     async def _rage(self, until: float) -> None:
-        victims = [*EXECUTORS, *REQUESTERS, "broker", "broker"]
+        victims = [*EXECUTORS, *REQUESTERS, "broker", "broker", "network", "network"]
         while True:
             await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, max(0.0, until - time.monotonic())))
             if time.monotonic() >= until or self._over():
@@ -158,6 +165,11 @@ class Storm:
             victim = self._random.choice(victims)
             if victim == "broker":
                 await self._restart_broker()
+                continue
+            if victim == "network":
+                cut = asyncio.create_task(self._cut(self._random.choice(list(self._networks))))
+                self._cuts.add(cut)
+                cut.add_done_callback(self._cuts.discard)
                 continue
             process = self._processes[victim]
             if process.poll() is not None:
@@ -168,6 +180,19 @@ class Storm:
             logger.info("%s was killed", victim)
             await asyncio.sleep(self._random.choice((0, 0, 0.5, 1.5)))  # longer than a will delay, or not
             self._start(victim)
+
+    async def _cut(self, name: str) -> None:
+        network, seconds = self._networks[name], self._random.choice((0, 0.5, 3))
+        if not network.mended:
+            return
+        self._report.kills["network"] += 1
+        logger.info("the network of %s was cut for %g s", name, seconds)
+        if not seconds:
+            network.drop()
+            return
+        await network.cut()
+        await asyncio.sleep(seconds)
+        await network.mend()
 
     async def _restart_broker(self) -> None:
         keeps, kill = self._random.random() < 0.6, self._random.random() < 0.7
@@ -194,7 +219,9 @@ class Storm:
 
     def _check(self) -> None:
         report = self._report
-        lines = Counter(line.split()[0] for line in self._ledger.read_text().splitlines())
+        attempts = Counter(self._ledger.read_text().splitlines())
+        report.odd += [f"{line} ({count} times)" for line, count in attempts.items() if count > 1]
+        lines = Counter(line.split()[0] for line in attempts.elements())
         report.executions = sum(lines.values())
         report.extra = report.executions - len(lines)
         for name, share in self._shares.items():
@@ -211,7 +238,7 @@ class Storm:
                 elif results != {right}:
                     report.wrong.append(" and ".join(sorted(results)))
                 elif task_id not in lines:
-                    report.ungranted.append(task_id)
+                    report.odd.append(task_id)
 
 
 def main() -> None:

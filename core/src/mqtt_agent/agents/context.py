@@ -41,6 +41,8 @@ class TaskContext:
         attempt: 1, and one more after every crash.
         cancelled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
             one should look here now and then.
+        interrupted: Whether it was cancelled because its agent stops: the next start runs the task again, so what it
+            has begun elsewhere should go on.
     """
 
     def __init__(self, task: Task, attempt: Attempt) -> None:
@@ -58,6 +60,7 @@ class TaskContext:
         self.expires_at = task.expires_at
         self.attempt = attempt.number
         self.cancelled = False
+        self.interrupted = False
         self._attempt = attempt
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
@@ -168,6 +171,11 @@ class SyncTaskContext:
     def cancelled(self) -> bool:
         """Whether nobody waits for the result any more: stop the work and return."""
         return self._context.cancelled
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether its agent stops: the next start runs the task again."""
+        return self._context.interrupted
 
     @property
     def elapsed(self) -> float:

@@ -62,6 +62,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 100
 _AT_ONCE = 200
 _CONFIRMED_WITHIN = 5.0
+_CROSSED_WITHIN = 5.0
 _MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 _ANSWERED_WITHIN = 0.5
 
@@ -193,8 +194,14 @@ class Delegations:
         reached("delegated.before-commit")
         try:
             stored, added = await self._store.add(record)
-        except BaseException as error:
-            handle.fail(error if isinstance(error, MQTTAgentError) else ConnectionLost("the task was not sent"))
+        except StoreError as error:
+            told = with_words(error, f"task {task.task_id} was not stored, and so not sent: {error}")
+            if known is None:
+                handle.fail(told)
+            raise told from error
+        except BaseException:
+            if known is None:
+                handle.fail(ConnectionLost(f"task {task.task_id} was not sent"))
             raise
         reached("delegated.after-commit")
         if not added:
@@ -295,7 +302,8 @@ class Delegations:
 
     def _take_over(self, handle: TaskHandle, record: TaskRecord) -> None:
         """Let a handle know what the store knows."""
-        handle.state = record.state
+        handle.state, handle.saved = record.state, record.saved
+        handle.answers = {given["input_id"]: given["answer"] for given in record.inputs}
         if record.result is not None:
             handle.settle(TaskResult.model_validate(record.result))
 
@@ -348,9 +356,9 @@ class Delegations:
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
         result = result_of(key.task_id, self._name, self._name, TaskState.FAILED, fault)
-        handle = self._handles.get(key.task_id)
         changed = await self._store.change(key, OPEN, state=TaskState.FAILED, result=result, settled=True)
         self._reminders.drop(key.task_id)
+        handle = self._handles.get(key.task_id)  # asked now: somebody may have begun to follow it meanwhile
         if changed is not None and handle is not None:
             handle.settle(TaskResult.model_validate(result))
 
@@ -404,6 +412,9 @@ class Delegations:
             return False
         if record is None or record.state.terminal:
             self._reminders.drop(task_id)
+            handle = self._handles.get(task_id)
+            if record is not None and handle is not None:
+                self._take_over(handle, record)
         elif self._connection.connected and not self._is_away(record.peer or ""):
             await self._send(record)
             return True
@@ -465,6 +476,7 @@ class Delegations:
         message.acknowledge()
         self._reminders.drop(result.task_id)
         self._answered(result.task_id)
+        handle = self._handles.get(result.task_id) or handle  # somebody may have begun to follow it meanwhile
         if handle is not None:
             if changed is None:
                 stored = await self._store.get(key)
@@ -490,9 +502,24 @@ class Delegations:
             self._spawn(self._note_state(handle))
         if news and handle.question is not None and event is handle.question:
             input_id = input_id_of(event)
-            if input_id is not None and input_id in handle.answers:  # the answer got lost
+            if input_id is None:
+                return
+            if "fault" in event.data:  # the answer will not do, and must not be sent again
+                handle.answers.pop(input_id, None)
+                self._spawn(self._keep_answers(handle))
+            elif input_id in handle.answers and self._got_lost(handle, input_id, event):
                 word = self._input(handle, handle.answers[input_id], input_id)
+                self._note_answered(handle, input_id, event.attempt)
                 self._spawn(self._say_soon(handle.peer, word))
+
+    def _got_lost(self, handle: TaskHandle, input_id: str, event: TaskEvent) -> bool:
+        """Whether the answer to a question that is asked again has to be sent again."""
+        attempt, sent_at = handle.answered.get(input_id, (None, -math.inf))
+        # With an attempt before this one, with the process that gave it, or on its way; but two may just have crossed.
+        return attempt != event.attempt or asyncio.get_running_loop().time() - sent_at > _CROSSED_WITHIN
+
+    def _note_answered(self, handle: TaskHandle, input_id: str, attempt: int | None) -> None:
+        handle.answered[input_id] = (attempt, asyncio.get_running_loop().time())
 
     async def _note_state(self, handle: TaskHandle) -> None:
         if not handle.state.terminal:
@@ -520,12 +547,22 @@ class Delegations:
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
-            inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
-            changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
-            if changed is not None:
-                self._remember(changed)
+            self._note_answered(handle, input_id, handle.attempt)
+            await self._keep_answers(handle)
         handle.question = None
         await self._say_soon(handle.peer, self._input(handle, value, input_id))
+
+    async def _keep_answers(self, handle: TaskHandle) -> None:
+        inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
+        changed = await self._store.change(self.key(handle.task_id), OPEN, inputs=inputs)
+        if changed is not None:
+            self._remember(changed)
+
+    async def save(self, handle: TaskHandle, value: Any) -> None:
+        """See :meth:`TaskHandle.save`."""
+        value = to_json(value)
+        if await self._store.change(self.key(handle.task_id), OPEN, saved=value) is not None:
+            handle.saved = value
 
     def _input(self, handle: TaskHandle, value: Any, input_id: str | None) -> Control:
         return Control(task_id=handle.task_id, action="input", sender=self._name, input=value, input_id=input_id)

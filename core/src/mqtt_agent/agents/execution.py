@@ -118,7 +118,7 @@ class TaskExecutor:
         running = [run.work for run in self._runs.values() if run.work is not None]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
-        await self._end(list(self._runs.values()))
+        await self._end(list(self._runs.values()), interrupted=True)
         # What the broker does not confirm soon is sent at the next start.
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=_CONFIRMED_WITHIN if self._connection.connected else 0)
@@ -128,10 +128,11 @@ class TaskExecutor:
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
         self._executing, self._stopping = False, True
-        await self._end(list(self._runs.values()))
+        await self._end(list(self._runs.values()), interrupted=True)
 
-    async def _end(self, runs: list[Run]) -> None:
+    async def _end(self, runs: list[Run], *, interrupted: bool = False) -> None:
         for run in runs:
+            run.context.interrupted = interrupted
             run.attempt.over = run.context.cancelled = True
             if run.work is not None:
                 run.work.cancel()

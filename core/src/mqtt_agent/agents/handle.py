@@ -29,6 +29,8 @@ class _Requester(Protocol):
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None: ...
 
+    async def save(self, handle: TaskHandle, value: Any) -> None: ...
+
     async def listen(self, handle: TaskHandle) -> None: ...
 
 
@@ -49,6 +51,7 @@ class TaskHandle:
         attempt: Which attempt its peer is at, when known.
         queued: Whether the peer was offline when the task was sent: it waits for the peer to come back.
         question: The event with the latest question that has no answer yet, or None.
+        saved: What :meth:`save` stored last, in this process or in one before; None when nothing was.
         created_at: When it was delegated, Unix seconds.
         progress: The latest event that told how far it is, or None.
     """
@@ -61,11 +64,14 @@ class TaskHandle:
         self.attempt: int | None = record.attempt or None
         self.queued = False
         self.question: TaskEvent | None = None
+        self.saved: Any = record.saved
         self.created_at = record.created_at
         self.progress: TaskEvent | None = None
         self._ended_at = record.updated_at if record.state.terminal else None
         self._viewers: list[asyncio.Event] = []
         self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
+        self.answered: dict[str, tuple[int | None, float]] = {}
+        """During which attempt, and when in loop time, this process has sent the answers that it did."""
         self._requester = requester
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
@@ -186,6 +192,20 @@ class TaskHandle:
             reason: Told to the peer.
         """
         await self._requester.cancel(self, reason)
+
+    async def save(self, value: Any) -> None:
+        """Store something of the requester's own with the task, for whoever resumes it; the peer is not told.
+
+        Nothing is stored when the task is over.
+
+        Args:
+            value: Any JSON value.
+
+        Raises:
+            WireError: The value has no JSON form.
+            StoreError: The store cannot be written.
+        """
+        await self._requester.save(self, value)
 
     # For the agent
 

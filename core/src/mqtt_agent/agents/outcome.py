@@ -95,7 +95,8 @@ def failure(error: BaseException) -> tuple[TaskState, TaskFault]:
 
 def with_words(error: MQTTAgentError, message: str) -> MQTTAgentError:
     """The same error with another message."""
-    told = error.__class__.__new__(error.__class__, message)
+    told = error.__class__.__new__(error.__class__)
+    told.args = (message,)  # some of them want more in their constructor, which __dict__ has
     told.__dict__.update(error.__dict__)
     told.__cause__ = error
     return told

@@ -67,6 +67,10 @@ class AgentPresence:
 
     async def announce_again(self, session_present: bool) -> None:
         """Say online after a reconnect, unless the agent is about to stop."""
+        if self.announced and session_present and self._connection.may_be_taken_over:
+            # rumqttd sends no retained message for a subscription that the session has: ask anew who was here last.
+            await self._connection.unsubscribe(self._status_topic, self._on_own_status)
+            await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         if self.announced:
             await self.announce()
 

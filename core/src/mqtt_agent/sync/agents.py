@@ -93,7 +93,13 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
         """What its peer says."""
         return self._async.message
 
+    @property
+    def saved(self) -> Any:
+        """What :meth:`save` stored last."""
+        return self._async.saved
+
     result = blocking(aio_handle.TaskHandle.result)
+    save = blocking(aio_handle.TaskHandle.save)
     send = blocking(aio_handle.TaskHandle.send)
     cancel = blocking(aio_handle.TaskHandle.cancel)
 

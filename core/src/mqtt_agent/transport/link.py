@@ -135,6 +135,7 @@ class Link:
         for waiter in self._subscribes.values():
             if not waiter.done():
                 waiter.set_exception(reason)
+                waiter.exception()  # retrieved: nobody may be waiting any more
         self._subscribes.clear()
         if not self._connack.done():
             self._connack.set_exception(reason)

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from langchain_core.tools import StructuredTool, ToolException
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
 from mqtt_agent.sync import ToolClient as SyncToolClient
 
-__all__ = ["HandleToolError", "MQTTTool", "legal_name", "make_tool"]
+from langchain_mqtt_agent.schemas import NO_ARGUMENTS, speakable
+
+__all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "config_of", "make_tool"]
 
 logger = logging.getLogger(__name__)
 
 HandleToolError = bool | str | Callable[[ToolException], str]
 
 _RUNTIME = "mqtt_runtime"
-"""The name under which LangGraph injects its runtime, into ``RemoteTool``: one that no remote argument has."""
-
-_MAX_NAME = 64
+"""The name under which LangGraph injects its runtime, into what a tool calls: one that no remote argument has."""
 
 
-class MQTTTool(StructuredTool):
-    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
+class RemoteTool(StructuredTool):
+    """A tool whose arguments are kept together, so that each may be called `config`, `run_manager` or `self`.
 
-    ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
-    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "elapsed_ms": ...}``.
+    Its functions take ``arguments``, ``tool_call_id`` and LangGraph's runtime as ``mqtt_runtime``.
     """
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
@@ -36,7 +36,6 @@ class MQTTTool(StructuredTool):
     def _to_args_and_kwargs(
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        # Kept together, so that a remote argument may be called `config`, `run_manager` or `self`.
         arguments = self._parse_input(tool_input, tool_call_id)
         assert isinstance(arguments, dict)
         arguments = dict(arguments)
@@ -54,6 +53,22 @@ class MQTTTool(StructuredTool):
         return await self.coroutine(**prepared)
 
 
+class MQTTTool(RemoteTool):
+    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
+
+    ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
+    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "attempt": ..., "elapsed_ms": ...}``.
+    """
+
+
+def config_of(runtime: Any) -> RunnableConfig:
+    """The configuration of the tool's run, as LangChain or LangGraph hands it on."""
+    config = ensure_config()
+    if not config.get("callbacks") and getattr(runtime, "config", None):
+        return ensure_config(runtime.config)  # Python 3.10 loses the context of awaited tools
+    return config
+
+
 def make_tool(
     client: SyncToolClient, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
 ) -> MQTTTool:
@@ -66,43 +81,32 @@ def make_tool(
         timeout: Seconds for each call; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
     """
-    from langchain_mqtt_agent.remote import RemoteTool  # LangGraph takes a while to import
+    from langchain_mqtt_agent.calling import Calls  # LangGraph takes a while to import
 
-    remote = RemoteTool(client, card, timeout)
+    calls = Calls(client, card, timeout)
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
         mqtt["title"] = card.title
     if card.annotations is not None:
         mqtt["annotations"] = card.annotations.model_dump(exclude_none=True)
-    # Without `properties`, LangChain's `.args` fails, and so do some model providers.
-    no_arguments: dict[str, Any] = {"type": "object", "properties": {}}
     tool = MQTTTool(
         name=name,
         description=card.description or card.title or card.tool,
-        args_schema={**no_arguments, **card.input_schema},
-        func=remote.invoke,
-        coroutine=remote.ainvoke,
+        args_schema=speakable(card.input_schema),
+        func=calls.invoke,
+        coroutine=calls.ainvoke,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
-    try:
-        usable = isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
-    except Exception as error:  # whatever it is that a peer wrote, the other tools must not suffer
-        usable = False
-        logger.debug("tool %r: %r", card.tool, error)
-    if not usable:
+    if not _can_be_told(tool):
         logger.warning("tool %r: its input schema cannot be told to a language model, and is left out", card.tool)
-        tool.args_schema = no_arguments
+        tool.args_schema = dict(NO_ARGUMENTS)
     return tool
 
 
-def legal_name(name: str, taken: set[str]) -> str:
-    """A name that language models accept, ``[a-zA-Z0-9_-]{1,64}``, and that is not taken; it is taken then."""
-    legal = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME]
-    unique, number = legal, 1
-    while unique in taken:
-        number += 1
-        suffix = f"_{number}"
-        unique = legal[: _MAX_NAME - len(suffix)] + suffix
-    taken.add(unique)
-    return unique
+def _can_be_told(tool: BaseTool) -> bool:
+    try:
+        return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
+    except Exception as error:  # whatever it is that a peer wrote, the other tools must not suffer
+        logger.debug("tool %r: %r", tool.name, error)
+        return False

@@ -12,10 +12,11 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient as SyncToolClient
+from mqtt_agent.tools.naming import legal_name
 from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
-from langchain_mqtt_agent.tool import HandleToolError, legal_name, make_tool
+from langchain_mqtt_agent.tool import HandleToolError, make_tool
 
 __all__ = ["MQTTToolkit"]
 

@@ -1,0 +1,150 @@
+"""How a served crew asks its requester: for a person's word, and for the tools that the requester lends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+from crewai.core.providers.human_input import SyncHumanInputProvider
+from crewai.tools import BaseTool
+from mqtt_agent import TaskContext
+from pydantic import PrivateAttr
+
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.assignment import TOOL_CALL
+
+__all__ = ["FlowInput", "HumanInput", "Requester", "borrowed_tools"]
+
+
+class Requester:
+    """Questions to who wants the task, from any thread. They wait in line: a task asks one at a time.
+
+    Args:
+        task: Lives on the loop that runs where this is made.
+    """
+
+    def __init__(self, task: TaskContext) -> None:
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._open: set[Future[Any]] = set()
+        self._guard = threading.Lock()
+        self._closed = False
+
+    async def aask(self, prompt: str, schema: Any = None) -> Any:
+        """Ask, and wait for the answer, on whichever loop this runs."""
+        return await asyncio.wrap_future(self._start(prompt, schema))
+
+    def ask(self, prompt: str, schema: Any = None) -> Any:
+        """The same; blocks."""
+        return self._start(prompt, schema).result()
+
+    def close(self) -> None:
+        """Nobody waits for an answer any more."""
+        with self._guard:
+            self._closed = True
+            waiting = list(self._open)
+        for each in waiting:
+            each.cancel()
+
+    def _start(self, prompt: str, schema: Any) -> Future[Any]:
+        with self._guard:
+            if self._closed:
+                raise asyncio.CancelledError
+            future = asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop)
+            self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
+
+    async def _ask(self, prompt: str, schema: Any) -> Any:
+        async with self._turn:
+            return await self._task.ask(prompt, schema)
+
+
+class HumanInput(SyncHumanInputProvider):
+    """What CrewAI asks a person about a task with ``human_input``, asked of the requester instead of a console."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+
+    def handle_feedback(self, formatted_answer: Any, context: Any) -> Any:
+        """Show the answer and take the requester's wishes, until there are none."""
+        answer = formatted_answer
+        while context.ask_for_human_input:
+            if self._done(self._requester.ask(self._question(answer)), context):
+                break
+            answer = context._invoke_loop()
+        return answer
+
+    async def handle_feedback_async(self, formatted_answer: Any, context: Any) -> Any:
+        """The same, awaited."""
+        answer = formatted_answer
+        while context.ask_for_human_input:
+            if self._done(await self._requester.aask(self._question(answer)), context):
+                break
+            answer = await context._ainvoke_loop()
+        return answer
+
+    def _question(self, answer: Any) -> str:
+        return f"{self._get_output_string(answer)}\n\nAny wishes for changes? An empty answer accepts it."
+
+    @staticmethod
+    def _done(feedback: Any, context: Any) -> bool:
+        if not str(feedback or "").strip():
+            context.ask_for_human_input = False
+            return True
+        context.messages.append(context._format_feedback_message(str(feedback)))
+        return False
+
+
+class FlowInput:
+    """What ``Flow.ask`` asks, asked of the requester."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+
+    def request_input(self, message: str, flow: Any, metadata: dict[str, Any] | None = None) -> str | None:
+        """See ``crewai.flow.InputProvider``."""
+        answer = self._requester.ask(message)
+        return None if answer is None else str(answer)
+
+
+class BorrowedTool(BaseTool):
+    """A tool that its requester lends: a call of it is a question to the requester, and so outlives a crash."""
+
+    _requester: Requester = PrivateAttr()
+
+    def run(self, /, *args: Any, **arguments: Any) -> Any:
+        """Have the requester call it."""
+        return self._run(*args, **arguments)
+
+    def _run(self, /, *args: Any, **arguments: Any) -> Any:
+        model = self.args_schema
+        assert issubclass(model, Arguments)
+        call = {"name": self.name, "arguments": wire_arguments(model, arguments)}
+        return self._requester.ask(f"Call the tool {self.name} with {call['arguments']}", {TOOL_CALL: call})
+
+
+def borrowed_tools(told: Any, requester: Requester) -> list[BaseTool]:
+    """The tools in a task's metadata."""
+    tools: list[BaseTool] = []
+    for each in told if isinstance(told, list) else []:
+        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
+            continue
+        parameters = each.get("parameters")
+        schema = make_arguments_model(f"{each['name']}_arguments", parameters if isinstance(parameters, dict) else {})
+        tool = BorrowedTool(
+            name=each["name"],
+            description=str(each.get("description") or each["name"]),
+            args_schema=schema,
+            cache_function=_never_cache,
+        )
+        tool._requester = requester  # pyright: ignore[reportPrivateUsage]
+        tools.append(tool)
+    return tools
+
+
+def _never_cache(arguments: Any = None, result: Any = None) -> bool:
+    return False

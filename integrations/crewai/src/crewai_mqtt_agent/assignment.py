@@ -1,0 +1,123 @@
+"""What a remote member is given, and what its answer becomes: CrewAI's words on one side, a task's fields on the other.
+
+``metadata["crewai"]`` of the task tells a host that knows CrewAI more: ``role``, ``expected_output``,
+``output_schema``, ``human_input``, and ``tools``, which the host may call by asking.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
+from crewai.tools import BaseTool
+from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from mqtt_agent.errors import TaskFailed
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from crewai import Task
+
+__all__ = ["TOOL_CALL", "Assignment", "Run", "assign", "current_run", "read_answer"]
+
+TOOL_CALL = "x-crewai-tool"
+"""In a question's schema: the tool that the peer wants called, with its arguments. The answer is what it said."""
+
+
+@dataclass
+class Run:
+    """A run of a served crew.
+
+    Attributes:
+        id: The same in each attempt at it: its own remote members are given the same tasks again.
+        interrupted: Whether the host stops: the next attempt wants what they are at work on.
+    """
+
+    id: str
+    interrupted: bool = False
+
+
+current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("crewai_mqtt_run", default=None)
+"""The run that this code is part of, if any."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One task for a peer.
+
+    Attributes:
+        task_id: The same for the same piece of work: should it be given twice, it is done once.
+        prompt: All that the peer needs to know, as text.
+        title: A line for people.
+        metadata: See this module.
+        tools: The tools that the peer may ask for, by the name that it was told.
+    """
+
+    task_id: str
+    prompt: str
+    title: str
+    metadata: dict[str, Any]
+    tools: dict[str, Any]
+
+
+def assign(task: Task, role: str, context: str | None, tools: list[BaseTool] | None, crew: Any) -> Assignment:
+    """What to give a peer for a CrewAI task."""
+    prompt = format_task_with_context(build_task_prompt_with_schema(task, task.prompt()), context)
+    about: dict[str, Any] = {"role": role, "expected_output": task.expected_output}
+    model = task.output_pydantic or task.output_json
+    if model is not None:
+        about["output_schema"] = model.model_json_schema()
+    if task.human_input:
+        about["human_input"] = True
+    told, _, by_name = convert_tools_to_openai_schema(tools or [])
+    if told:
+        about["tools"] = [each["function"] for each in told]
+    title = (task.name or task.description).strip().splitlines()[0][:120] if task.description.strip() else ""
+    metadata = {"crewai": about}
+    return Assignment(_task_id(task, crew, prompt, metadata), prompt, title, metadata, by_name)
+
+
+def _task_id(task: Task, crew: Any, prompt: str, metadata: dict[str, Any]) -> str:
+    tasks: list[Any] = list(getattr(crew, "tasks", ()))
+    # In a run that is taken up again, the crew was built anew, with other ids in the same places.
+    place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
+    hosted = current_run.get()
+    run = hosted.id if hosted is not None else None
+    run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
+    attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
+    words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)
+    return f"crewai-{hashlib.sha256(words.encode()).hexdigest()[:40]}"
+
+
+def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
+    """A peer's result as the text that CrewAI takes.
+
+    Raises:
+        TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask a language model
+            to mend it, and a remote member has none.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    model = task.output_pydantic or task.output_json
+    if model is None:
+        return text
+    try:
+        return _fit(text, model)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = "/".join(str(part) for part in fault["loc"])
+        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'it'}: {fault['msg']}"
+        raise TaskFailed(message, task_id=task_id, peer=peer, code="unfit_answer") from error
+
+
+def _fit(text: str, model: type[BaseModel]) -> str:
+    try:
+        return model.model_validate_json(text).model_dump_json()
+    except ValidationError:
+        inner = re.search(r"\{.*\}", text, re.DOTALL)  # language models like to wrap it in words
+        if inner is None or inner.group() == text:
+            raise
+        return model.model_validate_json(inner.group()).model_dump_json()

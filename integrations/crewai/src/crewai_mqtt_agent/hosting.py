@@ -1,0 +1,221 @@
+"""Crews, flows and agents of CrewAI as agents that others can give tasks to."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from crewai import Crew, CrewOutput, Flow, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.core.providers.human_input import set_provider
+from crewai.events.event_context import restore_event_scope
+from crewai.events.stream_context import add_stream_sink
+from mqtt_agent import Agent, TaskContext
+
+from crewai_mqtt_agent.apart import run_apart
+from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_tools
+from crewai_mqtt_agent.assignment import Run, current_run
+from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
+
+__all__ = ["host_agent", "host_any", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
+
+Factory = Callable[..., Any]
+_Make = Callable[[], Any]
+_Run = Callable[[TaskContext, Requester, _Make], Coroutine[Any, Any, Any]]
+
+
+def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """An agent that does each task with a crew of its own, ready to be started with ``async with``.
+
+    The crew's inputs are the task's ``data``, where that is a dictionary, and ``prompt``. What its last task made is
+    the result; what each task made is an artifact, and stored: after a crash, the crew goes on behind the last task
+    that was finished. A question to a person (``human_input``) is one to the requester. Cancelling the task cancels
+    the crew.
+
+    Args:
+        factory: Makes a crew: a new one for each call, as two runs of one crew disturb each other. One that takes an
+            argument gets the :class:`mqtt_agent.TaskContext`, and can see ``attempt`` there.
+        agent_id: The agent's name.
+        options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``,
+            ``store``, ``credentials`` and so on.
+    """
+    return _hosted(agent_id, factory, _run_crew, options)
+
+
+def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """The same with a single agent: the task's prompt is what it has to do.
+
+    It may use the tools that a remote member of a crew was given over there, and so delegate to its coworkers.
+
+    Args:
+        factory: Makes an agent: a new one for each call.
+        agent_id: See :func:`host_crew`.
+        options: See there.
+    """
+    return _hosted(agent_id, factory, _run_agent, options)
+
+
+def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """The same with a flow. ``Flow.ask`` asks the requester.
+
+    After a crash, a flow with ``@persist`` finds its state again; any other starts anew.
+
+    Args:
+        factory: Makes a flow, or is a class of flows.
+        agent_id: See :func:`host_crew`.
+        options: See there.
+    """
+    return _hosted(agent_id, factory, _run_flow, options)
+
+
+def host_any(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """The same with whatever the factory makes: a crew, a flow or an agent."""
+    return _hosted(agent_id, factory, _run_any, options)
+
+
+def serve_crew(factory: Factory, *, agent_id: str, **options: Any) -> None:
+    """Serve :func:`host_crew` until SIGINT or SIGTERM. Blocks; for scripts.
+
+    Example:
+        >>> serve_crew(build_crew, agent_id="report-crew", capabilities=["report"])  # doctest: +SKIP
+    """
+    host_crew(factory, agent_id=agent_id, **options).run()
+
+
+def serve_agent(factory: Factory, *, agent_id: str, **options: Any) -> None:
+    """Serve :func:`host_agent` until SIGINT or SIGTERM. Blocks; for scripts."""
+    host_agent(factory, agent_id=agent_id, **options).run()
+
+
+def serve_flow(factory: Factory, *, agent_id: str, **options: Any) -> None:
+    """Serve :func:`host_flow` until SIGINT or SIGTERM. Blocks; for scripts."""
+    host_flow(factory, agent_id=agent_id, **options).run()
+
+
+def _hosted(agent_id: str, factory: Factory, run: _Run, options: dict[str, Any]) -> Agent:
+    agent = Agent(agent_id, **options)
+
+    async def handle(task: TaskContext) -> Any:
+        requester = Requester(task)
+        try:
+            return await run(task, requester, functools.partial(_made, factory, task))
+        finally:
+            requester.close()
+
+    agent.on_task(handle)
+    return agent
+
+
+async def _run_any(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    made = await asyncio.to_thread(make)
+    for kind, run in ((Crew, _run_crew), (Flow, _run_flow), (BaseAgent, _run_agent)):
+        if isinstance(made, kind):
+            return await run(task, requester, lambda: made)
+    raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
+
+
+async def _run_crew(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    return await _run_tasks(task, requester, make, _inputs(task))
+
+
+async def _run_agent(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    about = task.metadata.get("crewai")
+    about = about if isinstance(about, dict) else {}
+
+    def make_crew() -> Crew:
+        agent: BaseAgent = make()
+        work = Task(
+            description=task.prompt or _as_text(task.data),
+            expected_output=str(about.get("expected_output") or "A complete answer"),
+            agent=agent,
+            tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
+            human_input=bool(about.get("human_input")),
+        )
+        return Crew(agents=[agent], tasks=[work])
+
+    return await _run_tasks(task, requester, make_crew, None)  # a prompt is no template
+
+
+async def _run_flow(task: TaskContext, requester: Requester, make: _Make) -> Any:
+    flow: Flow[Any] = await asyncio.to_thread(make)
+    if flow.input_provider is None:
+        flow.input_provider = FlowInput(requester)
+    inputs = _inputs(task)
+    if flow.persistence is not None:
+        inputs.setdefault("id", str(uuid.uuid5(uuid.NAMESPACE_OID, task.id)))
+
+    async def kickoff() -> Any:
+        return output_value(await flow.kickoff_async(inputs))
+
+    return await _reported(task, Reporter(task), requester, kickoff)
+
+
+async def _run_tasks(
+    task: TaskContext, requester: Requester, make: Callable[[], Crew], inputs: dict[str, Any] | None
+) -> Any:
+    crew = await asyncio.to_thread(make)
+    finished = restore(crew, task.saved)
+    scope: tuple[tuple[str, str], ...] = ()
+    if finished:
+        # CrewAI's own sign for a crew that goes on: it skips the tasks that have an output.
+        crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
+        crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
+        scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
+        for index in range(finished):
+            await task.artifact(artifact_name(crew.tasks, index), output_value(crew.tasks[index].output))
+    crew.stream = False
+
+    async def kickoff() -> Any:
+        restore_event_scope(scope)
+        output = await crew.akickoff(inputs)
+        assert isinstance(output, CrewOutput)
+        return output_value(output)
+
+    return await _reported(task, Reporter(task, crew), requester, kickoff)
+
+
+async def _reported(
+    task: TaskContext, reporter: Reporter, requester: Requester, kickoff: Callable[[], Coroutine[Any, Any, Any]]
+) -> Any:
+    hosted = Run(task.id)
+
+    def on_cancel() -> None:
+        hosted.interrupted = task.interrupted
+
+    async def run() -> Any:
+        # All of it is scoped to this run by context variables: others go on beside it.
+        current_run.set(hosted)
+        set_provider(HumanInput(requester))
+        add_stream_sink(reporter)
+        return await kickoff()
+
+    try:
+        return await run_apart(run, f"mqtt-agent-crew-{task.id[:20]}", on_cancel)
+    finally:
+        reporter.close()
+
+
+def _made(factory: Factory, task: TaskContext) -> Any:
+    if isinstance(factory, type):  # a class of flows takes settings, not a task
+        return factory()
+    return factory(task) if inspect.signature(factory).parameters else factory()
+
+
+def _inputs(task: TaskContext) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    if task.prompt is not None:
+        inputs["prompt"] = task.prompt
+    if isinstance(task.data, dict):
+        inputs.update(task.data)
+    elif task.data is not None:
+        inputs["data"] = task.data
+    return inputs
+
+
+def _as_text(data: Any) -> str:
+    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)

@@ -1,0 +1,183 @@
+"""A crew member that lives elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ssl
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from crewai import Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.events.event_bus import crewai_event_bus
+from crewai.events.types.agent_events import (
+    AgentExecutionCompletedEvent,
+    AgentExecutionErrorEvent,
+    AgentExecutionStartedEvent,
+)
+from crewai.tools import BaseTool
+from crewai.tools.agent_tools.agent_tools import AgentTools
+from mqtt_agent import TLS, Agent, Password, TaskHandle, TaskStore, Token
+from mqtt_agent.sync import Agent as SyncAgent
+from pydantic import ConfigDict, Field, PrivateAttr
+from typing_extensions import Self
+
+from crewai_mqtt_agent.assignment import Assignment, assign, read_answer
+from crewai_mqtt_agent.conversation import OnQuestion, work
+from crewai_mqtt_agent.requesters import requester
+
+__all__ = ["MQTTAgent"]
+
+
+class MQTTAgent(BaseAgent):
+    """A crew member whose work is done by an agent on another host, without a language model here.
+
+    It takes part as any other agent does: in sequential and hierarchical crews, in async tasks, as the target of a
+    delegation. The peer gets the task's description, expected output and context as its prompt. What it tells
+    meanwhile shows as events on CrewAI's bus; what it asks goes to ``on_question``.
+
+    A task outlives the peer's crashes: it is given once, stored at both ends, and its result comes when the peer is
+    back. With ``agent_id``, it outlives this process too: a crew that goes on from one of CrewAI's checkpoints under
+    the same id, or in a served crew, gets the result of the task that it had given before.
+
+    Example:
+        >>> analyst = MQTTAgent(role="analyst", peer="analyst", broker="mqtt://localhost:1883")  # doctest: +SKIP
+        >>> crew = Crew(agents=[writer, analyst], tasks=[...])  # doctest: +SKIP
+
+    Attributes:
+        peer: The agent id of who does the work.
+        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        namespace: The prefix of all topics.
+        agent_id: The name under which this program gives tasks; None makes a fresh one. Members with the same
+            settings share one identity and one connection.
+        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
+        credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
+        tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        timeout: Seconds for each task, then it is cancelled; None waits for as long as it takes.
+        wait_online: Wait also for a peer that has never been seen. One that was seen and is offline is waited for.
+        send_inputs: Send the crew's inputs along, as the task's ``data``: a served crew or flow takes them as its own.
+        on_question: Answers the peer's questions: called with the question and the JSON Schema of the answer, or None,
+            in a thread. None asks at the console.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    goal: str = "Do the work that is given to it, on another host"
+    backstory: str = ""
+    peer: str
+    broker: str | None = Field(default=None, repr=False, exclude=True)  # it may hold a password
+    namespace: str = "a2a/v1"
+    agent_id: str | None = None
+    store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
+    credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
+    tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
+    timeout: float | None = None
+    wait_online: bool = False
+    send_inputs: bool = False
+    on_question: OnQuestion | None = Field(default=None, exclude=True)
+
+    # What CrewAI reads and sets on every agent, without saying so in BaseAgent.
+    function_calling_llm: Any = Field(default=None, exclude=True)
+    step_callback: Any = Field(default=None, exclude=True)
+
+    _last_messages: list[Any] = PrivateAttr(default_factory=list)
+    _handles: set[TaskHandle] = PrivateAttr(default_factory=set)
+
+    @property
+    def last_messages(self) -> list[Any]:
+        """What was given and answered last, as messages."""
+        return list(self._last_messages)
+
+    @property
+    def requester(self) -> SyncAgent:
+        """The agent that gives the tasks."""
+        return requester(self.broker, self.namespace, self.agent_id, self.store, self.credentials, self.tls)
+
+    # Work
+
+    def execute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
+        """Have the peer do a task, and wait for its answer.
+
+        Raises:
+            PeerUnavailable: There is no such agent.
+            TaskFailed, TaskRejected, TaskCanceled, TaskTimeout: See :meth:`mqtt_agent.TaskHandle.result`.
+            TransportError: There is no broker, or it refuses.
+        """
+        assignment, arguments = self._begin(task, context, tools)
+        try:
+            value = self.requester.run_on_loop(*arguments)
+            return self._end(task, assignment, value)
+        except BaseException as error:
+            self._tell_failure(task, error)
+            raise
+
+    async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
+        """The same, awaited: cancelling it cancels the peer's task."""
+        assignment, arguments = self._begin(task, context, tools)
+        try:
+            value = await self.requester.await_on_loop(*arguments)
+            return self._end(task, assignment, value)
+        except BaseException as error:
+            self._tell_failure(task, error)
+            raise
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel all that the peer does for this member, from any thread: those tasks fail with ``TaskCanceled``."""
+        self.requester.run_on_loop(_cancel, list(self._handles), reason)
+
+    def close(self) -> None:
+        """Disconnect, also for the members that share the connection. The next task connects again."""
+        self.requester.stop()
+
+    def copy(self) -> Self:
+        """A member for another run of the crew, over the same connection."""
+        copied = super().copy()
+        for name in ("broker", "store", "credentials", "tls", "on_question"):
+            setattr(copied, name, getattr(self, name))
+        return copied
+
+    def _begin(self, task: Task, context: str | None, tools: list[BaseTool] | None) -> tuple[Assignment, Any]:
+        self.reset_tool_failures()
+        assignment = assign(task, self.role, context, tools or self.tools, self.crew)
+        crewai_event_bus.emit(
+            self, AgentExecutionStartedEvent(agent=self, task=task, tools=tools, task_prompt=assignment.prompt)
+        )
+        data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
+        scope = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
+        return assignment, (work, self, task, assignment, data, self._handles, scope)
+
+    def _end(self, task: Task, assignment: Assignment, value: Any) -> str:
+        answer = read_answer(value, task, self.peer, assignment.task_id)
+        self._last_messages = [
+            {"role": "user", "content": assignment.prompt},
+            {"role": "assistant", "content": answer},
+        ]
+        crewai_event_bus.emit(self, AgentExecutionCompletedEvent(agent=self, task=task, output=answer))
+        return answer
+
+    def _tell_failure(self, task: Task, error: BaseException) -> None:
+        what = str(error) or type(error).__name__
+        crewai_event_bus.emit(self, AgentExecutionErrorEvent(agent=self, task=task, error=what))
+
+    # What the rest of an agent's life needs
+
+    def create_agent_executor(self, tools: list[BaseTool] | None = None) -> None:
+        """Nothing: the work is done elsewhere."""
+
+    def get_delegation_tools(self, agents: Sequence[BaseAgent]) -> list[BaseTool]:
+        """The tools by which the peer can give work to its coworkers here."""
+        return AgentTools(agents=agents).tools()
+
+    def get_platform_tools(self, apps: Any) -> list[BaseTool]:
+        """None: they belong to whoever has the language model."""
+        return []
+
+    def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
+        """None: they belong to whoever has the language model."""
+        return []
+
+
+async def _cancel(agent: Agent, handles: list[TaskHandle], reason: str | None) -> None:
+    await asyncio.gather(*(handle.cancel(reason) for handle in handles))

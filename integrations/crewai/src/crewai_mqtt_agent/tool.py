@@ -1,0 +1,188 @@
+"""One remote tool as a CrewAI tool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Callable
+from typing import Any
+
+from crewai.events.event_bus import crewai_event_bus
+from crewai.tools import BaseTool
+from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
+from mqtt_agent import ToolCard, ToolClient
+from mqtt_agent.errors import (
+    CallCancelled,
+    CallTimeout,
+    InvalidArguments,
+    MQTTAgentError,
+    NotAuthorized,
+    ToolCallError,
+    ToolFailed,
+    ToolUnavailable,
+    TransportError,
+    Unauthorized,
+    WireError,
+)
+from mqtt_agent.sync import ToolClient as SyncToolClient
+from mqtt_agent.wire import Response
+from pydantic import BaseModel, PrivateAttr
+
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.events import RemoteToolPartialEvent
+
+__all__ = ["MQTTTool", "make_tool"]
+
+
+class MQTTTool(BaseTool):
+    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.tools` makes it.
+
+    A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
+    tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``cancelled``, or
+    the one that the tool chose; ``retryable`` says whether the same call may be made again without harm.
+    """
+
+    _client: SyncToolClient = PrivateAttr()
+    _card: ToolCard = PrivateAttr()
+    _timeout: float | None = PrivateAttr(default=None)
+
+    @property
+    def card(self) -> ToolCard:
+        """The tool's card, as it was when the tool was made."""
+        return self._card
+
+    # CrewAI passes the remote tool's arguments by keyword: `self` must be free for one of them.
+
+    def run(self, /, *args: Any, **arguments: Any) -> Any:
+        """Call it with arguments by name; those by position are taken in the order of the schema."""
+        return self._claim_usage() or self._run(*args, **arguments)
+
+    async def arun(self, /, *args: Any, **arguments: Any) -> Any:
+        """The same, awaited."""
+        return self._claim_usage() or await self._arun(*args, **arguments)
+
+    def _run(self, /, *args: Any, **arguments: Any) -> Any:
+        try:
+            wanted = self._wire(args, arguments)
+            outcome = self._client.run_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+        except (MQTTAgentError, ValueError) as error:
+            return self._failure(error)
+        return self._content(*outcome)
+
+    async def _arun(self, /, *args: Any, **arguments: Any) -> Any:
+        try:
+            wanted = self._wire(args, arguments)
+            outcome = await self._client.await_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+        except (MQTTAgentError, ValueError) as error:
+            return self._failure(error)
+        return self._content(*outcome)
+
+    def _wire(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
+        model = self.args_schema
+        assert issubclass(model, Arguments)
+        by_position = dict(zip(model.told_schema["properties"], args, strict=False))
+        return wire_arguments(model, {**by_position, **arguments})
+
+    def _content(self, response: Response | None, error: ToolCallError | None) -> Any:
+        if error is not None:
+            return self._failure(error, response)
+        result = response.result if response is not None else None
+        if self.result_schema is not None or isinstance(result, str):
+            return result
+        return json.dumps(result, ensure_ascii=False)  # CrewAI would show Python's repr to the model
+
+    def _failure(self, error: Exception, response: Response | None = None) -> ToolFailure:
+        safe = self._card.read_only or self._card.idempotent
+        code, retryable, reason = _judge(error, safe)
+        if isinstance(error, ToolFailed) and response is not None and response.error is not None:
+            retryable = bool(response.error.retryable)  # the tool's own word
+        details: dict[str, Any] = {"tool": self._card.tool}
+        for name in ("call_id", "data", "server", "maybe_executed"):
+            value = getattr(error, name, None)
+            if value is not None:
+                details[name] = value
+        return ToolFailure(message=str(error), code=code, retryable=retryable, reason=reason, details=details)
+
+
+def make_tool(
+    client: SyncToolClient,
+    card: ToolCard,
+    name: str,
+    timeout: float | None,
+    result_schema: type[BaseModel] | None = None,
+) -> MQTTTool:
+    """A CrewAI tool for a tool card.
+
+    Args:
+        client: Where to call it.
+        card: What it is.
+        name: What the language model calls it.
+        timeout: Seconds for each call; None for no limit.
+        result_schema: CrewAI's model of the result.
+    """
+    tool = MQTTTool(
+        name=name,
+        description=card.description or card.title or card.tool,
+        args_schema=make_arguments_model(f"{name}_arguments", card.input_schema),
+        result_schema=result_schema,
+        cache_function=_cache if card.read_only else _never_cache,
+    )
+    tool._client, tool._card, tool._timeout = client, card, timeout  # pyright: ignore[reportPrivateUsage]
+    return tool
+
+
+def _cache(arguments: Any = None, result: Any = None) -> bool:
+    return not isinstance(result, ToolFailure)
+
+
+def _never_cache(arguments: Any = None, result: Any = None) -> bool:
+    return False
+
+
+def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
+    reported = ToolFailureReason.TOOL_REPORTED
+    if isinstance(error, (InvalidArguments, WireError)) or not isinstance(error, MQTTAgentError):
+        return "invalid_arguments", False, ToolFailureReason.INVALID_INPUT
+    if isinstance(error, (Unauthorized, NotAuthorized)):
+        return "denied", False, reported
+    if isinstance(error, CallTimeout):
+        return "timeout", safe, reported
+    if isinstance(error, ToolUnavailable):
+        return "offline", safe or not error.maybe_executed, reported
+    if isinstance(error, CallCancelled):
+        return "cancelled", safe, reported
+    if isinstance(error, TransportError):
+        return "offline", safe, reported
+    if isinstance(error, ToolFailed):
+        return error.code or "tool_error", False, reported
+    return type(error).__name__, False, reported
+
+
+def _teller(tool: MQTTTool) -> Callable[[str, Any], Any]:
+    context = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
+
+    def tell(call_id: str, partial: Any) -> None:
+        event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
+        context.run(crewai_event_bus.emit, tool, event)
+
+    return tell
+
+
+async def _call(
+    client: ToolClient,
+    tool: str,
+    arguments: dict[str, Any],
+    timeout: float | None,
+    tell: Callable[[str, Any], None],
+) -> tuple[Response | None, ToolCallError | None]:
+    handle = await client.submit(tool, arguments, timeout=timeout)
+    try:
+        async for partial in handle.partials():
+            await asyncio.to_thread(tell, handle.call_id, partial)  # what listens may block
+        await handle.result()
+    except ToolCallError as error:
+        return handle.response, error
+    finally:
+        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
+    return handle.response, None

@@ -1,0 +1,169 @@
+"""The call behind a LangChain tool.
+
+Imported when the first tool is made, for LangGraph takes a while to import: it wants to see a type of its own here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from langchain_core.tools import ToolException
+from mqtt_agent import CallHandle, ToolCard, ToolClient
+from mqtt_agent.errors import CallCancelled, ToolCallError
+from mqtt_agent.sync import ToolClient as SyncToolClient
+
+from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.driver import OnLoop, Script, Tell, adrive, drive
+from langchain_mqtt_agent.telling import Telling, heartbeat_of
+from langchain_mqtt_agent.tool import config_of
+
+try:
+    from langgraph.prebuilt import ToolRuntime
+except ImportError:  # LangGraph is optional; without it nobody injects a runtime
+    ToolRuntime = Any  # type: ignore[assignment,misc]
+
+__all__ = ["Calls"]
+
+_BEAT = 0.25
+_OVER: Any = object()
+
+
+class Calls:
+    """The functions of a LangChain tool.
+
+    Args:
+        client: Where to call it.
+        card: What it is.
+        timeout: Seconds for each call; None for no limit.
+    """
+
+    def __init__(self, client: SyncToolClient, card: ToolCard, timeout: float | None) -> None:
+        self._client = client
+        self._tool = card.tool
+        self._timeout = timeout
+
+    def invoke(
+        self,
+        arguments: dict[str, Any],
+        tool_call_id: str | None = None,
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Call it, and block for the content and the artifact of the tool message."""
+        config = config_of(mqtt_runtime)
+        telling = Telling(config, mqtt_runtime)
+        try:
+            return drive(self._script(arguments, tool_call_id), self._client, config, telling)
+        except ToolCallError as error:
+            raise _as_tool_exception(error) from error
+
+    async def ainvoke(
+        self,
+        arguments: dict[str, Any],
+        tool_call_id: str | None = None,
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The same as :meth:`invoke`, awaited on any event loop."""
+        config = config_of(mqtt_runtime)
+        telling = Telling(config, mqtt_runtime)
+        try:
+            return await adrive(self._script(arguments, tool_call_id), self._client, config, telling)
+        except ToolCallError as error:
+            raise _as_tool_exception(error) from error
+
+    def _script(self, arguments: dict[str, Any], tool_call_id: str | None) -> Script[tuple[Any, dict[str, Any]]]:
+        heartbeat = heartbeat_of(current_runtime())
+        call = _Call(self._tool, arguments, self._timeout, None if heartbeat is None else _BEAT)
+        try:
+            while True:
+                partials = yield OnLoop(call.advance)
+                if heartbeat is not None:
+                    heartbeat()
+                for partial in partials:
+                    if partial is _OVER:
+                        return call.outcome()
+                    ids = {"tool": self._tool, "tool_call_id": tool_call_id, "call_id": call.call_id}
+                    yield Tell({**ids, "partial": partial})
+        except BaseException:
+            # Also past its timeout: no model attaches to a call again.
+            yield OnLoop(call.cancel)
+            raise
+
+
+class _Call:
+    """A call on the connection's loop."""
+
+    def __init__(self, tool: str, arguments: dict[str, Any], timeout: float | None, pause: float | None) -> None:
+        self._tool = tool
+        self._arguments = arguments
+        self._timeout = timeout
+        self._pause = pause
+        self._handle: CallHandle | None = None
+        self._given_up = False
+        self._arrived = asyncio.Event()
+        self._partials: list[Any] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def call_id(self) -> str:
+        assert self._handle is not None
+        return self._handle.call_id
+
+    async def advance(self, client: ToolClient) -> list[Any]:
+        """What has come since; nothing when nothing came for ``pause`` seconds. Raises what the call fails with."""
+        if self._handle is None:
+            # Shielded: a call that is given up while it is sent must be cancelled as well.
+            await asyncio.shield(asyncio.ensure_future(self._begin(client)))
+        assert self._reading is not None
+        if not self._partials:
+            self._arrived.clear()
+            if not self._reading.done():
+                waiting = asyncio.ensure_future(self._arrived.wait())
+                await asyncio.wait([self._reading, waiting], timeout=self._pause, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+        come, self._partials = self._partials, []
+        if self._reading.done():
+            self._reading.result()
+            come.append(_OVER)
+        return come
+
+    async def _begin(self, client: ToolClient) -> None:
+        self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
+        if self._given_up:
+            await self._handle.cancel("the caller gave up")
+        self._reading = asyncio.create_task(self._read(self._handle))
+        self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _read(self, handle: CallHandle) -> None:
+        async for partial in handle.partials():
+            self._partials.append(partial)
+            self._arrived.set()
+        await handle.result()
+
+    def outcome(self) -> tuple[Any, dict[str, Any]]:
+        """The content and the artifact of the tool message."""
+        handle = self._handle
+        assert handle is not None
+        response = handle.response
+        result = response.result if response is not None else None
+        artifact = {
+            "structured_content": result,
+            "call_id": handle.call_id,
+            "server": handle.server,
+            "attempt": getattr(handle, "attempt", 1),
+            "elapsed_ms": handle.elapsed_ms,
+        }
+        return content_of(result, response.content if response is not None else None), artifact
+
+    async def cancel(self, client: ToolClient) -> None:
+        """Stop it, if it runs."""
+        self._given_up = True
+        if self._handle is not None:
+            await self._handle.cancel("the caller gave up")
+
+
+def _as_tool_exception(error: ToolCallError) -> BaseException:
+    # The language model can do something about a failed call: mend its arguments, or try another way. It cannot do
+    # anything about a connection that was closed.
+    return error if isinstance(error, CallCancelled) else ToolException(str(error))

@@ -1,0 +1,5 @@
+"""Peer agents as Runnables, nodes and tools."""
+
+from langchain_mqtt_agent.remote.agent import MQTTRemoteAgent
+
+__all__ = ["MQTTRemoteAgent"]

@@ -1,0 +1,80 @@
+"""The name under which a program gives tasks when nobody chose one."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import logging
+import os
+import re
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import IO, Any
+
+from mqtt_agent.agents.store import default_store_path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["default_agent_id"]
+
+logger = logging.getLogger(__name__)
+
+_held: dict[str, IO[Any]] = {}
+
+
+def default_agent_id(namespace: str) -> tuple[str, bool]:
+    """A name that is the same each time this program runs on this machine, so that it finds its tasks again.
+
+    While another process of the same program has it, a fresh name.
+
+    Returns:
+        The name, and whether the next process will have it too.
+    """
+    program = Path(sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c") else sys.executable)
+    place = f"{_user()}@{socket.gethostname()}:{program.absolute()}"
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", program.stem).strip("-")[:24] or "python"
+    name = f"{readable}-{hashlib.sha256(place.encode()).hexdigest()[:10]}"
+    if _hold(default_store_path(namespace, name).with_suffix(".lock")):
+        return name, True
+    fresh = f"{readable}-{uuid.uuid4().hex[:10]}"
+    logger.info(
+        "another process of %s runs as agent %s; this one is %s, and no other process can resume its tasks: "
+        "give it an agent_id for that",
+        program,
+        name,
+        fresh,
+    )
+    return fresh, False
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _hold(path: Path) -> bool:
+    """Keep a lock for as long as this process lives; False when another process has it."""
+    if str(path) in _held:
+        return True
+    if fcntl is None:
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        logger.info("no lock at %s: %s", path, error)
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return False
+    _held[str(path)] = lock
+    return True

@@ -1,0 +1,169 @@
+"""What agents see of each other: who is there, who is not, and what changes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from brokers import ALL_BROKERS, Broker
+from mqtt_agent import Agent, MemoryStore, PeerChange, TaskContext
+from proxy import Proxy
+from support import soon, until
+
+from .conftest import MakeAgent
+
+RUN_ON = ALL_BROKERS
+
+PROGRAM = """
+import asyncio, sys
+from mqtt_agent import Agent, MemoryStore
+
+async def main():
+    async with Agent("writer", broker=sys.argv[1], namespace=sys.argv[2], store=MemoryStore(), will_delay=1):
+        print("online", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+class Watcher:
+    """What a watcher of peers was told."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.changes: list[tuple[str, str]] = []
+        self._changes = agent.watch_peers()
+        self._reading = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        async for change in self._changes:
+            assert isinstance(change, PeerChange)
+            self.changes.append((change.kind, change.name))
+
+    def of(self, name: str) -> list[str]:
+        """What became of one peer, without what is neither coming nor going."""
+        return [kind for kind, each in self.changes if each == name and kind != "changed"]
+
+    def stop(self) -> None:
+        self._reading.cancel()
+
+
+@pytest.fixture
+async def watcher(planner: Agent) -> AsyncIterator[Watcher]:
+    watcher = Watcher(planner)
+    yield watcher
+    watcher.stop()
+
+
+async def start_process(broker: Broker, namespace: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, broker.url, namespace, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await soon(process.stdout.readline(), 20) == b"online\n"
+    return process
+
+
+@pytest.mark.rule("ONLINE-1")
+async def test_a_killed_agent_is_offline_after_its_will_delay(
+    broker: Broker, namespace: str, planner: Agent, watcher: Watcher
+) -> None:
+    process = await start_process(broker, namespace)
+    await until(lambda: watcher.of("writer") == ["online"])
+    killed = asyncio.get_running_loop().time()
+    process.send_signal(signal.SIGKILL)
+    await soon(process.wait())
+    await until(lambda: watcher.of("writer") == ["online", "offline"])
+    if broker.name != "embedded":  # which knows no delay shorter than its own
+        assert asyncio.get_running_loop().time() - killed > 0.5
+    assert await planner.peers() == []
+    (card,) = await planner.peers(online_only=False)
+    assert (card.name, card.status) == ("writer", "offline")
+
+
+@pytest.mark.rule("ONLINE-1", "ONLINE-4", "STATUS-4")
+async def test_a_blip_shorter_than_the_will_delay_changes_nothing(
+    make_agent: MakeAgent, broker: Broker, planner: Agent, watcher: Watcher
+) -> None:
+    async with Proxy(broker.url) as proxy:
+        writer = make_agent("writer", broker=proxy.url, will_delay=20)
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> Any:
+            return task.data
+
+        await soon(writer.start())
+        await until(lambda: watcher.of("writer") == ["online"])
+        for turn in range(1, 4):
+            proxy.drop()
+            await until(lambda turn=turn: writer.connection.epoch == turn + 1 and writer.connection.connected)
+        assert await soon(planner.request("writer", data=1, wait_online=True)) == 1
+        assert watcher.of("writer") == ["online"]
+        await soon(writer.stop())
+
+
+@pytest.mark.rule("ONLINE-6")
+async def test_an_agent_that_stops_is_offline_at_once_and_one_that_starts_online(
+    make_agent: MakeAgent, planner: Agent, watcher: Watcher
+) -> None:
+    writer = make_agent("writer", will_delay=30)
+    for turn in range(1, 4):
+        await soon(writer.start())
+        await until(lambda turn=turn: watcher.of("writer") == ["online", "offline"] * (turn - 1) + ["online"])
+        assert [card.name for card in await planner.peers()] == ["writer"]
+        await soon(writer.stop())
+        await until(lambda turn=turn: watcher.of("writer") == ["online", "offline"] * turn)
+        assert await planner.peers() == []
+
+
+async def test_another_card_is_a_change(make_agent: MakeAgent, planner: Agent, watcher: Watcher) -> None:
+    await soon(make_agent("writer").start())
+    await until(lambda: watcher.of("writer") == ["online"])
+    writer = make_agent("writer", capabilities=["prose"])
+    await soon(writer.start())
+    await until(lambda: ("changed", "writer") in watcher.changes)
+
+    def has_it() -> bool:
+        card = planner._peers.card("writer")
+        return card is not None and card.capabilities == ["prose"]
+
+    await until(has_it, 20)
+
+
+async def test_peers_are_found_by_what_they_can_do(make_agent: MakeAgent, planner: Agent, watcher: Watcher) -> None:
+    skill = {"id": "papers", "tags": ["science"]}
+    await soon(make_agent("writer", capabilities=["prose"]).start())
+    await soon(make_agent("reader", capabilities=["research"], skills=[skill]).start())
+    await until(lambda: {name for _, name in watcher.changes} == {"writer", "reader"})
+    assert [card.name for card in await planner.peers()] == ["reader", "writer"]
+    assert [card.name for card in await planner.peers("prose")] == ["writer"]
+    assert [card.name for card in await planner.peers(skill="papers")] == ["reader"]
+    assert [card.name for card in await planner.peers(skill="science")] == ["reader"]
+    assert await planner.peers("flight") == []
+    assert await planner.peer("nobody") is None
+
+
+async def test_a_hundred_starts_and_stops_leave_the_presence_right(
+    make_agent: MakeAgent, planner: Agent, watcher: Watcher
+) -> None:
+    writer = make_agent("writer", store=MemoryStore(), drain_timeout=0)
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return task.data
+
+    for _ in range(99):
+        await soon(writer.start())
+        await soon(writer.stop())
+    await soon(writer.start())
+    await until(lambda: planner._peers.is_online("writer") and watcher.of("writer")[-1] == "online")
+    assert await soon(planner.request("writer", data=1)) == 1
+    told = watcher.of("writer")
+    assert all(one != other for one, other in pairwise(told))
+    await soon(writer.stop())
+    await until(lambda: watcher.of("writer")[-1] == "offline")

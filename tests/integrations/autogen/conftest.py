@@ -1,0 +1,81 @@
+"""A tool server, and what reaches it from AutoGen."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from autogen_mqtt_agent import MQTTWorkbench
+from brokers import Embedded
+from mqtt_agent import ToolContext, ToolError, ToolServer
+from PIL import Image as PILImage
+from support import soon
+
+
+class Toolbox(ToolServer):
+    """A tool server with something for every test."""
+
+    def __init__(self, broker: str, namespace: str) -> None:
+        super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
+        self.cancelled: list[str] = []
+        self.running = asyncio.Event()
+        for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.picture):
+            self.add_tool(handler.__name__, handler)
+        self.add_tool("dotted.name", self.greet, input_schema={"type": "object"})
+
+    async def add(self, a: int, b: int | None = None) -> dict[str, int]:
+        """Add two numbers."""
+        return {"sum": a + (b or 0)}
+
+    async def greet(self, name: str = "you") -> str:
+        """Say hello."""
+        return f"Hello {name}"
+
+    async def count(self, to: int, ctx: ToolContext) -> int:
+        """Count up."""
+        for number in range(1, to + 1):
+            await ctx.stream(str(number))
+        return to
+
+    async def fail(self) -> None:
+        """Never works."""
+        raise ToolError("no luck today", code="E_LUCK")
+
+    async def hang(self, ctx: ToolContext) -> None:
+        """Never ends."""
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(ctx.call_id)
+            raise
+
+    async def picture(self) -> dict[str, Any]:
+        """A text and a picture, in MCP's form."""
+        image = {"type": "image", "data": red_dot(), "mimeType": "image/png"}
+        return {"content": [{"type": "text", "text": "a dot"}, image]}
+
+
+def red_dot() -> str:
+    """A PNG of one pixel, as base64."""
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (1, 1), (255, 0, 0)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+async def toolbox(embedded: Embedded, namespace: str) -> AsyncIterator[Toolbox]:
+    server = Toolbox(embedded.url, namespace)
+    async with server:
+        yield server
+
+
+@pytest.fixture
+async def workbench(embedded: Embedded, namespace: str, toolbox: Toolbox) -> AsyncIterator[MQTTWorkbench]:
+    bench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, timeout=5)
+    yield bench
+    await soon(bench.stop())

@@ -1,0 +1,65 @@
+"""Hosts and callers in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from brokers import die_with_parent
+from typing_extensions import Self
+
+ROOT = Path(__file__).parents[3]
+PROGRAMS = "tests.integrations.autogen.programs"
+
+
+class Program:
+    """A Python program that a test starts, kills and starts again.
+
+    Args:
+        arguments: What Python is given.
+        prefix: What the command line begins with, to run it elsewhere.
+        env: Environment variables.
+    """
+
+    def __init__(self, *arguments: str, prefix: Sequence[str] = (), **env: str) -> None:
+        self._command = [*prefix, sys.executable, *arguments]
+        self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, env=self._environment, preexec_fn=die_with_parent, stdin=subprocess.DEVNULL
+        )
+        return self
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(20)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+class HostProcess(Program):
+    """``python -m autogen_mqtt_agent serve``, with a store of its own."""
+
+    def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **more: Any) -> None:
+        options = {"agent-id": agent_id, "broker": broker, "namespace": namespace, "store": f"{folder}/{agent_id}.db"}
+        chosen = (f"--{name}={value}" for name, value in options.items())
+        super().__init__("-m", "autogen_mqtt_agent", "serve", f"{PROGRAMS}:{factory}", *chosen, **more)

@@ -1,0 +1,95 @@
+"""What the host processes of the tests serve, and the scenario's participants, here and there the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.base import Response, Team
+from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
+from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtEvent
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core import CancellationToken
+from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
+
+from .conversations import Counter, talker
+from .models import Thinks, calls, says
+
+
+def make_counter(conversation: str) -> Counter:
+    return Counter()
+
+
+def make_pair(conversation: str) -> Team:
+    ends = MaxMessageTermination(2)
+    return RoundRobinGroupChat([talker("left", "l1", "l2"), talker("right", "r1", "r2")], termination_condition=ends)
+
+
+def make_patient_writer(conversation: str) -> AssistantAgent:
+    return AssistantAgent("writer", Thinks(["text", "more text"], os.environ.get("GATE")))
+
+
+def make_planner(conversation: str = "") -> AssistantAgent:
+    return AssistantAgent("planner", says("plan", "plan more"))
+
+
+def make_editor(conversation: str = "") -> AssistantAgent:
+    return AssistantAgent("editor", says("edited", "edited more"))
+
+
+def make_researcher(conversation: str = "", gate: str | None = None) -> AssistantAgent:
+    """It calls a remote tool and says what it found; the gate is between the two."""
+    answers: list[Any] = [calls(("add", {"a": 2, "b": 3})), "it is 5", calls(("greet", {"name": "Ada"})), "she says so"]
+    workbench = MQTTWorkbench(os.environ["TOOLS_BROKER"], "researcher-tools", namespace=os.environ["TOOLS_NAMESPACE"])
+    model = Thinks(answers, gate or os.environ.get("GATE"), at=2)
+    return AssistantAgent("researcher", model, workbench=workbench, max_tool_iterations=3)
+
+
+def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAgent:
+    return AssistantAgent("critic", Thinks(["good", "better"], gate or os.environ.get("GATE")))
+
+
+class Marathon(Counter):
+    """A counter that takes its time: it says how far it is, and waits for a file ``open`` in the folder ``GATE``."""
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
+        gate = Path(os.environ["GATE"])
+        yield ThoughtEvent(content="begun", source=self.name)
+        (gate / "entered").touch()
+        while not (gate / "open").exists():
+            await asyncio.sleep(0.05)
+            yield ThoughtEvent(content="still at it", source=self.name)
+        yield await self.on_messages(messages, cancellation_token)
+
+
+def make_marathon(conversation: str) -> Marathon:
+    return Marathon("marathon")
+
+
+def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupChat, MQTTAgent]:
+    """Planner and editor here, the marathon elsewhere."""
+    marathon = MQTTAgent("marathon", broker=broker, namespace=namespace, agent_id="caller", store=store)
+    ends = TextMentionTermination("edited more")
+    return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
+
+
+async def save_in_the_middle(broker: str, namespace: str, store: str, saved: Path) -> None:
+    """Run the long chat, and save it when the marathon has begun."""
+    team, _ = long_chat(broker, namespace, store)
+    async for message in team.run_stream(task="go"):
+        if isinstance(message, ThoughtEvent):
+            saved.with_suffix(".new").write_text(json.dumps(await team.save_state()))
+            saved.with_suffix(".new").rename(saved)
+
+
+if __name__ == "__main__":
+    where_to, prefix, tasks, file = sys.argv[1:5]
+    asyncio.run(save_in_the_middle(where_to, prefix, tasks, Path(file)))

@@ -1,0 +1,236 @@
+"""Hosting agents and teams: one instance per conversation, turns in order, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from autogen_agentchat import messages as m
+from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core import CancellationToken
+from autogen_mqtt_agent import AgentHost, MQTTAgent, serve_agent, serve_team
+from autogen_mqtt_agent.turns import TURN, Turn
+from brokers import Embedded, Mosquitto
+from mqtt_agent import Agent, MemoryStore, errors
+from support import soon, until
+
+from .conversations import Counter, Gate, hosting, talker
+from .models import says
+from .processes import HostProcess
+from .programs import make_pair
+from .test_agent import _remember
+
+
+@pytest.fixture
+async def planner(embedded: Embedded, namespace: str) -> AsyncIterator[Agent]:
+    """An agent that gives turns by hand."""
+    async with Agent("planner", broker=embedded.url, namespace=namespace, store=MemoryStore()) as agent:
+        yield agent
+
+
+def turn(conversation: str, *texts: str, previous: str | None = None) -> dict[str, Any]:
+    messages = [m.TextMessage(content=text, source="user", id=f"{conversation}-{text}") for text in texts]
+    encoded = [{"kind": "chat", "message": message.dump(), "text": message.content} for message in messages]
+    return Turn(conversation=conversation, previous=previous, messages=encoded).model_dump()
+
+
+async def take(planner: Agent, task_id: str, data: Any) -> str:
+    answer = await planner.request("counter", type=TURN, task_id=task_id, data=data, wait_online=True, timeout=20)
+    return answer["chat_message"]["text"]
+
+
+async def test_each_conversation_has_an_instance_of_its_own(embedded: Embedded, namespace: str, planner: Agent) -> None:
+    made: list[str] = []
+    async with hosting(embedded.url, namespace, counter=lambda name: _remember(made, name) and Counter()) as hosts:
+        assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
+        assert await take(planner, "t2", turn("b", "y")) == "1: ['y']"
+        assert await take(planner, "t3", turn("a", "z", previous="t1")) == "2: ['x', 'z']"
+        assert made == ["a", "b"]
+        assert hosts["counter"].live_conversations == 2
+
+
+async def test_a_turn_that_comes_twice_is_taken_once_and_answered_twice(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    made: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda name: _remember(made, Gate())):
+        asked = turn("a", "x")
+        first, second = (asyncio.create_task(take(planner, "t1", asked)) for _ in range(2))
+        await until(lambda: made and made[0].entered.is_set())
+        made[0].open.set()
+        assert await soon(asyncio.gather(first, second)) == ["1: ['x']"] * 2
+        await planner.stop()
+        async with Agent("planner", broker=embedded.url, namespace=namespace, store=MemoryStore()) as forgetful:
+            late = await soon(forgetful.resume("t1", peer="counter"))
+            assert (await soon(late.result()))["chat_message"]["text"] == "1: ['x']"
+        assert made[0].turns == 1
+
+
+async def test_turns_of_a_conversation_run_in_order_and_others_beside_them(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    gates: dict[str, Gate] = {}
+    async with hosting(embedded.url, namespace, counter=lambda name: gates.setdefault(name, Gate())):
+        first = asyncio.create_task(take(planner, "t1", turn("a", "x")))
+        await until(lambda: "a" in gates and gates["a"].entered.is_set())
+        second = asyncio.create_task(take(planner, "t2", turn("a", "y", previous="t1")))
+        other = asyncio.create_task(take(planner, "t3", turn("b", "z")))
+        await until(lambda: "b" in gates and gates["b"].entered.is_set())
+        gates["b"].open.set()
+        assert await soon(other) == "1: ['z']"
+        assert not second.done()
+        gates["a"].open.set()
+        assert await soon(asyncio.gather(first, second)) == ["1: ['x']", "2: ['x', 'y']"]
+
+
+async def test_conversations_beyond_the_limit_are_made_anew_from_the_store(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    made: list[str] = []
+    host = AgentHost(
+        lambda name: _remember(made, name) and Counter(),
+        agent_id="counter",
+        broker=embedded.url,
+        namespace=namespace,
+        store=MemoryStore(),
+        max_conversations=2,
+    )
+    async with host:
+        for name in ("a", "b", "c"):
+            await take(planner, f"{name}1", turn(name, "x"))
+            assert host.live_conversations <= 2
+        assert await take(planner, "a2", turn("a", "y", previous="a1")) == "2: ['x', 'y']"
+        assert made == ["a", "b", "c", "a"]
+
+
+async def test_what_was_seen_before_is_not_told_again(embedded: Embedded, namespace: str, planner: Agent) -> None:
+    async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
+        await take(planner, "t1", turn("a", "x"))
+        assert await take(planner, "t2", turn("a", "x", "y", previous="t1")) == "2: ['x', 'y']"
+
+
+async def test_a_conversation_whose_past_is_lost_says_so(embedded: Embedded, namespace: str, planner: Agent) -> None:
+    async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
+        with pytest.raises(errors.TaskFailed, match="reset it") as lost:
+            await take(planner, "t2", turn("a", "y", previous="t1"))
+        assert lost.value.code == "CONVERSATION_LOST"
+        with pytest.raises(errors.TaskRejected, match="no turn"):
+            await take(planner, "t3", {"autogen": 9})
+
+
+async def test_a_plain_task_gets_an_answer_as_text(embedded: Embedded, namespace: str, planner: Agent) -> None:
+    async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
+        assert await soon(planner.request("counter", "x", context_id="talk")) == "1: ['x']"
+        assert await soon(planner.request("counter", "y", context_id="talk")) == "2: ['x', 'y']"
+        assert await soon(planner.request("counter", "z")) == "1: ['z']"
+
+
+async def test_factories_may_be_async_and_must_give_agents(embedded: Embedded, namespace: str, planner: Agent) -> None:
+    async def make(name: str) -> Counter:
+        return Counter()
+
+    async with hosting(embedded.url, namespace, counter=make):
+        assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
+    async with hosting(embedded.url, namespace, counter=lambda: "no agent"):
+        with pytest.raises(errors.TaskFailed, match="ChatAgent or a Team"):
+            await take(planner, "t2", turn("a", "x"))
+
+
+async def test_a_hosted_team_answers_with_its_last_word(embedded: Embedded, namespace: str) -> None:
+    async with hosting(embedded.url, namespace, pair=make_pair) as hosts:
+        store = MemoryStore()
+        pair = MQTTAgent("pair", broker=embedded.url, namespace=namespace, agent_id="caller", store=store)
+        seen = [each async for each in pair.on_messages_stream([_hello()], CancellationToken())]
+        assert [(each.source, each.to_text()) for each in seen[:-1]] == [("left", "l1")]  # type: ignore[union-attr]
+        answer = seen[-1].chat_message  # type: ignore[union-attr]
+        assert (answer.source, answer.to_text()) == ("pair", "l1")
+        assert "Maximum number of messages" in answer.metadata["mqtt_stop_reason"]
+        await hosts["pair"].stop()
+        await hosts["pair"].start()
+        again = await soon(pair.on_messages([_hello()], CancellationToken()))
+        assert (again.chat_message.source, again.chat_message.to_text()) == ("pair", "r1")
+        await soon(pair.close())
+
+
+async def test_an_empty_turn_reaches_a_team(embedded: Embedded, namespace: str) -> None:
+    async with hosting(embedded.url, namespace, pair=make_pair):
+        pair = MQTTAgent("pair", broker=embedded.url, namespace=namespace)
+        assert (await soon(pair.on_messages([], CancellationToken()))).chat_message.to_text() == "r1"
+        await soon(pair.close())
+
+
+def _hello() -> m.TextMessage:
+    return m.TextMessage(content="hello", source="user")
+
+
+async def test_a_hosted_society_of_mind_keeps_what_it_was_told(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    minds: list[SocietyOfMindAgent] = []
+
+    def make(name: str) -> SocietyOfMindAgent:
+        inner = RoundRobinGroupChat([talker("left", "l1", "l2")], max_turns=1)
+        return _remember(minds, SocietyOfMindAgent("counter", inner, says("m1", "m2")))
+
+    async with hosting(embedded.url, namespace, counter=make) as hosts:
+        await take(planner, "t1", turn("a", "x"))
+        await hosts["counter"].stop()
+        await hosts["counter"].start()
+        await take(planner, "t2", turn("a", "y", previous="t1"))
+    kept = await minds[1]._model_context.get_messages()
+    assert [message.content for message in kept] == ["x", "y"]
+
+
+async def test_serving_goes_on_until_it_is_cancelled(
+    embedded: Embedded, namespace: str, planner: Agent, tmp_path: Path
+) -> None:
+    options: Any = {"broker": embedded.url, "namespace": namespace}
+    agent = serve_agent(lambda name: Counter(), agent_id="counter", store=tmp_path / "a.db", **options)
+    team = serve_team(make_pair, agent_id="pair", store=tmp_path / "b.db", **options)
+    serving = [asyncio.create_task(each) for each in (agent, team)]
+    assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
+    assert await soon(planner.request("pair", "go", wait_online=True)) == "l1"
+    for task in serving:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(task)
+
+
+async def test_a_host_that_is_killed_in_the_middle_of_a_turn_finishes_it_when_it_is_back(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    host = HostProcess("make_patient_writer", "writer", mosquitto.url, namespace, tmp_path, GATE=str(tmp_path))
+    writer = MQTTAgent("writer", broker=mosquitto.url, namespace=namespace, absent="wait")
+    entered = tmp_path / "entered"
+    with host:
+        running = asyncio.create_task(writer.on_messages([_hello()], CancellationToken()))
+        await until(entered.exists, 30)
+        host.kill()
+        host.start()
+        await until(lambda: len(entered.read_text().split()) == 2, 30)
+        (tmp_path / "open").touch()
+        assert (await soon(running)).chat_message.to_text() == "text"
+        host.kill()  # between turns: what it knew is in its store
+        host.start()
+        more = await soon(writer.on_messages([_hello()], CancellationToken()), 30)
+        assert more.chat_message.to_text() == "more text"
+        assert host.stop() == 0
+    await soon(writer.close())
+
+
+def test_the_command_says_what_is_wrong() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "autogen_mqtt_agent", "serve", "no_such_module:x", "--agent-id", "writer"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert run.returncode == 1
+    assert "no_such_module" in run.stderr
+    assert "Traceback" not in run.stderr

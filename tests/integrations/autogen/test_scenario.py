@@ -1,0 +1,91 @@
+"""A group chat of four, two of them on other hosts: one is killed in the middle, and one is cut off for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from autogen_agentchat.base import ChatAgent, TaskResult
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_mqtt_agent import MQTTAgent
+from brokers import Mosquitto
+from hosts import Hosts, hosts
+from support import soon, until
+
+from .conftest import Toolbox
+from .processes import HostProcess
+from .programs import make_critic, make_editor, make_planner, make_researcher
+
+CUT_OFF_FOR = 15.0
+
+
+def transcript(result: TaskResult) -> list[tuple[str, str, str]]:
+    return [(type(each).__name__, each.source, each.to_text()) for each in result.messages]
+
+
+def chat(researcher: ChatAgent, critic: ChatAgent) -> RoundRobinGroupChat:
+    return RoundRobinGroupChat([make_planner(), researcher, make_editor(), critic], max_turns=8)
+
+
+async def test_the_transcript_is_that_of_the_same_chat_in_one_process(
+    namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Mosquitto.missing():
+        pytest.skip("mosquitto is not installed")
+    async with hosts(["here", "library", "office"]) as network:
+        broker = network.url("here")
+        async with Toolbox(broker, namespace):
+            monkeypatch.setenv("TOOLS_BROKER", broker)
+            monkeypatch.setenv("TOOLS_NAMESPACE", namespace)
+            researcher = make_researcher()
+            local = await soon(chat(researcher, make_critic()).run(task="go"), 30)
+            await researcher._workbench[0].stop()
+            result = await in_spite_of_everything(network, namespace, tmp_path)
+    assert transcript(result) == transcript(local)
+    said = [text for kind, _, text in transcript(result) if kind == "TextMessage"]
+    assert said == ["go", "plan", "it is 5", "edited", "good", "plan more", "she says so", "edited more", "better"]
+
+
+async def in_spite_of_everything(network: Hosts, namespace: str, folder: Path) -> TaskResult:
+    researching, criticising = (folder / name for name in ("researching", "criticising"))
+    researching.mkdir()
+    criticising.mkdir()
+    where = network.url("library")
+    elsewhere = {"prefix": network.prefix("library"), "TOOLS_BROKER": where, "GATE": str(researching)}
+    library = HostProcess("make_researcher", "researcher", where, namespace, folder, **elsewhere)
+    elsewhere = {"prefix": network.prefix("office"), "GATE": str(criticising)}
+    office = HostProcess("make_critic", "critic", network.url("office"), namespace, folder, **elsewhere)
+    with library, office:
+        remote = [
+            MQTTAgent(
+                name,
+                broker=network.url("here"),
+                namespace=namespace,
+                agent_id="team",
+                store=folder / "team.db",
+                absent="wait",
+            )
+            for name in ("researcher", "critic")
+        ]
+        running = asyncio.create_task(chat(*remote).run(task="go"))
+
+        # After its tool call, and before it has said what it makes of that.
+        await until((researching / "entered").exists, 30)
+        library.kill()
+        library.start()
+        await until(lambda: len((researching / "entered").read_text().split()) == 2, 30)
+        (researching / "open").touch()
+
+        # In the middle of a turn: it goes on and answers, and nobody hears it.
+        await until((criticising / "entered").exists, 30)
+        await network.cut("office")
+        (criticising / "open").touch()
+        done, _ = await asyncio.wait({running}, timeout=CUT_OFF_FOR)
+        assert not done
+        await network.mend("office")
+
+        result = await soon(running, 60)
+    for agent in remote:
+        await soon(agent.close())
+    return result

@@ -1,0 +1,301 @@
+"""Remote tools in AutoGen agents."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.base import TaskResult
+from autogen_agentchat.messages import ThoughtEvent, ToolCallExecutionEvent
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core import CancellationToken
+from autogen_core.models import CreateResult
+from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
+from autogen_mqtt_agent import MQTTWorkbench, mqtt_tools
+from autogen_mqtt_agent.schemas import inlined
+from brokers import Broker, Embedded, Mosquitto, free_port
+from mqtt_agent import errors
+from proxy import Proxy
+from support import becomes, soon, until
+
+from .conftest import Toolbox
+from .models import calls, says
+
+
+async def names(workbench: MQTTWorkbench) -> set[str]:
+    return {schema["name"] for schema in await workbench.list_tools()}
+
+
+def agent(workbench: Any, *answers: str | CreateResult, **options: Any) -> AssistantAgent:
+    return AssistantAgent("assistant", says(*answers), workbench=workbench, **options)
+
+
+def executions(result: TaskResult) -> list[Any]:
+    events = [message for message in result.messages if isinstance(message, ToolCallExecutionEvent)]
+    return [execution for event in events for execution in event.content]
+
+
+# Finding tools
+
+
+async def test_it_lists_the_tools_that_are_online_with_their_schemas(workbench: MQTTWorkbench) -> None:
+    tools: dict[str, Any] = {schema["name"]: schema for schema in await soon(workbench.list_tools())}
+    assert set(tools) == {"add", "greet", "count", "fail", "hang", "picture", "dotted_name"}
+    assert tools["add"]["description"] == "Add two numbers."
+    assert set(tools["add"]["parameters"]["properties"]) == {"a", "b"}
+    assert tools["add"]["parameters"]["required"] == ["a"]
+    assert tools["dotted_name"]["parameters"] == {"type": "object", "properties": {}}
+
+
+async def test_it_is_not_connected_before_it_is_used(embedded: Embedded, namespace: str) -> None:
+    workbench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace)
+    assert not workbench.connection.connected
+    assert await soon(workbench.list_tools()) == []
+    assert workbench.connection.connected
+    await soon(workbench.stop())
+    assert not workbench.connection.connected
+
+
+async def test_the_list_follows_what_comes_and_goes(
+    workbench: MQTTWorkbench, toolbox: Toolbox, embedded: Embedded, namespace: str
+) -> None:
+    async def gone() -> bool:
+        return "add" not in await names(workbench)
+
+    assert "add" in await soon(names(workbench))
+    await toolbox.stop()
+    await becomes(gone)
+    async with Toolbox(embedded.url, namespace):
+        await becomes(lambda: _not(gone()))
+
+
+async def _not(condition: Any) -> bool:
+    return not await condition
+
+
+async def test_only_the_wanted_tools_are_listed(
+    toolbox: Toolbox, embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = ["add", "no_such_tool"]
+    tools = await soon(mqtt_tools(embedded.url, "agent-a", namespace=namespace, tools=wanted))
+    assert [tool.name for tool in tools] == ["add"]
+    assert "no_such_tool" in caplog.text
+    await soon(tools[0].workbench.stop())
+
+
+async def test_without_a_broker_the_first_list_says_so() -> None:
+    workbench = MQTTWorkbench(f"mqtt://127.0.0.1:{free_port()}", "agent-a")
+    with pytest.raises(errors.BrokerUnreachable):
+        await soon(workbench.list_tools(), 30)
+    await soon(workbench.stop())
+
+
+def test_references_are_inlined_and_cut_off_where_they_go_round() -> None:
+    tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/Tree"}, "name": {"type": ["string", "null"]}}}
+    schema = {"type": "object", "properties": {"tree": {"$ref": "#/$defs/Tree", "title": "T"}}, "$defs": {"Tree": tree}}
+    assert inlined(schema) == {
+        "type": "object",
+        "properties": {
+            "tree": {
+                "type": "object",
+                "title": "T",
+                "properties": {"left": {}, "name": {"type": ["string", "null"]}},
+            }
+        },
+    }
+    named_like_a_keyword = {"type": "object", "properties": {"definitions": {"type": "string"}}}
+    assert inlined(named_like_a_keyword) == named_like_a_keyword
+    with pytest.raises(ValueError, match="elsewhere"):
+        inlined({"$ref": "https://example.org/schema"})
+    bomb: dict[str, Any] = {"$defs": {"d0": {}}, "$ref": "#/$defs/d40"}
+    for level in range(1, 41):
+        reference = {"$ref": f"#/$defs/d{level - 1}"}
+        bomb["$defs"][f"d{level}"] = {"properties": {"a": reference, "b": reference}}
+    with pytest.raises(ValueError, match="too large"):
+        inlined(bomb)
+
+
+# Calling
+
+
+async def test_an_agent_calls_tools_without_ever_starting_the_workbench(broker: Broker, namespace: str) -> None:
+    async with Toolbox(broker.url, namespace):
+        workbench = MQTTWorkbench(broker.url, "agent-a", namespace=namespace)
+        assistant = agent(
+            workbench, calls(("add", {"a": 2, "b": 3}), ("dotted_name", {})), "done", max_tool_iterations=2
+        )
+        result = await soon(assistant.run(task="go"))
+        assert [(each.content, each.is_error) for each in executions(result)] == [
+            ('{"sum": 5}', False),
+            ("Hello you", False),
+        ]
+        await soon(workbench.stop())
+
+
+async def test_what_a_tool_streams_comes_before_its_result(workbench: MQTTWorkbench) -> None:
+    assistant = agent(workbench, calls(("count", {"to": 3})))
+    seen = [message async for message in assistant.run_stream(task="go")]
+    thoughts = [message for message in seen if isinstance(message, ThoughtEvent)]
+    assert [(thought.source, thought.content) for thought in thoughts] == [
+        ("count", "1"),
+        ("count", "2"),
+        ("count", "3"),
+    ]
+    assert thoughts[0].metadata["mqtt_tool"] == "count"
+    assert executions(seen[-1])[0].content == "3"  # type: ignore[arg-type]
+
+
+async def test_a_workbench_need_not_stream(workbench: MQTTWorkbench) -> None:
+    workbench._stream = False
+    events = [event async for event in workbench.call_tool_stream("count", {"to": 3})]
+    assert [type(event) for event in events] == [ToolResult]
+
+
+async def test_texts_and_images_come_as_such(workbench: MQTTWorkbench) -> None:
+    result = await soon(workbench.call_tool("picture"))
+    text, image = result.result
+    assert isinstance(text, TextResultContent)
+    assert text.content == "a dot"
+    assert isinstance(image, ImageResultContent)
+    assert image.content.image.getpixel((0, 0)) == (255, 0, 0)
+    assert not result.is_error
+
+
+def test_one_workbench_serves_several_event_loops(mosquitto: Mosquitto, namespace: str) -> None:
+    workbench = MQTTWorkbench(mosquitto.url, "agent-a", namespace=namespace)
+    for _ in range(2):
+        assert asyncio.run(workbench.list_tools()) == []
+        assert asyncio.run(workbench.call_tool("add", {})).is_error
+    asyncio.run(workbench.stop())
+
+
+# Failing: an error that the model can read, and never an exception
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("fail", {}, "no luck today"),
+        ("add", {"a": "two"}, "a"),
+        ("no_such_tool", {}, "no such tool"),
+        ("hang", {}, "0.2 s"),
+        ("bad/name", {}, "topic"),
+        ("add", {"a": object()}, "JSON"),
+    ],
+)
+async def test_every_failure_is_a_result(
+    workbench: MQTTWorkbench, tool: str, arguments: dict[str, Any], told: str
+) -> None:
+    workbench._timeout = 0.2 if tool == "hang" else 5
+    result = await soon(workbench.call_tool(tool, arguments))
+    assert result.is_error
+    assert told in result.to_text()
+
+
+async def test_a_timeout_stops_the_call_at_the_server(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
+    workbench._timeout = 0.2
+    assert (await soon(workbench.call_tool("hang"))).is_error
+    await until(lambda: len(toolbox.cancelled) == 1)
+
+
+async def test_the_token_cancels_the_call_at_the_server(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
+    token = CancellationToken()
+    calling = asyncio.create_task(workbench.call_tool("hang", {}, token))
+    await soon(toolbox.running.wait())
+    token.cancel()
+    result = await soon(calling)
+    assert result.is_error
+    assert "cancelled" in result.to_text()
+    await until(lambda: len(toolbox.cancelled) == 1)
+    late = await soon(workbench.call_tool("add", {"a": 1}, token))
+    assert late.is_error
+
+
+async def test_a_cancelled_task_gets_a_result_too(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
+    calling = asyncio.create_task(workbench.call_tool("hang", {}))
+    await soon(toolbox.running.wait())
+    calling.cancel()
+    assert (await soon(calling)).is_error
+    await until(lambda: len(toolbox.cancelled) == 1)
+
+
+async def test_a_team_survives_a_broker_that_goes_away_in_the_middle(mosquitto: Mosquitto, namespace: str) -> None:
+    toolbox = Toolbox(mosquitto.url, namespace)
+    async with Proxy(mosquitto.url) as proxy, toolbox:
+        workbench = MQTTWorkbench(proxy.url, "agent-a", namespace=namespace, timeout=2)
+        assistant = agent(workbench, calls(("hang", {})), calls(("add", {"a": 1})), "so be it", max_tool_iterations=3)
+        team = RoundRobinGroupChat([assistant], max_turns=1)
+        running = asyncio.create_task(team.run(task="go"))
+        await soon(toolbox.running.wait())
+        await proxy.cut()
+        result = await soon(running, 30)
+        assert [execution.is_error for execution in executions(result)] == [True, True]
+        assert result.messages[-1].to_text() == "so be it"
+        await soon(workbench.stop(), 30)
+
+
+async def test_a_team_ends_when_it_is_cancelled_in_the_middle_of_a_call(
+    workbench: MQTTWorkbench, toolbox: Toolbox
+) -> None:
+    token = CancellationToken()
+    team = RoundRobinGroupChat([agent(workbench, calls(("hang", {})), "never")], max_turns=1)
+    running = asyncio.create_task(team.run(task="go", cancellation_token=token))
+    await soon(toolbox.running.wait())
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(running)
+    await until(lambda: len(toolbox.cancelled) == 1)
+
+
+# Tools as a list
+
+
+async def test_a_list_of_tools_does_the_same(embedded: Embedded, namespace: str, toolbox: Toolbox) -> None:
+    tools = await soon(mqtt_tools(broker=embedded.url, agent_id="agent-b", namespace=namespace, timeout=5))
+    answers = calls(("add", {"a": 2, "b": 3}), ("fail", {}))
+    assistant = AssistantAgent("assistant", says(answers), tools=list(tools))
+    result = await soon(assistant.run(task="go"))
+    assert [(each.content, each.is_error) for each in executions(result)] == [
+        ('{"sum": 5}', False),
+        ("fail: no luck today", True),
+    ]
+    await soon(tools[0].workbench.stop())
+
+
+async def test_an_agent_with_a_list_of_tools_does_not_hang_when_it_is_cancelled(
+    embedded: Embedded, namespace: str, toolbox: Toolbox
+) -> None:
+    tools = await soon(mqtt_tools(embedded.url, namespace=namespace))
+    token = CancellationToken()
+    assistant = AssistantAgent("assistant", says(calls(("hang", {})), "gave up"), tools=list(tools))
+    running = asyncio.create_task(assistant.run(task="go", cancellation_token=token))
+    await soon(toolbox.running.wait())
+    token.cancel()
+    assert [each.is_error for each in executions(await soon(running))] == [True]
+    await until(lambda: len(toolbox.cancelled) == 1)
+    await soon(tools[0].workbench.stop())
+
+
+# Component
+
+
+async def test_it_is_dumped_without_secrets_and_loads_again(
+    embedded: Embedded, namespace: str, toolbox: Toolbox
+) -> None:
+    where = embedded.url.replace("mqtt://", "mqtt://user:secret@")
+    dumped = MQTTWorkbench(where, "agent-c", namespace=namespace, tools=["add"]).dump_component()
+    assert "secret" not in dumped.model_dump_json()
+    loaded = Workbench.load_component(dumped)
+    assert isinstance(loaded, MQTTWorkbench)
+    assert loaded.agent_id == "agent-c"
+    assert await soon(names(loaded)) == {"add"}
+    await soon(loaded.stop())
+
+
+def test_an_agent_with_it_is_dumped_and_loads_again(namespace: str) -> None:
+    workbench = MQTTWorkbench("mqtt://localhost", "agent-c", namespace=namespace)
+    loaded = AssistantAgent.load_component(agent(workbench, "hello").dump_component())
+    assert isinstance(loaded, AssistantAgent)
+    assert isinstance(loaded._workbench[0], MQTTWorkbench)

@@ -1,0 +1,32 @@
+"""What the adapter is for: a crew does not notice that a member's host was killed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from brokers import Mosquitto
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "crew"
+
+
+@pytest.mark.timeout(240)
+def test_a_crew_whose_analyst_is_killed_in_the_middle_reports_the_same(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from story import Story
+
+    with Story(mosquitto.url, namespace, tmp_path) as story:
+        undisturbed = story.run(kill=False)
+        assert undisturbed == "Apples. 2024 was the best year, with 10980 euros."
+        assert story.attempts == [1]
+        story.kill_analyst()
+        story.start_analyst(pause=200)  # the kill is always in the middle of its second task
+        story.ledger.unlink()
+        assert story.run(kill=True) == undisturbed
+        assert story.attempts == [1, 2]
+        assert story.ledger.read_text().splitlines() == ["incomes", "verdict"]  # each was done once
+    for module in ("story", "rehearsed"):
+        sys.modules.pop(module, None)

@@ -1,0 +1,84 @@
+"""A graph and the agent that it delegates to, in processes that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import Broker
+from support import soon, until
+
+PROGRAMS = Path(__file__).parents[2] / "programs"
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(broker: Broker, namespace: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts programs that die with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(program: str, *args: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROGRAMS / program), broker.url, namespace, str(tmp_path), *args]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def lines(folder: Path) -> list[list[str]]:
+    log = folder / "log"
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+async def output_of(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    output = await soon(asyncio.to_thread(process.stdout.read), 40)
+    assert process.wait(10) == 0
+    return json.loads(output)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+async def test_a_killed_graph_resumes_to_the_one_result_of_a_killed_executor(
+    start: Start, tmp_path: Path, durability: str
+) -> None:
+    host = start("graph_host.py", "start", durability)
+    worker = start("task_worker.py", "2")
+    await until(lambda: ["saved"] in lines(tmp_path), 40)
+    host.kill()
+    worker.kill()
+    worker.wait(10)
+    start("task_worker.py", "2")
+    messages = await output_of(start("graph_host.py", "resume", durability))
+    result = "result of attempt 2 after page 2"
+    assert messages == ["a long task", result, f"seen: {result}"]
+    begun = [line for line in lines(tmp_path) if line[0] == "begun"]
+    assert [line[2] for line in begun] == ["1", "2"]
+    assert begun[1][3:] == ["{'page':", "1}"]
+    assert len([line for line in lines(tmp_path) if line[0] == "done"]) == 1
+    assert len({line[1] for line in begun}) == 1
+
+
+async def test_a_result_that_came_while_the_graph_was_dead_is_in_its_state(start: Start, tmp_path: Path) -> None:
+    host = start("graph_host.py", "start")
+    worker = start("task_worker.py", "2")
+    await until(lambda: ["saved"] in lines(tmp_path), 40)
+    host.kill()
+    host.wait(10)
+    worker.kill()
+    worker.wait(10)
+    start("task_worker.py", "2")
+    await until(lambda: any(line[0] == "done" for line in lines(tmp_path)), 40)
+    messages = await output_of(start("graph_host.py", "resume"))
+    assert messages[1] == "result of attempt 2 after page 2"
+    assert await output_of(start("graph_host.py", "resume")) == messages
+    assert len([line for line in lines(tmp_path) if line[0] == "done"]) == 1
