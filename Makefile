@@ -10,7 +10,7 @@ BENCH := benchmarks/.env/.installed
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test notebooks docs wheels crewai crew storm lint format bench growth lock clean help
+.PHONY: demo test crewai crew notebooks docs wheels storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -55,14 +55,14 @@ format: $(INSTALLED)  ## let ruff mend what it can
 bench: $(BENCH)  ## ours and what else there is, side by side (ARGS=--quick for less)
 	@cd benchmarks && .env/bin/python compare.py $(ARGS)
 
-growth: $(BENCH)  ## what becomes of it with larger payloads, and more replicas, tools and clients (ARGS=--quick for less)
+growth: $(BENCH)  ## what becomes of it with larger payloads, and more replicas, tools, clients and tasks (ARGS=--quick for less)
 	@cd benchmarks && .env/bin/python growth.py $(ARGS)
 
 lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .venv-crewai benchmarks/.env benchmarks/.logs benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv .venv-crewai benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml scripts/setup

@@ -1,13 +1,14 @@
 """Ours and what a user could take instead, on the same work, side by side.
 
-    make bench                                  all of it, about four minutes
-    make bench ARGS=--quick                     shorter turns, about one and a half
+    make bench                                  all of it, about five minutes
+    make bench ARGS=--quick                     shorter turns, about two and a half
     make bench ARGS="--only floor client"       some of it
 
-The work is one tool, ``echo``, called with arguments of 20 bytes. Client, server and broker are processes of their own;
-each subject has a Mosquitto of its own with default settings. All processes run from the beginning to the end and the
-subjects take turns, several rounds, so that a machine that is slow for a moment is slow for all. A ratio is one of two
-turns in the same round; the tables show the median over the rounds, and the least and the greatest.
+The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent gives back its prompt. Client,
+server and broker are processes of their own; each subject has a Mosquitto of its own with default settings. All
+processes run from the beginning to the end and the subjects take turns, several rounds, so that a machine that is slow
+for a moment is slow for all. A ratio is one of two turns in the same round; the tables show the median over the rounds,
+and the least and the greatest.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _figures(turns: Turns) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     packages = {}
-    for package in ("mqtt-agent", "paho-mqtt", "aiomqtt", "mcp", "langchain-core"):
+    for package in ("mqtt-agent", "paho-mqtt", "aiomqtt", "mcp", "langchain-core", "a2a-over-mqtt"):
         with contextlib.suppress(PackageNotFoundError):
             packages[package] = version(package)
     with contextlib.suppress(OSError, subprocess.SubprocessError):

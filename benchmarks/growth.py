@@ -1,6 +1,6 @@
-"""What becomes of calls/s and p99 when payloads, replicas, tools or clients grow.
+"""What becomes of calls/s and p99 when payloads, replicas, tools, clients or kept tasks grow.
 
-    make growth                                 all of it, about three minutes
+    make growth                                 all of it, about four minutes
     make growth ARGS="--only tools --quick"     some of it, with shorter turns
 
 Each step of a series is measured in several rounds, and the rounds go through all its steps in turn. The numbers go to
@@ -35,13 +35,13 @@ class Stage:
     def broker(self) -> str:
         return self._stack.enter_context(Mosquitto()).url
 
-    def worker(self, role: str, *arguments: str) -> Worker:
-        worker = Worker.python("peers.growing", role, *arguments)
+    def worker(self, role: str, *arguments: str, program: str = "growing") -> Worker:
+        worker = Worker.python(f"peers.{program}", role, *arguments)
         self._stack.callback(worker.close)
         return worker
 
-    def ready(self, role: str, *arguments: str) -> Worker:
-        worker = self.worker(role, *arguments)
+    def ready(self, role: str, *arguments: str, program: str = "growing") -> Worker:
+        worker = self.worker(role, *arguments, program=program)
         worker.wait_ready()
         return worker
 
@@ -85,12 +85,21 @@ def clients(stage: Stage) -> Iterator[tuple[int, Step]]:
         yield count, (stage.ready("clients", str(count), url), max(64, count), TEXT)
 
 
+def tasks(stage: Stage) -> Iterator[tuple[int, Step]]:
+    """Up to a hundred thousand finished tasks in the store of each of two agents."""
+    for count in (10, 1_000, 10_000, 100_000):
+        url = stage.broker()
+        stage.ready("serve", str(count), url, program="agents")
+        yield count, (stage.ready("delegate", str(count), url, program="agents"), 64, TEXT)
+
+
 LISTED: dict[int, dict[str, float]] = {}
 SERIES: dict[str, tuple[Callable[[Stage], Iterator[tuple[int, Step]]], str]] = {
     "payload": (payload, "bytes of the arguments, 16 calls at once"),
     "replicas": (replicas, "replicas of a tool that takes 20 ms, 4 at once in each; 64 calls at once"),
     "tools": (tools, "tools in the namespace, 64 calls at once"),
     "clients": (clients, "clients on one broker, 64 calls at once or one for each client"),
+    "tasks": (tasks, "finished tasks in the store of each of two agents, 64 durable tasks at once"),
 }
 
 

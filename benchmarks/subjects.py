@@ -24,7 +24,7 @@ INSTALLED_WITHIN = 120.0
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can call the tool ``echo``.
+    """Something that can call the tool ``echo``, or give it as a task.
 
     Attributes:
         key: Its short name, for the command line and the JSON.
@@ -124,4 +124,13 @@ SUBJECTS = [
     Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
     Subject("ainvoke", "ours: LangChain `ainvoke`", _SERVE, _python("ours", "ainvoke")),
     Subject("invoke", "ours: LangChain `invoke`", _SERVE, _python("ours", "invoke")),
+    Subject(
+        "a2a",
+        "task: a2a-over-mqtt as it comes",
+        _python("a2a_mqtt", "serve"),
+        _python("a2a_mqtt", "call"),
+        prepare=_needs("a2a_over_mqtt"),
+    ),
+    Subject("request", "task, ours: `Agent.request`", _python("agents", "serve"), _python("agents", "request")),
+    Subject("delegate", "task, ours: durable `delegate`", _python("agents", "serve"), _python("agents", "delegate")),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,19 +9,10 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
 from hypothesis import settings
+from support import require
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
-
-IN_CI = bool(os.environ.get("CI"))
-
-
-def _require(kind: type[Any]) -> None:
-    missing = kind.missing()
-    if missing and IN_CI:
-        pytest.fail(f"{missing} is not installed, and no broker may be missing in CI")
-    if missing:
-        pytest.skip(f"{missing} is not installed")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -42,7 +32,7 @@ def _running() -> Iterator[Callable[[type[Any]], Any]]:
     started: dict[type[Any], Any] = {}
 
     def get(kind: type[Any]) -> Any:
-        _require(kind)
+        require(kind)
         if kind not in started:
             started[kind] = kind().start()
         return started[kind]
@@ -69,7 +59,7 @@ def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any])
 @pytest.fixture
 def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A running broker that the test may stop, kill and restart."""
-    _require(request.param)
+    require(request.param)
     with request.param() as broker:
         yield broker
 
@@ -98,7 +88,7 @@ def make_mosquitto() -> Iterator[Callable[..., Mosquitto]]:
     started: list[ProcessBroker] = []
 
     def make(*args: Any, **options: Any) -> Mosquitto:
-        _require(Mosquitto)
+        require(Mosquitto)
         broker = Mosquitto(*args, **options)
         started.append(broker)
         return broker.start()

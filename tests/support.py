@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -34,3 +37,12 @@ async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> N
             await asyncio.sleep(0.005)
 
     await asyncio.wait_for(poll(), seconds)
+
+
+def require(kind: type[Any]) -> None:
+    """Leave a test out where its broker is not installed; in CI that is a failure."""
+    missing = kind.missing()
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{missing} is not installed, and no broker may be missing in CI")
+    if missing:
+        pytest.skip(f"{missing} is not installed")

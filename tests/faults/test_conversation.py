@@ -12,7 +12,7 @@ import pytest
 from brokers import Mosquitto, die_with_parent
 from hosts import hosts
 from processes import AgentProcesses
-from support import soon
+from support import require, soon
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "conversation.py"
 CUT = 20.0
@@ -21,8 +21,7 @@ PARTS = 60
 
 @pytest.mark.timeout(180)
 async def test_a_chain_of_tasks_is_complete_though_the_host_in_its_middle_was_cut_off(agents: AgentProcesses) -> None:
-    if Mosquitto.missing():
-        pytest.skip("mosquitto is not installed")
+    require(Mosquitto)
     async with hosts(("a", "b", "c")) as network:
         first, middle, last = await asyncio.gather(
             *(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from brokers import Mosquitto
+from support import require
 
 from .storm import Storm
 
 
 @pytest.mark.timeout(150)
 async def test_each_task_has_one_right_result_after_a_storm(tmp_path: Path) -> None:
-    if Mosquitto.missing():
-        pytest.skip("mosquitto is not installed")
+    require(Mosquitto)
     seed = int.from_bytes(os.urandom(3), "big")
     report = await Storm(tmp_path, seed, tasks=200, seconds=20, grace=60, pause=0.7).run()
     print(report)

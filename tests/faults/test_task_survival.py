@@ -14,7 +14,7 @@ from mqtt_agent import Agent, MemoryStore
 from processes import AgentProcesses
 from proxy import Proxy
 from recorder import Recorder
-from support import becomes, until
+from support import becomes, require, until
 
 WORK = {"n": 7, "save": "page 3"}
 RIGHT = {"square": 49, "saved": "page 3"}
@@ -160,8 +160,8 @@ BROKERS_THAT_RESTART = {
 @pytest.mark.parametrize("which", BROKERS_THAT_RESTART)
 async def test_a_broker_that_restarts_loses_no_task_and_runs_none_twice(which: str, agents: AgentProcesses) -> None:
     make, how = BROKERS_THAT_RESTART[which]
-    if make is not Embedded and Mosquitto.missing():
-        pytest.skip("mosquitto is not installed")
+    if make is not Embedded:
+        require(Mosquitto)
     with make() as broker:
         executor = await agents.start("writer", broker.url, executes=True, options=["--concurrency", "4"])
         planner = await agents.start("planner", broker.url)
@@ -181,8 +181,8 @@ async def test_tasks_survive_a_broker_that_is_away_while_everybody_is_killed(
     which: str, agents: AgentProcesses
 ) -> None:
     make, how = BROKERS_THAT_RESTART[which]
-    if make is not Embedded and Mosquitto.missing():
-        pytest.skip("mosquitto is not installed")
+    if make is not Embedded:
+        require(Mosquitto)
     with make() as broker:
         executor = await agents.start("writer", broker.url, executes=True)
         planner = await agents.start("planner", broker.url)

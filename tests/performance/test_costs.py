@@ -1,20 +1,17 @@
-"""What a call costs, counted and not timed: MQTT packets, bytes, and Python calls."""
+"""What a call of a tool costs, counted and not timed: MQTT packets, bytes, and Python calls."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from types import FrameType
-from typing import Any
 
 import pytest
 from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import ToolClient, ToolServer
 from support import soon, until
 
-from .counting import CountingProxy
+from .counting import CountingProxy, counted_calls
 
 CALLS = 50
 ARGUMENTS = {"text": "123456789"}
@@ -83,23 +80,13 @@ async def test_a_second_listing_costs_no_packet(mosquitto: Mosquitto, namespace:
 
 
 async def test_a_call_costs_few_python_calls(mosquitto: Mosquitto, namespace: str) -> None:
-    count = 0
-
-    def profile(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event == "call"
-
     async with (
         make_server(mosquitto.url, namespace),
         ToolClient("client", broker=mosquitto.url, namespace=namespace) as client,
     ):
         await soon(client.call("echo", ARGUMENTS))
-        before = sys.getprofile()
-        sys.setprofile(profile)
-        try:
+        with counted_calls() as calls:
             for _ in range(CALLS):
                 await client.call("echo", ARGUMENTS)
-        finally:
-            sys.setprofile(before)
     # Client and server together, with their event loop, and without what is not Python.
-    assert count / CALLS <= PYTHON_CALLS_PER_CALL
+    assert calls.count / CALLS <= PYTHON_CALLS_PER_CALL

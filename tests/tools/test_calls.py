@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker, free_port
-from mqtt_agent import ToolClient, ToolContext, ToolError
+from mqtt_agent import ToolClient, ToolContext, ToolError, ToolResult
 from mqtt_agent.errors import (
     BrokerUnreachable,
     CallCancelled,
@@ -52,6 +52,21 @@ async def test_any_json_value_comes_back_as_it_went(
     await soon(server.start())
     client = await make_client()
     assert await soon(client.call("echo", {"value": value})) == value
+
+
+async def test_a_handler_can_return_content_beside_its_result(make_server: MakeServer, make_client: MakeClient) -> None:
+    server = make_server()
+    content = [{"type": "text", "text": "21 degrees"}]
+
+    @server.tool
+    async def forecast() -> ToolResult:
+        return ToolResult({"celsius": 21}, content)
+
+    await soon(server.start())
+    handle = await soon((await make_client()).submit("forecast"))
+    assert await soon(handle.result()) == {"celsius": 21}
+    assert handle.response is not None
+    assert handle.response.content == content
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(make_server: MakeServer, make_client: MakeClient) -> None:

@@ -1,4 +1,4 @@
-"""Our PUBLISH and PUBACK against paho-mqtt's: what one writes, the other reads."""
+"""Our packets against paho-mqtt's: what one writes, the other reads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mqtt_agent.transport.message import PublishProperties
-from mqtt_agent.transport.packets import Unreadable, find_packet, pack_publish, read_publish
+from mqtt_agent.transport.packets import (
+    Unreadable,
+    find_packet,
+    pack_publish,
+    pack_subscribe,
+    pack_unsubscribe,
+    read_publish,
+    read_suback,
+)
 from mqtt_agent.transport.socket import BufferedSocket
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 # paho-mqtt, as the standard, takes no NUL, no byte order mark and no surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=40)
@@ -122,6 +133,46 @@ def test_other_properties_of_a_publish_are_passed_over() -> None:
     body = b"\x00\x01t" + odd.pack() + b"payload"
     message, _ = read_publish(0x30, body, 0, len(body))
     assert (message.payload, message.correlation_data) == (b"payload", b"x")
+
+
+def paho_client(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[bytes]]:
+    client: Any = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    packets: list[bytes] = []
+    monkeypatch.setattr(client, "_packet_queue", lambda command, packet, *rest: packets.append(bytes(packet)))
+    return client, packets
+
+
+@pytest.mark.parametrize("length", [1, 40, 300])
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("retain_handling", [0, 2])
+def test_subscribing_is_written_as_paho_does(
+    length: int, qos: int, retain_handling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, packets = paho_client(monkeypatch)
+    topic_filter = "é" * length + "/+/#"
+    options = SubscribeOptions(qos=qos, retainHandling=retain_handling)
+    mid = client._send_subscribe(False, [(topic_filter.encode(), options)])[1]
+    assert packets.pop() == pack_subscribe(mid, topic_filter, qos, retain_handling)
+    mid = client._send_unsubscribe(False, [topic_filter.encode()])[1]
+    assert packets.pop() == pack_unsubscribe(mid, topic_filter)
+
+
+@pytest.mark.parametrize("topic_filter", ["", "a/#/b", "a+/b", "b/c#", "++", "#/"])
+def test_what_is_no_filter_is_not_subscribed_to(topic_filter: str) -> None:
+    with pytest.raises(ValueError, match="is no topic filter"):
+        pack_subscribe(1, topic_filter, 1, 0)
+
+
+@given(st.binary(max_size=20), st.integers(1, 65535), texts, st.lists(st.integers(0, 255), max_size=3))
+def test_the_answer_to_subscribing_is_read(before: bytes, mid: int, reason: str, codes: list[int]) -> None:
+    properties: Any = Properties(PacketTypes.SUBACK)
+    properties.ReasonString = reason
+    body = mid.to_bytes(2, "big") + properties.pack() + bytes(codes)
+    data = before + body + b"what follows"
+    assert read_suback(data, len(before), len(before) + len(body)) == (mid, codes[0] if codes else 0)
+    for cut in range(len(body) - len(codes)):
+        with pytest.raises(ValueError, match="cut short"):
+            read_suback(data, len(before), len(before) + cut)
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "#"])

@@ -15,7 +15,7 @@ from mqtt_agent.agents import (
     TaskStore,
 )
 from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
-from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolServer
+from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolResult, ToolServer
 from mqtt_agent.transport import TLS, Connection, EmbeddedBroker, Password, Token
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import AgentCard, AgentSkill, ServerCard, TaskEvent, TaskState, ToolCard
@@ -46,6 +46,7 @@ __all__ = [
     "ToolClient",
     "ToolContext",
     "ToolError",
+    "ToolResult",
     "ToolServer",
     "__version__",
     "errors",

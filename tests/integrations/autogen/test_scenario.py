@@ -11,7 +11,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Mosquitto
 from hosts import Hosts, hosts
-from support import soon, until
+from support import require, soon, until
 
 from .conftest import Toolbox
 from .processes import HostProcess
@@ -31,8 +31,7 @@ def chat(researcher: ChatAgent, critic: ChatAgent) -> RoundRobinGroupChat:
 async def test_the_transcript_is_that_of_the_same_chat_in_one_process(
     namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if Mosquitto.missing():
-        pytest.skip("mosquitto is not installed")
+    require(Mosquitto)
     async with hosts(["here", "library", "office"]) as network:
         broker = network.url("here")
         async with Toolbox(broker, namespace):

@@ -19,7 +19,7 @@ class Toolbox(ToolServer):
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
         self.cancelled: list[str] = []
-        for handler in (self.add, self.greet, self.count, self.fail, self.hang):
+        for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.slow):
             self.add_tool(handler.__name__, handler)
         schema = {
             "type": "object",
@@ -46,6 +46,11 @@ class Toolbox(ToolServer):
     async def fail(self) -> None:
         """Never works."""
         raise ToolError("no luck today", code="E_LUCK")
+
+    async def slow(self, seconds: float) -> str:
+        """Take a while."""
+        await asyncio.sleep(seconds)
+        return "slept"
 
     async def hang(self, ctx: ToolContext) -> None:
         """Never ends."""

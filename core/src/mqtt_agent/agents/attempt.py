@@ -132,12 +132,15 @@ class Attempt:
 
     async def tell(self, kind: str, **fields: Any) -> None:
         """Send one event."""
-        if self.over or not self.listening:
-            return
+        if not self.over and self.listening:
+            await self._send(TaskEvent(task_id=self.key.task_id, type=kind, **fields))
+
+    async def _send(self, event: TaskEvent) -> None:
         await self.reserve()
         self.seq += 1
+        event.seq = self.seq
         try:
-            await self._sender.send(encode(TaskEvent(task_id=self.key.task_id, seq=self.seq, type=kind, **fields)))
+            await self._sender.send(encode(event))
         except WireError:
             raise
         except MQTTAgentError as error:
@@ -150,11 +153,9 @@ class Attempt:
             await self._change(seq=self._seq_limit + RESERVED_SEQS)
             self._seq_limit += RESERVED_SEQS
 
-    def status(self, seq: int = 0) -> TaskEvent:
-        """Where the task stands now. Without a number, it is an answer to a question and not part of the sequence."""
-        event = TaskEvent(
-            task_id=self.key.task_id, seq=seq, type="status", status=self.state.value, attempt=self.number
-        )
+    def status(self) -> TaskEvent:
+        """Where the task stands now: an answer to a question, without a number, and so not part of the sequence."""
+        event = TaskEvent(task_id=self.key.task_id, type="status", status=self.state.value, attempt=self.number)
         if self.state is TaskState.INPUT_REQUIRED and self.question is not None:
             event.content = self.question.prompt
             event.data = {"input_id": self.question.input_id}
@@ -162,10 +163,18 @@ class Attempt:
                 event.data["schema"] = self.question.schema
         return event
 
-    async def tell_status(self, **fields: Any) -> None:
-        """Send the state as an event."""
-        event = self.status().model_dump(exclude_none=True, exclude={"task_id", "seq", "type", "timestamp"})
-        await self.tell("status", **{**event, **fields})
+    async def tell_status(self, fault: str | None = None) -> None:
+        """Send the state as an event.
+
+        Args:
+            fault: What is wrong with the answer to the question.
+        """
+        if self.over or not self.listening:
+            return
+        event = self.status()
+        if fault is not None:
+            event.data = {**event.data, "fault": fault}
+        await self._send(event)
 
     async def add_artifact(self, name: str, data: Any) -> None:
         """Keep it for the result, and tell it."""
@@ -232,7 +241,7 @@ class Attempt:
             return False
         fault = question.fault_of(answer)
         if fault is not None:
-            await self.tell_status(data={**self.status().data, "fault": fault})
+            await self.tell_status(fault)
             return True
         question.taken = True
         answered = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]

@@ -65,6 +65,7 @@ _CONFIRMED_WITHIN = 5.0
 _CROSSED_WITHIN = 5.0
 _MAX_EXPIRY = 2**32 - 1  # what fits into MQTT's property
 _ANSWERED_WITHIN = 0.5
+_NOTED_WITHIN = 0.2
 
 
 class Delegations:
@@ -111,6 +112,8 @@ class Delegations:
         self._unanswered: set[str] = set()
         self._all_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._unnoted: dict[str, TaskHandle] = {}
+        self._noting: asyncio.TimerHandle | None = None
         self._patience = Patience()
         self._faults = FaultLog(logger)
 
@@ -134,6 +137,8 @@ class Delegations:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StoreError):
+            await self._note_states()
         for handle in list(self._handles.values()):
             what = f"task {handle.task_id} goes on: resume() it"
             if reason is None:
@@ -255,6 +260,7 @@ class Delegations:
 
     async def handles(self, states: frozenset[TaskState] | None) -> TaskList[TaskHandle]:
         """Handles on all tasks in these states, in the order in which they were delegated."""
+        await self._note_states()
         found = TaskList[TaskHandle]()
         after = 0
         while True:
@@ -309,6 +315,7 @@ class Delegations:
 
     def _forget(self, task_id: str) -> None:
         self._handles.pop(task_id, None)
+        self._unnoted.pop(task_id, None)
         self._reminders.drop(task_id)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
@@ -499,7 +506,7 @@ class Delegations:
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:
-            self._spawn(self._note_state(handle))
+            self._note_soon(handle)
         if news and handle.question is not None and event is handle.question:
             input_id = input_id_of(event)
             if input_id is None:
@@ -521,9 +528,28 @@ class Delegations:
     def _note_answered(self, handle: TaskHandle, input_id: str, attempt: int | None) -> None:
         handle.answered[input_id] = (attempt, asyncio.get_running_loop().time())
 
-    async def _note_state(self, handle: TaskHandle) -> None:
-        if not handle.state.terminal:
-            await self._store.change(self.key(handle.task_id), OPEN, state=handle.state)
+    def _note_soon(self, handle: TaskHandle) -> None:
+        # Most tasks are over before: then the result is stored, and where they stood need not be.
+        self._unnoted[handle.task_id] = handle
+        if self._noting is None:
+            self._noting = asyncio.get_running_loop().call_later(_NOTED_WITHIN, self._note_now)
+
+    def _note_now(self) -> None:
+        self._spawn(self._note_states())
+
+    async def _note_states(self) -> None:
+        """Store where the tasks stand."""
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
+        handles, self._unnoted = self._unnoted, {}
+        await asyncio.gather(
+            *(
+                self._store.change(self.key(task_id), OPEN, state=handle.state)
+                for task_id, handle in handles.items()
+                if not handle.state.terminal
+            )
+        )
 
     # Words to the peer
 

@@ -186,7 +186,7 @@ class TaskExecutor:
         acknowledge()
         await reached_when_sent("received.after-puback")
         if added and at_once and self._executing:
-            self._start(stored)
+            self._start(stored, task)
         elif added and at_once:
             self._slots.release()  # stopping began meanwhile: the next start does it
         elif added:
@@ -323,10 +323,9 @@ class TaskExecutor:
         if record is None or not self._executing:
             self._slots.release()
         else:
-            self._start(record)
+            self._start(record, Task.model_validate(record.task))
 
-    def _start(self, record: TaskRecord) -> None:
-        task = Task.model_validate(record.task)
+    def _start(self, record: TaskRecord, task: Task) -> None:
         topic = self._topics.task_events(record.task_id)
         attempt = Attempt(
             record, self._store, lambda payload: self._connection.publish_soon(topic, payload), self._slots

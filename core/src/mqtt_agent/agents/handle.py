@@ -132,16 +132,15 @@ class TaskHandle:
             ConnectionLost: This agent was stopped; the task goes on, :meth:`Agent.resume` it.
             TransportError: The broker refused the task, or is gone for good.
         """
-        try:
-            result = await asyncio.wait_for(asyncio.shield(self._outcome), timeout)
-        except asyncio.TimeoutError:
-            if self._outcome.done():  # it came in the same moment
-                return await self.result()
-            raise TaskTimeout(
-                f"task {self.task_id} has no result from {self.peer} after {timeout:g} s; it goes on: resume() it",
-                task_id=self.task_id,
-                peer=self.peer,
-            ) from None
+        if not self._outcome.done():
+            await asyncio.wait([self._outcome], timeout=timeout)
+            if not self._outcome.done():
+                raise TaskTimeout(
+                    f"task {self.task_id} has no result from {self.peer} after {timeout:g} s; it goes on: resume() it",
+                    task_id=self.task_id,
+                    peer=self.peer,
+                )
+        result = self._outcome.result()
         error = error_of(result, self.peer)
         if error is not None:
             raise error

@@ -57,8 +57,9 @@ def deliverable(
 ) -> tuple[TaskState, dict[str, Any]]:
     """The same, or a failure instead of what no broker would take."""
     try:
+        payload = pydantic_core.to_json(result)
         for topic in topics:
-            connection.check_publish(topic, pydantic_core.to_json(result))
+            connection.check_publish(topic, payload)
     except TransportError:
         return state, result  # it waits in the store
     except PayloadTooLarge as error:

@@ -238,8 +238,6 @@ class Requester:
         *,
         stream: bool,
     ) -> Task:
-        if messages is None and prompt is not None:
-            messages = [TaskMessage(role="user", content=prompt)]
         if isinstance(expires_at, datetime):
             expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if expires_at is not None and read_time(expires_at) is None:
@@ -247,6 +245,10 @@ class Requester:
         if task_id is not None and task_id.startswith(BARRIER):
             raise InvalidIdentifier(f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are not free")
         try:
+            if messages is not None:
+                conversation = [TaskMessage.model_validate(to_json(each)) for each in messages]
+            else:
+                conversation = None if prompt is None else [TaskMessage(role="user", content=prompt)]
             return Task(
                 task_id=validate_identifier(task_id or new_task_id(), "task id"),
                 sender=self.agent_id,
@@ -254,7 +256,7 @@ class Requester:
                 type=type,
                 title=title,
                 prompt=prompt,
-                messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
+                messages=conversation,
                 context_id=context_id,
                 data=to_json(data),
                 created_at=utc_now(),

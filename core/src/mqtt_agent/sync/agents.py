@@ -74,6 +74,11 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
         return self._async.dropped_events
 
     @property
+    def saved(self) -> Any:
+        """What :meth:`save` stored last."""
+        return self._async.saved
+
+    @property
     def created_at(self) -> float:
         """When it was delegated, Unix seconds."""
         return self._async.created_at
@@ -92,11 +97,6 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
     def message(self) -> str:
         """What its peer says."""
         return self._async.message
-
-    @property
-    def saved(self) -> Any:
-        """What :meth:`save` stored last."""
-        return self._async.saved
 
     result = blocking(aio_handle.TaskHandle.result)
     save = blocking(aio_handle.TaskHandle.save)

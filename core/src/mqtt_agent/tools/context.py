@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
 
-__all__ = ["CallStream", "SyncToolContext", "ToolContext"]
+__all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
+
+
+@dataclass
+class ToolResult:
+    """What a handler returns when plain JSON does not tell it all.
+
+    Attributes:
+        result: Any JSON value, for programs.
+        content: MCP content blocks, for a model to read: texts, images, files.
+    """
+
+    result: Any
+    content: list[dict[str, Any]] | None = None
 
 
 class CallStream:

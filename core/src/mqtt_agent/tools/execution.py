@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, PayloadTooLarge, ToolError, WireError
-from mqtt_agent.tools.context import CallStream, ToolContext
+from mqtt_agent.tools.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.replay import CallKey, ReplayStore
 from mqtt_agent.tracing import traced_handler
@@ -227,7 +227,7 @@ class Executor:
         try:
             if execution.cancelled:
                 raise asyncio.CancelledError
-            response.result = await self._call_handler(execution, stream)
+            response.result, response.content = await self._call_handler(execution, stream)
         except asyncio.CancelledError as error:
             if not execution.cancelled and _is_being_cancelled():
                 raise
@@ -254,7 +254,7 @@ class Executor:
         try:
             payload = encode(response)
         except WireError as error:
-            response.result = None
+            response.result = response.content = None
             _fail(response, CallError(type="tool_error", code="RESULT_NOT_JSON", message=str(error)))
             payload = encode(response)
         if response.error is None or not response.error.retryable:
@@ -262,7 +262,7 @@ class Executor:
         await self._publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
-    async def _call_handler(self, execution: Execution, stream: CallStream) -> Any:
+    async def _call_handler(self, execution: Execution, stream: CallStream) -> tuple[Any, list[dict[str, Any]] | None]:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
             call_id=call.call_id, tool=function.name, client=call.client, server=self._server_id, stream=stream
@@ -277,7 +277,10 @@ class Executor:
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, self._stop, execution, answer)
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
-            return to_json(await result if inspect.isawaitable(result) else result)
+            result = await result if inspect.isawaitable(result) else result
+            if isinstance(result, ToolResult):
+                return to_json(result.result), to_json(result.content)
+            return to_json(result), None
         finally:
             if timer is not None:
                 timer.cancel()

@@ -12,15 +12,24 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
 from mqtt_agent.transport.driver import BrokerLimits, ConnectOptions, PahoClient
 from mqtt_agent.transport.message import InboundMessage, PublishProperties
-from mqtt_agent.transport.packets import PUBLISH, Unreadable, pack_puback, pack_publish, pack_pubrec, read_publish
+from mqtt_agent.transport.packets import (
+    PUBACK,
+    PUBLISH,
+    Unreadable,
+    pack_puback,
+    pack_publish,
+    pack_pubrec,
+    pack_subscribe,
+    pack_unsubscribe,
+    read_publish,
+    read_suback,
+)
 from mqtt_agent.transport.pump import Pump
 
 __all__ = ["Link"]
@@ -63,8 +72,6 @@ class Link:
         client.on_connect = self._handle_connack
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
-        client.on_subscribe = self._handle_suback
-        client.on_unsubscribe = self._handle_suback
         client.on_socket_close = self._handle_socket_close
         self._pump = Pump(client, options.url, options.keep_alive, self._take, self.abort)
         self._acknowledgements = Acknowledgements(self._send_acknowledgement, max_unacknowledged)
@@ -150,6 +157,12 @@ class Link:
         if head & 0xF0 == PUBLISH:
             self._take_publish(head, data, at, end)
             return
+        if head & 0xF0 != PUBACK:
+            mid, code = read_suback(data, at, end)
+            waiter = self._subscribes.pop(mid, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(code)
+            return
         on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
         if on_puback is not None:
             on_puback(data[at + 2] if end > at + 2 else 0)
@@ -210,21 +223,20 @@ class Link:
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
-        options = SubscribeOptions(qos=qos, retainHandling=retain_handling)
-        _, mid = self._client.subscribe(topic_filter, options=options)
-        return await self._answered(mid)
+        mid = self._client.next_mid()
+        return await self._answered(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
 
     async def unsubscribe(self, topic_filter: str) -> int:
         """Unsubscribe and return the reason code of the UNSUBACK."""
-        _, mid = self._client.unsubscribe(topic_filter)
-        return await self._answered(mid)
+        mid = self._client.next_mid()
+        return await self._answered(mid, pack_unsubscribe(mid, topic_filter))
 
-    async def _answered(self, mid: int | None) -> int:
-        if mid is None or self._closed is not None:
-            raise self._closed or ConnectionLost("not connected")
+    async def _answered(self, mid: int, packet: bytes) -> int:
+        if self._closed is not None:
+            raise self._closed
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._subscribes[mid] = waiter
-        self._pump.flush_soon()
+        self._pump.send(packet)
         since = self._loop.time()
         while not waiter.done():
             # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
@@ -264,11 +276,6 @@ class Link:
             cause = self._pump.error or "closed by the other side"
             lost = ConnectionLost(f"the connection to {self._options.url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not under paho-mqtt's locks
-
-    def _handle_suback(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
-        waiter = self._subscribes.pop(mid, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(reasons[0].value if reasons else 0)
 
     def _handle_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
         self._pump.forget(sock)

@@ -32,4 +32,6 @@ class PacedSender:
         """
         self._unconfirmed.append(self._send(payload))
         while self._unconfirmed and (self._unconfirmed[0].done() or len(self._unconfirmed) > _UNCONFIRMED):
-            await asyncio.wait([self._unconfirmed.popleft()])
+            oldest = self._unconfirmed.popleft()
+            if not oldest.done():
+                await asyncio.wait([oldest])

@@ -1,7 +1,7 @@
-"""The MQTT 5 packets that every call is made of, to and from bytes: PUBLISH and PUBACK.
+"""The MQTT 5 packets that every call and task is made of, to and from bytes.
 
-paho-mqtt has this too, for all that may be in a packet, at about 500 Python calls for each PUBLISH. What travels once
-for each connection or subscription is left to it.
+These are PUBLISH and PUBACK; SUBSCRIBE and UNSUBSCRIBE, with their answers. paho-mqtt has them too, for all that may be
+in a packet, at about 500 Python calls for each PUBLISH. What travels once for each connection is left to it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from mqtt_agent.transport.message import InboundMessage, PublishProperties
 __all__ = [
     "PUBACK",
     "PUBLISH",
+    "SUBACK",
+    "UNSUBACK",
     "Unreadable",
     "find_packet",
     "pack_puback",
     "pack_publish",
     "pack_pubrec",
+    "pack_subscribe",
+    "pack_unsubscribe",
     "read_publish",
+    "read_suback",
 ]
 
-PUBLISH, PUBACK = 0x30, 0x40
+PUBLISH, PUBACK, SUBACK, UNSUBACK = 0x30, 0x40, 0x90, 0xB0
 MAX_LENGTH = 268_435_455
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
@@ -72,6 +77,51 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, mid: int, p
     if size > MAX_LENGTH:
         raise ValueError(f"{size} bytes are more than an MQTT packet can hold")
     return b"".join((bytes((PUBLISH | qos << 1 | retain,)), _length(size), head, payload))
+
+
+def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) -> bytes:
+    """A SUBSCRIBE of one filter.
+
+    Raises:
+        ValueError: The filter is none.
+    """
+    levels = topic_filter.split("/")
+    if not topic_filter or "#" in levels[:-1] or any(len(each) > 1 and ("+" in each or "#" in each) for each in levels):
+        raise ValueError(f"{topic_filter!r:.80} is no topic filter")
+    body = _U16.pack(mid) + b"\x00" + _string(topic_filter) + bytes((retain_handling << 4 | qos,))
+    return b"\x82" + _length(len(body)) + body
+
+
+def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
+    """An UNSUBSCRIBE of one filter.
+
+    Raises:
+        ValueError: The filter is none.
+    """
+    body = _U16.pack(mid) + b"\x00" + _string(topic_filter)
+    return b"\xa2" + _length(len(body)) + body
+
+
+def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Read a SUBACK or UNSUBACK.
+
+    Args:
+        data: Where the packet lies.
+        at: Where its body begins.
+        end: Where it ends.
+
+    Returns:
+        The packet identifier, and the first reason code; 0 when there is none.
+
+    Raises:
+        ValueError: It is cut short.
+    """
+    if end < at + 3:
+        raise ValueError("a SUBACK that is cut short")
+    _, after = find_packet(data, at + 1)  # the length of the properties is written as that of a packet
+    if not after or after > end:
+        raise ValueError("the properties of a SUBACK are cut short")
+    return data[at] << 8 | data[at + 1], data[after] if after < end else 0
 
 
 def _pack_properties(properties: PublishProperties) -> bytes:

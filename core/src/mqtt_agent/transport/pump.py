@@ -11,7 +11,7 @@ import paho.mqtt.client as paho
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
 from mqtt_agent.transport.driver import PahoClient
-from mqtt_agent.transport.packets import PUBACK, PUBLISH
+from mqtt_agent.transport.packets import PUBACK, PUBLISH, SUBACK, UNSUBACK
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -19,19 +19,19 @@ __all__ = ["Pump"]
 
 logger = logging.getLogger(__name__)
 
-_OURS = (PUBLISH, PUBACK)
+_OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
 _HIGH_WATER = 256 * 1024
 
 
 class Pump:
-    """Drives one paho-mqtt client, and spares it the PUBLISH and PUBACK packets.
+    """Drives one paho-mqtt client, and spares it the packets that the link reads itself.
 
     Args:
         client: The client.
         url: The broker, for messages.
         keep_alive: Seconds of silence after which the connection is tested.
-        on_packet: Called with each PUBLISH and PUBACK: the first byte, and the bytes in which the body lies, with its
-            begin and end; outside of paho-mqtt's locks.
+        on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK: the first byte, and the bytes in which the
+            body lies, with its begin and end; outside of paho-mqtt's locks.
         on_broken: Called when the broker sent what is no MQTT.
     """
 

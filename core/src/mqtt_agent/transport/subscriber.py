@@ -101,7 +101,7 @@ class Subscriber:
         if subscription is None:
             subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
             self._subscriptions.add(subscription)
-            self._hold()
+            self._hold_one(subscription)
         subscription.handlers.append(handler)
         if self._link is None or subscription.held or (subscription.confirmed and not snapshot):
             return None
@@ -169,10 +169,13 @@ class Subscriber:
 
     def _hold(self) -> None:
         for subscription in self._subscriptions:
-            owner = subscription.exclusive
-            subscription.held = owner is not None and not self.shared_subscriptions and owner not in self._alone
-            if subscription.held:
-                self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
+            self._hold_one(subscription)
+
+    def _hold_one(self, subscription: Subscription) -> None:
+        owner = subscription.exclusive
+        subscription.held = owner is not None and not self.shared_subscriptions and owner not in self._alone
+        if subscription.held:
+            self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """See :meth:`Connection.take_alone`."""

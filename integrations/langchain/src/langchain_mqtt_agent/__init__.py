@@ -1,7 +1,31 @@
-"""Remote tools and agents over MQTT 5 as native LangChain tools, Runnables and LangGraph nodes."""
+"""Remote tools and agents over MQTT 5 as native LangChain tools, Runnables and LangGraph nodes; and the way back."""
+
+from typing import TYPE_CHECKING, Any
 
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
+from langchain_mqtt_agent.serving import graph_agent, serve_graph, serve_tools, tool_server
 from langchain_mqtt_agent.tool import MQTTTool
 from langchain_mqtt_agent.toolkit import MQTTToolkit
 
-__all__ = ["MQTTRemoteAgent", "MQTTTool", "MQTTToolkit"]
+if TYPE_CHECKING:
+    from langchain_mqtt_agent.middleware import MQTTLiveTools
+
+__all__ = [
+    "MQTTLiveTools",
+    "MQTTRemoteAgent",
+    "MQTTTool",
+    "MQTTToolkit",
+    "graph_agent",
+    "serve_graph",
+    "serve_tools",
+    "tool_server",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # LangChain's agents take a while to import, and not everybody has them.
+    if name == "MQTTLiveTools":
+        from langchain_mqtt_agent.middleware import MQTTLiveTools
+
+        return MQTTLiveTools
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

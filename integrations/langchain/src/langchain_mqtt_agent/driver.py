@@ -108,8 +108,8 @@ def steps(
                         raise TypeError("an async function cannot answer here: use ainvoke, or a plain function")
                 else:
                     yield step.value
-            except GeneratorExit as leaving:
-                error = closing = leaving
+            except GeneratorExit as closed:
+                error = closing = closed
             except BaseException as raised:  # the script knows what to undo
                 error = raised
 
@@ -144,8 +144,8 @@ async def asteps(
                     value = await step.value if inspect.isawaitable(step.value) else step.value
                 else:
                     yield step.value
-            except GeneratorExit as leaving:
-                error = closing = leaving
+            except GeneratorExit as closed:
+                error = closing = closed
             except BaseException as raised:
                 error = raised
 

@@ -9,6 +9,9 @@ __all__ = ["NO_ARGUMENTS", "speakable"]
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
+_MAX_NODES = 2_000
+_DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor")
+_PLAIN = ("const", "default", "enum", "examples", "required")
 
 
 def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,51 +19,66 @@ def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     - Without ``properties``, LangChain's ``.args`` fails, and so do some providers: there are none, then.
     - ``true`` and ``false`` as schemas of a property are written as objects.
-    - A reference to the schema itself, or one so deep that nobody can write it out, becomes "anything".
+    - References are written out; one that leads back to itself, or beyond what anybody could read, to "anything".
 
     What the arguments must be is checked by the server against its own schema, never against this one.
     """
-    plain = _walk(dict(schema), schema, ())
+    plain = _Writer(schema).walk(dict(schema), ())
     if not isinstance(plain.get("properties"), dict):
         plain["properties"] = {}
     plain["type"] = "object"
     return plain
 
 
-def _walk(node: Any, root: Mapping[str, Any], above: tuple[str, ...]) -> Any:
-    if len(above) > _MAX_DEPTH:
-        return {}
-    if isinstance(node, list):
-        return [_walk(each, root, above) for each in node]
-    if not isinstance(node, Mapping):
-        return node
-    reference = node.get("$ref")
-    if isinstance(reference, str):
-        if reference in above:
-            rest = {key: value for key, value in node.items() if key in ("description", "title")}
-            return {**rest, "type": "object"} if reference == "#" or reference.startswith("#/") else rest
-        target = _find(reference, root)
+class _Writer:
+    """Writes the references of a schema out, as far as that stays readable.
+
+    Args:
+        root: The schema.
+    """
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = _MAX_NODES
+
+    def walk(self, node: Any, above: tuple[str, ...]) -> Any:
+        """A part of the schema, below the references and levels named in ``above``."""
+        if isinstance(node, list):
+            return [self.walk(each, above) for each in node]
+        if not isinstance(node, Mapping):
+            return node
+        self._left -= 1
+        if len(above) > _MAX_DEPTH or self._left < 0:
+            return {}
+        if isinstance(node.get("$ref"), str):
+            return self._referred(node, node["$ref"], above)
+        walked: dict[str, Any] = {}
+        for key, value in node.items():
+            if key in _DROPPED:
+                continue
+            if key in ("properties", "patternProperties") and isinstance(value, Mapping):
+                walked[key] = {name: self._property(each, (*above, "")) for name, each in value.items()}
+            elif key in _PLAIN:
+                walked[key] = value
+            else:
+                walked[key] = self.walk(value, (*above, ""))
+        return walked
+
+    def _referred(self, node: Mapping[str, Any], reference: str, above: tuple[str, ...]) -> Any:
         rest = {key: value for key, value in node.items() if key != "$ref"}
+        target = _find(reference, self._root)
+        if reference in above:
+            words = {key: value for key, value in rest.items() if key in ("description", "title")}
+            kind = target.get("type") if isinstance(target, Mapping) else None
+            return {**words, **({"type": kind} if kind else {})}
         if not isinstance(target, Mapping):
-            return _walk(rest, root, above)
-        return _walk({**target, **rest}, root, (*above, reference))
-    walked: dict[str, Any] = {}
-    for key, value in node.items():
-        if key in ("$defs", "definitions", "$schema", "$id", "$anchor"):
-            continue
-        if key in ("properties", "patternProperties") and isinstance(value, Mapping):
-            walked[key] = {name: _schema(each, root, (*above, "")) for name, each in value.items()}
-        elif key in ("const", "default", "enum", "examples", "required"):
-            walked[key] = value
-        else:
-            walked[key] = _walk(value, root, (*above, ""))
-    return walked
+            return self.walk(rest, above)
+        return self.walk({**target, **rest}, (*above, reference))
 
-
-def _schema(node: Any, root: Mapping[str, Any], above: tuple[str, ...]) -> Any:
-    if isinstance(node, bool):
-        return {} if node else {"not": {}}
-    return _walk(node, root, above)
+    def _property(self, node: Any, above: tuple[str, ...]) -> Any:
+        if isinstance(node, bool):
+            return {} if node else {"not": {}}
+        return self.walk(node, above)
 
 
 def _find(reference: str, root: Mapping[str, Any]) -> Any:

@@ -63,7 +63,12 @@ class Requester:
                         options |= {"session_expiry": _EPHEMERAL_SESSION}
                         options["store"] = MemoryStore() if store is None else store
                 known = _shared[self._key] = Agent(
-                    name, description="Gives tasks to others", credentials=credentials, tls=tls, **options
+                    name,
+                    description="Gives tasks to others",
+                    meta={"requester": True},
+                    credentials=credentials,
+                    tls=tls,
+                    **options,
                 )
             self.agent = known
             _users.setdefault(self._key, set()).add(id(self))

@@ -1,0 +1,111 @@
+"""The command line: ``python -m langchain_mqtt_agent serve module:graph --agent-id planner``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mqtt_agent.errors import MQTTAgentError
+
+from langchain_mqtt_agent.serving import graph_agent, tool_server
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve what the command line says until SIGINT or SIGTERM."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    try:
+        asyncio.run(_serve(options))
+    except (MQTTAgentError, ImportError, TypeError, ValueError) as error:
+        sys.exit(f"{options.target}: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m langchain_mqtt_agent", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("target", metavar="module:name", help="where it is; a function is called, and may be async")
+    common.add_argument("--broker", help="a URL (default: $MQTT_AGENT_BROKER, then mqtt://localhost:1883)")
+    common.add_argument("--namespace", default="a2a/v1", help="the prefix of all topics (default: %(default)s)")
+    common.add_argument("--verbose", action="store_true", help="log what happens")
+    graph = commands.add_parser("serve", parents=[common], help="a LangGraph app as an agent")
+    graph.add_argument("--agent-id", required=True, help="the agent's name")
+    graph.add_argument("--description", default="", help="for the person or the model that chooses an agent")
+    graph.add_argument("--capability", action="append", default=[], help="a word to search for; may be repeated")
+    graph.add_argument("--store", help="the file with the agent's tasks (default: in the user's state directory)")
+    graph.add_argument(
+        "--checkpoints", metavar="FILE", help="keep the graph's checkpoints in this SQLite file, so that it can go on"
+    )
+    tools = commands.add_parser("serve-tools", parents=[common], help="a list of LangChain tools as a tool server")
+    tools.add_argument("--server", required=True, help="the server's name, the same for all its replicas")
+    return parser
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    common: dict[str, Any] = {"broker": options.broker, "namespace": options.namespace}
+    async with contextlib.AsyncExitStack() as stack:
+        target = await _load(options.target)
+        if options.command == "serve":
+            checkpointer = None
+            if options.checkpoints:
+                checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints))
+            service: Any = graph_agent(
+                target,
+                options.agent_id,
+                checkpointer=checkpointer,
+                description=options.description,
+                capabilities=options.capability,
+                store=options.store,
+                **common,
+            )
+            what = f"agent {options.agent_id} takes tasks at {service.connection.url}"
+        else:
+            service = tool_server(list(target), options.server, **common)
+            what = f"server {options.server} offers {len(service.tools)} tools at {service.connection.url}"
+
+        def say() -> None:
+            print(f"{what}; Ctrl-C stops it", file=sys.stderr, flush=True)  # noqa: T201
+
+        serving = asyncio.ensure_future(service.serve_forever(say))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+async def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    if not name:
+        raise ValueError("write it as module:name")
+    sys.path.insert(0, os.getcwd())
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"module {module} has no {name}")
+        found = getattr(found, part)
+    if inspect.isroutine(found):
+        found = found()
+    return await found if inspect.isawaitable(found) else found
+
+
+def _sqlite(path: str) -> Any:
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError as error:
+        raise ImportError("--checkpoints needs: pip install langgraph-checkpoint-sqlite") from error
+    return AsyncSqliteSaver.from_conn_string(path)
+
+
+if __name__ == "__main__":
+    main()

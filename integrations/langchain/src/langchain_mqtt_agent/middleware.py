@@ -1,0 +1,73 @@
+"""Tools that come and go while an agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.tools import BaseTool
+
+from langchain_mqtt_agent.toolkit import MQTTToolkit
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest
+except ImportError as error:
+    raise ImportError("MQTTLiveTools needs LangChain's agents: pip install 'langchain-mqtt-agent[agents]'") from error
+
+__all__ = ["MQTTLiveTools"]
+
+
+class MQTTLiveTools(AgentMiddleware):
+    """Offers the model, at each of its calls, the tools and peers that are online now.
+
+    A server that is started in the middle of a run is there at the model's next turn, one that is gone is not; a call
+    to a tool that went in between is told to the model as an error.
+
+    Example:
+        >>> agent = create_agent(model, middleware=[MQTTLiveTools(toolkit)])  # doctest: +SKIP
+
+    Args:
+        toolkit: Says which tools are wanted. What it misses is left out; it never raises for that here.
+    """
+
+    def __init__(self, toolkit: MQTTToolkit) -> None:
+        super().__init__()
+        self.tools = []
+        self._toolkit = toolkit
+        self._known: dict[str, BaseTool] = {}
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Any]) -> Any:
+        """Let the model see the tools that are there now."""
+        return handler(self._with(request, self._toolkit.get_online_tools()))
+
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The same, awaited."""
+        return await handler(self._with(request, await self._toolkit.aget_online_tools()))
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Let the agent call them."""
+        return handler(self._resolved(request))
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The same, awaited."""
+        if request.tool is None and request.tool_call["name"] not in self._known:
+            self._remember(await self._toolkit.aget_online_tools())  # resumed in another process
+        return await handler(self._resolved(request))
+
+    def _with(self, request: ModelRequest[Any], online: list[BaseTool]) -> ModelRequest[Any]:
+        self._remember(online)
+        names = {tool.name for tool in online}
+        others = [tool for tool in request.tools if not isinstance(tool, BaseTool) or tool.name not in names]
+        return request.override(tools=[*others, *online])
+
+    def _remember(self, online: list[BaseTool]) -> None:
+        self._known.update({tool.name: tool for tool in online})
+
+    def _resolved(self, request: Any) -> Any:
+        if request.tool is not None:
+            return request
+        name = request.tool_call["name"]
+        if name not in self._known:
+            self._remember(self._toolkit.get_online_tools())
+        tool = self._known.get(name)
+        return request if tool is None else request.override(tool=tool)

@@ -1,0 +1,107 @@
+"""Between a task and a graph: its input, its questions, what it streams, and its result."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
+from mqtt_agent import TaskContext
+from mqtt_agent.errors import WireError
+from mqtt_agent.wire import to_json
+from pydantic import BaseModel
+
+__all__ = ["input_of", "question_of", "result_of", "tell"]
+
+_KINDS: dict[str, type[BaseMessage]] = {"agent": AIMessage, "assistant": AIMessage, "system": SystemMessage}
+
+
+def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
+    """What a graph gets for a task.
+
+    Args:
+        task: The task.
+        keys: The keys of the graph's input state.
+        history: Whether the thread knows the conversation so far: then only what came since its last answer is new.
+    """
+    data = dict(task.data) if isinstance(task.data, dict) else {}
+    if "messages" in keys:
+        messages = list(task.messages)
+        if history:
+            answers = [place for place, message in enumerate(messages) if message.role in ("agent", "assistant")]
+            messages = messages[answers[-1] + 1 :] if answers else messages
+        if not messages and task.prompt is not None:
+            return {"messages": [HumanMessage(task.prompt)], **data}
+        read = [
+            _KINDS.get(each.role, HumanMessage)(content=each.content, name=(each.model_extra or {}).get("name"))
+            for each in messages
+        ]
+        return {**({"messages": read} if read else {}), **data}
+    if data or task.prompt is None:
+        return data
+    if len(keys) != 1:
+        raise ValueError(f"the graph takes {', '.join(keys) or 'nothing'}: send them as data")
+    return {keys[0]: task.prompt}
+
+
+def question_of(interrupt: Any) -> tuple[str, Any]:
+    """An interrupt as a question, and the JSON Schema of its answer, if it has one."""
+    value = interrupt.value
+    schema = getattr(interrupt, "response_schema", None)
+    if isinstance(value, dict):
+        if schema is None and isinstance(value.get("schema"), dict):
+            schema = value["schema"]
+        for key in ("prompt", "question", "message"):
+            if isinstance(value.get(key), str):
+                return value[key], schema
+    return value if isinstance(value, str) else _as_text(value), schema if isinstance(schema, dict) else None
+
+
+async def tell(task: TaskContext, mode: str, piece: Any) -> None:
+    """What a graph streams, as an event of the task."""
+    if mode == "messages":
+        message = piece[0]
+        if isinstance(message, AIMessage) and message.text:
+            await task.stream(message.text)
+        return
+    if isinstance(piece, dict) and isinstance(piece.get("progress"), (int, float)):
+        text = piece.get("message") or piece.get("content")
+        await task.progress(piece["progress"], piece.get("total"), text if isinstance(text, str) else None)
+        return
+    await task.stream(_plain(piece))
+
+
+def result_of(values: Any) -> Any:
+    """The result of a graph: its structured response, else what it said last, else its state."""
+    if isinstance(values, BaseModel):
+        values = dict(values)
+    if not isinstance(values, dict):
+        return _plain(values)
+    if values.get("structured_response") is not None:
+        return _plain(values["structured_response"])
+    messages = values.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[-1], BaseMessage):
+        content = messages[-1].content
+        return content if isinstance(content, str) else messages[-1].text if _only_text(content) else _plain(content)
+    return _plain({key: value for key, value in values.items() if not key.startswith("__")})
+
+
+def _only_text(content: list[Any]) -> bool:
+    return all(isinstance(each, str) or each.get("type") not in ("image", "file", "audio", "video") for each in content)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseMessage):
+        return messages_to_dict([value])[0]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    try:
+        return to_json(value)
+    except WireError:
+        return str(value)
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False)

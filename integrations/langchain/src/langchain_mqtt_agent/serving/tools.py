@@ -1,0 +1,135 @@
+"""LangChain tools as the tools of an MQTT tool server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, ToolException, tool
+from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
+from pydantic import BaseModel
+
+from langchain_mqtt_agent.content import to_mcp
+
+__all__ = ["serve_tools", "tool_server"]
+
+
+def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **options: Any) -> ToolServer:
+    """A tool server with these tools, not started.
+
+    What a tool tells with ``dispatch_custom_event`` is streamed to its caller. Content blocks go out as MCP content,
+    an artifact with ``structured_content`` as the result; a ``ToolException`` is a tool error.
+
+    Args:
+        tools: LangChain tools, or functions that ``@tool`` would make into some.
+        server: The server's name, the same for all its replicas.
+        options: See :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``, ``credentials``, ...
+    """
+    made = ToolServer(server, **options)
+    for each in tools:
+        offered = each if isinstance(each, BaseTool) else tool(each)
+        made.add_tool(
+            offered.name,
+            _Handler(offered),
+            description=offered.description,
+            input_schema=_schema_of(offered),
+            **_hints_of(offered),
+        )
+    return made
+
+
+async def serve_tools(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    server: str,
+    *,
+    on_started: Callable[[], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve LangChain tools until cancelled; start it as often as you like, anywhere.
+
+    Example:
+        >>> await serve_tools([search, summarize], server="toolbox")  # doctest: +SKIP
+
+    Args:
+        tools: See :func:`tool_server`.
+        server: See there.
+        on_started: Called when it serves.
+        options: See :class:`mqtt_agent.ToolServer`.
+
+    Raises:
+        ConnectionError: The broker is not there, or refuses.
+    """
+    await tool_server(tools, server, **options).serve_forever(on_started)
+
+
+def _schema_of(offered: BaseTool) -> dict[str, Any]:
+    schema = offered.tool_call_schema  # without what LangChain injects
+    if isinstance(schema, dict):
+        return {"type": "object", "properties": {}, **schema}
+    assert issubclass(schema, BaseModel)
+    return schema.model_json_schema()
+
+
+def _hints_of(offered: BaseTool) -> dict[str, Any]:
+    """What a remote tool's card said, when one is served on."""
+    hints = ((offered.metadata or {}).get("mqtt") or {}).get("annotations") or {}
+    names = {"read_only": "readOnlyHint", "idempotent": "idempotentHint", "destructive": "destructiveHint"}
+    return {name: hints[hint] for name, hint in names.items() if hint in hints}
+
+
+class _Handler:
+    def __init__(self, offered: BaseTool) -> None:
+        # Its caller decides what a model is told of an error.
+        self._tool = offered.model_copy(update={"handle_tool_error": False, "handle_validation_error": False})
+        injected = set(offered.get_input_jsonschema().get("properties", ())) - set(
+            _schema_of(offered).get("properties", ())
+        )
+        self._as_message = offered.response_format == "content_and_artifact" or bool(injected)
+
+    async def __call__(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        config: RunnableConfig = {"callbacks": [_Streaming(context)]}
+        value: Any = arguments
+        if self._as_message:
+            value = {"type": "tool_call", "id": context.call_id, "name": self._tool.name, "args": arguments}
+        try:
+            result = await self._tool.ainvoke(value, config)
+        except ToolException as error:
+            raise ToolError(str(error), code=type(error).__name__) from error
+        return _result_of(result)
+
+
+class _Streaming(AsyncCallbackHandler):
+    def __init__(self, context: ToolContext) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+
+    async def on_custom_event(self, name: str, data: Any, **about: Any) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            await self._context.stream(data)
+        else:  # of a tool that runs in a thread
+            streaming = asyncio.run_coroutine_threadsafe(self._context.stream(data), self._loop)
+            await asyncio.wrap_future(streaming)
+
+
+def _result_of(result: Any) -> Any:
+    if not isinstance(result, ToolMessage):
+        if isinstance(result, list) and result and all(isinstance(each, dict) and "type" in each for each in result):
+            return _with_blocks(result, None)
+        return result
+    if result.status == "error":
+        raise ToolError(result.text)
+    artifact = result.artifact
+    structured = artifact.get("structured_content") if isinstance(artifact, dict) else None
+    if isinstance(result.content, str):
+        return result.content if structured is None else structured
+    return _with_blocks(result.content, structured)
+
+
+def _with_blocks(blocks: Sequence[Any], structured: Any) -> ToolResult:
+    texts = [block if isinstance(block, str) else block.get("text") for block in blocks]
+    text = "\n".join(each for each in texts if isinstance(each, str))
+    return ToolResult(text if structured is None else structured, to_mcp(list(blocks)))

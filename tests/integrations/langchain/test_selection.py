@@ -1,0 +1,175 @@
+"""What a toolkit takes: tools by name, server, tag and predicate, and peers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from brokers import Broker
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_mqtt_agent import MQTTLiveTools, MQTTToolkit
+from mqtt_agent import Agent, MemoryStore, TaskContext, ToolServer
+from mqtt_agent.errors import ToolUnavailable
+from support import soon, until
+
+from .models import ScriptedModel, calls
+
+GO: Any = {"messages": [("user", "go")]}
+
+
+async def handler() -> str:
+    """Do it."""
+    return "ok"
+
+
+@pytest.fixture
+async def servers(broker: Broker, namespace: str) -> AsyncIterator[None]:
+    one = ToolServer("one", broker=broker.url, namespace=namespace, replica="a")
+    two = ToolServer("two", broker=broker.url, namespace=namespace)
+    for name, tags in {"git_log": ["read"], "git_push": ["write"], "files.read": ["read"]}.items():
+        one.add_tool(name, handler, meta={"tags": tags})
+    two.add_tool("files read", handler, read_only=True)
+    async with one, two:
+        yield
+
+
+async def names(broker: Broker, namespace: str, **options: Any) -> list[str]:
+    async with MQTTToolkit(broker=broker.url, namespace=namespace, **options) as toolkit:
+        return sorted(tool.name for tool in await toolkit.aget_tools())
+
+
+async def test_tools_are_chosen(broker: Broker, namespace: str, servers: None) -> None:
+    assert await names(broker, namespace, tools=["git_*"]) == ["git_log", "git_push"]
+    assert await names(broker, namespace, exclude=["git_p*", "files*"]) == ["git_log"]
+    assert await names(broker, namespace, servers=["two"]) == ["files_read"]
+    assert await names(broker, namespace, servers=["one:a"], tags=["read"]) == ["files_read", "git_log"]
+    assert await names(broker, namespace, where=lambda card: card.read_only) == ["files_read"]
+    assert await names(broker, namespace, tools=["git_*"], tags=["nothing"]) == []
+    with pytest.raises(ToolUnavailable, match=r"svn_\*"):
+        await names(broker, namespace, tools=["svn_*"], on_unavailable="raise")
+    with pytest.raises(ValueError, match="not allowed as a Sequence"):
+        MQTTToolkit(tools="git_log")
+    with pytest.raises(ValueError, match="Input should be 'all'"):
+        MQTTToolkit(peers="researcher")
+
+
+async def test_names_that_two_servers_share_get_the_servers_name(broker: Broker, namespace: str, servers: None) -> None:
+    assert await names(broker, namespace, tools=["files*"]) == ["files_read", "one_files_read"]
+    assert await names(broker, namespace, tools=["git*"], prefix=True) == ["one_git_log", "one_git_push"]
+
+
+async def test_an_unchanged_tool_is_the_same_object(broker: Broker, namespace: str, servers: None) -> None:
+    async with MQTTToolkit(broker=broker.url, namespace=namespace) as toolkit:
+        first, second = await toolkit.aget_tools(), await toolkit.aget_tools()
+        assert all(one is two for one, two in zip(first, second, strict=True))
+
+
+async def test_peers_are_tools(broker: Broker, namespace: str) -> None:
+    skill = {"id": "papers", "name": "Papers", "description": "Finds papers"}
+    peer = Agent(
+        "re.searcher",
+        broker=broker.url,
+        namespace=namespace,
+        store=MemoryStore(),
+        description="Knows a lot",
+        capabilities=["research"],
+        skills=[skill],
+    )
+
+    @peer.on_task
+    async def handle(task: TaskContext) -> str:
+        return f"notes on {task.prompt} for {task.sender}"
+
+    where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
+    async with peer, MQTTToolkit(agent_id="agent-a", peers="all", **where) as toolkit:
+        [tool] = await toolkit.aget_tools()
+        assert tool.name == "ask_re_searcher"
+        assert tool.description == "Knows a lot\nCapabilities: research.\n- Papers: Finds papers"
+        agent: Any = create_agent(calls(("ask_re_searcher", {"prompt": "cats"})), [tool])
+        state = await soon(agent.ainvoke(GO))
+        [message] = [each for each in state["messages"] if isinstance(each, ToolMessage)]
+        assert message.content == "notes on cats for agent-a"
+        assert message.artifact["peer"] == "re.searcher"
+        assert message.artifact["attempt"] == 1
+        assert await soon(asyncio.to_thread(tool.invoke, {"prompt": "dogs"})) == "notes on dogs for agent-a"
+    async with MQTTToolkit(agent_id="agent-a", peers=["nobody"], on_unavailable="raise", **where) as toolkit:
+        with pytest.raises(ToolUnavailable, match="nobody: no agent"):
+            await toolkit.aget_tools()
+
+
+class Watching(ScriptedModel):
+    """Notes which tools it is offered."""
+
+    offered: list[list[str]] = []  # noqa: RUF012
+
+    def bind_tools(self, tools: Any, **options: Any) -> Watching:
+        self.offered.append(sorted(tool.name for tool in tools if isinstance(tool, BaseTool)))
+        return self
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+async def test_the_model_sees_the_tools_that_are_there_now(broker: Broker, namespace: str, mode: str) -> None:
+    late = ToolServer("late", broker=broker.url, namespace=namespace)
+    late.add_tool("appears", handler)
+    early = ToolServer("early", broker=broker.url, namespace=namespace)
+    loop = asyncio.get_running_loop()
+    toolkit = MQTTToolkit(broker=broker.url, namespace=namespace, timeout=10)
+
+    async def switch() -> str:
+        """Start the other server."""
+        await late.start()
+        return "started"
+
+    def see(name: str, there: bool) -> Any:
+        return until(lambda: (name in {tool.name for tool in toolkit.get_tools()}) is there)
+
+    async def vanish() -> str:
+        """Tell that this server will go."""
+        loop.call_soon(lambda: stopping.append(asyncio.ensure_future(early.stop())))
+        return "going"
+
+    stopping: list[Any] = []
+    early.add_tool("switch", switch)
+    early.add_tool("vanish", vanish)
+
+    class Pause(MQTTLiveTools):
+        """Waits until the news is here, as a real model's slowness would."""
+
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            await asyncio.to_thread(asyncio.run, news(len(model.offered)))
+            return await super().awrap_model_call(request, handler)
+
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            asyncio.run(news(len(model.offered)))
+            return super().wrap_model_call(request, handler)
+
+    async def news(turn: int) -> None:
+        await see("appears", turn > 0)
+        await see("switch", turn < 3)
+
+    model = Watching(
+        responses=[  # type: ignore[arg-type]
+            AIMessage("", tool_calls=[{"name": name, "args": {}, "id": str(number)}])
+            for number, name in enumerate(("switch", "appears", "vanish", "switch"))
+        ]
+        + [AIMessage("done")],
+        offered=[],
+    )
+    agent: Any = create_agent(model, middleware=[Pause(toolkit)])
+    async with toolkit:
+        await soon(early.start())
+        try:
+            running = agent.ainvoke(GO) if mode == "async" else asyncio.to_thread(agent.invoke, GO)
+            state = await soon(running, 30)
+        finally:
+            await early.stop()
+            await late.stop()
+    both = ["appears", "switch", "vanish"]
+    assert model.offered == [["switch", "vanish"], both, both, ["appears"], ["appears"]]
+    told = [(message.text, message.status) for message in state["messages"] if isinstance(message, ToolMessage)]
+    assert told[:3] == [("started", "success"), ("ok", "success"), ("going", "success")]
+    assert told[3][1] == "error"

@@ -1,0 +1,161 @@
+"""What a task costs, counted and not timed: MQTT packets, Python calls, and store calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import Broker, Embedded, Mosquitto
+from mqtt_agent import Agent, MemoryStore, SqliteStore, TaskContext
+from mqtt_agent.agents.store import TaskStore
+from support import soon, until
+
+from .counting import CountingProxy, counted_calls
+
+TASKS = 50
+PROMPT = "123456789"
+
+PYTHON_CALLS_PER_DELEGATED = 2000
+PYTHON_CALLS_PER_REQUEST = 1600
+"""A third more than there are, of both agents together."""
+
+DELEGATED = {
+    # The events are subscribed to, the task is sent, and two events and the result have come.
+    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 3, "UNSUBSCRIBE": 1},
+    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 3, "UNSUBACK": 1},
+    # It works, it is done, and this is the result; and it has the task.
+    "writer sends": {"PUBLISH": 3, "PUBACK": 1},
+    "writer gets": {"PUBLISH": 1, "PUBACK": 3},
+}
+REQUEST = {
+    # The result has a topic of its own, and nobody listens to events.
+    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 1, "UNSUBSCRIBE": 1},
+    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 1, "UNSUBACK": 1},
+    "writer sends": {"PUBLISH": 1, "PUBACK": 1},
+    "writer gets": {"PUBLISH": 1, "PUBACK": 1},
+}
+
+Do = Callable[[Agent], Awaitable[Any]]
+
+
+async def delegate(planner: Agent) -> Any:
+    task = await planner.delegate("writer", PROMPT)
+    async for _ in task.events():  # to their end: the last may come after the result
+        pass
+    return await task.result()
+
+
+async def request(planner: Agent) -> Any:
+    return await planner.request("writer", PROMPT)
+
+
+@contextlib.asynccontextmanager
+async def agents(
+    namespace: str, urls: tuple[str, str], stores: tuple[TaskStore, TaskStore]
+) -> AsyncIterator[tuple[Agent, Agent]]:
+    """One that gives tasks, and one that gives back their prompts."""
+    writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1])
+
+    @writer.on_task
+    async def echo(task: TaskContext) -> str | None:
+        return task.prompt
+
+    async with writer, Agent("planner", broker=urls[0], namespace=namespace, store=stores[0]) as planner:
+        await until(lambda: planner._peers.is_online("writer") and writer._peers.is_online("planner"))
+        yield planner, writer
+
+
+@pytest.mark.parametrize(("do", "expected"), [(delegate, DELEGATED), (request, REQUEST)], ids=["delegate", "request"])
+@pytest.mark.parametrize("kind", [Embedded, Mosquitto], ids=lambda kind: kind.name)
+async def test_a_task_costs_the_packets_that_it_must(
+    kind: type[Embedded | Mosquitto],
+    do: Do,
+    expected: dict[str, dict[str, int]],
+    request: pytest.FixtureRequest,
+    namespace: str,
+) -> None:
+    broker: Broker = request.getfixturevalue(kind.name)
+    async with (
+        CountingProxy(broker.url) as near_planner,
+        CountingProxy(broker.url) as near_writer,
+        agents(namespace, (near_planner.url, near_writer.url), (MemoryStore(), MemoryStore())) as (planner, writer),
+    ):
+        flows = {
+            "planner sends": near_planner.sent,
+            "planner gets": near_planner.received,
+            "writer sends": near_writer.sent,
+            "writer gets": near_writer.received,
+        }
+
+        await soon(writer.peers())  # now all that tells who is there has come
+        await soon(do(planner))
+        await until(lambda: near_planner.received.packets[-1] == "UNSUBACK")
+        await until(lambda: near_writer.received.packets[-1] == "PUBACK")
+        near_planner.forget()
+        near_writer.forget()
+        for _ in range(TASKS):
+            assert await soon(do(planner)) == PROMPT
+        all_of_them = {name: {kind: count * TASKS for kind, count in each.items()} for name, each in expected.items()}
+        await until(lambda: all(len(flows[name].packets) >= sum(each.values()) for name, each in all_of_them.items()))
+        assert {name: dict(Counter(flow.packets)) for name, flow in flows.items()} == all_of_them
+
+
+@pytest.mark.parametrize(
+    ("do", "most"),
+    [(delegate, PYTHON_CALLS_PER_DELEGATED), (request, PYTHON_CALLS_PER_REQUEST)],
+    ids=["delegate", "request"],
+)
+async def test_a_durable_task_costs_few_python_calls(
+    do: Do, most: int, mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    stores = SqliteStore(tmp_path / "planner.db"), SqliteStore(tmp_path / "writer.db")
+    async with agents(namespace, (mosquitto.url, mosquitto.url), stores) as (planner, _):
+        await soon(do(planner))
+        with counted_calls() as calls:
+            for _ in range(TASKS):
+                await do(planner)
+    assert calls.count / TASKS <= most
+
+
+class CountingStore(MemoryStore):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+
+for _method in ("add", "get", "change", "claim", "find", "count"):
+
+    def _counting(name: str) -> Any:
+        async def method(self: CountingStore, *args: Any, **kwargs: Any) -> Any:
+            self.asked[name] += 1
+            return await getattr(MemoryStore, name)(self, *args, **kwargs)
+
+        return method
+
+    setattr(CountingStore, _method, _counting(_method))
+
+
+@pytest.mark.parametrize("do", [delegate, request])
+async def test_a_task_is_written_twice_by_who_gives_it_and_three_times_by_who_does_it(
+    do: Do, mosquitto: Mosquitto, namespace: str
+) -> None:
+    stores = CountingStore(), CountingStore()
+    async with agents(namespace, (mosquitto.url, mosquitto.url), stores) as (planner, _):
+        await soon(do(planner))
+        await until(lambda: stores[1].asked["change"] == 2)
+        for store in stores:
+            store.asked.clear()
+        for _ in range(TASKS):
+            await soon(do(planner))
+        await until(lambda: stores[1].asked["change"] >= 2 * TASKS)
+        # What was given, and its result; what came, its result, and that the broker has that.
+        noted = stores[0].asked["change"] - TASKS
+        assert stores[0].asked == {"add": TASKS, "change": TASKS + noted}
+        assert noted == 0 or do is delegate  # where a task stands, when it stands there for longer
+        assert stores[1].asked == {"add": TASKS, "change": 2 * TASKS}
