@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = ["core", "integrations/langchain"]
+DISTRIBUTIONS = ["core", "integrations/langchain", "integrations/autogen"]
 
 CORE_ALONE = """
 import sys
@@ -69,10 +69,12 @@ CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
     (["mqtt_agent[broker]"], CORE),
     (["langchain_mqtt_agent", "mqtt_agent[broker]"], LANGCHAIN),
+    (["autogen_mqtt_agent", "mqtt_agent"], "import autogen_mqtt_agent"),
 ]
 
 
 def main() -> None:
+    """Check what the command line asks for."""
     parser = argparse.ArgumentParser(prog="check_wheels", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only this Python, and only the newest dependencies")
     parser.add_argument("pythons", nargs="*", metavar="PYTHON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_it_runs_from_top_to_bottom_and_shows_what_it_showed(name: str, monkeypa
         cell.outputs = []
     began = time.monotonic()
     NotebookClient(notebook, timeout=A_MINUTE, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
-    assert time.monotonic() - began < A_MINUTE
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # else the tests beside it may take most of the machine
+        assert time.monotonic() - began < A_MINUTE
     check(name, notebook)
     for before, now in zip(code_cells(committed), code_cells(notebook), strict=True):
         assert kinds_of(before) == kinds_of(now), now.source
