@@ -31,4 +31,4 @@ def test_the_toolkit_brings_no_more_than_langchain_core_does() -> None:
     ours = modules_after(f"{own}\nimport langchain_mqtt_agent") - modules_after(f"{own}\nimport mqtt_agent.sync")
     packages = {name.split(".")[0] for name in ours}
     assert "langgraph" not in packages
-    assert packages <= {"langchain_mqtt_agent", "langchain_core"}
+    assert packages <= {"langchain_mqtt_agent", "langchain_core", "mqtt_agent"}
