@@ -3,7 +3,7 @@ PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
 # Most tests wait for a broker or a process, so they share the machine well.
-PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+PARALLEL := -n 4 --dist worksteal
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
 # CrewAI pins older versions of what the others use, so it has a venv of its own.

@@ -74,6 +74,21 @@ async def test_a_killed_server_is_shown_offline_and_its_calls_end(spawn: Spawn, 
 
 
 @pytest.mark.rule("LOST-3", "LOST-4")
+async def test_a_replica_that_was_started_again_under_its_name_and_is_killed_is_shown_offline(
+    spawn: Spawn, make_client: MakeClient
+) -> None:
+    client = await make_client()
+    first = spawn("a")
+    await online(client, 1)
+    first.terminate()
+    assert await ended(first) == 0
+    await online(client, 0)
+    second = spawn("a")
+    await online(client, 1)
+    second.kill()
+    await online(client, 0)
+
+
 async def test_calls_go_on_at_the_other_replica_when_one_is_killed(
     broker: Broker, spawn: Spawn, make_client: MakeClient
 ) -> None:

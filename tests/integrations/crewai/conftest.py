@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sys
 import tempfile
@@ -18,9 +17,6 @@ from mqtt_agent.sync import ToolServer
 
 if TYPE_CHECKING:
     from crewai_mqtt_agent import MQTTToolkit
-
-if importlib.util.find_spec("crewai") is None:  # these tests have a venv of their own: make crewai
-    collect_ignore_glob = ["test_*.py"]
 
 _home = tempfile.TemporaryDirectory(prefix="mqtt-agent-crewai-")
 QUIET = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mqtt_agent.errors import TransportError
 from mqtt_agent.transport.driver import ConnectOptions
@@ -25,6 +26,7 @@ class Dialer:
         will: What the broker publishes when a link is lost for longer than ``will_delay`` seconds.
         epoch: Counts the links.
         clean_start: Whether each begins without the session of the one before.
+        token: Tells this process from others with the same client id, where each link needs an id of its own.
     """
 
     url: BrokerURL
@@ -41,6 +43,7 @@ class Dialer:
     will: Will | None = None
     epoch: int = 0
     clean_start: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
 
     async def open(
         self, on_message: Callable[[InboundMessage], None], on_lost: Callable[[TransportError], None]
@@ -59,8 +62,9 @@ class Dialer:
         username, password = await self.renewal.login()
         options = ConnectOptions(
             url=self.url,
-            # rumqttd mixes up the wills of connections with the same id; and there is no session to find again.
-            client_id=f"{self.client_id}~{self.epoch}" if self.clean_start else self.client_id,
+            # rumqttd mixes up the wills of connections with the same id, those of an earlier process included; and
+            # there is no session to find again.
+            client_id=f"{self.client_id}~{self.token}{self.epoch}" if self.clean_start else self.client_id,
             username=username,
             password=password,
             ssl_context=self.ssl_context,
