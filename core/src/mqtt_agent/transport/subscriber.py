@@ -72,7 +72,9 @@ class Subscriber:
             # It sends retained messages for new subscriptions only, and ends only what this connection has made.
             for each in [each for each in self._subscriptions if each.snapshot and not each.left]:
                 await self._make(link, each)
-                await link.unsubscribe(each.topic_filter)
+                if not each.left:  # it answers no second farewell
+                    each.confirmed = False
+                    await link.unsubscribe(each.topic_filter)
         # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
         await asyncio.gather(*(self._make(link, each) for each in self._subscriptions if not (each.left or each.held)))
 
