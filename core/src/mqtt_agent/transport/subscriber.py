@@ -69,10 +69,14 @@ class Subscriber:
         """
         self._link = link
         if self._forgets_groups and link.limits.session_present:
-            # It sends retained messages for new subscriptions only, and ends only what this connection has made.
-            for each in [each for each in self._subscriptions if each.snapshot and not each.left]:
-                await self._make(link, each)
-                if not each.left:  # it answers no second farewell
+            # It sends retained messages for new subscriptions only, and it ends only what this connection has made: to
+            # any other farewell it gives no answer.
+            for each in self._subscriptions:
+                each.confirmed = False
+            for each in [each for each in self._subscriptions if each.snapshot]:
+                if not each.left:
+                    await self._make(link, each)
+                if each.confirmed and not each.left:
                     each.confirmed = False
                     await link.unsubscribe(each.topic_filter)
         # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
