@@ -35,6 +35,7 @@ __all__ = ["OutgoingCalls"]
 
 logger = logging.getLogger(__name__)
 
+_REMEMBERED = 1000
 _RESEND_AFTER = 0.1
 _BROKER_STOPS_WITHIN = 2.0
 _LEAVES_WITHIN = 1.0
@@ -70,6 +71,7 @@ class OutgoingCalls:
         self._max_pending = max_pending
         self._max_payload = max_payload
         self._pending: dict[str, _Pending] = {}
+        self._over: dict[str, None] = {}  # the ids of the latest calls that have ended
         self._queries = Queries(connection, topics, name, directory)
         self._patient_until = -math.inf
         self._gone: dict[str, tuple[float, set[str]]] = {}
@@ -216,8 +218,9 @@ class OutgoingCalls:
         pending = self._pending.get(response.call_id)
         if pending is not None:
             pending.handle.settle(response)
+        elif response.call_id in self._over:
+            logger.debug("%s: late, or a repeat", response.call_id)
         elif not self._queries.settle(response) and readable and not response.call_id.startswith(BARRIER):
-            # Often it is only late.
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
     def _on_timeout(self, pending: _Pending) -> None:
@@ -340,6 +343,9 @@ class OutgoingCalls:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
+            self._over[pending.handle.call_id] = None
+            if len(self._over) > _REMEMBERED:
+                del self._over[next(iter(self._over))]
 
 
 class _Pending:
