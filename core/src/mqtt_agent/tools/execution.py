@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, PayloadTooLarge, ToolError, WireError
+from mqtt_agent.handlers import describe, without_surprises
 from mqtt_agent.tools.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.replay import CallKey, ReplayStore
@@ -288,16 +288,7 @@ class Executor:
     def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="mqtt-agent-tool")
-        context = contextvars.copy_context()
-
-        def run() -> Any:
-            try:
-                return context.run(bound)
-            except (StopIteration, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
-                # A future does not take the first, and the others would end more than the call.
-                raise _HandlerFailed(error) from error
-
-        return asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return asyncio.get_running_loop().run_in_executor(self._threads, without_surprises(bound))
 
     def _stream(self, execution: Execution) -> CallStream:
         call_id, tool = execution.call.call_id, execution.tool
@@ -329,19 +320,9 @@ def _fail(response: Response, error: CallError) -> None:
     response.status, response.error = "error", error
 
 
-class _HandlerFailed(Exception):
-    """An exception of a handler that must not leave its thread as it is."""
-
-
 def _describe(error: BaseException) -> CallError:
     """What a caller is told: whatever the exception is like, it can be sent."""
-    if isinstance(error, _HandlerFailed) and error.__cause__ is not None:
-        error = error.__cause__
-    try:
-        message = str(error).encode(errors="backslashreplace").decode()
-    except Exception:
-        message = ""
-    kind = type(error).__name__
+    kind, message = describe(error)
     if isinstance(error, InvalidArguments):
         return CallError(type="invalid_arguments", message=message, data=error.data)
     if isinstance(error, WireError):

@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
+from mqtt_agent.handlers import is_async
 from mqtt_agent.tools.context import SyncToolContext, ToolContext
 
 __all__ = ["ToolFunction"]
@@ -50,7 +51,7 @@ class ToolFunction:
     ) -> None:
         self.name = name
         self.handler = handler
-        self.is_async = _is_async(handler)
+        self.is_async = is_async(handler)
         if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
             raise TypeError(
                 f"tool {name!r}: a generator cannot be a handler: take a ToolContext and await its stream()"
@@ -119,13 +120,6 @@ class ToolFunction:
         data = [{"path": "/" + "/".join(map(str, path)), "message": message[:500]} for path, message in faults]
         text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in data)
         return InvalidArguments(text, tool=self.name, data=data)
-
-
-def _is_async(handler: Callable[..., Any]) -> bool:
-    target = handler
-    while isinstance(target, functools.partial):
-        target = target.func
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 
 
 def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Parameter], str | None, Any]:
