@@ -18,6 +18,7 @@ from mqtt_agent.agents.outcome import result_of, with_words
 from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.reminders import Reminders
 from mqtt_agent.agents.store import OPEN, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.display import TaskList
 from mqtt_agent.errors import (
@@ -107,11 +108,10 @@ class Delegations:
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
         self._reminders = Reminders()
         self._started = False
-        self._asking: asyncio.Task[None] | None = None
         self._opening = asyncio.Semaphore(_AT_ONCE)
         self._unanswered: set[str] = set()
         self._all_answered = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
         self._unnoted: dict[str, TaskHandle] = {}
         self._noting: asyncio.TimerHandle | None = None
         self._patience = Patience()
@@ -127,16 +127,13 @@ class Delegations:
         """Ask after everything that has no result yet."""
         self._started = True
         await self.ask_after_all()
-        self._asking = asyncio.create_task(self._ask_again(), name="mqtt-agent ask again")
+        self._tasks.start(self._ask_again(), name="mqtt-agent ask again")
 
     async def stop(self, reason: MQTTAgentError | None = None) -> None:
         """Follow nothing any more; the tasks go on."""
         self._started = False
-        tasks = [task for task in (self._asking, *self._tasks) if task is not None]
-        self._asking = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.cancel()
+        await self._tasks.wait()
         with contextlib.suppress(StoreError):
             await self._note_states()
         for handle in list(self._handles.values()):
@@ -253,7 +250,7 @@ class Delegations:
         if not handle.done:
             self._remember(record)
             await self._subscribed()
-            sending = self._spawn(self._send(record))
+            sending = self._tasks.start(self._send(record))
             if self._connection.connected:
                 await asyncio.wait([sending], timeout=_CONFIRMED_WITHIN)
         return handle
@@ -290,7 +287,7 @@ class Delegations:
     def _listen(self, task_id: str, topic: str, handler: Handler) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))
         # Not awaited: the broker reads it before the task that follows on the same connection.
-        self._spawn(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
+        self._tasks.start(self._connection.subscribe(topic, handler, manual=handler == self.on_result))
 
     async def listen(self, handle: TaskHandle) -> None:
         """Follow the events of a task that is not over; see :meth:`TaskHandle.events`."""
@@ -319,7 +316,7 @@ class Delegations:
         self._reminders.drop(task_id)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
-                self._spawn(self._connection.unsubscribe(topic, handler))
+                self._tasks.start(self._connection.unsubscribe(topic, handler))
 
     def _remember(self, record: TaskRecord) -> None:
         self._reminders.add(record.task_id, record.peer or "", record.expires_at)
@@ -359,7 +356,7 @@ class Delegations:
         except TransportError as error:
             # Refused, and so never seen by its peer: it is over.
             handle.fail(with_words(error, f"task {record.task_id}: {error}"))
-            self._spawn(self._give_up(record.key, TaskFault(type=type(error).__name__, message=str(error))))
+            self._tasks.start(self._give_up(record.key, TaskFault(type=type(error).__name__, message=str(error))))
 
     async def _give_up(self, key: TaskKey, fault: TaskFault) -> None:
         result = result_of(key.task_id, self._name, self._name, TaskState.FAILED, fault)
@@ -451,7 +448,7 @@ class Delegations:
             self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
 
     def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
-        self._spawn(self._patience.stored(take, what))
+        self._tasks.start(self._patience.stored(take, what))
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
         """It would come again, as unreadable, whenever its task is asked after."""
@@ -513,11 +510,11 @@ class Delegations:
                 return
             if "fault" in event.data:  # the answer will not do, and must not be sent again
                 handle.answers.pop(input_id, None)
-                self._spawn(self._keep_answers(handle))
+                self._tasks.start(self._keep_answers(handle))
             elif input_id in handle.answers and self._got_lost(handle, input_id, event):
                 word = self._input(handle, handle.answers[input_id], input_id)
                 self._note_answered(handle, input_id, event.attempt)
-                self._spawn(self._say_soon(handle.peer, word))
+                self._tasks.start(self._say_soon(handle.peer, word))
 
     def _got_lost(self, handle: TaskHandle, input_id: str, event: TaskEvent) -> bool:
         """Whether the answer to a question that is asked again has to be sent again."""
@@ -535,7 +532,7 @@ class Delegations:
             self._noting = asyncio.get_running_loop().call_later(_NOTED_WITHIN, self._note_now)
 
     def _note_now(self) -> None:
-        self._spawn(self._note_states())
+        self._tasks.start(self._note_states())
 
     async def _note_states(self) -> None:
         """Store where the tasks stand."""
@@ -595,7 +592,7 @@ class Delegations:
 
     async def _say_soon(self, peer: str, word: Control) -> None:
         """Say it; while the connection is away, when it is back."""
-        saying = self._spawn(self._say(peer, word))
+        saying = self._tasks.start(self._say(peer, word))
         if self._connection.connected:
             await asyncio.wait([saying], timeout=_CONFIRMED_WITHIN)
             if saying.done() and not saying.cancelled():
@@ -605,16 +602,8 @@ class Delegations:
         properties = PublishProperties(response_topic=self.results_topic, correlation_data=word.task_id.encode())
         await self._connection.publish(self._topics.control(peer), encode(word), properties=properties)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-        return task
-
-    def _on_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
+    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, MQTTAgentError):
             logger.warning("agent %s: %s", self._name, error)
-        elif error is not None:
+        else:
             logger.error("agent %s could not go on with a task", self._name, exc_info=error)

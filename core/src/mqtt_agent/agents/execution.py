@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from mqtt_agent.agents.context import TaskContext
 from mqtt_agent.agents.outcome import deliverable, failure, result_of
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.crashpoints import reached, reached_when_sent
 from mqtt_agent.errors import StoreError, TaskCanceled
 from mqtt_agent.handlers import run_in_thread
@@ -90,7 +91,7 @@ class TaskExecutor:
         self._waiting = 0
         self._executing = False
         self._stopping = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
         self._answering = asyncio.Lock()
 
     @property
@@ -111,7 +112,7 @@ class TaskExecutor:
             logger.info("%s runs %d tasks again that it had begun with", self._name, again)
         self._waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         self._executing, self._stopping = True, False
-        self._spawn(self._answers.send_unsettled())
+        self._tasks.start(self._answers.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
@@ -122,10 +123,8 @@ class TaskExecutor:
             await asyncio.wait(running, timeout=timeout)
         await self._end(list(self._runs.values()), interrupted=True)
         # What the broker does not confirm soon is sent at the next start.
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=_CONFIRMED_WITHIN if self._connection.connected else 0)
-        for task in tuple(self._tasks):
-            task.cancel()
+        await self._tasks.wait(_CONFIRMED_WITHIN if self._connection.connected else 0)
+        self._tasks.cancel()
 
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
@@ -212,7 +211,7 @@ class TaskExecutor:
             record = await self._store.change(record.key, every, reply_to=reply_to) or record
         run = self._runs.get(record.task_id)
         if record.result is not None:
-            self._spawn(self._answers.send(record))
+            self._tasks.start(self._answers.send(record))
             return
         if run is None and record.state in ACTIVE and self._executing:
             # Another process with this agent id had begun with it, after this one took up what was left.
@@ -268,7 +267,7 @@ class TaskExecutor:
                 self._waiting = max(0, self._waiting - 1)
             record = changed or await self._store.get(record.key) or record
         if record.result is not None:
-            self._spawn(self._answers.send(record))
+            self._tasks.start(self._answers.send(record))
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
         """Give an answer to the handler that asked, or keep it for when the handler runs again.
@@ -299,7 +298,7 @@ class TaskExecutor:
     def _fill(self) -> None:
         while self._executing and self._waiting > 0 and self._slots.take_now():
             self._waiting -= 1
-            self._spawn(self._next())
+            self._tasks.start(self._next())
 
     async def _next(self) -> None:
         try:
@@ -323,7 +322,7 @@ class TaskExecutor:
             record, self._store, lambda payload: self._connection.publish_soon(topic, payload), self._slots
         )
         run = self._runs[record.task_id] = Run(attempt, TaskContext(task, attempt))
-        run.work = self._spawn(self._run(run, record, task))
+        run.work = self._tasks.start(self._run(run, record, task))
 
     async def _run(self, run: Run, record: TaskRecord, task: Task) -> None:
         attempt, context = run.attempt, run.context
@@ -418,7 +417,7 @@ class TaskExecutor:
         if changed is not None:
             attempt.state = state
             await attempt.tell_status()
-            self._spawn(self._answers.send(changed))
+            self._tasks.start(self._answers.send(changed))
         attempt.over = True
 
     async def _store_result(
@@ -442,16 +441,8 @@ class TaskExecutor:
                 await asyncio.sleep(wait)
                 wait = min(_RETRY_MAX, wait * 2)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-        return task
-
-    def _on_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s could not go on with a task", self._name, exc_info=task.exception())
+    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        logger.error("%s could not go on with a task", self._name, exc_info=error)
 
 
 def _expired(task: Task) -> TaskFault:
