@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, TypeVar, overload
 
 from mqtt_agent.background_tasks import BackgroundTasks
-from mqtt_agent.display import ToolList
 from mqtt_agent.errors import TransportError
 from mqtt_agent.running import Service
 from mqtt_agent.tools.election import Election
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.intake import Intake
+from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.presence import Presence
 from mqtt_agent.tools.replay import ReplayStore
 from mqtt_agent.transport import TLS, Connection, Credentials
