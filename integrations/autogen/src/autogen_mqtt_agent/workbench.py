@@ -225,7 +225,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
 def _result(name: str, outcome: Outcome[Any]) -> ToolResult:
     error = outcome.error
     if error is None:
-        return tool_result(name, outcome.value)
+        return tool_result(name, *outcome.get())
     if isinstance(error, asyncio.CancelledError):
         return error_result(name, f"{name}: the call was cancelled")
     return error_result(name, str(error) or type(error).__name__)
@@ -252,11 +252,12 @@ async def _find(client: ToolClient, wanted: Sequence[str] | None) -> list[ToolCa
 
 async def _call(
     client: ToolClient, tool: str, arguments: dict[str, Any], timeout: float | None, call_id: str, emit: Emit
-) -> Any:
+) -> tuple[Any, list[dict[str, Any]] | None]:
     handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id)
     try:
         async for partial in handle.partials():
             emit(partial)
-        return await handle.result()
+        result = await handle.result()
+        return result, handle.response.content if handle.response is not None else None
     finally:
         await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
