@@ -15,10 +15,12 @@ from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.core.providers.human_input import set_provider
 from crewai.events.event_context import restore_event_scope
 from crewai.events.stream_context import add_stream_sink
+from crewai.flow.async_feedback import HumanFeedbackPending
+from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
 
 from crewai_mqtt_agent.apart import run_apart
-from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_tools
+from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, Requester, borrowed_tools, current_requester
 from crewai_mqtt_agent.assignment import Run, current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
@@ -61,7 +63,7 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
 
 
 def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """The same with a flow. ``Flow.ask`` asks the requester.
+    """The same with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
 
     After a crash, a flow with ``@persist`` finds its state again; any other starts anew.
 
@@ -145,12 +147,23 @@ async def _run_flow(task: TaskContext, requester: Requester, make: _Make) -> Any
     flow: Flow[Any] = await asyncio.to_thread(make)
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
+    if flow_config.hitl_provider is None:
+        flow_config.hitl_provider = FlowFeedback()  # asks the console for a flow that is not served
     inputs = _inputs(task)
-    if flow.persistence is not None:
-        inputs.setdefault("id", str(uuid.uuid5(uuid.NAMESPACE_OID, task.id)))
+    if flow.persistence is not None and "id" not in inputs:
+        own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
+        begun = await asyncio.to_thread(flow.persistence.load_state, own_id) is not None
+        # The state has them already, and what became of them since.
+        inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 
     async def kickoff() -> Any:
-        return output_value(await flow.kickoff_async(inputs))
+        output = await flow.kickoff_async(inputs)
+        if isinstance(output, HumanFeedbackPending):
+            raise RuntimeError(
+                f"the flow paused at {output.context.method_name}, and nobody resumes it here: leave out the provider "
+                "of @human_feedback, then the requester is asked"
+            )
+        return output_value(output)
 
     return await _reported(task, Reporter(task), requester, kickoff)
 
@@ -190,6 +203,7 @@ async def _reported(
     async def run() -> Any:
         # All of it is scoped to this run by context variables: others go on beside it.
         current_run.set(hosted)
+        current_requester.set(requester)
         set_provider(HumanInput(requester))
         add_stream_sink(reporter)
         return await kickoff()
