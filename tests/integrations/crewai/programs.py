@@ -14,7 +14,7 @@ from crewai.project import CrewBase, agent, before_kickoff, crew, task
 from crewai_mqtt_agent import MQTTAgent
 from pydantic import BaseModel
 
-from .models import ScriptedLLM, last_text
+from .models import ScriptedLLM, last_text, run
 
 GATE = Path(os.environ["GATE"])
 
@@ -91,4 +91,4 @@ class Books:
 
 
 if __name__ == "__main__":
-    (GATE / "report").write_text(report_crew(*sys.argv[1:3]).kickoff({"topic": "rain"}).raw)
+    (GATE / "report").write_text(run(report_crew(*sys.argv[1:3]), topic="rain").raw)

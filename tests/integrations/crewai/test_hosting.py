@@ -16,9 +16,12 @@ import pytest
 from brokers import Embedded, Mosquitto
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
-from crewai.flow import listen, start
+from crewai.flow import human_feedback, listen, start
+from crewai.flow.async_feedback import HumanFeedbackPending, PendingFeedbackContext
+from crewai.flow.flow_config import flow_config
 from crewai_mqtt_agent import MQTTAgent, MQTTToolkit, host_agent, host_crew, host_flow
 from crewai_mqtt_agent.__main__ import main
+from crewai_mqtt_agent.asking import FlowFeedback
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskHandle, TaskState, errors
 from pydantic import BaseModel
 from support import soon, until
@@ -259,6 +262,113 @@ async def test_a_flow_takes_its_state_from_the_data_and_asks_the_requester(
         await soon(answer(), 30)
         assert await handle.result() == {"counted": "sheep: seven"}
     assert steps == ["step: first", "step: second"]
+
+
+async def answered(handle: TaskHandle, *answers: str) -> list[str]:
+    """Give these answers, one for each question; the questions."""
+    questions: list[str] = []
+
+    async def answer() -> None:
+        async for event in handle.events():
+            if event.status == TaskState.INPUT_REQUIRED:
+                await handle.send(answers[len(questions)])
+                questions.append(event.content or "")
+
+    await soon(answer(), 30)
+    return questions
+
+
+class Reviewed(Flow[Count]):
+    @start()
+    @human_feedback(message="Is that right?")
+    def draft(self) -> dict[str, str]:
+        return {"draft": f"all about {self.state.topic}"}
+
+    @listen(draft)
+    def end(self, reviewed: Any) -> str:
+        return f"{reviewed.output['draft']}: {reviewed.feedback}"
+
+
+async def test_feedback_on_a_flow_is_asked_of_the_requester(planner: Agent, where: dict[str, Any]) -> None:
+    async with host_flow(Reviewed, **where):
+        handle = await soon(planner.delegate("host", data={"topic": "sheep"}, wait_online=True))
+        assert await answered(handle, "more wool") == ['{"draft": "all about sheep"}\n\nIs that right?']
+        assert await handle.result() == "all about sheep: more wool"
+
+
+class Routed(Flow[Count]):
+    @start()
+    @human_feedback(
+        message="Print it?",
+        emit=["approved", "rejected"],
+        llm=ScriptedLLM.of(lambda asked: "approved" if "go ahead" in str(asked) else "rejected"),
+    )
+    def draft(self) -> str:
+        return "a draft"
+
+    @listen("approved")
+    def printed(self) -> str:
+        return "printed"
+
+    @listen("rejected")
+    def thrown_away(self) -> str:
+        return "thrown away"
+
+
+@pytest.mark.parametrize(("said", "then"), [("go ahead", "printed"), ("no", "thrown away"), ("", "printed")])
+async def test_feedback_on_a_flow_decides_how_it_goes_on(
+    planner: Agent, where: dict[str, Any], said: str, then: str
+) -> None:
+    async with host_flow(Routed, **where):
+        handle = await soon(planner.delegate("host", "go", wait_online=True))
+        assert await answered(handle, said) == ["a draft\n\nPrint it?\nOutcomes: approved, rejected"]
+        assert await handle.result() == then
+
+
+def test_feedback_on_a_flow_that_is_not_served_is_asked_at_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *prompt: "typed")
+    monkeypatch.setattr(flow_config, "hitl_provider", FlowFeedback())
+    assert Reviewed().kickoff() == "all about : typed"
+
+
+class Pausing:
+    """A provider that CrewAI resumes by hand."""
+
+    def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
+        raise HumanFeedbackPending(context)
+
+
+class Paused(Flow[Count]):
+    @start()
+    @human_feedback(message="?", provider=Pausing())
+    def draft(self) -> str:
+        return "a draft"
+
+
+async def test_a_flow_that_pauses_for_a_provider_of_its_own_fails_and_says_what_to_do(
+    planner: Agent, where: dict[str, Any]
+) -> None:
+    async with host_flow(Paused, **where):
+        with pytest.raises(errors.TaskFailed, match="paused at draft.*leave out the provider"):
+            await soon(planner.request("host", "go", wait_online=True), 30)
+
+
+class WithACrew(Flow):
+    @start()
+    def work(self) -> str:
+        return run(crew_of(last_wish, tasks=1, human_input=True), topic="x").raw
+
+
+def last_wish(asked: list[Any]) -> str:
+    return "long" if "longer" in str(asked) else "short"
+
+
+async def test_a_crew_within_a_step_of_a_flow_asks_the_requester(planner: Agent, where: dict[str, Any]) -> None:
+    async with host_flow(WithACrew, **where):
+        handle = await soon(planner.delegate("host", "go", wait_online=True))
+        questions = await answered(handle, "longer", "")
+        assert [each.splitlines()[0] for each in questions] == ["short", "long"]
+        assert await handle.result() == "long"
 
 
 PROGRAM = """
