@@ -434,9 +434,30 @@ async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
 
 
 def test_the_command_says_what_it_cannot_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    for target, said in (("json:nothing", "nothing"), ("json", "MODULE:NAME"), ("no_such:x", "no_such")):
+    cases = [
+        (["json:nothing"], "nothing"),
+        (["json"], "MODULE:NAME"),
+        (["no_such:x"], "no_such"),
+        (["builtins:dict"], "no crew"),
+        (["json:dumps", "--broker", "localhost"], "such as mqtt://localhost:1883"),
+        (["json:dumps", "--agent-id", "a/b"], "without '/'"),
+    ]
+    for arguments, said in cases:
         with pytest.raises(SystemExit):
-            main(["serve", target, "--agent-id", "x"])
+            main(["serve", "--agent-id", "x", *arguments])
         assert said in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="no crew"):
-        main(["serve", "builtins:dict", "--agent-id", "x"])
+
+
+async def test_a_crew_and_an_agent_may_be_given_as_they_are(planner: Agent, where: dict[str, Any]) -> None:
+    ready = crew_of(lambda asked: str("rain" in str(asked)), tasks=1)
+    for host in (host_crew(ready, **where), host_agent(ready.agents[0], **where)):
+        async with host:
+            requests = [planner.request("host", "rain", data={"topic": "rain"}, wait_online=True) for _ in range(2)]
+            assert await soon(asyncio.gather(*requests), 30) == ["True", "True"]
+
+
+def test_what_cannot_be_served_is_refused_at_once(where: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="a flow can run once only: give its class"):
+        host_flow(Counting(), **where)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no crew, flow or agent"):
+        host_crew("a crew", **where)  # type: ignore[arg-type]
