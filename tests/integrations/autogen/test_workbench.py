@@ -14,9 +14,8 @@ from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
 from autogen_mqtt_agent import MQTTWorkbench, mqtt_tools
-from autogen_mqtt_agent.schemas import inlined
 from brokers import Broker, Embedded, Mosquitto, free_port
-from mqtt_agent import errors
+from mqtt_agent import ToolServer, errors
 from proxy import Proxy
 from support import becomes, soon, until
 
@@ -92,29 +91,30 @@ async def test_without_a_broker_the_first_list_says_so() -> None:
     await soon(workbench.stop())
 
 
-def test_references_are_inlined_and_cut_off_where_they_go_round() -> None:
+async def test_a_model_is_told_a_schema_without_references(
+    embedded: Embedded, namespace: str, workbench: MQTTWorkbench
+) -> None:
     tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/Tree"}, "name": {"type": ["string", "null"]}}}
     schema = {"type": "object", "properties": {"tree": {"$ref": "#/$defs/Tree", "title": "T"}}, "$defs": {"Tree": tree}}
-    assert inlined(schema) == {
+    server = ToolServer("woods", broker=embedded.url, namespace=namespace)
+    server.add_tool("climb", lambda tree: "up", input_schema=schema)
+    async with server:
+        await becomes(lambda: _lists(workbench, "climb"))
+        [climb] = [each for each in await workbench.list_tools() if each["name"] == "climb"]
+    assert dict(climb.get("parameters", {})) == {
         "type": "object",
         "properties": {
             "tree": {
                 "type": "object",
                 "title": "T",
-                "properties": {"left": {}, "name": {"type": ["string", "null"]}},
+                "properties": {"left": {"type": "object"}, "name": {"type": ["string", "null"]}},
             }
         },
     }
-    named_like_a_keyword = {"type": "object", "properties": {"definitions": {"type": "string"}}}
-    assert inlined(named_like_a_keyword) == named_like_a_keyword
-    with pytest.raises(ValueError, match="elsewhere"):
-        inlined({"$ref": "https://example.org/schema"})
-    bomb: dict[str, Any] = {"$defs": {"d0": {}}, "$ref": "#/$defs/d40"}
-    for level in range(1, 41):
-        reference = {"$ref": f"#/$defs/d{level - 1}"}
-        bomb["$defs"][f"d{level}"] = {"properties": {"a": reference, "b": reference}}
-    with pytest.raises(ValueError, match="too large"):
-        inlined(bomb)
+
+
+async def _lists(workbench: MQTTWorkbench, name: str) -> bool:
+    return name in await names(workbench)
 
 
 # Calling

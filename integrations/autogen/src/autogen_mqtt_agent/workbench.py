@@ -7,20 +7,20 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from autogen_core import CancellationToken
-from autogen_core.tools import StaticStreamWorkbench, ToolResult, ToolSchema
+from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.sync import ToolClient as SyncToolClient
 from mqtt_agent.tools.naming import legal_name
+from mqtt_agent.tools.schemas import speakable
 from mqtt_agent.wire import new_call_id
 from pydantic import BaseModel
 from typing_extensions import Self, override
 
 from autogen_mqtt_agent.bridge import Emit, Outcome, stream
 from autogen_mqtt_agent.results import error_result, partial_event, tool_result
-from autogen_mqtt_agent.schemas import tool_schema
 from autogen_mqtt_agent.settings import without_password
 
 __all__ = ["MQTTWorkbench", "MQTTWorkbenchConfig"]
@@ -162,7 +162,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         for card in cards:
             name = legal_name(card.tool, taken)
             self._names[name] = card.tool
-            self._listed.append(tool_schema(card, name))
+            self._listed.append(_schema(card, name))
         return self._listed
 
     @override
@@ -220,6 +220,13 @@ class MQTTWorkbench(StaticStreamWorkbench):
     @classmethod
     def _from_config(cls, config: MQTTWorkbenchConfig) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         return cls(**dict(config))
+
+
+def _schema(card: ToolCard, name: str) -> ToolSchema:
+    described = card.description or card.title or card.tool
+    # AutoGen's form has no place for definitions.
+    parameters = cast(ParametersSchema, speakable(card.input_schema))
+    return ToolSchema(name=name, description=described, parameters=parameters)
 
 
 def _result(name: str, outcome: Outcome[Any]) -> ToolResult:
