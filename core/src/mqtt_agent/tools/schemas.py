@@ -69,7 +69,7 @@ class _Writer:
     def _referred(self, node: Mapping[str, Any], reference: str, above: tuple[str, ...]) -> Any:
         rest = {key: value for key, value in node.items() if key != "$ref"}
         found = _find(reference, self._root)
-        target = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+        target: Mapping[str, Any] = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
         if reference in above:
             words = {key: value for key, value in rest.items() if key in ("description", "title")}
             return {**words, "type": target["type"]} if target.get("type") else words
