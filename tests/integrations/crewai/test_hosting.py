@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Embedded, Mosquitto
+from brokers import Embedded, Mosquitto, die_with_parent
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
 from crewai.flow import human_feedback, listen, start
@@ -405,7 +405,11 @@ async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
         command = [sys.executable, "-m", "crewai_mqtt_agent", "serve", f"program:{what}", "--agent-id", agent_id]
         command += ["--broker", mosquitto.url, "--namespace", namespace, "--store", str(tmp_path / f"{agent_id}.db")]
         return subprocess.Popen(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE.parents[2])}, text=True
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+            text=True,
+            preexec_fn=die_with_parent,
         )
 
     processes = [serve("build", "builder"), serve("crew", "ready")]
