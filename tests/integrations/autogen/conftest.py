@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from autogen_mqtt_agent import MQTTWorkbench
 from brokers import Embedded
-from mqtt_agent import ToolContext, ToolError, ToolServer
+from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
 from PIL import Image as PILImage
 from support import soon
 
@@ -23,7 +23,7 @@ class Toolbox(ToolServer):
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
         self.cancelled: list[str] = []
         self.running = asyncio.Event()
-        for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.picture):
+        for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.picture, self.enlarge):
             self.add_tool(handler.__name__, handler)
         self.add_tool("dotted.name", self.greet, input_schema={"type": "object"})
 
@@ -59,11 +59,19 @@ class Toolbox(ToolServer):
         image = {"type": "image", "data": red_dot(), "mimeType": "image/png"}
         return {"content": [{"type": "text", "text": "a dot"}, image]}
 
+    async def enlarge(self, picture: str, by: int) -> ToolResult:
+        """The same picture, larger: its size for programs, and the picture for a model."""
+        with PILImage.open(io.BytesIO(base64.b64decode(picture))) as image:
+            size = (image.width * by, image.height * by)
+        enlarged = {"type": "image", "data": red_dot(*size), "mimeType": "image/png"}
+        note = {"type": "resource", "resource": {"uri": "note://1", "text": "enlarged"}}
+        return ToolResult({"size": size}, [note, enlarged, {"type": "resource_link", "uri": "file:///x", "name": "x"}])
 
-def red_dot() -> str:
-    """A PNG of one pixel, as base64."""
+
+def red_dot(width: int = 1, height: int = 1) -> str:
+    """A PNG, of one pixel unless more are wanted, as base64."""
     buffer = io.BytesIO()
-    PILImage.new("RGB", (1, 1), (255, 0, 0)).save(buffer, "PNG")
+    PILImage.new("RGB", (width, height), (255, 0, 0)).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

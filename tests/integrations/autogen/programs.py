@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -56,17 +57,18 @@ def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAge
 
 
 class Marathon(Counter):
-    """A counter that takes its time: it says how far it is, and waits for a file ``open`` in the folder ``GATE``."""
+    """A counter that takes its time, with files in the folder ``GATE``: it leaves ``entered`` and says nothing until
+    there is ``watched``, then how it goes, and is done when there is ``open``."""
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
         gate = Path(os.environ["GATE"])
-        yield ThoughtEvent(content="begun", source=self.name)
         (gate / "entered").touch()
         while not (gate / "open").exists():
             await asyncio.sleep(0.05)
-            yield ThoughtEvent(content="still at it", source=self.name)
+            if (gate / "watched").exists():
+                yield ThoughtEvent(content="still at it", source=self.name)
         yield await self.on_messages(messages, cancellation_token)
 
 
@@ -81,15 +83,24 @@ def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupC
     return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
 
 
-async def save_in_the_middle(broker: str, namespace: str, store: str, saved: Path) -> None:
-    """Run the long chat, and save it when the marathon has begun."""
+async def run_example(holds: str, **names: Any) -> dict[str, Any]:
+    """Run an example of docs/autogen.md, word for word, in the middle of a coroutine that has defined these names."""
+    from tests.test_readme import the_example  # it imports much that a host needs not
+
+    code = compile(the_example("docs/autogen.md", holds), holds, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(code, names)
+    return names
+
+
+async def run_and_save(broker: str, namespace: str, store: str, state_file: Path) -> None:
+    """Run the long chat, and save it as the document says."""
     team, _ = long_chat(broker, namespace, store)
-    async for message in team.run_stream(task="go"):
-        if isinstance(message, ThoughtEvent):
-            saved.with_suffix(".new").write_text(json.dumps(await team.save_state()))
-            saved.with_suffix(".new").rename(saved)
+    new_file = state_file.with_suffix(".new")
+    await run_example(
+        "new_file.replace", asyncio=asyncio, json=json, team=team, state_file=state_file, new_file=new_file
+    )
 
 
 if __name__ == "__main__":
     where_to, prefix, tasks, file = sys.argv[1:5]
-    asyncio.run(save_in_the_middle(where_to, prefix, tasks, Path(file)))
+    asyncio.run(run_and_save(where_to, prefix, tasks, Path(file)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 from autogen_agentchat import messages as m
 from autogen_agentchat.agents import SocietyOfMindAgent
-from autogen_agentchat.base import ChatAgent, TaskResult, Team
+from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team
 from autogen_agentchat.conditions import TextMentionTermination
 from autogen_agentchat.teams import (
     DiGraphBuilder,
@@ -20,12 +20,13 @@ from autogen_agentchat.teams import (
     SelectorGroupChat,
     Swarm,
 )
-from autogen_core import CancellationToken
+from autogen_core import CancellationToken, Image
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
 from support import soon, until
 
+from .conftest import red_dot
 from .conversations import Counter, Gate, hosting, talker
 from .models import calls, says
 from .test_messages import OwnEvent, Report
@@ -292,7 +293,7 @@ async def test_a_failing_agent_fails_the_team_and_the_same_turn_can_be_tried_aga
 
 
 async def test_an_absent_peer_is_an_error_at_once(remote: MakeAgent) -> None:
-    with pytest.raises(errors.PeerUnavailable, match="never been seen"):
+    with pytest.raises(errors.PeerUnavailable, match="never been seen.*start its host"):
         await soon(remote("counter").on_messages([HELLO], CancellationToken()), 5)
     with pytest.raises(RuntimeError, match="never been seen"):
         await soon(RoundRobinGroupChat([remote("counter")]).run(task="go"), 5)
@@ -369,6 +370,29 @@ async def test_large_messages_go_both_ways(mosquitto: Mosquitto, namespace: str)
         answer = await soon(counter.on_messages([large], CancellationToken()), 30)
         assert len(answer.chat_message.to_text()) > 3_000_000
         await soon(counter.close())
+
+
+async def test_pictures_go_both_ways(embedded: Embedded, namespace: str) -> None:
+    async with hosting(embedded.url, namespace, mirror=lambda conversation: Mirror("mirror")):
+        mirror = MQTTAgent("mirror", broker=embedded.url, namespace=namespace)
+        shown = m.MultiModalMessage(content=["this", Image.from_base64(red_dot(400, 300))], source="user")
+        team = RoundRobinGroupChat([mirror], max_turns=1)
+        answer = (await soon(team.run(task=shown))).messages[-1]
+        assert isinstance(answer, m.MultiModalMessage)
+        picture, text = answer.content
+        assert isinstance(picture, Image)
+        assert picture.image.size == (400, 300)
+        assert picture.image.getpixel((399, 299)) == (255, 0, 0)
+        assert text == "this"
+        await soon(mirror.close())
+
+
+class Mirror(Counter):
+    """Says what it is shown, from the back."""
+
+    async def on_messages(self, messages: Sequence[m.BaseChatMessage], cancellation_token: CancellationToken) -> Any:
+        [shown] = [each for each in messages if isinstance(each, m.MultiModalMessage)]
+        return Response(chat_message=m.MultiModalMessage(content=shown.content[::-1], source=self.name))
 
 
 # State

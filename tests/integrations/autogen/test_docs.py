@@ -91,7 +91,7 @@ def test_the_workbench(embedded: Embedded, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    # The two on saving and resuming are what test_restart.py does, with a process that is killed in between.
+    # The two on saving and resuming are run in test_restart.py, by two processes.
     assert len(examples(DOCS)) == 5
     assert len(examples("integrations/autogen/README.md")) == 1
 

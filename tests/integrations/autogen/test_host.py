@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +15,7 @@ from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import AgentHost, MQTTAgent, serve_agent, serve_team
+from autogen_mqtt_agent.__main__ import main
 from autogen_mqtt_agent.turns import TURN, Turn
 from brokers import Embedded, Mosquitto
 from mqtt_agent import Agent, MemoryStore, errors
@@ -224,13 +225,23 @@ async def test_a_host_that_is_killed_in_the_middle_of_a_turn_finishes_it_when_it
     await soon(writer.close())
 
 
-def test_the_command_says_what_is_wrong() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "autogen_mqtt_agent", "serve", "no_such_module:x", "--agent-id", "writer"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert run.returncode == 1
-    assert "no_such_module" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        ("no_such_module:x", [], "no_such_module"),
+        ("autogen_agentchat.agents:__all__", [], "a function that makes a list for each conversation"),
+        ("json:dumps", ["--agent-id", "a/b"], "without '/'"),
+        ("json:dumps", ["--broker", "localhost"], "such as mqtt://localhost:1883"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    target: str, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        main(["serve", target, "--agent-id", "writer", *options])
+
+
+def test_an_agent_in_the_place_of_a_factory_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="a function that makes a Counter for each conversation"):
+        AgentHost(Counter(), agent_id="writer")  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
-"""A turn that takes longer than the life of the process that asked for it."""
+"""A turn that takes longer than the life of the process that asked for it, by the examples of docs/autogen.md."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,59 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ThoughtEvent
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Mosquitto
-from mqtt_agent import Agent, MemoryStore
-from support import becomes, soon, until
+from support import soon, until
 
 from .processes import PROGRAMS, HostProcess, Program
-from .programs import long_chat
+from .programs import long_chat, run_example
 
 
 @pytest.fixture
-async def saved(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
-    """The state of a team whose process was killed in the middle of a turn elsewhere, which goes on."""
-    host = HostProcess("make_marathon", "marathon", mosquitto.url, namespace, tmp_path, GATE=str(tmp_path))
+def host(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[HostProcess]:
+    with HostProcess("make_marathon", "marathon", mosquitto.url, namespace, tmp_path, GATE=str(tmp_path)) as host:
+        yield host
+
+
+@pytest.fixture
+async def state_file(host: HostProcess, mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> AsyncIterator[Path]:
+    """The state of a team whose process was killed in the middle of a silent turn elsewhere, which goes on."""
     file = tmp_path / "team.json"
-    with host:
-        async with Agent("probe", broker=mosquitto.url, namespace=namespace, store=MemoryStore()) as probe:
-            await becomes(lambda: probe.peers(), 30)
-        caller = Program("-m", PROGRAMS, mosquitto.url, namespace, str(tmp_path / "caller.db"), str(file))
-        with caller:
-            await until(file.exists, 30)
-            caller.kill()
-        yield json.loads(file.read_text())
+    caller = Program("-m", PROGRAMS, mosquitto.url, namespace, str(tmp_path / "caller.db"), str(file))
+    with caller:
+        await until((tmp_path / "entered").exists, 60)
+        await until(lambda: file.exists() and standing(file)["pending"] is not None, 30)
+        caller.kill()
+        yield file
+
+
+def standing(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())["agent_states"]["marathon"]["agent_state"]
 
 
 async def test_a_loaded_team_resumes_the_turn_that_was_under_way_and_goes_on(
-    saved: dict[str, Any], mosquitto: Mosquitto, namespace: str, tmp_path: Path
+    state_file: Path, mosquitto: Mosquitto, namespace: str, tmp_path: Path
 ) -> None:
     team, marathon = long_chat(mosquitto.url, namespace, str(tmp_path / "caller.db"))
-    await team.load_state(saved)
+    (tmp_path / "open").touch()
+    names = {"json": json, "team": team, "writer": marathon, "state_file": state_file}
+    result = (await soon(run_example("writer.resume()", **names), 30))["result"]
+    said = [(each.source, each.to_text()) for each in result.messages if isinstance(each, BaseChatMessage)]
+    assert said == [
+        ("marathon", "1: ['Write a book.', 'plan']"),
+        ("editor", "edited"),
+        ("planner", "plan"),
+        ("marathon", "2: ['Write a book.', 'plan', 'edited', 'plan']"),
+        ("editor", "edited more"),
+    ]
+    assert await soon(marathon.resume()) is None
+    await soon(marathon.close())
+
+
+async def test_the_progress_of_a_resumed_turn_is_seen(
+    state_file: Path, mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    team, marathon = long_chat(mosquitto.url, namespace, str(tmp_path / "caller.db"))
+    await team.load_state(json.loads(state_file.read_text()))
+    (tmp_path / "watched").touch()
 
     async def resume() -> list[Any]:
         seen = []
@@ -47,38 +74,42 @@ async def test_a_loaded_team_resumes_the_turn_that_was_under_way_and_goes_on(
             (tmp_path / "open").touch()  # it is not done before its progress has been seen
         return seen
 
-    *events, response = await soon(resume(), 20)
+    *events, response = await soon(resume(), 30)
     assert "still at it" in [event.content for event in events if isinstance(event, ThoughtEvent)]
     assert isinstance(response, Response)
-    assert response.chat_message.to_text() == "1: ['go', 'plan']"
-    assert await soon(marathon.resume()) is None
+    assert response.chat_message.to_text() == "1: ['Write a book.', 'plan']"
+    await soon(marathon.close())
 
-    result = await soon(team.run(task=response.chat_message), 20)
-    said = [(each.source, each.to_text()) for each in result.messages if isinstance(each, BaseChatMessage)]
-    assert said == [
-        ("marathon", "1: ['go', 'plan']"),
-        ("editor", "edited"),
-        ("planner", "plan"),
-        ("marathon", "2: ['go', 'plan', 'edited', 'plan']"),
-        ("editor", "edited more"),
-    ]
+
+async def test_a_host_that_is_killed_as_well_takes_the_resumed_turn_again(
+    host: HostProcess, state_file: Path, mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    team, marathon = long_chat(mosquitto.url, namespace, str(tmp_path / "caller.db"))
+    await team.load_state(json.loads(state_file.read_text()))
+    resuming = asyncio.create_task(marathon.resume())
+    host.kill()
+    (tmp_path / "open").touch()
+    host.start()
+    answer = await soon(resuming, 60)
+    assert answer is not None
+    assert answer.to_text() == "1: ['Write a book.', 'plan']"
     await soon(marathon.close())
 
 
 async def test_a_turn_can_be_resumed_without_the_store_of_the_process_that_gave_it(
-    saved: dict[str, Any], mosquitto: Mosquitto, namespace: str, tmp_path: Path
+    state_file: Path, mosquitto: Mosquitto, namespace: str, tmp_path: Path
 ) -> None:
     team, marathon = long_chat(mosquitto.url, namespace, str(tmp_path / "other.db"))
-    await team.load_state(saved)
+    await team.load_state(json.loads(state_file.read_text()))
     (tmp_path / "open").touch()
     answer = await soon(marathon.resume(), 20)
     assert answer is not None
-    assert answer.to_text() == "1: ['go', 'plan']"
+    assert answer.to_text() == "1: ['Write a book.', 'plan']"
     await soon(marathon.close())
 
 
-async def test_only_the_same_agent_id_can_resume(saved: dict[str, Any], mosquitto: Mosquitto, namespace: str) -> None:
+async def test_only_the_same_agent_id_can_resume(state_file: Path, mosquitto: Mosquitto, namespace: str) -> None:
     stranger = MQTTAgent("marathon", broker=mosquitto.url, namespace=namespace, agent_id="stranger")
-    await stranger.load_state(saved["agent_states"]["marathon"]["agent_state"])
+    await stranger.load_state(standing(state_file))
     with pytest.raises(ValueError, match="caller has given the turn"):
         await soon(stranger.resume())

@@ -14,13 +14,12 @@ from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
 from autogen_mqtt_agent import MQTTWorkbench, mqtt_tools
-from autogen_mqtt_agent.schemas import inlined
 from brokers import Broker, Embedded, Mosquitto, free_port
-from mqtt_agent import errors
+from mqtt_agent import ToolServer, errors
 from proxy import Proxy
 from support import becomes, soon, until
 
-from .conftest import Toolbox
+from .conftest import Toolbox, red_dot
 from .models import calls, says
 
 
@@ -42,7 +41,7 @@ def executions(result: TaskResult) -> list[Any]:
 
 async def test_it_lists_the_tools_that_are_online_with_their_schemas(workbench: MQTTWorkbench) -> None:
     tools: dict[str, Any] = {schema["name"]: schema for schema in await soon(workbench.list_tools())}
-    assert set(tools) == {"add", "greet", "count", "fail", "hang", "picture", "dotted_name"}
+    assert set(tools) == {"add", "greet", "count", "fail", "hang", "picture", "enlarge", "dotted_name"}
     assert tools["add"]["description"] == "Add two numbers."
     assert set(tools["add"]["parameters"]["properties"]) == {"a", "b"}
     assert tools["add"]["parameters"]["required"] == ["a"]
@@ -92,29 +91,30 @@ async def test_without_a_broker_the_first_list_says_so() -> None:
     await soon(workbench.stop())
 
 
-def test_references_are_inlined_and_cut_off_where_they_go_round() -> None:
+async def test_a_model_is_told_a_schema_without_references(
+    embedded: Embedded, namespace: str, workbench: MQTTWorkbench
+) -> None:
     tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/Tree"}, "name": {"type": ["string", "null"]}}}
     schema = {"type": "object", "properties": {"tree": {"$ref": "#/$defs/Tree", "title": "T"}}, "$defs": {"Tree": tree}}
-    assert inlined(schema) == {
+    server = ToolServer("woods", broker=embedded.url, namespace=namespace)
+    server.add_tool("climb", lambda tree: "up", input_schema=schema)
+    async with server:
+        await becomes(lambda: _lists(workbench, "climb"))
+        [climb] = [each for each in await workbench.list_tools() if each["name"] == "climb"]
+    assert dict(climb.get("parameters", {})) == {
         "type": "object",
         "properties": {
             "tree": {
                 "type": "object",
                 "title": "T",
-                "properties": {"left": {}, "name": {"type": ["string", "null"]}},
+                "properties": {"left": {"type": "object"}, "name": {"type": ["string", "null"]}},
             }
         },
     }
-    named_like_a_keyword = {"type": "object", "properties": {"definitions": {"type": "string"}}}
-    assert inlined(named_like_a_keyword) == named_like_a_keyword
-    with pytest.raises(ValueError, match="elsewhere"):
-        inlined({"$ref": "https://example.org/schema"})
-    bomb: dict[str, Any] = {"$defs": {"d0": {}}, "$ref": "#/$defs/d40"}
-    for level in range(1, 41):
-        reference = {"$ref": f"#/$defs/d{level - 1}"}
-        bomb["$defs"][f"d{level}"] = {"properties": {"a": reference, "b": reference}}
-    with pytest.raises(ValueError, match="too large"):
-        inlined(bomb)
+
+
+async def _lists(workbench: MQTTWorkbench, name: str) -> bool:
+    return name in await names(workbench)
 
 
 # Calling
@@ -161,6 +161,28 @@ async def test_texts_and_images_come_as_such(workbench: MQTTWorkbench) -> None:
     assert isinstance(image, ImageResultContent)
     assert image.content.image.getpixel((0, 0)) == (255, 0, 0)
     assert not result.is_error
+
+
+async def test_pictures_go_to_tools_and_come_back(workbench: MQTTWorkbench) -> None:
+    result = await soon(workbench.call_tool("enlarge", {"picture": red_dot(2, 3), "by": 100}))
+    assert not result.is_error, result.to_text()
+    note, image, link = result.result
+    assert note == TextResultContent(content="enlarged")
+    assert isinstance(image, ImageResultContent)
+    assert image.content.image.size == (200, 300)
+    assert isinstance(link, TextResultContent)
+    assert "file:///x" in link.content
+
+
+async def test_a_model_is_told_of_a_picture_in_a_few_words(
+    embedded: Embedded, namespace: str, workbench: MQTTWorkbench
+) -> None:
+    assistant = agent(workbench, calls(("picture", {})), "I see", max_tool_iterations=2)
+    [execution] = executions(await soon(assistant.run(task="go")))
+    assert execution.content == "a dot\n[a picture, which cannot be shown here]"
+    [tool] = await soon(mqtt_tools(embedded.url, namespace=namespace, tools=["picture"]))
+    assert await soon(tool.run_json({}, CancellationToken())) == execution.content
+    await soon(tool.workbench.stop())
 
 
 def test_one_workbench_serves_several_event_loops(mosquitto: Mosquitto, namespace: str) -> None:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Embedded, Mosquitto
+from brokers import Embedded, Mosquitto, die_with_parent
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
-from crewai.flow import listen, start
+from crewai.flow import human_feedback, listen, start
+from crewai.flow.async_feedback import HumanFeedbackPending, PendingFeedbackContext
+from crewai.flow.flow_config import flow_config
 from crewai_mqtt_agent import MQTTAgent, MQTTToolkit, host_agent, host_crew, host_flow
 from crewai_mqtt_agent.__main__ import main
+from crewai_mqtt_agent.asking import FlowFeedback
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskHandle, TaskState, errors
 from pydantic import BaseModel
 from support import soon, until
@@ -261,6 +264,113 @@ async def test_a_flow_takes_its_state_from_the_data_and_asks_the_requester(
     assert steps == ["step: first", "step: second"]
 
 
+async def answered(handle: TaskHandle, *answers: str) -> list[str]:
+    """Give these answers, one for each question; the questions."""
+    questions: list[str] = []
+
+    async def answer() -> None:
+        async for event in handle.events():
+            if event.status == TaskState.INPUT_REQUIRED:
+                await handle.send(answers[len(questions)])
+                questions.append(event.content or "")
+
+    await soon(answer(), 30)
+    return questions
+
+
+class Reviewed(Flow[Count]):
+    @start()
+    @human_feedback(message="Is that right?")
+    def draft(self) -> dict[str, str]:
+        return {"draft": f"all about {self.state.topic}"}
+
+    @listen(draft)
+    def end(self, reviewed: Any) -> str:
+        return f"{reviewed.output['draft']}: {reviewed.feedback}"
+
+
+async def test_feedback_on_a_flow_is_asked_of_the_requester(planner: Agent, where: dict[str, Any]) -> None:
+    async with host_flow(Reviewed, **where):
+        handle = await soon(planner.delegate("host", data={"topic": "sheep"}, wait_online=True))
+        assert await answered(handle, "more wool") == ['{"draft": "all about sheep"}\n\nIs that right?']
+        assert await handle.result() == "all about sheep: more wool"
+
+
+class Routed(Flow[Count]):
+    @start()
+    @human_feedback(
+        message="Print it?",
+        emit=["approved", "rejected"],
+        llm=ScriptedLLM.of(lambda asked: "approved" if "go ahead" in str(asked) else "rejected"),
+    )
+    def draft(self) -> str:
+        return "a draft"
+
+    @listen("approved")
+    def printed(self) -> str:
+        return "printed"
+
+    @listen("rejected")
+    def thrown_away(self) -> str:
+        return "thrown away"
+
+
+@pytest.mark.parametrize(("said", "then"), [("go ahead", "printed"), ("no", "thrown away"), ("", "printed")])
+async def test_feedback_on_a_flow_decides_how_it_goes_on(
+    planner: Agent, where: dict[str, Any], said: str, then: str
+) -> None:
+    async with host_flow(Routed, **where):
+        handle = await soon(planner.delegate("host", "go", wait_online=True))
+        assert await answered(handle, said) == ["a draft\n\nPrint it?\nOutcomes: approved, rejected"]
+        assert await handle.result() == then
+
+
+def test_feedback_on_a_flow_that_is_not_served_is_asked_at_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *prompt: "typed")
+    monkeypatch.setattr(flow_config, "hitl_provider", FlowFeedback())
+    assert Reviewed().kickoff() == "all about : typed"
+
+
+class Pausing:
+    """A provider that CrewAI resumes by hand."""
+
+    def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
+        raise HumanFeedbackPending(context)
+
+
+class Paused(Flow[Count]):
+    @start()
+    @human_feedback(message="?", provider=Pausing())
+    def draft(self) -> str:
+        return "a draft"
+
+
+async def test_a_flow_that_pauses_for_a_provider_of_its_own_fails_and_says_what_to_do(
+    planner: Agent, where: dict[str, Any]
+) -> None:
+    async with host_flow(Paused, **where):
+        with pytest.raises(errors.TaskFailed, match="paused at draft.*leave out the provider"):
+            await soon(planner.request("host", "go", wait_online=True), 30)
+
+
+class WithACrew(Flow):
+    @start()
+    def work(self) -> str:
+        return run(crew_of(last_wish, tasks=1, human_input=True), topic="x").raw
+
+
+def last_wish(asked: list[Any]) -> str:
+    return "long" if "longer" in str(asked) else "short"
+
+
+async def test_a_crew_within_a_step_of_a_flow_asks_the_requester(planner: Agent, where: dict[str, Any]) -> None:
+    async with host_flow(WithACrew, **where):
+        handle = await soon(planner.delegate("host", "go", wait_online=True))
+        questions = await answered(handle, "longer", "")
+        assert [each.splitlines()[0] for each in questions] == ["short", "long"]
+        assert await handle.result() == "long"
+
+
 PROGRAM = """
 from pathlib import Path
 from crewai import Agent, Crew, Task
@@ -295,7 +405,11 @@ async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
         command = [sys.executable, "-m", "crewai_mqtt_agent", "serve", f"program:{what}", "--agent-id", agent_id]
         command += ["--broker", mosquitto.url, "--namespace", namespace, "--store", str(tmp_path / f"{agent_id}.db")]
         return subprocess.Popen(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE.parents[2])}, text=True
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+            text=True,
+            preexec_fn=die_with_parent,
         )
 
     processes = [serve("build", "builder"), serve("crew", "ready")]
@@ -324,9 +438,30 @@ async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
 
 
 def test_the_command_says_what_it_cannot_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    for target, said in (("json:nothing", "nothing"), ("json", "MODULE:NAME"), ("no_such:x", "no_such")):
+    cases = [
+        (["json:nothing"], "nothing"),
+        (["json"], "MODULE:NAME"),
+        (["no_such:x"], "no_such"),
+        (["builtins:dict"], "no crew"),
+        (["json:dumps", "--broker", "localhost"], "such as mqtt://localhost:1883"),
+        (["json:dumps", "--agent-id", "a/b"], "without '/'"),
+    ]
+    for arguments, said in cases:
         with pytest.raises(SystemExit):
-            main(["serve", target, "--agent-id", "x"])
+            main(["serve", "--agent-id", "x", *arguments])
         assert said in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="no crew"):
-        main(["serve", "builtins:dict", "--agent-id", "x"])
+
+
+async def test_a_crew_and_an_agent_may_be_given_as_they_are(planner: Agent, where: dict[str, Any]) -> None:
+    ready = crew_of(lambda asked: str("rain" in str(asked)), tasks=1)
+    for host in (host_crew(ready, **where), host_agent(ready.agents[0], **where)):
+        async with host:
+            requests = [planner.request("host", "rain", data={"topic": "rain"}, wait_online=True) for _ in range(2)]
+            assert await soon(asyncio.gather(*requests), 30) == ["True", "True"]
+
+
+def test_what_cannot_be_served_is_refused_at_once(where: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="a flow can run once only: give its class"):
+        host_flow(Counting(), **where)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no crew, flow or agent"):
+        host_crew("a crew", **where)  # type: ignore[arg-type]

@@ -28,8 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     serve.add_argument("--max-conversations", type=int, default=100, help="how many are kept in memory")
     options = vars(parser.parse_args(arguments))
     sys.path.insert(0, os.getcwd())
-    factory = _load(options.pop("factory"))
-    AgentHost(factory, **options).run()
+    name = options.pop("factory")
+    factory = _load(name)
+    try:
+        host = AgentHost(factory, **options)
+    except (TypeError, ValueError) as error:
+        sys.exit(f"{name} cannot be served: {error}")
+    host.run()
 
 
 def _load(name: str) -> Any:

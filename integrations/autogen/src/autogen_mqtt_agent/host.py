@@ -54,6 +54,9 @@ class AgentHost:
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         drain_timeout: Seconds that :meth:`stop` waits for turns that run; they are taken again at the next start.
+
+    Raises:
+        TypeError: ``factory`` is no function, but what one should make.
     """
 
     def __init__(
@@ -74,6 +77,9 @@ class AgentHost:
         tls: ssl.SSLContext | TLS | None = None,
         drain_timeout: float = 10.0,
     ) -> None:
+        if not callable(factory):
+            made = type(factory).__name__
+            raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
         self.agent = Agent(
             agent_id,
             broker=broker,

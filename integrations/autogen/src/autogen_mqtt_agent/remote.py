@@ -126,7 +126,8 @@ async def _is_there(agent: Agent, peer: str) -> None:
     card = await agent.peer(peer)
     if card is None or card.status != "online":
         what = "is offline" if card is not None else "has never been seen"
-        raise PeerUnavailable(f"agent {peer!r} {what} in namespace {agent.namespace!r}", peer=peer)
+        hint = "start its host, or have the participant wait for it: absent='wait'"
+        raise PeerUnavailable(f"agent {peer!r} {what} in namespace {agent.namespace!r}; {hint}", peer=peer)
 
 
 async def _read(handle: TaskHandle, emit: Emit) -> Any:

@@ -7,20 +7,20 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from autogen_core import CancellationToken
-from autogen_core.tools import StaticStreamWorkbench, ToolResult, ToolSchema
+from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.sync import ToolClient as SyncToolClient
 from mqtt_agent.tools.naming import legal_name
+from mqtt_agent.tools.schemas import speakable
 from mqtt_agent.wire import new_call_id
 from pydantic import BaseModel
 from typing_extensions import Self, override
 
 from autogen_mqtt_agent.bridge import Emit, Outcome, stream
 from autogen_mqtt_agent.results import error_result, partial_event, tool_result
-from autogen_mqtt_agent.schemas import tool_schema
 from autogen_mqtt_agent.settings import without_password
 
 __all__ = ["MQTTWorkbench", "MQTTWorkbenchConfig"]
@@ -162,7 +162,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         for card in cards:
             name = legal_name(card.tool, taken)
             self._names[name] = card.tool
-            self._listed.append(tool_schema(card, name))
+            self._listed.append(_schema(card, name))
         return self._listed
 
     @override
@@ -222,10 +222,17 @@ class MQTTWorkbench(StaticStreamWorkbench):
         return cls(**dict(config))
 
 
+def _schema(card: ToolCard, name: str) -> ToolSchema:
+    described = card.description or card.title or card.tool
+    # AutoGen's form has no place for definitions.
+    parameters = cast(ParametersSchema, speakable(card.input_schema))
+    return ToolSchema(name=name, description=described, parameters=parameters)
+
+
 def _result(name: str, outcome: Outcome[Any]) -> ToolResult:
     error = outcome.error
     if error is None:
-        return tool_result(name, outcome.value)
+        return tool_result(name, *outcome.get())
     if isinstance(error, asyncio.CancelledError):
         return error_result(name, f"{name}: the call was cancelled")
     return error_result(name, str(error) or type(error).__name__)
@@ -252,11 +259,12 @@ async def _find(client: ToolClient, wanted: Sequence[str] | None) -> list[ToolCa
 
 async def _call(
     client: ToolClient, tool: str, arguments: dict[str, Any], timeout: float | None, call_id: str, emit: Emit
-) -> Any:
+) -> tuple[Any, list[dict[str, Any]] | None]:
     handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id)
     try:
         async for partial in handle.partials():
             emit(partial)
-        return await handle.result()
+        result = await handle.result()
+        return result, handle.response.content if handle.response is not None else None
     finally:
         await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again

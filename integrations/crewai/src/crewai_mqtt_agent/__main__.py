@@ -25,19 +25,23 @@ def main(arguments: list[str] | None = None) -> None:
     serve.add_argument("--store", help="the SQLite file of its tasks; in the user's state directory by default")
     serve.add_argument("--max-tasks", type=int, default=8, help="how many tasks run at once (%(default)s)")
     parsed = parser.parse_args(arguments)
-    factory = _factory(_load(parsed.target, parser))
+    target = _load(parsed.target, parser)
     from crewai_mqtt_agent.hosting import host_any
 
-    host_any(
-        factory,
-        agent_id=parsed.agent_id,
-        broker=parsed.broker,
-        namespace=parsed.namespace,
-        description=parsed.description,
-        capabilities=parsed.capability,
-        store=parsed.store,
-        max_concurrent_tasks=parsed.max_tasks,
-    ).run()
+    try:
+        agent = host_any(
+            target,
+            agent_id=parsed.agent_id,
+            broker=parsed.broker,
+            namespace=parsed.namespace,
+            description=parsed.description,
+            capabilities=parsed.capability,
+            store=parsed.store,
+            max_concurrent_tasks=parsed.max_tasks,
+        )
+    except (TypeError, ValueError) as error:
+        parser.error(f"{parsed.target} cannot be served: {error}")
+    agent.run()
 
 
 def _load(target: str, parser: argparse.ArgumentParser) -> Any:
@@ -52,22 +56,6 @@ def _load(target: str, parser: argparse.ArgumentParser) -> Any:
     except (ImportError, AttributeError) as error:
         parser.error(f"{target}: {error}")
     return found
-
-
-def _factory(target: Any) -> Any:
-    """What makes one for each task, from what was named."""
-    from crewai import Crew, Flow
-    from crewai.agents.agent_builder.base_agent import BaseAgent
-
-    if isinstance(target, (Crew, BaseAgent)):
-        return target.copy
-    if isinstance(target, Flow):
-        sys.exit("a flow can run once only: name its class, or a function that makes it")
-    if isinstance(target, type) and hasattr(target, "crew"):  # a class with @CrewBase
-        return lambda: target().crew()
-    if not callable(target) or (isinstance(target, type) and not issubclass(target, Flow)):
-        sys.exit(f"{target!r} is no crew, flow or agent, and no function that makes one")
-    return target
 
 
 if __name__ == "__main__":

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import json
 import threading
 from concurrent.futures import Future
 from typing import Any
 
 from crewai.core.providers.human_input import SyncHumanInputProvider
+from crewai.flow.async_feedback import ConsoleProvider, PendingFeedbackContext
 from crewai.tools import BaseTool
 from mqtt_agent import TaskContext
 from pydantic import PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
 from crewai_mqtt_agent.assignment import TOOL_CALL
+from crewai_mqtt_agent.reporting import output_value
 
-__all__ = ["FlowInput", "HumanInput", "Requester", "borrowed_tools"]
+__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "Requester", "borrowed_tools", "current_requester"]
+
+
+current_requester: contextvars.ContextVar[Requester | None] = contextvars.ContextVar(
+    "crewai_mqtt_requester", default=None
+)
+"""Who wants the run that this code is part of, if any."""
 
 
 class Requester:
@@ -109,6 +119,21 @@ class FlowInput:
         """See ``crewai.flow.InputProvider``."""
         answer = self._requester.ask(message)
         return None if answer is None else str(answer)
+
+
+class FlowFeedback:
+    """What ``@human_feedback`` asks, asked of the requester of the run that it is part of, if any."""
+
+    def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
+        """See ``crewai.flow.HumanFeedbackProvider``."""
+        requester = current_requester.get()
+        if requester is None:
+            return ConsoleProvider().request_feedback(context, flow)
+        shown = output_value(context.method_output)
+        shown = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, default=str)
+        outcomes = f"\nOutcomes: {', '.join(context.emit)}" if context.emit else ""
+        answer = requester.ask(f"{shown}\n\n{context.message}{outcomes}")
+        return "" if answer is None else str(answer)
 
 
 class BorrowedTool(BaseTool):

@@ -64,8 +64,10 @@ class Assignment:
     tools: dict[str, Any]
 
 
-def assign(task: Task, role: str, context: str | None, tools: list[BaseTool] | None, crew: Any) -> Assignment:
-    """What to give a peer for a CrewAI task."""
+def assign(
+    task: Task, role: str, context: str | None, tools: list[BaseTool] | None, crew: Any, run_id: str | None
+) -> Assignment:
+    """What to give a peer for a CrewAI task. Under one ``run_id``, the same work has the same task id."""
     prompt = format_task_with_context(build_task_prompt_with_schema(task, task.prompt()), context)
     about: dict[str, Any] = {"role": role, "expected_output": task.expected_output}
     model = task.output_pydantic or task.output_json
@@ -78,15 +80,15 @@ def assign(task: Task, role: str, context: str | None, tools: list[BaseTool] | N
         about["tools"] = [each["function"] for each in told]
     title = (task.name or task.description).strip().splitlines()[0][:120] if task.description.strip() else ""
     metadata = {"crewai": about}
-    return Assignment(_task_id(task, crew, prompt, metadata), prompt, title, metadata, by_name)
+    return Assignment(_task_id(task, crew, run_id, prompt, metadata), prompt, title, metadata, by_name)
 
 
-def _task_id(task: Task, crew: Any, prompt: str, metadata: dict[str, Any]) -> str:
+def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: dict[str, Any]) -> str:
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
     # In a run that is taken up again, the crew was built anew, with other ids in the same places.
     place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
     hosted = current_run.get()
-    run = hosted.id if hosted is not None else None
+    run = hosted.id if hosted is not None else run_id
     run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
     words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)

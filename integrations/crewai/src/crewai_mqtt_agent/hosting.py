@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import json
 import uuid
@@ -15,18 +14,18 @@ from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.core.providers.human_input import set_provider
 from crewai.events.event_context import restore_event_scope
 from crewai.events.stream_context import add_stream_sink
+from crewai.flow.async_feedback import HumanFeedbackPending
+from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
 
 from crewai_mqtt_agent.apart import run_apart
-from crewai_mqtt_agent.asking import FlowInput, HumanInput, Requester, borrowed_tools
+from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, Requester, borrowed_tools, current_requester
 from crewai_mqtt_agent.assignment import Run, current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
 __all__ = ["host_agent", "host_any", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
 
-Factory = Callable[..., Any]
-_Make = Callable[[], Any]
-_Run = Callable[[TaskContext, Requester, _Make], Coroutine[Any, Any, Any]]
+Factory = Callable[..., Any] | Crew | BaseAgent
 
 
 def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
@@ -39,12 +38,16 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
 
     Args:
         factory: Makes a crew: a new one for each call, as two runs of one crew disturb each other. One that takes an
-            argument gets the :class:`mqtt_agent.TaskContext`, and can see ``attempt`` there.
+            argument gets the :class:`mqtt_agent.TaskContext`, and can see ``attempt`` there. Or a crew, which is copied
+            for each task, or a class with ``@CrewBase``.
         agent_id: The agent's name.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``,
             ``store``, ``credentials`` and so on.
+
+    Raises:
+        TypeError: ``factory`` is none of these.
     """
-    return _hosted(agent_id, factory, _run_crew, options)
+    return _hosted(agent_id, factory, options)
 
 
 def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
@@ -53,15 +56,15 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     It may use the tools that a remote member of a crew was given over there, and so delegate to its coworkers.
 
     Args:
-        factory: Makes an agent: a new one for each call.
+        factory: Makes an agent: a new one for each call. Or an agent, which is copied.
         agent_id: See :func:`host_crew`.
         options: See there.
     """
-    return _hosted(agent_id, factory, _run_agent, options)
+    return _hosted(agent_id, factory, options)
 
 
 def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """The same with a flow. ``Flow.ask`` asks the requester.
+    """The same with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
 
     After a crash, a flow with ``@persist`` finds its state again; any other starts anew.
 
@@ -70,12 +73,12 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
         agent_id: See :func:`host_crew`.
         options: See there.
     """
-    return _hosted(agent_id, factory, _run_flow, options)
+    return _hosted(agent_id, factory, options)
 
 
 def host_any(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     """The same with whatever the factory makes: a crew, a flow or an agent."""
-    return _hosted(agent_id, factory, _run_any, options)
+    return _hosted(agent_id, factory, options)
 
 
 def serve_crew(factory: Factory, *, agent_id: str, **options: Any) -> None:
@@ -97,13 +100,14 @@ def serve_flow(factory: Factory, *, agent_id: str, **options: Any) -> None:
     host_flow(factory, agent_id=agent_id, **options).run()
 
 
-def _hosted(agent_id: str, factory: Factory, run: _Run, options: dict[str, Any]) -> Agent:
+def _hosted(agent_id: str, target: Factory, options: dict[str, Any]) -> Agent:
+    factory = _factory(target)
     agent = Agent(agent_id, **options)
 
     async def handle(task: TaskContext) -> Any:
         requester = Requester(task)
         try:
-            return await run(task, requester, functools.partial(_made, factory, task))
+            return await _run(task, requester, await asyncio.to_thread(_made, factory, task))
         finally:
             requester.close()
 
@@ -111,24 +115,21 @@ def _hosted(agent_id: str, factory: Factory, run: _Run, options: dict[str, Any])
     return agent
 
 
-async def _run_any(task: TaskContext, requester: Requester, make: _Make) -> Any:
-    made = await asyncio.to_thread(make)
-    for kind, run in ((Crew, _run_crew), (Flow, _run_flow), (BaseAgent, _run_agent)):
-        if isinstance(made, kind):
-            return await run(task, requester, lambda: made)
+async def _run(task: TaskContext, requester: Requester, made: Any) -> Any:
+    if isinstance(made, Crew):
+        return await _run_tasks(task, requester, made, _inputs(task))
+    if isinstance(made, Flow):
+        return await _run_flow(task, requester, made)
+    if isinstance(made, BaseAgent):
+        return await _run_agent(task, requester, made)
     raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
 
 
-async def _run_crew(task: TaskContext, requester: Requester, make: _Make) -> Any:
-    return await _run_tasks(task, requester, make, _inputs(task))
-
-
-async def _run_agent(task: TaskContext, requester: Requester, make: _Make) -> Any:
+async def _run_agent(task: TaskContext, requester: Requester, agent: BaseAgent) -> Any:
     about = task.metadata.get("crewai")
     about = about if isinstance(about, dict) else {}
 
     def make_crew() -> Crew:
-        agent: BaseAgent = make()
         work = Task(
             description=task.prompt or _as_text(task.data),
             expected_output=str(about.get("expected_output") or "A complete answer"),
@@ -138,27 +139,35 @@ async def _run_agent(task: TaskContext, requester: Requester, make: _Make) -> An
         )
         return Crew(agents=[agent], tasks=[work])
 
-    return await _run_tasks(task, requester, make_crew, None)  # a prompt is no template
+    # A prompt is no template: no inputs.
+    return await _run_tasks(task, requester, await asyncio.to_thread(make_crew), None)
 
 
-async def _run_flow(task: TaskContext, requester: Requester, make: _Make) -> Any:
-    flow: Flow[Any] = await asyncio.to_thread(make)
+async def _run_flow(task: TaskContext, requester: Requester, flow: Flow[Any]) -> Any:
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
+    if flow_config.hitl_provider is None:
+        flow_config.hitl_provider = FlowFeedback()  # asks the console for a flow that is not served
     inputs = _inputs(task)
-    if flow.persistence is not None:
-        inputs.setdefault("id", str(uuid.uuid5(uuid.NAMESPACE_OID, task.id)))
+    if flow.persistence is not None and "id" not in inputs:
+        own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
+        begun = await asyncio.to_thread(flow.persistence.load_state, own_id) is not None
+        # The state has them already, and what became of them since.
+        inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 
     async def kickoff() -> Any:
-        return output_value(await flow.kickoff_async(inputs))
+        output = await flow.kickoff_async(inputs)
+        if isinstance(output, HumanFeedbackPending):
+            raise RuntimeError(
+                f"the flow paused at {output.context.method_name}, and nobody resumes it here: leave out the provider "
+                "of @human_feedback, then the requester is asked"
+            )
+        return output_value(output)
 
     return await _reported(task, Reporter(task), requester, kickoff)
 
 
-async def _run_tasks(
-    task: TaskContext, requester: Requester, make: Callable[[], Crew], inputs: dict[str, Any] | None
-) -> Any:
-    crew = await asyncio.to_thread(make)
+async def _run_tasks(task: TaskContext, requester: Requester, crew: Crew, inputs: dict[str, Any] | None) -> Any:
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
@@ -190,6 +199,7 @@ async def _reported(
     async def run() -> Any:
         # All of it is scoped to this run by context variables: others go on beside it.
         current_run.set(hosted)
+        current_requester.set(requester)
         set_provider(HumanInput(requester))
         add_stream_sink(reporter)
         return await kickoff()
@@ -200,10 +210,23 @@ async def _reported(
         reporter.close()
 
 
-def _made(factory: Factory, task: TaskContext) -> Any:
-    if isinstance(factory, type):  # a class of flows takes settings, not a task
-        return factory()
-    return factory(task) if inspect.signature(factory).parameters else factory()
+def _factory(target: Any) -> Callable[..., Any]:
+    """What makes one for each task, from what was given for it."""
+    if isinstance(target, (Crew, BaseAgent)):
+        return target.copy
+    if isinstance(target, Flow):
+        raise TypeError("a flow can run once only: give its class, or a function that makes it")
+    if isinstance(target, type) and hasattr(target, "crew"):  # a class with @CrewBase
+        return lambda: target().crew()
+    if not callable(target) or (isinstance(target, type) and not issubclass(target, Flow)):
+        raise TypeError(f"{target!r} is no crew, flow or agent, and no function that makes one")
+    return target
+
+
+def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
+    # A class of flows takes settings, not a task.
+    takes_task = not isinstance(factory, type) and inspect.signature(factory).parameters
+    return factory(task) if takes_task else factory()
 
 
 def _inputs(task: TaskContext) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from crewai.tools import BaseTool
 from crewai.tools.agent_tools.agent_tools import AgentTools
 from mqtt_agent import TLS, Agent, Password, TaskHandle, TaskStore, Token
 from mqtt_agent.sync import Agent as SyncAgent
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from crewai_mqtt_agent.assignment import Assignment, assign, read_answer
@@ -39,8 +39,8 @@ class MQTTAgent(BaseAgent):
     meanwhile shows as events on CrewAI's bus; what it asks goes to ``on_question``.
 
     A task outlives the peer's crashes: it is given once, stored at both ends, and its result comes when the peer is
-    back. With ``agent_id``, it outlives this process too: a crew that goes on from one of CrewAI's checkpoints under
-    the same id, or in a served crew, gets the result of the task that it had given before.
+    back. With ``agent_id`` and ``run_id``, it outlives this process too: the crew that is kicked off again gets the
+    result of the task that it had given before. In a served crew that goes on after a crash, ``agent_id`` is enough.
 
     Example:
         >>> analyst = MQTTAgent(role="analyst", peer="analyst", broker="mqtt://localhost:1883")  # doctest: +SKIP
@@ -52,6 +52,8 @@ class MQTTAgent(BaseAgent):
         namespace: The prefix of all topics.
         agent_id: The name under which this program gives tasks; None makes a fresh one. Members with the same
             settings share one identity and one connection.
+        run_id: Names what the crew is at work on. Kicked off again under the same name, in another process as well, it
+            is given the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
@@ -70,6 +72,7 @@ class MQTTAgent(BaseAgent):
     broker: str | None = Field(default=None, repr=False, exclude=True)  # it may hold a password
     namespace: str = "a2a/v1"
     agent_id: str | None = None
+    run_id: str | None = None
     store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
     credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
@@ -84,6 +87,12 @@ class MQTTAgent(BaseAgent):
 
     _last_messages: list[Any] = PrivateAttr(default_factory=list)
     _handles: set[TaskHandle] = PrivateAttr(default_factory=set)
+
+    @model_validator(mode="after")
+    def _check_run_id(self) -> Self:
+        if self.run_id is not None and self.agent_id is None:
+            raise ValueError("run_id needs an agent_id: nobody else is given the answers to tasks of another name")
+        return self
 
     @property
     def last_messages(self) -> list[Any]:
@@ -140,7 +149,7 @@ class MQTTAgent(BaseAgent):
 
     def _begin(self, task: Task, context: str | None, tools: list[BaseTool] | None) -> tuple[Assignment, Any]:
         self.reset_tool_failures()
-        assignment = assign(task, self.role, context, tools or self.tools, self.crew)
+        assignment = assign(task, self.role, context, tools or self.tools, self.crew, self.run_id)
         crewai_event_bus.emit(
             self, AgentExecutionStartedEvent(agent=self, task=task, tools=tools, task_prompt=assignment.prompt)
         )

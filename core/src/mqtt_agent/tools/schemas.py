@@ -1,0 +1,98 @@
+"""Input schemas as language models and agent frameworks take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+__all__ = ["NO_ARGUMENTS", "speakable"]
+
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+_MAX_DEPTH = 40
+_MAX_NODES = 2_000
+_DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor")
+_PLAIN = ("const", "default", "enum", "examples", "required")
+
+
+def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same schema in a form that agent frameworks and model providers can read.
+
+    - Without ``properties``, some of them fail: there are none, then.
+    - ``true`` and ``false`` as schemas of a property are written as objects.
+    - References are written out; one that leads back to itself, or beyond what anybody could read, to "anything".
+
+    What the arguments must be is checked by the server against its own schema, never against this one.
+    """
+    plain = _Writer(schema).walk(dict(schema), ())
+    if not isinstance(plain.get("properties"), dict):
+        plain["properties"] = {}
+    plain["type"] = "object"
+    return plain
+
+
+class _Writer:
+    """Writes the references of a schema out, as far as that stays readable.
+
+    Args:
+        root: The schema.
+    """
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = _MAX_NODES
+
+    def walk(self, node: Any, above: tuple[str, ...]) -> Any:
+        """A part of the schema, below the references and levels named in ``above``."""
+        if isinstance(node, list):
+            return [self.walk(each, above) for each in cast("list[Any]", node)]
+        return self._object(cast("Mapping[str, Any]", node), above) if isinstance(node, Mapping) else node
+
+    def _object(self, node: Mapping[str, Any], above: tuple[str, ...]) -> Any:
+        self._left -= 1
+        if len(above) > _MAX_DEPTH or self._left < 0:
+            return {}
+        if isinstance(node.get("$ref"), str):
+            return self._referred(node, node["$ref"], above)
+        walked: dict[str, Any] = {}
+        for key, value in node.items():
+            if key in _DROPPED:
+                continue
+            if key in ("properties", "patternProperties") and isinstance(value, Mapping):
+                properties = cast("Mapping[str, Any]", value)
+                walked[key] = {name: self._property(each, (*above, "")) for name, each in properties.items()}
+            elif key in _PLAIN:
+                walked[key] = value
+            else:
+                walked[key] = self.walk(value, (*above, ""))
+        return walked
+
+    def _referred(self, node: Mapping[str, Any], reference: str, above: tuple[str, ...]) -> Any:
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        found = _find(reference, self._root)
+        target: Mapping[str, Any] = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+        if reference in above:
+            words = {key: value for key, value in rest.items() if key in ("description", "title")}
+            return {**words, "type": target["type"]} if target.get("type") else words
+        return self.walk({**target, **rest}, (*above, reference))
+
+    def _property(self, node: Any, above: tuple[str, ...]) -> Any:
+        if isinstance(node, bool):
+            return {} if node else {"not": {}}
+        return self.walk(node, above)
+
+
+def _find(reference: str, root: Mapping[str, Any]) -> Any:
+    if reference == "#":
+        return root
+    if not reference.startswith("#/"):
+        return None
+    node: Any = root
+    for part in reference[2:].split("/"):
+        part = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, Mapping) and part in node:
+            node = cast("Mapping[str, Any]", node)[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(cast("list[Any]", node)):
+            node = cast("list[Any]", node)[int(part)]
+        else:
+            return None
+    return node
