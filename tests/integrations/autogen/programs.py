@@ -65,7 +65,7 @@ class Marathon(Counter):
         yield ThoughtEvent(content="begun", source=self.name)
         (gate / "entered").touch()
         while not (gate / "open").exists():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # another process opens the gate, by a file
             yield ThoughtEvent(content="still at it", source=self.name)
         yield await self.on_messages(messages, cancellation_token)
 
