@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from mqtt_agent.agents.answers import Answers
 from mqtt_agent.agents.attempt import Attempt, Slots
@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 _CLAIM_AGAIN_AFTER = 0.5
 _CONFIRMED_WITHIN = 5.0
+
+
+Place: TypeAlias = "asyncio.Future[None]"
+"""One of the handlers that may run at once, taken for a task; done when the handler runs, or will not."""
 
 
 @dataclass
@@ -88,6 +92,7 @@ class TaskExecutor:
         self._answers = answers
         self._slots = Slots(max_concurrent, self._fill)
         self._runs: dict[str, Run] = {}
+        self._starting: set[Place] = set()
         self._completion = Completion(connection, name, store, answers, self.background)
 
     @property
@@ -95,8 +100,11 @@ class TaskExecutor:
         """How many handlers are at work, those that wait for an answer included."""
         return len(self._runs)
 
-    def find_run(self, task_id: str) -> Run | None:
-        """The handler at work on a task, if there is one."""
+    async def find_run(self, task_id: str) -> Run | None:
+        """The handler at work on a task, or about to be, if there is one."""
+        if task_id not in self._runs and self._starting:
+            # The store may have it as begun already, and what the store knows is not known here before the next turn.
+            await asyncio.wait(tuple(self._starting))
         return self._runs.get(task_id)
 
     # Life
@@ -122,6 +130,8 @@ class TaskExecutor:
         # What the broker does not confirm soon is sent at the next start.
         await self.background.wait(_CONFIRMED_WITHIN if self._connection.connected else 0)
         self.background.cancel()
+        for place in tuple(self._starting):
+            self._settle(place)
 
     async def abandon(self) -> None:
         """Stop all handlers at once: another process has taken over."""
@@ -145,12 +155,25 @@ class TaskExecutor:
 
     # Running
 
-    def take_place(self) -> bool:
+    def take_place(self) -> Place | None:
         """Take a place for a new task, if one is free; :meth:`start` or :meth:`give_back` must follow."""
-        return self.executing and self.waiting == 0 and self._slots.take_now()
+        if self.executing and self.waiting == 0 and self._slots.take_now():
+            return self._new_place()
+        return None
 
-    def give_back(self) -> None:
+    def _new_place(self) -> Place:
+        place: Place = asyncio.get_running_loop().create_future()
+        self._starting.add(place)
+        return place
+
+    def _settle(self, place: Place) -> None:
+        self._starting.discard(place)
+        if not place.done():
+            place.set_result(None)
+
+    def give_back(self, place: Place) -> None:
         """Do without a place that was taken."""
+        self._settle(place)
         self._slots.release()
 
     def enqueue(self) -> None:
@@ -161,9 +184,9 @@ class TaskExecutor:
     def _fill(self) -> None:
         while self.executing and self.waiting > 0 and self._slots.take_now():
             self.waiting -= 1
-            self.background.start(self._next())
+            self.background.start(self._next(self._new_place()))
 
-    async def _next(self) -> None:
+    async def _next(self, place: Place) -> None:
         try:
             record = await self._store.claim(self._agent)
         except StoreError as error:
@@ -175,12 +198,13 @@ class TaskExecutor:
             if record is None:  # cancelled meanwhile, or counted twice
                 self.waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         if record is None:
-            self._slots.release()
+            self.give_back(place)
         else:
-            self.start(record, Task.model_validate(record.task))
+            self.start(place, record, Task.model_validate(record.task))
 
-    def start(self, record: TaskRecord, task: Task) -> None:
-        """Call the handler of a task that has a place."""
+    def start(self, place: Place, record: TaskRecord, task: Task) -> None:
+        """Call the handler of a task in its place."""
+        self._settle(place)
         if not self.executing:  # stopping began meanwhile: the next start does it
             self._slots.release()
             return

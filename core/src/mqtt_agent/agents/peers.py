@@ -107,6 +107,11 @@ class Peers:
         except TransportError:
             return False
 
+    async def look_again(self) -> None:
+        """Wait for what peers have shown a moment ago, and what may be on its way."""
+        if self._connection.connected:
+            await self.barrier()
+
     def watch(self) -> Feed[PeerChange]:
         """Changes from now on, until the iterator is closed or dropped."""
         watcher = Feed[PeerChange]()

@@ -76,7 +76,7 @@ class ReceivedTasks:
             if record is None or task.sender not in (None, record.peer):
                 self._answers.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
             elif task.sender is None and record.peer is not None:
-                self._tell(record, reply_to)
+                await self._tell(record, reply_to)
             else:
                 await self.attach(record, reply_to)
             return
@@ -88,8 +88,8 @@ class ReceivedTasks:
             reply_to=reply_to,
             expires_at=expires_at,
         )
-        at_once = self._executor.take_place()
-        if at_once:
+        place = self._executor.take_place()
+        if place is not None:
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif self._executor.waiting >= self._max_waiting and await self._store.get(record.key) is None:
             acknowledge()
@@ -100,19 +100,19 @@ class ReceivedTasks:
         try:
             stored, added = await self._store.add(record)
         except BaseException:
-            if at_once:
-                self._executor.give_back()
+            if place is not None:
+                self._executor.give_back(place)
             raise
         reached("received.after-commit")
         acknowledge()
         await reached_when_sent("received.after-puback")
-        if added and at_once:
-            self._executor.start(stored, task)
+        if added and place is not None:
+            self._executor.start(place, stored, task)
         elif added:
             self._executor.enqueue()
         else:
-            if at_once:
-                self._executor.give_back()
+            if place is not None:
+                self._executor.give_back(place)
             a_cancel = not stored.digest and stored.peer in (None, task.sender)
             if stored.digest != record.digest and not a_cancel:
                 message = f"{task.task_id} names another task at {self._name} already"
@@ -125,10 +125,10 @@ class ReceivedTasks:
         if reply_to is not None and reply_to != record.reply_to:
             every = tuple(TaskState)
             record = await self._store.change(record.key, every, reply_to=reply_to) or record
-        run = self._executor.find_run(record.task_id)
         if record.result is not None:
             self._executor.background.start(self._answers.send(record))
             return
+        run = await self._executor.find_run(record.task_id)
         if run is None and record.state in ACTIVE and self._executor.executing:
             # Another process with this agent id had begun with it, after this one took up what was left.
             state = TaskState.SUBMITTED
@@ -139,20 +139,20 @@ class ReceivedTasks:
                 self._executor.enqueue()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
-        self._tell_status(record)
+        await self._tell_status(record)
 
-    def _tell_status(self, record: TaskRecord) -> None:
-        run = self._executor.find_run(record.task_id)
+    async def _tell_status(self, record: TaskRecord) -> None:
+        run = await self._executor.find_run(record.task_id)
         if run is not None:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
         self._answers.say(self._topics.task_events(record.task_id), encode(event), record.task_id)
 
-    def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
+    async def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
         """Answer somebody who does not say that the task is theirs: the requester's answer goes where it went."""
         if record.result is None:
-            self._tell_status(record)
+            await self._tell_status(record)
         else:
             topic = reply_to or self._topics.task_result(record.task_id)
             self._answers.say(topic, pydantic_core.to_json(record.result), record.task_id)
@@ -172,7 +172,7 @@ class ReceivedTasks:
             record, _ = await self._store.add(tombstone)
         elif not record.state.terminal:
             changed = await self._store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
-            run = self._executor.find_run(task_id)  # asked now: a handler may have begun with it a moment ago
+            run = await self._executor.find_run(task_id)  # asked now: a handler may have begun with it meanwhile
             if changed is not None and run is not None:
                 run.attempt.state = TaskState.CANCELED
                 with contextlib.suppress(TaskCanceled):  # no event number is left, and none can be set aside any more
@@ -190,16 +190,29 @@ class ReceivedTasks:
         Returns:
             Whether there was such a question.
         """
-        run = self._executor.find_run(task_id)
+        run = await self._executor.find_run(task_id)
         if run is not None and await run.attempt.take_input(input_id, answer):
             return True
         async with self._answering:  # two answers at once: the second must see the first
-            record = await self.find(task_id)
-            if record is None or record.state.terminal:
-                return record is not None
-            for question in record.inputs:
-                if input_id in (None, question["input_id"]) and "answer" not in question and run is None:
-                    question["answer"] = answer
-                    await self._store.change(record.key, OPEN, expected_attempt=record.attempt, inputs=record.inputs)
+            while True:
+                record = await self.find(task_id)
+                if record is None or record.state.terminal:
+                    return record is not None
+                run = await self._executor.find_run(task_id)
+                if run is not None:
+                    if await run.attempt.take_input(input_id, answer):
+                        return True
+                    break
+                open_ones = (each for each in record.inputs if "answer" not in each)
+                question = next((each for each in open_ones if input_id in (None, each["input_id"])), None)
+                if question is None:
+                    break
+                question["answer"] = answer
+                inputs = record.inputs
+                if (
+                    await self._store.change(record.key, OPEN, expected_attempt=record.attempt, inputs=inputs)
+                    is not None
+                ):
                     return True
+                # A handler has begun with it meanwhile: it gets the answer.
         return any(question["input_id"] == input_id for question in record.inputs)

@@ -290,8 +290,7 @@ class Requester:
         seen_all = await self._peers.complete()
         if wait_online or not seen_all or is_there(peer):
             return
-        if self.connection.connected:
-            await self._peers.barrier()  # what it has shown a moment ago may be on its way to us
+        await self._peers.look_again()
         if is_there(peer):
             return
         if self._peers.is_known(peer):
