@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +64,7 @@ def answers_mqtt(port: int, **credentials: str) -> bool:
     return answers == [True]
 
 
-class ProcessBroker:
+class ProcessBroker(ABC):
     """A broker process with a folder and a port of its own.
 
     ``start`` waits until it answers; ``stop`` ends it in order and ``kill`` with SIGKILL; both keep the folder and the
@@ -94,8 +95,9 @@ class ProcessBroker:
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts it."""
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ)

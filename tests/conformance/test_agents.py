@@ -13,7 +13,7 @@ import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
 from mqtt_agent.wire import TaskState
-from support import soon, until
+from support import becomes, soon, until
 
 from ..agents.conftest import MakeAgent
 from .foreign import ForeignRequester
@@ -503,8 +503,7 @@ async def test_a_result_that_nobody_got_is_sent_again_by_the_next_process(
         record = await agent._received.find("t-2")
         return record is not None and record.state.terminal
 
-    while not await is_over():
-        await asyncio.sleep(0.005)
+    await becomes(is_over)
     await everything_is_done(foreign)
     record = await agent._received.find("t-2")
     assert record is not None

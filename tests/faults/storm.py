@@ -159,7 +159,8 @@ class Storm:
     async def _rage(self, until: float) -> None:
         victims = [*EXECUTORS, *REQUESTERS, "broker", "broker", "network", "network"]
         while True:
-            await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, max(0.0, until - time.monotonic())))
+            left = max(0.0, until - time.monotonic())
+            await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, left))  # until the next blow
             if time.monotonic() >= until or self._over():
                 return
             victim = self._random.choice(victims)
@@ -191,7 +192,7 @@ class Storm:
             network.drop()
             return
         await network.cut()
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # how long the network is away
         await network.mend()
 
     async def _restart_broker(self) -> None:
@@ -199,7 +200,7 @@ class Storm:
         await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
         if not keeps:
             self._broker.forget()
-        await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))
+        await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))  # how long the broker is away
         await asyncio.to_thread(self._broker.start)
         kind = "broker (state kept)" if keeps else "broker (state lost)"
         self._report.kills[kind] += 1
@@ -210,7 +211,7 @@ class Storm:
 
     async def _calm(self, deadline: float) -> None:
         while not self._over() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # other processes write what this waits for into files
             for name in (*EXECUTORS, *REQUESTERS):
                 code = self._processes[name].poll()
                 if code not in (None, 0):

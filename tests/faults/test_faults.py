@@ -190,7 +190,7 @@ async def test_the_network_of_a_replica_is_cut(
             if longer_than_the_will_delay:
                 await online(client, "near")
             else:
-                await asyncio.sleep(3)
+                await asyncio.sleep(3)  # how long the network is away
             await proxy.mend()
 
         await online(client, "near", "far")

@@ -1,6 +1,11 @@
-"""Payloads that are no message, by what they are, each with the pattern of what the reader says about it."""
+"""Payloads that are no message."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
 
 MEGABYTE = 1024 * 1024
 
@@ -23,4 +28,29 @@ NO_JSON_OBJECT: dict[str, tuple[bytes, str]] = {
     "a byte order mark": (b'\xef\xbb\xbf{"call_id": "x"}', "JSON"),
     "UTF-16": ('{"call_id": "x"}'.encode("utf-16"), "JSON|UTF-8"),
 }
-"""No JSON object, whatever message is expected. The empty payload is not here: to a card it means something."""
+"""No JSON object, whatever message is expected, each with the pattern of what its reader says about it.
+
+The empty payload is not here: to a card it means something.
+"""
+
+
+@st.composite
+def mutated(draw: st.DrawFn, templates: list[dict[str, Any]], values: st.SearchStrategy[Any]) -> bytes:
+    """A valid message with some fields of any other type, too many, or missing; or with some bytes gone wrong."""
+    fields = sorted({field for template in templates for field in template})
+    message = dict(draw(st.sampled_from(templates)))
+    for field in draw(st.lists(st.sampled_from(fields), max_size=2)):
+        if draw(st.booleans()):
+            message[field] = draw(values)
+        else:
+            message.pop(field, None)
+    payload = bytearray(json.dumps(message).encode())
+    for position in draw(st.lists(st.integers(0, len(payload) - 1), max_size=2)):
+        payload[position] = draw(st.integers(0, 255))
+    return bytes(payload[: draw(st.integers(0, len(payload)))] if draw(st.booleans()) else payload)
+
+
+def fuzzed(templates: list[dict[str, Any]], values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
+    """Messages that are nearly valid, bytes that are none, and JSON that is no message."""
+    anything = values.map(lambda value: json.dumps(value).encode())
+    return mutated(templates, values) | st.binary(max_size=40) | anything

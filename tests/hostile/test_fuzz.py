@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from mqtt_agent.errors import ToolUnavailable
 from support import soon
 
 from .conftest import Stage
+from .payloads import fuzzed
 from .peer import properties
 
 RUN_ON = ALL_BROKERS
@@ -36,25 +36,9 @@ TEMPLATES: list[dict[str, Any]] = [
     {"version": "1", "server": "fuzz", "tools": ["fuzz", "echo"], "status": "online", "epoch": 1, "started": "s"},
     {"version": "1", "server": "fuzz", "tools": ["echo"], "status": "offline", "epoch": 2, "started": "s"},
 ]
-FIELDS = sorted({field for template in TEMPLATES for field in template})
 
 
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A valid message with some fields of any other type, too many, or missing; or with some bytes gone wrong."""
-    message = dict(draw(st.sampled_from(TEMPLATES)))
-    for field in draw(st.lists(st.sampled_from(FIELDS), max_size=2)):
-        if draw(st.booleans()):
-            message[field] = draw(values)
-        else:
-            message.pop(field, None)
-    payload = bytearray(json.dumps(message).encode())
-    for position in draw(st.lists(st.integers(0, len(payload) - 1), max_size=2)):
-        payload[position] = draw(st.integers(0, 255))
-    return bytes(payload[: draw(st.integers(0, len(payload)))] if draw(st.booleans()) else payload)
-
-
-payloads = mutated() | st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode())
+payloads = fuzzed(TEMPLATES, values)
 TOPICS = [
     "mcp/tools/echo/call",
     "mcp/tools/chatter/call",

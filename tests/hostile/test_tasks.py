@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import logging
@@ -17,10 +16,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent import errors
 from mqtt_agent.wire import TaskState
-from support import soon, until
+from support import becomes, soon, until
 
 from .agents import AgentStage
-from .payloads import NO_JSON_OBJECT
+from .payloads import NO_JSON_OBJECT, fuzzed
 from .peer import properties
 
 RUN_ON = ALL_BROKERS
@@ -254,8 +253,7 @@ async def test_forged_cards_and_statuses_of_our_own_are_put_right_without_a_floo
         peer = await stage.planner.peer("writer")
         return peer is not None and peer.status == "online" and peer.capabilities == []
 
-    while not await soon(seen_online()):
-        await asyncio.sleep(0.01)
+    await becomes(seen_online)
     assert stage.errors() == []
 
 
@@ -311,7 +309,6 @@ TEMPLATES: list[dict[str, Any]] = [
     {"name": "peer", "status": "online", "capabilities": [], "skills": [{"id": "s"}], "started": "s"},
     {"name": "writer", "status": "offline", "started": "s", "epoch": 1, "timestamp": "t"},
 ]
-FIELDS = sorted({field for template in TEMPLATES for field in template})
 TOPICS: list[Callable[[AgentStage], str]] = [
     lambda stage: stage.topics.inbox("writer"),
     lambda stage: stage.topics.overview_inbox("writer"),
@@ -329,21 +326,6 @@ TOPICS: list[Callable[[AgentStage], str]] = [
 ]
 
 
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A message with some fields of any other type, too many, or missing; or with some bytes gone wrong."""
-    message = dict(draw(st.sampled_from(TEMPLATES)))
-    for field in draw(st.lists(st.sampled_from(FIELDS), max_size=2)):
-        if draw(st.booleans()):
-            message[field] = draw(values)
-        else:
-            message.pop(field, None)
-    payload = bytearray(json.dumps(message).encode())
-    for position in draw(st.lists(st.integers(0, len(payload) - 1), max_size=2)):
-        payload[position] = draw(st.integers(0, 255))
-    return bytes(payload[: draw(st.integers(0, len(payload)))] if draw(st.booleans()) else payload)
-
-
 def packed(stage: AgentStage, number: int) -> bytes:
     return [
         b"",
@@ -358,7 +340,7 @@ def packed(stage: AgentStage, number: int) -> bytes:
 batches = st.lists(
     st.tuples(
         st.integers(0, len(TOPICS) - 1),
-        mutated() | st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode()),
+        fuzzed(TEMPLATES, values),
         st.integers(0, 5),
     ),
     min_size=60,

@@ -24,7 +24,7 @@ runs = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 async def run(n: int) -> int:
     os.write(runs, b"%d\n" % n)
-    await asyncio.sleep(random.uniform(0.05, 0.4))
+    await asyncio.sleep(random.uniform(0.05, 0.4))  # so long that the trouble meets some that run
     return n * n
 
 

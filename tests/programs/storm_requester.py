@@ -37,7 +37,7 @@ async def one(number: int, known: dict[str, TaskHandle]) -> None:
     task_id = f"storm-{number}"
     due = begun + (number - numbers.start) / len(numbers) * float(seconds)
     if task_id not in known:
-        await asyncio.sleep(max(0, due - time.time()))
+        await asyncio.sleep(max(0, due - time.time()))  # spread over the storm
     handle = known.get(task_id)
     if handle is None or number % 3 == 0:  # again with the same id is as good
         handle = await agent.delegate(peers[number % len(peers)], data={"n": number}, task_id=task_id, wait_online=True)
@@ -64,7 +64,7 @@ async def main() -> None:
             break
         except errors.TransportError as error:
             logging.info("not yet: %s", error)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the broker is being restarted
     await work()
     await agent.stop()
 

@@ -59,7 +59,7 @@ async def work(task: TaskContext) -> Any:
         count = data.get("parts", 0)
         count = count.get(options.agent, 0) if isinstance(count, dict) else count
         parts = [await part(task, number, data) for number in range(count)]
-        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))
+        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))  # the work
         result: Any = {"square": data["n"] ** 2}
         if parts:
             result["parts"] = parts
@@ -77,7 +77,7 @@ async def work(task: TaskContext) -> Any:
 async def part(task: TaskContext, number: int, data: dict[str, Any]) -> str:
     text = f"{options.agent} {number}"
     await task.stream(text)
-    await asyncio.sleep(data.get("part_seconds", 0))
+    await asyncio.sleep(data.get("part_seconds", 0))  # the work
     return text
 
 

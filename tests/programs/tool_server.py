@@ -26,7 +26,7 @@ async def hang(ctx: ToolContext) -> str:
 
 async def slow(seconds: float, ctx: ToolContext) -> int:
     await ctx.stream({"pid": os.getpid()})
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds)  # the work
     return os.getpid()
 
 

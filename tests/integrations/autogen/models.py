@@ -55,5 +55,5 @@ class Thinks(ReplayChatCompletionClient):
             with (self._gate / "entered").open("a") as entered:
                 entered.write(f"{os.getpid()}\n")
             while not (self._gate / "open").exists():
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # another process opens the gate, by a file
         return await super().create(messages, **options)

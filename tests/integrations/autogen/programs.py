@@ -66,7 +66,7 @@ class Marathon(Counter):
         gate = Path(os.environ["GATE"])
         (gate / "entered").touch()
         while not (gate / "open").exists():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # another process opens the gate, by a file
             if (gate / "watched").exists():
                 yield ThoughtEvent(content="still at it", source=self.name)
         yield await self.on_messages(messages, cancellation_token)

@@ -49,7 +49,7 @@ class Toolbox(ToolServer):
 
     async def slow(self, seconds: float) -> str:
         """Take a while."""
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the work
         return "slept"
 
     async def hang(self, ctx: ToolContext) -> None:

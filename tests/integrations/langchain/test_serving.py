@@ -284,7 +284,7 @@ def first(state):
 def second(state):
     note("second")
     if not pathlib.Path("go").exists():
-        time.sleep(600)
+        time.sleep(600)  # until it is killed
     return {"messages": [("ai", "second " + interrupt("Well?"))]}
 
 async def graph():

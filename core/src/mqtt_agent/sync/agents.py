@@ -12,7 +12,7 @@ from mqtt_agent.agents import handle as aio_handle
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.display import Screen, TaskList
-from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
+from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
 from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, TaskEvent, TaskMessage, TaskResult, TaskState
@@ -160,42 +160,12 @@ class Agent(Endpoint[aio_agent.Agent]):
     peers = blocking(aio_agent.Agent.peers)
     peer = blocking(aio_agent.Agent.peer)
     serve_forever = blocking(aio_agent.Agent.serve_forever)
+    delegate = blocking_handle(aio_agent.Agent.delegate, TaskHandle)
+    resume = blocking_handle(aio_agent.Agent.resume, TaskHandle)
 
     def watch_peers(self) -> Iterator[PeerChange]:
         """See :meth:`mqtt_agent.Agent.watch_peers`."""
         return self._iterate(self._async.watch_peers())
-
-    def delegate(
-        self,
-        peer: str,
-        prompt: str | None = None,
-        *,
-        type: str | None = None,
-        title: str | None = None,
-        messages: Sequence[TaskMessage | Mapping[str, Any]] | None = None,
-        data: Any = None,
-        task_id: str | None = None,
-        context_id: str | None = None,
-        expires_at: datetime | str | None = None,
-        metadata: dict[str, Any] | None = None,
-        wait_online: bool = False,
-    ) -> TaskHandle:
-        """See :meth:`mqtt_agent.Agent.delegate`."""
-        handle = self._background.run(
-            self._async.delegate,
-            peer,
-            prompt,
-            type=type,
-            title=title,
-            messages=messages,
-            data=data,
-            task_id=task_id,
-            context_id=context_id,
-            expires_at=expires_at,
-            metadata=metadata,
-            wait_online=wait_online,
-        )
-        return TaskHandle(handle, self._background)
 
     def request(
         self,
@@ -238,10 +208,6 @@ class Agent(Endpoint[aio_agent.Agent]):
             return future.result()
         finally:
             future.cancel()
-
-    def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
-        """See :meth:`mqtt_agent.Agent.resume`."""
-        return TaskHandle(self._background.run(self._async.resume, task_id, peer=peer), self._background)
 
     def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
         """See :meth:`mqtt_agent.Agent.delegations`."""

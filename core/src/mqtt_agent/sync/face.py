@@ -14,12 +14,13 @@ from typing_extensions import ParamSpec, Self
 
 from mqtt_agent.background import Background
 
-__all__ = ["Endpoint", "Face", "blocking", "constructor", "is_started"]
+__all__ = ["Endpoint", "Face", "blocking", "blocking_handle", "constructor", "is_started"]
 
 A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+F = TypeVar("F")
 
 _started: set[Endpoint[Any]] = set()
 
@@ -72,6 +73,19 @@ def blocking(
     @functools.wraps(method)
     def wrapper(self: Face[Any], *args: P.args, **kwargs: P.kwargs) -> R:
         return self._run(name, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+
+    return wrapper
+
+
+def blocking_handle(
+    method: Callable[Concatenate[Any, P], Awaitable[A]], face: Callable[[A, Background], F]
+) -> Callable[Concatenate[Face[Any], P], F]:
+    """The same for a method that gives a handle: the twin gives the handle's face."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def wrapper(self: Face[Any], *args: P.args, **kwargs: P.kwargs) -> F:
+        return face(self._run(name, *args, **kwargs), self._background)  # pyright: ignore[reportPrivateUsage]
 
     return wrapper
 

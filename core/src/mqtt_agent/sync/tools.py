@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mqtt_agent.background import Background
-from mqtt_agent.sync.face import Endpoint, Face, blocking, constructor, is_started
+from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
 from mqtt_agent.tools import client as aio_client
 from mqtt_agent.tools import handle as aio_handle
 from mqtt_agent.tools import server as aio_server
@@ -93,32 +93,11 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
     list_tools = blocking(aio_client.ToolClient.list_tools)
     list_servers = blocking(aio_client.ToolClient.list_servers)
     get_tool = blocking(aio_client.ToolClient.get_tool)
+    submit = blocking_handle(aio_client.ToolClient.submit, CallHandle)
 
     def watch_tools(self) -> Iterator[ToolChange]:
         """See :meth:`mqtt_agent.ToolClient.watch_tools`."""
         return self._iterate(self._async.watch_tools())
-
-    def submit(
-        self,
-        tool: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        wait_online: bool = False,
-        retry: bool | None = None,
-        call_id: str | None = None,
-    ) -> CallHandle:
-        """See :meth:`mqtt_agent.ToolClient.submit`."""
-        handle = self._background.run(
-            self._async.submit,
-            tool,
-            arguments,
-            timeout=timeout,
-            wait_online=wait_online,
-            retry=retry,
-            call_id=call_id,
-        )
-        return CallHandle(handle, self._background)
 
     def call(
         self,
