@@ -60,7 +60,13 @@ class CallHandle(Face[aio_handle.CallHandle]):
         """The answer as it came, once there is one."""
         return self._async.response
 
+    @property
+    def over(self) -> bool:
+        """Whether neither the result nor partials can come any more."""
+        return self._async.over
+
     result = blocking(aio_handle.CallHandle.result)
+    news = blocking(aio_handle.CallHandle.news)
     cancel = blocking(aio_handle.CallHandle.cancel)
 
     def partials(self) -> Iterator[Any]:
