@@ -36,6 +36,11 @@ class CallHandle(Face[aio_handle.CallHandle]):
         return self._async.server
 
     @property
+    def attempt(self) -> int:
+        """1, and one more each time that its server was lost and it was given to one again."""
+        return self._async.attempt
+
+    @property
     def elapsed_ms(self) -> float | None:
         """How long the handler took, in milliseconds, when the call is over."""
         return self._async.elapsed_ms

@@ -34,6 +34,7 @@ class CallHandle:
         call_id: Names the call; submit with it again to attach to the same call.
         tool: The tool's name.
         server: The replica that runs or ran the call, as soon as it is known.
+        attempt: 1, and one more each time that its server was lost and it was given to one again.
         elapsed_ms: How long the handler took, in milliseconds, when the call is over.
         dropped_partials: How many partials were dropped because nobody read them: at most the latest 1,000 wait.
     """
@@ -42,6 +43,7 @@ class CallHandle:
         self.tool = tool
         self.call_id = call_id
         self.server: str | None = None
+        self.attempt = 1
         self.elapsed_ms: float | None = None
         self.dropped_partials = 0
         self._cancel = cancel

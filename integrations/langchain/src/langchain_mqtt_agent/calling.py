@@ -130,7 +130,7 @@ class _Call:
             "structured_content": result,
             "call_id": handle.call_id,
             "server": handle.server,
-            "attempt": getattr(handle, "attempt", 1),
+            "attempt": handle.attempt,
             "elapsed_ms": handle.elapsed_ms,
         }
         return content_of(result, response.content if response is not None else None), artifact
