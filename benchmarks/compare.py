@@ -202,10 +202,14 @@ def tables(results: dict[str, Any]) -> str:
             _short(_cpu(subject) / _cpu(subjects[FLOOR.key])),
         ]
         parts.append(f"| {subject['title']} | {' | '.join(cells)} |")
-    if "ainvoke" in subjects and OURS.key in subjects:
-        over = _ratio(subjects, "ainvoke", OURS.key, "1", "p50_ms")
-        full = _ratio(subjects, "ainvoke", OURS.key, "64", "calls_per_second")
-        parts += ["", f"LangChain `ainvoke` to `ToolClient.call`: p50 {over} with 1 at once, calls/s {full} with 64."]
+    for key, name in (
+        ("structured", "A `StructuredTool` around `ToolClient.call`"),
+        ("ainvoke", "LangChain `ainvoke`"),
+    ):
+        if key in subjects and OURS.key in subjects:
+            over = _ratio(subjects, key, OURS.key, "1", "p50_ms")
+            full = _ratio(subjects, key, OURS.key, "64", "calls_per_second")
+            parts += ["", f"{name} to `ToolClient.call`: p50 {over} with 1 at once, calls/s {full} with 64."]
     parts += [
         "",
         "The figures behind them: medians. CPU is seconds for 1,000 calls, memory the peak in MB, each of "

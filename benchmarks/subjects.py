@@ -122,6 +122,12 @@ SUBJECTS = [
     ),
     OURS,
     Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
+    Subject(
+        "structured",
+        "LangChain's floor: `StructuredTool` around `ToolClient.call`",
+        _SERVE,
+        _python("ours", "structured"),
+    ),
     Subject("ainvoke", "ours: LangChain `ainvoke`", _SERVE, _python("ours", "ainvoke")),
     Subject("invoke", "ours: LangChain `invoke`", _SERVE, _python("ours", "invoke")),
     Subject(

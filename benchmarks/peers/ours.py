@@ -1,6 +1,6 @@
 """MQTT.Agent at each of its layers, with default settings.
 
-python -m peers.ours serve|client|facade|ainvoke|invoke mqtt://host:port
+python -m peers.ours serve|client|facade|structured|ainvoke|invoke mqtt://host:port
 """
 
 from __future__ import annotations
@@ -48,6 +48,32 @@ def facade(url: str) -> Iterator[load.SyncCall]:
 
 
 @contextlib.asynccontextmanager
+async def structured(url: str) -> AsyncIterator[load.AsyncCall]:
+    """What LangChain alone costs: a tool of its own that calls on its caller's loop, and does nothing else."""
+    from langchain_core.tools import StructuredTool
+
+    async with ToolClient("bench-structured", broker=url) as tools:
+
+        async def call_echo(text: str) -> tuple[str, dict]:
+            result = await tools.call("echo", {"text": text})
+            return result["text"], result
+
+        echo = StructuredTool(
+            name="echo",
+            description="echo",
+            args_schema={"type": "object", "properties": {"text": {"type": "string"}}},
+            coroutine=call_echo,
+            response_format="content_and_artifact",
+        )
+
+        async def call(text: str) -> str:
+            message = await echo.ainvoke({"type": "tool_call", "id": "1", "name": "echo", "args": {"text": text}})
+            return message.artifact["text"]
+
+        yield call
+
+
+@contextlib.asynccontextmanager
 async def ainvoke(url: str) -> AsyncIterator[load.AsyncCall]:
     from langchain_mqtt_agent import MQTTToolkit
 
@@ -79,7 +105,7 @@ if __name__ == "__main__":
     role, url = sys.argv[1:3]
     if role == "serve":
         serve(url)
-    elif role in ("client", "ainvoke"):
-        load.run_async({"client": client, "ainvoke": ainvoke}[role](url))
+    elif role in ("client", "structured", "ainvoke"):
+        load.run_async({"client": client, "structured": structured, "ainvoke": ainvoke}[role](url))
     else:
         load.run_threads({"facade": facade, "invoke": invoke}[role](url))

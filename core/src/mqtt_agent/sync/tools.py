@@ -36,6 +36,11 @@ class CallHandle(Face[aio_handle.CallHandle]):
         return self._async.server
 
     @property
+    def attempt(self) -> int:
+        """1, and one more each time that its server was lost and it was given to one again."""
+        return self._async.attempt
+
+    @property
     def elapsed_ms(self) -> float | None:
         """How long the handler took, in milliseconds, when the call is over."""
         return self._async.elapsed_ms
@@ -60,7 +65,13 @@ class CallHandle(Face[aio_handle.CallHandle]):
         """The answer as it came, once there is one."""
         return self._async.response
 
+    @property
+    def over(self) -> bool:
+        """Whether neither the result nor partials can come any more."""
+        return self._async.over
+
     result = blocking(aio_handle.CallHandle.result)
+    news = blocking(aio_handle.CallHandle.news)
     cancel = blocking(aio_handle.CallHandle.cancel)
 
     def partials(self) -> Iterator[Any]:

@@ -34,6 +34,7 @@ class CallHandle:
         call_id: Names the call; submit with it again to attach to the same call.
         tool: The tool's name.
         server: The replica that runs or ran the call, as soon as it is known.
+        attempt: 1, and one more each time that its server was lost and it was given to one again.
         elapsed_ms: How long the handler took, in milliseconds, when the call is over.
         dropped_partials: How many partials were dropped because nobody read them: at most the latest 1,000 wait.
     """
@@ -42,6 +43,7 @@ class CallHandle:
         self.tool = tool
         self.call_id = call_id
         self.server: str | None = None
+        self.attempt = 1
         self.elapsed_ms: float | None = None
         self.dropped_partials = 0
         self._cancel = cancel
@@ -49,7 +51,6 @@ class CallHandle:
         self._outcome: asyncio.Future[Response] = self._loop.create_future()
         self._waiting: set[asyncio.Future[None]] = set()
         self._partials: deque[Any] = deque()
-        self._partial_arrived = asyncio.Event()
         self._streaming = False
         self._last: StreamMessage | None = None
         self._end_timer: asyncio.TimerHandle | None = None
@@ -88,14 +89,8 @@ class CallHandle:
             ToolUnavailable: Nobody serves the tool, or who did is gone.
             TransportError: The broker refused the call, or is gone for good.
         """
-        if not self._outcome.done():
-            # A future for each that waits: cancelling one leaves the outcome alone, and costs no turn of the loop more.
-            waiting: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.add(waiting)
-            try:
-                await waiting
-            finally:
-                self._waiting.discard(waiting)
+        while not self._outcome.done():
+            await self._change()
         response = self._outcome.result()
         if response.status == "error":
             raise _error(self.tool, response)
@@ -111,8 +106,7 @@ class CallHandle:
                 yield self._partials.popleft()
             if not self._streaming:
                 return
-            self._partial_arrived.clear()
-            await self._partial_arrived.wait()
+            await self._change()
 
     async def cancel(self, reason: str | None = None) -> None:
         """Stop the call, at the server too when it can; also after :class:`CallTimeout`. Nothing when it is over.
@@ -122,6 +116,25 @@ class CallHandle:
         """
         self._cancel(self, reason)
 
+    # For adapters
+
+    async def news(self, patience: float | None = None) -> list[Any]:
+        """Wait for partials and return all that are there: none when the call is over, or after ``patience`` seconds.
+
+        Args:
+            patience: None waits for ever.
+        """
+        if not self._partials and (self._streaming or not self.done):
+            await self._change(patience)
+        news = list(self._partials)
+        self._partials.clear()
+        return news
+
+    @property
+    def over(self) -> bool:
+        """Whether neither the result nor partials can come any more."""
+        return self.done and not self._streaming
+
     # For the client
 
     def open_stream(self) -> None:
@@ -130,7 +143,7 @@ class CallHandle:
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when neither the result nor partials can come any more; at once if that is so."""
-        if self.done and not self._streaming:
+        if self.over:
             callback()
         else:
             self._on_end.append(callback)
@@ -157,7 +170,7 @@ class CallHandle:
                 self._partials.popleft()
                 self.dropped_partials += 1
             self._partials.append(message.content if message.content is not None else message.data)
-            self._partial_arrived.set()
+            self._wake()
         if self._outcome.done() and self._all_partials_here():
             self._end()
 
@@ -168,24 +181,35 @@ class CallHandle:
         self.server = response.server or self.server
         self.elapsed_ms = response.elapsed_ms
         self._outcome.set_result(response)
-        self._wake()
         if not self._streaming or self._all_partials_here():
             self._end()
         else:  # brokers keep the order within a topic, not across topics
             self._end_timer = self._loop.call_later(_LATE_PARTIALS, self._end)
+            self._wake()
 
     def fail(self, error: MQTTAgentError) -> None:
         """There will be no answer."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # it is no fault when nobody asks
-            self._wake()
             self._end()
+
+    async def _change(self, patience: float | None = None) -> None:
+        """Wait until the call is over, or a partial came."""
+        # A future for each that waits: cancelling one leaves the outcome alone, and costs no turn of the loop more.
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.add(waiting)
+        timer = None if patience is None else self._loop.call_later(patience, _resolve, waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.discard(waiting)
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+            _resolve(waiting)
 
     def _all_partials_here(self) -> bool:
         response = self.response
@@ -196,10 +220,15 @@ class CallHandle:
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._streaming = False
-        self._partial_arrived.set()
+        self._wake()
         callbacks, self._on_end = self._on_end, []
         for callback in callbacks:
             callback()
+
+
+def _resolve(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _error(tool: str, response: Response) -> ToolCallError:

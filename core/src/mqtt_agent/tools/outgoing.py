@@ -269,6 +269,9 @@ class OutgoingCalls:
             known, answered = await self._queries.ask([before.server], call_ids)
             if answered:
                 break
+        for pending in affected:
+            if known.get(pending.handle.call_id) == before.server:
+                pending.handle.attempt += 1
         lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in known]
         for pending in lost:
             pending.lost_to[before.server] = before.started
@@ -306,6 +309,9 @@ class OutgoingCalls:
             if pending.handle.done or pending.resend is not None:
                 continue
             holder = known.get(pending.handle.call_id)
+            # Who holds it may have had it all along, when we do not know who had it before.
+            if self._is_lost(pending) and (holder is None or pending.handle.server is not None):
+                pending.handle.attempt += 1
             if holder is not None:
                 pending.unconfirmed = False
                 pending.lost_to.clear()

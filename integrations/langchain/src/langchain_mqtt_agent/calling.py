@@ -5,7 +5,6 @@ Imported when the first tool is made, for LangGraph takes a while to import: it 
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from langchain_core.tools import ToolException
@@ -101,9 +100,6 @@ class _Call:
         self._pause = pause
         self._handle: CallHandle | None = None
         self._given_up = False
-        self._arrived = asyncio.Event()
-        self._partials: list[Any] = []
-        self._reading: asyncio.Task[None] | None = None
 
     @property
     def call_id(self) -> str:
@@ -112,34 +108,17 @@ class _Call:
 
     async def advance(self, client: ToolClient) -> list[Any]:
         """What has come since; nothing when nothing came for ``pause`` seconds. Raises what the call fails with."""
-        if self._handle is None:
-            # Shielded: a call that is given up while it is sent must be cancelled as well.
-            await asyncio.shield(asyncio.ensure_future(self._begin(client)))
-        assert self._reading is not None
-        if not self._partials:
-            self._arrived.clear()
-            if not self._reading.done():
-                waiting = asyncio.ensure_future(self._arrived.wait())
-                await asyncio.wait([self._reading, waiting], timeout=self._pause, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-        come, self._partials = self._partials, []
-        if self._reading.done():
-            self._reading.result()
-            come.append(_OVER)
-        return come
-
-    async def _begin(self, client: ToolClient) -> None:
-        self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
-        if self._given_up:
-            await self._handle.cancel("the caller gave up")
-        self._reading = asyncio.create_task(self._read(self._handle))
-        self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    async def _read(self, handle: CallHandle) -> None:
-        async for partial in handle.partials():
-            self._partials.append(partial)
-            self._arrived.set()
+        handle = self._handle
+        if handle is None:
+            # A call that is given up meanwhile is not sent, or cancelled: `wait_for` may swallow the cancellation.
+            handle = self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
+            if self._given_up:
+                await self.cancel(client)
+        news = await handle.news(self._pause)
+        if news or not handle.over:
+            return news
         await handle.result()
+        return [_OVER]
 
     def outcome(self) -> tuple[Any, dict[str, Any]]:
         """The content and the artifact of the tool message."""
@@ -151,7 +130,7 @@ class _Call:
             "structured_content": result,
             "call_id": handle.call_id,
             "server": handle.server,
-            "attempt": getattr(handle, "attempt", 1),
+            "attempt": handle.attempt,
             "elapsed_ms": handle.elapsed_ms,
         }
         return content_of(result, response.content if response is not None else None), artifact

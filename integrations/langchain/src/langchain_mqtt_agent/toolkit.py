@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
-from langchain_mqtt_agent.remote.requester import Requester
+from langchain_mqtt_agent.remote.requester import AgentToolClient, Requester
 from langchain_mqtt_agent.selection import Found, Selection, describe_peer, find_peers, find_tools, name_all
 from langchain_mqtt_agent.tool import HandleToolError, make_tool
 
@@ -50,7 +50,7 @@ class MQTTToolkit(BaseToolkit):
         where: A function from a :class:`mqtt_agent.ToolCard` to whether the tool is wanted.
         prefix: Whether all tools have their server's name in front; else only those whose names would be the same.
         peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none. The
-            tasks are given in the name of ``agent_id``, on a connection of its own.
+            tasks are given in the name of ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
         on_unavailable: What to do about a wanted tool or peer that is not there: ``skip`` it with a warning, or
             ``raise``.
@@ -98,7 +98,7 @@ class MQTTToolkit(BaseToolkit):
     @property
     def connection(self) -> Connection:
         """The connection that all its tools share."""
-        return self._client.connection
+        return self._client.connection if self.peers is None else self._agent().connection
 
     def get_tools(self) -> list[BaseTool]:
         """The tools that can be called now. Each call looks anew; an unchanged tool is the same object.
@@ -122,13 +122,13 @@ class MQTTToolkit(BaseToolkit):
         return await self._aget("ignore")
 
     def _get(self, on_unavailable: str) -> list[BaseTool]:
-        found = self._client.run_on_loop(find_tools, self._selection)
+        found = self._tool_client.run_on_loop(find_tools, self._selection)
         peers = ([], []) if self.peers is None else self._agent().run_on_loop(find_peers, self.peers)
         self._complain(on_unavailable, found.missing, peers[1])
         return self._make_tools(found, peers[0])
 
     async def _aget(self, on_unavailable: str) -> list[BaseTool]:
-        found = await self._client.await_on_loop(find_tools, self._selection)
+        found = await self._tool_client.await_on_loop(find_tools, self._selection)
         peers = ([], []) if self.peers is None else await self._agent().await_on_loop(find_peers, self.peers)
         self._complain(on_unavailable, found.missing, peers[1])
         return self._make_tools(found, peers[0])
@@ -160,6 +160,10 @@ class MQTTToolkit(BaseToolkit):
     @property
     def _selection(self) -> Selection:
         return Selection(self.tools, self.exclude, self.servers, self.tags, self.where)
+
+    @property
+    def _tool_client(self) -> Any:
+        return self._client if self.peers is None else AgentToolClient(self._agent())
 
     def _agent(self) -> Agent:
         if self._requester is None:
@@ -202,7 +206,7 @@ class MQTTToolkit(BaseToolkit):
         return kept[name][1]
 
     def _make_tool(self, card: ToolCard, name: str) -> BaseTool:
-        return make_tool(self._client, card, name, self.timeout, self.handle_tool_error)
+        return make_tool(self._tool_client, card, name, self.timeout, self.handle_tool_error)
 
     def _make_peer_tool(self, card: AgentCard, name: str) -> BaseTool:
         remote = MQTTRemoteAgent(card.name, agent=self._agent(), timeout=self.timeout)

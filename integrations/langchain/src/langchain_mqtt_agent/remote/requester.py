@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+from collections.abc import Awaitable, Callable
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 from mqtt_agent import TLS, MemoryStore, Password, TaskStore, Token
+from mqtt_agent import Agent as AsyncAgent
 from mqtt_agent.sync import Agent
 
-__all__ = ["Requester"]
+__all__ = ["AgentToolClient", "Requester"]
 
 _EPHEMERAL_SESSION = 60
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _shared: dict[tuple[Any, ...], Agent] = {}
@@ -86,6 +89,29 @@ class Requester:
                 _users.pop(self._key, None)
         if last:
             self.agent.stop()
+
+
+class AgentToolClient:
+    """The tool client of an agent, for callers on any thread and loop; both connect on first use.
+
+    Args:
+        agent: Whose connection and name it uses.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Block for ``function(tool_client, *arguments)``."""
+        return self._agent.run_on_loop(_with_tool_client, function, arguments)
+
+    async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """The same, awaited."""
+        return await self._agent.await_on_loop(_with_tool_client, function, arguments)
+
+
+async def _with_tool_client(agent: AsyncAgent, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+    return await function(agent.tool_client, *arguments)
 
 
 def _same(store: TaskStore | str | PathLike[str] | None) -> Any:
