@@ -15,8 +15,10 @@ from brokers import Embedded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mqtt_agent import Agent, AgentCard, MemoryStore, ServerCard, TaskContext, TaskHandle, ToolCard, errors
-from mqtt_agent.display import NEXT_STEPS, PeerList, ServerList, TaskView, ToolList, short_traceback
+from mqtt_agent.agents.lists import PeerList
+from mqtt_agent.display import NEXT_STEPS, TaskView, short_traceback
 from mqtt_agent.sync import Agent as BlockingAgent
+from mqtt_agent.tools.lists import ServerList, ToolList
 from support import soon, until
 
 HOSTILE = "<script>alert('x')</script>\"' onmouseover=alert(1) \x1b[31m"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import mqtt_agent
@@ -14,8 +16,10 @@ import mqtt_agent.sync
 import pytest
 from brokers import Broker, free_port
 from mqtt_agent import MemoryStore, TaskEvent
+from mqtt_agent.background import Background
 from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
+from mqtt_agent.sync.face import Face
 
 FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
 
@@ -186,3 +190,28 @@ print(client.call("one", wait_online=True))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
+
+
+def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends() -> None:
+    ended: list[bool] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            ended.append(True)
+
+    class Numbers(Face[None]):
+        def __iter__(self) -> Iterator[int]:
+            return self._iterate(numbers())
+
+    with Background() as background:
+        iterator = iter(Numbers(None, background))
+        assert next(iterator) == 1
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+    assert ended

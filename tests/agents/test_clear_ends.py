@@ -13,6 +13,7 @@ import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
 from mqtt_agent import Agent, MemoryStore, Password, SqliteStore, TaskContext, TaskState, errors
 from mqtt_agent.agents.store import TaskRecord
+from proxy import Proxy
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -76,6 +77,28 @@ async def test_a_peer_that_never_existed(planner: Agent) -> None:
     with pytest.raises(errors.PeerUnavailable, match="no agent 'nobody'") as unavailable:
         await soon(planner.request("nobody", task_id="t-1"))
     check_names(unavailable.value, "t-1", "nobody")
+
+
+async def test_a_peer_that_came_online_a_moment_ago_is_no_unknown_one(
+    make_agent: MakeAgent, broker: Broker
+) -> None:
+    writer = make_agent("writer")
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return task.data
+
+    async with Proxy(broker.url) as proxy:
+        planner = make_agent("planner", broker=proxy.url)
+        await soon(planner.start())
+        assert await soon(planner.peers()) == []
+        proxy.hold()
+        await soon(writer.start())
+        giving = asyncio.gather(planner.delegate("writer"), planner.request("writer", data=1))
+        proxy.release()
+        _, answer = await soon(giving)
+        assert answer == 1
+        await soon(planner.stop())
 
 
 async def test_a_peer_that_is_offline(writer: Agent, planner: Agent) -> None:
@@ -270,7 +293,7 @@ async def test_an_executor_that_may_not_send_results(
             with pytest.raises(errors.TaskTimeout, match="t-1"):
                 await soon(planner.request("writer", task_id="t-1", timeout=1))
             await until(lambda: any("refused the result of task t-1" in line for line in caplog.messages))
-        record = await writer._executor.find("t-1")
+        record = await writer._received.find("t-1")
         assert record is not None
         assert (record.state, record.settled) == (TaskState.COMPLETED, False)
 

@@ -293,7 +293,7 @@ async def test_a_task_for_no_handler_or_over_the_limit_is_rejected(
         await foreign.give(f"t-{number}", type="known", prompt="wait", data=number)
     rejected = await foreign.result("t-3")
     assert (rejected["status"], rejected["error"]["type"]) == ("rejected", "overloaded")
-    assert await agent._executor.find("t-3") is None
+    assert await agent._received.find("t-3") is None
     work.go.set()
     assert (await foreign.result("t-2"))["result"] == 2
     await foreign.give("t-3", type="known", prompt="wait", data=3)
@@ -500,13 +500,13 @@ async def test_a_result_that_nobody_got_is_sent_again_by_the_next_process(
     await foreign.give("t-2", data=1, reply_to="tasks/t-2/result")
 
     async def is_over() -> bool:
-        record = await agent._executor.find("t-2")
+        record = await agent._received.find("t-2")
         return record is not None and record.state.terminal
 
     while not await is_over():
         await asyncio.sleep(0.005)
     await everything_is_done(foreign)
-    record = await agent._executor.find("t-2")
+    record = await agent._received.find("t-2")
     assert record is not None
     if record.settled:
         pytest.skip("this broker does not say when nobody is subscribed")
@@ -620,6 +620,6 @@ async def test_what_somebody_else_writes_on_the_agents_card_and_status_is_put_ri
 async def test_the_record_is_there_when_the_task_is_acknowledged(writer: Agent, foreign: ForeignRequester) -> None:
     await foreign.give("t-1", data=json.loads("[1]"))
     await foreign.result("t-1")
-    record = await writer._executor.find("t-1")
+    record = await writer._received.find("t-1")
     assert record is not None
     assert record.state is TaskState.COMPLETED

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
 from mqtt_agent import Agent, MemoryStore, Password, TaskContext, TaskHandle, TaskState, errors
-from mqtt_agent.agents import delegation, reminders
+from mqtt_agent.agents import inputs, reminders, resending
+from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import Task, TaskEvent
 from proxy import Proxy
 from support import becomes, soon, until
@@ -43,7 +44,7 @@ async def planner(make_agent: MakeAgent, scout: ForeignExecutor) -> Agent:
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes 10 s takes a tenth of a second."""
-    monkeypatch.setattr(delegation, "_ANSWERED_WITHIN", 0.01)
+    monkeypatch.setattr(resending, "_ANSWERED_WITHIN", 0.01)
     monkeypatch.setattr(reminders, "_FIRST", 0.1)
     monkeypatch.setattr(reminders, "_EXPIRY_GRACE", 0.2)
 
@@ -76,7 +77,7 @@ async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecut
     assert (heard.correlation, heard.qos, heard.retain) == (b"t-1", 1, False)
     assert heard.content_type == "application/json"
     assert heard.expiry is None or 90 < heard.expiry <= 100  # the embedded broker loses it
-    assert await planner.store.get(planner._delegations.key("t-1")) is not None
+    assert await planner.store.get(TaskKey(f"{planner.namespace}/planner", "delegated", "t-1")) is not None
     await scout.answer(heard, result=7)
     assert await soon(task.result()) == 7
     asking = asyncio.create_task(planner.request("scout", "go", task_id="t-2"))
@@ -229,7 +230,7 @@ async def test_words_are_as_in_the_document(
     await scout.event(heard, 2, content="a mark")
     await until(lambda: task._seq == 2)
     assert len(scout.words("input")) == 1
-    monkeypatch.setattr(delegation, "_CROSSED_WITHIN", 0)
+    monkeypatch.setattr(inputs, "_CROSSED_WITHIN", 0)
     await soon(scout.event(heard, 0, "status", status="working"))
     await scout.event(heard, 0, "status", **question)  # the answer got lost
     await until(lambda: len(scout.words("input")) == 2)

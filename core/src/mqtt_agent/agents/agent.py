@@ -16,6 +16,7 @@ from mqtt_agent.agents.execution import TaskExecutor
 from mqtt_agent.agents.inbox import Inbox
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.presence import AgentPresence
+from mqtt_agent.agents.received import ReceivedTasks
 from mqtt_agent.agents.requester import Requester
 from mqtt_agent.agents.router import Router, TaskHandler
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
@@ -158,12 +159,14 @@ class Agent(Requester, Service):
             self._router,
             self._answers,
             max_concurrent_tasks,
-            max_waiting_tasks,
+        )
+        self._received = ReceivedTasks(
+            self._topics, owner, agent_id, self.store, self._executor, self._answers, max_waiting_tasks
         )
         self._delegations = Delegations(
             self.connection, self._topics, owner, agent_id, self.store, self._peers.is_away, max_payload
         )
-        self._inbox = Inbox(self._topics, agent_id, self._executor, self._answers, max_payload)
+        self._inbox = Inbox(self._topics, agent_id, self._received, self._answers, max_payload)
         self._peers.on_back.append(self._delegations.on_peer_back)
         self._tool_client: ToolClient | None = None
         self._servers: list[ToolServer] = []
@@ -247,7 +250,7 @@ class Agent(Requester, Service):
         return [
             (topics.inbox(name), self._inbox.on_task, True),
             (topics.overview_inbox(name), self._inbox.on_task, True),
-            (self._delegations.results_topic, self._delegations.on_result, True),
+            (self._delegations.results_topic, self._delegations.incoming.on_result, True),
             (topics.control(name), self._inbox.on_control, False),
         ]
 
@@ -328,7 +331,7 @@ class Agent(Requester, Service):
     async def _on_reconnected(self, session_present: bool) -> None:
         await self._presence.announce_again(session_present)
         self._peers.on_reconnected()
-        await self._delegations.ask_after_all()
+        await self._delegations.on_reconnected()
         if not session_present:
             await self._answers.send_unsettled()
 

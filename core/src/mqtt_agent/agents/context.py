@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mqtt_agent.agents.attempt import Attempt
 from mqtt_agent.wire import Task, TaskMessage, to_json
-
-if TYPE_CHECKING:
-    from mqtt_agent.agents.attempt import Attempt
 
 __all__ = ["SyncTaskContext", "TaskContext"]
 

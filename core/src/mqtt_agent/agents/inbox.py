@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -14,9 +13,10 @@ import pydantic_core
 from pydantic import TypeAdapter
 
 from mqtt_agent.agents.answers import Answers
-from mqtt_agent.agents.execution import TaskExecutor
 from mqtt_agent.agents.patience import Patience
 from mqtt_agent.agents.peers import BARRIER
+from mqtt_agent.agents.received import ReceivedTasks
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import InboundMessage
@@ -35,18 +35,18 @@ class Inbox:
     Args:
         topics: The namespace.
         name: The agent's id.
-        executor: Gets what is in order.
+        received: Gets what is in order.
         answers: Refuses the rest.
         max_payload: Bytes of the largest message that is read.
     """
 
-    def __init__(self, topics: Topics, name: str, executor: TaskExecutor, answers: Answers, max_payload: int) -> None:
+    def __init__(self, topics: Topics, name: str, received: ReceivedTasks, answers: Answers, max_payload: int) -> None:
         self._topics = topics
         self._name = name
-        self._executor = executor
+        self._received = received
         self._answers = answers
         self._max_payload = max_payload
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
         self._patience = Patience()
         self._faults = FaultLog(logger)
 
@@ -67,8 +67,8 @@ class Inbox:
         if problem is None:
             expires_at = None if task.expires_at is None else read_time(task.expires_at)
             message.hold()
-            take = partial(self._executor.take, task, message.response_topic, expires_at, message.acknowledge)
-            self._spawn(self._patience.stored(take, f"task {task.task_id:.80}"), task.task_id)
+            take = partial(self._received.take, task, message.response_topic, expires_at, message.acknowledge)
+            self._tasks.start(self._patience.stored(take, f"task {task.task_id:.80}"), name=task.task_id)
             return
         self._faults.tell(message.topic, "a task that is refused", problem)
         if is_identifier(task.task_id):
@@ -127,46 +127,39 @@ class Inbox:
         if not is_identifier(word.task_id) or not (word.sender is None or is_identifier(word.sender)):
             self._faults.tell(message.topic, "a control message with impossible names", repr(word.task_id))
             return
-        self._spawn(self._obey(word, message), word.task_id)
+        self._tasks.start(self._obey(word, message), name=word.task_id)
 
     async def _obey(self, word: Control, message: InboundMessage) -> None:
-        record = await self._executor.find(word.task_id)
+        record = await self._received.find(word.task_id)
         if record is not None and record.peer is not None and word.sender != record.peer:
             self._faults.tell(message.topic, "a control message from another agent than the task's", repr(word.sender))
         elif word.action == "cancel":
-            await self._executor.cancel(word.task_id, word.sender, word.reason)
+            await self._received.cancel(word.task_id, word.sender, word.reason)
         elif word.action == "input":
-            if not await self._executor.take_input(word.task_id, word.input_id, word.input):
+            if not await self._received.take_input(word.task_id, word.input_id, word.input):
                 self._faults.tell(message.topic, "an answer that nobody has asked for", repr(word.input_id))
         elif word.action == "get":
             honoured = self._honoured(word.task_id, word.sender)
             reply_to = message.response_topic if message.response_topic in honoured else None
             if record is not None:
-                await self._executor.attach(record, reply_to)
+                await self._received.attach(record, reply_to)
             else:
                 task = Task(task_id=word.task_id, sender=word.sender)
                 self._answers.refuse(task, reply_to, "not_found", f"{self._name} does not know task {word.task_id}")
         else:
             self._faults.tell(message.topic, "an unknown action", repr(word.action))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any], task_id: str) -> None:
-        work = asyncio.get_running_loop().create_task(coroutine, name=task_id)
-        self._tasks.add(work)
-        work.add_done_callback(self._on_done)
-
-    def _on_done(self, work: asyncio.Task[Any]) -> None:
-        self._tasks.discard(work)
-        error = None if work.cancelled() else work.exception()
+    def _on_failure(self, work: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError):
             # The broker, or the requester, says it again.
             logger.error("a message about task %.80s was not taken: %s", work.get_name(), error)
-        elif error is not None:
+        else:
             logger.error("a message about task %.80s was not understood", work.get_name(), exc_info=error)
 
     async def settle(self) -> None:
         """Wait for what has come and is being stored."""
         self._patience.end()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
         self._patience.begin()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from mqtt_agent.errors import StoreError
 
@@ -13,6 +14,8 @@ __all__ = ["Patience"]
 logger = logging.getLogger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
+
+T = TypeVar("T")
 
 
 class Patience:
@@ -33,8 +36,11 @@ class Patience:
         """Let the next failure be the last: the broker sends the message again after the next start."""
         self._over.set()
 
-    async def stored(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+    async def stored(self, work: Callable[[], Awaitable[T]], what: str) -> T:
         """Do the work until no :class:`StoreError` comes of it.
+
+        Returns:
+            What the work returned.
 
         Raises:
             StoreError: It failed, and :meth:`end` was called.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import Any
 
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage, Will
@@ -38,7 +38,7 @@ class AgentPresence:
         self._card_topic = topics.agent_card(card.name)
         self._began = utc_now()
         self._correcting: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         connection.claim_will(Will(self._status_topic, lambda: encode(self._status("offline"))))
 
@@ -55,8 +55,7 @@ class AgentPresence:
         if self._correcting is not None:
             self._correcting.cancel()
             self._correcting = None
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     async def announce(self) -> None:
         """Say online: first the card, then the status (spec)."""
@@ -132,14 +131,7 @@ class AgentPresence:
     def _correct(self) -> None:
         self._correcting = None
         if self.announced:
-            self._spawn(self.announce())
+            self._tasks.start(self.announce())
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.warning("%s could not publish its status: %s", self.card.name, task.exception())
+    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        logger.warning("%s could not publish its status: %s", self.card.name, error)

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.inbox import read_time
+from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.agents.peers import BARRIER, PeerChange, Peers
-from mqtt_agent.display import PeerList
 from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
 from mqtt_agent.wire import (
     AgentCard,
@@ -273,19 +273,7 @@ class Requester:
         self._check_started()
         peer = task.to or ""
         if not self._peers.is_online(peer):
-            seen_all = await self._peers.complete()
-            if not wait_online and seen_all and not self._peers.is_known(peer):
-                raise PeerUnavailable(
-                    f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent",
-                    task_id=task.task_id,
-                    peer=peer,
-                )
-            if request and not wait_online and seen_all and not self._peers.is_online(peer):
-                raise PeerUnavailable(
-                    f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True",
-                    task_id=task.task_id,
-                    peer=peer,
-                )
+            await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
         queued = not self._peers.is_online(peer)
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         handle = await self._delegations.open(
@@ -295,6 +283,22 @@ class Requester:
             handle.queued = True
             logger.info("agent %s is offline; task %s waits for it", peer, task.task_id)
         return handle
+
+    async def _look_for(self, peer: str, task_id: str, *, wait_online: bool, request: bool) -> None:
+        """Wait until all peers have been seen, and raise when this one is not there and it matters."""
+        is_there = self._peers.is_online if request else self._peers.is_known
+        seen_all = await self._peers.complete()
+        if wait_online or not seen_all or is_there(peer):
+            return
+        if self.connection.connected:
+            await self._peers.barrier()  # what it has shown a moment ago may be on its way to us
+        if is_there(peer):
+            return
+        if self._peers.is_known(peer):
+            why = f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True"
+        else:
+            why = f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent"
+        raise PeerUnavailable(why, task_id=task_id, peer=peer)
 
     def _check_started(self) -> None:
         if not self._started:

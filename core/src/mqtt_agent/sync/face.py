@@ -38,17 +38,29 @@ class Face(Generic[A]):
         return self._background.run(getattr(self._async, name), *args, **kwargs)
 
     def _iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+        asked: asyncio.Task[Any] | None = None
+
+        async def ask() -> T:
+            nonlocal asked
+            asked = asyncio.current_task()
+            return await iterator.__anext__()
+
+        async def close() -> None:
+            if asked is not None:  # Ctrl-C has cancelled it, but an async generator refuses to close until that is over
+                await asyncio.wait([asked])
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
         try:
             while True:
                 try:
-                    value = self._background.run(iterator.__anext__)
+                    value = self._background.run(ask)
                 except StopAsyncIteration:
                     return
                 yield value
         finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                self._background.run(close)
+            self._background.run(close)
 
 
 def blocking(

@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mqtt_agent.display import ServerList, ToolList
 from mqtt_agent.errors import CallCancelled, ConnectionLost, ToolUnavailable, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.changes import ToolChange, ToolChanges
 from mqtt_agent.tools.directory import Directory
 from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.tools.outgoing import OutgoingCalls
 from mqtt_agent.tracing import traced_call
 from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage

@@ -7,11 +7,12 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, PayloadTooLarge, ToolError, WireError
 from mqtt_agent.handlers import describe, without_surprises
 from mqtt_agent.tools.context import CallStream, ToolContext, ToolResult
@@ -98,7 +99,7 @@ class Executor:
         self._known: dict[CallKey, Execution] = {}
         self._queue: deque[Execution] = deque()
         self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._threads: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -122,7 +123,7 @@ class Executor:
         execution = Execution(tool, call, reply_to, [message], expires)
         stored = self._replay.get(key)
         if stored is not None:
-            self._spawn(self._publish(execution.call.call_id, reply_to, execution.messages, stored))
+            self._tasks.start(self._publish(execution.call.call_id, reply_to, execution.messages, stored))
             return
         self._known[key] = execution
         self._idle.clear()
@@ -134,7 +135,7 @@ class Executor:
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallError) -> None:
         """Answer a message that is no acceptable call, and acknowledge it."""
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
-        self._spawn(self._publish(call_id, reply_to, [message], encode(response)))
+        self._tasks.start(self._publish(call_id, reply_to, [message], encode(response)))
 
     def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
         """Which of these calls run or wait here, or are over: the responses of those are sent again."""
@@ -142,14 +143,14 @@ class Executor:
         for call_id in call_ids:
             stored = self._replay.get((client, call_id))
             if stored is not None:
-                self._spawn(self._publish(call_id, reply_to, [], stored))
+                self._tasks.start(self._publish(call_id, reply_to, [], stored))
             if stored is not None or (client, call_id) in self._known:
                 known.append(call_id)
         return known
 
     def answer(self, call_id: str, reply_to: str, result: Any) -> None:
         """Answer something that is no call of a tool."""
-        self._spawn(self._publish(call_id, reply_to, [], encode(Response(call_id=call_id, result=result))))
+        self._tasks.start(self._publish(call_id, reply_to, [], encode(Response(call_id=call_id, result=result))))
 
     def cancel(self, key: CallKey) -> bool:
         """Stop a call whose caller does not want the result any more; False when it is not here."""
@@ -183,15 +184,9 @@ class Executor:
         """Make :meth:`drain` wait no longer."""
         self._hurry.set()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     def _start(self, execution: Execution) -> None:
         self._running += 1
-        execution.task = self._spawn(self._run(execution))
+        execution.task = self._tasks.start(self._run(execution))
 
     def _stop(self, execution: Execution, answer: CallError | None) -> None:
         execution.stopped_for, execution.cancelled = answer, True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
@@ -33,7 +33,7 @@ class Hosts:
         self._on_change = on_change
         self._cards: dict[str, ServerCard] = {}
         self._statuses: dict[str, AgentStatus | None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._following = BackgroundTasks()
         self._faults = FaultLog(logger)
 
     def judge(self, card: ServerCard) -> ServerCard:
@@ -45,9 +45,7 @@ class Hosts:
         self._cards[card.server] = card
         if agent not in self._statuses:
             self._statuses[agent] = None
-            task = asyncio.get_running_loop().create_task(self._follow(agent))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._following.start(self._follow(agent))
         status = self._statuses[agent]
         if card.status == "online" and status is not None and status.status == "offline":
             return card.model_copy(update={"status": "offline"})
@@ -60,17 +58,15 @@ class Hosts:
     @property
     def pending(self) -> bool:
         """Whether agents were named that are not followed yet."""
-        return bool(self._tasks)
+        return len(self._following) > 0
 
     async def known(self) -> None:
         """Wait until all agents that were named are followed."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._following.wait()
 
     async def stop(self) -> None:
         """Follow nobody any more."""
-        for task in tuple(self._tasks):
-            task.cancel()
+        self._following.cancel()
         for agent in self._statuses:
             await self._connection.unsubscribe(self._topics.agent_status(agent), self._on_status)
         self._statuses.clear()

@@ -8,6 +8,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import (
     CallCancelled,
     CallTimeout,
@@ -76,7 +77,7 @@ class OutgoingCalls:
         self._patient_until = -math.inf
         self._gone: dict[str, tuple[float, set[str]]] = {}
         self._recovering = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._faults = FaultLog(logger)
 
     def get(self, call_id: str) -> CallHandle | None:
@@ -137,16 +138,13 @@ class OutgoingCalls:
 
     def cancel_all(self, reason: str) -> None:
         """Stop every call, and everything that is done for them."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         for pending in list(self._pending.values()):
             self.cancel(pending.handle, reason)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Do something for a call in the background."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(coroutine)
 
     # Sending
 

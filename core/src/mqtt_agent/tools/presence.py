@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties, Will
@@ -75,7 +75,7 @@ class Presence:
         self._said: deque[bytes] = deque(maxlen=8)
         self._correcting: asyncio.TimerHandle | None = None
         self._tool_handlers: dict[str, Handler] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         self._agent = agent
         if agent is None:
@@ -112,8 +112,7 @@ class Presence:
         self._tool_handlers.clear()
         if self._correcting is not None:
             self._correcting.cancel()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     async def announce(self) -> None:
         """Say online, with all cards."""
@@ -209,7 +208,7 @@ class Presence:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
-            self._spawn(self._publish_server_card("online"))
+            self._tasks.start(self._publish_server_card("online"))
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as {self._server!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
@@ -224,12 +223,12 @@ class Presence:
 
     def _correct(self) -> None:
         if self.announced:
-            self._spawn(self._publish_server_card("online"))
+            self._tasks.start(self._publish_server_card("online"))
 
     def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
         card = self._read(message, ToolCard)
         if self.announced and self.serving and (card is None or card.status != "online" or card.tool != name):
-            self._spawn(self._publish_tool_card(name, "online"))
+            self._tasks.start(self._publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:
         if not message.payload:
@@ -240,12 +239,5 @@ class Presence:
             self._faults.tell(message.topic, "an unreadable card", error)
             return None
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.warning("%s could not publish a card: %s", self._server, task.exception())
+    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        logger.warning("%s could not publish a card: %s", self._server, error)

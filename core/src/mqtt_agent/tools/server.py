@@ -7,17 +7,18 @@ import inspect
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from mqtt_agent.display import ToolList
+from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TransportError
 from mqtt_agent.running import Service
 from mqtt_agent.tools.election import Election
 from mqtt_agent.tools.execution import Executor, ServedTool
 from mqtt_agent.tools.function import ToolFunction
 from mqtt_agent.tools.intake import Intake
+from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.presence import Presence
 from mqtt_agent.tools.replay import ReplayStore
 from mqtt_agent.transport import TLS, Connection, Credentials
@@ -125,7 +126,7 @@ class ToolServer(Service):
         self._use(self.connection, None)
         self._executor: Executor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(self._on_failure)
 
     def _use(self, connection: Connection, agent: str | None) -> None:
         self.connection = connection
@@ -288,7 +289,7 @@ class ToolServer(Service):
         )
         self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
         if self._presence.announced and self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self._spawn(self._offer_late(name)))
+            self._loop.call_soon_threadsafe(lambda: self._tasks.start(self._offer_late(name)))
 
     # Life
 
@@ -350,8 +351,7 @@ class ToolServer(Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         await self._intake.unsubscribe()
         await self._presence.unfollow()
-        for task in self._background:
-            task.cancel()
+        self._tasks.cancel()
         await self.connection.stop(end_session=self._own_connection)
 
     @property
@@ -376,15 +376,8 @@ class ToolServer(Service):
         await self._intake.take_calls(name, self._served[name])
         await self._presence.follow_tool(name)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._on_background_done)
-
-    def _on_background_done(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.warning("%s could not offer a tool: %s", self.server_id, task.exception())
+    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        logger.warning("%s could not offer a tool: %s", self.server_id, error)
 
 
 def _check(**settings: tuple[float, float]) -> None:

@@ -126,13 +126,6 @@ class PahoClient(paho.Client):
         properties.MaximumPacketSize = o.maximum_packet_size
         self.connect(o.url.host, o.url.port, o.keep_alive, clean_start=o.clean_start, properties=properties)
 
-    def disconnect_now(self, *, end_session: bool) -> None:
-        """Send a DISCONNECT, which drops the will, and the session too with ``end_session``."""
-        properties = Properties(PacketTypes.DISCONNECT)
-        if end_session:
-            properties.SessionExpiryInterval = 0
-        self.disconnect(properties=properties)
-
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())
 

@@ -22,6 +22,7 @@ from mqtt_agent.transport.packets import (
     PUBACK,
     PUBLISH,
     Unreadable,
+    pack_disconnect,
     pack_puback,
     pack_publish,
     pack_pubrec,
@@ -125,19 +126,23 @@ class Link:
     def disconnect(self, *, end_session: bool) -> None:
         """Say goodbye: the broker drops the will, and the session too with ``end_session``."""
         if self._closed is None:
-            self._client.disconnect_now(end_session=end_session)
-            self._close(ConnectionLost("the connection was closed by this side"))
+            self._pump.send(pack_disconnect(end_session=end_session))
+            self._close(ConnectionLost("the connection was closed by this side"), linger=True)
+
+    async def wait_closed(self) -> None:
+        """Wait, about a second at most, until the broker has taken the goodbye."""
+        await self._pump.wait_closed()
 
     def abort(self, reason: TransportError | None = None) -> None:
         """Drop the connection without a word, as a crash would."""
         self._close(reason or ConnectionLost("the connection was dropped by this side"))
 
-    def _close(self, reason: TransportError) -> None:
+    def _close(self, reason: TransportError, *, linger: bool = False) -> None:
         if self._closed is not None:
             return
         self._closed = reason
         self._acknowledgements.close()
-        self._pump.close()
+        self._pump.close(linger=linger)
         self._publishes.clear()
         for waiter in self._subscribes.values():
             if not waiter.done():

@@ -17,6 +17,7 @@ __all__ = [
     "UNSUBACK",
     "Unreadable",
     "find_packet",
+    "pack_disconnect",
     "pack_puback",
     "pack_publish",
     "pack_pubrec",
@@ -53,6 +54,11 @@ class Unreadable(Exception):
 def pack_puback(mid: int) -> bytes:
     """A PUBACK with reason code 0."""
     return b"\x40\x02" + _U16.pack(mid)
+
+
+def pack_disconnect(*, end_session: bool) -> bytes:
+    """A DISCONNECT with reason code 0, and with ``end_session`` a Session Expiry Interval of 0."""
+    return b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00" if end_session else b"\xe0\x00"
 
 
 def pack_pubrec(mid: int) -> bytes:

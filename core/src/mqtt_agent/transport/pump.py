@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
 _HIGH_WATER = 256 * 1024
+_LINGER = 1.0
 
 
 class Pump:
@@ -54,6 +56,7 @@ class Pump:
         self._socket: BufferedSocket | None = None
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
+        self._lingering: asyncio.Task[None] | None = None
         self._writing = False
         self._flush_scheduled = False
         self._misc_timer: asyncio.TimerHandle | None = None
@@ -83,15 +86,41 @@ class Pump:
         self.flush_soon()
         self._misc()
 
-    def close(self) -> None:
-        """No more bytes in either direction."""
+    def close(self, *, linger: bool = False) -> None:
+        """No more packets in either direction.
+
+        Args:
+            linger: Leave the closing to the broker for a moment. A socket that is closed with unread bytes in it is
+                reset, and a broker that writes to it then may miss the goodbye, and publish the will.
+        """
         self._closed = True
         if self._misc_timer is not None:
             self._misc_timer.cancel()
         self._unwatch()
         if self._socket is not None:
-            self._socket.close()
+            if linger and not self._socket.ended:
+                self._lingering = self._loop.create_task(self._linger(self._socket), name="mqtt-agent goodbye")
+            else:
+                self._socket.close()
         self._writable.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket of a pump that lingers is closed."""
+        if self._lingering is not None:
+            await asyncio.wait([self._lingering])
+
+    async def _linger(self, sock: BufferedSocket) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._say_all(sock), _LINGER)
+
+    async def _say_all(self, sock: BufferedSocket) -> None:
+        try:
+            while not sock.flush():
+                await anyio.wait_writable(sock.fileno())
+            while not sock.drain():
+                await anyio.wait_readable(sock.fileno())
+        finally:
+            sock.close()
 
     def forget(self, sock: object) -> None:
         """paho-mqtt has closed this socket."""

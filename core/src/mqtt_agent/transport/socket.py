@@ -166,6 +166,17 @@ class BufferedSocket:
             del self._out[:sent]
         return True
 
+    def drain(self) -> bool:
+        """Throw away what the kernel holds; True once the other side has closed."""
+        while not self._eof:
+            try:
+                self._eof = not self._raw.recv(_CHUNK)
+            except _WOULD_BLOCK:
+                return False
+            except OSError as error:
+                self.error, self._eof = error, True
+        return True
+
     def close(self) -> None:
         """Send what can be sent without waiting, then close."""
         self.flush()

@@ -97,7 +97,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.link is not None:
-            self.link.disconnect(end_session=end_session)
+            await self._leave(self.link, end_session=end_session)
 
     def give_up(self) -> None:
         """The same at once, with the session left to whoever takes it up."""
@@ -106,6 +106,10 @@ class Supervisor:
                 task.cancel()
         if self.link is not None:
             self.link.disconnect(end_session=False)
+
+    async def _leave(self, link: Link, *, end_session: bool) -> None:
+        link.disconnect(end_session=end_session)
+        await link.wait_closed()
 
     def forget(self) -> None:
         """The link has ended for good."""
@@ -116,7 +120,7 @@ class Supervisor:
         self._dialer.clean_start = True
         self._is_ready.clear()
         if self.link is not None:
-            self.link.disconnect(end_session=True)
+            await self._leave(self.link, end_session=True)
         await self._is_ready.wait()
 
     async def _open_first(self) -> Link:
@@ -129,7 +133,7 @@ class Supervisor:
                 if attempt == _FIRST_ATTEMPTS - 1:
                     raise
             except BaseException:
-                link.disconnect(end_session=True)
+                await self._leave(link, end_session=True)
                 raise
             else:
                 return link
@@ -138,7 +142,7 @@ class Supervisor:
     async def _open(self) -> Link:
         link = await self._dial()
         if self.forgets_groups and self._subscriber.has_shared and not self._dialer.clean_start:
-            link.disconnect(end_session=True)
+            await self._leave(link, end_session=True)
             self._dialer.clean_start = True
             link = await self._dial()
         return link
@@ -175,6 +179,7 @@ class Supervisor:
                 reason = await self._lost
             finally:
                 renewal.cancel()
+            await link.wait_closed()  # else the broker may take the next one for a takeover, and publish the will
             if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
                 what = f"another process connected to {url} as {self._dialer.client_id!r}"
                 self._on_taken_over(SessionTakenOver(what))

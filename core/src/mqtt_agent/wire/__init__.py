@@ -1,5 +1,6 @@
 """The messages and topics of MQTT.Agent v0.1, with no I/O."""
 
+from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus
 from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import (
@@ -11,11 +12,7 @@ from mqtt_agent.wire.identifiers import (
 )
 from mqtt_agent.wire.messages import CONTENT_TYPE, DEFAULT_MAX_PAYLOAD, Message, decode, encode, to_json, utc_now
 from mqtt_agent.wire.tasks import (
-    AGENT_FEATURES,
     TERMINAL,
-    AgentCard,
-    AgentSkill,
-    AgentStatus,
     Control,
     Task,
     TaskEvent,

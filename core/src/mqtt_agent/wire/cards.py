@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mqtt_agent import display
+from mqtt_agent.display import arguments, card, escaped, table
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = ["FEATURES", "ServerCard", "Status", "ToolAnnotations", "ToolCard", "VersionInfo"]
@@ -87,7 +87,18 @@ class ToolCard(Message):
         return bool(self.annotations and self.annotations.idempotentHint)
 
     def _repr_html_(self) -> str:
-        return display.tool_card(self)
+        rows = [
+            (f"<code>{escaped(name)}</code>", escaped(type), "yes" if required else "", escaped(description))
+            for name, type, required, description in arguments(self.input_schema)
+        ]
+        takes = table(("argument", "type", "required", "description"), rows) if rows else "takes no arguments"
+        hints = [
+            f"server {escaped(self.server)}",
+            *(["read-only"] if self.read_only else []),
+            *(["idempotent"] if self.idempotent else []),
+            *(["streams"] if self.supports_streaming else []),
+        ]
+        return card(self.title or self.tool, self.status, self.description, hints, takes)
 
 
 class ServerCard(Message):
@@ -135,4 +146,6 @@ class ServerCard(Message):
         return (self.started, self.epoch) < (other.started, other.epoch)
 
     def _repr_html_(self) -> str:
-        return display.server_card(self)
+        tools = f"serves {escaped(', '.join(self.tools))}" if self.tools else "serves nothing"
+        hints = [tools, *(["stands by"] if self.standby else []), f"last seen {escaped(self.last_seen)}"]
+        return card(self.server, self.status, "", hints)

@@ -1,0 +1,59 @@
+"""Tasks of asyncio that nobody awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["BackgroundTasks"]
+
+T = TypeVar("T")
+
+
+class BackgroundTasks:
+    """Keeps tasks while they run, and tells of those that failed.
+
+    Example:
+        >>> tasks = BackgroundTasks(lambda task, error: logger.error("%s", error))  # doctest: +SKIP
+        >>> tasks.start(send_card())  # doctest: +SKIP
+        >>> tasks.cancel()  # doctest: +SKIP
+
+    Args:
+        on_failure: Called with each task that raised, and what it raised. None leaves it to asyncio, which logs what
+            nobody has asked for.
+    """
+
+    def __init__(self, on_failure: Callable[[asyncio.Task[Any], BaseException], None] | None = None) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps weak references only
+        self._on_failure = on_failure
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """Run a coroutine on the running loop."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard if self._on_failure is None else self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._on_failure is not None:
+            self._on_failure(task, error)
+
+    def cancel(self) -> None:
+        """Cancel all that run, and wait for none."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until all that run now are over, whatever became of them.
+
+        Args:
+            timeout: Seconds; None waits for as long as it takes.
+        """
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout)
