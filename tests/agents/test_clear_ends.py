@@ -79,9 +79,7 @@ async def test_a_peer_that_never_existed(planner: Agent) -> None:
     check_names(unavailable.value, "t-1", "nobody")
 
 
-async def test_a_peer_that_came_online_a_moment_ago_is_no_unknown_one(
-    make_agent: MakeAgent, broker: Broker
-) -> None:
+async def test_a_peer_that_came_online_a_moment_ago_is_no_unknown_one(make_agent: MakeAgent, broker: Broker) -> None:
     writer = make_agent("writer")
 
     @writer.on_task

@@ -34,7 +34,7 @@ SAYS = {
     "03_langgraph_resume": [
         "interrupt: From which year on?",
         "SIGKILL to both",
-        "research: 10 papers from 2020 on, read by 2 processes: sleep helps.",
+        "research: 12 papers from 2020 on, read by 2 processes: sleep helps.",
         "a scripted stand-in plays the model",
         "write: Read this, then go to bed.",
     ],
