@@ -23,8 +23,8 @@ test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(RUN)/python -m pytest $(PARALLEL) $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
 
-crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter (ARGS=... goes to pytest)
-	@$(CREWAI)/python -m pytest tests/integrations/crewai $(ARGS)
+crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and its notebook (ARGS=... goes to pytest)
+	@$(CREWAI)/python -m pytest tests/integrations/crewai tests/notebooks/test_notebooks.py $(ARGS)
 
 crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the middle, and does not notice
 	@$(CREWAI)/python examples/crew
@@ -32,9 +32,9 @@ crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the midd
 storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
 
-notebooks: $(INSTALLED)  ## run the notebooks anew, and keep what they show
-	@cd notebooks && env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY -u GOOGLE_API_KEY \
-		../$(RUN)/jupyter-execute --inplace --timeout=60 *.ipynb
+notebooks: $(INSTALLED) $(CREWAI_INSTALLED)  ## run the notebooks anew, and keep what they show
+	@cd notebooks && ../$(RUN)/python ../scripts/run_notebooks.py $$(ls *.ipynb | grep -v crewai)
+	@cd notebooks && ../$(CREWAI)/python ../scripts/run_notebooks.py *crewai*.ipynb
 
 docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict

@@ -1,8 +1,7 @@
-"""The language model of the notebooks: a real one where a provider's key is set, else a scripted stand-in."""
+"""The language model of the LangChain notebooks: a real one where a provider's key is set, else a stand-in."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +10,7 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-
-PROVIDERS = {
-    "OPENAI_API_KEY": "openai:gpt-5",
-    "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5",
-    "GOOGLE_API_KEY": "google_genai:gemini-2.5-flash",
-}
+from provider import provider
 
 Calls = Sequence[tuple[str, dict[str, Any]]]
 
@@ -26,13 +20,13 @@ def chat_model(calls: Calls, answer: str) -> BaseChatModel:
 
     Args:
         calls: The tool calls that the stand-in makes, one after the other.
-        answer: What it says then; ``{0}``, ``{1}`` are the results. A real model finds words of its own.
+        answer: What it says then; ``{0}``, ``{1}`` are the results, and ``{asked}`` is what it was asked. A real model
+            finds words of its own.
     """
-    for key, name in PROVIDERS.items():
-        if os.environ.get(key):
-            print(f"{key} is set: the model is {name}.")
-            return init_chat_model(name)
-    print(f"No provider's key is set ({', '.join(PROVIDERS)}): a scripted stand-in plays the model.")
+    found = provider()
+    if found is not None:
+        _, name, model = found
+        return init_chat_model(f"{'google_genai' if name == 'google' else name}:{model}")
     return StandIn(calls=list(calls), answer=answer)
 
 
@@ -58,5 +52,5 @@ class StandIn(BaseChatModel):
             call = {"name": name, "args": arguments, "id": f"call-{uuid.uuid4().hex[:12]}"}
             message = AIMessage("", tool_calls=[call])
         else:
-            message = AIMessage(self.answer.format(*results))
+            message = AIMessage(self.answer.format(*results, asked=messages[asked].text))
         return ChatResult(generations=[ChatGeneration(message=message)])

@@ -3,13 +3,15 @@
     python scripts/check_wheels.py [--quick] [PYTHON ...]
 
 Without PYTHONs it takes the oldest and the newest that are on the PATH; on each, with the lowest dependencies that the
-distributions allow and with the newest. ``--quick``: only this Python, and only the newest.
+distributions allow and with the newest. ``--quick``: only this Python, only the newest, and without
+CrewAI.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = ["core", "integrations/langchain", "integrations/autogen"]
+DISTRIBUTIONS = ["core", "integrations/langchain", "integrations/autogen", "integrations/crewai"]
 
 CORE_ALONE = """
 import sys
@@ -64,19 +66,73 @@ with EmbeddedBroker() as broker:
         [tool] = toolkit.get_tools()
         assert tool.invoke({"number": 21}) in (42, "42"), tool.invoke({"number": 21})
 """
+AUTOGEN = """
+import asyncio
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core import CancellationToken
+from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
+from mqtt_agent import EmbeddedBroker
+from mqtt_agent.sync import Agent, ToolServer
+
+with EmbeddedBroker() as broker:
+    server = ToolServer("weather", broker=broker.url)
+    server.add_tool("double", lambda number: 2 * number, input_schema={
+        "type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]})
+    with server, Agent("writer", broker=broker.url, store="writer.db") as writer:
+        writer.on_task(lambda task: task.prompt.upper())
+
+        async def main():
+            workbench = MQTTWorkbench(broker.url)
+            result = await workbench.call_tool("double", {"number": 21}, CancellationToken())
+            assert "42" in result.to_text(), result
+            await workbench.stop()
+            participant = MQTTAgent("writer", broker=broker.url, absent="wait")
+            told = await RoundRobinGroupChat([participant], max_turns=1).run(task="hello")
+            assert told.messages[-1].to_text() == "USER: HELLO", told
+            await participant.close()
+
+        asyncio.run(main())
+"""
+CREWAI = """
+import sys
+import crewai_mqtt_agent
+assert "crewai" not in sys.modules
+from crewai import Crew, Task
+from crewai_mqtt_agent import MQTTAgent, MQTTToolkit
+from mqtt_agent import EmbeddedBroker
+from mqtt_agent.sync import Agent, ToolServer
+
+with EmbeddedBroker() as broker:
+    server = ToolServer("weather", broker=broker.url)
+    server.add_tool("double", lambda number: 2 * number, input_schema={
+        "type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]})
+    with server, MQTTToolkit(broker.url, agent_id="a") as toolkit, Agent(
+        "writer", broker=broker.url, store="writer.db"
+    ) as writer:
+        [tool] = toolkit.tools()
+        assert "42" in str(tool.run(number=21))
+        writer.on_task(lambda task: "WRITTEN")
+        member = MQTTAgent(role="writer", peer="writer", broker=broker.url, wait_online=True)
+        task = Task(description="hello", expected_output="a word", agent=member)
+        assert Crew(agents=[member], tasks=[task]).kickoff().raw == "WRITTEN"
+        member.close()
+"""
 # What is installed, and what is done with it.
 CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
     (["mqtt_agent[broker]"], CORE),
     (["langchain_mqtt_agent", "mqtt_agent[broker]"], LANGCHAIN),
-    (["autogen_mqtt_agent", "mqtt_agent"], "import autogen_mqtt_agent"),
+    (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
+    (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),
 ]
+# So that CrewAI asks nobody anything.
+QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}
 
 
 def main() -> None:
     """Check what the command line asks for."""
     parser = argparse.ArgumentParser(prog="check_wheels", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only this Python, and only the newest dependencies")
+    parser.add_argument("--quick", action="store_true", help="only this Python, the newest dependencies, no CrewAI")
     parser.add_argument("pythons", nargs="*", metavar="PYTHON")
     options = parser.parse_args()
     pythons = options.pythons or ([sys.executable] if options.quick else oldest_and_newest())
@@ -85,6 +141,8 @@ def main() -> None:
         for python in pythons:
             for lowest in (False,) if options.quick else (True, False):
                 for number, (names, program) in enumerate(CHECKS):
+                    if names[0].startswith("crewai") and (options.quick or not takes_crewai(python)):
+                        continue  # it is large; `make crewai` has installed it already where this is to be quick
                     place = Path(folder, f"{len(list(Path(folder).iterdir()))}-{number}")
                     check(python, lowest, [wheel(wheels, name) for name in names], program, place)
 
@@ -97,6 +155,12 @@ def oldest_and_newest() -> list[str]:
         if shutil.which(name) and subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0:
             found.append(name)
     return [found[0], found[-1]] if len(found) > 1 else found or [sys.executable]
+
+
+def takes_crewai(python: str) -> bool:
+    """Whether CrewAI supports this Python."""
+    command = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 14))"]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def build(folder: Path) -> dict[str, Path]:
@@ -120,7 +184,7 @@ def check(python: str, lowest: bool, wheels: list[str], program: str, place: Pat
     inside = place / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     resolution = "lowest-direct" if lowest else "highest"
     run(*uv, "pip", "install", "--quiet", "--python", inside, "--resolution", resolution, *wheels)
-    run(inside, "-I", "-c", program, cwd=place)
+    run(inside, "-I", "-c", program, cwd=place, **QUIET)
     names = " + ".join(each.split(" @ ")[0] for each in wheels)
     version = subprocess.run([inside, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"ok  {version:14} {resolution:13} {names}  ({time.monotonic() - began:.0f} s)", flush=True)
@@ -133,9 +197,16 @@ def uv_command() -> list[str]:
     return [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
 
 
-def run(*command: object, cwd: Path | None = None) -> None:
+def run(*command: object, cwd: Path | None = None, **environment: str) -> None:
     """Run a program; what it says is shown when it fails."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))[:300]}\n{done.stdout}{done.stderr}")
 

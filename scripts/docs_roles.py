@@ -48,6 +48,9 @@ class Roles(griffe.Extension):
     def _target(self, name: str, thing: griffe.Object | griffe.Alias) -> str | None:
         name = re.sub(rf"^{_PUBLIC}\.(?:\w+\.)*(?=[A-Z])", "", name)
         first, _, rest = name.partition(".")
+        package = thing.package
+        if package.path != _PUBLIC and not rest and first in map(str, package.exports or ()):
+            return f"{package.path}.{first}"
         if first in self._public:
             return self._public[first] + (f".{rest}" if rest and self._is_shown(first, rest) else "")
         around: Any = thing

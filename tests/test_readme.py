@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import langchain.agents.factory
 import pytest
+from autogen_core.models import ChatCompletionClient
 from brokers import Embedded
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from mqtt_agent.sync import ToolClient
 
+from tests.integrations.autogen.models import calls, says
 from tests.integrations.langchain.models import ScriptedModel
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +96,26 @@ def test_the_langchain_agent(
     assert '"city": "Oslo"' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("weather_server", ["README.md"], indirect=True)
+def test_the_autogen_agent(
+    weather_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked_for: list[str] = []
+
+    def make(model: str) -> ChatCompletionClient:
+        asked_for.append(model)
+        return says(calls(("forecast", {"city": "Oslo"})))
+
+    module = ModuleType("autogen_ext.models.openai")
+    module.OpenAIChatCompletionClient = make  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    made: dict[str, Any] = {}
+    exec(the_example("README.md", "MQTTWorkbench"), made)
+    asyncio.run(made["workbench"].stop())
+    assert asked_for == ["gpt-5"]
+    assert '"city": "Oslo"' in capsys.readouterr().out
+
+
 def test_the_agents(embedded: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MQTT_AGENT_BROKER", embedded.url)
     for name, holds in (("researcher.py", "agent.run()"), ("planner.py", "planner.delegate")):
@@ -105,9 +129,8 @@ def test_the_agents(embedded: Embedded, tmp_path: Path, monkeypatch: pytest.Monk
         process.terminate()
         assert process.wait(20) == 0
     lines = planner.stdout.splitlines()
-    assert lines[0] == "status working"
-    assert lines[1:4] == [f"progress chapter {number}" for number in range(3)]
-    assert lines[-2:] == ["status completed", str({"chapters": [f"MQTT, chapter {number}" for number in range(3)]})]
+    assert "researcher: completed [####################] 100%" in lines[-2]
+    assert lines[-1] == str({"chapters": [f"MQTT, chapter {number}" for number in range(3)]})
 
 
 def test_the_embedded_broker(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +147,13 @@ def test_the_commands_exist_and_the_links_lead_somewhere() -> None:
         assert (ROOT / link).exists(), link
 
 
+def test_each_notebook_is_named() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{path.name})" in readme
+
+
 def test_every_python_example_is_run_by_a_test() -> None:
-    assert len(examples("README.md")) == 6
+    assert len(examples("README.md")) == 8  # that of CrewAI has its test in tests/integrations/crewai/test_docs.py
     assert len(examples("core/README.md")) == 2
     assert len(examples("integrations/langchain/README.md")) == 1

@@ -61,8 +61,16 @@ def weather(embedded: Embedded) -> Iterator[None]:
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-def test_the_tools(weather: None, embedded: Embedded, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(the_example("docs/crewai.md", "MQTTToolkit", embedded), {})
+@pytest.mark.parametrize("page", ["docs/crewai.md", "README.md"])
+def test_the_tools(
+    page: str,
+    weather: None,
+    embedded: Embedded,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MQTT_AGENT_BROKER", embedded.url)
+    exec(the_example(page, "crewai_mqtt_agent import MQTTToolkit\n", embedded), {})
     assert "21 degrees in Oslo" in capsys.readouterr().out
 
 

@@ -1,0 +1,51 @@
+"""The language model of the AutoGen notebook: a real one where a provider's key is set, else a scripted stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from autogen_core.models import (
+    AssistantMessage,
+    ChatCompletionClient,
+    CreateResult,
+    LLMMessage,
+    ModelFamily,
+    ModelInfo,
+)
+from autogen_ext.models.replay import ReplayChatCompletionClient
+from provider import provider
+
+INFO = ModelInfo(
+    vision=False, function_calling=True, json_output=True, structured_output=True, family=ModelFamily.UNKNOWN
+)
+
+
+def model_client(*answers: str) -> ChatCompletionClient:
+    """A model client, and a line that says which.
+
+    Args:
+        answers: What the stand-in says, one after the other. A real model finds words of its own.
+    """
+    found = provider()
+    if found is None:
+        return StandIn(list(answers), model_info=INFO)
+    from autogen_ext.models.openai import OpenAIChatCompletionClient  # talks to all of these providers
+
+    key, _, model = found
+    return OpenAIChatCompletionClient(model=model, api_key=os.environ[key], model_info=INFO)
+
+
+class StandIn(ReplayChatCompletionClient):
+    """Plays a language model: what it says depends on the conversation that it is shown, and on nothing else."""
+
+    async def create_stream(
+        self, messages: Sequence[LLMMessage], **options: Any
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """Answer, a word at a time."""
+        self._current_index = sum(1 for message in messages if isinstance(message, AssistantMessage))
+        async for part in super().create_stream(messages, **options):
+            await asyncio.sleep(0.15)
+            yield part
