@@ -39,15 +39,16 @@ class Face(Generic[A]):
         return self._background.run(getattr(self._async, name), *args, **kwargs)
 
     def _iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
-        asked: asyncio.Task[Any] | None = None
+        asked: asyncio.Future[T] | None = None
 
         async def ask() -> T:
             nonlocal asked
-            asked = asyncio.current_task()
-            return await iterator.__anext__()
+            asked = asyncio.ensure_future(iterator.__anext__())
+            return await asyncio.shield(asked)
 
         async def close() -> None:
-            if asked is not None:  # Ctrl-C has cancelled it, but an async generator refuses to close until that is over
+            if asked is not None and not asked.done():  # Ctrl-C; no async generator can be closed before that is over
+                asked.cancel()
                 await asyncio.wait([asked])
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
