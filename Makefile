@@ -10,7 +10,7 @@ BENCH := benchmarks/.env/.installed
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test crewai crew notebooks docs wheels storm lint format bench growth lock clean help
+.PHONY: demo test crewai crew notebooks docs wheels lowest storm lint format bench growth lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -42,6 +42,9 @@ docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; brok
 wheels: $(INSTALLED)  ## install each distribution alone in fresh environments, and use it (ARGS=--quick, or PYTHONs)
 	@$(RUN)/python scripts/check_wheels.py $(ARGS)
 
+lowest: $(INSTALLED)  ## the tests of the LangChain adapter with the lowest versions that it declares (ARGS=... goes to pytest)
+	@scripts/lowest $(ARGS)
+
 lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
@@ -62,7 +65,7 @@ lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	@rm -rf .venv .venv-crewai benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml scripts/setup

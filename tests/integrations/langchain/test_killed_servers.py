@@ -41,22 +41,21 @@ async def test_the_artifact_tells_that_a_call_ran_a_second_time(broker: Broker, 
     first = second = spawn("fixed", will_delay=30)
     async with MQTTToolkit(broker=broker.url, namespace=namespace, timeout=60) as toolkit:
         agent: Any = create_agent(calls(("slow", {"seconds": 0.5})), [await named(toolkit, "slow")])
-        killed: list[subprocess.Popen[bytes]] = []
+        restarted: list[subprocess.Popen[bytes]] = []
         messages: list[ToolMessage] = []
         async for mode, data in agent.astream(GO, stream_mode=["custom", "updates"]):
-            if mode == "custom" and not killed:
+            if mode == "custom" and not restarted:
                 assert data["partial"] == {"pid": first.pid}
                 first.kill()
                 first.wait(10)
-                killed.append(first)
-                second = spawn("fixed", will_delay=30)
+                restarted.append(spawn("fixed", will_delay=30))
             elif mode == "updates" and "tools" in data:
                 messages += data["tools"]["messages"]
     [message] = messages
     if not broker.keeps_shared_messages:
         assert message.status == "error"
         return
-    assert message.text == str(second.pid)
+    assert message.text == str(restarted[0].pid)
     assert message.artifact["attempt"] == 2
 
 

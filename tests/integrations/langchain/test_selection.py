@@ -14,6 +14,7 @@ from langchain_core.tools import BaseTool
 from langchain_mqtt_agent import MQTTLiveTools, MQTTToolkit
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolServer
 from mqtt_agent.errors import ToolUnavailable
+from proxy import Proxy
 from support import soon, until
 
 from .models import ScriptedModel, calls
@@ -99,6 +100,33 @@ async def test_peers_are_tools(broker: Broker, namespace: str) -> None:
     async with MQTTToolkit(agent_id="agent-a", peers=["nobody"], on_unavailable="raise", **where) as toolkit:
         with pytest.raises(ToolUnavailable, match="nobody: no agent"):
             await toolkit.aget_tools()
+
+
+async def test_tools_and_peers_share_one_connection_that_outlives_a_broken_network(
+    broker: Broker, namespace: str
+) -> None:
+    peer = Agent("researcher", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @peer.on_task
+    async def handle(task: TaskContext) -> str:
+        return f"notes on {task.prompt}"
+
+    server = ToolServer("one", broker=broker.url, namespace=namespace)
+    server.add_tool("work", handler)
+    async with peer, server, Proxy(broker.url) as proxy:
+        where: Any = {"broker": proxy.url, "namespace": namespace, "store": MemoryStore()}
+        async with MQTTToolkit(agent_id="agent-a", peers="all", timeout=30, **where) as toolkit:
+            tools = {tool.name: tool for tool in await soon(toolkit.aget_tools())}
+            assert await soon(tools["work"].ainvoke({})) == "ok"
+            assert await soon(tools["ask_researcher"].ainvoke({"prompt": "cats"})) == "notes on cats"
+            assert await soon(asyncio.to_thread(tools["work"].invoke, {})) == "ok"
+            assert (proxy.connections, toolkit.connection.epoch) == (1, 1)
+            await proxy.cut()
+            await until(lambda: not toolkit.connection.connected)
+            again = asyncio.gather(tools["work"].ainvoke({}), tools["ask_researcher"].ainvoke({"prompt": "dogs"}))
+            await proxy.mend()
+            assert await soon(again, 30) == ["ok", "notes on dogs"]
+            assert toolkit.connection.epoch == 2
 
 
 class Watching(ScriptedModel):
