@@ -38,7 +38,7 @@ async def named(toolkit: MQTTToolkit, name: str) -> Any:
 
 
 async def test_the_artifact_tells_that_a_call_ran_a_second_time(broker: Broker, namespace: str, spawn: Spawn) -> None:
-    first = second = spawn("fixed", will_delay=30)
+    first = spawn("fixed", will_delay=30)
     async with MQTTToolkit(broker=broker.url, namespace=namespace, timeout=60) as toolkit:
         agent: Any = create_agent(calls(("slow", {"seconds": 0.5})), [await named(toolkit, "slow")])
         restarted: list[subprocess.Popen[bytes]] = []

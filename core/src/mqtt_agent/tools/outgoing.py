@@ -316,7 +316,7 @@ class OutgoingCalls:
                 pending.unconfirmed = False
                 pending.lost_to.clear()
                 pending.handle.server = holder
-            elif pending.retry and not certain:
+            elif pending.retry and not (certain and self._leaves_first(pending)):
                 # Others than ours may say offline before they leave the share group.
                 pending.resend = asyncio.get_running_loop().call_later(_LEAVES_WITHIN, self._send_again, pending)
             elif pending.retry:
@@ -325,6 +325,10 @@ class OutgoingCalls:
                 self._fail_lost(pending)
             elif certain:
                 self._send_again(pending)
+
+    def _leaves_first(self, pending: _Pending) -> bool:
+        """Whether all that may have had it leave the share group before they say offline, as ours do."""
+        return all(self._queries.can_ask(server) for server in pending.lost_to)
 
     def _is_lost(self, pending: _Pending) -> bool:
         """Whether a server that may have had it has ended; not if it was away and is the same process as before."""

@@ -45,6 +45,11 @@ class Queries:
         query.set_result(response)
         return True
 
+    def can_ask(self, server: str) -> bool:
+        """Whether a server answers queries when it is online."""
+        card = self._catalog.server(server)
+        return card is not None and "query" in (card.features or ())
+
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
         """Ask each of these servers which of these calls it has; each gets 5 s to answer.
 
@@ -61,8 +66,7 @@ class Queries:
         return known, bool(servers) and all(answer is not None for answer in answers)
 
     async def _ask_one(self, server: str, call_ids: list[str]) -> list[str] | None:
-        card = self._catalog.server(server)
-        if card is None or "query" not in (card.features or ()):
+        if not self.can_ask(server):
             return None
         query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._name)
         answer = self._open[query.query_id] = asyncio.get_running_loop().create_future()
