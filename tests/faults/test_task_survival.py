@@ -274,7 +274,7 @@ async def test_of_two_requesters_with_one_agent_id_the_second_gets_the_results(
 ) -> None:
     executor = await agents.start("writer", broker.url, executes=True)
     first = await agents.start("planner", broker.url)
-    await first.delegate("writer", "t-1", **WORK, seconds=2)
+    await first.delegate("writer", "t-1", **WORK, seconds=5)  # longer than the second process takes to start
     await executor.tells("saved")
     second = await agents.start("planner", broker.url)
     second.say("resume", task_id="t-1")
