@@ -198,8 +198,9 @@ def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends
     async def numbers() -> AsyncIterator[int]:
         try:
             yield 1
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            await asyncio.Event().wait()
+            while True:  # an interpreter that is about to wait may miss one
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                await asyncio.sleep(0.5)
         finally:
             for _ in range(100):
                 await asyncio.sleep(0)
