@@ -204,10 +204,10 @@ class TaskExecutor:
 
     def start(self, place: Place, record: TaskRecord, task: Task) -> None:
         """Call the handler of a task in its place."""
-        self._settle(place)
         if not self.executing:  # stopping began meanwhile: the next start does it
-            self._slots.release()
+            self.give_back(place)
             return
+        self._settle(place)
         topic = self._topics.task_events(record.task_id)
         attempt = Attempt(
             record, self._store, lambda payload: self._connection.publish_soon(topic, payload), self._slots
