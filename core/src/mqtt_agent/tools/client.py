@@ -301,7 +301,7 @@ class ToolClient:
         if retry is None:
             retry = card is not None and (card.read_only or card.idempotent)
         patient = math.inf if wait_online else 0.0
-        handle = self._calls.open(tool, call, deadline, retry, patient)
+        handle = self._calls.open(tool, call, timeout, deadline, retry, patient)
         try:
             if call.stream:
                 await self._open_stream(handle)

@@ -85,13 +85,22 @@ class OutgoingCalls:
         pending = self._pending.get(call_id)
         return None if pending is None else pending.handle
 
-    def open(self, tool: str, call: Call, deadline: float | None, retry: bool, patient_until: float) -> CallHandle:
+    def open(
+        self,
+        tool: str,
+        call: Call,
+        timeout: float | None,
+        deadline: float | None,
+        retry: bool,
+        patient_until: float,
+    ) -> CallHandle:
         """Take a call in; :meth:`send` sends it.
 
         Args:
             tool: The tool's name.
             call: The call.
-            deadline: Loop time at which it fails with :class:`CallTimeout`.
+            timeout: Seconds that its caller gave it, of which some may have passed.
+            deadline: Loop time at which they are over, and it fails with :class:`CallTimeout`.
             retry: Whether it may run twice.
             patient_until: Loop time until which it is sent again when the broker says that nobody takes it.
 
@@ -102,7 +111,7 @@ class OutgoingCalls:
         if len(self._pending) >= self._max_pending:
             raise QueueFull(f"{self._max_pending} calls are under way already")
         handle = CallHandle(tool, call.call_id, self.cancel)
-        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), deadline, retry, patient_until)
+        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), timeout, deadline, retry, patient_until)
         self._pending[call.call_id] = pending
         handle.when_over(lambda: self._forget(pending))
         if deadline is not None:
@@ -223,7 +232,7 @@ class OutgoingCalls:
 
     def _on_timeout(self, pending: _Pending) -> None:
         handle = pending.handle
-        what = f"{handle.tool}: no answer within {pending.seconds:.3g} s; it may still run"
+        what = f"{handle.tool}: no answer within {pending.timeout:.3g} s; it may still run"
         handle.fail(CallTimeout(what, tool=handle.tool, call_id=handle.call_id))
 
     # Trouble
@@ -361,7 +370,7 @@ class _Pending:
 
     __slots__ = (
         *("confirmed", "deadline", "handle", "lost_to", "patient_until", "payload"),
-        *("resend", "retry", "seconds", "timer", "topic", "unconfirmed", "user_properties"),
+        *("resend", "retry", "timeout", "timer", "topic", "unconfirmed", "user_properties"),
     )
 
     def __init__(
@@ -369,13 +378,14 @@ class _Pending:
         handle: CallHandle,
         topic: str,
         payload: bytes,
+        timeout: float | None,
         deadline: float | None,
         retry: bool,
         patient_until: float,
     ) -> None:
         self.handle = handle
         self.patient_until = patient_until
-        self.seconds = 0.0 if deadline is None else deadline - asyncio.get_running_loop().time()
+        self.timeout = timeout
         self.topic = topic
         self.payload = payload
         self.user_properties = trace_context()
