@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -338,6 +339,38 @@ async def test_a_broker_that_is_killed_and_forgets_leaves_one_that_serves(own_br
             )
             assert len(set(results)) == 1
             await cards(client, 2)
+    assert set(runs.calls.values()) == {1}
+
+
+@pytest.mark.rule("LATE-5", "SHARE-7")
+async def test_who_serves_no_more_after_the_broker_forgot_everything_finishes_its_calls(
+    own_broker: Broker, namespace: str
+) -> None:
+    runs = Runs()
+    runs.go_on.clear()
+    options = {"namespace": namespace, "will_delay": 20}
+    async with contextlib.AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Proxy(own_broker.url))
+        first = ToolServer("pair", broker=proxy.url, replica="a", **options)
+        await stack.enter_async_context(runs.offer(first))
+        await stack.enter_async_context(runs.offer(ToolServer("pair", broker=own_broker.url, replica="b", **options)))
+        client = await stack.enter_async_context(ToolClient(broker=own_broker.url, namespace=namespace))
+        assert (await cards(client, 2))["pair:b"].standby
+        handles = [await soon(client.submit("work", {"n": n})) for n in range(3)]
+        await until(lambda: runs.by["a"] == 3)
+        await proxy.cut()
+        await asyncio.to_thread(own_broker.restart, keep_state=False, kill=True)
+
+        async def second_serves() -> bool:
+            return any(card.tools for card in await client.list_servers() if card.server == "pair:b")
+
+        await becomes(second_serves, 30)
+        await proxy.mend()
+        await until(lambda: first.connection.connected and first.connection.epoch > 1, 30)
+        assert (await cards(client, 2))["pair:a"].standby
+        runs.go_on.set()
+        assert [await soon(handle.result(), 30) for handle in handles] == ["a"] * 3
+        assert await soon(client.call("work", {"n": 3})) == "b"
     assert set(runs.calls.values()) == {1}
 
 

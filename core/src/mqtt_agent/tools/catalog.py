@@ -19,8 +19,8 @@ class Catalog:
 
     def __init__(self) -> None:
         self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
-        """Called with the last card of a server that went offline, or came back without its session; and with whether
-        the calls that it ran are gone too."""
+        """Called with the last card of a server that went offline, stands by now, or came back without its session; and
+        with whether the calls that it ran are gone too."""
         self.on_server_restarted: list[Callable[[ServerCard], None]] = []
         """Called with the last card of a server whose place a new process has taken, with the session of the old one
         and so with the calls that were not acknowledged."""
@@ -49,6 +49,11 @@ class Catalog:
     def server(self, server: str) -> ServerCard | None:
         """The card of one server."""
         return self._servers.get(server)
+
+    def is_server_online(self, server: str) -> bool:
+        """Whether a server is there, be it to serve or to stand by."""
+        card = self._servers.get(server)
+        return card is not None and card.status == "online"
 
     def servers_of(self, tool: str) -> tuple[str, ...]:
         """The ids of the online servers that offer a tool."""
@@ -140,6 +145,8 @@ class Catalog:
             elif card.status == "online" and card.session_present and card.started != before.started:
                 for listener in tuple(self.on_server_restarted):
                     listener(before)
+            elif card.status == "online" and card.standby and not before.standby:
+                self._tell_gone(before, False)
         self._replace_server(card.server, card)
         return True
 

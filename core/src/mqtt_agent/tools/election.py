@@ -5,13 +5,13 @@ subscribes, and the others stand by. Their server cards are all that they need t
 
 * The card of one that stands by says so, and lists no tools. Every other online card is a *claim* to serve; a new one
   lists no tools yet.
-* Who has a claim keeps it. Without one, the replica that started first (the smallest ``(started, server id)``) claims.
+* Who has a claim keeps it. Without one, the replica that is first in line (the smallest ``(since, server id)``) claims.
 * A claim is valid when its card is out, and everything that the broker had for the claimant has come, and no other
   claim is among it. Of two that claim at once, at least one sees the other; who sees another withdraws. With a valid
   claim it subscribes to the calls, then it lists its tools.
 * A replica whose connection broke has no valid claim until it has made it again. What comes meanwhile is kept if its
   own claim still stands on the broker, for then nobody else can have served; otherwise it is dropped, and the replica
-  waits in line again, as if it had just started.
+  waits in line again, behind the others, while it finishes the calls that it has.
 
 The others take over when the claim goes offline (by the Last Will, or in good order) or is removed, or when nobody
 listens any more at the claimant's query topic. Calls that a killed replica had are lost: their callers get
@@ -163,7 +163,7 @@ class Election:
         """Who serves or should serve instead of this one, or None."""
         others = self._others()
         claims = [card for card in others if not card.standby]
-        own = (self._presence.began, self._server)
+        own = (self._presence.since, self._server)
         if self._serves:
             return next((card for card in claims if _place(card) < own), None)
         if claims:
@@ -252,7 +252,7 @@ class Election:
         served, self._valid_in = self._valid_in is not None, None
         self._continued_in = None
         if served:
-            self._presence.begin()
+            self._presence.wait_behind()
         await self._connection.leave_alone(self._server)
         if self._show(serving=False, standby=True, epoch=epoch) or served:
             await self._presence.announce_server()
@@ -279,4 +279,4 @@ class Election:
 
 
 def _place(card: ServerCard) -> tuple[str, str]:
-    return card.started or "", card.server
+    return card.since or card.started or "", card.server

@@ -266,9 +266,10 @@ class OutgoingCalls:
 
     def _perhaps_at(self, card: ServerCard) -> list[_Pending]:
         """The calls that a server may have, for all we know; what is about to be sent again, nobody has."""
-        offered, possible = set(card.tools), (None, card.server)
+        offered = set(card.tools)
         calls = [pending for pending in self._pending.values() if pending.resend is None]
-        return [p for p in calls if p.handle.tool in offered and p.handle.server in possible]
+        # What it is known to have, it has also when it offers the tool no more.
+        return [p for p in calls if p.handle.server == card.server or (not p.handle.server and p.handle.tool in offered)]
 
     async def _recover_from_restart(self, before: ServerCard, affected: list[_Pending]) -> None:
         known: dict[str, str] = {}
@@ -308,11 +309,9 @@ class OutgoingCalls:
         gone = [server for server, (when, tools) in self._gone.items() if when > since and tool in tools]
         await self._directory.back(gone, self._patient_until)
         await self._directory.taken_over(tool)
-        if not self._directory.is_online(tool):
-            for pending in affected:
-                self._fail_lost(pending)
-            return
-        servers = self._directory.servers_of(tool)
+        # Who now stands by finishes the calls that it had.
+        serving = self._directory.servers_of(tool)
+        servers = [*serving, *(s for s in gone if s not in serving and self._directory.is_server_online(s))]
         known, certain = await self._queries.ask(servers, [pending.handle.call_id for pending in affected])
         for pending in affected:
             if pending.handle.done or pending.resend is not None:
@@ -325,6 +324,8 @@ class OutgoingCalls:
                 pending.unconfirmed = False
                 pending.lost_to.clear()
                 pending.handle.server = holder
+            elif not self._directory.is_online(tool):
+                self._fail_lost(pending)
             elif pending.retry and not (certain and self._leaves_first(pending)):
                 # Others than ours may say offline before they leave the share group.
                 pending.resend = asyncio.get_running_loop().call_later(_LEAVES_WITHIN, self._send_again, pending)

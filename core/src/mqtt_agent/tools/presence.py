@@ -71,7 +71,7 @@ class Presence:
         self._offline_expiry = _OFFLINE_CARD_EXPIRY if generated else None
         self._cards = cards
         self._topic = topics.server_card(server)
-        self._began = utc_now()
+        self._began = self._since = utc_now()
         self._said: deque[bytes] = deque(maxlen=8)
         self._correcting: asyncio.TimerHandle | None = None
         self._tool_handlers: dict[str, Handler] = {}
@@ -83,16 +83,21 @@ class Presence:
 
     @property
     def began(self) -> str:
-        """When it began to serve, or to wait in line."""
+        """When this process began to serve, or to wait in line."""
         return self._began
 
-    def begin(self) -> None:
-        """Begin now, behind all that began before."""
-        self._began = utc_now()
+    @property
+    def since(self) -> str:
+        """When it took its place in the line of replicas."""
+        return self._since
+
+    def wait_behind(self) -> None:
+        """Take the last place in the line of replicas."""
+        self._since = utc_now()
 
     async def follow(self) -> None:
         """Watch the own server card; before the connection starts."""
-        self.begin()
+        self._began = self._since = utc_now()
         await self._connection.subscribe(self._topic, self.on_own_server_card, snapshot=True)
 
     async def follow_no_more(self) -> None:
@@ -178,6 +183,7 @@ class Presence:
             replica=self._replica,
             agent=self._agent,
             started=self._began,
+            since=None if self.standby is None else self._since,
             epoch=self._connection.epoch,
             # What was acknowledged on arrival is not in the session any more.
             session_present=self._connection.session_present and self._connection.shared_subscriptions,

@@ -116,6 +116,8 @@ class ServerCard(Message):
         replica: Which of them this one is (ours).
         agent: The agent whose connection serves it, whose status then counts as well (ours).
         started: When this process began to serve, ISO 8601 UTC (ours).
+        since: When this replica took its place in the line of those that may serve, ISO 8601 UTC; None where the broker
+            spreads calls over all replicas (ours).
         epoch: Which of its connections the card speaks for, 1 for the first (ours).
         session_present: Whether the broker had kept its session, with the calls in it, for that connection (ours).
         standby: Whether another replica serves, and this one waits to take its place; then ``tools`` is empty. None
@@ -134,6 +136,7 @@ class ServerCard(Message):
     replica: str | None = None
     agent: str | None = None
     started: str | None = None
+    since: str | None = None
     epoch: int | None = None
     session_present: bool | None = None
     standby: bool | None = None
