@@ -267,9 +267,12 @@ class OutgoingCalls:
     def _perhaps_at(self, card: ServerCard) -> list[_Pending]:
         """The calls that a server may have, for all we know; what is about to be sent again, nobody has."""
         offered = set(card.tools)
-        calls = [pending for pending in self._pending.values() if pending.resend is None]
-        # What it is known to have, it has also when it offers the tool no more.
-        return [p for p in calls if p.handle.server == card.server or (not p.handle.server and p.handle.tool in offered)]
+
+        def perhaps(handle: CallHandle) -> bool:
+            # What it is known to have, it has also when it offers the tool no more.
+            return handle.server == card.server if handle.server else handle.tool in offered
+
+        return [p for p in self._pending.values() if p.resend is None and perhaps(p.handle)]
 
     async def _recover_from_restart(self, before: ServerCard, affected: list[_Pending]) -> None:
         known: dict[str, str] = {}
