@@ -1,4 +1,4 @@
-"""A graph that delegates one long task: graph_host.py URL NAMESPACE FOLDER start|resume [DURABILITY]."""
+"""A graph that delegates one long task: graph_host.py URL NAMESPACE FOLDER start|resume [DURABILITY|none]."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ builder.add_node("after", after)
 builder.add_edge(START, "work")
 builder.add_edge("work", "after")
 with remote, SqliteSaver.from_conn_string(str(Path(folder) / "checkpoints.db")) as saver:
-    graph: Any = builder.compile(checkpointer=saver)
+    graph: Any = builder.compile(checkpointer=None if durability == "none" else saver)
     given: Any = {"messages": [("user", "a long task")]} if what == "start" else None
     config: Any = {"configurable": {"thread_id": "thread"}}
-    state = graph.invoke(given, config, durability=durability)
+    options: Any = {} if durability == "none" else {"durability": durability}
+    state = graph.invoke(given, config, **options)
 print(json.dumps([message.text for message in state["messages"]]))

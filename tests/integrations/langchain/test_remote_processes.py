@@ -82,3 +82,24 @@ async def test_a_result_that_came_while_the_graph_was_dead_is_in_its_state(start
     assert messages[1] == "result of attempt 2 after page 2"
     assert await output_of(start("graph_host.py", "resume")) == messages
     assert len([line for line in lines(tmp_path) if line[0] == "done"]) == 1
+
+
+@pytest.mark.parametrize("durability", ["exit", "none"])
+async def test_a_killed_graph_that_wrote_no_checkpoint_cannot_be_resumed_and_begins_anew(
+    start: Start, tmp_path: Path, durability: str
+) -> None:
+    host = start("graph_host.py", "start", durability)
+    worker = start("task_worker.py", "2")
+    await until(lambda: ["saved"] in lines(tmp_path), 40)
+    host.kill()
+    worker.kill()
+    worker.wait(10)
+    start("task_worker.py", "1")
+    await until(lambda: any(line[0] == "done" for line in lines(tmp_path)), 40)
+    resumed = start("graph_host.py", "resume", durability)
+    assert await soon(asyncio.to_thread(resumed.wait, 40), 41) != 0
+    messages = await output_of(start("graph_host.py", "start", durability))
+    assert messages[1] == "result of attempt 1 after page 1"
+    begun = [line for line in lines(tmp_path) if line[0] == "begun"]
+    assert [line[2] for line in begun] == ["1", "2", "1"]
+    assert begun[0][1] == begun[1][1] != begun[2][1]

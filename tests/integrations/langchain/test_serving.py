@@ -72,6 +72,7 @@ async def draw(what: str) -> tuple[list[Any], dict[str, Any]]:
         {"type": "text", "text": f"a {what}"},
         {"type": "image", "base64": PNG, "mime_type": "image/png"},
         {"type": "file", "base64": "cGRm", "mime_type": "application/pdf"},
+        {"type": "file", "base64": "d2F2", "mime_type": "audio/wav"},
         {"type": "file", "url": "https://example.com/a.pdf", "mime_type": "application/pdf"},
     ]
     return blocks, {"structured_content": {"drawn": what}}
@@ -124,6 +125,7 @@ async def test_langchain_tools_are_tools_for_everybody(broker: Broker, namespace
                 "text",
                 "image",
                 "resource",
+                "audio",
                 "resource_link",
             ]
 
@@ -134,10 +136,12 @@ async def test_content_blocks_go_there_and_back(broker: Broker, namespace: str) 
         agent: Any = create_agent(calls(("draw", {"what": "cat"})), await toolkit.aget_tools())
         state = await soon(agent.ainvoke({"messages": [("user", "go")]}))
         [message] = [each for each in state["messages"] if isinstance(each, ToolMessage)]
-    text, image, file, link = message.content
+    text, image, file, sound, link = message.content
     assert text == {"type": "text", "text": "a cat"}
     assert image == {"type": "image", "base64": PNG, "mime_type": "image/png"}
     assert file == {"type": "file", "base64": "cGRm", "mime_type": "application/pdf"}
+    # As a file: LangChain writes an audio block of a tool out as text.
+    assert sound == {"type": "file", "base64": "d2F2", "mime_type": "audio/wav"}
     assert link == {"type": "file", "url": "https://example.com/a.pdf", "mime_type": "application/pdf"}
     assert message.artifact["structured_content"] == {"drawn": "cat"}
     assert message.artifact["server"].startswith("toolbox:")

@@ -43,7 +43,7 @@ def _from_mcp(block: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "image" and isinstance(block.get("data"), str):
         return {"type": "image", "base64": block["data"], "mime_type": mime or "image/png"}
     if kind == "audio" and isinstance(block.get("data"), str):
-        # As a file: LangGraph's tool node writes audio blocks out as text.
+        # As a file: LangChain writes a tool's audio blocks out as text.
         return {"type": "file", "base64": block["data"], "mime_type": mime or "audio/wav"}
     if kind == "resource_link" and isinstance(block.get("uri"), str):
         return _linked(block["uri"], mime)

@@ -134,7 +134,11 @@ class MQTTToolkit(BaseToolkit):
         return self._make_tools(found, peers[0])
 
     def close(self) -> None:
-        """Cancel the calls that are under way, and disconnect. Using a tool connects again."""
+        """Cancel the calls that are under way, and disconnect. Using a tool connects again.
+
+        With ``peers``, while a :class:`MQTTRemoteAgent` of the same ``agent_id`` is open in this process, the connection
+        is that agent's too: then both go on until it is closed as well.
+        """
         self._client.stop()
         if self._requester is not None:
             self._requester.close()
