@@ -136,8 +136,8 @@ class MQTTToolkit(BaseToolkit):
     def close(self) -> None:
         """Cancel the calls that are under way, and disconnect. Using a tool connects again.
 
-        With ``peers``, while a :class:`MQTTRemoteAgent` of the same ``agent_id`` is open in this process, the connection
-        is that agent's too: then both go on until it is closed as well.
+        With ``peers``, while a :class:`MQTTRemoteAgent` of the same ``agent_id`` is open in this process, the
+        connection is that agent's too: then it stays, and so do the calls, until that agent is closed.
         """
         self._client.stop()
         if self._requester is not None:
