@@ -36,7 +36,7 @@ class RemoteTool:
 class PeerTool:
     @pytest.fixture(autouse=True)
     def connect(self, embedded: Embedded, namespace: str) -> Iterator[None]:
-        where = {"broker": embedded.url, "namespace": namespace}
+        where: Any = {"broker": embedded.url, "namespace": namespace}
         peer = Agent("writer", store=MemoryStore(), **where)
 
         @peer.on_task
