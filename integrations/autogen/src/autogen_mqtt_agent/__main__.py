@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+from mqtt_agent.command_line import add_agent_options, load
 
 from autogen_mqtt_agent.host import AgentHost
 
@@ -19,30 +18,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m autogen_mqtt_agent", description="AutoGen over MQTT 5")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="host an agent or a team")
-    serve.add_argument("factory", help="module:function, which gives the agent or the team of a conversation")
-    serve.add_argument("--agent-id", required=True, help="its name")
-    serve.add_argument("--broker", help="a URL; by default $MQTT_AGENT_BROKER, then mqtt://localhost:1883")
-    serve.add_argument("--namespace", default="a2a/v1", help="the prefix of all topics")
-    serve.add_argument("--description", default="", help="for whoever chooses an agent")
-    serve.add_argument("--store", help="an SQLite file; by default one in the user's state directory")
-    serve.add_argument("--max-conversations", type=int, default=100, help="how many are kept in memory")
+    serve.add_argument(
+        "factory", metavar="module:function", help="the function gives the agent or the team of a conversation"
+    )
+    add_agent_options(serve)
+    serve.add_argument("--max-conversations", type=int, default=100, help="how many are kept in memory (%(default)s)")
     options = vars(parser.parse_args(arguments))
-    sys.path.insert(0, os.getcwd())
-    name = options.pop("factory")
-    factory = _load(name)
+    target = options.pop("factory")
     try:
-        host = AgentHost(factory, **options)
-    except (TypeError, ValueError) as error:
-        sys.exit(f"{name} cannot be served: {error}")
+        host = AgentHost(load(target), **options)
+    except (ImportError, TypeError, ValueError) as error:
+        sys.exit(f"{target} cannot be served: {error}")
     host.run()
-
-
-def _load(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        sys.exit(f"{name}: give a function as module:function: {error}")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import inspect
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mqtt_agent.command_line import add_agent_options, add_broker_options, load
 from mqtt_agent.errors import MQTTAgentError
 
 from langchain_mqtt_agent.serving import graph_agent, tool_server
@@ -34,18 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("target", metavar="module:name", help="where it is; a function is called, and may be async")
-    common.add_argument("--broker", help="a URL (default: $MQTT_AGENT_BROKER, then mqtt://localhost:1883)")
-    common.add_argument("--namespace", default="a2a/v1", help="the prefix of all topics (default: %(default)s)")
     common.add_argument("--verbose", action="store_true", help="log what happens")
     graph = commands.add_parser("serve", parents=[common], help="a LangGraph app as an agent")
-    graph.add_argument("--agent-id", required=True, help="the agent's name")
-    graph.add_argument("--description", default="", help="for the person or the model that chooses an agent")
-    graph.add_argument("--capability", action="append", default=[], help="a word to search for; may be repeated")
-    graph.add_argument("--store", help="the file with the agent's tasks (default: in the user's state directory)")
+    add_agent_options(graph)
     graph.add_argument(
         "--checkpoints", metavar="FILE", help="keep the graph's checkpoints in this SQLite file, so that it can go on"
     )
     tools = commands.add_parser("serve-tools", parents=[common], help="a list of LangChain tools as a tool server")
+    add_broker_options(tools)
     tools.add_argument("--server", required=True, help="the server's name, the same for all its replicas")
     return parser
 
@@ -54,7 +49,7 @@ async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     common: dict[str, Any] = {"broker": options.broker, "namespace": options.namespace}
     async with contextlib.AsyncExitStack() as stack:
-        target = await _load(options.target)
+        target = await _made(load(options.target))
         if options.command == "serve":
             checkpointer = None
             if options.checkpoints:
@@ -64,7 +59,7 @@ async def _serve(options: argparse.Namespace) -> None:
                 options.agent_id,
                 checkpointer=checkpointer,
                 description=options.description,
-                capabilities=options.capability,
+                capabilities=options.capabilities,
                 store=options.store,
                 **common,
             )
@@ -84,16 +79,7 @@ async def _serve(options: argparse.Namespace) -> None:
             await serving
 
 
-async def _load(target: str) -> Any:
-    module, _, name = target.partition(":")
-    if not name:
-        raise ValueError("write it as module:name")
-    sys.path.insert(0, os.getcwd())
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"module {module} has no {name}")
-        found = getattr(found, part)
+async def _made(found: Any) -> Any:
     if inspect.isroutine(found):
         found = found()
     return await found if inspect.isawaitable(found) else found
