@@ -7,8 +7,6 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import pytest
-
 T = TypeVar("T")
 
 DEADLINE = 10.0
@@ -41,6 +39,8 @@ async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> N
 
 def require(kind: type[Any]) -> None:
     """Leave a test out where its broker is not installed; in CI that is a failure."""
+    import pytest  # the benchmarks use this module without it
+
     missing = kind.missing()
     if missing and os.environ.get("CI"):
         pytest.fail(f"{missing} is not installed, and no broker may be missing in CI")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HEAVY = {
     *("langchain", "langchain_core", "langgraph", "langsmith", "autogen_core", "crewai"),
     *("httpx", "requests", "aiohttp", "urllib3", "jsonschema", "referencing", "numpy", "yaml", "rich"),
@@ -32,3 +34,8 @@ def test_the_toolkit_brings_no_more_than_langchain_core_does() -> None:
     packages = {name.split(".")[0] for name in ours}
     assert "langgraph" not in packages
     assert packages <= {"langchain_mqtt_agent", "langchain_core", "mqtt_agent"}
+
+
+def test_the_benchmarks_need_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import subjects; assert subjects.SUBJECTS"
+    subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, check=True, timeout=60)
