@@ -14,7 +14,18 @@ import pytest
 from brokers import Embedded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mqtt_agent import Agent, AgentCard, MemoryStore, ServerCard, TaskContext, TaskHandle, ToolCard, errors
+from mqtt_agent import (
+    Agent,
+    AgentCard,
+    MemoryStore,
+    ServerCard,
+    TaskContext,
+    TaskHandle,
+    ToolCard,
+    ToolClient,
+    ToolServer,
+    errors,
+)
 from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.display import NEXT_STEPS, TaskView, short_traceback
 from mqtt_agent.sync import Agent as BlockingAgent
@@ -158,6 +169,36 @@ def test_progress_is_a_fraction_where_it_can_be(
     assert view.fraction == fraction
     assert "1 min 15 s" in read(view)
     assert "(attempt 2)" in repr(view)
+
+
+async def test_a_call_shows_its_state_its_server_and_why_it_failed(embedded: Embedded) -> None:
+    go_on = asyncio.Event()
+    server = ToolServer("pages", broker=embedded.url)
+
+    @server.tool()
+    async def write(page: int) -> int:
+        await go_on.wait()
+        if page < 0:
+            raise ValueError(HOSTILE)
+        return page
+
+    await soon(server.start())
+    client = ToolClient(broker=embedded.url)
+    await soon(client.start())
+    try:
+        good = await soon(client.submit("write", {"page": 1}, wait_online=True))
+        bad = await soon(client.submit("write", {"page": -1}, wait_online=True))
+        assert "working" in read(good)
+        go_on.set()
+        assert await soon(good.result()) == 1
+        with pytest.raises(errors.ToolFailed) as failed:
+            await soon(bad.result())
+        assert all(each in read(good) for each in ("write", "completed", str(good.server), good.call_id))
+        assert "failed" in read(bad)
+        assert str(failed.value).split("<")[0] in read(bad)
+    finally:
+        await soon(client.stop())
+        await soon(server.stop())
 
 
 @pytest.fixture

@@ -98,7 +98,8 @@ def test_a_traceback_is_short_and_names_the_next_step(agent: Kernel) -> None:
     assert plain(error["traceback"]).splitlines() == [
         "line 2: await planner.delegate(name, 'x')",
         "",
-        "PeerUnavailable: no agent 'nobody' has been seen in namespace 'a2a/v1'; the task was not sent",
+        "PeerUnavailable: no agent 'nobody' has been seen in namespace 'a2a/v1'; the task was not sent: "
+        "check the id with peers(), or wait_online=True",
         "Next: await agent.peers() lists who is online; delegate(..., wait_online=True) waits for it.",
         "(%xmode Verbose before the cell shows the whole traceback.)",
     ]

@@ -296,7 +296,10 @@ class Requester:
         if self._peers.is_known(peer):
             why = f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True"
         else:
-            why = f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent"
+            why = (
+                f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent: "
+                "check the id with peers(), or wait_online=True"
+            )
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 
     def _check_started(self) -> None:

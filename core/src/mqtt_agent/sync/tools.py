@@ -20,6 +20,9 @@ __all__ = ["CallHandle", "ToolClient", "ToolServer"]
 class CallHandle(Face[aio_handle.CallHandle]):
     """See :class:`mqtt_agent.CallHandle`."""
 
+    def _repr_html_(self) -> str:
+        return self._async._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
     @property
     def call_id(self) -> str:
         """Names the call."""

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from mqtt_agent.display import card, duration, escaped
 from mqtt_agent.errors import (
+    CallCancelled,
     CallTimeout,
     InvalidArguments,
     MQTTAgentError,
@@ -58,6 +60,17 @@ class CallHandle:
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
+
+    def _repr_html_(self) -> str:
+        error = self.failure() if self.done else None
+        ended = "canceled" if isinstance(error, CallCancelled) else "failed" if error else "completed"
+        hints = [
+            *([duration(self.elapsed_ms / 1000)] if self.elapsed_ms is not None else []),
+            *([f"by {escaped(self.server)}"] if self.server else []),
+            f"attempt {self.attempt}",
+            f"<code>{escaped(self.call_id)}</code>",
+        ]
+        return card(self.tool, ended if self.done else "working", str(error or ""), hints)
 
     @property
     def done(self) -> bool:
