@@ -17,5 +17,5 @@ def provider() -> tuple[str, str, str] | None:
         if os.environ.get(key):
             print(f"{key} is set: the model is {model} of {name}.")
             return key, name, model
-    print(f"No provider's key is set ({', '.join(MODELS)}): a scripted stand-in plays the model.")
+    print(f"No key is set ({', '.join(MODELS)}): a scripted model answers.")
     return None
