@@ -47,16 +47,20 @@ async def output_of(process: subprocess.Popen[str]) -> Any:
     return json.loads(output)
 
 
+async def both_are_killed(start: Start, folder: Path, durability: str) -> None:
+    """The graph and its worker, in the middle of the task, after its first checkpoint."""
+    processes = start("graph_host.py", "start", durability), start("task_worker.py", "2")
+    await until(lambda: ["saved"] in lines(folder), 40)
+    for process in processes:
+        process.kill()
+        process.wait(10)
+
+
 @pytest.mark.parametrize("durability", ["sync", "async"])
 async def test_a_killed_graph_resumes_to_the_one_result_of_a_killed_executor(
     start: Start, tmp_path: Path, durability: str
 ) -> None:
-    host = start("graph_host.py", "start", durability)
-    worker = start("task_worker.py", "2")
-    await until(lambda: ["saved"] in lines(tmp_path), 40)
-    host.kill()
-    worker.kill()
-    worker.wait(10)
+    await both_are_killed(start, tmp_path, durability)
     start("task_worker.py", "2")
     messages = await output_of(start("graph_host.py", "resume", durability))
     result = "result of attempt 2 after page 2"
@@ -69,13 +73,7 @@ async def test_a_killed_graph_resumes_to_the_one_result_of_a_killed_executor(
 
 
 async def test_a_result_that_came_while_the_graph_was_dead_is_in_its_state(start: Start, tmp_path: Path) -> None:
-    host = start("graph_host.py", "start")
-    worker = start("task_worker.py", "2")
-    await until(lambda: ["saved"] in lines(tmp_path), 40)
-    host.kill()
-    host.wait(10)
-    worker.kill()
-    worker.wait(10)
+    await both_are_killed(start, tmp_path, "sync")
     start("task_worker.py", "2")
     await until(lambda: any(line[0] == "done" for line in lines(tmp_path)), 40)
     messages = await output_of(start("graph_host.py", "resume"))
@@ -88,12 +86,7 @@ async def test_a_result_that_came_while_the_graph_was_dead_is_in_its_state(start
 async def test_a_killed_graph_that_wrote_no_checkpoint_cannot_be_resumed_and_begins_anew(
     start: Start, tmp_path: Path, durability: str
 ) -> None:
-    host = start("graph_host.py", "start", durability)
-    worker = start("task_worker.py", "2")
-    await until(lambda: ["saved"] in lines(tmp_path), 40)
-    host.kill()
-    worker.kill()
-    worker.wait(10)
+    await both_are_killed(start, tmp_path, durability)
     start("task_worker.py", "1")
     await until(lambda: any(line[0] == "done" for line in lines(tmp_path)), 40)
     resumed = start("graph_host.py", "resume", durability)

@@ -21,8 +21,8 @@ from mqtt_agent.errors import (
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory
 from mqtt_agent.tools.handle import CallHandle
+from mqtt_agent.tools.pending import PendingCall
 from mqtt_agent.tools.queries import Queries
-from mqtt_agent.tracing import trace_context
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
     Connection,
@@ -71,7 +71,7 @@ class OutgoingCalls:
         self._directory = directory
         self._max_pending = max_pending
         self._max_payload = max_payload
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, PendingCall] = {}
         self._over: dict[str, None] = {}  # the ids of the latest calls that have ended
         self._queries = Queries(connection, topics, name, directory)
         self._patient_until = -math.inf
@@ -111,7 +111,9 @@ class OutgoingCalls:
         if len(self._pending) >= self._max_pending:
             raise QueueFull(f"{self._max_pending} calls are under way already")
         handle = CallHandle(tool, call.call_id, self.cancel)
-        pending = _Pending(handle, self._topics.tool_call(tool), encode(call), timeout, deadline, retry, patient_until)
+        pending = PendingCall(
+            handle, self._topics.tool_call(tool), encode(call), timeout, deadline, retry, patient_until
+        )
         self._pending[call.call_id] = pending
         handle.when_over(lambda: self._forget(pending))
         if deadline is not None:
@@ -157,7 +159,7 @@ class OutgoingCalls:
 
     # Sending
 
-    def _send(self, pending: _Pending) -> None:
+    def _send(self, pending: PendingCall) -> None:
         handle = pending.handle
         pending.unconfirmed = False
         pending.lost_to.clear()
@@ -176,7 +178,7 @@ class OutgoingCalls:
         )
         pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
 
-    def _send_again(self, pending: _Pending) -> None:
+    def _send_again(self, pending: PendingCall) -> None:
         pending.resend = None
         if pending.handle.done:
             return
@@ -186,7 +188,7 @@ class OutgoingCalls:
         except (TransportError, QueueFull) as error:
             pending.handle.fail(error)
 
-    def _on_confirmed(self, pending: _Pending, confirmed: asyncio.Future[int]) -> None:
+    def _on_confirmed(self, pending: PendingCall, confirmed: asyncio.Future[int]) -> None:
         if confirmed.cancelled() or confirmed is not pending.confirmed or pending.handle.done:
             return
         handle = pending.handle
@@ -230,7 +232,7 @@ class OutgoingCalls:
         elif not self._queries.settle(response) and readable and not response.call_id.startswith(BARRIER):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
-    def _on_timeout(self, pending: _Pending) -> None:
+    def _on_timeout(self, pending: PendingCall) -> None:
         handle = pending.handle
         what = f"{handle.tool}: no answer within {pending.timeout:.3g} s; it may still run"
         handle.fail(CallTimeout(what, tool=handle.tool, call_id=handle.call_id))
@@ -264,7 +266,7 @@ class OutgoingCalls:
         for pending in list(self._pending.values()):
             pending.handle.fail(error)
 
-    def _perhaps_at(self, card: ServerCard) -> list[_Pending]:
+    def _perhaps_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have, for all we know; what is about to be sent again, nobody has."""
         offered = set(card.tools)
 
@@ -274,7 +276,7 @@ class OutgoingCalls:
 
         return [p for p in self._pending.values() if p.resend is None and perhaps(p.handle)]
 
-    async def _recover_from_restart(self, before: ServerCard, affected: list[_Pending]) -> None:
+    async def _recover_from_restart(self, before: ServerCard, affected: list[PendingCall]) -> None:
         known: dict[str, str] = {}
         for _ in range(_RESTART_QUERIES):
             # The broker keeps the order: the new process gets the query behind the calls that it is given again.
@@ -290,22 +292,22 @@ class OutgoingCalls:
             pending.lost_to[before.server] = before.started
         self._recover_soon(lost)
 
-    def _recover_soon(self, affected: list[_Pending]) -> None:
+    def _recover_soon(self, affected: list[PendingCall]) -> None:
         if affected:
             self.spawn(self._recover(affected))
 
-    async def _recover(self, affected: list[_Pending]) -> None:
+    async def _recover(self, affected: list[PendingCall]) -> None:
         # One at a time: what one has sent again, the next one finds at its server.
         async with self._recovering:
             # The answers that were on their way have come when our own message comes back.
             await self._directory.barrier()
-            tools: dict[str, list[_Pending]] = {}
+            tools: dict[str, list[PendingCall]] = {}
             for pending in affected:
                 if not pending.handle.done:
                     tools.setdefault(pending.handle.tool, []).append(pending)
             await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
 
-    async def _recover_tool(self, tool: str, affected: list[_Pending]) -> None:
+    async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
         await self._directory.all_settled(tool)
         # A broker that stops in order publishes wills on its way: those servers are on their way back, as we were.
         since = self._patient_until - PATIENCE - _BROKER_STOPS_WITHIN
@@ -339,11 +341,11 @@ class OutgoingCalls:
             elif certain:
                 self._send_again(pending)
 
-    def _leaves_first(self, pending: _Pending) -> bool:
+    def _leaves_first(self, pending: PendingCall) -> bool:
         """Whether all that may have had it leave the share group before they say offline, as ours do."""
         return all(self._queries.can_ask(server) for server in pending.lost_to)
 
-    def _is_lost(self, pending: _Pending) -> bool:
+    def _is_lost(self, pending: PendingCall) -> bool:
         """Whether a server that may have had it has ended; not if it was away and is the same process as before."""
         for server, started in pending.lost_to.items():
             card = self._directory.server(server)
@@ -351,12 +353,12 @@ class OutgoingCalls:
                 return True
         return False
 
-    def _fail_lost(self, pending: _Pending) -> None:
+    def _fail_lost(self, pending: PendingCall) -> None:
         handle = pending.handle
         what = f"{handle.tool}: {handle.server or 'its server'} went offline while it had the call"
         handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
 
-    def _forget(self, pending: _Pending) -> None:
+    def _forget(self, pending: PendingCall) -> None:
         for timer in (pending.timer, pending.resend):
             if timer is not None:
                 timer.cancel()
@@ -367,36 +369,3 @@ class OutgoingCalls:
             self._over[pending.handle.call_id] = None
             if len(self._over) > _REMEMBERED:
                 del self._over[next(iter(self._over))]
-
-
-class _Pending:
-    """What the client keeps of a call that is under way."""
-
-    __slots__ = (
-        *("confirmed", "deadline", "handle", "lost_to", "patient_until", "payload"),
-        *("resend", "retry", "timeout", "timer", "topic", "unconfirmed", "user_properties"),
-    )
-
-    def __init__(
-        self,
-        handle: CallHandle,
-        topic: str,
-        payload: bytes,
-        timeout: float | None,
-        deadline: float | None,
-        retry: bool,
-        patient_until: float,
-    ) -> None:
-        self.handle = handle
-        self.patient_until = patient_until
-        self.timeout = timeout
-        self.topic = topic
-        self.payload = payload
-        self.user_properties = trace_context()
-        self.deadline = deadline
-        self.retry = retry
-        self.timer: asyncio.TimerHandle | None = None
-        self.resend: asyncio.TimerHandle | None = None
-        self.confirmed: asyncio.Future[int] | None = None
-        self.lost_to: dict[str, str | None] = {}  # servers that may have had it and are gone, and when they started
-        self.unconfirmed = False  # the broker may or may not have it
