@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_mqtt_agent import MQTTRemoteAgent
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
-from support import soon, until
+from support import becomes, soon, until
 
 Peer = Callable[..., Any]
 
@@ -241,6 +242,33 @@ async def test_cancelling_the_run_cancels_the_task(peer: Agent, writer: MQTTRemo
 
     await soon(asyncio.to_thread(stop_reading))
     await soon(cancelled.wait())
+
+
+async def test_a_run_that_is_cancelled_before_it_hears_of_its_task_cancels_the_task(
+    peer: Agent, writer: MQTTRemoteAgent
+) -> None:
+    @peer.on_task
+    async def handle(task: TaskContext) -> None:
+        await asyncio.Event().wait()
+
+    writer.agent.start()
+    await until(lambda: writer.agent.peers() != [])
+    run = asyncio.create_task(writer.ainvoke("go"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    while not writer.agent.delegations():  # on a thread of its own, while nothing goes on here
+        time.sleep(0.01)
+    time.sleep(0.3)  # until the broker has it, and the news of that waits for this loop
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(run)
+    [given] = await asyncio.to_thread(writer.agent.delegations)
+
+    async def canceled() -> bool:
+        handle = await asyncio.to_thread(writer.agent.resume, given.task_id)
+        return handle.state == "canceled"
+
+    await becomes(canceled)
 
 
 async def test_a_task_outlives_the_patience_of_its_requester(peer: Agent, writer: MQTTRemoteAgent) -> None:

@@ -68,7 +68,12 @@ class Outcome:
 
 def converse(wanted: Delegation, config: RunnableConfig) -> Script[Outcome]:
     """Give the task away, or find it again, and see it through."""
-    handle, asked_before = yield OnLoop(_open, (wanted,))
+    opened: list[TaskHandle] = []
+    try:
+        handle, asked_before = yield OnLoop(_open, (wanted, opened))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        yield OnLoop(_take_back_opened, (opened,))
+        raise
     try:
         for earlier in asked_before:  # LangGraph tells answers apart by the order of the questions
             _ask_again(earlier, config)
@@ -188,7 +193,7 @@ def _about(handle: TaskHandle) -> dict[str, Any]:
 _OVER: Any = object()
 
 
-async def _open(agent: Agent, wanted: Delegation) -> tuple[TaskHandle, list[dict[str, Any]]]:
+async def _open(agent: Agent, wanted: Delegation, opened: list[TaskHandle]) -> tuple[TaskHandle, list[dict[str, Any]]]:
     """The task's handle, and what was asked in tries that came to nothing."""
     asked_before: list[dict[str, Any]] = []
     task_id = wanted.place.task_id
@@ -216,7 +221,8 @@ async def _open(agent: Agent, wanted: Delegation) -> tuple[TaskHandle, list[dict
         )
     )
     try:
-        return await asyncio.shield(giving), asked_before
+        opened.append(await asyncio.shield(giving))
+        return opened[0], asked_before
     except asyncio.CancelledError:
         # It may be on its way already: it is cancelled as soon as that is known.
         giving.add_done_callback(partial(_take_back, agent))
@@ -231,6 +237,12 @@ def _take_back(agent: Agent, giving: asyncio.Future[TaskHandle]) -> None:
         task = asyncio.ensure_future(_give_up(agent, giving.result(), "the run was cancelled"))
         _taking_back.add(task)
         task.add_done_callback(_taking_back.discard)
+
+
+async def _take_back_opened(agent: Agent, opened: list[TaskHandle]) -> None:
+    # It was open already, and the cancelled run came to hear of it no more.
+    for handle in opened:
+        await _give_up(agent, handle, "the run was cancelled")
 
 
 class _Reader:
