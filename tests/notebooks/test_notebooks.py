@@ -91,6 +91,15 @@ def kinds_of(cell: Any) -> list[str]:
     return [kind for number, kind in enumerate(kinds) if kinds[number - 1 : number] != [kind]]
 
 
+def execute(notebook: Any) -> Any:
+    """Run it from top to bottom, and return it."""
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    place = {"metadata": {"path": str(NOTEBOOKS)}}
+    NotebookClient(notebook, timeout=A_MINUTE, coalesce_streams=True, resources=place).execute()
+    return notebook
+
+
 def check(name: str, notebook: Any) -> None:
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert "stderr" not in [output.get("name") for output in outputs]
@@ -103,12 +112,8 @@ def check(name: str, notebook: Any) -> None:
 def test_it_runs_from_top_to_bottom_and_shows_what_it_showed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MQTT_AGENT_BROKER"):
         monkeypatch.delenv(variable, raising=False)
-    committed, notebook = read(name), read(name)
-    for cell in code_cells(notebook):
-        cell.outputs = []
     began = time.monotonic()
-    place = {"metadata": {"path": str(NOTEBOOKS)}}
-    NotebookClient(notebook, timeout=A_MINUTE, coalesce_streams=True, resources=place).execute()
+    committed, notebook = read(name), execute(read(name))
     if "PYTEST_XDIST_WORKER" not in os.environ:  # else the tests beside it may take most of the machine
         assert time.monotonic() - began < A_MINUTE
     check(name, notebook)
