@@ -32,7 +32,10 @@ def model_client(*answers: str) -> ChatCompletionClient:
     found = provider()
     if found is None:
         return StandIn(list(answers), model_info=INFO)
-    from autogen_ext.models.openai import OpenAIChatCompletionClient  # talks to all of these providers
+    try:
+        from autogen_ext.models.openai import OpenAIChatCompletionClient  # talks to all of these providers
+    except ImportError as error:
+        raise ImportError("a real model needs the openai extra: pip install 'autogen-ext[openai]'") from error
 
     key, _, model = found
     return OpenAIChatCompletionClient(model=model, api_key=os.environ[key], model_info=INFO)

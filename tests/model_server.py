@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -37,10 +37,8 @@ class ModelServer:
                     return
                 request: Request = json.loads(body)
                 kept.append(request)
-                try:
+                with suppress(BrokenPipeError, ConnectionResetError):  # of whoever asked and was killed
                     self._answer(request, says(request))
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # whoever asked was killed
 
             def _answer(self, request: Request, said: str | Calls) -> None:
                 streams = request.get("stream", False)
@@ -56,7 +54,7 @@ class ModelServer:
                     time.sleep(A_WORD)
                 self.wfile.write(b"data: [DONE]\n\n")
 
-            def log_message(self, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing: what a test prints is the product's."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -86,9 +84,14 @@ def last_text(request: Request) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def results(request: Request) -> list[str]:
-    """The results of the tools that it called, in their order."""
-    return [message["content"] for message in request["messages"] if message["role"] == "tool"]
+def last_question(request: Request) -> int:
+    """Where among its messages the last one of a person is."""
+    return max(number for number, message in enumerate(request["messages"]) if message["role"] == "user")
+
+
+def results(request: Request, since: int = 0) -> list[str]:
+    """The results of the tools that it called, in their order, from a message on."""
+    return [message["content"] for message in request["messages"][since:] if message["role"] == "tool"]
 
 
 def _tool_calls(calls: Calls) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from mqtt_agent import (
 )
 from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.display import NEXT_STEPS, TaskView, short_traceback
+from mqtt_agent.display.html import colour_of
 from mqtt_agent.sync import Agent as BlockingAgent
 from mqtt_agent.tools.lists import ServerList, ToolList
 from support import soon, until
@@ -298,3 +299,17 @@ def test_a_traceback_is_the_readers_own_lines_the_message_and_the_next_step() ->
     assert "client name 'a/b' cannot be a topic level" in rest[1]
     assert "one level of an MQTT topic" in rest[2]
     assert caught.value._render_traceback_() == [first, *rest]
+
+
+@pytest.mark.parametrize("state", ["online", "offline", "working", "input-required", "completed", "failed", "canceled"])
+@pytest.mark.parametrize("theme", ["#ffffff", "#1f1f1f"])
+def test_a_state_can_be_read_in_a_light_and_in_a_dark_theme(state: str, theme: str) -> None:
+    darker, lighter = sorted((luminance(colour_of(state)), luminance(theme)))
+    assert (lighter + 0.05) / (darker + 0.05) > 3.9
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from brokers import Mosquitto, free_port
 
+from tests.model_server import Calls, ModelServer, Request, last_question, results
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 Run = Callable[..., "subprocess.Popen[str]"]
 
@@ -75,6 +77,31 @@ def test_an_agent_works_on_when_a_replica_is_killed(run: Run, folder: Path) -> N
     assert "class Cart" in output
     assert "secret" not in output
     assert ".env" not in output
+
+
+def test_a_real_model_is_asked_by_its_own_client(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(request: Request) -> str | Calls:
+        question = last_question(request)
+        found = results(request, since=question)
+        if "defines the most" in str(request["messages"][question]["content"]):
+            steps: list[tuple[str, dict[str, object]]] = [
+                ("folder_stats", {}),
+                ("read_lines", {"path": "shop/cart.py"}),
+            ]
+        else:
+            steps = [("search_text", {"pattern": "Cart"})]
+        return [steps[len(found)]] if len(found) < len(steps) else f"It was said {len(found)} times."
+
+    with ModelServer(says).running() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "a key that this server takes")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, output, errors = finish(run("--dir", folder, "--model", "openai:gpt-5"))
+    assert (code, errors) == (0, "")
+    assert "scripted stand-in" not in output
+    assert "openai:gpt-5" in output
+    assert "It was said 2 times." in output
+    assert "It was said 1 times." in output.split("SIGKILL to ")[1]
+    assert all("count" in str(request["messages"][0]).lower() for request in server.requests), "it got its instructions"
 
 
 def test_it_works_on_a_broker_that_runs_already(run: Run, folder: Path, mosquitto: Mosquitto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tests.model_server import ModelServer, Request, last_text, results
 from tests.notebooks.test_notebooks import A_MINUTE, CREWAI, HERE, code_cells, execute, read, text_of
 

@@ -16,12 +16,14 @@ __all__ = ["ROUND", "Table", "card", "colour_of", "coloured", "duration", "escap
 _LONGEST = 300
 _MOST_ROWS = 200
 
+# As dark as they are light: they stand on the white of a notebook as well as on the near black of its dark theme.
+_GREY = "#757e8a"
 _COLOURS = {
-    **dict.fromkeys(("online", "completed"), "#1a7f37"),
-    **dict.fromkeys(("offline", "canceled", "submitted"), "#7d8590"),
-    **dict.fromkeys(("failed", "rejected"), "#cf222e"),
-    **dict.fromkeys(("input-required", "auth-required"), "#bf8700"),
-    "working": "#0969da",
+    **dict.fromkeys(("online", "completed"), "#1d903e"),
+    **dict.fromkeys(("offline", "canceled", "submitted"), _GREY),
+    **dict.fromkeys(("failed", "rejected"), "#e14752"),
+    **dict.fromkeys(("input-required", "auth-required"), "#a87700"),
+    "working": "#147bf5",
 }
 _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 _MUTED = "opacity:.7"
@@ -78,7 +80,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def colour_of(state: str) -> str:
     """The CSS colour of a state."""
-    return _COLOURS.get(state, "#7d8590")
+    return _COLOURS.get(state, _GREY)
 
 
 def coloured(state: str) -> str:
