@@ -10,9 +10,8 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from brokers import Broker
-from mqtt_agent import ToolClient, ToolContext
+from mqtt_agent import ToolClient, ToolContext, retained
 from mqtt_agent.errors import ToolUnavailable
-from mqtt_agent.tools import directory
 from paho.mqtt.enums import CallbackAPIVersion
 from proxy import Proxy
 from support import soon, until
@@ -213,7 +212,7 @@ async def test_more_cards_than_a_broker_queues_are_all_listed(stranger: Stranger
 async def test_cards_that_were_removed_meanwhile_are_forgotten(
     broker: Broker, stranger: Stranger, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "PATIENCE", 0.1)
+    monkeypatch.setattr(retained, "PATIENCE", 0.1)
     for tool in ("old", "stays"):
         await stranger.tell(f"tools/{tool}/card", {"tool": tool, "server": "s"}, retain=True)
     async with Proxy(broker.url) as proxy:

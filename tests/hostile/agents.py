@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import uuid
 from collections.abc import Sequence
@@ -12,36 +11,24 @@ from typing import Any
 
 import pytest
 from brokers import Broker
-from mqtt_agent import Agent, MemoryStore, TaskContext
-from mqtt_agent.wire import Topics
+from mqtt_agent import Agent, Connection, MemoryStore, TaskContext
 from support import DEADLINE, soon, until
 
-from .peer import HungUp, Peer, Seen, Text, properties
+from .peer import properties
+from .stage import NOT_OURS, BaseStage
 
-Payload = bytes | dict[str, Any]
 
-
-class AgentStage:
+class AgentStage(BaseStage):
     """``attack`` publishes as the hostile peer, who calls itself ``peer``; ``check`` tells what came of it.
 
     ``writer`` does tasks: with the prompt ``wait`` when ``go_on`` says so, with ``ask`` when it is told something.
     """
 
     def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
-        self.broker = broker
-        self.namespace = namespace
-        self.topics = Topics(namespace)
-        self.runs: list[str] = []
-        self.go_on = asyncio.Event()
+        super().__init__(broker, namespace, caplog)
         self.writer = self.new_agent("writer")
         self.planner = self.new_agent("planner")
-        self.watcher: Peer | None = None
-        self._attacker: Peer | None = None
-        self._sent_to: set[str] = set()
-        self._retained: set[Text] = set()
         self._honest: set[str] = set()
-        self._epochs = (0, 0)
-        self._caplog = caplog
         self.writer.on_task(self._handle)
         self.planner.on_task(self._handle)
 
@@ -58,54 +45,20 @@ class AgentStage:
         return task.data
 
     async def start(self) -> None:
-        self.watcher = await self.new_peer()
-        await self.watcher.subscribe(f"{self.namespace}/#")
+        await self.watch()
         await soon(asyncio.gather(self.writer.start(), self.planner.start()))
         await soon(self.planner.peers())
         await self.request()
-        self._epochs = (self.writer.connection.epoch, self.planner.connection.epoch)
+        self.remember()
 
-    async def new_peer(self) -> Peer:
-        return await soon(Peer.connect(self.broker.port, f"peer-{uuid.uuid4().hex[:8]}"))
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        return self.writer.connection, self.planner.connection
 
-    async def stop(self) -> None:
-        self.go_on.set()
-        for topic in list(self._retained):
-            await self.attack(topic, b"", retain=True)
-        for peer in (self._attacker, self.watcher):
-            if peer is not None:
-                await peer.close()
+    async def stop_the_honest(self) -> None:
         await soon(asyncio.gather(self.planner.stop(), self.writer.stop()), 20)
 
     # Attacking
-
-    async def attack(self, topic: Text, payload: Payload, packed: bytes = b"", *, retain: bool = False) -> bool:
-        """Publish as the hostile peer; False when the broker itself would not have it and hung up."""
-        try:
-            await (await self._connected()).publish(topic, self._noting(topic, payload, retain), packed, retain=retain)
-        except HungUp:
-            return False
-        return True
-
-    async def attack_often(self, batch: Sequence[tuple[Text, Payload, bytes]]) -> None:
-        """Publish many messages without waiting in between; all must have reached the broker."""
-        attacker = await self._connected()
-        sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in batch]
-        await soon(asyncio.gather(*sent), 20)
-
-    async def _connected(self) -> Peer:
-        if self._attacker is None or self._attacker.hung_up:
-            if self._attacker is not None:
-                await self._attacker.close()
-            self._attacker = await self.new_peer()
-        return self._attacker
-
-    def _noting(self, topic: Text, payload: Payload, retain: bool) -> bytes:
-        if isinstance(topic, str):
-            self._sent_to.add(topic)
-        if retain:
-            (self._retained.add if payload else self._retained.discard)(topic)
-        return payload if isinstance(payload, bytes) else json.dumps(payload).encode()
 
     def task(self, task_id: Any = "t-1", **fields: Any) -> dict[str, Any]:
         """A task that is in order; fields change it, None removes."""
@@ -124,37 +77,16 @@ class AgentStage:
         self._honest |= {self.topics.task_result(task_id), self.topics.task_events(task_id)}
         assert await soon(self.planner.request("writer", data="fine", task_id=task_id, wait_online=True)) == "fine"
 
-    def messages(self, topic: str) -> list[Seen]:
-        assert self.watcher is not None
-        return [message for message in self.watcher.seen if message.topic == topic]
-
     def results(self, topic: str | None = None) -> list[dict[str, Any]]:
         """What came to the peer's results topic, or another topic."""
         return [json.loads(message.payload) for message in self.messages(topic or self.topics.results("peer"))]
-
-    def faults(self) -> list[str]:
-        """What our side logged as warning or worse."""
-        return [
-            record.getMessage()
-            for record in self._caplog.records
-            if record.levelno >= logging.WARNING and record.name.startswith("mqtt_agent")
-        ]
-
-    def errors(self) -> list[str]:
-        """What anybody logged as an error: an exception that nobody took care of, most likely."""
-        return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.ERROR]
 
     async def settle(self) -> None:
         """Wait until all that was sent has been worked on."""
         for _ in range(2):
             await self.request()
         assert self.watcher is not None
-        await self.watcher.barrier(f"{self.namespace}/elsewhere/barrier")
-
-    def check_connections(self) -> None:
-        for agent, epoch in zip((self.writer, self.planner), self._epochs, strict=True):
-            assert agent.connection.connected, f"{agent} is not connected: {self.faults()[:3]}"
-            assert agent.connection.epoch == epoch, f"{agent} lost its connection: {self.faults()[:3]}"
+        await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
 
     async def check(self, *faults: tuple[str, str], business: Sequence[str] = ()) -> None:
         """All is well; ``faults`` (topic and pattern of the reason) were told once each, in any order, and no others.
@@ -177,7 +109,7 @@ class AgentStage:
     def strays(self) -> set[str]:
         """Topics where nobody but the hostile peer has any business, and where something came nevertheless."""
         assert self.watcher is not None
-        topics, known = self.topics, {f"{self.namespace}/elsewhere/barrier", self.topics.results("peer")}
+        topics, known = self.topics, {f"{self.namespace}/{NOT_OURS}/barrier", self.topics.results("peer")}
         for name in ("writer", "planner"):
             known |= {topics.agent_card(name), topics.agent_status(name), topics.inbox(name), topics.results(name)}
             known.add(topics.control(name))

@@ -6,23 +6,20 @@ import asyncio
 import json
 import logging
 import re
-import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from brokers import Broker, Embedded
-from mqtt_agent import ToolClient, ToolContext, ToolServer
+from mqtt_agent import Connection, ToolClient, ToolContext, ToolServer
 from mqtt_agent.errors import CallTimeout
-from mqtt_agent.wire import Topics
 from support import soon, until
 
-from .peer import HungUp, Peer, Seen, Text, properties
+from .peer import Seen, properties
+from .stage import NOT_OURS, BaseStage
 
-NOT_OURS = "elsewhere"
 
-
-class Stage:
+class Stage(BaseStage):
     """What every test of this folder needs.
 
     ``attack`` publishes as the hostile peer ``peer``, ``check`` tells what came of it: the connections stand, an
@@ -30,22 +27,12 @@ class Stage:
     """
 
     def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
-        self.broker = broker
-        self.namespace = namespace
-        self.topics = Topics(namespace)
+        super().__init__(broker, namespace, caplog)
         self.server = ToolServer("honest", broker=broker.url, namespace=namespace, will_delay=1)
         self.client = ToolClient("friend", broker=broker.url, namespace=namespace)
-        self.runs: list[str] = []
-        self.go_on = asyncio.Event()
-        self.watcher: Peer | None = None
         self.fake: FakeServer | None = None
         self.inbox = self.topics.client_responses("peer")
         self.call_topic = self.topics.tool_call("echo")
-        self._attacker: Peer | None = None
-        self._sent_to: set[str] = set()
-        self._retained: set[Text] = set()
-        self._epochs = (0, 0)
-        self._caplog = caplog
         self.server.add_tool("echo", self._echo, idempotent=True)
         self.server.add_tool("chatter", self._chatter)
         self.server.add_tool("wait", self._wait)
@@ -68,25 +55,15 @@ class Stage:
         await soon(asyncio.gather(self.server.start(), self.client.start()), DEADLINE)
         await soon(self.client.list_tools())
         if watch:
-            self.watcher = await self.new_peer()
-            await self.watcher.subscribe(f"{self.namespace}/#")
-            await until(lambda: len(self.watcher.seen) >= 4 if self.watcher else False)  # the cards that are there
+            watcher = await self.watch()
+            await until(lambda: len(watcher.seen) >= 4)  # the cards that are there
         self.remember()
 
-    def remember(self) -> None:
-        """The connections as they are now are those that must stand."""
-        self._epochs = (self.server.connection.epoch, self.client.connection.epoch)
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        return self.server.connection, self.client.connection
 
-    async def new_peer(self) -> Peer:
-        return await soon(Peer.connect(self.broker.port, f"peer-{uuid.uuid4().hex[:8]}"))
-
-    async def stop(self) -> None:
-        self.go_on.set()
-        for topic in list(self._retained):
-            await self.attack(topic, b"", retain=True)
-        for peer in (self._attacker, self.watcher):
-            if peer is not None:
-                await peer.close()
+    async def stop_the_honest(self) -> None:
         stopping = asyncio.gather(self.client.stop(), self.server.stop())
         await asyncio.wait([stopping], timeout=DEADLINE)
         if not stopping.done() and isinstance(self.broker, Embedded):
@@ -96,36 +73,6 @@ class Stage:
         await soon(stopping, 20)
 
     # Attacking
-
-    async def attack(
-        self, topic: Text, payload: bytes | dict[str, Any], packed: bytes = b"", *, retain: bool = False
-    ) -> bool:
-        """Publish as the hostile peer; False when the broker itself would not have it and hung up."""
-        try:
-            await (await self.attacker()).publish(topic, self._noting(topic, payload, retain), packed, retain=retain)
-        except HungUp:
-            return False
-        return True
-
-    async def attack_often(self, batch: Sequence[tuple[Text, bytes | dict[str, Any], bytes]]) -> None:
-        """Publish many messages without waiting in between; all must have reached the broker."""
-        attacker = await self.attacker()
-        sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in batch]
-        await soon(asyncio.gather(*sent), 20)
-
-    async def attacker(self) -> Peer:
-        if self._attacker is None or self._attacker.hung_up:
-            if self._attacker is not None:
-                await self._attacker.close()
-            self._attacker = await self.new_peer()
-        return self._attacker
-
-    def _noting(self, topic: Text, payload: bytes | dict[str, Any], retain: bool) -> bytes:
-        if isinstance(topic, str):
-            self._sent_to.add(topic)
-        if retain:
-            (self._retained.add if payload else self._retained.discard)(topic)
-        return payload if isinstance(payload, bytes) else json.dumps(payload).encode()
 
     def call(self, call_id: str = "call-1", client: str = "peer", **fields: Any) -> dict[str, Any]:
         """A call that is in order; fields change it, None removes."""
@@ -143,24 +90,6 @@ class Stage:
     def answers(self, inbox: str | None = None) -> list[dict[str, Any]]:
         """What came to the peer's responses topic, or another's."""
         return [json.loads(message.payload) for message in self.messages(inbox or self.inbox)]
-
-    def messages(self, topic: str) -> list[Seen]:
-        assert self.watcher is not None
-        return [message for message in self.watcher.seen if message.topic == topic]
-
-    def faults(self) -> list[str]:
-        """What our side logged as warning or worse."""
-        return [
-            record.getMessage()
-            for record in self._caplog.records
-            if record.levelno >= logging.WARNING
-            and record.name.startswith(("mqtt_agent", "langchain_mqtt_agent"))
-            and "has no shared subscriptions" not in record.getMessage()  # that is nobody's fault
-        ]
-
-    def errors(self) -> list[str]:
-        """What anybody logged as an error: an exception that nobody took care of, most likely."""
-        return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.ERROR]
 
     def told(self, topic: str) -> list[str]:
         """All faults on a topic, repeats and all, in order."""
@@ -188,12 +117,6 @@ class Stage:
                 await soon(asyncio.gather(*calls))
             except CallTimeout:
                 pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
-
-    def check_connections(self) -> None:
-        """The connections of the start are those of now."""
-        for connection, epoch in zip((self.server.connection, self.client.connection), self._epochs, strict=True):
-            assert connection.connected, f"{connection.client_id} is not connected: {self.faults()[:3]}"
-            assert connection.epoch == epoch, f"{connection.client_id} lost its connection: {self.faults()[:3]}"
 
     async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
         """All is well, and ``faults`` (topic and pattern of the reason) were told once each, and no others."""

@@ -11,9 +11,10 @@ from mqtt_agent import ToolServer
 from mqtt_agent.errors import CallTimeout
 from support import soon, until
 
-from .conftest import NOT_OURS, Stage
+from .conftest import Stage
 from .payloads import MEGABYTE, NO_JSON_OBJECT
 from .peer import properties
+from .stage import NOT_OURS
 
 RUN_ON = ALL_BROKERS
 

@@ -233,8 +233,8 @@ async def test_two_processes_with_the_same_replica_name_do_not_fight(
     broker: Broker, make_server: MakeServer, make_client: MakeClient
 ) -> None:
     first, second = make_server(replica="one"), make_server(replica="one")
-    for server in (first, second):
-        server.add_tool("who", lambda server=server: "first" if server is first else "second")
+    first.add_tool("who", lambda: "first")
+    second.add_tool("who", lambda: "second")
     serving = asyncio.ensure_future(first.serve_forever())
     client = await make_client()
     assert await soon(client.call("who", wait_online=True)) == "first"

@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 
 from mqtt_agent.agents.answers import Answers
 from mqtt_agent.agents.patience import Patience
-from mqtt_agent.agents.peers import BARRIER
 from mqtt_agent.agents.received import ReceivedTasks
 from mqtt_agent.background_tasks import BackgroundTasks
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.retained import BARRIER
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, Topics, decode, is_identifier
 

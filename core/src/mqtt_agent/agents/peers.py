@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
-from mqtt_agent.errors import NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.feed import Feed
+from mqtt_agent.retained import BARRIER, Retained, Source
 from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import AgentCard, AgentStatus, Control, Message, Topics, decode, encode, new_task_id
+from mqtt_agent.wire import AgentCard, AgentStatus, Control, Topics, encode, new_task_id
 
-__all__ = ["BARRIER", "PeerChange", "Peers"]
+__all__ = ["PeerChange", "Peers"]
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 15.0
-"""Seconds that peers get to show themselves again after a broker has forgotten everything."""
-_MAX_CARD = 256 * 1024
-_SNAPSHOT_TIMEOUT = 5.0
-BARRIER = "barrier-"
-"""How the task ids of words that an agent says to itself begin: they tell that everything before has come."""
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -60,16 +50,18 @@ class Peers:
         self._connection = connection
         self._topics = topics
         self._agent = agent
-        self._control = topics.control(agent)
-        self._max_cards = max_cards
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
-        self._seen: dict[str, int] = {}
-        self._barriers: dict[str, asyncio.Event] = {}
         self._watchers: weakref.WeakSet[Feed[PeerChange]] = weakref.WeakSet()
         self._faults = FaultLog(logger)
-        self._complete: asyncio.Task[bool] | None = None
-        self._forgetting: asyncio.TimerHandle | None = None
+        source = Source(
+            filters=[(topics.all_agent_statuses, self._on_status), (topics.all_agent_cards, self._on_card)],
+            forget=self._forget,
+            without="peers cannot be listed",
+            echo_topic=topics.control(agent),
+            echo=self._word_to_itself,
+        )
+        self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
 
     # What is known
 
@@ -100,17 +92,12 @@ class Peers:
 
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
-        if self._complete is None:
-            return False
-        try:
-            return await asyncio.shield(self._complete)
-        except TransportError:
-            return False
+        return await self._retained.complete()
 
     async def look_again(self) -> None:
         """Wait for what peers have shown a moment ago, and what may be on its way."""
         if self._connection.connected:
-            await self.barrier()
+            await self._retained.barrier()
 
     def watch(self) -> Feed[PeerChange]:
         """Changes from now on, until the iterator is closed or dropped."""
@@ -122,85 +109,28 @@ class Peers:
 
     async def start(self) -> None:
         """Subscribe; the cards come in the background."""
-        allowed = True
-        for topic_filter, handler in self._filters():
-            try:
-                # QoS 0 on purpose: brokers cap what they queue at QoS 1, and would leave cards out.
-                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
-            except NotAuthorized as error:
-                allowed = False
-                logger.warning("%s; peers cannot be listed", error)
-        await self._connection.subscribe(self._control, self._on_control)
-        self._complete = asyncio.create_task(self._snapshot(allowed, patience=0))
+        await self._retained.start()
 
     async def stop(self) -> None:
         """Unsubscribe and forget."""
-        if self._complete is not None:
-            self._complete.cancel()
-            self._complete = None
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-            self._forgetting = None
-        for topic_filter, handler in [*self._filters(), (self._control, self._on_control)]:
-            await self._connection.unsubscribe(topic_filter, handler)
+        await self._retained.stop()
         for watcher in tuple(self._watchers):
             watcher.close()
         self._cards.clear()
         self._statuses.clear()
-        self._seen.clear()
 
     def on_reconnected(self) -> None:
         """The connection is back: look at everything anew."""
-        self._complete = asyncio.create_task(self._snapshot(True, PATIENCE))
+        self._retained.on_reconnected()
 
-    def _filters(self) -> list[tuple[str, Callable[[InboundMessage], None]]]:
-        return [
-            (self._topics.all_agent_statuses, self._on_status),
-            (self._topics.all_agent_cards, self._on_card),
-        ]
-
-    async def _snapshot(self, allowed: bool, patience: float) -> bool:
-        epoch = self._connection.epoch
-        if not await self.barrier() or not allowed:
-            return False
-        # What is not among the retained messages any more was removed while we were away, or the broker lost it.
-        self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
-        return True
-
-    def _forget_unseen(self, epoch: int) -> None:
-        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
-            self._forget(topic)
-
-    async def barrier(self) -> bool:
-        """Wait until everything that the broker had for us has come; False when it does not let us know."""
-        task_id = BARRIER + new_task_id()
-        came = self._barriers[task_id] = asyncio.Event()
-        try:
-            word = Control(task_id=task_id, action="get", sender=self._agent)
-            await self._connection.publish(self._control, encode(word))
-            await asyncio.wait_for(came.wait(), _SNAPSHOT_TIMEOUT)
-        except (TransportError, asyncio.TimeoutError) as error:
-            logger.info("cannot tell when all peers have been seen: %s", error or "no echo of our own message")
-            return False
-        finally:
-            del self._barriers[task_id]
-        return True
+    def _word_to_itself(self) -> bytes:
+        return encode(Control(task_id=BARRIER + new_task_id(), action="get", sender=self._agent))
 
     # What comes in
 
-    def _on_control(self, message: InboundMessage) -> None:
-        if not self._barriers or BARRIER.encode() not in message.payload[:200]:
-            return
-        try:
-            barrier = self._barriers.get(decode(Control, message.payload).task_id)
-        except WireError:
-            return
-        if barrier is not None:
-            barrier.set()
-
     def _on_status(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_status(message.topic)
-        status = self._read(message, AgentStatus, name)
+        status = self._retained.read(message, AgentStatus, name)
         if name is None or status is None:
             return
         before = self._statuses.get(name)
@@ -215,7 +145,7 @@ class Peers:
 
     def _on_card(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_card(message.topic)
-        card = self._read(message, AgentCard, name)
+        card = self._retained.read(message, AgentCard, name)
         if name is None or card is None:
             return
         if card.name != name:
@@ -235,27 +165,7 @@ class Peers:
             for listener in self.on_back:
                 listener(name)
 
-    def _read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
-        """The message; None when there is nothing to take over from it."""
-        if name is None:
-            self._faults.tell(message.topic, "a card or status for an impossible name", "")
-            return None
-        if not message.payload:
-            self._forget(message.topic)
-            return None
-        if message.topic not in self._seen and len(self._seen) >= self._max_cards:
-            self._faults.tell(self._topics.namespace, "too many cards", f"more than {self._max_cards} are ignored")
-            return None
-        try:
-            read = decode(model, message.payload, _MAX_CARD)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card or status", error)
-            return None
-        self._seen[message.topic] = self._connection.epoch
-        return read
-
     def _forget(self, topic: str) -> None:
-        self._seen.pop(topic, None)
         name = self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)
         if name is None:
             return

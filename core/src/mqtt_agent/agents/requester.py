@@ -14,8 +14,9 @@ from mqtt_agent.agents.delegation import Delegations
 from mqtt_agent.agents.handle import TaskHandle
 from mqtt_agent.agents.inbox import read_time
 from mqtt_agent.agents.lists import PeerList
-from mqtt_agent.agents.peers import BARRIER, PeerChange, Peers
+from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
+from mqtt_agent.retained import BARRIER
 from mqtt_agent.wire import (
     AgentCard,
     Task,

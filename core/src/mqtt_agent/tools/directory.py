@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
-from typing import Literal, TypeVar
+from collections.abc import Iterable
 
-from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError, WireError
+from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.faultlog import FaultLog
+from mqtt_agent.retained import BARRIER, Retained, Source
 from mqtt_agent.tools.catalog import Catalog
 from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import Message, Response, ServerCard, ToolCard, Topics, decode, encode, new_call_id
+from mqtt_agent.wire import Response, ServerCard, ToolCard, Topics, encode, new_call_id
 
-__all__ = ["BARRIER", "PATIENCE", "Directory"]
+__all__ = ["Directory"]
 
 logger = logging.getLogger(__name__)
 
-BARRIER = "barrier-"
-PATIENCE = 15.0
-"""Seconds that servers get to show themselves again after a broker has forgotten everything."""
-_MAX_CARD = 256 * 1024
-_SNAPSHOT_TIMEOUT = 5.0
 _TAKEN_OVER_WITHIN = 3.0
-
-C = TypeVar("C", bound=Message)
 
 
 class Directory(Catalog):
@@ -35,25 +28,27 @@ class Directory(Catalog):
     Args:
         connection: Where to listen.
         topics: The namespace.
-        barrier_topic: A topic that this client may publish and subscribe to: its own inbox. A message to oneself,
-            sent after subscribing, comes back after the retained cards, and so tells that all have been seen.
+        inbox: This client's own topic, which serves to find out when all retained cards have come.
         max_cards: How many cards to keep; more are ignored, and told once.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, barrier_topic: str, max_cards: int) -> None:
+    def __init__(self, connection: Connection, topics: Topics, inbox: str, max_cards: int) -> None:
         super().__init__()
         self._connection = connection
         self._topics = topics
-        self._barrier_topic = barrier_topic
-        self._max_cards = max_cards
-        self._seen: dict[str, int] = {}
         self._stale: set[str] = set()
         self._news = asyncio.Event()
-        self._barriers: dict[str, asyncio.Event] = {}
         self._hosts = Hosts(connection, topics, self._put)
         self._faults = FaultLog(logger)
-        self._complete: asyncio.Task[bool] | None = None
-        self._forgetting: asyncio.TimerHandle | None = None
+        source = Source(
+            filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
+            forget=self._forget,
+            without="tools are looked up one by one instead of listed",
+            echo_topic=inbox,
+            echo=_word_to_itself,
+            more=self._hosts_known,
+        )
+        self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
 
     # Waiting
 
@@ -96,92 +91,40 @@ class Directory(Catalog):
 
     async def complete(self) -> bool:
         """Wait until all retained cards have been seen; False when the broker does not let us see them all."""
-        if self._complete is None:
-            return False
-        try:
-            return await asyncio.shield(self._complete)
-        except TransportError:
-            return False
+        return await self._retained.complete()
 
     # Following
 
     async def start(self) -> None:
         """Subscribe; the cards come in the background."""
-        # QoS 0 on purpose: brokers cap what they queue for QoS 1 (Mosquitto: 1,000), and would leave cards out.
-        allowed = True
-        for topic_filter, handler in self._filters():
-            try:
-                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
-            except NotAuthorized as error:
-                allowed = False
-                logger.warning("%s; tools are looked up one by one instead of listed", error)
-        await self._connection.subscribe(self._barrier_topic, self._on_inbox)
-        self._complete = asyncio.create_task(self._snapshot(allowed, patience=0))
+        await self._retained.start()
 
     async def stop(self) -> None:
         """Unsubscribe and forget."""
-        if self._complete is not None:
-            self._complete.cancel()
-            self._complete = None
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-            self._forgetting = None
-        for topic_filter, handler in [*self._filters(), (self._barrier_topic, self._on_inbox)]:
-            await self._connection.unsubscribe(topic_filter, handler)
+        await self._retained.stop()
         await self._hosts.stop()
         self.clear()
         self._stale.clear()
-        self._seen.clear()
-
-    def _filters(self) -> list[tuple[str, Callable[[InboundMessage], None]]]:
-        return [
-            (self._topics.all_server_cards, self._on_server_card),
-            (self._topics.all_tool_cards, self._on_tool_card),
-        ]
-
-    async def _snapshot(self, allowed: bool, patience: float) -> bool:
-        epoch = self._connection.epoch
-        if not await self.barrier() or not allowed:
-            return False
-        if self._hosts.pending:
-            await self._hosts.known()
-            await self.barrier()
-        # What is not among the retained cards any more was removed while we were away.
-        if patience:
-            self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
-        else:
-            self._forget_unseen(epoch)
-        return True
-
-    def _forget_unseen(self, epoch: int) -> None:
-        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
-            self._forget(topic)
 
     def on_reconnected(self, session_present: bool) -> None:
         """The connection is back: look at all cards anew."""
         if not session_present:
             # A broker that forgot us may have forgotten the cards too, and servers need a moment to show theirs again.
-            epoch = self._connection.epoch
             self._stale = {
                 server
                 for server, card in self._servers.items()
-                if card.status == "online" and self._seen.get(self._topics.server_card(server), 0) < epoch
+                if card.status == "online" and not self._retained.is_current(self._topics.server_card(server))
             }
-        self._complete = asyncio.create_task(self._snapshot(True, PATIENCE))
+        self._retained.on_reconnected()
 
     async def barrier(self) -> bool:
         """Wait until everything that the broker had for us has come; False when it does not let us know."""
-        call_id = BARRIER + new_call_id()
-        came = self._barriers[call_id] = asyncio.Event()
-        try:
-            await self._connection.publish(self._barrier_topic, encode(Response(call_id=call_id)))
-            await asyncio.wait_for(came.wait(), _SNAPSHOT_TIMEOUT)
-        except (TransportError, asyncio.TimeoutError) as error:
-            logger.info("cannot tell when all cards have been seen: %s", error or "no echo of our own message")
-            return False
-        finally:
-            del self._barriers[call_id]
-        return True
+        return await self._retained.barrier()
+
+    async def _hosts_known(self) -> None:
+        if self._hosts.pending:
+            await self._hosts.known()
+            await self.barrier()
 
     async def look_up(self, tool: str, timeout: float) -> ToolCard | None:
         """Fetch one card by its exact topic, for where wildcards are not allowed.
@@ -212,25 +155,11 @@ class Directory(Catalog):
 
     # What comes in
 
-    def _on_inbox(self, message: InboundMessage) -> None:
-        if BARRIER.encode() not in message.payload[:200]:
-            return
-        try:
-            barrier = self._barriers.get(decode(Response, message.payload).call_id)
-        except WireError:
-            return
-        if barrier is not None:
-            barrier.set()
-
     def _on_tool_card(self, message: InboundMessage) -> None:
         name = self._topics.tool_of_card(message.topic)
-        card = self._read(message, ToolCard, name)
-        if name is None or card is False:
+        card = self._retained.read(message, ToolCard, name)
+        if name is None or card is None:
             return
-        if card is None:
-            self._forget(message.topic)
-            return
-        assert isinstance(card, ToolCard)
         if card.tool != name:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.tool)
             return
@@ -238,13 +167,9 @@ class Directory(Catalog):
 
     def _on_server_card(self, message: InboundMessage) -> None:
         server = self._topics.server_of_card(message.topic)
-        card = self._read(message, ServerCard, server)
-        if server is None or card is False:
+        card = self._retained.read(message, ServerCard, server)
+        if server is None or card is None:
             return
-        if card is None:
-            self._forget(message.topic)
-            return
-        assert isinstance(card, ServerCard)
         if card.server != server:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
             return
@@ -254,27 +179,7 @@ class Directory(Catalog):
         if self.put_server(card):
             self._on_news(card.server)
 
-    def _read(self, message: InboundMessage, model: type[C], name: str | None) -> C | Literal[False] | None:
-        """The card; None when it was removed, False when it is to be ignored."""
-        if name is None:
-            self._faults.tell(message.topic, "a card for an impossible name", "")
-            return False
-        if not message.payload:
-            return None
-        known = message.topic in self._seen
-        if not known and len(self._seen) >= self._max_cards:
-            self._faults.tell(self._topics.namespace, "too many cards", f"more than {self._max_cards} are ignored")
-            return False
-        try:
-            card = decode(model, message.payload, _MAX_CARD)
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card", error)
-            return False
-        self._seen[message.topic] = self._connection.epoch
-        return card
-
     def _forget(self, topic: str) -> None:
-        self._seen.pop(topic, None)
         tool, server = self._topics.tool_of_card(topic), self._topics.server_of_card(topic)
         if tool is not None:
             self.remove_tool(tool)
@@ -287,3 +192,7 @@ class Directory(Catalog):
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _word_to_itself() -> bytes:
+    return encode(Response(call_id=BARRIER + new_call_id()))

@@ -19,7 +19,8 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.tools.directory import BARRIER, PATIENCE, Directory
+from mqtt_agent.retained import BARRIER, PATIENCE
+from mqtt_agent.tools.directory import Directory
 from mqtt_agent.tools.handle import CallHandle
 from mqtt_agent.tools.pending import PendingCall
 from mqtt_agent.tools.queries import Queries

@@ -213,7 +213,8 @@ async def _open(agent: Agent, wanted: Delegation, opened: list[TaskHandle]) -> t
     if wanted.require_online:
         card = await agent.peer(wanted.peer)
         if card is None or card.status != "online":
-            raise PeerUnavailable(f"agent {wanted.peer!r} is offline; the task was not sent", peer=wanted.peer)
+            why = f"agent {wanted.peer!r} is offline; the task was not sent: try again later, or do without it"
+            raise PeerUnavailable(why, peer=wanted.peer)
     work = wanted.work
     giving = asyncio.ensure_future(
         agent.delegate(
