@@ -116,9 +116,10 @@ def script() -> Script:
     place = (elsewhere or files)[0]
     start = max(1, place["first_line"] - 2)
     [excerpt] = yield [("read_lines", {"path": place["path"], "start": start, "count": 5})]
+    count = found["matching_lines"]
     where = f"Elsewhere most often in `{place['path']}`" if elsewhere else "It is not named in any other file"
     yield (
-        f"`{name}` is named in **{found['matching_lines']:,} lines**. {where}; from line {start} on, there is:\n\n"
+        f"`{name}` is named in **{count:,} line{'s' * (count != 1)}**. {where}; from line {start} on, there is:\n\n"
         f"{_fenced(excerpt)}"
     )
 
