@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,6 +30,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
         kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
         metafunc.parametrize(fixture, kinds, indirect=True, ids=lambda kind: kind.name)
+
+
+@pytest.fixture
+def url_of_nobody() -> Iterator[str]:
+    """Where every connection is refused: the port is taken, so that no broker of another test gets it, and silent."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"mqtt://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

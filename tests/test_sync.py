@@ -14,7 +14,7 @@ from typing import Any
 import mqtt_agent
 import mqtt_agent.sync
 import pytest
-from brokers import Broker, free_port
+from brokers import Broker
 from mqtt_agent import MemoryStore, TaskEvent
 from mqtt_agent.background import Background
 from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
@@ -161,9 +161,9 @@ def test_stopping_and_starting_again_is_fine(broker: Broker, namespace: str) -> 
         client.call("crawl", {"pages": 0})
 
 
-def test_errors_come_through_and_leave_nothing_behind() -> None:
+def test_errors_come_through_and_leave_nothing_behind(url_of_nobody: str) -> None:
     before = threading.active_count()
-    client = ToolClient(broker=f"mqtt://127.0.0.1:{free_port()}")
+    client = ToolClient(broker=url_of_nobody)
     with pytest.raises(BrokerUnreachable):
         client.start()
     assert threading.active_count() <= before + 1, "only asyncio's own executor thread may stay"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from brokers import Mosquitto, free_port
+from brokers import Mosquitto
 
 from tests.model_server import Calls, ModelServer, Request, last_question, results
 
@@ -127,12 +127,19 @@ def test_no_process_is_left_when_it_is_ended_early(run: Run, folder: Path, numbe
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--broker", f"mqtt://127.0.0.1:{free_port()}"), "no MQTT broker answers"),
         (("--dir", "no-such-folder"), "is no folder"),
         (("--model", "nobody:nothing"), "nobody"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    check_one_line(run, arguments, message)
+
+
+def test_a_broker_that_is_not_there_is_said_in_one_line(run: Run, url_of_nobody: str) -> None:
+    check_one_line(run, ("--broker", url_of_nobody), "no MQTT broker answers")
+
+
+def check_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, _, errors = finish(run(*arguments))
     assert code == 1
     assert message in errors

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Broker, free_port
+from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolClient, ToolContext, ToolError, ToolResult
 from mqtt_agent.errors import (
     BrokerUnreachable,
@@ -299,12 +299,11 @@ async def test_a_name_with_topic_characters_is_refused(make_client: MakeClient) 
         ToolClient("a+b")
 
 
-async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url() -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
-    with pytest.raises(BrokerUnreachable, match=url):
-        await soon(ToolClient(broker=url).start())
+async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url(url_of_nobody: str) -> None:
+    with pytest.raises(BrokerUnreachable, match=url_of_nobody):
+        await soon(ToolClient(broker=url_of_nobody).start())
     with pytest.raises(ConnectionLost, match="not started"):
-        await ToolClient(broker=url).call("x")
+        await ToolClient(broker=url_of_nobody).call("x")
 
 
 @pytest.mark.rule("CALL-10", "CALL-11")

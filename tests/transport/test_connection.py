@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from brokers import Broker, Mosquitto, free_port, password_line
+from brokers import Broker, Mosquitto, password_line
 from mqtt_agent.errors import (
     BrokerUnreachable,
     ConnectionLost,
@@ -106,10 +106,9 @@ async def test_a_large_message_arrives_whole(broker: Broker, namespace: str) -> 
     assert inbox.messages[0].payload == payload
 
 
-async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url() -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
-    with pytest.raises(BrokerUnreachable, match=url):
-        await soon(Connection(url).start())
+async def test_a_broker_that_is_not_there_is_one_error_that_names_the_url(url_of_nobody: str) -> None:
+    with pytest.raises(BrokerUnreachable, match=url_of_nobody):
+        await soon(Connection(url_of_nobody).start())
 
 
 async def test_an_unknown_host_name_is_one_error_that_says_so() -> None:

@@ -163,11 +163,11 @@ async def test_a_token_is_asked_for_again_before_each_connect(kind: str, guarded
         await soon(connection.publish("t", b""))
 
 
-async def test_a_token_that_cannot_be_had_at_the_start_is_an_error_of_its_function() -> None:
+async def test_a_token_that_cannot_be_had_at_the_start_is_an_error_of_its_function(url_of_nobody: str) -> None:
     def fails() -> str:
         raise LookupError("no token today")
 
-    connection = Connection(f"mqtt://127.0.0.1:{free_port()}", credentials=Token(fails))
+    connection = Connection(url_of_nobody, credentials=Token(fails))
     with pytest.raises(LookupError, match="no token today"):
         await soon(connection.start())
     assert not connection.started

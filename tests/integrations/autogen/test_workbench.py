@@ -14,7 +14,7 @@ from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
 from autogen_mqtt_agent import MQTTWorkbench, mqtt_tools
-from brokers import Broker, Embedded, Mosquitto, free_port
+from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import ToolServer, errors
 from proxy import Proxy
 from support import becomes, soon, until
@@ -84,8 +84,8 @@ async def test_only_the_wanted_tools_are_listed(
     await soon(tools[0].workbench.stop())
 
 
-async def test_without_a_broker_the_first_list_says_so() -> None:
-    workbench = MQTTWorkbench(f"mqtt://127.0.0.1:{free_port()}", "agent-a")
+async def test_without_a_broker_the_first_list_says_so(url_of_nobody: str) -> None:
+    workbench = MQTTWorkbench(url_of_nobody, "agent-a")
     with pytest.raises(errors.BrokerUnreachable):
         await soon(workbench.list_tools(), 30)
     await soon(workbench.stop())

@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from brokers import Embedded, Mosquitto, free_port, password_line
+from brokers import Embedded, Mosquitto, password_line
 from crewai import Agent, Crew, Task
 from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
@@ -237,10 +237,9 @@ def test_all_threads_share_one_connection(toolkit: MQTTToolkit) -> None:
     assert toolkit.connection.epoch == 1
 
 
-def test_it_connects_on_first_use(namespace: str) -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
-    with MQTTToolkit(url, namespace=namespace) as toolkit:
-        with pytest.raises(BrokerUnreachable, match=url):
+def test_it_connects_on_first_use(namespace: str, url_of_nobody: str) -> None:
+    with MQTTToolkit(url_of_nobody, namespace=namespace) as toolkit:
+        with pytest.raises(BrokerUnreachable, match=url_of_nobody):
             toolkit.tools()
 
 

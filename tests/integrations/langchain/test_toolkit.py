@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from brokers import Broker, Embedded, free_port
+from brokers import Broker, Embedded
 from langchain.agents import create_agent
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, ToolException
@@ -190,10 +190,9 @@ async def test_cancelling_a_call_cancels_it_at_its_server(toolkit: MQTTToolkit, 
     await until(lambda: len(toolbox.cancelled) == 1)
 
 
-def test_a_broker_that_is_not_there_is_named(namespace: str) -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
-    with MQTTToolkit(broker=url, namespace=namespace) as toolkit:
-        with pytest.raises(BrokerUnreachable, match=url):
+def test_a_broker_that_is_not_there_is_named(namespace: str, url_of_nobody: str) -> None:
+    with MQTTToolkit(broker=url_of_nobody, namespace=namespace) as toolkit:
+        with pytest.raises(BrokerUnreachable, match=url_of_nobody):
             toolkit.get_tools()
 
 
