@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 A_WORD = 0.05  # seconds, as a model streams
 
 Request = dict[str, Any]
@@ -67,8 +69,10 @@ class ModelServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     @contextmanager
-    def running(self) -> Iterator[ModelServer]:
-        """Serve until the block is left."""
+    def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+        """Serve until the block is left, with a key that makes this the provider."""
+        monkeypatch.setenv("OPENAI_API_KEY", "a key that this server takes")
+        monkeypatch.setenv("OPENAI_BASE_URL", self.url)
         self._thread.start()
         try:
             yield self

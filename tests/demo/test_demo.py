@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from brokers import Mosquitto
-
-from tests.model_server import Calls, ModelServer, Request, last_question, results
+from model_server import Calls, ModelServer, Request, last_question, results
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 Run = Callable[..., "subprocess.Popen[str]"]
@@ -84,17 +83,12 @@ def test_a_real_model_is_asked_by_its_own_client(run: Run, folder: Path, monkeyp
         question = last_question(request)
         found = results(request, since=question)
         if "defines the most" in str(request["messages"][question]["content"]):
-            steps: list[tuple[str, dict[str, object]]] = [
-                ("folder_stats", {}),
-                ("read_lines", {"path": "shop/cart.py"}),
-            ]
+            steps: Calls = [("folder_stats", {}), ("read_lines", {"path": "shop/cart.py"})]
         else:
             steps = [("search_text", {"pattern": "Cart"})]
         return [steps[len(found)]] if len(found) < len(steps) else f"It was said {len(found)} times."
 
-    with ModelServer(says).running() as server:
-        monkeypatch.setenv("OPENAI_API_KEY", "a key that this server takes")
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    with ModelServer(says).running(monkeypatch) as server:
         code, output, errors = finish(run("--dir", folder, "--model", "openai:gpt-5"))
     assert (code, errors) == (0, "")
     assert "scripted stand-in" not in output

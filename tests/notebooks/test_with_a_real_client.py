@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from model_server import Calls, ModelServer, Request, last_text, results
 
-from tests.model_server import ModelServer, Request, last_text, results
 from tests.notebooks.test_notebooks import A_MINUTE, CREWAI, HERE, code_cells, execute, read, text_of
 
 
-def travel_agent(request: Request) -> str | list[tuple[str, dict[str, object]]]:
+def travel_agent(request: Request) -> str | Calls:
     """Calls both tools at once, as real models do and the notebooks' stand-in does not."""
     assert {tool["function"]["name"] for tool in request["tools"]} == {"forecast", "warmest"}
     found = results(request)
@@ -65,9 +65,7 @@ CASES = {
 @pytest.mark.parametrize("name", [name for name in CASES if name in HERE])
 def test_it_uses_the_model_of_the_provider_whose_key_is_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     says, shown = CASES[name]
-    with ModelServer(says).running() as server:
-        monkeypatch.setenv("OPENAI_API_KEY", "a key that this server takes")
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    with ModelServer(says).running(monkeypatch) as server:
         notebook = execute(read(name))
     text = "\n".join(text_of(output) for cell in code_cells(notebook) for output in cell.outputs)
     assert "OPENAI_API_KEY is set: the model is gpt-5 of openai." in text

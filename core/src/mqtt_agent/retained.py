@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mqtt_agent.echo import Echo
 from mqtt_agent.errors import NotAuthorized, TransportError, WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
@@ -36,17 +37,14 @@ class Source:
         filters: The topic filters, and what is called with each message below them.
         forget: Called with each topic where nothing is retained any more.
         without: What is not possible where the broker does not allow a filter, for the log.
-        echo_topic: A topic of one's own, to publish and to subscribe to. What is published there comes back behind the
-            retained messages, and so tells that all of them have been seen.
-        echo: Makes a message for that topic, another one each time.
+        echo: Tells when all retained messages have come. Its topic is subscribed to.
         more: Waits for what the retained messages have led to; called when all have come, and before any is forgotten.
     """
 
     filters: Sequence[tuple[str, Handler]]
     forget: Callable[[str], None]
     without: str
-    echo_topic: str
-    echo: Callable[[], bytes]
+    echo: Echo
     more: Callable[[], Awaitable[None]] | None = None
 
 
@@ -68,7 +66,6 @@ class Retained:
         self._most = most
         self._faults = faults
         self._seen: dict[str, int] = {}
-        self._echoes: dict[bytes, asyncio.Event] = {}
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
@@ -82,7 +79,7 @@ class Retained:
             except NotAuthorized as error:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
-        await self._connection.subscribe(self._source.echo_topic, self._on_echo)
+        await self._connection.subscribe(self._source.echo.topic, self._on_echo)
         self._complete = asyncio.create_task(self._look(allowed, patience=0.0))
 
     async def stop(self) -> None:
@@ -93,7 +90,7 @@ class Retained:
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
-        for topic_filter, handler in (*self._source.filters, (self._source.echo_topic, self._on_echo)):
+        for topic_filter, handler in (*self._source.filters, (self._source.echo.topic, self._on_echo)):
             await self._connection.unsubscribe(topic_filter, handler)
         self._seen.clear()
 
@@ -112,17 +109,14 @@ class Retained:
 
     async def barrier(self) -> bool:
         """Wait until everything that the broker had for us has come; False when it does not let us know."""
-        word = self._source.echo()
-        came = self._echoes[word] = asyncio.Event()
+        why: object = "no echo of our own message"
         try:
-            await self._connection.publish(self._source.echo_topic, word)
-            await asyncio.wait_for(came.wait(), _ECHO_TIMEOUT)
-        except (TransportError, asyncio.TimeoutError) as error:
-            logger.info("cannot tell when all cards have been seen: %s", error or "no echo of our own message")
-            return False
-        finally:
-            del self._echoes[word]
-        return True
+            if await self._source.echo.comes(_ECHO_TIMEOUT):
+                return True
+        except TransportError as error:
+            why = error
+        logger.info("cannot tell when all cards have been seen: %s", why)
+        return False
 
     def read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
         """What a message says; None when there is nothing to take over from it, also because its topic is empty now.
@@ -172,5 +166,4 @@ class Retained:
         self._source.forget(topic)
 
     def _on_echo(self, message: InboundMessage) -> None:
-        if self._echoes and (came := self._echoes.get(message.payload)) is not None:
-            came.set()
+        self._source.echo.heard(message)

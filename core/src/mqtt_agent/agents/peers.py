@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from mqtt_agent.echo import Echo
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.feed import Feed
 from mqtt_agent.retained import BARRIER, Retained, Source
@@ -58,8 +59,7 @@ class Peers:
             filters=[(topics.all_agent_statuses, self._on_status), (topics.all_agent_cards, self._on_card)],
             forget=self._forget,
             without="peers cannot be listed",
-            echo_topic=topics.control(agent),
-            echo=self._word_to_itself,
+            echo=Echo(connection, topics.control(agent), self._word_to_itself),
         )
         self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
 

@@ -17,10 +17,9 @@ _LONGEST = 300
 _MOST_ROWS = 200
 
 # As dark as they are light: they stand on the white of a notebook as well as on the near black of its dark theme.
-_GREY = "#757e8a"
+_GREY = "#757e8a"  # offline, canceled, submitted, and what we do not know
 _COLOURS = {
     **dict.fromkeys(("online", "completed"), "#1d903e"),
-    **dict.fromkeys(("offline", "canceled", "submitted"), _GREY),
     **dict.fromkeys(("failed", "rejected"), "#e14752"),
     **dict.fromkeys(("input-required", "auth-required"), "#a87700"),
     "working": "#147bf5",

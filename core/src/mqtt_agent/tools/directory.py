@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from mqtt_agent.echo import Echo
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.retained import BARRIER, Retained, Source
@@ -44,8 +45,7 @@ class Directory(Catalog):
             filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
             forget=self._forget,
             without="tools are looked up one by one instead of listed",
-            echo_topic=inbox,
-            echo=_word_to_itself,
+            echo=Echo(connection, inbox, _word_to_itself),
             more=self._hosts_known,
         )
         self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import pydantic_core
 
+from mqtt_agent.echo import Echo
 from mqtt_agent.errors import WireError
 from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.tools.execution import Executor, ServedTool
@@ -37,16 +37,15 @@ class Intake:
         self._topics = topics
         self._server = server
         self._max_payload = max_payload
-        self._query_topic = topics.server_query(server)
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
-        self._drained: dict[str, asyncio.Event] = {}
+        self._echo = Echo(connection, topics.server_query(server), self._query_to_itself)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
         """Take queries, and give everything to this executor."""
         self._executor = executor
-        await self._subscribe(self._query_topic, self._on_query)
+        await self._subscribe(self._echo.topic, self._on_query)
 
     async def take_calls(self, name: str, tool: ServedTool) -> None:
         """Take the calls of a tool, and the cancels of those."""
@@ -73,18 +72,13 @@ class Intake:
         Raises:
             TransportError: The connection ended, or the broker does not let us send the query.
         """
-        query_id = new_call_id()
-        drained = self._drained[query_id] = asyncio.Event()
-        query = Query(query_id=query_id, call_ids=[], client=self._server)
-        try:
-            await self._connection.publish(self._query_topic, encode(query))
-            await asyncio.wait_for(drained.wait(), timeout)
-            return True
-        except asyncio.TimeoutError:
+        came = await self._echo.comes(timeout)
+        if not came:
             logger.debug("%s cannot tell when all has come that the broker had for it", self._server)
-            return False
-        finally:
-            del self._drained[query_id]
+        return came
+
+    def _query_to_itself(self) -> bytes:
+        return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server))
 
     async def _subscribe(
         self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
@@ -133,17 +127,16 @@ class Intake:
             self._executor.cancel((cancel.client, cancel.call_id))
 
     def _on_query(self, message: InboundMessage) -> None:
+        if self._echo.heard(message):
+            return
         try:
             query = decode(Query, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable query", error)
             return
-        drained = self._drained.get(query.query_id)
-        if drained is not None:
-            drained.set()
-        elif self._executor is None or message.retain:
+        if self._executor is None or message.retain:
             return
-        elif not is_identifier(query.client):
+        if not is_identifier(query.client):
             self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
         else:
             reply_to = self._topics.client_responses(query.client)
