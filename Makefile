@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
 
 crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and its notebook (ARGS=... goes to pytest)
-	@$(CREWAI)/python -m pytest tests/integrations/crewai tests/notebooks/test_notebooks.py \
+	@$(CREWAI)/python -m pytest tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
 		tests/notebooks/test_with_a_real_client.py $(ARGS)
 
 crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the middle, and does not notice

@@ -33,7 +33,7 @@ async def fastest(call: Callable[[], Awaitable[Any]], times: int) -> float:
 
 async def measure(way: str, calls: int) -> None:
     from mqtt_agent import EmbeddedBroker, ToolClient, ToolServer
-    from mqtt_agent.tracing import trace_context, traced_call, traced_handler
+    from mqtt_agent.tools.tracing import trace_context, traced_call, traced_handler
 
     handle: Any = SimpleNamespace(call_id="1", server=None, failure=lambda: None, when_over=lambda over: over())
     message = SimpleNamespace(user_properties=())

@@ -11,7 +11,7 @@ import pytest
 
 assert mqtt_agent.__file__ is not None
 ROOT = Path(mqtt_agent.__file__).parent
-LAYERS = ("display", "wire", "transport", "tools", "agents", "sync")
+LAYERS = ("aio", "display", "wire", "transport", "endpoints", "tools", "agents", "sync", "adapting", "cli")
 """The folders; each may import from those before it."""
 
 

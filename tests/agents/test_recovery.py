@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from brokers import Broker
 from mqtt_agent import Agent, Connection, MemoryStore, TaskContext, TaskState, errors
-from mqtt_agent.agents import reminders
 from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.requesting import reminders
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.wire import AgentStatus, Control, Task, TaskResult, encode
 from proxy import Proxy

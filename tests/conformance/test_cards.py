@@ -10,7 +10,8 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from brokers import Broker
-from mqtt_agent import ToolClient, ToolContext, retained
+from mqtt_agent import ToolClient, ToolContext
+from mqtt_agent.endpoints import retained
 from mqtt_agent.errors import ToolUnavailable
 from paho.mqtt.enums import CallbackAPIVersion
 from proxy import Proxy

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
 from mqtt_agent import Agent, MemoryStore, Password, TaskContext, TaskHandle, TaskState, errors
-from mqtt_agent.agents import inputs, reminders, resending
+from mqtt_agent.agents.requesting import inputs, reminders, resender
 from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import Task, TaskEvent
 from proxy import Proxy
@@ -44,7 +44,7 @@ async def planner(make_agent: MakeAgent, scout: ForeignExecutor) -> Agent:
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes 10 s takes a tenth of a second."""
-    monkeypatch.setattr(resending, "_ANSWERED_WITHIN", 0.01)
+    monkeypatch.setattr(resender, "_ANSWERED_WITHIN", 0.01)
     monkeypatch.setattr(reminders, "_FIRST", 0.1)
     monkeypatch.setattr(reminders, "_EXPIRY_GRACE", 0.2)
 

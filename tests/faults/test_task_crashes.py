@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Broker, Embedded, Mosquitto
-from mqtt_agent.crashpoints import POINTS
+from mqtt_agent.agents.crashpoints import POINTS
 from processes import AgentProcesses
 from support import soon
 

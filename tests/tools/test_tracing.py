@@ -14,8 +14,9 @@ from typing import Any
 import mqtt_agent.sync
 import pytest
 from brokers import Broker
-from mqtt_agent import ServerCard, ToolCard, ToolError, tracing
+from mqtt_agent import ServerCard, ToolCard, ToolError
 from mqtt_agent.errors import CallCancelled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable
+from mqtt_agent.tools import tracing
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Call, Response, ToolAnnotations, Topics, decode, encode
 from opentelemetry import baggage, context, propagate, trace
@@ -447,7 +448,8 @@ HIDE = {hide}
 if HIDE:
     sys.modules["opentelemetry"] = None
 
-from mqtt_agent import ToolClient, ToolServer, tracing
+from mqtt_agent import ToolClient, ToolServer
+from mqtt_agent.tools import tracing
 
 
 async def main(url, namespace):

@@ -12,7 +12,7 @@ from brokers import Embedded
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mqtt_agent import MQTTToolkit
 from mqtt_agent import ToolServer
-from mqtt_agent.tools.schemas import speakable
+from mqtt_agent.adapting.schemas import speakable
 
 DATA = json.loads((Path(__file__).parent / "data" / "mcp_tools.json").read_text())
 REAL = [(server["package"], tool["name"], tool["schema"]) for server in DATA["servers"] for tool in server["tools"]]

@@ -1,9 +1,9 @@
 """The A2A profile: agents, and the tasks that they give each other."""
 
 from mqtt_agent.agents.agent import Agent
-from mqtt_agent.agents.context import TaskContext
-from mqtt_agent.agents.handle import TaskHandle
+from mqtt_agent.agents.executing.context import TaskContext
 from mqtt_agent.agents.peers import PeerChange
+from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.store import MemoryStore, SqliteStore, TaskStore
 
 __all__ = ["Agent", "MemoryStore", "PeerChange", "SqliteStore", "TaskContext", "TaskHandle", "TaskStore"]

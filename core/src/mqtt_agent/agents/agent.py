@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar, overload
 
-from mqtt_agent.agents.answers import Answers
-from mqtt_agent.agents.delegation import Delegations
-from mqtt_agent.agents.execution import TaskExecutor
-from mqtt_agent.agents.inbox import Inbox
+from mqtt_agent.agents.executing.executor import TaskExecutor
+from mqtt_agent.agents.executing.inbox import Inbox
+from mqtt_agent.agents.executing.ledger import ReceivedTasks
+from mqtt_agent.agents.executing.replies import Answers
+from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.presence import AgentPresence
-from mqtt_agent.agents.received import ReceivedTasks
-from mqtt_agent.agents.requester import Requester
-from mqtt_agent.agents.router import Router, TaskHandler
+from mqtt_agent.agents.requesting.delegations import Delegations
+from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
-from mqtt_agent.running import Service
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import TLS, Connection, Credentials
 from mqtt_agent.version import __version__

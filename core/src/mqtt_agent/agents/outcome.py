@@ -6,6 +6,7 @@ from typing import Any
 
 import pydantic_core
 
+from mqtt_agent.aio.handlers import describe
 from mqtt_agent.errors import (
     MQTTAgentError,
     PayloadTooLarge,
@@ -17,7 +18,6 @@ from mqtt_agent.errors import (
     TransportError,
     WireError,
 )
-from mqtt_agent.handlers import describe
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mqtt_agent.echo import Echo
-from mqtt_agent.faultlog import FaultLog
-from mqtt_agent.feed import Feed
-from mqtt_agent.retained import BARRIER, Retained, Source
+from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.feed import Feed
+from mqtt_agent.endpoints.echo import Echo
+from mqtt_agent.endpoints.retained import BARRIER, Retained, Source
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Control, Topics, encode, new_task_id
 

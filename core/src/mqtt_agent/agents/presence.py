@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-from mqtt_agent.background_tasks import BackgroundTasks
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import SessionTakenOver, WireError
-from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage, Will
 from mqtt_agent.wire import AgentCard, AgentStatus, Status, Topics, decode, encode, utc_now
 

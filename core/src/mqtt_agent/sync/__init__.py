@@ -8,9 +8,9 @@ The methods take what their namesakes in :mod:`mqtt_agent` take, return what tho
 They work inside a running event loop as well, which they block as any other blocking call does.
 """
 
-from mqtt_agent.agents.context import SyncTaskContext as TaskContext
+from mqtt_agent.agents.executing.context import SyncTaskContext as TaskContext
 from mqtt_agent.sync.agents import Agent, TaskHandle
 from mqtt_agent.sync.tools import CallHandle, ToolClient, ToolServer
-from mqtt_agent.tools.context import SyncToolContext as ToolContext
+from mqtt_agent.tools.serving.context import SyncToolContext as ToolContext
 
 __all__ = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]

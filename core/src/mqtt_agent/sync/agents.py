@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from mqtt_agent.agents import agent as aio_agent
-from mqtt_agent.agents import handle as aio_handle
 from mqtt_agent.agents.peers import PeerChange
+from mqtt_agent.agents.requesting import handle as aio_handle
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.display import Screen, TaskList
 from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started

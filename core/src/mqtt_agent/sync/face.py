@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Generic, TypeVar
 
 from typing_extensions import ParamSpec, Self
 
-from mqtt_agent.background import Background
+from mqtt_agent.sync.loop import Background
 
 __all__ = ["Endpoint", "Face", "blocking", "blocking_handle", "constructor", "is_started"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mqtt_agent.background import Background
 from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
-from mqtt_agent.tools import client as aio_client
-from mqtt_agent.tools import handle as aio_handle
-from mqtt_agent.tools import server as aio_server
-from mqtt_agent.tools.changes import ToolChange
+from mqtt_agent.sync.loop import Background
+from mqtt_agent.tools.calling import client as aio_client
+from mqtt_agent.tools.calling import handle as aio_handle
+from mqtt_agent.tools.calling.changes import ToolChange
+from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Response, ToolCard
 

@@ -1,9 +1,9 @@
 """The MCP profile: serving and calling tools."""
 
-from mqtt_agent.tools.changes import ToolChange
-from mqtt_agent.tools.client import ToolClient
-from mqtt_agent.tools.context import SyncToolContext, ToolContext, ToolResult
-from mqtt_agent.tools.handle import CallHandle
-from mqtt_agent.tools.server import ToolServer
+from mqtt_agent.tools.calling.changes import ToolChange
+from mqtt_agent.tools.calling.client import ToolClient
+from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext, ToolResult
+from mqtt_agent.tools.serving.server import ToolServer
 
 __all__ = ["CallHandle", "SyncToolContext", "ToolChange", "ToolClient", "ToolContext", "ToolResult", "ToolServer"]

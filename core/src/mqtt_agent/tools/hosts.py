@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mqtt_agent.background_tasks import BackgroundTasks
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import TransportError, WireError
-from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentStatus, ServerCard, Topics, decode, is_identifier
 

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
-from mqtt_agent.faultlog import FaultLog
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
 from mqtt_agent.transport.driver import BrokerLimits, ConnectOptions, PahoClient

@@ -10,7 +10,16 @@ from mqtt_agent.wire.identifiers import (
     normalize_namespace,
     validate_identifier,
 )
-from mqtt_agent.wire.messages import CONTENT_TYPE, DEFAULT_MAX_PAYLOAD, Message, decode, encode, to_json, utc_now
+from mqtt_agent.wire.messages import (
+    CONTENT_TYPE,
+    DEFAULT_MAX_PAYLOAD,
+    Message,
+    decode,
+    encode,
+    read_time,
+    to_json,
+    utc_now,
+)
 from mqtt_agent.wire.tasks import (
     TERMINAL,
     Control,
@@ -63,6 +72,7 @@ __all__ = [
     "normalize_namespace",
     "read_error_type",
     "read_result_state",
+    "read_time",
     "to_json",
     "utc_now",
     "validate_identifier",

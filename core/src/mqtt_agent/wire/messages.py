@@ -6,13 +6,15 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mqtt_agent.errors import WireError
 
-__all__ = ["CONTENT_TYPE", "DEFAULT_MAX_PAYLOAD", "Message", "decode", "encode", "to_json", "utc_now"]
+__all__ = ["CONTENT_TYPE", "DEFAULT_MAX_PAYLOAD", "Message", "decode", "encode", "read_time", "to_json", "utc_now"]
 
 CONTENT_TYPE = "application/json"
+_TIME = TypeAdapter(datetime)
+
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """Bytes of one payload that are read unless a setting says otherwise."""
 
@@ -87,3 +89,12 @@ def to_json(value: Any) -> Any:
 def utc_now() -> str:
     """Now, as ISO 8601 UTC with milliseconds and ``Z`` (ref)."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_time(text: str) -> float | None:
+    """ISO 8601 as Unix seconds; without a zone it is UTC. None when it is no time."""
+    try:
+        moment = _TIME.validate_python(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mqtt_agent import Agent, PeerChange, TaskEvent, TaskHandle
+from mqtt_agent.aio.feed import Feed
 from mqtt_agent.errors import PeerUnavailable, TaskError, TaskRejected, TaskTimeout
-from mqtt_agent.feed import Feed
 
 from autogen_mqtt_agent.bridge import Emit
 from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn

@@ -12,9 +12,9 @@ from typing import Any, cast
 from autogen_core import CancellationToken
 from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
+from mqtt_agent.adapting.naming import legal_name
+from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.sync import ToolClient as SyncToolClient
-from mqtt_agent.tools.naming import legal_name
-from mqtt_agent.tools.schemas import speakable
 from mqtt_agent.wire import new_call_id
 from pydantic import BaseModel
 from typing_extensions import Self, override

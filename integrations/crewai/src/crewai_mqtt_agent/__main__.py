@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mqtt_agent.command_line import add_agent_options, load
+from mqtt_agent.cli.options import add_agent_options, load
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from mqtt_agent.handlers import run_in_thread
+from mqtt_agent.aio.handlers import run_in_thread
 
 __all__ = ["run_apart"]
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mqtt_agent.command_line import add_agent_options, add_broker_options, load
+from mqtt_agent.cli.options import add_agent_options, add_broker_options, load
 from mqtt_agent.errors import MQTTAgentError
 
 from langchain_mqtt_agent.serving import graph_agent, tool_server

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from mqtt_agent import Agent, AgentCard, ToolCard, ToolClient
-from mqtt_agent.tools.naming import legal_name
+from mqtt_agent.adapting.naming import legal_name
 
 __all__ = ["Found", "Selection", "describe_peer", "find_peers", "find_tools", "name_all"]
 

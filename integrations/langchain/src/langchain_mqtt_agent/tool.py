@@ -12,8 +12,8 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
+from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.sync import ToolClient as SyncToolClient
-from mqtt_agent.tools.schemas import NO_ARGUMENTS, speakable
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "config_of", "make_tool"]
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Connection, Password, Token, ToolCard
+from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import Agent
 from mqtt_agent.sync import ToolClient as SyncToolClient
-from mqtt_agent.tools.naming import legal_name
 from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 

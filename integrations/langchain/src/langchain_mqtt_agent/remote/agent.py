@@ -13,8 +13,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
+from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.sync import Agent
-from mqtt_agent.tools.naming import legal_name
 from mqtt_agent.wire import validate_identifier
 from typing_extensions import Self
 

@@ -1,0 +1,1 @@
+"""What every adapter for an agent framework needs."""

@@ -1,0 +1,218 @@
+"""The blocking face: the same methods, from any thread, in or out of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import mqtt_agent
+import mqtt_agent.sync
+import pytest
+from brokers import Broker
+from mqtt_agent import MemoryStore, TaskEvent
+from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
+from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
+from mqtt_agent.sync.face import Face
+from mqtt_agent.sync.loop import Background
+
+FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
+    sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
+    internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
+    internal |= {"raise_failure", "move_to", "views"}
+    for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
+        if method in ("tool", "add_tool", "on_task", "run"):
+            continue  # they are the async object's own
+        theirs, ours = getattr(async_class, method), getattr(sync_class, method)
+        assert isinstance(theirs, property) == isinstance(ours, property), method
+        if not isinstance(theirs, property):
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), method
+            defaults = {p.name: p.default for p in inspect.signature(theirs).parameters.values()}
+            assert {p.name: p.default for p in inspect.signature(ours).parameters.values()} == defaults, method
+    if name in ("Agent", "ToolClient", "ToolServer"):
+        ours, theirs = inspect.signature(sync_class.__init__), inspect.signature(async_class.__init__)
+        assert ours == theirs
+
+
+def make_server(broker: Broker, namespace: str) -> ToolServer:
+    server = ToolServer("server", broker=broker.url, namespace=namespace)
+
+    @server.tool
+    def crawl(pages: int, ctx: ToolContext) -> str:
+        for page in range(pages):
+            ctx.stream(page)
+        return threading.current_thread().name
+
+    @server.tool
+    async def fail() -> None:
+        raise ValueError("on purpose")
+
+    return server
+
+
+def test_a_script_without_asyncio_serves_and_calls(broker: Broker, namespace: str) -> None:
+    seen: list[Any] = []
+    callback_threads: set[str] = set()
+
+    def on_partial(value: Any) -> None:
+        seen.append(value)
+        callback_threads.add(threading.current_thread().name)
+
+    with make_server(broker, namespace), ToolClient(broker=broker.url, namespace=namespace) as client:
+        assert [card.tool for card in client.list_tools()] == ["crawl", "fail"]
+        assert client.call("crawl", {"pages": 3}, on_partial=on_partial).startswith("mqtt-agent-tool")
+        assert seen == [0, 1, 2]
+        assert callback_threads == {threading.current_thread().name}
+        handle = client.submit("crawl", {"pages": 2})
+        assert isinstance(handle, CallHandle)
+        assert list(handle.partials()) == [0, 1]
+        assert handle.result()
+        assert handle.done
+        with pytest.raises(ToolFailed, match="on purpose"):
+            client.call("fail")
+        changes = client.watch_tools()
+        assert iter(changes) is changes
+
+
+def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> object:
+        task.stream("part")
+        return [task.prompt, task.ask("Well?")]
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert [card.name for card in planner.peers()] == ["writer"]
+        task = planner.delegate("writer", "write")
+        told: list[str | None] = []
+        for event in task.events():
+            told.append(event.content or event.status)
+            if event.status == "input-required":
+                task.send("yes")
+        assert told == ["working", "part", "Well?", "working", "completed"]
+        assert task.result(timeout=10) == ["write", "yes"]
+        assert planner.resume(task.task_id).result(timeout=10) == ["write", "yes"]
+        assert [each.task_id for each in planner.delegations()] == [task.task_id]
+        with pytest.raises(PeerUnavailable):
+            planner.request("nobody")
+
+
+def test_a_blocking_request_tells_its_events_in_the_calling_thread(broker: Broker, namespace: str) -> None:
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+
+    @writer.on_task
+    def handle(task: TaskContext) -> str:
+        task.stream("part")
+        return "done"
+
+    told: list[tuple[str | None, str]] = []
+
+    def on_event(event: TaskEvent) -> None:
+        told.append((event.content or event.status, threading.current_thread().name))
+
+    with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert planner.request("writer", on_event=on_event) == "done"
+    assert told == [(each, threading.current_thread().name) for each in ("working", "part", "completed")]
+
+
+def test_many_threads_share_one_client(broker: Broker, namespace: str) -> None:
+    results: list[str] = []
+
+    def work() -> None:
+        results.extend(client.call("crawl", {"pages": 0}) for _ in range(20))
+
+    with make_server(broker, namespace), ToolClient(broker=broker.url, namespace=namespace) as client:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert len(results) == 160
+
+
+async def test_it_works_inside_a_running_event_loop(broker: Broker, namespace: str) -> None:
+    with make_server(broker, namespace), ToolClient(broker=broker.url, namespace=namespace) as client:
+        assert client.call("crawl", {"pages": 0})
+        assert await asyncio.to_thread(client.call, "crawl", {"pages": 0})
+
+
+def test_stopping_and_starting_again_is_fine(broker: Broker, namespace: str) -> None:
+    server = make_server(broker, namespace)
+    client = ToolClient(broker=broker.url, namespace=namespace)
+    for _ in range(2):
+        server.start()
+        server.start()
+        client.start()
+        assert client.call("crawl", {"pages": 0})
+        client.stop()
+        client.stop()
+        server.stop()
+    with pytest.raises(ConnectionLost, match="not started"):
+        client.call("crawl", {"pages": 0})
+
+
+def test_errors_come_through_and_leave_nothing_behind(url_of_nobody: str) -> None:
+    before = threading.active_count()
+    client = ToolClient(broker=url_of_nobody)
+    with pytest.raises(BrokerUnreachable):
+        client.start()
+    assert threading.active_count() <= before + 1, "only asyncio's own executor thread may stay"
+
+
+def test_a_handle_outlives_its_client_with_a_clear_error(broker: Broker, namespace: str) -> None:
+    with make_server(broker, namespace) as server:
+        server.add_tool("wait", asyncio.Event().wait)
+        with ToolClient(broker=broker.url, namespace=namespace) as client:
+            handle = client.submit("wait", wait_online=True)
+        assert handle.done
+        assert isinstance(handle._async._outcome.exception(), CallCancelled)
+
+
+def test_a_script_that_forgets_to_stop_still_ends(broker: Broker, namespace: str) -> None:
+    script = f"""
+from mqtt_agent.sync import ToolClient, ToolServer
+server = ToolServer("server", broker={broker.url!r}, namespace={namespace!r})
+server.add_tool("one", lambda: 1)
+server.start()
+client = ToolClient(broker={broker.url!r}, namespace={namespace!r})
+client.start()
+print(client.call("one", wait_online=True))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
+
+
+def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends() -> None:
+    ended: list[bool] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            while True:  # an interpreter that is about to wait may miss one
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                await asyncio.sleep(0.5)
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            ended.append(True)
+
+    class Numbers(Face[None]):
+        def __iter__(self) -> Iterator[int]:
+            return self._iterate(numbers())
+
+    with Background() as background:
+        iterator = iter(Numbers(None, background))
+        assert next(iterator) == 1
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+    assert ended

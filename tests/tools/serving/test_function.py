@@ -1,0 +1,196 @@
+"""From functions to schemas, and from JSON arguments to calls."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+from mqtt_agent import ToolContext
+from mqtt_agent.errors import InvalidArguments
+from mqtt_agent.sync import ToolContext as SyncToolContext
+from mqtt_agent.tools.serving.context import CallStream
+from mqtt_agent.tools.serving.function import ToolFunction
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+
+class Place(BaseModel):
+    city: str
+    country: str = "NO"
+
+
+@dataclass
+class Weather:
+    degrees: float
+
+
+class Row(TypedDict):
+    id: int
+
+
+def context() -> ToolContext:
+    stream = CallStream("id", None)
+    return ToolContext(call_id="id", tool="t", client="c", server="s", stream=stream)
+
+
+async def call(function: ToolFunction, arguments: dict[str, Any]) -> Any:
+    result = function.bind(arguments, context())()
+    return await result if function.is_async else result
+
+
+async def test_a_schema_is_made_from_the_parameters() -> None:
+    async def forecast(
+        city: Annotated[str, Field(description="Where", min_length=1)],
+        days: int = 3,
+        unit: Literal["C", "F"] = "C",
+        at: list[float] | None = None,
+    ) -> str:
+        return f"{city} {days} {unit} {at}"
+
+    function = ToolFunction("forecast", forecast)
+    schema = function.input_schema
+    assert schema["type"] == "object"
+    assert schema["required"] == ["city"]
+    assert schema["properties"]["city"] == {"type": "string", "description": "Where", "minLength": 1}
+    assert schema["properties"]["days"] == {"type": "integer", "default": 3}
+    assert schema["properties"]["unit"]["enum"] == ["C", "F"]
+    assert await call(function, {"city": "Oslo", "at": [1.5]}) == "Oslo 3 C [1.5]"
+
+
+async def test_models_arrive_as_models() -> None:
+    def show(place: Place, more: list[Place]) -> str:
+        return f"{type(place).__name__} {place.country} {more[0].city}"
+
+    function = ToolFunction("show", show)
+    assert await call(function, {"place": {"city": "Oslo"}, "more": [{"city": "Bergen"}]}) == "Place NO Bergen"
+
+
+@pytest.mark.parametrize("name", ["schema", "copy", "json", "model_config", "self_", "config", "kwargs", "validate"])
+async def test_a_parameter_may_have_any_name(name: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def tool({name}: int, _private: int = 2) -> int: return {name} + _private", scope)
+    function = ToolFunction("tool", scope["tool"])
+    assert set(function.input_schema["properties"]) == {name, "_private"}
+    assert await call(function, {name: 1}) == 3
+    assert await call(function, {name: 1, "_private": 5}) == 6
+
+
+async def test_the_context_is_no_argument() -> None:
+    async def tool(n: int, ctx: ToolContext) -> str:
+        return f"{n} {ctx.call_id}"
+
+    def plain(n: int, ctx: SyncToolContext) -> str:
+        return f"{n} {type(ctx).__name__}"
+
+    for handler, result in ((tool, "1 id"), (plain, "1 SyncToolContext")):
+        function = ToolFunction("tool", handler)
+        assert set(function.input_schema["properties"]) == {"n"}
+        assert function.wants_context
+        assert await call(function, {"n": 1}) == result
+
+
+async def test_methods_partials_and_callable_objects_are_tools_too() -> None:
+    class Counter:
+        def add(self, n: int) -> int:
+            return n + 1
+
+        async def __call__(self, n: int) -> int:
+            return n + 2
+
+    def power(n: int, exponent: int) -> int:
+        return n**exponent
+
+    assert await call(ToolFunction("add", Counter().add), {"n": 1}) == 2
+    assert await call(ToolFunction("object", Counter()), {"n": 1}) == 3
+    assert await call(ToolFunction("square", functools.partial(power, exponent=2)), {"n": 3}) == 9
+
+
+async def test_positional_only_parameters_are_passed_by_position() -> None:
+    def tool(a: int, /, b: int = 2) -> int:
+        return a * b
+
+    assert await call(ToolFunction("tool", tool), {"a": 4}) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ({}, "/"),
+        ({"place": {}, "days": 1}, "/place"),
+        ({"place": {"city": 5}, "days": 1}, "/place/city"),
+        ({"place": {"city": "x"}, "days": "3"}, "/days"),
+        ({"place": {"city": "x"}, "days": 0}, "/days"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_its_path(arguments: dict[str, Any], path: str) -> None:
+    def tool(place: Place, days: Annotated[int, Field(ge=1)]) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(InvalidArguments) as caught:
+        await call(ToolFunction("tool", tool), arguments)
+    assert path in [fault["path"] for fault in caught.value.data]
+    assert f"{path}: " in str(caught.value)
+
+
+async def test_a_schema_of_ones_own_gives_keywords_or_the_whole() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]}
+
+    def by_keyword(a: int, b: int = 1) -> int:
+        return a + b
+
+    def any_keyword(**arguments: int) -> int:
+        return sum(arguments.values())
+
+    async def whole(arguments: dict[str, int], ctx: ToolContext) -> int:
+        return len(arguments)
+
+    assert await call(ToolFunction("t", by_keyword, schema), {"a": 1}) == 2
+    assert await call(ToolFunction("t", any_keyword, schema), {"a": 1, "b": 5}) == 6
+    assert await call(ToolFunction("t", whole, schema), {"a": 1, "b": 5}) == 2
+    with pytest.raises(InvalidArguments, match='/a: "x" is not of type "integer"'):
+        await call(ToolFunction("t", whole, schema), {"a": "x"})
+
+
+@pytest.mark.rule("TCARD-8")
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array"},
+        {"type": "object", "properties": {"a": {"type": "nonsense"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/missing"}}},
+        {"type": "object", "properties": {"a": {"pattern": "("}}},
+        {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/schema.json"}}},
+        {"type": "object", "properties": {"a": {"$ref": "file:///etc/passwd"}}},
+    ],
+)
+def test_a_schema_that_is_not_valid_or_leads_outside_is_refused_when_the_tool_is_offered(
+    schema: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="tool 't': the input schema"):
+        ToolFunction("t", lambda **arguments: None, schema)
+
+
+def test_parameters_without_a_schema_are_refused_with_the_way_out() -> None:
+    def tool(*numbers: int) -> None: ...
+
+    def odd(thing: socket_like) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"\*numbers: int has no schema: .*input_schema="):
+        ToolFunction("tool", tool)
+    with pytest.raises(TypeError, match="annotations cannot be resolved"):
+        ToolFunction("odd", odd)
+
+
+def test_a_structured_return_type_makes_the_output_schema() -> None:
+    def model() -> Place: ...
+    def data() -> Weather: ...
+    def row() -> Row: ...
+    def loose() -> dict[str, Any]: ...
+
+    for handler, field in ((model, "city"), (data, "degrees"), (row, "id")):
+        schema = ToolFunction("t", handler).output_schema
+        assert schema is not None
+        assert field in schema["properties"]
+    assert ToolFunction("t", loose).output_schema is None
