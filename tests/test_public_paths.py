@@ -18,7 +18,7 @@ PUBLIC = {
     | {"TaskFailed", "TaskRejected", "ToolError"},
     "mqtt_agent.agents": AGENTS,
     "mqtt_agent.agents.store": {"MemoryStore", "SqliteStore", "TaskKey", "TaskRecord", "TaskStore"},
-    "mqtt_agent.errors": {"MQTTAgentError", "ToolCallError", "ToolError", "TaskError", "TransportError", "StoreError"},
+    "mqtt_agent.errors": {"MQTTAgentError", "CallError", "ToolError", "TaskError", "TransportError", "StoreError"},
     "mqtt_agent.sync": {"Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"},
     "mqtt_agent.tools": TOOLS,
     "mqtt_agent.transport": TRANSPORT,

@@ -55,7 +55,7 @@ async def store_with(count: int, role: TaskRole) -> AsyncIterator[SqliteStore]:
 
 async def serve(url: str, count: int) -> None:
     async with store_with(count, "received") as store:
-        agent = Agent(DOES, broker=url, store=store, max_concurrent_tasks=AT_ONCE)
+        agent = Agent(DOES, broker=url, store=store, max_concurrency=AT_ONCE)
 
         @agent.on_task
         async def echo(task: TaskContext) -> dict[str, str]:

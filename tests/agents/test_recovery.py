@@ -72,7 +72,7 @@ async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others
             return await super().change(key, expected, **changes)
 
     go, began, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    writer = make_agent("writer", store=Slow(), max_concurrent_tasks=1)
+    writer = make_agent("writer", store=Slow(), max_concurrency=1)
 
     @writer.on_task
     async def handle(task: TaskContext) -> int:
@@ -97,7 +97,7 @@ async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others
     assert await soon(fourth.result()) == 4
 
 
-async def test_a_handler_is_cancelled_when_all_its_event_numbers_are_used_up(writer: Agent, planner: Agent) -> None:
+async def test_a_handler_is_canceled_when_all_its_event_numbers_are_used_up(writer: Agent, planner: Agent) -> None:
     sent, stopped = asyncio.Event(), asyncio.Event()
 
     @writer.on_task

@@ -1,4 +1,4 @@
-"""Tasks between two agents: given, done, asked about, cancelled."""
+"""Tasks between two agents: given, done, asked about, canceled."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent
         try:
             await asyncio.Event().wait()
         finally:
-            assert task.cancelled
+            assert task.canceled
             assert not task.interrupted
             stopped.set()
 
@@ -262,7 +262,7 @@ async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent
     await task.cancel()
 
 
-async def test_a_request_whose_task_is_cancelled_cancels_its_peers_task(writer: Agent, planner: Agent) -> None:
+async def test_a_request_whose_task_is_canceled_cancels_its_peers_task(writer: Agent, planner: Agent) -> None:
     began, stopped = asyncio.Event(), asyncio.Event()
 
     @writer.on_task
@@ -281,8 +281,8 @@ async def test_a_request_whose_task_is_cancelled_cancels_its_peers_task(writer: 
         await soon(request)
 
 
-async def test_a_task_that_waits_can_be_cancelled(make_agent: MakeAgent, planner: Agent) -> None:
-    writer = make_agent("writer", max_concurrent_tasks=1)
+async def test_a_task_that_waits_can_be_canceled(make_agent: MakeAgent, planner: Agent) -> None:
+    writer = make_agent("writer", max_concurrency=1)
     go = asyncio.Event()
     runs: list[object] = []
 
@@ -306,10 +306,10 @@ async def test_a_task_that_waits_can_be_cancelled(make_agent: MakeAgent, planner
     assert runs == [1, 3]
 
 
-async def test_a_sync_handler_sees_that_it_is_cancelled_and_keeps_its_place_until_then(
+async def test_a_sync_handler_sees_that_it_is_canceled_and_keeps_its_place_until_then(
     make_agent: MakeAgent, planner: Agent
 ) -> None:
-    writer = make_agent("writer", max_concurrent_tasks=1)
+    writer = make_agent("writer", max_concurrency=1)
     began, may_end = threading.Event(), threading.Event()
     seen: list[bool] = []
 
@@ -319,7 +319,7 @@ async def test_a_sync_handler_sees_that_it_is_cancelled_and_keeps_its_place_unti
             return "next"
         began.set()
         may_end.wait(10)
-        seen.append(task.cancelled)
+        seen.append(task.canceled)
         return "ignored"
 
     await soon(writer.start())
@@ -431,7 +431,7 @@ async def test_a_requester_can_keep_something_with_its_task(make_agent: MakeAgen
 
 
 async def test_a_task_that_waits_for_an_answer_takes_no_place(make_agent: MakeAgent, planner: Agent) -> None:
-    writer = make_agent("writer", max_concurrent_tasks=1)
+    writer = make_agent("writer", max_concurrency=1)
 
     @writer.on_task
     async def handle(task: TaskContext) -> Any:
@@ -637,7 +637,7 @@ async def test_a_stopped_requester_says_so_to_who_waits(writer: Agent, planner: 
 
 
 async def test_more_tasks_than_may_wait_are_rejected(make_agent: MakeAgent, planner: Agent) -> None:
-    writer = make_agent("writer", max_concurrent_tasks=1, max_waiting_tasks=2)
+    writer = make_agent("writer", max_concurrency=1, max_waiting_tasks=2)
     go = asyncio.Event()
 
     @writer.on_task

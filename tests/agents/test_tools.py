@@ -55,7 +55,7 @@ async def test_an_agent_calls_tools_under_its_own_name_over_its_own_socket(
         await planner.tool_client.call("add", {"a": 1, "b": 2})
     await soon(host.start())
     await soon(planner.start())
-    assert planner.tool_client.name == "planner"
+    assert planner.tool_client.agent_id == "planner"
     assert planner.tool_client.connection is planner.connection
     assert await soon(planner.tool_client.call("add", {"a": 1, "b": 2}, wait_online=True)) == 3
 

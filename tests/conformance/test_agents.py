@@ -283,7 +283,7 @@ async def test_a_fault_says_what_went_wrong(
 async def test_a_task_for_no_handler_or_over_the_limit_is_rejected(
     make_agent: MakeAgent, work: Writer, foreign: ForeignRequester
 ) -> None:
-    agent = make_agent("writer", max_concurrent_tasks=1, max_waiting_tasks=1)
+    agent = make_agent("writer", max_concurrency=1, max_waiting_tasks=1)
     agent.on_task("known")(work.handle)
     await soon(agent.start())
     await foreign.give("t-0", type="unknown")

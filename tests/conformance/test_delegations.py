@@ -286,7 +286,7 @@ async def test_a_task_is_sent_again_when_its_executor_comes_back(planner: Agent,
 
 
 @pytest.mark.rule("ASK-2", "ASK-5")
-async def test_the_next_process_sends_what_is_open_and_cancels_what_was_to_be_cancelled(
+async def test_the_next_process_sends_what_is_open_and_cancels_what_was_to_be_canceled(
     make_agent: MakeAgent, scout: ForeignExecutor
 ) -> None:
     store = MemoryStore()
@@ -553,9 +553,9 @@ async def test_a_task_that_the_broker_refuses_has_failed(make_mosquitto: Callabl
     broker = start_with_rights(make_mosquitto, {"planner": rights, "writer": AGENT_RIGHTS.format(name="writer")})
     planner, writer = (agent_with_rights(broker, name) for name in ("planner", "writer"))
     async with writer, planner:
-        with pytest.raises(errors.NotAuthorized, match="t-1"):
+        with pytest.raises(errors.TopicNotAuthorized, match="t-1"):
             await soon(planner.request("writer", task_id="t-1"))
-        with pytest.raises(errors.NotAuthorized, match="t-2"):
+        with pytest.raises(errors.TopicNotAuthorized, match="t-2"):
             await soon(planner.delegate("writer", task_id="t-2"))
 
         async def failed() -> bool:

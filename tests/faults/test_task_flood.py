@@ -100,7 +100,7 @@ async def test_a_flood_of_tasks_is_stored_while_few_run_and_words_about_them_are
     try:
         began = time.monotonic()
         await asyncio.to_thread(flooder.flood, 0, FLOOD // 2, {"n": 1, "hangs": 9})
-        # In the middle of it: the first ones are cancelled, and others take their places.
+        # In the middle of it: the first ones are canceled, and others take their places.
         flooding = asyncio.create_task(asyncio.to_thread(flooder.flood, FLOOD // 2, FLOOD, {"n": 1, "hangs": 9}))
         running = [event["task_id"] for event in executor.told("began")]
         assert len(running) == 8

@@ -8,12 +8,12 @@ import pytest
 from brokers import ALL_BROKERS
 from mqtt_agent import CallHandle, ToolClient
 from mqtt_agent.errors import (
+    CallerNotAuthorized,
+    CallError,
     CallTimeout,
     InvalidArguments,
-    ToolCallError,
     ToolFailed,
     ToolUnavailable,
-    Unauthorized,
 )
 from support import soon, until
 
@@ -124,9 +124,9 @@ async def test_any_status_but_error_is_a_success(fake: FakeServer) -> None:
 
 @pytest.mark.rule("RESP-3", "RESP-4")
 async def test_an_unknown_error_type_reads_as_tool_error(fake: FakeServer) -> None:
-    kinds: dict[str, type[ToolCallError]] = {
+    kinds: dict[str, type[CallError]] = {
         "invalid_arguments": InvalidArguments,
-        "unauthorized": Unauthorized,
+        "unauthorized": CallerNotAuthorized,
         "timeout": CallTimeout,
         "unavailable": ToolUnavailable,
         "tool_error": ToolFailed,

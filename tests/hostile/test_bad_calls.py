@@ -471,4 +471,4 @@ async def test_a_cancel_that_comes_a_hundred_times_is_one(stage: Stage) -> None:
     cancel = (stage.topics.tool_cancel("wait"), {"call_id": "call-1", "client": "peer"}, b"")
     await stage.attack_often([cancel] * 100)
     await stage.check()
-    assert stage.answers() == [], "nobody waits for an answer to a cancelled call"
+    assert stage.answers() == [], "nobody waits for an answer to a canceled call"

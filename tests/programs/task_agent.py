@@ -37,7 +37,7 @@ agent = Agent(
     namespace=options.namespace,
     store=SqliteStore(options.store, synchronous="normal"),  # processes die here, and no machine
     will_delay=options.will_delay,
-    max_concurrent_tasks=options.concurrency,
+    max_concurrency=options.concurrency,
     drain_timeout=2,
 )
 

@@ -16,7 +16,7 @@ import mqtt_agent.sync
 import pytest
 from brokers import Broker
 from mqtt_agent import MemoryStore, TaskEvent
-from mqtt_agent.errors import BrokerUnreachable, CallCancelled, ConnectionLost, PeerUnavailable, ToolFailed
+from mqtt_agent.errors import BrokerUnreachable, CallCanceled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
 from mqtt_agent.sync.face import Face
 from mqtt_agent.sync.loop import Background
@@ -175,7 +175,7 @@ def test_a_handle_outlives_its_client_with_a_clear_error(broker: Broker, namespa
         with ToolClient(broker=broker.url, namespace=namespace) as client:
             handle = client.submit("wait", wait_online=True)
         assert handle.done
-        assert isinstance(handle._async._outcome.exception(), CallCancelled)
+        assert isinstance(handle._async._outcome.exception(), CallCanceled)
 
 
 def test_a_script_that_forgets_to_stop_still_ends(broker: Broker, namespace: str) -> None:

@@ -12,7 +12,7 @@ from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolClient, ToolContext, ToolError, ToolResult
 from mqtt_agent.errors import (
     BrokerUnreachable,
-    CallCancelled,
+    CallCanceled,
     CallTimeout,
     ConnectionLost,
     InvalidArguments,
@@ -335,11 +335,11 @@ async def test_a_caller_stops_waiting_after_its_timeout_and_can_attach_again(
 
 
 @pytest.mark.rule("RESP-13")
-async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, make_client: MakeClient) -> None:
+async def test_a_handler_past_its_timeout_is_canceled(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     ended = asyncio.Event()
     timed_out = threading.Event()
-    cancelled: list[bool] = []
+    canceled: list[bool] = []
 
     @server.tool(timeout=0.1)
     async def forever() -> None:
@@ -351,7 +351,7 @@ async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, 
     @server.tool(timeout=0.1)
     def forever_in_a_thread(ctx: SyncToolContext) -> None:
         timed_out.wait(10)
-        cancelled.append(ctx.cancelled)
+        canceled.append(ctx.canceled)
         server_loop.call_soon_threadsafe(thread_ended.set)
 
     server_loop = asyncio.get_running_loop()
@@ -364,13 +364,13 @@ async def test_a_handler_past_its_timeout_is_cancelled(make_server: MakeServer, 
         if event is thread_ended:
             timed_out.set()
         await soon(event.wait())
-    assert cancelled == [True]
+    assert canceled == [True]
 
 
 @pytest.mark.rule("CANCEL-1")
 async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
-    started, cancelled = asyncio.Event(), asyncio.Event()
+    started, canceled = asyncio.Event(), asyncio.Event()
 
     @server.tool
     async def work() -> None:
@@ -378,7 +378,7 @@ async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            cancelled.set()
+            canceled.set()
             raise
 
     await soon(server.start())
@@ -386,26 +386,26 @@ async def test_cancelling_the_caller_cancels_the_handler(make_server: MakeServer
     calling = asyncio.ensure_future(client.call("work"))
     await soon(started.wait())
     calling.cancel()
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
     with pytest.raises(asyncio.CancelledError):
         await calling
 
     started.clear()
-    cancelled.clear()
+    canceled.clear()
     handle = await soon(client.submit("work"))
     await soon(started.wait())
     await handle.cancel("changed my mind")
-    await soon(cancelled.wait())
-    with pytest.raises(CallCancelled):
+    await soon(canceled.wait())
+    with pytest.raises(CallCanceled):
         await soon(handle.result())
 
     started.clear()
-    cancelled.clear()
+    canceled.clear()
     handle = await soon(client.submit("work"))
     await soon(started.wait())
     await soon(client.stop())
-    await soon(cancelled.wait())
-    with pytest.raises(CallCancelled):
+    await soon(canceled.wait())
+    with pytest.raises(CallCanceled):
         await soon(handle.result())
 
 

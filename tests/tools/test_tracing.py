@@ -15,7 +15,7 @@ import mqtt_agent.sync
 import pytest
 from brokers import Broker
 from mqtt_agent import ServerCard, ToolCard, ToolError
-from mqtt_agent.errors import CallCancelled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable
+from mqtt_agent.errors import CallCanceled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import tracing
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Call, Response, ToolAnnotations, Topics, decode, encode
@@ -248,7 +248,7 @@ async def test_failed_calls_are_recorded_as_errors_on_both_sides(
     assert attributes(spans.client("hang"))["error.type"] == "timeout"
 
 
-async def test_a_cancelled_call_ends_both_spans(spans: Spans, make_server: MakeServer, make_client: MakeClient) -> None:
+async def test_a_canceled_call_ends_both_spans(spans: Spans, make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
     running = asyncio.Event()
     over = asyncio.Event()
@@ -270,8 +270,8 @@ async def test_a_cancelled_call_ends_both_spans(spans: Spans, make_server: MakeS
     await soon(server.stop())
     for span in (spans.client("hang"), spans.server("hang")):
         assert span.status.status_code is StatusCode.ERROR
-        assert attributes(span)["error.type"] == "cancelled"
-    with pytest.raises(CallCancelled):
+        assert attributes(span)["error.type"] == "canceled"
+    with pytest.raises(CallCanceled):
         await handle.result()
 
 

@@ -14,9 +14,9 @@ from mqtt_agent.errors import (
     BrokerUnreachable,
     ConnectionLost,
     ConnectionRefused,
-    NotAuthorized,
     PayloadTooLarge,
     QueueFull,
+    TopicNotAuthorized,
     TransportError,
 )
 from mqtt_agent.transport import (
@@ -174,7 +174,7 @@ async def test_a_forbidden_topic_is_not_authorized(make_mosquitto: Callable[...,
     broker = make_mosquitto(["acl_file {folder}/acl"], files={"acl": "topic readwrite free/#\n"})
     async with connected(broker.url) as connection:
         assert await soon(connection.publish("free/a", b"x")) in (0, NO_MATCHING_SUBSCRIBERS)
-        with pytest.raises(NotAuthorized, match="secret/a") as caught:
+        with pytest.raises(TopicNotAuthorized, match="secret/a") as caught:
             await soon(connection.publish("secret/a", b"x"))
         assert caught.value.topic == "secret/a"
         assert connection.connected

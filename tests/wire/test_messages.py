@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mqtt_agent.errors import WireError
 from mqtt_agent.wire import (
     Call,
-    CallError,
+    CallFault,
     Cancel,
     Message,
     Response,
@@ -49,7 +49,7 @@ calls = st.builds(
     Call, call_id=names, arguments=json_objects, client=text, response_topic=maybe(text), stream=maybe(st.booleans())
 )
 errors = st.builds(
-    CallError, type=text, message=text, code=maybe(text), data=json_values, retryable=maybe(st.booleans())
+    CallFault, type=text, message=text, code=maybe(text), data=json_values, retryable=maybe(st.booleans())
 )
 responses = st.builds(
     Response,

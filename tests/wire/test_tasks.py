@@ -270,7 +270,7 @@ def test_a_result_without_a_value_means_null() -> None:
         ({"status": "odd", "error": "no disk"}, "failed"),
         ({"status": "error"}, "failed"),
         ({"status": "failure"}, "failed"),
-        ({"status": "Cancelled"}, "canceled"),
+        ({"status": "Canceled"}, "canceled"),
         ({"status": "rejected"}, "rejected"),
         ({"status": "working"}, "working"),
         ({"status": "INPUT_REQUIRED"}, "input-required"),

@@ -10,22 +10,22 @@ One tree, so that ``except MQTTAgentError`` catches all of it::
     │   ├── ConnectionRefused              the broker says no: credentials, client id, protocol
     │   ├── ConnectionLost                 gone, or stopped, while something was under way
     │   ├── SessionTakenOver               another process uses our client id
-    │   ├── NotAuthorized                  the broker forbids this topic to us
+    │   ├── TopicNotAuthorized             the broker forbids this topic to us
     │   └── PublishRefused                 any other refusal of one message
     ├── PayloadTooLarge (ValueError)       more than the broker takes
     ├── QueueFull                          too much waits for the broker or for answers
-    ├── ToolCallError                      a tool call without a result
+    ├── CallError                          a tool call without a result
     │   ├── InvalidArguments               refused by the tool's schema
-    │   ├── Unauthorized                   refused by the tool server
+    │   ├── CallerNotAuthorized            refused by the tool server
     │   ├── ToolFailed                     the tool ran and failed
     │   ├── CallTimeout (TimeoutError)     no answer in time
-    │   ├── CallCancelled                  cancelled by its own caller
+    │   ├── CallCanceled                   canceled by its own caller
     │   └── ToolUnavailable                nobody serves it, or who did is gone
     ├── ToolError                          raised *by* a tool handler, to choose its error code
     ├── TaskError                          a task without a result
     │   ├── TaskFailed                     its agent tried and failed; also raised *by* task handlers
     │   ├── TaskRejected                   its agent does not take it; also raised *by* task handlers
-    │   ├── TaskCanceled                   cancelled before it was completed
+    │   ├── TaskCanceled                   canceled before it was completed
     │   ├── TaskExpired                    not completed by its ``expires_at``
     │   ├── TaskTimeout (TimeoutError)     nobody waits any more; the task goes on
     │   ├── TaskNotFound (LookupError)     no such task in the store
@@ -38,18 +38,21 @@ stay reachable as ``__cause__``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mqtt_agent.deprecation import renamed_names
 
 __all__ = [
     "BrokerUnreachable",
-    "CallCancelled",
+    "CallCanceled",
+    "CallError",
     "CallTimeout",
+    "CallerNotAuthorized",
     "ConnectionLost",
     "ConnectionRefused",
     "InvalidArguments",
     "InvalidIdentifier",
     "MQTTAgentError",
-    "NotAuthorized",
     "PayloadTooLarge",
     "PeerUnavailable",
     "PublishRefused",
@@ -63,12 +66,11 @@ __all__ = [
     "TaskNotFound",
     "TaskRejected",
     "TaskTimeout",
-    "ToolCallError",
     "ToolError",
     "ToolFailed",
     "ToolUnavailable",
+    "TopicNotAuthorized",
     "TransportError",
-    "Unauthorized",
     "WireError",
 ]
 
@@ -130,7 +132,7 @@ class SessionTakenOver(TransportError):
     """Another process connected with the same client id; this one stops and does not fight back."""
 
 
-class NotAuthorized(TransportError):
+class TopicNotAuthorized(TransportError):
     """The broker does not let this client publish or subscribe there.
 
     Attributes:
@@ -164,7 +166,7 @@ class QueueFull(MQTTAgentError):
     """The limit on messages or calls that may wait at once is reached; nothing was sent."""
 
 
-class ToolCallError(MQTTAgentError):
+class CallError(MQTTAgentError):
     """A tool call that ended without a result.
 
     Attributes:
@@ -178,7 +180,7 @@ class ToolCallError(MQTTAgentError):
         self.call_id = call_id
 
 
-class InvalidArguments(ToolCallError):
+class InvalidArguments(CallError):
     """The arguments do not fit the tool's schema; the message names the path of what is wrong.
 
     Attributes:
@@ -190,11 +192,11 @@ class InvalidArguments(ToolCallError):
         self.data = data
 
 
-class Unauthorized(ToolCallError):
+class CallerNotAuthorized(CallError):
     """The tool server refuses this caller."""
 
 
-class ToolFailed(ToolCallError):
+class ToolFailed(CallError):
     """The tool ran and failed.
 
     Attributes:
@@ -219,18 +221,18 @@ class ToolFailed(ToolCallError):
         self.server = server
 
 
-class CallTimeout(ToolCallError, TimeoutError):
+class CallTimeout(CallError, TimeoutError):
     """No answer in time, or the handler ran past the server's limit.
 
     Submit with the same ``call_id`` again to attach to a call that may still be running.
     """
 
 
-class CallCancelled(ToolCallError):
-    """The caller cancelled the call, or closed the client, before the answer came."""
+class CallCanceled(CallError):
+    """The caller canceled the call, or closed the client, before the answer came."""
 
 
-class ToolUnavailable(ToolCallError):
+class ToolUnavailable(CallError):
     """Nobody serves the tool now, or the replica that had the call is gone.
 
     Attributes:
@@ -321,7 +323,7 @@ class TaskRejected(TaskError):
 
 
 class TaskCanceled(TaskError):
-    """The task was cancelled before it was completed."""
+    """The task was canceled before it was completed."""
 
 
 class TaskExpired(TaskError):
@@ -342,3 +344,20 @@ class PeerUnavailable(TaskError):
 
 class StoreError(MQTTAgentError):
     """The task store cannot be read or written: damaged, made by a newer version, or the disk is full."""
+
+
+if TYPE_CHECKING:  # for the type checkers of those who still use the old names
+    CallCancelled = CallCanceled
+    NotAuthorized = TopicNotAuthorized
+    ToolCallError = CallError
+    Unauthorized = CallerNotAuthorized
+else:
+    __getattr__ = renamed_names(
+        __name__,
+        {
+            "CallCancelled": "CallCanceled",
+            "NotAuthorized": "TopicNotAuthorized",
+            "ToolCallError": "CallError",
+            "Unauthorized": "CallerNotAuthorized",
+        },
+    )

@@ -74,7 +74,7 @@ async def beginning(
     request: pytest.FixtureRequest, broker: Broker, namespace: str, make_agent: MakeAgent, planner: Agent
 ) -> AsyncIterator[Beginning]:
     store = SlowToTell()
-    writer = make_agent("writer", store=store, max_concurrent_tasks=1)
+    writer = make_agent("writer", store=store, max_concurrency=1)
     connection = Connection(broker.url, client_id="words")
     await soon(connection.start())
     made = Beginning(store, connection, Topics(namespace))
@@ -113,7 +113,7 @@ async def test_a_task_that_is_asked_after_while_it_begins_runs_once(beginning: B
     assert beginning.runs == 1
 
 
-async def test_a_task_that_is_cancelled_while_it_begins_is_stopped(beginning: Beginning) -> None:
+async def test_a_task_that_is_canceled_while_it_begins_is_stopped(beginning: Beginning) -> None:
     await beginning.say("cancel")
     with pytest.raises(errors.TaskCanceled):
         await soon(beginning.handle.result())

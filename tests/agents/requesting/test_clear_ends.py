@@ -276,7 +276,7 @@ async def test_a_requester_that_may_not_use_the_inbox(make_mosquitto: Callable[.
     planner, writer = agents_at(start_with_rights(make_mosquitto, planner={"inbox"}))
     async with writer, planner:
         for give in (planner.request, planner.delegate):
-            with pytest.raises(errors.NotAuthorized, match="tasks/writer/inbox") as refused:
+            with pytest.raises(errors.TopicNotAuthorized, match="tasks/writer/inbox") as refused:
                 await soon(give("writer", task_id=f"t-{give.__name__}"))
             assert f"t-{give.__name__}" in str(refused.value)
         assert {task.state for task in await planner.delegations()} == {TaskState.FAILED}

@@ -486,7 +486,7 @@ class TestOpening:
         await soon(asyncio.gather(*(store.close() for _ in range(19))))
         assert await soon(store.count(AGENT, "received", OPEN)) == 1
 
-    async def test_a_cancelled_call_leaves_the_others_alone(self, store: TaskStore) -> None:
+    async def test_a_canceled_call_leaves_the_others_alone(self, store: TaskStore) -> None:
         calls = [asyncio.create_task(store.add(new_record(str(number)))) for number in range(60)]
         await asyncio.sleep(0)
         for call in calls[::2]:

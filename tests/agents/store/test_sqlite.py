@@ -194,7 +194,7 @@ class TestThreads:
         with pytest.raises(StoreError, match=r"tasks\.db is not open"):
             await soon(store.add(new_record()))
 
-    async def test_a_cancelled_open_is_not_open(self, path: Path) -> None:
+    async def test_a_canceled_open_is_not_open(self, path: Path) -> None:
         store = SqliteStore(path)
         opening = asyncio.create_task(store.open())
         await asyncio.sleep(0)

@@ -21,7 +21,7 @@ class Toolbox(ToolServer):
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
-        self.cancelled: list[str] = []
+        self.canceled: list[str] = []
         self.running = asyncio.Event()
         for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.picture, self.enlarge):
             self.add_tool(handler.__name__, handler)
@@ -51,7 +51,7 @@ class Toolbox(ToolServer):
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            self.cancelled.append(ctx.call_id)
+            self.canceled.append(ctx.call_id)
             raise
 
     async def picture(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Gate(Counter):
         try:
             await self.open.wait()
         except asyncio.CancelledError:
-            self.told.append("cancelled")
+            self.told.append("canceled")
             raise
         return await super().on_messages(messages, cancellation_token)
 

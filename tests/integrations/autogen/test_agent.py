@@ -230,7 +230,7 @@ async def _ask(task: TaskContext) -> Any:
     return await task.ask("which year")
 
 
-# Cancelling, failing, absence
+# Canceling, failing, absence
 
 
 async def test_the_token_cancels_the_turn_at_its_host(embedded: Embedded, namespace: str, remote: MakeAgent) -> None:
@@ -242,7 +242,7 @@ async def test_the_token_cancels_the_turn_at_its_host(embedded: Embedded, namesp
         token.cancel()
         with pytest.raises(asyncio.CancelledError):
             await soon(turn)
-        await until(lambda: gates[0].told == ["cancelled", "closed"])
+        await until(lambda: gates[0].told == ["canceled", "closed"])
         again = asyncio.create_task(counter.on_messages([HELLO], CancellationToken()))
         await until(lambda: len(gates) == 2 and gates[1].entered.is_set())
         gates[1].open.set()
@@ -322,12 +322,12 @@ async def test_a_notice_stands_for_an_absent_peer_which_is_told_later_what_it_mi
         assert answer.chat_message.to_text() == "1: ['hello', 'later']"
 
 
-async def test_a_turn_that_takes_too_long_is_cancelled(embedded: Embedded, namespace: str, remote: MakeAgent) -> None:
+async def test_a_turn_that_takes_too_long_is_canceled(embedded: Embedded, namespace: str, remote: MakeAgent) -> None:
     gates: list[Gate] = []
     async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
         with pytest.raises(errors.TaskTimeout):
             await soon(remote("counter", timeout=0.5).on_messages([HELLO], CancellationToken()))
-        await until(lambda: gates[0].told == ["cancelled", "closed"])
+        await until(lambda: gates[0].told == ["canceled", "closed"])
 
 
 async def test_a_peer_that_goes_away_in_the_middle_of_a_turn_has_a_while_to_come_back(
@@ -360,7 +360,7 @@ async def test_a_token_that_was_used_before_lets_nothing_begin(
         token.cancel()
         with pytest.raises(asyncio.CancelledError):
             await soon(remote("counter").on_messages([HELLO], token))
-        await until(lambda: all(gate.told == ["cancelled", "closed"] for gate in gates))
+        await until(lambda: all(gate.told == ["canceled", "closed"] for gate in gates))
 
 
 async def test_large_messages_go_both_ways(mosquitto: Mosquitto, namespace: str) -> None:

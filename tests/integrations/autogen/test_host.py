@@ -188,7 +188,7 @@ async def test_a_hosted_society_of_mind_keeps_what_it_was_told(
     assert [message.content for message in kept] == ["x", "y"]
 
 
-async def test_serving_goes_on_until_it_is_cancelled(
+async def test_serving_goes_on_until_it_is_canceled(
     embedded: Embedded, namespace: str, planner: Agent, tmp_path: Path
 ) -> None:
     options: Any = {"broker": embedded.url, "namespace": namespace}

@@ -219,7 +219,7 @@ async def test_every_failure_is_a_result(
 async def test_a_timeout_stops_the_call_at_the_server(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
     workbench._timeout = 0.2
     assert (await soon(workbench.call_tool("hang"))).is_error
-    await until(lambda: len(toolbox.cancelled) == 1)
+    await until(lambda: len(toolbox.canceled) == 1)
 
 
 async def test_the_token_cancels_the_call_at_the_server(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
@@ -229,18 +229,18 @@ async def test_the_token_cancels_the_call_at_the_server(workbench: MQTTWorkbench
     token.cancel()
     result = await soon(calling)
     assert result.is_error
-    assert "cancelled" in result.to_text()
-    await until(lambda: len(toolbox.cancelled) == 1)
+    assert "canceled" in result.to_text()
+    await until(lambda: len(toolbox.canceled) == 1)
     late = await soon(workbench.call_tool("add", {"a": 1}, token))
     assert late.is_error
 
 
-async def test_a_cancelled_task_gets_a_result_too(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
+async def test_a_canceled_task_gets_a_result_too(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
     calling = asyncio.create_task(workbench.call_tool("hang", {}))
     await soon(toolbox.running.wait())
     calling.cancel()
     assert (await soon(calling)).is_error
-    await until(lambda: len(toolbox.cancelled) == 1)
+    await until(lambda: len(toolbox.canceled) == 1)
 
 
 async def test_a_team_survives_a_broker_that_goes_away_in_the_middle(mosquitto: Mosquitto, namespace: str) -> None:
@@ -258,7 +258,7 @@ async def test_a_team_survives_a_broker_that_goes_away_in_the_middle(mosquitto: 
         await soon(workbench.stop(), 30)
 
 
-async def test_a_team_ends_when_it_is_cancelled_in_the_middle_of_a_call(
+async def test_a_team_ends_when_it_is_canceled_in_the_middle_of_a_call(
     workbench: MQTTWorkbench, toolbox: Toolbox
 ) -> None:
     token = CancellationToken()
@@ -268,7 +268,7 @@ async def test_a_team_ends_when_it_is_cancelled_in_the_middle_of_a_call(
     token.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(running)
-    await until(lambda: len(toolbox.cancelled) == 1)
+    await until(lambda: len(toolbox.canceled) == 1)
 
 
 # Tools as a list
@@ -286,7 +286,7 @@ async def test_a_list_of_tools_does_the_same(embedded: Embedded, namespace: str,
     await soon(tools[0].workbench.stop())
 
 
-async def test_an_agent_with_a_list_of_tools_does_not_hang_when_it_is_cancelled(
+async def test_an_agent_with_a_list_of_tools_does_not_hang_when_it_is_canceled(
     embedded: Embedded, namespace: str, toolbox: Toolbox
 ) -> None:
     tools = await soon(mqtt_tools(embedded.url, namespace=namespace))
@@ -296,7 +296,7 @@ async def test_an_agent_with_a_list_of_tools_does_not_hang_when_it_is_cancelled(
     await soon(toolbox.running.wait())
     token.cancel()
     assert [each.is_error for each in executions(await soon(running))] == [True]
-    await until(lambda: len(toolbox.cancelled) == 1)
+    await until(lambda: len(toolbox.canceled) == 1)
     await soon(tools[0].workbench.stop())
 
 

@@ -35,7 +35,7 @@ class Analyst(SyncAgent):
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("analyst", broker=broker, namespace=namespace, store=MemoryStore())
         self.given: list[TaskContext] = []
-        self.cancelled = threading.Event()
+        self.canceled = threading.Event()
         self.begun = threading.Event()
         self.work: Callable[[TaskContext], Any] = self.number_them
         self.on_task(self.handle)
@@ -46,7 +46,7 @@ class Analyst(SyncAgent):
         try:
             return await self.work(task)
         except asyncio.CancelledError:
-            self.cancelled.set()
+            self.canceled.set()
             raise
 
     async def number_them(self, task: TaskContext) -> Any:
@@ -290,7 +290,7 @@ def test_nobody_to_ask_cancels_the_task_at_the_peer(member: Callable[..., MQTTAg
     analyst.work = ask
     with pytest.raises(EOFError, match="no console"):
         run(crew(task(member(on_question=nobody))))
-    assert analyst.cancelled.wait(10)
+    assert analyst.canceled.wait(10)
 
 
 def test_the_peer_may_use_the_tools_it_was_given_and_so_its_coworkers(
@@ -321,10 +321,10 @@ async def test_cancelling_the_crew_cancels_the_peer(member: Callable[..., MQTTAg
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(running)
-    await until(analyst.cancelled.is_set)
+    await until(analyst.canceled.is_set)
 
 
-def test_a_member_is_cancelled_from_another_thread(member: Callable[..., MQTTAgent], analyst: Analyst) -> None:
+def test_a_member_is_canceled_from_another_thread(member: Callable[..., MQTTAgent], analyst: Analyst) -> None:
     analyst.work = Analyst.hang
     remote = member()
 
@@ -339,11 +339,11 @@ def test_a_member_is_cancelled_from_another_thread(member: Callable[..., MQTTAge
     thread.join(10)
 
 
-def test_what_takes_too_long_is_cancelled(member: Callable[..., MQTTAgent], analyst: Analyst) -> None:
+def test_what_takes_too_long_is_canceled(member: Callable[..., MQTTAgent], analyst: Analyst) -> None:
     analyst.work = Analyst.hang
     with pytest.raises(mqtt_errors.TaskTimeout, match=r"after 0\.3 s"):
         run(crew(task(member(timeout=0.3))))
-    assert analyst.cancelled.wait(10)
+    assert analyst.canceled.wait(10)
 
 
 def test_members_share_one_connection_and_show_no_password(

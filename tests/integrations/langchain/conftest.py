@@ -18,7 +18,7 @@ class Toolbox(ToolServer):
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
-        self.cancelled: list[str] = []
+        self.canceled: list[str] = []
         for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.slow):
             self.add_tool(handler.__name__, handler)
         schema = {
@@ -58,7 +58,7 @@ class Toolbox(ToolServer):
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            self.cancelled.append(ctx.call_id)
+            self.canceled.append(ctx.call_id)
             raise
 
     async def awkward(self, arguments: dict[str, Any]) -> dict[str, Any]:

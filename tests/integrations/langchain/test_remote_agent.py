@@ -183,18 +183,18 @@ async def test_a_question_outside_a_graph_is_answered_by_a_function(peer: Agent,
 
 
 async def test_a_question_that_nobody_can_answer_ends_the_task(peer: Agent, writer: MQTTRemoteAgent) -> None:
-    cancelled = asyncio.Event()
+    canceled = asyncio.Event()
 
     @peer.on_task
     async def handle(task: TaskContext) -> Any:
         try:
             await task.ask("Well?")
         finally:
-            cancelled.set()
+            canceled.set()
 
     with pytest.raises(errors.TaskError, match=r"Well\? Nobody can answer here: pass on_input"):
         await soon(writer.ainvoke("go"))
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
 
 
 async def test_a_peers_failure_is_an_exception(peer: Agent, writer: MQTTRemoteAgent) -> None:
@@ -210,7 +210,7 @@ async def test_a_peers_failure_is_an_exception(peer: Agent, writer: MQTTRemoteAg
 
 
 async def test_cancelling_the_run_cancels_the_task(peer: Agent, writer: MQTTRemoteAgent) -> None:
-    running, cancelled = asyncio.Event(), asyncio.Event()
+    running, canceled = asyncio.Event(), asyncio.Event()
 
     @peer.on_task
     async def handle(task: TaskContext) -> None:
@@ -219,21 +219,21 @@ async def test_cancelling_the_run_cancels_the_task(peer: Agent, writer: MQTTRemo
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.set()
+            canceled.set()
 
     run = asyncio.create_task(writer.ainvoke("go"))
     await soon(running.wait())
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(run)
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
     running.clear()
-    cancelled.clear()
+    canceled.clear()
     stream = writer.astream("go")
     assert (await soon(stream.__anext__())).text == "running"
     await soon(stream.aclose())  # type: ignore[attr-defined]
-    await soon(cancelled.wait())
-    cancelled.clear()
+    await soon(canceled.wait())
+    canceled.clear()
 
     def stop_reading() -> None:
         pieces = writer.stream("go")
@@ -241,10 +241,10 @@ async def test_cancelling_the_run_cancels_the_task(peer: Agent, writer: MQTTRemo
         pieces.close()  # type: ignore[attr-defined]
 
     await soon(asyncio.to_thread(stop_reading))
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
 
 
-async def test_a_run_that_is_cancelled_before_it_hears_of_its_task_cancels_the_task(
+async def test_a_run_that_is_canceled_before_it_hears_of_its_task_cancels_the_task(
     peer: Agent, writer: MQTTRemoteAgent
 ) -> None:
     @peer.on_task

@@ -267,7 +267,7 @@ async def test_branches_and_batches_have_tasks_of_their_own(peer: Agent, writer:
 async def test_cancelling_the_graph_cancels_the_task_and_resuming_begins_anew(
     peer: Agent, writer: MQTTRemoteAgent
 ) -> None:
-    running, cancelled = asyncio.Event(), asyncio.Event()
+    running, canceled = asyncio.Event(), asyncio.Event()
 
     @peer.on_task
     async def handle(task: TaskContext) -> str:
@@ -277,7 +277,7 @@ async def test_cancelling_the_graph_cancels_the_task_and_resuming_begins_anew(
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.set()
+            canceled.set()
         return "first"
 
     graph = graph_of(writer, saver=InMemorySaver())
@@ -286,7 +286,7 @@ async def test_cancelling_the_graph_cancels_the_task_and_resuming_begins_anew(
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(run)
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
     assert (await soon(graph.ainvoke(None, THREAD)))["messages"][-1].text == "second"
 
 

@@ -226,7 +226,7 @@ async def test_interrupts_are_questions_also_to_a_graph_at_the_other_end(broker:
         assert state["answers"] == ["t", "Oslo", 7]
 
 
-async def test_a_cancelled_task_stops_the_run(broker: Broker, namespace: str, planner: Agent) -> None:
+async def test_a_canceled_task_stops_the_run(broker: Broker, namespace: str, planner: Agent) -> None:
     running, stopped = asyncio.Event(), asyncio.Event()
 
     async def hang(state: MessagesState) -> Any:

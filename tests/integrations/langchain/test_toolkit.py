@@ -187,7 +187,7 @@ async def test_cancelling_a_call_cancels_it_at_its_server(toolkit: MQTTToolkit, 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(task)
-    await until(lambda: len(toolbox.cancelled) == 1)
+    await until(lambda: len(toolbox.canceled) == 1)
 
 
 def test_a_broker_that_is_not_there_is_named(namespace: str, url_of_nobody: str) -> None:

@@ -62,7 +62,7 @@ async def test_whatever_a_handler_raises_its_caller_is_told_and_no_slot_is_lost(
         "generator_exit": (raises(GeneratorExit()), "GeneratorExit"),
         "generator_exit_async": (raises_async(GeneratorExit()), "GeneratorExit"),
         "interrupt": (raises(KeyboardInterrupt()), "KeyboardInterrupt"),
-        "cancelled": (raises_async(asyncio.CancelledError()), "CancelledError"),
+        "canceled": (raises_async(asyncio.CancelledError()), "CancelledError"),
         "unspeakable": (raises(Unspeakable()), "Unspeakable"),
         "surrogate": (raises(ValueError("\ud800")), "ValueError"),
         "no_json": (lambda: object(), "RESULT_NOT_JSON"),
@@ -157,16 +157,16 @@ async def test_a_call_that_no_server_would_get_is_refused_at_once(
         await soon((await make_client()).call("tool", {"x": "x" * 17_000_000}))
 
 
-async def test_a_call_past_its_timeout_can_still_be_cancelled(make_server: MakeServer, make_client: MakeClient) -> None:
+async def test_a_call_past_its_timeout_can_still_be_canceled(make_server: MakeServer, make_client: MakeClient) -> None:
     server = make_server()
-    cancelled = asyncio.Event()
+    canceled = asyncio.Event()
 
     @server.tool
     async def hang() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.set()
+            canceled.set()
 
     await soon(server.start())
     client = await make_client()
@@ -174,9 +174,9 @@ async def test_a_call_past_its_timeout_can_still_be_cancelled(make_server: MakeS
     with pytest.raises(CallTimeout, match="0.2 s"):
         await soon(handle.result())
     assert handle.timed_out
-    assert not cancelled.is_set()
+    assert not canceled.is_set()
     await handle.cancel()
-    await soon(cancelled.wait())
+    await soon(canceled.wait())
 
 
 @pytest.mark.rule("PRES-11", "RESP-14")

@@ -20,10 +20,11 @@ from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
-from mqtt_agent.transport import TLS, Connection, Credentials
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
@@ -71,7 +72,7 @@ class Agent(Requester, Service):
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: Use this connection instead of one of its own.
-        max_concurrent_tasks: How many handlers run at once; more tasks wait in the store.
+        max_concurrency: How many handlers run at once; more tasks wait in the store.
         max_waiting_tasks: How many may wait; further ones are rejected.
         drain_timeout: Seconds that :meth:`stop` waits for running handlers; then they are run again at the next start.
         will_delay: Seconds after which an agent that is gone without a word is shown offline.
@@ -86,6 +87,7 @@ class Agent(Requester, Service):
             small.
     """
 
+    @renamed_arguments(max_concurrent_tasks="max_concurrency")
     def __init__(
         self,
         agent_id: str,
@@ -102,7 +104,7 @@ class Agent(Requester, Service):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         connection: Connection | None = None,
-        max_concurrent_tasks: int = 8,
+        max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
         drain_timeout: float = 10.0,
         will_delay: int = 5,
@@ -114,17 +116,14 @@ class Agent(Requester, Service):
         self.agent_id = validate_identifier(agent_id, "agent id")
         if isinstance(capabilities, str):
             raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
-        if max_concurrent_tasks < 1 or max_waiting_tasks < 1:
-            raise ValueError("max_concurrent_tasks and max_waiting_tasks must be 1 or more")
+        if max_concurrency < 1 or max_waiting_tasks < 1:
+            raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
         self.namespace = namespace
         self._topics = Topics(namespace)
         owner = f"{self._topics.namespace}/{agent_id}"
         default = self._topics.namespace == DEFAULT_NAMESPACE
-        self.connection = connection or Connection(
-            broker,
-            client_id=agent_id if default else f"{agent_id}@{self._topics.namespace.replace('/', '.')}",
-            credentials=credentials,
-            tls=tls,
+        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
+            agent_id if default else f"{agent_id}@{self._topics.namespace.replace('/', '.')}",
             will_delay=will_delay,
             session_expiry=session_expiry,
         )
@@ -158,7 +157,7 @@ class Agent(Requester, Service):
             self.store,
             self._router,
             self._answers,
-            max_concurrent_tasks,
+            max_concurrency,
         )
         self._received = ReceivedTasks(
             self._topics, owner, agent_id, self.store, self._executor, self._answers, max_waiting_tasks

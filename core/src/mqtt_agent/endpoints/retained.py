@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.echo import Echo
-from mqtt_agent.errors import NotAuthorized, TransportError, WireError
+from mqtt_agent.errors import TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import Message, decode
 
@@ -76,7 +76,7 @@ class Retained:
             try:
                 # QoS 0 on purpose: brokers cap what they queue for QoS 1 (Mosquitto: 1,000), and would leave some out.
                 await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
-            except NotAuthorized as error:
+            except TopicNotAuthorized as error:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
         await self._connection.subscribe(self._source.echo.topic, self._on_echo)

@@ -51,7 +51,7 @@ class Service(ABC):
         """One line for people."""
 
     async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until the task is cancelled or the connection is lost for good.
+        """Start, and serve until the task is canceled or the connection is lost for good.
 
         Args:
             on_started: Called when it serves.
@@ -76,7 +76,7 @@ class Service(ABC):
             await self._stop_whatever_comes()
 
     async def _stop_whatever_comes(self) -> None:
-        """Stop in good order; cancelled once more, without waiting for what runs."""
+        """Stop in good order; canceled once more, without waiting for what runs."""
         stopping = asyncio.ensure_future(self.stop())
         while not stopping.done():
             try:

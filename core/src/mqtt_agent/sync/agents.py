@@ -12,6 +12,7 @@ from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.requesting import handle as aio_handle
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.display import Screen, TaskList
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
 from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
@@ -181,7 +182,7 @@ class Agent(Endpoint[aio_agent.Agent]):
         expires_at: datetime | str | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = TASK_TIMEOUT,
         on_event: Callable[[TaskEvent], Any] | None = None,
     ) -> Any:
         """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called in the calling thread."""

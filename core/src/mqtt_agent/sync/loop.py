@@ -54,7 +54,7 @@ class Background:
             _provider.__exit__(kind, error, traceback)
 
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Start a coroutine function on the loop. Cancelling the future cancels it.
+        """Start a coroutine function on the loop. Canceling the future cancels it.
 
         Raises:
             ConnectionLost: Nothing was entered, or all is left again.

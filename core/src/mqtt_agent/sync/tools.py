@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
 from mqtt_agent.sync.loop import Background
 from mqtt_agent.tools.calling import client as aio_client
@@ -88,9 +90,15 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
     __init__ = constructor(aio_client.ToolClient)  # pyright: ignore[reportAssignmentType]
 
     @property
-    def name(self) -> str:
+    def agent_id(self) -> str:
         """The caller's name."""
-        return self._async.name
+        return self._async.agent_id
+
+    @property
+    def name(self) -> str:
+        """The old name of ``agent_id``."""
+        warn_renamed("ToolClient.name", "ToolClient.agent_id")
+        return self._async.agent_id
 
     @property
     def connection(self) -> Connection:
@@ -118,7 +126,7 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         tool: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None = 30.0,
+        timeout: float | None = CALL_TIMEOUT,
         on_partial: Callable[[Any], None] | None = None,
         wait_online: bool = False,
         retry: bool | None = None,

@@ -20,9 +20,16 @@ from typing import Any, Concatenate, Protocol, TypeVar
 
 from typing_extensions import ParamSpec
 
-from mqtt_agent.errors import CallCancelled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable, Unauthorized
+from mqtt_agent.errors import (
+    CallCanceled,
+    CallerNotAuthorized,
+    CallTimeout,
+    InvalidArguments,
+    ToolFailed,
+    ToolUnavailable,
+)
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import Call, CallError
+from mqtt_agent.wire import Call, CallFault
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
@@ -66,8 +73,8 @@ class Handled(Protocol):
     """A call that a handler runs, as far as its span is concerned."""
 
     call: Call
-    cancelled: bool
-    stopped_for: CallError | None
+    canceled: bool
+    stopped_for: CallFault | None
 
     @property
     def tool_name(self) -> str:
@@ -90,11 +97,11 @@ _MAX_PROPERTY = 8192
 _ERROR_TYPES: dict[type[BaseException], str] = {
     ToolFailed: "tool_error",
     InvalidArguments: "invalid_arguments",
-    Unauthorized: "unauthorized",
+    CallerNotAuthorized: "unauthorized",
     CallTimeout: "timeout",
     ToolUnavailable: "unavailable",
-    CallCancelled: "cancelled",
-    asyncio.CancelledError: "cancelled",
+    CallCanceled: "canceled",
+    asyncio.CancelledError: "canceled",
 }
 
 
@@ -191,10 +198,10 @@ def _end_call(span: Span, handle: Pending) -> None:
 def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
     if not span.is_recording():
         return
-    if execution.cancelled and isinstance(error, asyncio.CancelledError):
+    if execution.canceled and isinstance(error, asyncio.CancelledError):
         answer = execution.stopped_for
         if answer is None:
-            _fail(span, "cancelled", "the caller does not want the result any more")
+            _fail(span, "canceled", "the caller does not want the result any more")
         else:
             _fail(span, answer.type, answer.message)
         return

@@ -7,12 +7,14 @@ from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.paced import PacedSender
+from mqtt_agent.transport.settings import BrokerSettings
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = [
     "NO_MATCHING_SUBSCRIBERS",
     "TLS",
     "BrokerLimits",
+    "BrokerSettings",
     "BrokerURL",
     "Connection",
     "Credentials",

@@ -9,7 +9,7 @@ import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import ConnectionLost, NotAuthorized, TransportError
+from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, TransportError
 from mqtt_agent.transport.credentials import TLS, Credentials, tls_context
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.message import PublishProperties, Will
@@ -164,7 +164,7 @@ class Connection:
         Raises:
             BrokerUnreachable: Nobody answers at the URL.
             ConnectionRefused: The broker refuses the credentials or the client id.
-            NotAuthorized: It refuses one of the subscriptions made before the start.
+            TopicNotAuthorized: It refuses one of the subscriptions made before the start.
         """
         async with self._starting:
             if self._users == 0:
@@ -240,7 +240,7 @@ class Connection:
                 shared subscriptions, instead of being subscribed to plainly.
 
         Raises:
-            NotAuthorized: The broker refuses.
+            TopicNotAuthorized: The broker refuses.
             ConnectionLost: The connection ended meanwhile; the subscription will be made when it is back.
         """
         subscription = self._subscriber.note(
@@ -253,7 +253,7 @@ class Connection:
             return
         try:
             await self._subscriber.subscribe(subscription)
-        except NotAuthorized:
+        except TopicNotAuthorized:
             await self.unsubscribe(topic_filter, handler)
             raise
 
@@ -267,7 +267,7 @@ class Connection:
             keep: Whether what the session held for them is handled; otherwise it is dropped.
 
         Raises:
-            NotAuthorized, ConnectionLost: See :meth:`subscribe`.
+            TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
         """
         await self._subscriber.take_alone(owner, keep=keep)
 
@@ -302,7 +302,7 @@ class Connection:
             and a message is dropped while there is no connection.
 
         Raises:
-            NotAuthorized: The broker forbids the topic.
+            TopicNotAuthorized: The broker forbids the topic.
             PublishRefused: The broker refused it for another reason.
             PayloadTooLarge: It is over the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.

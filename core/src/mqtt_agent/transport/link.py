@@ -88,7 +88,7 @@ class Link:
         """
         connecting = self._loop.run_in_executor(None, self._client.connect_blocking)
         try:
-            # A thread cannot be cancelled: the shield lets it end by its own time limit, and we clean up after it.
+            # A thread cannot be canceled: the shield lets it end by its own time limit, and we clean up after it.
             await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(self._discard)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from mqtt_agent.errors import ConnectionLost, NotAuthorized, PayloadTooLarge, PublishRefused, QueueFull, TransportError
+from mqtt_agent.errors import (
+    ConnectionLost,
+    PayloadTooLarge,
+    PublishRefused,
+    QueueFull,
+    TopicNotAuthorized,
+    TransportError,
+)
 from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
@@ -151,13 +158,13 @@ def check_reason_code(reason_code: int, topic: str) -> int:
     """Return the reason code of a PUBACK, or raise what it stands for.
 
     Raises:
-        NotAuthorized: 0x87.
+        TopicNotAuthorized: 0x87.
         PublishRefused: Anything else from 0x80.
     """
     if reason_code < 0x80:
         return reason_code
     if reason_code == _NOT_AUTHORIZED:
-        raise NotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
+        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
     raise PublishRefused(
         f"the broker refused a message for {topic} (reason code 0x{reason_code:02x})",
         topic=topic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from mqtt_agent.errors import ConnectionLost, NotAuthorized
+from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized
 from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage
@@ -65,7 +65,7 @@ class Subscriber:
         """Subscribe to everything over this link.
 
         Raises:
-            NotAuthorized, ConnectionLost: See :meth:`subscribe`.
+            TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
         if self._forgets_groups and link.limits.session_present:
@@ -117,7 +117,7 @@ class Subscriber:
         """Tell the broker.
 
         Raises:
-            NotAuthorized: It refuses.
+            TopicNotAuthorized: It refuses.
             ConnectionLost: The connection ended meanwhile; the subscription will be made when it is back.
         """
         if self._link is not None:
@@ -131,7 +131,7 @@ class Subscriber:
                 self._warn_unshared("everybody who subscribes gets each message")
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
-            raise NotAuthorized(
+            raise TopicNotAuthorized(
                 f"{self._url} does not let {self._client_id!r} subscribe to {topic_filter} (0x{code:02x})",
                 topic=topic_filter,
             )

@@ -1,7 +1,10 @@
 """The messages and topics of MQTT.Agent v0.1, with no I/O."""
 
+from typing import TYPE_CHECKING
+
+from mqtt_agent.deprecation import renamed_names
 from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus
-from mqtt_agent.wire.calls import Call, CallError, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.calls import Call, CallFault, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import (
     is_identifier,
@@ -44,7 +47,7 @@ __all__ = [
     "AgentSkill",
     "AgentStatus",
     "Call",
-    "CallError",
+    "CallFault",
     "Cancel",
     "Control",
     "ErrorType",
@@ -77,3 +80,8 @@ __all__ = [
     "utc_now",
     "validate_identifier",
 ]
+
+if TYPE_CHECKING:  # for the type checkers of those who still use the old name
+    CallError = CallFault
+else:
+    __getattr__ = renamed_names(__name__, {"CallError": "CallFault"})

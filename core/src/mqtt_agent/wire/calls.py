@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mqtt_agent.wire.messages import Message, utc_now
 
-__all__ = ["Call", "CallError", "Cancel", "ErrorType", "Query", "Response", "StreamMessage", "read_error_type"]
+__all__ = ["Call", "CallFault", "Cancel", "ErrorType", "Query", "Response", "StreamMessage", "read_error_type"]
 
 ErrorType = Literal["invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"]
 
@@ -35,7 +35,7 @@ class Call(Message):
     stream: bool | None = None
 
 
-class CallError(Message):
+class CallFault(Message):
     """Why a call has no result.
 
     Attributes:
@@ -70,7 +70,7 @@ class Response(Message):
     call_id: str
     status: str = "ok"
     result: Any = None
-    error: CallError | None = None
+    error: CallFault | None = None
     elapsed_ms: float | None = None
     server: str | None = None
     seq: int | None = None

@@ -21,7 +21,7 @@ class Outcome(Generic[T]):
 
     Attributes:
         value: What the work returned, when it did.
-        error: What it raised instead; :class:`asyncio.CancelledError` when it was cancelled.
+        error: What it raised instead; :class:`asyncio.CancelledError` when it was canceled.
     """
 
     def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:

@@ -89,7 +89,7 @@ class AgentHost:
             store=store,
             credentials=credentials,
             tls=tls,
-            max_concurrent_tasks=_WAITING_TURNS,  # those that wait for their conversation's turn are among them
+            max_concurrency=_WAITING_TURNS,  # those that wait for their conversation's turn are among them
             drain_timeout=drain_timeout,
             retention=retention,
             max_payload=MAX_PAYLOAD,
@@ -116,7 +116,7 @@ class AgentHost:
         await self._conversations.close()
 
     async def serve_forever(self) -> None:
-        """Start, and serve until the task is cancelled or the connection is lost for good."""
+        """Start, and serve until the task is canceled or the connection is lost for good."""
         try:
             await self.agent.serve_forever()
         finally:

@@ -44,7 +44,7 @@ class Assignment:
 
 
 async def give(agent: Agent, assignment: Assignment, emit: Emit) -> Any:
-    """Give the turn to its peer, emit its events, and return its result. Cancelled, it cancels the turn at the peer.
+    """Give the turn to its peer, emit its events, and return its result. Canceled, it cancels the turn at the peer.
 
     Raises:
         PeerUnavailable: The peer is not there, or has been away for too long.
@@ -106,9 +106,9 @@ async def _begin(agent: Agent, assignment: Assignment) -> TaskHandle:
 
 def _cancel(handle: TaskHandle) -> None:
     if not handle.done:
-        cancelling = asyncio.ensure_future(handle.cancel("the caller gave up"))
-        _unfinished.add(cancelling)
-        cancelling.add_done_callback(_forget)
+        canceling = asyncio.ensure_future(handle.cancel("the caller gave up"))
+        _unfinished.add(canceling)
+        canceling.add_done_callback(_forget)
 
 
 def _cancel_too(begun: asyncio.Future[TaskHandle]) -> None:

@@ -17,7 +17,7 @@ Factory = Callable[..., T | Awaitable[T]]
 
 
 async def serve_agent(factory: Factory[ChatAgent], *, agent_id: str, broker: str | None = None, **options: Any) -> None:
-    """Host an agent until the task is cancelled: ``asyncio.run(serve_agent(make_writer, agent_id="writer"))``.
+    """Host an agent until the task is canceled: ``asyncio.run(serve_agent(make_writer, agent_id="writer"))``.
 
     Args:
         factory: Called with a conversation's id; gives the agent that takes part in it.

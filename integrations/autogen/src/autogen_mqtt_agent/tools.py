@@ -52,12 +52,12 @@ class MQTTTool(BaseTool[AnyArguments, Any]):
         """Call it.
 
         Raises:
-            RuntimeError: It failed, or was cancelled: never ``CancelledError``, which AutoGen's agents do not survive.
+            RuntimeError: It failed, or was canceled: never ``CancelledError``, which AutoGen's agents do not survive.
         """
         try:
             result = await self.workbench.call_tool(self.name, args, cancellation_token, call_id)
         except asyncio.CancelledError:
-            raise RuntimeError(f"{self.name}: the call was cancelled") from None
+            raise RuntimeError(f"{self.name}: the call was canceled") from None
         if result.is_error:
             raise RuntimeError(result.to_text())
         return result.to_text()

@@ -104,7 +104,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
     @property
     def agent_id(self) -> str:
         """The caller's name."""
-        return self._client.name
+        return self._client.agent_id
 
     @property
     def connection(self) -> Connection:
@@ -234,7 +234,7 @@ def _result(name: str, outcome: Outcome[Any]) -> ToolResult:
     if error is None:
         return tool_result(name, *outcome.get())
     if isinstance(error, asyncio.CancelledError):
-        return error_result(name, f"{name}: the call was cancelled")
+        return error_result(name, f"{name}: the call was canceled")
     return error_result(name, str(error) or type(error).__name__)
 
 

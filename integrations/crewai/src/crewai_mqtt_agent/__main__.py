@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_agent_options(serve)
     serve.add_argument("--max-tasks", type=int, default=8, help="how many tasks run at once (%(default)s)")
     options = vars(parser.parse_args(arguments))
-    target, options["max_concurrent_tasks"] = options.pop("target"), options.pop("max_tasks")
+    target, options["max_concurrency"] = options.pop("target"), options.pop("max_tasks")
     try:
         found = load(target)
         from crewai_mqtt_agent.hosting import host_any

@@ -14,23 +14,23 @@ T = TypeVar("T")
 
 
 async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
-    """Run a coroutine function in a thread, on a loop of its own. Cancelling this cancels it there.
+    """Run a coroutine function in a thread, on a loop of its own. Canceling this cancels it there.
 
     It does not wait for the thread then: what blocks in it cannot be stopped, only left.
 
     Args:
         function: Called in the thread.
         name: The thread's name.
-        on_cancel: Called here, before it is cancelled there.
+        on_cancel: Called here, before it is canceled there.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
-    cancelled = False
+    canceled = False
 
     async def main() -> T:
         task = asyncio.current_task()
         assert task is not None
         running.append((asyncio.get_running_loop(), task))
-        if cancelled:
+        if canceled:
             raise asyncio.CancelledError
         return await function()
 
@@ -38,7 +38,7 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, o
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
-        cancelled = True
+        canceled = True
         on_cancel()
         thread.add_done_callback(lambda late: late.cancelled() or late.exception())
         for loop, task in running:

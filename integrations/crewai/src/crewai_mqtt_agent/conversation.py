@@ -45,7 +45,7 @@ async def work(
 ) -> Any:
     """Give the task, follow it to its end, and return its result. Runs on the loop of ``agent``.
 
-    Cancelling this cancels the peer's task.
+    Canceling this cancels the peer's task.
     """
     handle = await agent.delegate(
         member.peer,
@@ -61,10 +61,10 @@ async def work(
     following = asyncio.ensure_future(_follow(handle, member, task, questions, scope))
     answering = asyncio.ensure_future(_answer_all(handle, member, assignment, questions, scope))
     try:
-        # A question may wait for a person; the task may be cancelled meanwhile.
+        # A question may wait for a person; the task may be canceled meanwhile.
         done, _ = await asyncio.wait({following, answering}, timeout=member.timeout, return_when="FIRST_COMPLETED")
         if not done:
-            message = f"{member.peer} had no answer after {member.timeout:g} s; the task was cancelled"
+            message = f"{member.peer} had no answer after {member.timeout:g} s; the task was canceled"
             raise TaskTimeout(message, task_id=handle.task_id, peer=member.peer)
         return await (following if following in done else answering)
     finally:

@@ -33,7 +33,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
 
     The crew's inputs are the task's ``data``, where that is a dictionary, and ``prompt``. What its last task made is
     the result; what each task made is an artifact, and stored: after a crash, the crew goes on behind the last task
-    that was finished. A question to a person (``human_input``) is one to the requester. Cancelling the task cancels
+    that was finished. A question to a person (``human_input``) is one to the requester. Canceling the task cancels
     the crew.
 
     Args:

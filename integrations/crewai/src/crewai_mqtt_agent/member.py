@@ -57,7 +57,7 @@ class MQTTAgent(BaseAgent):
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        timeout: Seconds for each task, then it is cancelled; None waits for as long as it takes.
+        timeout: Seconds for each task, then it is canceled; None waits for as long as it takes.
         wait_online: Wait also for a peer that has never been seen. One that was seen and is offline is waited for.
         send_inputs: Send the crew's inputs along, as the task's ``data``: a served crew or flow takes them as its own.
         on_question: Answers the peer's questions: called with the question and the JSON Schema of the answer, or None,
@@ -123,7 +123,7 @@ class MQTTAgent(BaseAgent):
             raise
 
     async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """The same, awaited: cancelling it cancels the peer's task."""
+        """The same, awaited: canceling it cancels the peer's task."""
         assignment, arguments = self._begin(task, context, tools)
         try:
             value = await self.requester.await_on_loop(*arguments)

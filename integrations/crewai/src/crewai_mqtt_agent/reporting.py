@@ -79,7 +79,7 @@ class Reporter:
             coroutine.close()
             return
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        with contextlib.suppress(MQTTAgentError):  # cancelled meanwhile: the run is told so in its own way
+        with contextlib.suppress(MQTTAgentError):  # canceled meanwhile: the run is told so in its own way
             future.result()
 
 

@@ -13,16 +13,16 @@ from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
 from mqtt_agent import ToolCard, ToolClient
 from mqtt_agent.errors import (
-    CallCancelled,
+    CallCanceled,
+    CallerNotAuthorized,
+    CallError,
     CallTimeout,
     InvalidArguments,
     MQTTAgentError,
-    NotAuthorized,
-    ToolCallError,
     ToolFailed,
     ToolUnavailable,
+    TopicNotAuthorized,
     TransportError,
-    Unauthorized,
     WireError,
 )
 from mqtt_agent.sync import ToolClient as SyncToolClient
@@ -39,7 +39,7 @@ class MQTTTool(BaseTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.tools` makes it.
 
     A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
-    tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``cancelled``, or
+    tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``canceled``, or
     the one that the tool chose; ``retryable`` says whether the same call may be made again without harm.
     """
 
@@ -84,7 +84,7 @@ class MQTTTool(BaseTool):
         by_position = dict(zip(model.told_schema["properties"], args, strict=False))
         return wire_arguments(model, {**by_position, **arguments})
 
-    def _content(self, response: Response | None, error: ToolCallError | None) -> Any:
+    def _content(self, response: Response | None, error: CallError | None) -> Any:
         if error is not None:
             return self._failure(error, response)
         result = response.result if response is not None else None
@@ -144,14 +144,14 @@ def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
     reported = ToolFailureReason.TOOL_REPORTED
     if isinstance(error, (InvalidArguments, WireError)) or not isinstance(error, MQTTAgentError):
         return "invalid_arguments", False, ToolFailureReason.INVALID_INPUT
-    if isinstance(error, (Unauthorized, NotAuthorized)):
+    if isinstance(error, (CallerNotAuthorized, TopicNotAuthorized)):
         return "denied", False, reported
     if isinstance(error, CallTimeout):
         return "timeout", safe, reported
     if isinstance(error, ToolUnavailable):
         return "offline", safe or not error.maybe_executed, reported
-    if isinstance(error, CallCancelled):
-        return "cancelled", safe, reported
+    if isinstance(error, CallCanceled):
+        return "canceled", safe, reported
     if isinstance(error, TransportError):
         return "offline", safe, reported
     if isinstance(error, ToolFailed):
@@ -175,13 +175,13 @@ async def _call(
     arguments: dict[str, Any],
     timeout: float | None,
     tell: Callable[[str, Any], None],
-) -> tuple[Response | None, ToolCallError | None]:
+) -> tuple[Response | None, CallError | None]:
     handle = await client.submit(tool, arguments, timeout=timeout)
     try:
         async for partial in handle.partials():
             await asyncio.to_thread(tell, handle.call_id, partial)  # what listens may block
         await handle.result()
-    except ToolCallError as error:
+    except CallError as error:
         return handle.response, error
     finally:
         await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again

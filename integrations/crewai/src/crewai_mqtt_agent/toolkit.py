@@ -78,7 +78,7 @@ class MQTTToolkit:
     @property
     def agent_id(self) -> str:
         """The caller's name."""
-        return self._client.name
+        return self._client.agent_id
 
     @property
     def connection(self) -> Connection:

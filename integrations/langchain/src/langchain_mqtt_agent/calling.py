@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.tools import ToolException
 from mqtt_agent import CallHandle, ToolCard, ToolClient
-from mqtt_agent.errors import CallCancelled, ToolCallError
+from mqtt_agent.errors import CallCanceled, CallError
 from mqtt_agent.sync import ToolClient as SyncToolClient
 
 from langchain_mqtt_agent._langgraph import current_runtime
@@ -54,7 +54,7 @@ class Calls:
         telling = Telling(config, mqtt_runtime)
         try:
             return drive(self._script(arguments, tool_call_id), self._client, config, telling)
-        except ToolCallError as error:
+        except CallError as error:
             raise _as_tool_exception(error) from error
 
     async def ainvoke(
@@ -68,7 +68,7 @@ class Calls:
         telling = Telling(config, mqtt_runtime)
         try:
             return await adrive(self._script(arguments, tool_call_id), self._client, config, telling)
-        except ToolCallError as error:
+        except CallError as error:
             raise _as_tool_exception(error) from error
 
     def _script(self, arguments: dict[str, Any], tool_call_id: str | None) -> Script[tuple[Any, dict[str, Any]]]:
@@ -110,7 +110,7 @@ class _Call:
         """What has come since; nothing when nothing came for ``pause`` seconds. Raises what the call fails with."""
         handle = self._handle
         if handle is None:
-            # A call that is given up meanwhile is not sent, or cancelled: `wait_for` may swallow the cancellation.
+            # A call that is given up meanwhile is not sent, or canceled: `wait_for` may swallow the cancellation.
             handle = self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
             if self._given_up:
                 await self.cancel(client)
@@ -142,7 +142,7 @@ class _Call:
             await self._handle.cancel("the caller gave up")
 
 
-def _as_tool_exception(error: ToolCallError) -> BaseException:
+def _as_tool_exception(error: CallError) -> BaseException:
     # The language model can do something about a failed call: mend its arguments, or try another way. It cannot do
     # anything about a connection that was closed.
-    return error if isinstance(error, CallCancelled) else ToolException(str(error))
+    return error if isinstance(error, CallCanceled) else ToolException(str(error))

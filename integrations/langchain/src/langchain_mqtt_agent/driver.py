@@ -69,7 +69,7 @@ class _Over(Exception):
 
 
 def _next(script: Script[Any], context: Any, value: Any, error: BaseException | None) -> Any:
-    # Nobody reads on: to the script that is a cancelled run, for a generator must do nothing more when it is closed.
+    # Nobody reads on: to the script that is a canceled run, for a generator must do nothing more when it is closed.
     told = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
     try:
         return context.run(script.send, value) if told is None else context.run(script.throw, told)
@@ -90,8 +90,8 @@ def steps(
                 step = _next(script, context, value, error)
             except _Over as over:
                 return over.value
-            except asyncio.CancelledError as cancelled:
-                raise closing or cancelled from None
+            except asyncio.CancelledError as canceled:
+                raise closing or canceled from None
             value = error = None
             try:
                 if isinstance(step, OnLoop):
@@ -128,8 +128,8 @@ async def asteps(
             except _Over as over:
                 outcome.append(over.value)
                 return
-            except asyncio.CancelledError as cancelled:
-                raise closing or cancelled from None
+            except asyncio.CancelledError as canceled:
+                raise closing or canceled from None
             value, undoing, error = None, error is not None, None
             try:
                 if isinstance(step, OnLoop):

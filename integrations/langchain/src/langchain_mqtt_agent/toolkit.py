@@ -93,7 +93,7 @@ class MQTTToolkit(BaseToolkit):
         self._client = SyncToolClient(
             self.agent_id, broker=self.broker, namespace=self.namespace, credentials=self.credentials, tls=self.tls
         )
-        self._agent_id, self.agent_id = self.agent_id, self._client.name
+        self._agent_id, self.agent_id = self.agent_id, self._client.agent_id
 
     @property
     def connection(self) -> Connection:

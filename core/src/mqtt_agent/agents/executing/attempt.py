@@ -207,7 +207,7 @@ class Attempt:
             question.taken = False  # not stored, so not given: it may come again
             raise
         self._inputs = answered
-        if not question.answered.done():  # the handler may have been cancelled meanwhile
+        if not question.answered.done():  # the handler may have been canceled meanwhile
             question.answered.set_result(answer)
         return True
 

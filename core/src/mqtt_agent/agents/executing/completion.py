@@ -77,7 +77,7 @@ class Completion:
         try:
             await self._patience.stored(attempt.reserve, what)
         except TaskCanceled:
-            return  # another attempt goes on with it, or it was cancelled
+            return  # another attempt goes on with it, or it was canceled
         result = result_of(
             record.task_id,
             self._name,

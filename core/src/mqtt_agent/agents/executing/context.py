@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
+from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.wire import Task, TaskMessage, to_json
 
 __all__ = ["SyncTaskContext", "TaskContext"]
@@ -35,11 +36,11 @@ class TaskContext:
         context_id: Tasks of one conversation share it.
         data: Structured input, any JSON value.
         metadata: Anything else that the requester told.
-        expires_at: When nobody needs the result any more, ISO 8601; None for never. The handler is cancelled then.
+        expires_at: When nobody needs the result any more, ISO 8601; None for never. The handler is canceled then.
         attempt: 1, and one more after every crash.
-        cancelled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
+        canceled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
             one should look here now and then.
-        interrupted: Whether it was cancelled because its agent stops: the next start runs the task again, so what it
+        interrupted: Whether it was canceled because its agent stops: the next start runs the task again, so what it
             has begun elsewhere should go on.
     """
 
@@ -57,7 +58,7 @@ class TaskContext:
         self.metadata = task.metadata or {}
         self.expires_at = task.expires_at
         self.attempt = attempt.number
-        self.cancelled = False
+        self.canceled = False
         self.interrupted = False
         self._attempt = attempt
         self._loop = asyncio.get_running_loop()
@@ -65,6 +66,12 @@ class TaskContext:
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.id} attempt {self.attempt}>"
+
+    @property
+    def cancelled(self) -> bool:
+        """The old name of ``canceled``."""
+        warn_renamed("TaskContext.cancelled", "TaskContext.canceled")
+        return self.canceled
 
     @property
     def elapsed(self) -> float:
@@ -120,7 +127,7 @@ class TaskContext:
         Raises:
             WireError: The value has no JSON form.
             StoreError: The store cannot be written.
-            TaskCanceled: This attempt is over: cancelled, or another process goes on with the task.
+            TaskCanceled: This attempt is over: canceled, or another process goes on with the task.
         """
         await self._attempt.save(to_json(value))
 
@@ -166,14 +173,20 @@ class SyncTaskContext:
         self.attempt = context.attempt
 
     @property
-    def cancelled(self) -> bool:
+    def canceled(self) -> bool:
         """Whether nobody waits for the result any more: stop the work and return."""
-        return self._context.cancelled
+        return self._context.canceled
 
     @property
     def interrupted(self) -> bool:
         """Whether its agent stops: the next start runs the task again."""
         return self._context.interrupted
+
+    @property
+    def cancelled(self) -> bool:
+        """The old name of ``canceled``."""
+        warn_renamed("TaskContext.cancelled", "TaskContext.canceled")
+        return self.canceled
 
     @property
     def elapsed(self) -> float:

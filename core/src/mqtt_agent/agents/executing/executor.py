@@ -43,7 +43,7 @@ class Run:
     Attributes:
         attempt: Its hold on the task.
         context: What the handler has been given.
-        work: What can be cancelled.
+        work: What can be canceled.
     """
 
     attempt: Attempt
@@ -147,7 +147,7 @@ class TaskExecutor:
         """Cancel handlers, and wait a moment until they have seen it."""
         for run in runs:
             run.context.interrupted = interrupted
-            run.attempt.over = run.context.cancelled = True
+            run.attempt.over = run.context.canceled = True
             if run.work is not None:
                 run.work.cancel()
         works = [run.work for run in runs if run.work is not None]
@@ -196,7 +196,7 @@ class TaskExecutor:
             await asyncio.sleep(_CLAIM_AGAIN_AFTER)
             self.waiting = max(1, self.waiting)
         else:
-            if record is None:  # cancelled meanwhile, or counted twice
+            if record is None:  # canceled meanwhile, or counted twice
                 self.waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
         if record is None:
             self.give_back(place)
@@ -223,7 +223,7 @@ class TaskExecutor:
 
         def expire() -> None:
             nonlocal expired
-            expired = context.cancelled = True
+            expired = context.canceled = True
             if run.work is not None:
                 run.work.cancel()
 
@@ -248,7 +248,7 @@ class TaskExecutor:
                 value = to_json(await self._call(handler, context, attempt))
             except asyncio.CancelledError:
                 if attempt.over or (not self.executing and not expired):
-                    return  # cancelled by its requester, or left for the next start
+                    return  # canceled by its requester, or left for the next start
                 fault = _expired(task) if expired else TaskFault(type="CancelledError", message="the handler gave up")
                 await finish(TaskState.FAILED, fault=fault)
             except Exception as error:
@@ -274,8 +274,8 @@ class TaskExecutor:
         try:
             result = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            # A thread cannot be stopped; its place is taken until it has seen `cancelled`.
-            context.cancelled = True
+            # A thread cannot be stopped; its place is taken until it has seen `canceled`.
+            context.canceled = True
             if attempt.has_slot:
                 attempt.has_slot = False
                 thread.add_done_callback(lambda _: self._slots.release())

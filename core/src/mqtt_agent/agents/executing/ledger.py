@@ -1,4 +1,4 @@
-"""What becomes of the tasks that an agent receives: stored once, answered, cancelled, told what they asked for."""
+"""What becomes of the tasks that an agent receives: stored once, answered, canceled, told what they asked for."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class ReceivedTasks:
     async def cancel(self, task_id: str, sender: str | None, reason: str | None) -> None:
         """Cancel a task for its requester, also one that has not come yet."""
         record = await self.find(task_id)
-        message = f"cancelled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
+        message = f"canceled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
         result = result_of(task_id, self._name, sender, TaskState.CANCELED, TaskFault(type="canceled", message=message))
         if record is None:
             # It may have overtaken its task, which must find it.

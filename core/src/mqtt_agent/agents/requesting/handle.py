@@ -118,7 +118,7 @@ class TaskHandle:
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the result: any JSON value.
 
-        Cancelling the task that waits here leaves the delegated one running; :meth:`cancel` stops it.
+        Canceling the task that waits here leaves the delegated one running; :meth:`cancel` stops it.
 
         Args:
             timeout: Seconds; None waits for as long as it takes.
@@ -126,7 +126,7 @@ class TaskHandle:
         Raises:
             TaskFailed: The peer tried and failed.
             TaskRejected: The peer does not take the task.
-            TaskCanceled: It was cancelled.
+            TaskCanceled: It was canceled.
             TaskExpired: It was not done by its ``expires_at``.
             TaskTimeout: The result did not come in time; the task goes on.
             ConnectionLost: This agent was stopped; the task goes on, :meth:`Agent.resume` it.

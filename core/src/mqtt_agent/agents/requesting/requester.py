@@ -15,6 +15,7 @@ from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.endpoints.retained import BARRIER
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
 from mqtt_agent.wire import (
     AgentCard,
@@ -154,10 +155,10 @@ class Requester:
         expires_at: datetime | str | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = TASK_TIMEOUT,
         on_event: Callable[[TaskEvent], Any] | None = None,
     ) -> Any:
-        """Give a task to a peer and wait for its result. Cancelling the task that waits cancels the peer's.
+        """Give a task to a peer and wait for its result. Canceling the task that waits cancels the peer's.
 
         Args:
             peer: The agent that is to do it.

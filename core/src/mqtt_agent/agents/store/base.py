@@ -60,7 +60,7 @@ class TaskRecord:
         result: The result as it is on the wire, once the task is over.
         reply_to: Where the result goes; None for the default.
         settled: Whether nothing is left to do for it: the broker has taken the result of a received task.
-        cancel_requested: Whether the requester wants it cancelled.
+        cancel_requested: Whether the requester wants it canceled.
         created_at: When it was added, Unix seconds.
         updated_at: When its state last changed, Unix seconds.
         expires_at: When it is to be given up, Unix seconds; None for never.
@@ -121,7 +121,7 @@ class TaskStore(ABC):
     The rules, for every implementation:
 
     - A method that changes something returns when the change is as durable as the store can make it, not before. When
-      the awaiting task is cancelled the change may still be made.
+      the awaiting task is canceled the change may still be made.
     - Each method is atomic, also against other processes that use the same store.
     - A record's state only changes by :meth:`change`, :meth:`claim` and :meth:`reopen`, which are compare-and-set.
     - A terminal state never changes, nor does the result that came with it; :meth:`change` refuses, whatever the caller

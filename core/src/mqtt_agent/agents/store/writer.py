@@ -44,7 +44,7 @@ class _Outcome(NamedTuple):
     error: BaseException | None = None
 
     def tell(self) -> None:
-        if self.future.done():  # its task was cancelled
+        if self.future.done():  # its task was canceled
             return
         if self.error is None:
             self.future.set_result(self.value)

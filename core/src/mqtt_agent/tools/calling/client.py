@@ -14,14 +14,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.errors import CallCancelled, ConnectionLost, ToolUnavailable, WireError
+from mqtt_agent.deprecation import renamed_arguments, warn_renamed
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
+from mqtt_agent.errors import CallCanceled, ConnectionLost, ToolUnavailable, WireError
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.tools.calling.directory import Directory
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.tools.tracing import traced_call
-from mqtt_agent.transport import TLS, Connection, Credentials, InboundMessage
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
@@ -52,7 +54,7 @@ class ToolClient:
         ...     print(await client.call("forecast", {"city": "Oslo"}))
 
     Args:
-        name: The caller's name, told to the tools; None makes a fresh one.
+        agent_id: The caller's name, which the tools are told; None makes a fresh one.
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`.
@@ -64,13 +66,14 @@ class ToolClient:
         max_cards: How many tool and server cards are kept.
 
     Raises:
-        InvalidIdentifier: ``name`` or ``namespace`` cannot be used in topics.
+        InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
         ValueError: ``broker`` is no broker URL.
     """
 
+    @renamed_arguments(name="agent_id")
     def __init__(
         self,
-        name: str | None = None,
+        agent_id: str | None = None,
         *,
         broker: str | None = None,
         namespace: str = DEFAULT_NAMESPACE,
@@ -83,15 +86,16 @@ class ToolClient:
         max_cards: int = 100_000,
     ) -> None:
         unique = uuid.uuid4().hex[:8]
-        self.name = validate_identifier(name or f"client-{unique}", "client name")
+        self.agent_id = validate_identifier(agent_id or f"client-{unique}", "agent id")
         self._topics = Topics(namespace)
-        self.connection = connection or Connection(
-            broker, client_id=f"{self.name}~{unique}", credentials=credentials, tls=tls, session_expiry=session_expiry
-        )
+        settings = BrokerSettings(broker, namespace, credentials, tls)
+        self.connection = connection or settings.connection(f"{self.agent_id}~{unique}", session_expiry=session_expiry)
         self._own_connection = connection is None
-        inbox = self._topics.client_responses(self.name)
+        inbox = self._topics.client_responses(self.agent_id)
         self._directory = Directory(self.connection, self._topics, inbox, max_cards)
-        self._calls = OutgoingCalls(self.connection, self._topics, self.name, self._directory, max_pending, max_payload)
+        self._calls = OutgoingCalls(
+            self.connection, self._topics, self.agent_id, self._directory, max_pending, max_payload
+        )
         self._directory.on_server_gone.append(self._calls.on_server_gone)
         self._directory.on_server_restarted.append(self._calls.on_server_restarted)
         self._max_payload = max_payload
@@ -101,9 +105,15 @@ class ToolClient:
         self._started = False
         self._starting = asyncio.Lock()
 
+    @property
+    def name(self) -> str:
+        """The old name of ``agent_id``."""
+        warn_renamed("ToolClient.name", "ToolClient.agent_id")
+        return self.agent_id
+
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
-        return f"<ToolClient {self.name} at {self.connection.url}, {state}>"
+        return f"<ToolClient {self.agent_id} at {self.connection.url}, {state}>"
 
     # Life
 
@@ -214,13 +224,13 @@ class ToolClient:
         tool: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None = 30.0,
+        timeout: float | None = CALL_TIMEOUT,
         on_partial: Callable[[Any], Awaitable[None] | None] | None = None,
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
     ) -> Any:
-        """Call a tool and wait for its result. Cancelling the task that waits cancels the call at the server.
+        """Call a tool and wait for its result. Canceling the task that waits cancels the call at the server.
 
         Args:
             tool: The tool's name.
@@ -237,7 +247,7 @@ class ToolClient:
             The result, any JSON value.
 
         Raises:
-            InvalidArguments, Unauthorized, ToolFailed, CallTimeout, ToolUnavailable: See :meth:`CallHandle.result`.
+            CallError: The call ended without a result; see :meth:`CallHandle.result`.
             WireError: The arguments have no JSON form.
             TransportError: The broker refused the call, or is gone for good.
         """
@@ -307,7 +317,7 @@ class ToolClient:
                 await self._open_stream(handle)
             self._calls.send(handle)
         except BaseException as error:
-            handle.fail(CallCancelled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
+            handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
             raise
         return handle
 
@@ -318,7 +328,7 @@ class ToolClient:
             return Call(
                 call_id=call_id,
                 arguments=to_json(dict(arguments or {})),
-                client=self.name,
+                client=self.agent_id,
                 response_topic=self._calls.inbox,
                 stream=stream and is_identifier(call_id),
             )

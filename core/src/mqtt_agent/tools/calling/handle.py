@@ -10,16 +10,16 @@ from typing import Any
 
 from mqtt_agent.display import card, duration, escaped
 from mqtt_agent.errors import (
-    CallCancelled,
+    CallCanceled,
+    CallerNotAuthorized,
+    CallError,
     CallTimeout,
     InvalidArguments,
     MQTTAgentError,
-    ToolCallError,
     ToolFailed,
     ToolUnavailable,
-    Unauthorized,
 )
-from mqtt_agent.wire import CallError, Response, StreamMessage, read_error_type
+from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 
 __all__ = ["CallHandle"]
 
@@ -63,7 +63,7 @@ class CallHandle:
 
     def _repr_html_(self) -> str:
         error = self.failure() if self.done else None
-        ended = "canceled" if isinstance(error, CallCancelled) else "failed" if error else "completed"
+        ended = "canceled" if isinstance(error, CallCanceled) else "failed" if error else "completed"
         hints = [
             *([duration(self.elapsed_ms / 1000)] if self.elapsed_ms is not None else []),
             *([f"by {escaped(self.server)}"] if self.server else []),
@@ -91,14 +91,14 @@ class CallHandle:
     async def result(self) -> Any:
         """Wait for the result: any JSON value.
 
-        Cancelling the task that waits here leaves the call running; :meth:`cancel` stops it.
+        Canceling the task that waits here leaves the call running; :meth:`cancel` stops it.
 
         Raises:
             InvalidArguments: The arguments do not fit the tool's schema.
-            Unauthorized: The server refuses this caller.
+            CallerNotAuthorized: The server refuses this caller.
             ToolFailed: The tool ran and failed.
             CallTimeout: No answer in time.
-            CallCancelled: The call was cancelled by :meth:`cancel`, or the client was closed.
+            CallCanceled: The call was canceled by :meth:`cancel`, or the client was closed.
             ToolUnavailable: Nobody serves the tool, or who did is gone.
             TransportError: The broker refused the call, or is gone for good.
         """
@@ -209,7 +209,7 @@ class CallHandle:
 
     async def _change(self, patience: float | None = None) -> None:
         """Wait until the call is over, or a partial came."""
-        # A future for each that waits: cancelling one leaves the outcome alone, and costs no turn of the loop more.
+        # A future for each that waits: canceling one leaves the outcome alone, and costs no turn of the loop more.
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._waiting.add(waiting)
         timer = None if patience is None else self._loop.call_later(patience, _resolve, waiting)
@@ -244,14 +244,14 @@ def _resolve(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def _error(tool: str, response: Response) -> ToolCallError:
-    error = response.error or CallError(message="the tool failed without saying why")
+def _error(tool: str, response: Response) -> CallError:
+    error = response.error or CallFault(message="the tool failed without saying why")
     text, call_id = f"{tool}: {error.message}", response.call_id
     kind = read_error_type(error.type)
     if kind == "invalid_arguments":
         return InvalidArguments(text, tool=tool, call_id=call_id, data=error.data)
     if kind == "unauthorized":
-        return Unauthorized(text, tool=tool, call_id=call_id)
+        return CallerNotAuthorized(text, tool=tool, call_id=call_id)
     if kind == "timeout":
         return CallTimeout(text, tool=tool, call_id=call_id)
     if kind == "unavailable":

@@ -12,7 +12,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.retained import BARRIER, PATIENCE
 from mqtt_agent.errors import (
-    CallCancelled,
+    CallCanceled,
     CallTimeout,
     ConnectionLost,
     QueueFull,
@@ -31,7 +31,7 @@ from mqtt_agent.transport import (
     PublishProperties,
     check_reason_code,
 )
-from mqtt_agent.wire import Call, CallError, Cancel, Response, ServerCard, Topics, decode, encode
+from mqtt_agent.wire import Call, CallFault, Cancel, Response, ServerCard, Topics, decode, encode
 
 __all__ = ["OutgoingCalls"]
 
@@ -136,8 +136,8 @@ class OutgoingCalls:
         if handle.done and not handle.timed_out:
             return
         self._cancel_at_server(handle, reason)
-        message = f"{handle.tool}: cancelled: {reason or 'its caller asked for it'}"
-        handle.fail(CallCancelled(message, tool=handle.tool, call_id=handle.call_id))
+        message = f"{handle.tool}: canceled: {reason or 'its caller asked for it'}"
+        handle.fail(CallCanceled(message, tool=handle.tool, call_id=handle.call_id))
 
     def _cancel_at_server(self, handle: CallHandle, reason: str | None) -> None:
         card = self._directory.tool(handle.tool)
@@ -146,7 +146,7 @@ class OutgoingCalls:
             try:
                 self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
             except (TransportError, QueueFull) as error:
-                logger.debug("call %s is cancelled here only: %s", handle.call_id, error)
+                logger.debug("call %s is canceled here only: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:
         """Stop every call, and everything that is done for them."""
@@ -223,7 +223,7 @@ class OutgoingCalls:
             readable = False
             self._faults.tell(message.topic, "an unreadable response", error)
             call_id = (message.correlation_data or b"").decode(errors="replace")
-            fault = CallError(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
+            fault = CallFault(type="tool_error", code="UNREADABLE_RESPONSE", message=f"its response: {error}")
             response = Response(call_id=call_id, status="error", error=fault)
         pending = self._pending.get(response.call_id)
         if pending is not None:

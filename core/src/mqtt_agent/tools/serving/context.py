@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
 
@@ -69,7 +70,7 @@ class ToolContext:
         tool: The tool's name.
         client: The caller's name, as it says itself: never a proof of identity.
         server: The id of the replica that runs the call.
-        cancelled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
+        canceled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
             one should look here now and then.
     """
 
@@ -78,10 +79,16 @@ class ToolContext:
         self.tool = tool
         self.client = client
         self.server = server
-        self.cancelled = False
+        self.canceled = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
+
+    @property
+    def cancelled(self) -> bool:
+        """The old name of ``canceled``."""
+        warn_renamed("ToolContext.cancelled", "ToolContext.canceled")
+        return self.canceled
 
     @property
     def elapsed(self) -> float:
@@ -130,9 +137,15 @@ class SyncToolContext:
         self.server = context.server
 
     @property
-    def cancelled(self) -> bool:
+    def canceled(self) -> bool:
         """Whether nobody waits for the result any more: stop the work and return."""
-        return self._context.cancelled
+        return self._context.canceled
+
+    @property
+    def cancelled(self) -> bool:
+        """The old name of ``canceled``."""
+        warn_renamed("ToolContext.cancelled", "ToolContext.canceled")
+        return self.canceled
 
     @property
     def elapsed(self) -> float:

@@ -26,7 +26,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, NotAuthorized, WireError
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
 from mqtt_agent.tools.hosts import Hosts
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.transport import Connection, InboundMessage
@@ -96,7 +96,7 @@ class Election:
         try:
             await self._connection.subscribe(self._topics.all_server_cards, self._on_card, qos=0, snapshot=True)
             await self._presence.follow_no_more()  # the same card from two subscriptions would come twice
-        except NotAuthorized as error:
+        except TopicNotAuthorized as error:
             logger.warning("%s; %s cannot see its replicas: run one of them only", error, self._server)
         try:
             epoch = self._connection.epoch
@@ -216,7 +216,7 @@ class Election:
             try:
                 if await self._connection.publish(topic, encode(query)) != NO_MATCHING_SUBSCRIBERS:
                     return
-            except NotAuthorized as error:
+            except TopicNotAuthorized as error:
                 logger.debug("%s; only its will tells when %s is gone", error, rival.server)
                 return
             with contextlib.suppress(asyncio.TimeoutError):

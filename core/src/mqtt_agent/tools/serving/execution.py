@@ -20,7 +20,7 @@ from mqtt_agent.tools.serving.function import ToolFunction
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
-from mqtt_agent.wire import Call, CallError, Response, encode, is_identifier, to_json
+from mqtt_agent.wire import Call, CallFault, Response, encode, is_identifier, to_json
 
 __all__ = ["Execution", "Executor", "ServedTool"]
 
@@ -61,9 +61,9 @@ class Execution:
     expires: float | None
     context: ToolContext | None = None
     task: asyncio.Task[None] | None = None
-    stopped_for: CallError | None = None
-    """Set before the handler is cancelled: the answer to give then; None means that nobody wants one."""
-    cancelled: bool = False
+    stopped_for: CallFault | None = None
+    """Set before the handler is canceled: the answer to give then; None means that nobody wants one."""
+    canceled: bool = False
 
     @property
     def key(self) -> CallKey:
@@ -132,7 +132,7 @@ class Executor:
         else:
             self._queue.append(execution)
 
-    def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallError) -> None:
+    def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
         """Answer a message that is no acceptable call, and acknowledge it."""
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
         self._tasks.start(self._publish(call_id, reply_to, [message], encode(response)))
@@ -161,7 +161,7 @@ class Executor:
         return True
 
     async def drain(self, timeout: float) -> None:
-        """Wait for all calls; those that still run after ``timeout`` seconds are cancelled and answered."""
+        """Wait for all calls; those that still run after ``timeout`` seconds are canceled and answered."""
         waiting = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(self._hurry.wait())]
         await asyncio.wait(waiting, timeout=max(0.0, timeout), return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
@@ -169,13 +169,13 @@ class Executor:
         if not self._idle.is_set():
             for execution in list(self._known.values()):
                 data = {"maybe_executed": execution.task is not None}
-                error = CallError(type="unavailable", message="the tool server stopped", retryable=True, data=data)
+                error = CallFault(type="unavailable", message="the tool server stopped", retryable=True, data=data)
                 self._stop(execution, error)
             try:
                 await asyncio.wait_for(self._idle.wait(), 2)
             except asyncio.TimeoutError:
                 running = len(self._known)
-                logger.warning("%d calls ignore that they were cancelled; the process ends when they do", running)
+                logger.warning("%d calls ignore that they were canceled; the process ends when they do", running)
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
@@ -188,13 +188,13 @@ class Executor:
         self._running += 1
         execution.task = self._tasks.start(self._run(execution))
 
-    def _stop(self, execution: Execution, answer: CallError | None) -> None:
-        execution.stopped_for, execution.cancelled = answer, True
+    def _stop(self, execution: Execution, answer: CallFault | None) -> None:
+        execution.stopped_for, execution.canceled = answer, True
         if execution.task is None:
             self._queue.remove(execution)
             self._start(execution)
         elif execution.context is not None:
-            execution.context.cancelled = True
+            execution.context.canceled = True
             execution.task.cancel()
 
     async def _run(self, execution: Execution) -> None:
@@ -220,13 +220,13 @@ class Executor:
         stream = self._stream(execution)
         response = Response(call_id=call_id, server=self._server_id)
         try:
-            if execution.cancelled:
+            if execution.canceled:
                 raise asyncio.CancelledError
             response.result, response.content = await self._call_handler(execution, stream)
         except asyncio.CancelledError as error:
-            if not execution.cancelled and _is_being_cancelled():
+            if not execution.canceled and _is_being_cancelled():
                 raise
-            if not execution.cancelled:
+            if not execution.canceled:
                 _fail(response, _describe(error))
             elif execution.stopped_for is not None:
                 _uncancel()
@@ -250,7 +250,7 @@ class Executor:
             payload = encode(response)
         except WireError as error:
             response.result = response.content = None
-            _fail(response, CallError(type="tool_error", code="RESULT_NOT_JSON", message=str(error)))
+            _fail(response, CallFault(type="tool_error", code="RESULT_NOT_JSON", message=str(error)))
             payload = encode(response)
         if response.error is None or not response.error.retryable:
             self._replay.put(execution.key, payload)
@@ -268,7 +268,7 @@ class Executor:
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
         timer = None
         if execution.tool.timeout is not None:
-            answer = CallError(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
+            answer = CallFault(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, self._stop, execution, answer)
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
@@ -300,7 +300,7 @@ class Executor:
                 await self._connection.publish(reply_to, payload, properties=properties)
             except PayloadTooLarge as error:
                 response = Response(call_id=call_id, server=self._server_id)
-                _fail(response, CallError(type="tool_error", code="RESULT_TOO_LARGE", message=str(error)))
+                _fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=str(error)))
                 await self._connection.publish(reply_to, encode(response), properties=properties)
         except MQTTAgentError as error:
             logger.warning("the answer to call %.80s could not be sent: %s", call_id, error)
@@ -311,31 +311,31 @@ class Executor:
             message.acknowledge()
 
 
-def _fail(response: Response, error: CallError) -> None:
+def _fail(response: Response, error: CallFault) -> None:
     response.status, response.error = "error", error
 
 
-def _describe(error: BaseException) -> CallError:
+def _describe(error: BaseException) -> CallFault:
     """What a caller is told: whatever the exception is like, it can be sent."""
     kind, message = describe(error)
     if isinstance(error, InvalidArguments):
-        return CallError(type="invalid_arguments", message=message, data=error.data)
+        return CallFault(type="invalid_arguments", message=message, data=error.data)
     if isinstance(error, WireError):
-        return CallError(type="tool_error", message=message, code="RESULT_NOT_JSON")
+        return CallFault(type="tool_error", message=message, code="RESULT_NOT_JSON")
     if not isinstance(error, ToolError):
-        return CallError(type="tool_error", message=message or kind, code=kind)
+        return CallFault(type="tool_error", message=message or kind, code=kind)
     try:
         data = to_json(error.data)
     except WireError:
         data = repr(error.data)
     code = None if error.code is None else str(error.code)
-    return CallError(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
+    return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
 
 
 def _is_being_cancelled() -> bool:
     # Before Python 3.11 nobody counts; then it is taken for one that the handler raised, and answered.
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is not None and cancelling() > 0
+    canceling = getattr(asyncio.current_task(), "cancelling", None)
+    return canceling is not None and canceling() > 0
 
 
 def _uncancel() -> None:

@@ -15,7 +15,7 @@ from mqtt_agent.endpoints.echo import Echo
 from mqtt_agent.errors import WireError
 from mqtt_agent.tools.serving.execution import Executor, ServedTool
 from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import Call, CallError, Cancel, Query, Topics, decode, encode, is_identifier, new_call_id
+from mqtt_agent.wire import Call, CallFault, Cancel, Query, Topics, decode, encode, is_identifier, new_call_id
 
 __all__ = ["Intake"]
 
@@ -101,18 +101,18 @@ class Intake:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable call", error)
             call_id, reply_to = _address(message, self._max_payload)
-            self._reject(executor, message, call_id, reply_to, CallError(type="invalid_arguments", message=str(error)))
+            self._reject(executor, message, call_id, reply_to, CallFault(type="invalid_arguments", message=str(error)))
             return
         if not is_identifier(call.client):
             self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
-            error = CallError(type="invalid_arguments", message="the client name cannot be used in topics")
+            error = CallFault(type="invalid_arguments", message="the client name cannot be used in topics")
             self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
         reply_to = self._topics.client_responses(call.client)
         asked_for = message.response_topic or call.response_topic
         if asked_for is not None and asked_for != reply_to:
             self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
-            error = CallError(type="unauthorized", message=f"the Response Topic must be {reply_to}")
+            error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
             executor.reject(call.call_id, reply_to, message, error)
             return
         executor.submit(tool, call, reply_to, message)
@@ -144,7 +144,7 @@ class Intake:
             self._executor.answer(query.query_id, reply_to, {"known": known})
 
     def _reject(
-        self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallError
+        self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallFault
     ) -> None:
         if reply_to is None or self._topics.client_of_responses(reply_to) is None:
             message.acknowledge()

@@ -21,7 +21,7 @@ from mqtt_agent.tools.serving.function import ToolFunction
 from mqtt_agent.tools.serving.intake import Intake
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
-from mqtt_agent.transport import TLS, Connection, Credentials
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
@@ -107,11 +107,8 @@ class ToolServer(Service):
         self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
         self.server_id = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         self._topics = Topics(namespace)
-        self.connection = connection or Connection(
-            broker,
-            client_id=self.server_id,
-            credentials=credentials,
-            tls=tls,
+        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
+            self.server_id,
             will_delay=will_delay,
             session_expiry=will_delay if session_expiry is None else session_expiry,
         )
@@ -251,7 +248,7 @@ class ToolServer(Service):
             idempotent: Running it twice is the same as once; a lost call is sent again.
             destructive: It may delete or overwrite.
             open_world: It reaches out to things beyond its server.
-            timeout: Seconds after which a running handler is cancelled; None for no limit.
+            timeout: Seconds after which a running handler is canceled; None for no limit.
             allowed_callers: A hint for people; the broker's access rules are what protects a tool.
             version: The version of the tool.
             meta: Anything else to tell on the card.

@@ -40,7 +40,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
 
     In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt, so it runs
     once, and its result is there when the graph is resumed. What the peer asks becomes an ``interrupt``; its events go
-    to the stream modes ``custom`` and ``messages``. Cancelling the run cancels the task.
+    to the stream modes ``custom`` and ``messages``. Canceling the run cancels the task.
 
     Example:
         >>> researcher = MQTTRemoteAgent("researcher", agent_id="planner")  # doctest: +SKIP

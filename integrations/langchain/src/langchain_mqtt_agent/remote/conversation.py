@@ -1,4 +1,4 @@
-"""One task from its requester's side: given away once, followed, asked about, answered, cancelled."""
+"""One task from its requester's side: given away once, followed, asked about, answered, canceled."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def converse(wanted: Delegation, config: RunnableConfig) -> Script[Outcome]:
                 yield OnLoop(_send, (handle, answer, earlier["input_id"]))
         return (yield from _follow(wanted, handle, rounds, config))
     except (asyncio.CancelledError, KeyboardInterrupt):
-        yield OnLoop(_give_up, (handle, "the run was cancelled"))
+        yield OnLoop(_give_up, (handle, "the run was canceled"))
         raise
 
 
@@ -225,7 +225,7 @@ async def _open(agent: Agent, wanted: Delegation, opened: list[TaskHandle]) -> t
         opened.append(await asyncio.shield(giving))
         return opened[0], asked_before
     except asyncio.CancelledError:
-        # It may be on its way already: it is cancelled as soon as that is known.
+        # It may be on its way already: it is canceled as soon as that is known.
         giving.add_done_callback(partial(_take_back, agent))
         raise
 
@@ -235,15 +235,15 @@ _taking_back: set[asyncio.Task[None]] = set()
 
 def _take_back(agent: Agent, giving: asyncio.Future[TaskHandle]) -> None:
     if not giving.cancelled() and giving.exception() is None:
-        task = asyncio.ensure_future(_give_up(agent, giving.result(), "the run was cancelled"))
+        task = asyncio.ensure_future(_give_up(agent, giving.result(), "the run was canceled"))
         _taking_back.add(task)
         task.add_done_callback(_taking_back.discard)
 
 
 async def _take_back_opened(agent: Agent, opened: list[TaskHandle]) -> None:
-    # It was open already, and the cancelled run came to hear of it no more.
+    # It was open already, and the canceled run came to hear of it no more.
     for handle in opened:
-        await _give_up(agent, handle, "the run was cancelled")
+        await _give_up(agent, handle, "the run was canceled")
 
 
 class _Reader:

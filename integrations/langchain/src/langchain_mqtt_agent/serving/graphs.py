@@ -38,7 +38,7 @@ def graph_agent(
       without one gets one in memory.
     - An interrupt becomes a question to the requester; its answer resumes the graph.
     - What chat models stream, and what nodes write to the stream writer, goes out as events.
-    - A cancelled task stops the run.
+    - A canceled task stops the run.
 
     Args:
         graph: A compiled graph, or a builder that is compiled here; also what ``create_agent`` gives.
@@ -67,7 +67,7 @@ def graph_agent(
 async def serve_graph(
     graph: Any, agent_id: str, *, on_started: Callable[[], None] | None = None, **options: Any
 ) -> None:
-    """Serve a graph as an agent until cancelled.
+    """Serve a graph as an agent until canceled.
 
     Example:
         >>> await serve_graph(graph, agent_id="planner", checkpointer=saver)  # doctest: +SKIP

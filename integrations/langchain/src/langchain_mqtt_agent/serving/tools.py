@@ -49,7 +49,7 @@ async def serve_tools(
     on_started: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve LangChain tools until cancelled; start it as often as you like, anywhere.
+    """Serve LangChain tools until canceled; start it as often as you like, anywhere.
 
     Example:
         >>> await serve_tools([search, summarize], server="toolbox")  # doctest: +SKIP

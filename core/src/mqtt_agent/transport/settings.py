@@ -1,0 +1,76 @@
+"""The settings by which an endpoint reaches its broker."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+from mqtt_agent.transport.connection import Connection
+from mqtt_agent.transport.credentials import TLS, Credentials
+from mqtt_agent.transport.url import BrokerURL
+from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
+
+__all__ = ["BrokerSettings"]
+
+
+@dataclass(frozen=True, eq=False)
+class BrokerSettings:
+    """Which broker, which namespace, and how to log in there.
+
+    Two settings are equal when they mean the same broker and the same login: equal passwords are equal settings,
+    and ``None`` equals the URL that ``None`` stands for. Settings have no hash, because a token may be any function.
+
+    Attributes:
+        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        namespace: The prefix of all topics.
+        credentials: A :class:`Password` or a :class:`Token`; None takes those of the URL, if any.
+        tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
+
+    Raises:
+        ValueError: ``broker`` is no broker URL.
+        InvalidIdentifier: ``namespace`` cannot be used in topics.
+    """
+
+    broker: str | None = field(default=None, repr=False)  # the URL may hold a password
+    namespace: str = DEFAULT_NAMESPACE
+    credentials: Credentials | None = None
+    tls: ssl.SSLContext | TLS | None = None
+
+    def __post_init__(self) -> None:
+        self._meaning()
+
+    def _meaning(self) -> tuple[object, ...]:
+        return BrokerURL.parse(self.broker), Topics(self.namespace).namespace, self.credentials, self.tls
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BrokerSettings) and self._meaning() == other._meaning()
+
+    def connection(self, client_id: str, *, session_expiry: int, will_delay: int = 5) -> Connection:
+        """Make a connection with these settings; the connection is not started.
+
+        Args:
+            client_id: The MQTT client id.
+            session_expiry: Seconds that the broker keeps the session of a client that is gone.
+            will_delay: Seconds that the broker waits for a client to come back before it publishes the will.
+
+        Raises:
+            OSError: A file that ``tls`` names cannot be used.
+        """
+        return Connection(
+            self.broker,
+            client_id=client_id,
+            credentials=self.credentials,
+            tls=self.tls,
+            session_expiry=session_expiry,
+            will_delay=will_delay,
+        )
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The settings as keyword arguments, which every endpoint's constructor takes."""
+        return {
+            "broker": self.broker,
+            "namespace": self.namespace,
+            "credentials": self.credentials,
+            "tls": self.tls,
+        }
