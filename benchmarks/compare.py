@@ -4,11 +4,11 @@
     make bench ARGS=--quick                     shorter turns, about two and a half minutes
     make bench ARGS="--only floor client"       only these subjects
 
-The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent returns its prompt. Client, server
-and broker are separate processes. Each subject has its own Mosquitto with default settings. All processes run during the
-whole measurement, and the subjects take turns in several rounds, so that a slow moment of the machine affects all
-subjects. A ratio compares two turns of the same round. The tables show the median over the rounds, with the smallest and
-the largest value.
+The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent returns its prompt. Client,
+server and broker are separate processes. Each subject has its own Mosquitto with default settings. All processes run
+during the whole measurement, and the subjects take turns in several rounds, so that a slow moment of the machine
+affects all subjects. A ratio compares two turns of the same round. The tables show the median over the rounds, with the
+smallest and the largest value.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def tables(results: dict[str, Any]) -> str:
         f"{results['rounds']} rounds of {results['seconds']:g} s a turn, on {machine['cores']} cores, "
         f"{machine['system']}, Python {machine['python']}; {packages}.",
         "",
-        "Ratios to the floor in the same round: median (least–greatest). For calls/s, a higher ratio is better; for all "
-        "other columns, a lower one. CPU is the CPU time of all processes for one call, over all rounds.",
+        "Ratios to the floor in the same round: median (least–greatest). For calls/s, a higher ratio is better; for "
+        "all other columns, a lower one. CPU is the CPU time of all processes for one call, over all rounds.",
         "",
         "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
         "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",

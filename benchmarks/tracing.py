@@ -2,8 +2,8 @@
 
     python benchmarks/tracing.py [--calls 2000]
 
-Each variant runs in its own process, in three rounds. Each line shows microseconds per call over an embedded broker (the
-fastest of ten runs), and the microseconds of the hooks alone, on the caller's and on the server's side.
+Each variant runs in its own process, in three rounds. Each line shows microseconds per call over an embedded broker
+(the fastest of ten runs), and the microseconds of the hooks alone, on the caller's and on the server's side.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python scripts/check_wheels.py [--quick] [PYTHON ...]
 
-Without PYTHON arguments, the script uses the oldest and the newest Python on the PATH. With each Python, the script tests
-the lowest dependencies that the distributions allow, and the newest ones. ``--quick`` tests only this Python, only the
-newest dependencies, and not CrewAI.
+Without PYTHON arguments, the script uses the oldest and the newest Python on the PATH. With each Python, the script
+tests the lowest dependencies that the distributions allow, and the newest ones. ``--quick`` tests only this Python,
+only the newest dependencies, and not CrewAI.
 """
 
 from __future__ import annotations
