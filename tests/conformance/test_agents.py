@@ -24,7 +24,7 @@ TASK_RESULT = "tasks/t-1/result"
 
 
 class Writer:
-    """The log of our executor's actions."""
+    """The handler of our executor, with a record of its runs."""
 
     def __init__(self) -> None:
         self.runs: list[str] = []

@@ -90,7 +90,7 @@ class AgentStage(BaseStage):
         await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
 
     async def check(self, *faults: tuple[str, str], business: Sequence[str] = ()) -> None:
-        """Check that all works, and that exactly these ``faults`` (topic, pattern of the reason) were logged, once each.
+        """Check that all works, and that exactly these ``faults`` (topic and reason's pattern) were logged, once each.
 
         Args:
             faults: The faults that must have been logged, in any order.

@@ -122,7 +122,7 @@ class Stage(BaseStage):
                 pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
 
     async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
-        """Check that all works, and that exactly these ``faults`` (topic, pattern of the reason) were logged, once each."""
+        """Check that all works, and that exactly these ``faults`` (topic, reason's pattern) were logged, once each."""
         await self.settle()
         self.check_connections()
         told = self.faults()

@@ -45,7 +45,7 @@ class BaseStage(ABC):
 
     @abstractmethod
     async def stop_the_honest(self) -> None:
-        """Stop the honest endpoints."""
+        """Stop the honest endpoints, which the hostile peer attacks."""
 
     def remember(self) -> None:
         """Remember the current connections; they must not break."""

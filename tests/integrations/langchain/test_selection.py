@@ -165,7 +165,7 @@ async def test_the_model_sees_the_tools_that_are_there_now(broker: Broker, names
     early.add_tool("vanish", vanish)
 
     class Pause(MQTTLiveTools):
-        """A model that waits until the change has arrived, as a slow real model would."""
+        """A middleware that waits until the change has arrived, because a real model would be slow enough for it."""
 
         async def awrap_model_call(self, request: Any, handler: Any) -> Any:
             await asyncio.to_thread(asyncio.run, news(len(model.offered)))
