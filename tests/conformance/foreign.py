@@ -120,7 +120,7 @@ class ForeignRequester(Foreign):
         await super().start(f"tasks/{self.name}/results", *topics)
 
     async def give(self, task_id: str, *, reply_to: str | None = "", inbox: str = "tasks/writer/inbox", **fields: Any):
-        """Give a task with these fields; None removes one. ``reply_to`` "" means the own results topic, None no topic."""
+        """Give a task with these fields; None removes one. ``reply_to`` "" is the own results topic, None no topic."""
         task = {"task_id": task_id, "from": self.name, "to": "writer", "created_at": NOW, "prompt": "write", **fields}
         where = f"tasks/{self.name}/results" if reply_to == "" else reply_to
         task = {name: value for name, value in task.items() if value is not None}
