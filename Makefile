@@ -1,12 +1,12 @@
-# `make demo` and `make test` set up all they need in .venv; see README.md.
+# `make demo` and `make test` install everything that they need in .venv; see README.md.
 PYTHON ?=
 ARGS ?=
 RUN := .venv/bin
-# Most tests wait for a broker or a process, so they share the machine well.
+# Most tests wait for a broker or a process, so several of them can run at once.
 PARALLEL := -n 4 --dist worksteal
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
-# CrewAI pins older versions of what the others use, so it has a venv of its own.
+# CrewAI pins older versions of packages that the other adapters use, so CrewAI has its own venv.
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
@@ -16,56 +16,56 @@ CREWAI_INSTALLED := .venv-crewai/.installed
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(INSTALLED)  ## a LangChain agent works with tools of two replicas (DIR=folder, MODEL=provider:name)
+demo: $(INSTALLED)  ## run the demo: a LangChain agent works with the tools of two replicas (DIR=folder, MODEL=provider:name)
 	@$(RUN)/python examples/demo $(if $(DIR),--dir "$(DIR)") $(if $(MODEL),--model "$(MODEL)")
 
 test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
 	@$(RUN)/python -m pytest $(PARALLEL) $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
 
-crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and its notebook (ARGS=... goes to pytest)
+crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and of its notebook (ARGS=... goes to pytest)
 	@$(CREWAI)/python -m pytest tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
 		tests/notebooks/test_with_a_real_client.py $(ARGS)
 
-crew: $(CREWAI_INSTALLED)  ## a CrewAI crew loses its remote analyst in the middle, and does not notice
+crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is killed during its task, and the crew still reports
 	@$(CREWAI)/python examples/crew
 
-storm: $(INSTALLED)  ## 2,000 tasks while processes and the broker are killed, for two minutes (ARGS="--seed 7")
+storm: $(INSTALLED)  ## run 2,000 tasks for two minutes while processes and the broker are killed (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
 
-notebooks: $(INSTALLED) $(CREWAI_INSTALLED)  ## run the notebooks anew, and keep what they show
+notebooks: $(INSTALLED) $(CREWAI_INSTALLED)  ## run all notebooks, and store their outputs
 	@cd notebooks && ../$(RUN)/python ../scripts/run_notebooks.py $$(ls *.ipynb | grep -v crewai)
 	@cd notebooks && ../$(CREWAI)/python ../scripts/run_notebooks.py *crewai*.ipynb
 
-docs: $(INSTALLED)  ## build the site of docs/ and the docstrings in site/; broken links are errors
+docs: $(INSTALLED)  ## build the site from docs/ and the docstrings in site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
-wheels: $(INSTALLED)  ## install each distribution alone in fresh environments, and use it (ARGS=--quick, or PYTHONs)
+wheels: $(INSTALLED)  ## install each distribution alone in new environments, and test it (ARGS=--quick, or names of Pythons)
 	@$(RUN)/python scripts/check_wheels.py $(ARGS)
 
-lowest: $(INSTALLED)  ## the tests of the LangChain adapter with the lowest versions that it declares (ARGS=... goes to pytest)
+lowest: $(INSTALLED)  ## run the LangChain adapter's tests with the lowest versions that it declares (ARGS=... goes to pytest)
 	@scripts/lowest $(ARGS)
 
-lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## ruff and pyright
+lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## check the code with ruff and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/pyright
 	@$(RUN)/pyright --project integrations/crewai
 
-format: $(INSTALLED)  ## let ruff mend what it can
+format: $(INSTALLED)  ## let ruff fix and format the code
 	@$(RUN)/ruff check --fix-only -q .
 	@$(RUN)/ruff format -q .
 
-bench: $(BENCH)  ## ours and what else there is, side by side (ARGS=--quick for less)
+bench: $(BENCH)  ## compare the performance with alternatives (ARGS=--quick takes less time)
 	@cd benchmarks && .env/bin/python compare.py $(ARGS)
 
-growth: $(BENCH)  ## what becomes of it with larger payloads, and more replicas, tools, clients and tasks (ARGS=--quick for less)
+growth: $(BENCH)  ## measure with larger payloads, and more replicas, tools, clients and tasks (ARGS=--quick takes less time)
 	@cd benchmarks && .env/bin/python growth.py $(ARGS)
 
-lock: $(INSTALLED)  ## make requirements.txt anew from the pyproject files
+lock: $(INSTALLED)  ## update requirements.txt from the pyproject files
 	@scripts/lock
 
-clean:  ## remove .venv and caches
+clean:  ## remove all virtual environments and caches
 	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,14 +1,14 @@
-"""Ours and what a user could take instead, on the same work, side by side.
+"""Measures this project and its alternatives on the same work.
 
-    make bench                                  all of it, about five minutes
-    make bench ARGS=--quick                     shorter turns, about two and a half
-    make bench ARGS="--only floor client"       some of it
+    make bench                                  all subjects, about five minutes
+    make bench ARGS=--quick                     shorter turns, about two and a half minutes
+    make bench ARGS="--only floor client"       only these subjects
 
-The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent gives back its prompt. Client,
-server and broker are processes of their own; each subject has a Mosquitto of its own with default settings. All
-processes run from the beginning to the end and the subjects take turns, several rounds, so that a machine that is slow
-for a moment is slow for all. A ratio is one of two turns in the same round; the tables show the median over the rounds,
-and the least and the greatest.
+The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent returns its prompt. Client,
+server and broker are separate processes. Each subject has its own Mosquitto with default settings. All processes run
+during the whole measurement, and the subjects take turns in several rounds, so that a slow moment of the machine
+affects all subjects. A ratio compares two turns of the same round. The tables show the median over the rounds, with the
+smallest and the largest value.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from processes import HERE, CouldNotRun, Load, Measured, Mosquitto, Worker, free
 from subjects import FLOOR, OURS, SUBJECTS, Subject
 
 RESULTS = HERE / "results"
-TEXT = "123456789"  # {"text":"123456789"} are 20 bytes
+TEXT = "123456789"  # {"text":"123456789"} has 20 bytes
 AT_ONCE = (1, 64)
 
 
 @dataclass
 class Turns:
-    """All turns of one subject with so many calls at once."""
+    """All turns of one subject with one number of concurrent calls."""
 
     loads: list[Load] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Turns:
 
 
 class Running:
-    """A subject with its processes."""
+    """A subject and its processes."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -175,7 +175,7 @@ def say(text: str) -> None:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """The results as markdown."""
+    """Format the results as Markdown."""
     subjects = results["subjects"]
     machine = results["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
@@ -183,8 +183,8 @@ def tables(results: dict[str, Any]) -> str:
         f"{results['rounds']} rounds of {results['seconds']:g} s a turn, on {machine['cores']} cores, "
         f"{machine['system']}, Python {machine['python']}; {packages}.",
         "",
-        "Ratios to the floor in the same round: median (least–greatest). Of calls/s more is better, of the rest less. "
-        "CPU is that of all processes for one call, over all rounds.",
+        "Ratios to the floor in the same round: median (least–greatest). For calls/s, a higher ratio is better; for "
+        "all other columns, a lower one. CPU is the CPU time of all processes for one call, over all rounds.",
         "",
         "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
         "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
@@ -212,7 +212,7 @@ def tables(results: dict[str, Any]) -> str:
             parts += ["", f"{name} to `ToolClient.call`: p50 {over} with 1 at once, calls/s {full} with 64."]
     parts += [
         "",
-        "The figures behind them: medians. CPU is seconds for 1,000 calls, memory the peak in MB, each of "
+        "The absolute values, as medians. CPU is seconds of CPU time for 1,000 calls, and MB is peak memory, each for "
         "client / server / broker.",
         "",
         "| | at once | p50 ms | p99 ms | calls/s | CPU s | peak MB |",
@@ -261,7 +261,7 @@ def _processes(values: dict[str, float], form: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one turn")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--quick", action="store_true", help="five rounds with turns of 0.7 s")
     parser.add_argument("--only", nargs="+", choices=[subject.key for subject in SUBJECTS], metavar="SUBJECT")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for comparison.json and .md")

@@ -1,10 +1,10 @@
-"""What becomes of calls/s and p99 when payloads, replicas, tools, clients or kept tasks grow.
+"""Measures calls/s and p99 with larger payloads, and with more replicas, tools, clients or stored tasks.
 
-    make growth                                 all of it, about four minutes
-    make growth ARGS="--only tools --quick"     some of it, with shorter turns
+    make growth                                 all series, about four minutes
+    make growth ARGS="--only tools --quick"     only this series, with shorter turns
 
-Each step of a series is measured in several rounds, and the rounds go through all its steps in turn. The numbers go to
-``results/growth.json``, and one chart for each series beside it.
+Each step of a series is measured in several rounds, and each round goes through all steps of the series. The program
+writes the numbers to ``results/growth.json``, and one chart for each series to the same folder.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from processes import Mosquitto, Worker
 
 TEXT = "123456789"
 Step = tuple[Worker, int, str]
-"""A client that is ready, how many calls at once, and their text."""
+"""A client that is ready, the number of concurrent calls, and the text of each call."""
 
 
 class Stage:
-    """Brokers, servers and clients, which live until the stage is left."""
+    """Brokers, servers and clients, which run until the context manager is left."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
@@ -47,7 +47,7 @@ class Stage:
 
 
 def payload(stage: Stage) -> Iterator[tuple[int, Step]]:
-    """Arguments of 20 bytes to a MiB."""
+    """Arguments from 20 bytes to 1 MiB."""
     url = stage.broker()
     stage.ready("serve", url)
     client = stage.ready("call", url)
@@ -56,7 +56,7 @@ def payload(stage: Stage) -> Iterator[tuple[int, Step]]:
 
 
 def replicas(stage: Stage) -> Iterator[tuple[int, Step]]:
-    """One to four replicas of a tool that takes 20 ms, four at once."""
+    """One to four replicas of a tool that takes 20 ms; each replica runs four calls at once."""
     for count in (1, 2, 3, 4):
         url = stage.broker()
         for _ in range(count):
@@ -65,7 +65,7 @@ def replicas(stage: Stage) -> Iterator[tuple[int, Step]]:
 
 
 def tools(stage: Stage) -> Iterator[tuple[int, Step]]:
-    """Ten to ten thousand tools in the namespace; the calls go to one of them."""
+    """Ten to ten thousand tools in the namespace; all calls go to one tool."""
     for count in (10, 100, 1_000, 10_000):
         url = stage.broker()
         stage.ready("serve", url)
@@ -78,7 +78,7 @@ def tools(stage: Stage) -> Iterator[tuple[int, Step]]:
 
 
 def clients(stage: Stage) -> Iterator[tuple[int, Step]]:
-    """One to five hundred clients, each with a connection of its own; 64 calls at once, or one for each client."""
+    """One to five hundred clients, each with its own connection; 64 calls at once, or one call for each client."""
     for count in (1, 10, 50, 100, 250, 500):
         url = stage.broker()
         stage.ready("serve", url)
@@ -86,7 +86,7 @@ def clients(stage: Stage) -> Iterator[tuple[int, Step]]:
 
 
 def tasks(stage: Stage) -> Iterator[tuple[int, Step]]:
-    """Up to a hundred thousand finished tasks in the store of each of two agents."""
+    """Up to a hundred thousand finished tasks in the store of both agents."""
     for count in (10, 1_000, 10_000, 100_000):
         url = stage.broker()
         stage.ready("serve", str(count), url, program="agents")
@@ -172,7 +172,7 @@ def chart(name: str, result: dict[str, Any], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one turn")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--quick", action="store_true", help="three rounds with turns of 0.7 s")
     parser.add_argument("--only", nargs="+", choices=list(SERIES), default=list(SERIES), metavar="SERIES")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -1,4 +1,4 @@
-"""The processes of a benchmark: start them, give them commands, and see what they cost."""
+"""The processes of a benchmark: start them, send them commands, and measure their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ANSWERS_WITHIN = 120.0
 
 
 class CouldNotRun(Exception):
-    """A process did not do what it was asked to; the message says why."""
+    """A process did not execute its command; the message says why."""
 
 
 @dataclass
 class Load:
-    """What one client process told of one turn of calls."""
+    """The report of one client process about one turn of calls."""
 
     milliseconds: list[float]
     seconds: float
@@ -57,7 +57,7 @@ class Load:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The nearest value above; of few values the greatest stands for the 99th."""
+    """The nearest value above the 99th percentile; of few values, the largest one."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
@@ -70,13 +70,13 @@ class Measured:
 
     @property
     def cpu(self) -> float:
-        """Seconds on a CPU since its start."""
+        """Seconds of CPU time since the start of the process."""
         times = self._process.cpu_times()
         return times.user + times.system
 
     @property
     def peak(self) -> float:
-        """The most memory that it ever had, in megabytes; what it has now where the system does not tell."""
+        """The peak memory in megabytes; the current memory if the system does not report the peak."""
         status = Path(f"/proc/{self._process.pid}/status")
         if status.exists():
             for line in status.read_text().splitlines():
@@ -86,7 +86,7 @@ class Measured:
 
 
 class Worker:
-    """A process that says when it is ready, and carries out commands in JSON lines."""
+    """A process that reports when it is ready, and executes commands in JSON lines."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.name = " ".join(command[1:])
@@ -107,7 +107,7 @@ class Worker:
 
     @classmethod
     def python(cls, *arguments: str) -> Worker:
-        """A Python program: a module of ours, as in ``python -m``."""
+        """Start one of the benchmark's Python modules, as with ``python -m``."""
         return cls([sys.executable, "-m", *arguments])
 
     def read(self, within: float = READY_WITHIN) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Worker:
             raise CouldNotRun(f"{self.name} did not answer within {within:g} s")
         if not line:
             last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise CouldNotRun(f"{self.name} ended: {''.join(last) or 'it said nothing'}")
+            raise CouldNotRun(f"{self.name} ended: {''.join(last) or 'no error output'}")
         return json.loads(line)
 
     def wait_ready(self) -> None:
@@ -143,7 +143,7 @@ class Worker:
         return self.read(command.get("seconds", 0) + ANSWERS_WITHIN)
 
     def load(self, at_once: int, seconds: float, text: str) -> Load:
-        """Let it call for so many seconds."""
+        """Let the client make calls for this number of seconds."""
         return Load(**self.ask(at_once=at_once, seconds=seconds, text=text))
 
     def close(self) -> None:
@@ -159,12 +159,12 @@ class Worker:
 
 
 def free_url() -> str:
-    """Where a server without a broker may listen."""
+    """A free URL for a server that needs no broker."""
     from brokers import free_port
 
     return f"http://127.0.0.1:{free_port()}/mcp"
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest."""
+    """Median, smallest and largest value."""
     return statistics.median(values), min(values), max(values)

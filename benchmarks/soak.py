@@ -1,8 +1,9 @@
-"""Two minutes of calls at full load: does the memory of client and server stay flat?
+"""Two minutes of calls at full load: does the memory of client and server stay constant?
 
     python benchmarks/soak.py [--seconds 120] [--at-once 64] [--broker mqtt://...]
 
-A server and a client run in processes of their own; each line shows the calls done and the resident memory of both.
+A server and a client run in their own processes. Each line shows the number of finished calls and the resident memory
+of both processes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def serve(broker: str) -> None:
 
 
 async def call(broker: str, seconds: float, at_once: int) -> None:
-    """Call without a pause, one call in twenty with partials, and print how many calls were answered rightly."""
+    """Call without a pause, one call in twenty with partials, and print the number of calls with a correct answer."""
     ends = time.monotonic() + seconds
     done = 0
 

@@ -1,9 +1,9 @@
-"""Tasks per second that a store takes: one is added, claimed and completed, as an agent does with each.
+"""Measures the tasks per second of a store: each task is added, claimed and completed, as an agent does.
 
     python benchmarks/store.py [--seconds 3] [--folder /var/tmp] [--filled 100000] [--synchronous full]
 
-The first figure of a line counts tasks (three changes each), the second single changes; ``fsync`` is what the disk can
-do, for comparison. The folder must lie on the disk that is asked about.
+The first number of a line counts tasks (three changes each), the second number counts single changes. ``fsync`` is the
+speed of the disk, for comparison. The folder must be on the disk that you want to measure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is compared: how each subject's server and client are started.
+"""The subjects of the comparison, and the commands that start the server and the client of each.
 
-A further subject is a program in ``peers/`` that serves and one that takes the commands of ``peers/load.py``, and an
-entry in ``SUBJECTS``.
+To add a subject, add to ``peers/`` a server and a client that executes the commands of ``peers/load.py``, and add an
+entry to ``SUBJECTS``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ INSTALLED_WITHIN = 120.0
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can call the tool ``echo``, or give it as a task.
+    """A program that can call the tool ``echo``, or give ``echo`` as a task.
 
     Attributes:
-        key: Its short name, for the command line and the JSON.
-        title: What it is, for the table.
-        serve: The command of its server; the URL is added.
-        call: The command of its client; the URL is added.
-        broker: Whether client and server meet at a broker; else the server listens at the URL itself.
-        prepare: Installs what it needs; raises :class:`CouldNotRun`.
+        key: The short name, for the command line and the JSON.
+        title: The description, for the table.
+        serve: The command of the server; the URL is appended.
+        call: The command of the client; the URL is appended.
+        broker: Whether client and server use a broker; otherwise the server itself listens at the URL.
+        prepare: Installs the packages that the subject needs; raises :class:`CouldNotRun`.
     """
 
     key: str
@@ -77,7 +77,7 @@ def _install_reference() -> None:
     try:
         subprocess.run(command, cwd=REFERENCE, check=True, timeout=INSTALLED_WITHIN, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise CouldNotRun(f"npm could not install it: {error}") from error
+        raise CouldNotRun(f"npm could not install the reference SDK: {error}") from error
     mark.write_text(wanted)
 
 
@@ -94,13 +94,13 @@ SUBJECTS = [
     FLOOR,
     Subject(
         "paho",
-        "bare paho-mqtt as it comes",
+        "bare paho-mqtt, default settings",
         _python("paho_threads", "serve", "plain"),
         _python("paho_threads", "call", "plain"),
     ),
     Subject(
         "aiomqtt",
-        "aiomqtt as it comes",
+        "aiomqtt, default settings",
         _python("aiomqtt_plain", "serve"),
         _python("aiomqtt_plain", "call"),
         prepare=_needs("aiomqtt"),
@@ -132,7 +132,7 @@ SUBJECTS = [
     Subject("invoke", "ours: LangChain `invoke`", _SERVE, _python("ours", "invoke")),
     Subject(
         "a2a",
-        "task: a2a-over-mqtt as it comes",
+        "task: a2a-over-mqtt, default settings",
         _python("a2a_mqtt", "serve"),
         _python("a2a_mqtt", "call"),
         prepare=_needs("a2a_over_mqtt"),

@@ -1,9 +1,9 @@
-"""What tracing costs a call: without OpenTelemetry, with its API only, and with a provider that keeps no span.
+"""Measures the cost of tracing for a call: without OpenTelemetry, with its API only, with a provider that drops spans.
 
     python benchmarks/tracing.py [--calls 2000]
 
-Each way runs in a process of its own, in three rounds; the lines show microseconds per call over an embedded broker,
-the fastest of ten runs, and those of the hooks alone, on the caller's and on the server's side.
+Each variant runs in its own process, in three rounds. Each line shows microseconds per call over an embedded broker
+(the fastest of ten runs), and the microseconds of the hooks alone, on the caller's and on the server's side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WAYS = {"none": "not installed", "api": "no provider set", "sdk": "provider set"
 
 
 async def fastest(call: Callable[[], Awaitable[Any]], times: int) -> float:
-    """Microseconds of one call, in the fastest of ten runs."""
+    """Microseconds for one call, in the fastest of ten runs."""
     best = float("inf")
     for _ in range(10):
         started = time.perf_counter()

@@ -1,11 +1,12 @@
-"""Three agents in conversation: the editor asks the writer, who asks the archive; what they say streams back.
+"""Three agents in conversation: the editor asks the writer, and the writer asks the archive. All output is streamed.
 
-Here all three run in one process, with a broker of their own:
+This command runs all three agents in one process, with an embedded broker:
 
     python examples/conversation.py
 
-On three hosts, with a broker that all reach, start the first two and then the third. Kill one of the two, or cut its
-network, while they talk: when it is back the conversation goes on, and none of it is lost.
+To use three hosts with one common broker, start the archive and the writer first, and then the editor. Kill the archive
+or the writer, or cut its network, during the conversation. When that agent is online again, the conversation continues,
+and no part of it is lost.
 
     python examples/conversation.py archive --broker mqtt://broker.local
     python examples/conversation.py writer --broker mqtt://broker.local
@@ -18,14 +19,14 @@ import contextlib
 
 from mqtt_agent import Agent, EmbeddedBroker, MemoryStore, TaskContext
 
-PAUSE = 0.2  # seconds, to have something to watch
+PAUSE = 0.2  # seconds between pages, so that you can watch the progress
 
 
 def archive(agent: Agent) -> None:
     @agent.on_task
     async def look_up(task: TaskContext) -> list[str]:
         found: list[str] = task.saved or []
-        for page in range(len(found) + 1, 6):  # after a crash, from the page that was saved last
+        for page in range(len(found) + 1, 6):  # after a crash, continue after the last saved page
             found.append(f"page {page} on {task.prompt}")
             await task.stream(found[-1])
             await task.save(found)
@@ -36,7 +37,8 @@ def archive(agent: Agent) -> None:
 def writer(agent: Agent) -> None:
     @agent.on_task
     async def write(task: TaskContext) -> str:
-        # An id made from our own: a second attempt finds the archive's task instead of asking twice.
+        # The id is made from the id of our own task, so that a second attempt finds the archive's task and gives no new
+        # one.
         asked = await agent.delegate(
             "archive", task.prompt, task_id=f"{task.id}-sources", context_id=task.context_id, wait_online=True
         )
@@ -56,16 +58,16 @@ async def editor(agent: Agent) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Three agents in conversation.")
-    parser.add_argument("agent", nargs="?", choices=["archive", "writer", "editor"], help="only this one")
-    parser.add_argument("--broker", help="its URL")
+    parser.add_argument("agent", nargs="?", choices=["archive", "writer", "editor"], help="run only this agent")
+    parser.add_argument("--broker", help="the broker's URL")
     options = parser.parse_args()
     if options.agent == "editor":
         async with Agent("editor", broker=options.broker) as agent:
             await editor(agent)
     elif options.agent:
-        agent = Agent(options.agent, broker=options.broker)  # its tasks lie in a file in your state directory
+        agent = Agent(options.agent, broker=options.broker)  # its tasks are stored in a file in your state directory
         {"archive": archive, "writer": writer}[options.agent](agent)
-        await agent.serve_forever(lambda: print(f"the {options.agent} is there; Ctrl-C stops it"))
+        await agent.serve_forever(lambda: print(f"the {options.agent} is online; Ctrl-C stops it"))
     else:
         with EmbeddedBroker() as broker:
             agents = [Agent(name, broker=broker.url, store=MemoryStore()) for name in ("archive", "writer", "editor")]

@@ -1,10 +1,11 @@
-"""A group chat of four AutoGen agents, two of them on other hosts: one is killed in the middle, and one is cut off.
+"""A group chat of four AutoGen agents. Two of them are on other hosts: one host is killed, and the other one is frozen.
 
-Here the two hosts are processes beside this one, with a broker of their own, and a stand-in for the language model:
+This command runs the two hosts as separate processes, with an embedded broker and a stand-in for the language model:
 
     python examples/group_chat.py
 
-On hosts of your own, with a broker that all reach, start the first two, then the third; kill what you like:
+To use your own hosts with one common broker, start the researcher and the critic first, and then the chat. You may kill
+any of these processes:
 
     python examples/group_chat.py researcher --broker mqtt://broker.local
     python examples/group_chat.py critic --broker mqtt://broker.local
@@ -28,7 +29,7 @@ from autogen_ext.models.replay import ReplayChatCompletionClient
 from autogen_mqtt_agent import AgentHost, MQTTAgent, MQTTWorkbench
 from mqtt_agent import EmbeddedBroker, ToolServer
 
-PAUSE = 0.5  # seconds that the model thinks
+PAUSE = 0.5  # seconds that the model waits before each answer
 MODEL = ModelInfo(
     vision=False, function_calling=True, json_output=False, structured_output=False, family=ModelFamily.UNKNOWN
 )
@@ -36,10 +37,10 @@ LOOK_UP = FunctionCall(id="1", name="count_arms", arguments='{"animal": "octopus
 
 
 class Model(ReplayChatCompletionClient):
-    """Answers by how often it has answered in this conversation: what a process knew does not matter."""
+    """Chooses its answer by the number of its earlier answers in the chat, so a new process gives the same answer."""
 
     async def create(self, messages, **options):
-        """Think, and answer."""
+        """Wait, and answer."""
         await asyncio.sleep(PAUSE)
         self._current_index = sum(1 for message in messages if isinstance(message, AssistantMessage))
         return await super().create(messages, **options)
@@ -118,10 +119,10 @@ async def with_accidents(broker: str, cut_off: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A group chat of four, two of them on other hosts.")
-    parser.add_argument("part", nargs="?", choices=["researcher", "critic", "chat"], help="only this one")
-    parser.add_argument("--broker", help="its URL")
-    parser.add_argument("--store", help="where a host keeps its conversations")
-    parser.add_argument("--cut-off", type=float, default=15.0, help="seconds that the critic is not there")
+    parser.add_argument("part", nargs="?", choices=["researcher", "critic", "chat"], help="run only this part")
+    parser.add_argument("--broker", help="the broker's URL")
+    parser.add_argument("--store", help="the file in which a host stores its conversations")
+    parser.add_argument("--cut-off", type=float, default=15.0, help="seconds for which the critic is frozen")
     options = parser.parse_args()
     parts = {"researcher": researcher, "critic": critic}
     if options.part in parts:

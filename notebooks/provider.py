@@ -1,4 +1,4 @@
-"""Whose language model the notebooks use: that of the provider whose key is set."""
+"""Chooses the language model of the notebooks: the model of the provider whose API key is set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODELS = {
 
 
 def provider() -> tuple[str, str, str] | None:
-    """The name of the key, of the provider and of its model; None without a key. It prints a line that says which."""
+    """Return the names of the key, the provider and the model, or None without a key; print the choice."""
     for key, (name, model) in MODELS.items():
         if os.environ.get(key):
             print(f"{key} is set: the model is {model} of {name}.")

@@ -1,4 +1,4 @@
-"""The language model of the LangChain notebooks: a real one where a provider's key is set, else a stand-in."""
+"""The language model of the LangChain notebooks: a real model if a provider's key is set, else a stand-in."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Calls = Sequence[tuple[str, dict[str, Any]]]
 
 
 def chat_model(calls: Calls, answer: str) -> BaseChatModel:
-    """A chat model, and a line that says which.
+    """Return a chat model, and print which one it is.
 
     Args:
         calls: The tool calls that the stand-in makes, one after the other.
-        answer: What it says then; ``{0}``, ``{1}`` are the results, and ``{asked}`` is what it was asked. A real model
-            finds words of its own.
+        answer: The stand-in's final answer; ``{0}``, ``{1}`` are the results, and ``{asked}`` is the question. A real
+            model ignores it.
     """
     found = provider()
     if found is not None:
@@ -31,7 +31,7 @@ def chat_model(calls: Calls, answer: str) -> BaseChatModel:
 
 
 class StandIn(BaseChatModel):
-    """Plays a language model without being one; the tools that it calls are real, and so are their results."""
+    """A scripted replacement for a language model; the tools that it calls are real, and so are their results."""
 
     calls: list[tuple[str, dict[str, Any]]]
     answer: str
@@ -41,7 +41,7 @@ class StandIn(BaseChatModel):
         return "scripted-stand-in"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> StandIn:  # type: ignore[override]
-        """Take the tools as they are: the script knows them."""
+        """Ignore the tools, because the script already knows them."""
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:

@@ -1,4 +1,4 @@
-"""The language model of the AutoGen notebook: a real one where a provider's key is set, else a scripted stand-in."""
+"""The language model of the AutoGen notebook: a real model if a provider's key is set, else a scripted stand-in."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ INFO = ModelInfo(
 
 
 def model_client(*answers: str) -> ChatCompletionClient:
-    """A model client, and a line that says which.
+    """Return a model client, and print which model it uses.
 
     Args:
-        answers: What the stand-in says, one after the other. A real model finds words of its own.
+        answers: The stand-in's answers, one after the other. A real model ignores them.
     """
     found = provider()
     if found is None:
         return StandIn(list(answers), model_info=INFO)
     try:
-        from autogen_ext.models.openai import OpenAIChatCompletionClient  # talks to all of these providers
+        from autogen_ext.models.openai import OpenAIChatCompletionClient  # works with all of these providers
     except ImportError as error:
         raise ImportError("a real model needs the openai extra: pip install 'autogen-ext[openai]'") from error
 
@@ -42,12 +42,12 @@ def model_client(*answers: str) -> ChatCompletionClient:
 
 
 class StandIn(ReplayChatCompletionClient):
-    """Plays a language model: what it says depends on the conversation that it is shown, and on nothing else."""
+    """A scripted replacement for a language model: its answer depends only on the given conversation."""
 
     async def create_stream(
         self, messages: Sequence[LLMMessage], **options: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
-        """Answer, a word at a time."""
+        """Stream the answer, one word at a time."""
         self._current_index = sum(1 for message in messages if isinstance(message, AssistantMessage))
         async for part in super().create_stream(messages, **options):
             await asyncio.sleep(0.15)

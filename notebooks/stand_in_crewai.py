@@ -1,4 +1,4 @@
-"""The language model of the CrewAI notebook: a real one where a provider's key is set, else a scripted stand-in."""
+"""The language model of the CrewAI notebook: a real model if a provider's key is set, else a scripted stand-in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from provider import provider
 
 
 def language_model(finds: str, answer: str, pause: float = 0.0) -> BaseLLM:
-    """A language model, and a line that says which.
+    """Return a language model, and print which one it is.
 
     Args:
-        finds: A pattern: what the stand-in looks for in what it is told.
-        answer: What it says then; ``{0}`` is what it found first. A real model finds words of its own.
-        pause: Seconds that the stand-in thinks.
+        finds: A regular expression that the stand-in searches for in its messages.
+        answer: The stand-in's answer; ``{0}`` is the first match. A real model ignores it.
+        pause: Seconds that the stand-in waits before it answers.
     """
     found = provider()
     if found is not None:
@@ -27,7 +27,7 @@ def language_model(finds: str, answer: str, pause: float = 0.0) -> BaseLLM:
 
 
 class StandIn(BaseLLM):
-    """Plays a language model without being one."""
+    """A scripted replacement for a language model."""
 
     model: str
     finds: str
@@ -35,11 +35,11 @@ class StandIn(BaseLLM):
     pause: float = 0.0
 
     def get_input_tokens_count(self, messages: Any, *args: Any, **options: Any) -> int:
-        """About how long it is what it is told."""
+        """Estimate the number of tokens of the messages."""
         return len(str(messages)) // 4
 
     def call(self, messages: Any, *args: Any, **options: Any) -> str:
-        """Think for a while, and answer."""
+        """Wait, and answer."""
         time.sleep(self.pause)
         said = messages if isinstance(messages, str) else "\n".join(str(each.get("content")) for each in messages)
         return self.answer.format(*re.findall(self.finds, said))

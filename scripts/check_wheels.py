@@ -1,10 +1,10 @@
-"""Builds the wheel of each distribution, installs each alone in a fresh environment, and uses it there.
+"""Builds the wheel of each distribution, installs each wheel alone in a new environment, and tests it there.
 
     python scripts/check_wheels.py [--quick] [PYTHON ...]
 
-Without PYTHONs it takes the oldest and the newest that are on the PATH; on each, with the lowest dependencies that the
-distributions allow and with the newest. ``--quick``: only this Python, only the newest, and without
-CrewAI.
+Without PYTHON arguments, the script uses the oldest and the newest Python on the PATH. With each Python, the script
+tests the lowest dependencies that the distributions allow, and the newest ones. ``--quick`` tests only this Python,
+only the newest dependencies, and not CrewAI.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     assert "pip install 'mqtt-agent[broker]'" in str(error), error
 else:
-    raise AssertionError("what is missing is not told")
+    raise AssertionError("the missing package is not reported")
 """
 CORE = """
 from mqtt_agent import EmbeddedBroker, MemoryStore
@@ -117,7 +117,7 @@ with EmbeddedBroker() as broker:
         assert Crew(agents=[member], tasks=[task]).kickoff().raw == "WRITTEN"
         member.close()
 """
-# What is installed, and what is done with it.
+# The distributions to install, and the program that tests them.
 CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
     (["mqtt_agent[broker]"], CORE),
@@ -125,12 +125,12 @@ CHECKS = [
     (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
     (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),
 ]
-# So that CrewAI asks nobody anything.
+# So that CrewAI contacts no server.
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}
 
 
 def main() -> None:
-    """Check what the command line asks for."""
+    """Run the checks that the command line asks for."""
     parser = argparse.ArgumentParser(prog="check_wheels", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only this Python, the newest dependencies, no CrewAI")
     parser.add_argument("pythons", nargs="*", metavar="PYTHON")
@@ -142,13 +142,13 @@ def main() -> None:
             for lowest in (False,) if options.quick else (True, False):
                 for number, (names, program) in enumerate(CHECKS):
                     if names[0].startswith("crewai") and (options.quick or not takes_crewai(python)):
-                        continue  # it is large; `make crewai` has installed it already where this is to be quick
+                        continue  # CrewAI is large; for a quick check, the tests of `make crewai` are enough
                     place = Path(folder, f"{len(list(Path(folder).iterdir()))}-{number}")
                     check(python, lowest, [wheel(wheels, name) for name in names], program, place)
 
 
 def oldest_and_newest() -> list[str]:
-    """Those of the supported Pythons on the PATH that run."""
+    """The oldest and the newest supported Python on the PATH."""
     found: list[str] = []
     for minor in range(10, 20):
         name = f"python3.{minor}"
@@ -164,20 +164,20 @@ def takes_crewai(python: str) -> bool:
 
 
 def build(folder: Path) -> dict[str, Path]:
-    """The wheels, by the name of their distribution."""
+    """Build the wheels; returns them by the name of their distribution."""
     for path in DISTRIBUTIONS:
         run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT / path)
     return {file.name.split("-")[0]: file for file in folder.glob("*.whl")}
 
 
 def wheel(wheels: dict[str, Path], name: str) -> str:
-    """What to install: the file, with the extras of ``name``."""
+    """The requirement to install: the wheel's file, with the extras of ``name``."""
     distribution, bracket, extras = name.partition("[")
     return f"{distribution.replace('_', '-')}{bracket}{extras} @ {wheels[distribution].as_uri()}"
 
 
 def check(python: str, lowest: bool, wheels: list[str], program: str, place: Path) -> None:
-    """Install these wheels and nothing else of ours in a fresh environment, and run a program there."""
+    """Install only these wheels of the project in a new environment, and run a program there."""
     began = time.monotonic()
     uv = uv_command()
     run(*uv, "venv", "--quiet", "--python", shutil.which(python) or python, place)
@@ -191,14 +191,14 @@ def check(python: str, lowest: bool, wheels: list[str], program: str, place: Pat
 
 
 def uv_command() -> list[str]:
-    """How to call uv, which alone can install the lowest versions."""
+    """The command that runs uv; pip cannot install the lowest versions."""
     if importlib.util.find_spec("uv") is None and shutil.which("uv") is None:
         run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
     return [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
 
 
 def run(*command: object, cwd: Path | None = None, **environment: str) -> None:
-    """Run a program; what it says is shown when it fails."""
+    """Run a program; if the program fails, show its output and exit."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

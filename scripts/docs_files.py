@@ -1,4 +1,4 @@
-"""Brings what docs/ links to elsewhere in the repository into the site, so that these links are checked too."""
+"""Adds files outside docs/ that the pages link to, so that the site contains them and their links are checked too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Let links out of docs/ lead to those files, and show other folders by name only."""
+    """Rewrite links to these files; a link to any other folder outside docs/ becomes plain text."""
     up = "../" * page.file.src_uri.count("/")
 
     def link(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Makes Markdown of our docstrings: roles, such as :class:`Agent`, become links, which mkdocstrings then checks."""
+"""Converts the docstrings to Markdown: roles, such as :class:`Agent`, become links, which mkdocstrings then checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PUBLIC = "mqtt_agent"
 
 
 class Roles(griffe.Extension):
-    """Rewrites the docstrings of a package once it is loaded."""
+    """Rewrites the docstrings of a package after the package is loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Roles(griffe.Extension):
         self._seen.add(thing.path)
         if thing.docstring is not None:
             text = _ROLE.sub(lambda role: self._link(role[1], thing), thing.docstring.value)
-            # An "Example" is prose to mkdocstrings, "Examples" are code; and Markdown needs no second colon.
+            # mkdocstrings shows "Example" as prose and "Examples" as code, and Markdown needs no second colon.
             thing.docstring.value = re.sub(r"::$", ":", text.replace("Example:\n", "Examples:\n"), flags=re.MULTILINE)
         for member in list(thing.members.values()):
             self._rewrite(member)
@@ -61,7 +61,7 @@ class Roles(griffe.Extension):
         return f"{self._public[around.name]}.{name}"
 
     def _is_shown(self, owner: str, member: str) -> bool:
-        """Whether a class has a member with a docstring; others have no place of their own on the page."""
+        """Whether a class has this member, with a docstring; only such members have an anchor on the page."""
         try:
             found: Any = self._package[self._public[owner].partition(".")[2]].all_members[member]
             return found.docstring is not None

@@ -1,4 +1,4 @@
-"""Real brokers for the tests, each a process of its own on a free loopback port."""
+"""Real brokers for the tests, each in its own process on a free loopback port."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ STARTED_WITHIN = 20.0
 
 
 def free_port() -> int:
-    """A TCP port that nobody used a moment ago."""
+    """A TCP port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, also where only root's PATH looks."""
+    """The path of a program, also searched in folders that are only on root's PATH."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
 
 
 def die_with_parent() -> None:
-    """In a child process, on Linux: ask the kernel for a SIGKILL when the tests are gone."""
+    """In a child process on Linux: ask the kernel to send SIGKILL when the test process has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -65,10 +65,10 @@ def answers_mqtt(port: int, **credentials: str) -> bool:
 
 
 class ProcessBroker(ABC):
-    """A broker process with a folder and a port of its own.
+    """A broker process with its own folder and port.
 
-    ``start`` waits until it answers; ``stop`` ends it in order and ``kill`` with SIGKILL; both keep the folder and the
-    port, so that a further ``start`` finds what was saved. ``close`` removes everything.
+    ``start`` waits until the broker answers. ``stop`` ends it in an orderly way, and ``kill`` ends it with SIGKILL.
+    Both keep the folder and the port, so that another ``start`` finds the saved data. ``close`` removes everything.
     """
 
     name = ""
@@ -84,7 +84,7 @@ class ProcessBroker(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What would have to be installed, or None when it is there."""
+        """The name of the missing program, or None if the broker is installed."""
         return None if find_program(cls.program) else cls.program
 
     @property
@@ -97,19 +97,19 @@ class ProcessBroker(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What starts it."""
+        """The command that starts the broker."""
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
     def prepare(self) -> None:
-        """Write what the process reads at its start."""
+        """Write the files that the process reads when it starts."""
 
     def forget(self) -> None:
-        """Remove what it has saved."""
+        """Remove the data that the broker has saved."""
 
     def listens(self) -> bool:
-        """Whether it is worth asking: each connect to a port of one's own range may happen to take that port."""
+        """Whether a connection attempt makes sense: a connect to a free local port may itself be given that port."""
         return True
 
     def start(self) -> Self:
@@ -154,7 +154,7 @@ class ProcessBroker(ABC):
             process.wait(10)
 
     def restart(self, *, keep_state: bool, kill: bool = False) -> None:
-        """Stop or kill it, and start it again on the same port, with what it had saved or with nothing."""
+        """Stop or kill the broker, and start it again on the same port, with its saved data or without any."""
         (self.kill if kill else self.stop)()
         if not keep_state:
             self.forget()
@@ -174,12 +174,12 @@ class ProcessBroker(ABC):
 
 
 class Mosquitto(ProcessBroker):
-    """Eclipse Mosquitto, with its default settings and whatever lines a test adds.
+    """Eclipse Mosquitto, with its default settings and the lines that a test adds.
 
     Args:
-        lines: Further lines of its configuration; ``{folder}`` stands for the broker's folder.
-        anonymous: Whether anybody may connect.
-        files: Files to put into its folder, by name.
+        lines: Additional lines of its configuration; ``{folder}`` stands for the broker's folder.
+        anonymous: Whether clients may connect without a password.
+        files: Files to put into the broker's folder, by name.
     """
 
     name = "mosquitto"
@@ -231,7 +231,7 @@ def password_line(username: str, password: str) -> str:
 class Ejabberd(ProcessBroker):
     """ejabberd's MQTT 5 listener, as a single Erlang node without a name, and so without epmd.
 
-    Anybody may connect, but only with a user name and a password, whatever they are.
+    Every client may connect, with any user name and any password, but not without them.
     """
 
     name = "ejabberd"
@@ -271,14 +271,14 @@ class Ejabberd(ProcessBroker):
             "allow_multiple_connections": True,
             "modules": {"mod_mqtt": {}},
         }
-        (self.folder / "ejabberd.yml").write_text(json.dumps(config))  # YAML takes JSON
+        (self.folder / "ejabberd.yml").write_text(json.dumps(config))  # JSON is valid YAML
 
     def environment(self) -> dict[str, str]:
         library = self._library()
         assert library is not None
         return {
             **os.environ,
-            "HOME": str(self.folder),  # for Erlang's cookie
+            "HOME": str(self.folder),  # Erlang stores its cookie there
             "ERL_LIBS": str(library.parents[1]),
             "ERL_CRASH_DUMP": str(self.folder / "crash"),
             "EJABBERD_CONFIG_PATH": str(self.folder / "ejabberd.yml"),
@@ -286,7 +286,7 @@ class Ejabberd(ProcessBroker):
         }
 
     def command(self) -> list[str]:
-        quiet = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]  # no idle thread spins on a processor
+        quiet = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]  # idle threads use no CPU time
         erl = find_program(self.program) or self.program
         return [erl, *quiet, "-noinput", "-mnesia", "dir", f'"{self.spool}"', "-s", "ejabberd"]
 
@@ -298,13 +298,13 @@ class Ejabberd(ProcessBroker):
 
 
 class Embedded:
-    """The embedded broker with the shape of the others; it saves nothing."""
+    """The embedded broker with the interface of the other brokers; it saves no data."""
 
     name = "embedded"
     keeps_shared_messages = False
-    """Whether a call that nobody has answered outlives its server, in the session."""
+    """Whether an unanswered call stays in the session when its server dies."""
     shared_subscriptions = True
-    """Whether it spreads the calls of a tool over its replicas."""
+    """Whether the broker distributes the calls of a tool over its replicas."""
 
     def __init__(self) -> None:
         self._broker = EmbeddedBroker()
@@ -350,6 +350,6 @@ class Embedded:
 
 Broker = Embedded | Mosquitto | Ejabberd
 BROKERS: list[type[Broker]] = [Embedded, Mosquitto]
-"""The brokers that every test with the fixture ``broker`` runs on."""
+"""The brokers on which every test with the fixture ``broker`` runs."""
 ALL_BROKERS: list[type[Broker]] = [*BROKERS, Ejabberd]
-"""Those and the one without shared subscriptions, for test modules that say ``RUN_ON = ALL_BROKERS``."""
+"""Also the broker without shared subscriptions, for test modules that set ``RUN_ON = ALL_BROKERS``."""

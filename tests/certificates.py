@@ -37,11 +37,11 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority of the test's own.
+    """A certificate authority for one test.
 
     Args:
-        folder: Where its files go; it is made.
-        name: Its common name.
+        folder: The folder for its files; the folder is created.
+        name: The common name of the authority.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -57,20 +57,20 @@ class Authority:
 
     @staticmethod
     def missing() -> str | None:
-        """What would have to be installed, or None when it is there."""
+        """The name of the missing program, or None if it is installed."""
         return None if find_program("openssl") else "openssl"
 
     @property
     def certificate(self) -> Path:
-        """What those who trust it need."""
+        """The certificate that clients need to trust this authority."""
         return self._own.certificate
 
     def issue(self, name: str, alternatives: str = "DNS:unused") -> Certificate:
         """Sign a certificate.
 
         Args:
-            name: Its common name, and the name of its files.
-            alternatives: Whom it is for, such as ``IP:127.0.0.1``.
+            name: The common name of the certificate, and the name of its files.
+            alternatives: The subject alternative names, such as ``IP:127.0.0.1``.
         """
         files, settings, request = self._files(name), self._settings(name, alternatives), self._folder / f"{name}.csr"
         self._openssl(

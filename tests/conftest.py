@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real brokers, and a namespace of its own for each test."""
+"""Fixtures for all tests: real brokers, and a separate namespace for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto,
 from hypothesis import settings
 from support import require
 
-# Its conftest cuts the whole process off from other machines, and those tests have a venv of their own: make crewai.
+# The conftest of these tests disconnects the whole process from other machines, and they have their own venv:
+# make crewai.
 collect_ignore = [] if importlib.util.find_spec("crewai") else ["integrations/crewai"]
 
 settings.register_profile("default", deadline=None, max_examples=100)
@@ -34,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def url_of_nobody() -> Iterator[str]:
-    """Where every connection is refused: the port is taken, so that no broker of another test gets it, and silent."""
+    """A URL at which every connection is refused. The port is reserved, so that no broker of another test gets it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"mqtt://127.0.0.1:{taken.getsockname()[1]}"
@@ -56,7 +57,7 @@ def _running() -> Iterator[Callable[[type[Any]], Any]]:
 
 
 def _run(kind: type[Any], running: Callable[[type[Any]], Any]) -> Iterator[Any]:
-    if kind is Embedded:  # it mixes up the namespaces of two tests, and starts in no time
+    if kind is Embedded:  # the embedded broker confuses the namespaces of two tests, and it starts very fast
         with kind() as broker:
             yield broker
     else:
@@ -65,7 +66,7 @@ def _run(kind: type[Any], running: Callable[[type[Any]], Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Iterator[Broker]:
-    """A running broker, for tests that leave it as it is: each test runs on every broker."""
+    """A running broker, for tests that do not stop or change it. Each test runs on every broker."""
     yield from _run(request.param, _running)
 
 
@@ -79,25 +80,25 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 @pytest.fixture
 def mosquitto(_running: Callable[[type[Any]], Any]) -> Mosquitto:
-    """The shared Mosquitto, for what is about Mosquitto alone."""
+    """The shared Mosquitto, for tests that are only about Mosquitto."""
     return _running(Mosquitto)
 
 
 @pytest.fixture
 def ejabberd(_running: Callable[[type[Any]], Any]) -> Ejabberd:
-    """The shared ejabberd, for what is about a broker without shared subscriptions."""
+    """The shared ejabberd, for tests about a broker without shared subscriptions."""
     return _running(Ejabberd)
 
 
 @pytest.fixture
 def embedded(_running: Callable[[type[Any]], Any]) -> Iterator[Embedded]:
-    """An embedded broker, for tests that no broker's ways can change."""
+    """An embedded broker, for tests that do not depend on the kind of broker."""
     yield from _run(Embedded, _running)
 
 
 @pytest.fixture
 def make_mosquitto() -> Iterator[Callable[..., Mosquitto]]:
-    """Starts Mosquittos with a configuration of the test's own."""
+    """Starts Mosquitto brokers with a configuration from the test."""
     started: list[ProcessBroker] = []
 
     def make(*args: Any, **options: Any) -> Mosquitto:
@@ -113,5 +114,5 @@ def make_mosquitto() -> Iterator[Callable[..., Mosquitto]]:
 
 @pytest.fixture
 def namespace() -> str:
-    """Topics that no other test uses."""
+    """A namespace that no other test uses."""
     return f"test/{uuid.uuid4().hex[:10]}"

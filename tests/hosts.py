@@ -1,4 +1,4 @@
-"""Several hosts on one machine: network namespaces on a bridge, or at least proxies, whose network tests can cut."""
+"""Several hosts on one machine: network namespaces on a bridge, or proxies. Tests can cut the network of each host."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from proxy import Proxy
 
 
 class Hosts(Protocol):
-    """What a test can do with them."""
+    """The operations that a test has on its hosts."""
 
     def url(self, host: str) -> str:
-        """Where the broker is, as seen from a host."""
+        """The broker's URL, as seen from a host."""
         ...
 
     def prefix(self, host: str) -> list[str]:
-        """What a command line begins with that runs there."""
+        """The prefix of a command line that runs on this host."""
         ...
 
     async def cut(self, host: str) -> None: ...
@@ -90,7 +90,7 @@ class Namespaces:
 
 
 class Proxies:
-    """A proxy to the broker for each host, where namespaces cannot be made."""
+    """A proxy to the broker for each host, for systems on which network namespaces cannot be made."""
 
     def __init__(self, url: str, names: Sequence[str]) -> None:
         self._proxies = {name: Proxy(url) for name in names}
@@ -118,7 +118,7 @@ class Proxies:
 
 @contextlib.asynccontextmanager
 async def hosts(names: Sequence[str]) -> AsyncIterator[Hosts]:
-    """Hosts with these names, and a Mosquitto that all of them reach."""
+    """Make hosts with these names, and a Mosquitto that all hosts can reach."""
     namespaces = Namespaces(names)
     try:
         try:

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions protocol, for the providers' own clients; what it says is scripted."""
+"""A server with OpenAI's chat completions protocol, for the providers' own clients; its answers are scripted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-A_WORD = 0.05  # seconds, as a model streams
+A_WORD = 0.05  # seconds between two parts of a streamed answer
 
 Request = dict[str, Any]
 Calls = list[tuple[str, dict[str, Any]]]
@@ -21,10 +21,10 @@ Says = Callable[[Request], str | Calls]
 
 
 class ModelServer:
-    """Answers ``POST {url}/chat/completions``, whole or as a stream, and keeps each request.
+    """Answers ``POST {url}/chat/completions``, complete or as a stream, and keeps each request.
 
     Args:
-        says: What the model says to a request: a text, or the tools that it calls.
+        says: Returns the model's answer to a request: a text, or tool calls.
     """
 
     def __init__(self, says: Says) -> None:
@@ -39,7 +39,7 @@ class ModelServer:
                     return
                 request: Request = json.loads(body)
                 kept.append(request)
-                with suppress(BrokenPipeError, ConnectionResetError):  # of whoever asked and was killed
+                with suppress(BrokenPipeError, ConnectionResetError):  # the connection of a client that was killed
                     self._answer(request, says(request))
 
             def _answer(self, request: Request, said: str | Calls) -> None:
@@ -57,7 +57,7 @@ class ModelServer:
                 self.wfile.write(b"data: [DONE]\n\n")
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing: what a test prints is the product's."""
+                """Print nothing: the output of a test is only the output of the product."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -65,12 +65,12 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        """The base address, as ``OPENAI_BASE_URL`` takes it."""
+        """The base URL, for ``OPENAI_BASE_URL``."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     @contextmanager
     def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-        """Serve until the block is left, with a key that makes this the provider."""
+        """Serve until the block is left, and set an API key, so that this server is used as the provider."""
         monkeypatch.setenv("OPENAI_API_KEY", "a key that this server takes")
         monkeypatch.setenv("OPENAI_BASE_URL", self.url)
         self._thread.start()
@@ -83,18 +83,18 @@ class ModelServer:
 
 
 def last_text(request: Request) -> str:
-    """What the model was told last."""
+    """The text of the last message in a request."""
     content = request["messages"][-1]["content"]
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 def last_question(request: Request) -> int:
-    """Where among its messages the last one of a person is."""
+    """The index of the last user message in a request."""
     return max(number for number, message in enumerate(request["messages"]) if message["role"] == "user")
 
 
 def results(request: Request, since: int = 0) -> list[str]:
-    """The results of the tools that it called, in their order, from a message on."""
+    """The results of the tool calls in a request, in order, beginning at a message."""
     return [message["content"] for message in request["messages"][since:] if message["role"] == "tool"]
 
 

@@ -1,4 +1,4 @@
-"""Agents in processes of their own, which tests drive, listen to and kill."""
+"""Agents in their own processes. Tests send them commands, read their output and kill them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 30.0
 class AgentProcess:
     """One run of programs/task_agent.py.
 
-    ``events`` holds what it has told so far.
+    ``events`` contains all lines that the process has written so far.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -47,12 +47,12 @@ class AgentProcess:
             self._news.notify_all()
 
     def told(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """What it has told of this kind."""
+        """The lines of this kind that the process has written."""
         wanted = {"event": event, **fields}
         return [each for each in self.events if wanted.items() <= each.items()]
 
     async def tells(self, event: str, *, within: float = PATIENCE, **fields: Any) -> dict[str, Any]:
-        """Wait until it tells this."""
+        """Wait until the process writes such a line."""
 
         async def wait() -> None:
             async with self._news:
@@ -74,16 +74,16 @@ class AgentProcess:
         self._process.stdin.write(json.dumps({"do": do, **command}).encode() + b"\n")
 
     async def delegate(self, peer: str, task_id: str, *, listen: bool = False, **data: Any) -> None:
-        """Have it delegate a task, and wait until it has."""
+        """Let the process delegate a task, and wait until it has done so."""
         self.say("delegate", peer=peer, task_id=task_id, data=data, listen=listen)
         await self.tells("delegated", task_id=task_id)
 
     async def result(self, task_id: str, within: float = PATIENCE) -> Any:
-        """Wait for the result of a task that it has delegated or taken up."""
+        """Wait for the result of a task that the process has delegated or resumed."""
         return (await self.tells("result", within=within, task_id=task_id))["value"]
 
     async def died(self) -> None:
-        """Wait for the end that its crash point brings."""
+        """Wait until the process ends at its crash point."""
         code = await asyncio.wait_for(self._process.wait(), PATIENCE)
         assert code == -9, self._said()
         await self._reading
@@ -97,11 +97,11 @@ class AgentProcess:
 
 
 class AgentProcesses:
-    """Starts agent processes in one namespace, with a ledger that all handlers write into.
+    """Starts agent processes in one namespace, with a ledger file into which all handlers write.
 
     Args:
-        folder: For stores, logs and the ledger; the stores of an agent id outlive its processes.
-        namespace: Of the topics.
+        folder: The folder for stores, logs and the ledger; the store of an agent id is kept when its process ends.
+        namespace: The namespace of the topics.
     """
 
     def __init__(self, folder: Path, namespace: str) -> None:
@@ -121,7 +121,7 @@ class AgentProcesses:
         options: Sequence[str] = (),
         prefix: Sequence[str] = (),
     ) -> AgentProcess:
-        """Start an agent, and wait until it is there; one with a crash point may be gone before."""
+        """Start an agent, and wait until it is online; an agent with a crash point may end before that."""
         command = [*prefix, sys.executable, str(PROGRAM), url, self.namespace, name, f"{self.folder}/{name}.db"]
         command += [str(self._ledger), *(["--executes"] if executes else []), *options]
         environment = {key: value for key, value in os.environ.items() if key != "MQTT_AGENT_CRASH_POINT"}
@@ -145,7 +145,7 @@ class AgentProcesses:
 
     @property
     def executions(self) -> Counter[str]:
-        """How often the handler has reached its end, by task."""
+        """For each task, the number of times that the handler has reached its end."""
         return Counter(line.split()[0] for line in self._ledger.read_text().splitlines())
 
     async def close(self) -> None:

@@ -10,9 +10,9 @@ from typing_extensions import Self
 
 
 class Proxy:
-    """Forwards a free local port to that of ``url``; its own ``url`` has the same scheme, user and password.
+    """Forwards a free local port to the port of ``url``; the proxy's ``url`` has the same scheme, user and password.
 
-    ``cut`` breaks all connections and refuses new ones until ``mend``.
+    ``cut`` breaks all connections, and refuses new ones until ``mend``.
     """
 
     def __init__(self, url: str) -> None:
@@ -32,7 +32,7 @@ class Proxy:
 
     @property
     def mended(self) -> bool:
-        """Whether connections are welcome."""
+        """Whether the proxy accepts connections."""
         return self._server is not None and self._server.is_serving()
 
     async def __aenter__(self) -> Self:
@@ -47,7 +47,7 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """As a pulled cable that the kernel notices: connections are reset, and new ones refused."""
+        """Cut the network so that both sides notice: connections are reset, and new ones are refused."""
         if self._server is not None:
             self._server.close()
         self.drop()
@@ -56,12 +56,12 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drop(self) -> None:
-        """Reset the connections there are; new ones are welcome."""
+        """Reset the existing connections; new ones are accepted."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     def hold(self) -> None:
-        """As a pulled cable that nobody notices: connections stay, and no byte passes."""
+        """Cut the network so that no side notices: connections stay open, and no byte passes."""
         self._held.clear()
 
     def release(self) -> None:
@@ -81,7 +81,7 @@ class Proxy:
             task.add_done_callback(self._tasks.discard)
 
     def on_bytes(self, data: bytes, *, up: bool) -> None:
-        """Bytes pass, ``up`` to the broker or down from it."""
+        """Forward bytes in one direction, ``up`` to the broker or down from it."""
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A stranger on the broker who writes down what is said, and says it again."""
+"""An independent client that records messages, and can publish them again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing_extensions import Self
 
 
 class Recorder:
-    """A paho-mqtt client with a thread of its own.
+    """A paho-mqtt client with its own thread.
 
     Args:
-        url: The broker.
-        topic_filter: What to write down.
+        url: The broker's URL.
+        topic_filter: The topics to record.
     """
 
     def __init__(self, url: str, topic_filter: str) -> None:
@@ -50,7 +50,7 @@ class Recorder:
         self._client.loop_stop()
 
     async def heard(self, enough: Callable[[list[str]], object], within: float = 20) -> list[paho.MQTTMessage]:
-        """Wait until the topics that it has heard are enough; what it has heard."""
+        """Wait until the topics of the recorded messages are sufficient, and return the messages."""
         await until(lambda: enough([message.topic for message in self._heard]), within)
         return list(self._heard)
 

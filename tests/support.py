@@ -1,4 +1,4 @@
-"""Small helpers for tests that wait: for an event, with a deadline, never for a time."""
+"""Small helpers for tests that wait for an event, with a deadline, and never for a fixed time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def soon(awaitable: Awaitable[T], seconds: float = DEADLINE) -> T:
 
 
 async def becomes(condition: Callable[[], Awaitable[object]], seconds: float = DEADLINE) -> None:
-    """Wait for a condition that nothing announces, and that has to be awaited."""
+    """Wait for an awaitable condition that no event announces."""
 
     async def poll() -> None:
         while not await condition():
@@ -28,7 +28,7 @@ async def becomes(condition: Callable[[], Awaitable[object]], seconds: float = D
 
 
 async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Wait for a condition that nothing announces."""
+    """Wait for a condition that no event announces."""
 
     async def poll() -> None:
         while not condition():
@@ -38,8 +38,8 @@ async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> N
 
 
 def require(kind: type[Any]) -> None:
-    """Leave a test out where its broker is not installed; in CI that is a failure."""
-    import pytest  # the benchmarks use this module without it
+    """Skip a test if its broker is not installed; in CI, a missing broker is a failure."""
+    import pytest  # the benchmarks use this module without pytest
 
     missing = kind.missing()
     if missing and os.environ.get("CI"):

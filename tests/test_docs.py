@@ -1,4 +1,4 @@
-"""What docs/ says is so: its messages exist, its code runs, and its site can be built without a broken link."""
+"""The pages of docs/ are correct: their messages exist, their code runs, and the site has no broken link."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOLE = "…"
 
 
 def templates() -> Iterator[str]:
-    """Every text of the source, with a hole for each value that is put in."""
+    """Every string of the source, with a placeholder for each inserted value."""
     for folder in ("core/src", "integrations"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -115,7 +115,7 @@ def test_all_code_in_docs_is_run_by_a_test() -> None:
 
 
 def exported(adapter: str) -> list[str]:
-    """What an adapter offers, also one that is not installed here."""
+    """The exported names of an adapter, which need not be installed."""
     source = (ROOT / "integrations" / adapter / "src" / f"{adapter}_mqtt_agent" / "__init__.py").read_text()
     [names] = [
         ast.literal_eval(node.value)

@@ -1,4 +1,4 @@
-"""Dependencies point one way."""
+"""Dependencies between modules point in one direction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path, known: set[str]) -> Iterator[str]:
-    """Our modules that a file imports anywhere: at the top, in a function, or for types only."""
+    """The project's modules that a file imports anywhere: at the top, in a function, or only for types."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)

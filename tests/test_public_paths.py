@@ -1,4 +1,4 @@
-"""The import paths that users rely on: each of them keeps what it has had since 0.1."""
+"""The import paths that users rely on: each path still provides all its names of version 0.1."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLIC = {
 
 
 HERE = [name for name in sorted(PUBLIC) if importlib.util.find_spec(name)]
-"""CrewAI has a virtual environment of its own, where this file runs too."""
+"""CrewAI has its own virtual environment, in which this file runs too."""
 
 
 def test_every_adapter_is_looked_at_in_one_of_the_two_environments() -> None:

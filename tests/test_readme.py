@@ -36,7 +36,7 @@ def the_example(readme: str, holds: str) -> str:
 
 
 class ShowsForecast(ScriptedModel):
-    """Asks for the forecast, and answers with what it got."""
+    """A model that calls the forecast tool, and answers with the tool's result."""
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
         if isinstance(messages[-1], ToolMessage):
@@ -51,7 +51,7 @@ class ShowsForecast(ScriptedModel):
 def weather_server(
     request: pytest.FixtureRequest, embedded: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The server example, as a process; gives the README that it is from."""
+    """Run the server example in a process; returns the README that contains the example."""
     monkeypatch.setenv("MQTT_AGENT_BROKER", embedded.url)
     program = tmp_path / "weather_server.py"
     program.write_text(localised(the_example(request.param, "server.run()"), embedded))
@@ -64,7 +64,7 @@ def weather_server(
 
 
 def localised(example: str, broker: Embedded) -> str:
-    """The only thing that is changed: where the broker is."""
+    """The example, with only the broker's URL changed."""
     return example.replace("mqtt://localhost:1883", broker.url)
 
 
@@ -154,6 +154,6 @@ def test_each_notebook_is_named() -> None:
 
 
 def test_every_python_example_is_run_by_a_test() -> None:
-    assert len(examples("README.md")) == 8  # that of CrewAI has its test in tests/integrations/crewai/test_docs.py
+    assert len(examples("README.md")) == 8  # CrewAI's is tested in tests/integrations/crewai/test_docs.py
     assert len(examples("core/README.md")) == 2
     assert len(examples("integrations/langchain/README.md")) == 1

@@ -1,4 +1,4 @@
-"""Another vendor's A2A over MQTT, the package a2a-over-mqtt, as it comes. It keeps nothing on a disk.
+"""Another vendor's A2A over MQTT, the package a2a-over-mqtt, with default settings. It stores nothing on a disk.
 
 python -m peers.a2a_mqtt serve|call mqtt://host:port
 """
@@ -16,7 +16,7 @@ from a2a_over_mqtt import A2ARequest, MqttConfig, Requester, Responder, TopicSpa
 
 from peers import load
 
-AT_ONCE = 64  # as many as our agent; by default it is 4
+AT_ONCE = 64  # the same number as our agent; the default is 4
 TOPICS = TopicSpace("bench")
 
 
@@ -34,7 +34,7 @@ async def serve(url: str) -> None:
     card = build_card(name="echo", description="Gives back what it gets.", url=url)
     agent = Echo(agent_id="echo", mqtt=broker(url), topics=TOPICS, card=card, max_concurrent=AT_ONCE)
     running = asyncio.create_task(agent.run())
-    async with asyncio.timeout(load.LONGEST_CALL):  # it does not tell when it can be used
+    async with asyncio.timeout(load.LONGEST_CALL):  # the server does not report when it is ready
         async for kind, _ in Requester(broker(url), TOPICS).stream("echo", A2ARequest("", "0").to_json(), "0"):
             if kind == "terminal":
                 load.ready()

@@ -1,8 +1,8 @@
-"""MQTT.Agent's tasks: one agent has a handler ``echo``, the other gives it tasks. Each keeps them in an SQLite file.
+"""MQTT.Agent's tasks: one agent has a handler ``echo``, the other agent gives it tasks. Each has an SQLite store.
 
 python -m peers.agents serve|request|delegate [number] mqtt://host:port
 
-A number is that of the finished tasks which the agent's store has from the start.
+The number says how many finished tasks the agent's store contains at the start.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mqtt_agent.wire import Task, TaskResult, TaskState, Topics, to_json, utc_no
 
 from peers import load
 
-STORES = Path(__file__).parent.parent / ".stores"  # on a disk: where temporary files lie may be memory
+STORES = Path(__file__).parent.parent / ".stores"  # on a disk: the folder for temporary files may be in memory
 DOES, GIVES = "bench-does", "bench-gives"
 AT_ONCE = 64
 
 
 def finished(number: int, role: TaskRole) -> TaskRecord:
-    """A task that both agents have long done with."""
+    """A task that both agents finished long ago."""
     task = Task(task_id=f"{number:032x}", sender=GIVES, to=DOES, prompt="An old one. " * 10, created_at=utc_now())
     result = TaskResult(task_id=task.task_id, sender=DOES, to=GIVES, status="completed", result="Done. " * 10)
     return TaskRecord(
@@ -43,7 +43,7 @@ def finished(number: int, role: TaskRole) -> TaskRecord:
 
 @contextlib.asynccontextmanager
 async def store_with(count: int, role: TaskRole) -> AsyncIterator[SqliteStore]:
-    """A new store with so many finished tasks."""
+    """Make a new store with this number of finished tasks."""
     STORES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=STORES) as folder:
         async with SqliteStore(Path(folder) / "tasks.db") as store:

@@ -1,4 +1,4 @@
-"""aiomqtt as it comes, on both sides: JSON there and back, and nothing else.
+"""aiomqtt with default settings, on both sides: JSON in both directions, and nothing else.
 
 python -m peers.aiomqtt_plain serve|call mqtt://host:port
 """

@@ -1,4 +1,4 @@
-"""MQTT.Agent under what grows: large arguments, more replicas, more tools, more clients.
+"""MQTT.Agent with large arguments, more replicas, more tools or more clients.
 
 python -m peers.growing serve|call|tools|clients|cards mqtt://host:port [number]
 """
@@ -38,7 +38,7 @@ def serve(url: str) -> None:
 
 
 def serve_work(url: str) -> None:
-    """Serve an ``echo`` that waits for something, so that one replica can only do so much."""
+    """Serve an ``echo`` that waits, so that one replica has a limited number of calls/s."""
     server = ToolServer("bench", broker=url, max_concurrency=WORK_AT_ONCE)
 
     @server.tool
@@ -50,7 +50,7 @@ def serve_work(url: str) -> None:
 
 
 async def _cards(url: str, count: int) -> None:
-    """Put the cards of so many tools on the broker, a hundred on each server, and go."""
+    """Publish the cards of this number of tools, with a hundred tools for each server, and exit."""
     topics = Topics()
     connection = Connection(url)
     await connection.start()
@@ -88,7 +88,7 @@ async def _call(url: str) -> None:
 
 
 async def _tools(url: str, count: int) -> None:
-    """As ``_call``, after a line with the seconds of the first and the second listing."""
+    """Like ``_call``, but first print a line with the seconds of the first and the second listing."""
     async with ToolClient("bench-client", broker=url) as client:
         began = time.perf_counter()
         cards = await client.list_tools()
@@ -106,7 +106,7 @@ async def _tools(url: str, count: int) -> None:
 
 
 async def _clients(url: str, count: int) -> None:
-    """So many clients, each with a connection of its own, take the calls in turn."""
+    """Make the calls with this number of clients in turn, each with its own connection."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [ToolClient(f"bench-{number}", broker=url) for number in range(count)]
         for first in range(0, count, 20):

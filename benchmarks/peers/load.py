@@ -1,7 +1,8 @@
-"""What every client process of the benchmark does: make calls on command, and tell how long each took.
+"""The main loop of every client process of the benchmark: make calls on command, and report the time of each call.
 
-A command is a line of JSON on the standard input, ``{"at_once": 64, "seconds": 1.0, "text": "..."}``, and its answer
-one on the standard output, ``{"milliseconds": [...], "seconds": 1.003}``. Clients in other languages do the same.
+A command is a line of JSON on the standard input, ``{"at_once": 64, "seconds": 1.0, "text": "..."}``. The answer is a
+line of JSON on the standard output, ``{"milliseconds": [...], "seconds": 1.003}``. Clients in other languages use the
+same format.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any
 
 AsyncCall = Callable[[str], Awaitable[Any]]
 SyncCall = Callable[[str], Any]
-"""Calls the tool ``echo`` with this text, and returns the text that came back."""
+"""Calls the tool ``echo`` with a text, and returns the text of its answer."""
 
 LONGEST_CALL = 60.0
 
 
 def ready() -> None:
-    """Tell the benchmark that this process can be used."""
+    """Tell the benchmark that this process is ready."""
     print(json.dumps({"ready": True}), flush=True)
 
 
@@ -51,7 +52,7 @@ async def _run(calls: list[AsyncCall], at_once: int, seconds: float, text: str) 
 
 
 async def serve_commands(*calls: AsyncCall) -> None:
-    """Carry out commands until the standard input is closed; several ``calls`` take the work in turn."""
+    """Execute commands until the standard input is closed; several ``calls`` share the work in turn."""
     loop = asyncio.get_running_loop()
     ready()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -61,7 +62,7 @@ async def serve_commands(*calls: AsyncCall) -> None:
 
 
 def run_async(client: AbstractAsyncContextManager[AsyncCall]) -> None:
-    """The main function of a client on asyncio."""
+    """The main function of an asyncio client."""
 
     async def main() -> None:
         async with client as call:
@@ -71,7 +72,7 @@ def run_async(client: AbstractAsyncContextManager[AsyncCall]) -> None:
 
 
 def run_threads(client: AbstractContextManager[SyncCall]) -> None:
-    """The main function of a client that blocks: as many threads as there are calls at once."""
+    """The main function of a blocking client, with one thread for each concurrent call."""
     with client as call, ThreadPoolExecutor(128) as threads:
         ready()
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""MCP over streamable HTTP with the official Python SDK, as it comes. There is no broker: client and server talk.
+"""MCP over streamable HTTP with the official Python SDK and default settings. Client and server need no broker.
 
 python -m peers.mcp_http serve|call http://127.0.0.1:port/mcp
 """

@@ -49,7 +49,7 @@ def facade(url: str) -> Iterator[load.SyncCall]:
 
 @contextlib.asynccontextmanager
 async def structured(url: str) -> AsyncIterator[load.AsyncCall]:
-    """What LangChain alone costs: a tool of its own that calls on its caller's loop, and does nothing else."""
+    """The cost of LangChain alone: a plain LangChain tool that only makes the call, on the caller's event loop."""
     from langchain_core.tools import StructuredTool
 
     async with ToolClient("bench-structured", broker=url) as tools:

@@ -1,7 +1,7 @@
-"""Bare paho-mqtt with its own network thread: JSON there and back, and nothing else.
+"""Bare paho-mqtt with its own network thread: JSON in both directions, and nothing else.
 
-It checks nothing, acknowledges before the work is done, and knows no repeats. ``floor`` sets TCP_NODELAY, and
-TCP_QUICKACK again after each read; without it, paho-mqtt is as it comes.
+This subject validates nothing, acknowledges before the work is done, and does not detect repeats. ``floor`` sets
+TCP_NODELAY, and TCP_QUICKACK again after each read. ``plain`` is paho-mqtt with default settings.
 
     python -m peers.paho_threads serve|call plain|floor mqtt://host:port
 """
@@ -29,7 +29,7 @@ CALLS, ANSWERS = "bench/echo/call", "bench/client/answers"
 
 
 class Quick(paho.Client):
-    """paho-mqtt with the socket options that matter, and a window that never is what limits it."""
+    """paho-mqtt with the fast socket options, and a window of unacknowledged messages that is never the limit."""
 
     def __init__(self) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)

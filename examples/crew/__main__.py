@@ -1,6 +1,6 @@
-"""A crew whose analyst lives on another host is run twice, and the second time that host is killed in the middle.
+"""Runs a crew twice. Its analyst runs on another host, and this host is killed during the second run.
 
-Run it with ``make crew``. It needs no broker, no key and no network.
+Start this example with ``make crew``. The example needs no broker, no API key and no network.
 """
 
 import os
@@ -20,14 +20,14 @@ from mqtt_agent import EmbeddedBroker  # noqa: E402
 from story import Story  # noqa: E402
 
 with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
-    print("Starting a broker, two tools, and an analyst, each on its own ...")
+    print("Starting a broker, a server with two tools, and an analyst, each in its own process ...")
     with Story(broker.url, "orchard", Path(folder)) as story:
         print("The crew works:")
         undisturbed = story.run(kill=False)
         print(f"  -> {undisturbed}")
         story.kill_analyst()
         story.start_analyst(pause=2)
-        print("Once more, and the analyst's host is killed between its two tasks:")
+        print("The crew works again, and the analyst's host is killed between its two tasks:")
         disturbed = story.run(kill=True)
         print(f"  -> {disturbed}")
-        print("The same report." if disturbed == undisturbed else "Another report!")
+        print("Both reports are the same." if disturbed == undisturbed else "The reports differ!")

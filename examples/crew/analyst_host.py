@@ -1,7 +1,7 @@
-"""The analyst, on a host of its own: analyst_host.py BROKER NAMESPACE STORE LEDGER PAUSE.
+"""The analyst, on its own host: analyst_host.py BROKER NAMESPACE STORE LEDGER PAUSE.
 
-It is a crew itself, with two tasks. Killed in the second and started again, it does not do the first one again. Each
-task that it finishes is a line in the ledger.
+The analyst is itself a crew, with two tasks. When its process is killed during the second task and started again, the
+first task is not done again. Each finished task is a line in the ledger file.
 """
 
 import sys
@@ -16,13 +16,13 @@ broker, namespace, store, ledger, pause = sys.argv[1:6]
 
 
 def write_down(output: Any) -> None:
-    """A task is finished."""
+    """Write the name of a finished task to the ledger."""
     with Path(ledger).open("a") as file:
         file.write(f"{output.name}\n")
 
 
 def build_crew() -> Crew:
-    """A crew for one request."""
+    """Make the crew for one request."""
     thinks, ponders = (Rehearsed(model="rehearsed", part="analyst", pause=each) for each in (0.0, float(pause)))
     accountant = Agent(role="accountant", goal="Add up", backstory="Exact.", llm=thinks)
     judge = Agent(role="judge", goal="Find out what numbers say", backstory="Thorough.", llm=ponders)

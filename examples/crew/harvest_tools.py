@@ -1,4 +1,4 @@
-"""Two tools that live apart from any crew: harvest_tools.py BROKER NAMESPACE."""
+"""A server with two tools, independent of any crew: harvest_tools.py BROKER NAMESPACE."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A language model that needs no network: it knows its lines in this one piece."""
+"""A language model that needs no network: its answers are scripted for this example."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from crewai import BaseLLM
 
 
 class Rehearsed(BaseLLM):
-    """Says what the part needs that its agent plays: ``collector``, ``analyst`` or ``writer``.
+    """Gives the scripted answers of one agent: ``collector``, ``analyst`` or ``writer``.
 
     Attributes:
-        part: Which.
-        pause: Seconds that it thinks.
+        part: The name of the agent.
+        pause: Seconds that the model waits before each answer.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""A crew of three, of which one lives elsewhere and is killed while it works."""
+"""A crew of three members. One member runs in another process, and this process is killed during its task."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ HERE = Path(__file__).parent
 
 
 class Story:
-    """The crew, and the processes that its analyst and its tools live in.
+    """The crew, and the processes of its analyst and of its tools.
 
     Args:
-        broker: Where all of them meet.
+        broker: URL of the broker that all of them use.
         namespace: The prefix of their topics.
-        folder: For what the analyst keeps.
-        say: Tells people what happens.
+        folder: The folder for the analyst's store and ledger.
+        say: Called with each line that reports what happens.
     """
 
     def __init__(self, broker: str, namespace: str, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -53,18 +53,18 @@ class Story:
             process.wait()
 
     def start_analyst(self, pause: float) -> None:
-        """Start its host; it ponders its second task so many seconds."""
+        """Start the analyst's host; its model waits ``pause`` seconds in the second task."""
         store = self.folder / "analyst.db"
         self._analyst = self._start("analyst_host.py", str(store), str(self.ledger), str(pause))
 
     def kill_analyst(self) -> None:
-        """SIGKILL: it has no time to say goodbye."""
+        """Send SIGKILL: the process has no time to send or save anything."""
         assert self._analyst is not None
         self._analyst.kill()
         self._analyst.wait()
 
     def run(self, *, kill: bool) -> str:
-        """Run the crew, and with ``kill`` end its analyst between its two tasks."""
+        """Run the crew; with ``kill``, kill the analyst's host between its two tasks."""
         self.attempts.clear()
         killed: list[bool] = []
         with crewai_event_bus.scoped_handlers():
@@ -73,14 +73,14 @@ class Story:
             def on_status(source: Any, event: RemoteTaskStatusEvent) -> None:
                 if event.status == "working" and event.attempt is not None:
                     self.attempts.append(event.attempt)
-                    self.say(f"  the analyst is at work, attempt {event.attempt}")
+                    self.say(f"  the analyst works, attempt {event.attempt}")
 
             @crewai_event_bus.on(RemoteTaskArtifactEvent)
             def on_artifact(source: Any, event: RemoteTaskArtifactEvent) -> None:
-                self.say(f"  the analyst has the {event.name}")
+                self.say(f"  the analyst has finished its task {event.name!r}")
                 if kill and event.name == "incomes" and not killed:
                     killed.append(True)
-                    self.say("  SIGKILL to the analyst's host, and a new one is started")
+                    self.say("  the analyst's host gets SIGKILL, and a new process is started")
                     self.kill_analyst()
                     self.start_analyst(pause=0)
 

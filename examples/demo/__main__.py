@@ -1,8 +1,8 @@
-"""A LangChain agent works with tools that live in other processes, and goes on when one of those is killed.
+"""A LangChain agent works with tools of two other processes, and continues when one of these processes is killed.
 
     python examples/demo [--dir DIR] [--model provider:name] [--broker URL]
 
-``story.py`` tells what happens; ``server.py`` is the tool server, ``code_tools.py`` what its tools do.
+``story.py`` is the sequence of the demo, ``server.py`` is the tool server, and ``code_tools.py`` contains its tools.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def main() -> None:
         run(options)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    except Exception as error:  # for whoever watches, one line says more than a traceback
+    except Exception as error:  # one line helps the user of the demo more than a traceback
         sys.exit(f"demo: {one_line(error)}")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description="A LangChain agent works with tools of two replicas.")
-    parser.add_argument("--dir", type=Path, default=PROJECT, help="the folder that the tools are about")
+    parser.add_argument("--dir", type=Path, default=PROJECT, help="the folder that the tools read (default: this one)")
     parser.add_argument("--model", help="a real language model, provider:name (default: a scripted stand-in)")
-    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: one of its own)")
+    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: an embedded broker)")
     return parser.parse_args()
 
 
 def run(options: argparse.Namespace) -> None:
-    # Imported here and not above: it takes a second, in which Ctrl-C should do what it does later.
+    # These imports take a second. They are here so that Ctrl-C already works during that second.
     import code_tools
     import models
     import story
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     folder = options.dir.expanduser().resolve()
     if not folder.is_dir() or not code_tools.has_text(folder):
         raise story.DemoError(f"{folder} is no folder with text files in it")
-    models.choose(options.model)  # what cannot work is known before anything is started
+    models.choose(options.model)  # an unusable model is reported before any process is started
     limit = TIME_LIMIT_WITH_A_REAL_MODEL if options.model else TIME_LIMIT
     with contextlib.ExitStack() as stack:
         broker = options.broker or stack.enter_context(EmbeddedBroker()).url
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 async def interruptible(story: Coroutine[Any, Any, None], limit: float) -> None:
-    """Cancel the story, so that it can clean up behind itself, on Ctrl-C, on SIGTERM, and when it takes too long."""
+    """Cancel the demo on Ctrl-C, on SIGTERM, and after ``limit`` seconds, so that it can stop its processes."""
     telling = asyncio.ensure_future(story)
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # on Windows
@@ -73,7 +73,7 @@ async def interruptible(story: Coroutine[Any, Any, None], limit: float) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong: the first line of the message, with the kind of error where the message is not ours."""
+    """The first line of the error message, with the class of the error if the message is not from this project."""
     text = next((line for line in str(error).splitlines() if line.strip()), "")
     ours = type(error).__module__.split(".")[0] in ("story", "models", "mqtt_agent")
     return text if ours and text else f"{type(error).__name__}: {text}"

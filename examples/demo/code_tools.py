@@ -1,7 +1,7 @@
-"""What the demo's tools do: plain functions over a folder of source code, which know nothing of MQTT.
+"""The demo's tools: plain functions that read a folder of source code, without any MQTT code.
 
-Paths are relative to the folder, and nothing outside of it can be reached. What cannot be done is a ``ToolError``
-with a message for the person or the model that asked.
+Paths are relative to the folder, and the tools cannot read anything outside the folder. When a tool cannot do its work,
+it raises a ``ToolError`` with a message for the person or the model that called the tool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEFT_OUT = frozenset(
         *("__pycache__", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
     )
 )
-"""Folders that are left out, together with ``.env`` files: what tools make, what others wrote, and secrets."""
+"""Folders that the tools ignore: generated files and code of other projects. ``.env`` files are ignored too."""
 
 MAX_FILES = 20_000
 
@@ -35,7 +35,7 @@ OnProgress = Callable[[float, float, str], Awaitable[None]]
 
 @dataclass
 class Count:
-    """How much there is of something: a kind of file, or a folder."""
+    """The number of files, lines and bytes of one kind of file, or of one folder."""
 
     name: str
     files: int = 0
@@ -43,13 +43,13 @@ class Count:
     bytes: int = 0
 
     def add(self, lines: int, size: int) -> None:
-        """Count one more file."""
+        """Add a file to the numbers."""
         self.files, self.lines, self.bytes = self.files + 1, self.lines + lines, self.bytes + size
 
 
 @dataclass
 class FolderStats:
-    """The size of a folder; ``complete`` is false when there was more than could be counted."""
+    """The size of a folder; ``complete`` is false when the folder was too large to count everything."""
 
     path: str
     files: int
@@ -72,7 +72,7 @@ class Match:
 
 @dataclass
 class FileMatches:
-    """How many lines of a file match, and the first of them."""
+    """The number of matching lines in a file, and the first of these lines."""
 
     path: str
     lines: int
@@ -81,7 +81,7 @@ class FileMatches:
 
 @dataclass
 class SearchResult:
-    """What a search found: the first matches, and the files with the most of them."""
+    """The result of a search: the first matches, and the files with the most matches."""
 
     files_searched: int = 0
     matching_lines: int = 0
@@ -102,10 +102,10 @@ class Excerpt:
 
 
 def inside(root: Path, path: str) -> Path:
-    """The real place of ``path`` below ``root``.
+    """The resolved path of ``path`` below ``root``.
 
     Raises:
-        ToolError: It lies outside, is left out, or does not exist.
+        ToolError: The path is outside the folder, is ignored, or does not exist.
     """
     root = root.resolve()
     try:
@@ -123,7 +123,7 @@ def inside(root: Path, path: str) -> Path:
 
 
 def has_text(root: Path) -> bool:
-    """Whether there is anything in the folder to search and read."""
+    """Whether the folder contains any text file to search and read."""
     return any(search_worker.text_lines(file) for file in _files(root))
 
 
@@ -131,9 +131,9 @@ def folder_stats(root: Path, path: str = ".", *, seconds: float = 10.0) -> Folde
     """Count files, lines and bytes below a folder: in all, by extension, and for each folder directly in it.
 
     Args:
-        root: The folder that the tools are about.
-        path: Which folder in it to count.
-        seconds: Stop counting after so long.
+        root: The folder that the tools read.
+        path: The folder to count, relative to ``root``.
+        seconds: Stop counting after this time.
     """
     top = inside(root, path)
     total = Count(".")
@@ -168,7 +168,7 @@ def folder_stats(root: Path, path: str = ".", *, seconds: float = 10.0) -> Folde
 
 
 def read_lines(root: Path, path: str, start: int = 1, count: int = 60) -> Excerpt:
-    """Read ``count`` lines of a text file from line ``start`` on; the first line is 1."""
+    """Read ``count`` lines of a text file, beginning with line ``start``; the first line is 1."""
     file = inside(root, path)
     if not file.is_file():
         raise ToolError(f"{path!r} is not a file", code="NOT_A_FILE")
@@ -191,17 +191,17 @@ async def search_text(
 ) -> SearchResult:
     """Find the lines that match a regular expression, in the text files below a folder or in one file.
 
-    Some expressions take for ever on some lines, and a thread that is caught in one cannot be stopped. So a process of
-    its own does the searching, and is killed when its time is over, or when nobody waits for it any more.
+    Some expressions never finish on some lines, and a thread that runs such an expression cannot be stopped. So a
+    separate process searches. This process is killed when its time is over, or when the caller no longer waits.
 
     Args:
-        root: The folder that the tools are about.
-        pattern: A regular expression as Python has them.
-        path: Where in the folder to search.
+        root: The folder that the tools read.
+        pattern: A regular expression in Python's syntax.
+        path: The folder or file to search, relative to ``root``.
         ignore_case: Whether ``a`` also matches ``A``.
-        max_matches: How many matching lines to return; all are counted.
-        seconds: How long to search.
-        on_progress: Awaited now and then with the number of files done, of all files, and the file that comes next.
+        max_matches: The largest number of matching lines to return; all matching lines are counted.
+        seconds: The time limit of the search.
+        on_progress: Awaited at intervals with the number of searched files, the number of all files, and the next file.
     """
     place, root = inside(root, path), root.resolve()
     files, complete = await asyncio.to_thread(_list_files, place, seconds)
@@ -258,7 +258,7 @@ async def _run_worker(order: dict[str, Any]) -> AsyncGenerator[dict[str, Any], N
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """Regular files below a folder, in order of their names; links are not followed."""
+    """The regular files below a folder, in the order of their names; links are not followed."""
     if place.is_file():
         yield place
         return
@@ -270,7 +270,7 @@ def _files(place: Path) -> Iterator[Path]:
     if any(entry.name == "pyvenv.cfg" for entry in entries):
         return  # a virtual environment, whatever its name
     for entry in entries:
-        if _left_out(entry.name) or not entry.name.isprintable():  # JSON cannot name all that a disk can
+        if _left_out(entry.name) or not entry.name.isprintable():  # a file name on disk may be invalid in JSON
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files(Path(entry.path))

@@ -1,4 +1,4 @@
-"""The language model that drives the agent: a scripted stand-in, or a real one."""
+"""The language model of the agent: a scripted stand-in, or a real model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Script = Generator[Any, Any, None]
 
 
 class ModelError(Exception):
-    """The language model cannot be used, or cannot go on; the message says why."""
+    """The language model cannot be used, or cannot continue; the message says why."""
 
 
 def choose(name: str | None) -> BaseChatModel:
-    """The model that LangChain knows as ``provider:name``; the scripted stand-in when there is no name.
+    """The model with LangChain's name ``provider:name``, or the scripted stand-in without a name.
 
     Raises:
         ModelError: The provider is unknown, or its package or key is missing.
@@ -41,15 +41,15 @@ def choose(name: str | None) -> BaseChatModel:
         return ScriptedModel()
     try:
         return init_chat_model(name)
-    except Exception as error:  # each provider's package has errors of its own
+    except Exception as error:  # each provider's package has its own error classes
         why = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelError(f"the model {name!r} cannot be used: {why}") from error
 
 
 class ScriptedModel(BaseChatModel):
-    """Plays a language model without being one: it follows :func:`script`, with the tools' real results.
+    """A scripted replacement for a language model: it follows :func:`script`, with the tools' real results.
 
-    Like a real model it keeps nothing between two calls: all that it knows is in the messages.
+    Like a real model, it keeps no state between two calls: all its information is in the messages.
     """
 
     @property
@@ -57,7 +57,7 @@ class ScriptedModel(BaseChatModel):
         return "scripted-stand-in"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> ScriptedModel:  # type: ignore[override]
-        """Take the tools as they are: the script knows them."""
+        """Ignore the tools, because the script already knows them."""
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
@@ -65,7 +65,7 @@ class ScriptedModel(BaseChatModel):
 
 
 def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
-    """Play the script again up to where the conversation is, and say what comes next."""
+    """Run the script again up to the current point of the conversation, and return its next message."""
     conversation = script()
     step = next(conversation)
     results: list[Any] = []
@@ -74,7 +74,7 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
             step = conversation.send(message.text)
         elif isinstance(message, ToolMessage):
             if message.status == "error":
-                raise ModelError(f"the script does not go on after an error: {message.text}")
+                raise ModelError(f"the script cannot continue after an error: {message.text}")
             results.append(json.loads(message.text))
             if len(results) == len(step):
                 step, results = conversation.send(results), []
@@ -87,7 +87,8 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
 def script() -> Script:
     """Two questions and their answers.
 
-    It yields a list of tool calls and gets the list of their results, or yields an answer and gets the next question.
+    The generator yields a list of tool calls and receives the list of their results, or it yields an answer and
+    receives the next question.
     """
     yield "What would you like to know?"
 

@@ -1,4 +1,4 @@
-"""The demo's tool servers: each a replica of ``server.py`` in a process of its own."""
+"""The demo's tool servers: each replica is ``server.py`` in its own process."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ class Replica:
 
     @property
     def server_id(self) -> str:
-        """How its cards and its answers call it."""
+        """The id of the replica in its cards and its answers."""
         return f"{server.NAME}:{self.name}"
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the replica."""
         return self.process.pid
 
     def kill(self) -> None:
-        """End it with SIGKILL: it has no time to say anything."""
+        """Send SIGKILL: the process has no time to send anything."""
         self.process.kill()
 
     def stop(self) -> None:
-        """Ask it with SIGTERM to finish what it does, say goodbye, and end."""
+        """Send SIGTERM: the replica finishes its calls, publishes that it is offline, and ends."""
         self.process.terminate()
 
     async def died(self) -> str:
-        """Wait for its end; the last line that it wrote to its standard error says why."""
+        """Wait for the end of the process, and return the last line of its standard error, which tells the reason."""
         assert self.process.stderr is not None
-        *_, last = [b"no word of why", *(await self.process.stderr.read()).splitlines()]
+        *_, last = [b"no error output", *(await self.process.stderr.read()).splitlines()]
         return f"{self.server_id} ended with exit code {await self.process.wait()}: {last.decode(errors='replace')}"
 
 
 @contextlib.asynccontextmanager
 async def running(name: str, folder: Path, broker: str) -> AsyncIterator[Replica]:
-    """Start a replica, which is not online yet then. Whatever happens, it is not left running at the end."""
+    """Start a replica, without waiting until it is online. The replica is always ended when the context is left."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, server.__file__, "--dir", str(folder), "--replica", name, "--end-with-parent"),
-        stdin=asyncio.subprocess.PIPE,  # never written to: the replica ends when this closes, should we be killed
+        stdin=asyncio.subprocess.PIPE,  # never written to: the replica ends when this pipe closes, also after a kill
         stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the demo alone, which then stops its replicas in good order
-        env={**os.environ, "MQTT_AGENT_BROKER": broker},  # not an argument: the URL may hold a password
+        start_new_session=True,  # Ctrl-C reaches only the demo, and the demo then stops its replicas in an orderly way
+        env={**os.environ, "MQTT_AGENT_BROKER": broker},  # not an argument: the URL may contain a password
     )
     try:
         yield Replica(name, process)
@@ -65,7 +65,7 @@ async def running(name: str, folder: Path, broker: str) -> AsyncIterator[Replica
                 process.terminate()
             await asyncio.wait_for(process.wait(), STOPS_WITHIN)
         except asyncio.TimeoutError:
-            pass  # then it has to be
+            pass  # the process is killed below
         finally:
             if process.returncode is None:
                 process.kill()

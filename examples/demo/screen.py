@@ -1,4 +1,4 @@
-"""What the demo shows: on a terminal with live progress, in a pipe line by line."""
+"""The demo's output: with live progress on a terminal, line by line in a pipe."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rich.text import Text
 
 
 class Screen:
-    """A screen, or whatever the standard output is.
+    """Writes to the terminal, or to a standard output that is no terminal.
 
-    Use it as a context manager while calls are made: their progress is shown live between enter and exit.
+    Use the screen as a context manager during calls: it shows their progress live.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Screen:
         self._live.stop()
 
     def opening(self, broker: str, folder: Path, model: str | None) -> None:
-        """Say what this is about. Without a model's name, it is the stand-in."""
+        """Show the broker, the folder and the model; without a model's name, the model is the stand-in."""
         stand_in = Text("a scripted stand-in, no language model (a real one: make demo MODEL=provider:name)", "yellow")
         facts = Table.grid(padding=(0, 2))
         facts.add_row("Broker", Text(broker))
@@ -57,7 +57,7 @@ class Screen:
         self.console.print(Panel(facts, title="MQTT.Agent: tools in other processes", title_align="left"))
 
     def tools(self, tools: Sequence[ToolCard], servers: Sequence[ServerCard], replicas: Sequence[Replica]) -> None:
-        """Show what was found on the broker, and who serves it."""
+        """Show the tools found on the broker, and the replicas that serve them."""
         found = Table.grid(padding=(0, 2))
         for card in tools:
             found.add_row(Text(card.tool, "cyan"), Text(" ".join(card.description.split()).split(". ")[0]))
@@ -71,11 +71,11 @@ class Screen:
         self.console.print(Padding(serving, (0, 2)))
 
     def question(self, text: str) -> None:
-        """Show what the agent is asked."""
+        """Show a question to the agent."""
         self.section(f"Question: {text}")
 
     def partial(self, partial: dict[str, Any]) -> None:
-        """Show what a tool streams while it works."""
+        """Show a partial result or the progress of a tool."""
         call, data = str(partial.get("tool_call_id")), _progress(partial)
         self._partials[call] = self._partials.get(call, 0) + 1
         if data is None:
@@ -90,7 +90,7 @@ class Screen:
             self._line(f"    … {done} of {total}: {message}", "dim")
 
     def message(self, message: BaseMessage) -> None:
-        """Show a step of the agent: calls that it makes, the answer to a call, or its own answer."""
+        """Show a step of the agent: its tool calls, the answer to a call, or the agent's own answer."""
         if isinstance(message, ToolMessage):
             self._answered(message)
         elif isinstance(message, AIMessage):
@@ -103,16 +103,16 @@ class Screen:
                 self.console.print(Panel(answer, title="Answer", title_align="left", border_style="green"))
 
     def section(self, text: str) -> None:
-        """Begin something new."""
+        """Begin a new section with a heading."""
         self.console.print()
         self._line(text, "bold")
 
     def event(self, text: str) -> None:
-        """Show what was seen to happen."""
+        """Show an event that was observed."""
         self._line(f"    ✓ {text}", "")
 
     def closing(self, text: str) -> None:
-        """The last line."""
+        """Show the last line."""
         self.console.print()
         self._line(text, "bold green")
 
@@ -135,7 +135,7 @@ class Screen:
 
 
 def _printable(text: str) -> str:
-    """Without the escape sequences that a file may hold: what is shown here must not command the terminal."""
+    """Remove escape sequences that a file may contain, because they could control the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

@@ -1,6 +1,6 @@
-"""Searches files for a regular expression, in a process of its own that can be killed; ``code_tools`` starts it.
+"""Searches files for a regular expression. ``code_tools`` starts this program as a separate process that can be killed.
 
-It reads one JSON object from its standard input, and writes JSON objects to its standard output, one a line.
+The program reads one JSON object from its standard input, and writes JSON objects to its standard output, one per line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_LINE = 500
 def main() -> None:
     order = json.load(sys.stdin)
     if hasattr(signal, "alarm"):
-        # Should our starter be gone: the kernel ends us then, even in the middle of a match.
+        # If the parent process is gone, the kernel ends this process after a while, even during a match.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(order["seconds"]) + 2)
     try:
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def search(expression: re.Pattern[str], order: dict[str, Any]) -> None:
-    """Report the matches while they come, the progress about twenty times, and the counts at the end."""
+    """Report each match at once, the progress about twenty times, and the counts at the end."""
     deadline = time.monotonic() + order["seconds"]
     files = order["files"]
     step = max(1, len(files) // 20)
@@ -61,16 +61,16 @@ def search(expression: re.Pattern[str], order: dict[str, Any]) -> None:
 
 
 def text_lines(file: Path) -> list[str] | None:
-    """The lines of a text file; None when it is binary, very large or unreadable."""
+    """The lines of a text file; None for a file that is binary, very large or unreadable."""
     try:
         size = file.stat().st_size
-        # What says that it is empty is not read: some devices block for ever.
+        # A file with size 0 is not read, because it may be a device that blocks for ever.
         data = file.read_bytes() if 0 < size <= MAX_FILE_BYTES else b""
     except OSError:
         return None
     if size > MAX_FILE_BYTES or b"\0" in data:
         return None
-    # Not splitlines(): that also splits where no editor counts a line, at form feeds for example.
+    # Not splitlines(), because it also splits at form feeds and other characters that no editor counts as line ends.
     return data.decode(errors="replace").replace("\r\n", "\n").removesuffix("\n").split("\n") if data else []
 
 

@@ -1,8 +1,8 @@
-"""A tool server over a folder of source code: one replica, in a process of its own.
+"""A tool server that reads a folder of source code: one replica, in its own process.
 
     python server.py --broker mqtt://localhost:1883 --dir . --replica replica-1
 
-Start it as often as you like, each time with another replica name: the broker spreads the calls.
+Start this program as often as you like, each time with a different replica name: the broker distributes the calls.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TOOLS = frozenset(("folder_stats", "search_text", "read_lines"))
 
 
 def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolServer:
-    """The server with its three tools. Names, descriptions and schemas come from the functions."""
-    # Here a killed replica should be missed, and its queue at the broker dropped, after a second. In earnest, leave a
-    # network more time to come back: these are the seconds that a replica may be away without losing a call.
+    """Make the server with its three tools. Names, descriptions and schemas come from the functions."""
+    # In this demo, a killed replica is shown as offline after one second, and the broker then drops its queue. In
+    # production, use a longer delay: a replica loses no call if its network is down for less than these seconds.
     server = ToolServer(NAME, broker=broker, replica=replica, will_delay=1, session_expiry=1, max_concurrency=8)
 
     @server.tool(read_only=True)
@@ -53,14 +53,14 @@ def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolSe
     def read_lines(
         path: str, start: Annotated[int, Field(ge=1)] = 1, count: Annotated[int, Field(ge=1, le=400)] = 60
     ) -> code_tools.Excerpt:
-        """Read a part of a text file: so many lines from line 'start' on."""
+        """Read a part of a text file: 'count' lines, beginning with line 'start'."""
         return code_tools.read_lines(folder, path, start, count)
 
     return server
 
 
 def end_with_parent() -> None:
-    """End this process when its parent is gone, killed for example: the pipe that is our standard input closes then."""
+    """End this process when its parent process has ended: then the pipe of the standard input closes."""
 
     def wait_for_the_end() -> None:
         while os.read(sys.stdin.fileno(), 1024):
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Offer tools over a folder of source code.")
     parser.add_argument("--broker", help="URL of an MQTT 5 broker (default: $MQTT_AGENT_BROKER, or localhost)")
     parser.add_argument("--dir", type=Path, default=Path(), help="the folder (default: the current one)")
-    parser.add_argument("--replica", help="this replica's name (default: a fresh one)")
+    parser.add_argument("--replica", help="this replica's name (default: a generated name)")
     parser.add_argument("--end-with-parent", action="store_true", help="end when the standard input closes")
     options = parser.parse_args()
     if options.end_with_parent:

@@ -1,4 +1,4 @@
-"""What happens in the demo, from the first card to the last."""
+"""The sequence of the demo, from the first card to the last card."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PATIENCE = 15.0
 
 
 class DemoError(Exception):
-    """The demo did not go as it should; the message says what was missed."""
+    """The demo failed; the message names the expected event that did not happen."""
 
 
 async def tell(broker: str, folder: Path, model_name: str | None) -> None:
-    """Tell the story: two replicas, a question, a kill, another question, a goodbye.
+    """Run the demo: start two replicas, ask a question, kill a replica, ask another question, stop the other replica.
 
     Args:
         broker: URL of an MQTT 5 broker.
-        folder: What the tools are about.
-        model_name: A language model as LangChain names it; None for the stand-in.
+        folder: The folder that the tools read.
+        model_name: LangChain's name of a language model; None for the stand-in.
     """
     model = models.choose(model_name)
     began = time.monotonic()
@@ -65,22 +65,22 @@ async def tell(broker: str, folder: Path, model_name: str | None) -> None:
 
             screen.section(f"SIGTERM to {other.server_id}, pid {other.pid}")
             ms = await until_offline(client, other, other.stop)
-            screen.event(f"its card went offline after {ms:,.0f} ms: it said goodbye itself")
+            screen.event(f"its card went offline after {ms:,.0f} ms: the replica published this itself")
     screen.closing(f"Done in {time.monotonic() - began:.1f} s.")
 
 
 async def ask(agent: Any, question: str, screen: Screen) -> list[str]:
-    """Ask the agent, and show what it does while it does it.
+    """Ask the agent a question, and show its steps live.
 
     Returns:
-        For each tool call that was answered, the replica that did.
+        For each answered tool call, the replica that answered.
     """
     screen.question(question)
     served: list[str] = []
     steps = agent.astream(
         {"messages": [HumanMessage(question)]},
         {"configurable": {"thread_id": "demo"}},  # the agent remembers the conversation
-        stream_mode=["updates", "custom"],  # each step of the agent when it is done, and the partials of its tools
+        stream_mode=["updates", "custom"],  # each finished step of the agent, and the partials of its tools
     )
     with screen:
         async for mode, data in steps:
@@ -95,7 +95,7 @@ async def ask(agent: Any, question: str, screen: Screen) -> list[str]:
 
 
 async def all_online(client: ToolClient, both: Sequence[Replica]) -> None:
-    """Wait until every replica serves, or fail as soon as one ends instead."""
+    """Wait until every replica is online, or fail as soon as a replica has ended."""
     wanted = {replica.server_id for replica in both}
 
     async def follow() -> None:
@@ -120,10 +120,10 @@ async def all_online(client: ToolClient, both: Sequence[Replica]) -> None:
 
 
 async def until_offline(client: ToolClient, replica: Replica, action: Callable[[], None]) -> float:
-    """Do something to a replica, and wait until its card says that it is offline.
+    """Run an action that ends a replica, and wait until the replica's card says that it is offline.
 
     Returns:
-        After how many milliseconds it did.
+        The milliseconds from the action to the offline card.
     """
 
     async def follow() -> None:
@@ -132,7 +132,7 @@ async def until_offline(client: ToolClient, replica: Replica, action: Callable[[
             if any(card.server == replica.server_id and card.status == "offline" for card in cards):
                 return
 
-    changes = client.watch_tools()  # from before it happens
+    changes = client.watch_tools()  # watch before the action, to miss no change
     began = time.monotonic()
     action()
     await soon(follow(), f"the card of {replica.server_id} offline")
@@ -140,7 +140,7 @@ async def until_offline(client: ToolClient, replica: Replica, action: Callable[[
 
 
 async def soon(awaitable: Awaitable[T], what: str) -> T:
-    """Await something that should not take long."""
+    """Await something that should take a short time, and raise a ``DemoError`` if it does not end."""
     try:
         return await asyncio.wait_for(awaitable, PATIENCE)
     except asyncio.TimeoutError:

@@ -1,8 +1,9 @@
-"""A task goes on from its last checkpoint when the process that does it is killed, and its result is had by its id.
+"""A task continues from its last checkpoint when its executor is killed, and a new process gets the result by its id.
 
     python examples/long_task [--pages 10] [--broker URL]
 
-``researcher.py`` does the task; this program gives it, kills that process in the middle, and starts it again.
+``researcher.py`` executes the task. This program gives the task, kills the process of ``researcher.py`` during the
+task, and starts the process again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PROGRAM = Path(__file__).with_name("researcher.py")
 
 
 class Researcher:
-    """The process of the other agent: it can be killed, and started again with the same store."""
+    """The process of the other agent. This class can kill it, and start it again with the same store."""
 
     def __init__(self, broker: str, store: Path) -> None:
         self._command = [sys.executable, str(PROGRAM), str(store)]
@@ -33,20 +34,20 @@ class Researcher:
         return subprocess.Popen(self._command, env=self._environment, stderr=subprocess.DEVNULL)
 
     def kill_and_start_again(self) -> None:
-        """SIGKILL: it has no time to say or save anything."""
+        """Send SIGKILL: the process has no time to send or save anything."""
         self._process.kill()
         self._process.wait()
         print(f"process {self._process.pid} was killed")
         self._process = self._start()
 
     def stop(self) -> None:
-        """SIGTERM: it finishes in good order."""
+        """Send SIGTERM: the process stops in an orderly way."""
         self._process.terminate()
         self._process.wait()
 
 
 async def delegate(broker: str, folder: Path, pages: int) -> None:
-    """Give the task, have an accident, and get the result all the same."""
+    """Give the task, kill its executor, and get the result nevertheless."""
     researcher = Researcher(broker, folder / "researcher.db")
     try:
         async with Agent("planner", broker=broker, store=folder / "planner.db") as planner:
@@ -57,7 +58,7 @@ async def delegate(broker: str, folder: Path, pages: int) -> None:
                     break
             researcher.kill_and_start_again()
             await handle.show()
-        # A new process would do the same: all that it needs is the agent's id, its store, and the task's id.
+        # A new process can do the same. It needs only the agent's id, the agent's store, and the task's id.
         async with Agent("planner", broker=broker, store=folder / "planner.db") as planner:
             print(await (await planner.resume(handle.task_id)).result())
     finally:
@@ -67,7 +68,7 @@ async def delegate(broker: str, folder: Path, pages: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="long_task", description="A task that survives a SIGKILL.")
     parser.add_argument("--pages", type=int, default=10)
-    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: one of its own)")
+    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: an embedded broker)")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="long-task-")))

@@ -1,4 +1,4 @@
-"""An agent whose tasks take long: python researcher.py STORE, with $MQTT_AGENT_BROKER set."""
+"""An agent that executes long tasks: python researcher.py STORE, with $MQTT_AGENT_BROKER set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def main() -> None:
 
     @agent.on_task
     async def read(task: TaskContext) -> dict[str, Any]:
-        pages: list[int] = task.saved or []  # which process read each page, before a crash too
+        pages: list[int] = task.saved or []  # for each page, the id of the process that read it, also before a crash
         total = task.data["pages"]
         while len(pages) < total:
             await task.progress(len(pages), total=total, message=f"page {len(pages) + 1} of {task.prompt}")
-            await asyncio.sleep(0.2)  # reading takes its time
+            await asyncio.sleep(0.2)  # simulates reading
             pages.append(os.getpid())
             await task.save(pages)
         return {"pages": len(pages), "processes": len(set(pages)), "attempt": task.attempt}

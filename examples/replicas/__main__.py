@@ -2,7 +2,7 @@
 
     python examples/replicas [--replicas 3] [--callers 8] [--broker URL]
 
-``pricing.py`` is the tool server; this program starts it, calls it, and tells what happens.
+``pricing.py`` is the tool server. This program starts the replicas, calls them, and reports what happens.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mqtt_agent import EmbeddedBroker, ToolClient
 
 PROGRAM = Path(__file__).with_name("pricing.py")
 ONLINE_WITHIN = 20.0
-UNDER_LOAD = 0.5  # seconds between two restarts, so that there is something to see
+UNDER_LOAD = 0.5  # seconds between two restarts
 
 
 @contextlib.contextmanager
 def replica(broker: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A running replica, which is told to end, by SIGTERM, when nobody needs it any more."""
-    environment = {**os.environ, "MQTT_AGENT_BROKER": broker}  # not an argument: the URL may hold a password
+    """Run a replica, and send it SIGTERM when the context is left."""
+    environment = {**os.environ, "MQTT_AGENT_BROKER": broker}  # not an argument: the URL may contain a password
     process = subprocess.Popen([sys.executable, str(PROGRAM)], env=environment, stderr=subprocess.DEVNULL)
     try:
         yield process
@@ -37,14 +37,14 @@ def replica(broker: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def online(client: ToolClient, count: int) -> None:
-    """Wait until so many replicas are online; their cards tell."""
+    """Wait until the cards say that this number of replicas is online."""
     changes = client.watch_tools()
     while len(await client.list_servers()) != count:
         await asyncio.wait_for(anext(changes), ONLINE_WITHIN)
 
 
 async def rolling_restart(broker: str, replicas: int, callers: int) -> bool:
-    """Do it, tell it, and say whether all went well."""
+    """Restart the replicas one after the other, report it, and return whether no call failed."""
     answers: Counter[int] = Counter()
     failures: list[Exception] = []
     finished = asyncio.Event()
@@ -62,7 +62,7 @@ async def rolling_restart(broker: str, replicas: int, callers: int) -> bool:
         running = [stack.enter_context(replica(broker)) for _ in range(replicas)]
         async with ToolClient("shop", broker=broker) as client:
             await online(client, replicas)
-            print(f"{replicas} replicas are online, {callers} callers begin")
+            print(f"{replicas} replicas are online, and {callers} callers begin")
             calling = asyncio.gather(*(caller(client, number) for number in range(callers)))
             for old in running:
                 await asyncio.sleep(UNDER_LOAD)
@@ -71,7 +71,7 @@ async def rolling_restart(broker: str, replicas: int, callers: int) -> bool:
                 stack.enter_context(replica(broker))
                 await online(client, replicas - 1)
                 await online(client, replicas)
-                print(f"process {old.pid} has ended, after {answers[old.pid]} calls; another took its place")
+                print(f"process {old.pid} has ended, after {answers[old.pid]} calls; another process took its place")
             await asyncio.sleep(UNDER_LOAD)
             finished.set()
             await calling
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="replicas", description="A rolling restart under load.")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--callers", type=int, default=8)
-    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: one of its own)")
+    parser.add_argument("--broker", help="URL of a running MQTT 5 broker (default: an embedded broker)")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         broker = options.broker or stack.enter_context(EmbeddedBroker()).url

@@ -1,4 +1,4 @@
-"""A tool server of which any number may run: python pricing.py, with $MQTT_AGENT_BROKER set."""
+"""A tool server that can run as any number of replicas: python pricing.py, with $MQTT_AGENT_BROKER set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ server = ToolServer("pricing")
 @server.tool(read_only=True)
 async def quote(item: str) -> dict:
     """The price of an item, and the process that found it."""
-    await asyncio.sleep(0.01)  # a database is asked
+    await asyncio.sleep(0.01)  # simulates a database query
     return {"item": item, "price": 10 * len(item), "pid": os.getpid()}
 
 

@@ -30,7 +30,7 @@ async def make_agent(broker: Broker, namespace: str) -> AsyncIterator[MakeAgent]
 
 @pytest.fixture
 async def planner(make_agent: MakeAgent) -> Agent:
-    """A started agent that gives tasks."""
+    """A started agent that gives tasks to others."""
     agent = make_agent("planner")
     await soon(agent.start())
     return agent
@@ -38,7 +38,7 @@ async def planner(make_agent: MakeAgent) -> Agent:
 
 @pytest.fixture
 async def writer(make_agent: MakeAgent) -> Agent:
-    """A started agent that takes tasks, as soon as the test gives it a handler."""
+    """A started agent that executes tasks, as soon as the test gives it a handler."""
     agent = make_agent("writer")
     await soon(agent.start())
     return agent

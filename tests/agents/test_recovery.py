@@ -1,4 +1,4 @@
-"""What agents do about messages, answers and places that got lost, in one process."""
+"""How agents recover lost messages, answers and handler slots, in one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import MakeAgent
 
 
 class TroubledStore(MemoryStore):
-    """Fails as often as it is told to, when it is to change one of these fields."""
+    """A store that fails a given number of times when it should change one of these fields."""
 
     def __init__(self, *fields: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ async def test_a_task_that_no_handler_has_any_more_runs_again_when_somebody_asks
     writer = make_agent("writer", store=store)
     writer.on_task(square)
     await soon(writer.start())
-    # What a process leaves that begins with a task after its successor has taken up everything.
+    # The state that a process leaves when it begins a task after its successor has taken over all tasks.
     task = Task(task_id="t-1", sender="planner", to="writer", data=4)
     key = TaskKey(f"{namespace}/writer", "received", "t-1")
     begun = TaskRecord(key, "planner", task.model_dump(by_alias=True, exclude_none=True), task.digest)
@@ -62,7 +62,7 @@ async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others
     make_agent: MakeAgent, planner: Agent
 ) -> None:
     class Slow(MemoryStore):
-        """Lets the handler begin between a cancel's look at the task and its change."""
+        """A store that lets the handler begin after a cancel has read the task and before the cancel changes it."""
 
         @override
         async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
@@ -102,7 +102,7 @@ async def test_a_handler_is_canceled_when_all_its_event_numbers_are_used_up(writ
 
     @writer.on_task
     async def handle(task: TaskContext) -> None:
-        for number in range(999):  # and one to say that it works
+        for number in range(999):  # and one for the state `working`
             await task.stream(number)
         sent.set()
         try:
@@ -126,7 +126,7 @@ async def test_a_result_is_stored_when_the_store_works_again(make_agent: MakeAge
     async def handle(task: TaskContext) -> str:
         for number in range(999):
             await task.stream(number)
-        store.fails = 2  # once to set event numbers aside, once for the result
+        store.fails = 2  # one write reserves event numbers, the other write stores the result
         return "kept"
 
     await soon(writer.start())
@@ -289,7 +289,7 @@ async def test_a_handle_that_is_made_while_the_result_is_being_stored_gets_the_r
     storing, followed = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryStore):
-        """Takes its time for a result."""
+        """A store that is slow when it stores a result."""
 
         @override
         async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:

@@ -1,4 +1,4 @@
-"""Tasks between two agents: given, done, asked about, canceled."""
+"""Tasks between two agents: they are given, executed, looked up and canceled."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
                     assert event.data["schema"]["properties"]["year"]["type"] == "integer"
                     await task.send("last year")
                 else:
-                    # A person may take long: meanwhile, the answer that did not fit is not sent again.
+                    # A person may need a long time. In the meantime, the answer that did not fit is not sent again.
                     await planner.request("writer", type="ping")
                     await task.send({"year": 2024}, event.data["input_id"])
 

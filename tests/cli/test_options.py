@@ -1,4 +1,4 @@
-"""What the adapters' command lines share."""
+"""The command-line options that all adapters share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our endpoints, and strangers that speak to them by the document alone."""
+"""Our endpoints, and independent peers that follow only docs/wire-format.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ StartStrangeServer = Callable[..., Awaitable[StrangeServer]]
 
 @pytest.fixture
 async def stranger(broker: Broker, namespace: str) -> AsyncIterator[Stranger]:
-    """A caller that is not ours."""
+    """A caller that does not use our code."""
     peer = Stranger(broker.url, namespace, "stranger")
     await soon(peer.start())
     yield peer
@@ -28,7 +28,7 @@ async def stranger(broker: Broker, namespace: str) -> AsyncIterator[Stranger]:
 
 @pytest.fixture
 async def strange_server(broker: Broker, namespace: str) -> AsyncIterator[StrangeServer]:
-    """A tool server that is not ours, with the tool ``strange``; the test shows its cards and answers its calls."""
+    """A tool server without our code, with the tool ``strange``; the test publishes its cards and answers its calls."""
     server = StrangeServer(broker.url, namespace, "odd")
     await soon(server.start())
     yield server

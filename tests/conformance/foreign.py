@@ -1,4 +1,4 @@
-"""An agent that is not ours: paho-mqtt and docs/wire-format.md, and nothing else."""
+"""An agent that does not use our code: only paho-mqtt and the rules of docs/wire-format.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = "2026-04-21T10:00:05.123Z"
 
 
 class Heard:
-    """A message that came, with when."""
+    """A received message, with the time of its arrival."""
 
     def __init__(self, message: paho.MQTTMessage, namespace: str) -> None:
         self.topic = message.topic.removeprefix(f"{namespace}/")
@@ -42,7 +42,7 @@ class Heard:
 
 
 class Foreign:
-    """An agent by hand. ``heard`` holds what came on the topics that it listens on, in order.
+    """An agent whose messages are written by hand. ``heard`` contains all received messages, in order.
 
     Topics are below ``{ns}``. paho's own thread fills the list; the tests only read it.
     """
@@ -88,7 +88,7 @@ class Foreign:
         correlation: bytes | None = None,
         retain: bool = False,
     ) -> None:
-        """Publish below ``{ns}``; returns when the broker has it."""
+        """Publish below ``{ns}``, and return when the broker has acknowledged the message."""
         properties = Properties(PacketTypes.PUBLISH)
         if reply_to is not None:
             properties.ResponseTopic = f"{self.namespace}/{reply_to}"
@@ -101,14 +101,14 @@ class Foreign:
         await until(info.is_published)
 
     def on(self, topic: str) -> list[dict[str, Any]]:
-        """What came on a topic."""
+        """The messages received on a topic."""
         return [heard.json for heard in list(self.heard) if heard.topic == topic and heard.payload]
 
     def raw(self, topic: str) -> list[Heard]:
         return [heard for heard in list(self.heard) if heard.topic == topic and heard.payload]
 
     async def next_on(self, topic: str, count: int = 1, seconds: float = 10.0) -> dict[str, Any]:
-        """Wait for the ``count``-th message on a topic."""
+        """Wait for message number ``count`` on a topic."""
         await until(lambda: len(self.on(topic)) >= count, seconds)
         return self.on(topic)[count - 1]
 
@@ -120,14 +120,14 @@ class ForeignRequester(Foreign):
         await super().start(f"tasks/{self.name}/results", *topics)
 
     async def give(self, task_id: str, *, reply_to: str | None = "", inbox: str = "tasks/writer/inbox", **fields: Any):
-        """Give a task; fields change it, None removes. ``reply_to`` "" is the own results topic, None is none."""
+        """Give a task with these fields; None removes one. ``reply_to`` "" is the own results topic, None no topic."""
         task = {"task_id": task_id, "from": self.name, "to": "writer", "created_at": NOW, "prompt": "write", **fields}
         where = f"tasks/{self.name}/results" if reply_to == "" else reply_to
         task = {name: value for name, value in task.items() if value is not None}
         await self.say(inbox, task, reply_to=where, correlation=task_id.encode())
 
     async def word(self, task_id: str, action: str, *, reply_to: str | None = None, **fields: Any) -> None:
-        """Send a word about a task."""
+        """Send a control message about a task."""
         word = {"task_id": task_id, "action": action, "from": self.name, "timestamp": NOW, **fields}
         word = {name: value for name, value in word.items() if value is not None}
         await self.say("tasks/writer/control", word, reply_to=reply_to, correlation=task_id.encode())
@@ -142,7 +142,7 @@ class ForeignRequester(Foreign):
 
 
 class ForeignExecutor(Foreign):
-    """Takes tasks under its own name, and answers what the test says."""
+    """Receives tasks under its own name, and sends the answers that the test chooses."""
 
     async def start(self, *topics: str) -> None:
         own = (f"tasks/{self.name}/inbox", f"tasks/{self.name}/control", f"agents/{self.name}/inbox")
@@ -150,7 +150,7 @@ class ForeignExecutor(Foreign):
         await self.show()
 
     async def show(self, status: str = "online", **fields: Any) -> None:
-        """Card, then status."""
+        """Publish the card, then the status."""
         await self.say(f"agents/{self.name}/card", {"name": self.name, "status": status}, retain=True)
         await self.say(
             f"agents/{self.name}/status", {"name": self.name, "status": status, "timestamp": NOW, **fields}, retain=True
@@ -167,7 +167,7 @@ class ForeignExecutor(Foreign):
         return self.tasks()[count - 1]
 
     async def answer(self, task: Heard, **fields: Any) -> None:
-        """Send a result to where the task wants it."""
+        """Send a result to the Response Topic of the task."""
         assert task.response_topic is not None
         result = {"task_id": task.json["task_id"], "status": "completed", **fields}
         where = task.response_topic.removeprefix(f"{self.namespace}/")

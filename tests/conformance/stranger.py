@@ -1,4 +1,4 @@
-"""Peers made from docs/wire-format.md alone: they build topics and payloads by hand."""
+"""Peers written only from docs/wire-format.md: they build topics and payloads by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOW = "2026-04-21T10:00:05.123Z"
 
 
 class Stranger:
-    """A caller. ``seen`` holds what came in, in order."""
+    """A caller. ``seen`` contains all received messages, in order."""
 
     def __init__(self, url: str, namespace: str, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Stranger:
         await self.connection.stop(end_session=True)
 
     async def listen(self, topic: str) -> None:
-        """Also hear what comes on a topic below ``{ns}/mcp/``, with what is retained there."""
+        """Also receive the messages of a topic below ``{ns}/mcp/``, including retained ones."""
         await self.connection.subscribe(f"{self.mcp}/{topic}", self.seen.append, snapshot=True)
 
     async def tell(
@@ -46,7 +46,7 @@ class Stranger:
         await soon(self.connection.publish(f"{self.mcp}/{topic}", payload, retain=retain, properties=properties))
 
     async def call(self, tool: str, call_id: str, expiry: int | None = None, **fields: Any) -> None:
-        """Call a tool as the specification says; fields change the payload, None removes."""
+        """Call a tool as the specification says. Fields replace fields of the payload, None removes a field."""
         call = {"call_id": call_id, "arguments": {}, "client": self.name, "timestamp": NOW, **fields}
         properties = PublishProperties(
             content_type="application/json",
@@ -58,11 +58,11 @@ class Stranger:
         await self.tell(f"tools/{tool}/call", call, properties)
 
     def on(self, topic: str) -> list[InboundMessage]:
-        """What came on a topic below ``{ns}/mcp/``."""
+        """The messages received on a topic below ``{ns}/mcp/``."""
         return [message for message in self.seen if message.topic == f"{self.mcp}/{topic}" and message.payload]
 
     def read(self, topic: str) -> list[dict[str, Any]]:
-        """The same, as JSON."""
+        """The same messages, as JSON."""
         return [json.loads(message.payload) for message in self.on(topic)]
 
     def answers(self, call_id: str) -> list[dict[str, Any]]:
@@ -79,8 +79,8 @@ class Stranger:
 class StrangeServer(Stranger):
     """A tool server with the tool ``strange``.
 
-    ``calls`` and ``queries`` hold what it got, ``has`` the call ids that it answers queries with.
-    It subscribes plainly: it is the only one of its kind.
+    ``calls`` and ``queries`` contain the received messages. ``has`` contains the call ids for the answers to queries.
+    The server subscribes without a share group, because it has no replicas.
     """
 
     def __init__(self, url: str, namespace: str, name: str) -> None:
@@ -106,7 +106,7 @@ class StrangeServer(Stranger):
         await self.tell("tools/strange/card", {"tool": "strange", "server": self.name, **card}, retain=True)
 
     async def next_call(self, count: int = 1) -> dict[str, Any]:
-        """Wait for a call: by default the first."""
+        """Wait for a call, by default the first one."""
         await until(lambda: len(self.calls) >= count)
         return self.calls[count - 1]
 

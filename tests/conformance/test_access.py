@@ -1,4 +1,4 @@
-"""Endpoints with the rights that the document names, and no others, on a broker that checks them."""
+"""Endpoints that have only the rights that docs/wire-format.md names, on a broker that checks these rights."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TASK_RESULT = "tasks/t-1/result"
 
 
 class Writer:
-    """What our executor did."""
+    """The handler of our executor, with a record of its runs."""
 
     def __init__(self) -> None:
         self.runs: list[str] = []
@@ -79,7 +79,7 @@ async def foreign(broker: Broker, namespace: str) -> AsyncIterator[ForeignReques
 
 
 async def everything_is_done(foreign: ForeignRequester, task_id: str = "last") -> None:
-    """What was said before has been worked on: a later task has its result."""
+    """Wait until all earlier messages have been processed: a later task has its result."""
     await foreign.give(task_id, data=task_id)
     await foreign.result(task_id)
 
@@ -301,7 +301,7 @@ async def test_a_task_for_no_handler_or_over_the_limit_is_rejected(
 
 
 class Refusing(MemoryStore):
-    """A store that cannot be written until it is told."""
+    """A store that cannot be written until the test allows it."""
 
     writable = True
 
@@ -320,7 +320,7 @@ async def test_a_task_is_acknowledged_when_it_is_stored_and_not_before(
     agent.on_task(work.handle)
     await soon(agent.start())
     store.writable = False
-    for number in range(40):  # more than a broker's window
+    for number in range(40):  # more than the broker's limit of unacknowledged messages
         await foreign.give(f"t-{number}", data=number)
     assert work.runs == []
     store.writable = True

@@ -1,4 +1,4 @@
-"""Calls, answers, streams, cancels and queries, as a stranger sends and sees them."""
+"""Calls, answers, streams, cancels and queries, as an independent peer sends and receives them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN_ON = ALL_BROKERS
 
 
 async def online(client: ToolClient, tool: str, servers: int = 1) -> None:
-    """Wait until so many servers offer the tool."""
+    """Wait until this number of servers offers the tool."""
     changes = client.watch_tools()
 
     async def wait() -> None:
@@ -32,7 +32,7 @@ async def online(client: ToolClient, tool: str, servers: int = 1) -> None:
 
 
 async def calling(server: StrangeServer, make_client: MakeClient, **tool: Any) -> ToolClient:
-    """A client of ours that knows the stranger's tool."""
+    """Our client, which has already received the card of the independent server's tool."""
     await server.show_tool(**tool)
     await server.show()
     client = await make_client("agent-a")
@@ -144,7 +144,7 @@ async def test_a_call_that_expires_while_it_waits_is_not_run_and_not_answered(
         await until(lambda: runs)
         await stranger.call("work", "expires", expiry=1)
         await stranger.call("work", "lasts", expiry=60)
-        await asyncio.sleep(1.2)  # nothing announces that it has expired
+        await asyncio.sleep(1.2)  # no event announces that the call has expired
         go_on.set()
         await stranger.answer("lasts")
         assert runs == ["first", "lasts"]
@@ -361,7 +361,7 @@ async def test_our_client_cancels_at_servers_that_understand_it(
     call = await strange_server.next_call()
     await handle.cancel("enough")
     await soon(client.submit("strange"))
-    await strange_server.next_call(2)  # what was sent before has come, too
+    await strange_server.next_call(2)  # all earlier messages have arrived too
     expected = [{"call_id": call["call_id"], "client": "agent-a", "reason": "enough"}]
     assert strange_server.read("tools/strange/cancel") == (expected if features == ["cancel"] else [])
 
@@ -397,7 +397,7 @@ async def test_a_query_tells_what_a_replica_has_and_brings_the_responses_again(
     await stranger.call("work", "waits")
     await stranger.tell("servers/weather:a/query", {"query_id": "q", **query})
     answer = await stranger.answer("q")
-    if "waits" not in answer["result"]["known"]:  # it came on another topic, so perhaps later
+    if "waits" not in answer["result"]["known"]:  # the message is on another topic, so it may arrive later
         await stranger.tell("servers/weather:a/query", {"query_id": "q2", **query})
         answer = await stranger.answer("q2")
     assert answer["status"] == "ok"

@@ -1,4 +1,4 @@
-"""Cards as a stranger sees them, and strangers' cards as our client reads them."""
+"""Our cards as an independent peer sees them, and cards of independent peers as our client reads them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def listed(client: ToolClient) -> list[str]:
 
 
 async def online(client: ToolClient, *tools: str) -> None:
-    """Wait until these tools can be called, and no others."""
+    """Wait until exactly these tools can be called."""
     changes = client.watch_tools()
 
     async def wait() -> None:
@@ -246,7 +246,7 @@ EARLIER, LATER = "2026-04-21T09:00:00.000Z", "2026-04-21T09:30:00.000Z"
 
 
 async def seen_all(server: StrangeServer, client: ToolClient) -> None:
-    """Wait until the client has seen what the server has shown so far."""
+    """Wait until the client has received everything that the server has published so far."""
     tool = f"marker-{len(await listed(client))}"
     await server.tell(f"tools/{tool}/card", {"tool": tool, "server": "odd"}, retain=True)
     changes = client.watch_tools()

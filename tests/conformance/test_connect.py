@@ -1,4 +1,4 @@
-"""What our endpoints send first, byte by byte: to a broker that takes notes and says what the test wants."""
+"""The first bytes that our endpoints send, to a fake broker that records them and answers as the test wants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN, RUMQTTD, NO_SHARED = b"", b"\x22\x10\x00", b"\x2a\x00"
 
 @dataclass
 class Connect:
-    """A CONNECT packet, taken apart."""
+    """A parsed CONNECT packet."""
 
     level: int
     clean_start: bool
@@ -68,9 +68,10 @@ def read_connect(body: bytes) -> Connect:
 
 
 class Notes:
-    """A broker that accepts everybody with the CONNACK that the test wants.
+    """A fake broker that accepts every client with the CONNACK that the test wants.
 
-    It answers nothing else; with ``answers``, it says yes to everything, and gives each message back to its sender.
+    The fake broker answers no other packet. With ``answers``, it accepts every packet, and returns each message to its
+    sender.
     """
 
     def __init__(self) -> None:
@@ -109,7 +110,7 @@ class Notes:
 
 
 def answer(head: int, body: bytes) -> bytes:
-    """What a broker with one client and a subscription to everything says."""
+    """The answers of a broker with one client and a subscription to all topics."""
     kind = head >> 4
     if kind in (SUBSCRIBE, UNSUBSCRIBE):
         return bytes([kind + 1 << 4, 4]) + body[:2] + b"\x00\x00"
@@ -130,7 +131,7 @@ async def notes() -> AsyncIterator[Notes]:
 
 
 async def begin(start: Callable[[], Awaitable[None]], happened: Callable[[], object]) -> None:
-    """Start an endpoint until it has done something; it cannot finish its start with such a broker."""
+    """Start an endpoint until it has sent something; it cannot complete its start with the fake broker."""
     starting = asyncio.ensure_future(start())
     await until(happened)
     starting.cancel()

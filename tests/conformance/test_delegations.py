@@ -43,7 +43,7 @@ async def planner(make_agent: MakeAgent, scout: ForeignExecutor) -> Agent:
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes 10 s takes a tenth of a second."""
+    """Shorten the delays: 10 s become a tenth of a second."""
     monkeypatch.setattr(resender, "_ANSWERED_WITHIN", 0.01)
     monkeypatch.setattr(reminders, "_FIRST", 0.1)
     monkeypatch.setattr(reminders, "_EXPIRY_GRACE", 0.2)
@@ -76,7 +76,7 @@ async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecut
     assert heard.response_topic == f"{scout.namespace}/tasks/planner/results"
     assert (heard.correlation, heard.qos, heard.retain) == (b"t-1", 1, False)
     assert heard.content_type == "application/json"
-    assert heard.expiry is None or 90 < heard.expiry <= 100  # the embedded broker loses it
+    assert heard.expiry is None or 90 < heard.expiry <= 100  # the embedded broker loses the message
     assert await planner.store.get(TaskKey(f"{planner.namespace}/planner", "delegated", "t-1")) is not None
     await scout.answer(heard, result=7)
     assert await soon(task.result()) == 7
@@ -226,13 +226,13 @@ async def test_words_are_as_in_the_document(
     await until(lambda: task.question)
     await soon(task.send({"year": 2024}))
     await until(lambda: scout.words("input"))
-    await scout.event(heard, 0, "status", **question)  # it may have crossed the answer
+    await scout.event(heard, 0, "status", **question)  # the question may have crossed the answer on the network
     await scout.event(heard, 2, content="a mark")
     await until(lambda: task._seq == 2)
     assert len(scout.words("input")) == 1
     monkeypatch.setattr(inputs, "_CROSSED_WITHIN", 0)
     await soon(scout.event(heard, 0, "status", status="working"))
-    await scout.event(heard, 0, "status", **question)  # the answer got lost
+    await scout.event(heard, 0, "status", **question)  # the answer was lost
     await until(lambda: len(scout.words("input")) == 2)
     for word in scout.words("input"):
         assert word.pop("timestamp").endswith("Z")
@@ -460,7 +460,7 @@ async def test_card_and_status_come_again_after_each_reconnect(
         await until(lambda: 4 in epochs(scout))
         shown = [heard for heard in scout.heard if heard.topic.startswith("agents/planner/")]
         kinds = "".join(heard.topic.rpartition("/")[2][0] for heard in shown)
-        # What the broker had not confirmed when the connection broke comes again.
+        # Messages that the broker had not confirmed when the connection broke are sent again.
         assert re.fullmatch("(c+s+){4,}", kinds), kinds
         assert {heard.json["status"] for heard in shown} == {"online"}
         before = len(scout.on("agents/scout/status"))
@@ -565,7 +565,7 @@ async def test_a_task_that_the_broker_refuses_has_failed(make_mosquitto: Callabl
 
 
 def start_with_rights(make_mosquitto: Callable[..., Mosquitto], rights: dict[str, str]) -> Mosquitto:
-    """A broker on which each user may do what is said, and nothing else."""
+    """A broker on which each user has only the given rights."""
     return make_mosquitto(
         ["acl_file {folder}/acl", "password_file {folder}/passwords"],
         anonymous=False,

@@ -1,4 +1,4 @@
-"""docs/guarantees.md: what the fault tests do not show."""
+"""The promises of docs/guarantees.md that the fault tests do not check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def spawn(namespace: str) -> Iterator[Spawn]:
-    """Starts servers in processes of their own."""
+    """Starts servers in their own processes."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(broker: Broker, replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
@@ -43,10 +43,10 @@ def spawn(namespace: str) -> Iterator[Spawn]:
 
 
 async def submitted(client: ToolClient, tool: str, count: int, seconds: float = 60) -> list[CallHandle]:
-    """Calls that run, by default for longer than any test."""
+    """Make calls that run, by default, for longer than any test."""
     changes = client.watch_tools()
     while tool not in [card.tool for card in await soon(client.list_tools())]:
-        await soon(anext(changes), 20)  # its server card alone does not tell that it streams
+        await soon(anext(changes), 20)  # the server card alone does not say that the tool streams
     handles = [await soon(client.submit(tool, {"seconds": seconds})) for _ in range(count)]
     for handle in handles:
         await soon(anext(handle.partials()))
@@ -102,7 +102,7 @@ async def test_the_callers_network_is_away_for_longer_than_its_session(
         await until(lambda: len(runs) == 2)
         await proxy.cut()
         go_on.set()
-        await asyncio.sleep(2.5)  # the session ends, and nobody tells
+        await asyncio.sleep(2.5)  # the session ends, and no event announces this
         await proxy.mend()
         assert [await soon(handle.result(), 20) for handle in handles] == ["once", "repeatable"]
         await until(lambda: sessions)
@@ -129,7 +129,7 @@ async def test_calls_acknowledged_early_survive_a_cut_network(
         client = await make_client()
         handles = [await soon(client.submit("work", {"n": n})) for n in range(MANY)]
         await until(lambda: len(runs) == MANY)
-        await asyncio.sleep(0.1)  # nothing announces that the oldest are acknowledged early, after 25 ms
+        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
         epoch = server.connection.epoch
         proxy.drop()
         await until(lambda: server.connection.epoch > epoch and server.connection.connected)
@@ -146,7 +146,7 @@ async def test_calls_acknowledged_early_are_lost_with_their_process(
     process = spawn(broker)
     client = await make_client()
     handles = await submitted(client, "slow", MANY)
-    await asyncio.sleep(0.1)  # nothing announces that the oldest are acknowledged early, after 25 ms
+    await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
     process.kill()
     await lost(handles)
 
@@ -158,12 +158,12 @@ async def test_a_named_replica_that_comes_back_at_once_has_its_early_calls_told(
     first = spawn(mosquitto, "fixed", will_delay=60)
     async with ToolClient(broker=mosquitto.url, namespace=namespace) as client:
         handles = await submitted(client, "slow", MANY)
-        await asyncio.sleep(0.1)  # nothing announces that the oldest are acknowledged early, after 25 ms
+        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
         first.kill()
         first.wait(10)
         spawn(mosquitto, "fixed", will_delay=60)
         await lost(handles[: MANY - 16])
-        for handle in handles[-8:]:  # at least these were not acknowledged, and run again
+        for handle in handles[-8:]:  # at least these calls were not acknowledged, and run again
             assert not handle.done
 
 
@@ -174,7 +174,7 @@ async def test_repeatable_calls_that_were_acknowledged_early_are_sent_to_the_new
     first = spawn(mosquitto, "fixed", will_delay=60)
     async with ToolClient(broker=mosquitto.url, namespace=namespace) as client:
         handles = await submitted(client, "slow_but_repeatable", MANY, seconds=3.0)
-        await asyncio.sleep(0.1)  # nothing announces that the oldest are acknowledged early, after 25 ms
+        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
         first.kill()
         first.wait(10)
         second = spawn(mosquitto, "fixed", will_delay=60)

@@ -1,4 +1,4 @@
-"""docs/wire-format.md and the tests belong together: each rule has a test, and the examples are real messages."""
+"""docs/wire-format.md and the tests agree: each rule has a test, and the examples are real messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODELS: list[type[wire.Message]] = [
 
 
 def rules_of(path: Path) -> list[tuple[str, str]]:
-    """Which test claims to show which rule; the file is read, and not imported."""
+    """The rules of a test file, each with the test that shows the rule; the file is parsed and not imported."""
     found: list[tuple[str, str]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -41,7 +41,7 @@ def rules_of(path: Path) -> list[tuple[str, str]]:
 
 @functools.cache
 def shown() -> dict[str, list[str]]:
-    """The tests of each rule that any test claims to show."""
+    """For each rule, the tests that are marked to show it."""
     tests: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for rule, test in rules_of(path):

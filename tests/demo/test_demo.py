@@ -1,4 +1,4 @@
-"""The demo as its user runs it."""
+"""The demo, started as a user starts it."""
 
 from __future__ import annotations
 

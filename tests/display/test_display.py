@@ -1,4 +1,4 @@
-"""What cards, tasks and errors look like to whoever works with them by hand."""
+"""The display of cards, tasks and errors in a notebook or terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_CONTENT = {"area", "br", "hr", "img", "input", "link", "meta"}
 
 
 class Reader(html.parser.HTMLParser):
-    """Fails on what a careful author would not write, and collects the text."""
+    """An HTML parser that fails on careless HTML, and collects the text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ def test_a_state_can_be_read_in_a_light_and_in_a_dark_theme(state: str, theme: s
 
 
 def luminance(colour: str) -> float:
-    """As WCAG 2 defines it."""
+    """The contrast ratio, as WCAG 2 defines it."""
     channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,4 +1,4 @@
-"""The examples as their reader runs them."""
+"""The examples, started as a reader starts them."""
 
 from __future__ import annotations
 

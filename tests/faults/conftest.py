@@ -1,4 +1,4 @@
-"""Agents in processes, for the tests of what must survive."""
+"""Agents in processes, for the tests of crashes and failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from processes import AgentProcesses
 
 @pytest.fixture
 async def agents(tmp_path: Path, namespace: str) -> AsyncIterator[AgentProcesses]:
-    """Starts agents in processes of their own; none outlives the test."""
+    """Starts agents in their own processes; all of them end with the test."""
     processes = AgentProcesses(tmp_path, namespace)
     yield processes
     await processes.close()

@@ -1,8 +1,8 @@
-"""Tasks between processes that are killed and restarted at random, as are their broker and networks: storm.py --help.
+"""Tasks between processes. Processes, broker and networks are killed and restarted at random: storm.py --help.
 
-Three requesters give tasks to three executors. At the end each task must have one terminal result at its requester,
-equal to what its input demands. The executors' handlers write a line into a ledger as their last act: a task may have
-more than one line only because a kill fell between that line and the store's commit.
+Three requesters give tasks to three executors. At the end, each task must have one terminal result at its requester,
+and the result must be correct for the input. As their last action, the executors' handlers write a line into a ledger
+file. A task may have more than one line only if a kill happened between this line and the store's commit.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ logger = logging.getLogger("storm")
 
 @dataclass
 class Report:
-    """How a storm ended.
+    """The outcome of a storm.
 
     Attributes:
-        seed: Makes the same kills again.
-        tasks: How many tasks there were.
-        kills: How often each kind of process was killed.
-        wrong: Tasks with an unexpected result, or with several different ones.
+        seed: The seed; the same seed repeats the same kills.
+        tasks: The number of tasks.
+        kills: For each kind of process, the number of kills.
+        wrong: Tasks with an unexpected result, or with several different results.
         missing: Tasks without a result, by requester.
-        executions: Lines in the ledger.
-        extra: Lines beyond the first of each task.
-        odd: Tasks with a result and no line in the ledger, or with two of the same attempt.
-        seconds: How long it took.
-        logs: Where the processes wrote.
+        executions: The number of lines in the ledger.
+        extra: The number of lines after the first line of each task.
+        odd: Tasks with a result and without a line in the ledger, or with two lines of the same attempt.
+        seconds: The duration of the storm.
+        logs: The folder with the logs of the processes.
     """
 
     seed: int
@@ -87,14 +87,14 @@ class Report:
 
 
 class Storm:
-    """One run.
+    """One storm.
 
     Args:
-        folder: For stores, logs, results and the ledger.
-        seed: Of all that is random here.
-        tasks: How many.
-        seconds: How long tasks come and processes die.
-        grace: Seconds that there are for the rest, with nobody killed any more.
+        folder: The folder for stores, logs, results and the ledger.
+        seed: The seed of all random choices.
+        tasks: The number of tasks.
+        seconds: Seconds during which tasks are given and processes are killed.
+        grace: Seconds after that for the remaining tasks, without any kills.
         pause: Mean seconds between two kills.
     """
 
@@ -160,7 +160,7 @@ class Storm:
         victims = [*EXECUTORS, *REQUESTERS, "broker", "broker", "network", "network"]
         while True:
             left = max(0.0, until - time.monotonic())
-            await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, left))  # until the next blow
+            await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, left))  # until the next kill
             if time.monotonic() >= until or self._over():
                 return
             victim = self._random.choice(victims)
@@ -174,12 +174,12 @@ class Storm:
                 continue
             process = self._processes[victim]
             if process.poll() is not None:
-                continue  # a requester that is done
+                continue  # a requester that has finished
             process.kill()
             await asyncio.to_thread(process.wait, 10)
             self._report.kills[victim.partition("-")[0]] += 1
             logger.info("%s was killed", victim)
-            await asyncio.sleep(self._random.choice((0, 0, 0.5, 1.5)))  # longer than a will delay, or not
+            await asyncio.sleep(self._random.choice((0, 0, 0.5, 1.5)))  # longer or shorter than a will delay
             self._start(victim)
 
     async def _cut(self, name: str) -> None:
@@ -192,7 +192,7 @@ class Storm:
             network.drop()
             return
         await network.cut()
-        await asyncio.sleep(seconds)  # how long the network is away
+        await asyncio.sleep(seconds)  # seconds for which the network is down
         await network.mend()
 
     async def _restart_broker(self) -> None:
@@ -200,7 +200,7 @@ class Storm:
         await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
         if not keeps:
             self._broker.forget()
-        await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))  # how long the broker is away
+        await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))  # seconds for which the broker is down
         await asyncio.to_thread(self._broker.start)
         kind = "broker (state kept)" if keeps else "broker (state lost)"
         self._report.kills[kind] += 1
@@ -211,7 +211,7 @@ class Storm:
 
     async def _calm(self, deadline: float) -> None:
         while not self._over() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)  # other processes write what this waits for into files
+            await asyncio.sleep(0.05)  # the awaited lines are written to files by other processes
             for name in (*EXECUTORS, *REQUESTERS):
                 code = self._processes[name].poll()
                 if code not in (None, 0):

@@ -1,4 +1,4 @@
-"""A conversation of three agents on three hosts, one of which is cut off in the middle of it."""
+"""A conversation of three agents on three hosts. The network of one host is cut during the conversation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_chain_of_tasks_is_complete_though_the_host_in_its_middle_was_cu
         await first.delegate("b", "talk", listen=True, n=7, parts=parts, part_seconds=0.4, via=["c"])
         await first.tells("partial", content="c 5")
         await network.cut("b")
-        await asyncio.sleep(CUT)  # what this is about: nothing is waited for
+        await asyncio.sleep(CUT)  # the outage itself: no event is awaited here
         assert first.told("partial", content=f"c {PARTS - 1}") == []
         assert middle.told("began")[-1]["attempt"] == 1
         await network.mend("b")

@@ -1,4 +1,4 @@
-"""500 calls run while something breaks: each ends with its own right result, or with the error that is promised."""
+"""500 calls run during a fault: each call ends with its own correct result, or with the promised error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Replicas:
-    """Server processes, and what they ran."""
+    """Server processes, and the log of the calls that they ran."""
 
     def __init__(self, namespace: str, folder: Path) -> None:
         self._namespace = namespace
@@ -63,7 +63,7 @@ def replicas(namespace: str, tmp_path: Path) -> Iterator[Replicas]:
 
 
 class Load:
-    """Calls of both tools, half and half, of which a number is always under way."""
+    """Calls of both tools, half of the calls for each tool; some calls are always in progress."""
 
     def __init__(self, client: ToolClient) -> None:
         self._client = client
@@ -73,7 +73,7 @@ class Load:
         self.errors: dict[int, Exception] = {}
 
     async def run(self, trouble: Callable[[], Awaitable[None]]) -> None:
-        """Make the calls, and trouble when a fifth of them is done."""
+        """Make the calls, and cause the fault when a fifth of the calls has ended."""
         workers = asyncio.gather(*(self._work() for _ in range(AT_ONCE)))
         await soon(self._some_done.wait(), 30)
         await trouble()
@@ -90,7 +90,7 @@ class Load:
                 self._some_done.set()
 
     def check(self, runs: Counter[int], *, lost: bool) -> None:
-        """Each has its own result, or is a call that may not be repeated and says that it may have run."""
+        """Check that each call has its own result, or is not repeatable and ended with "it may have run"."""
         assert all(result == number * number for number, result in self.results.items())
         assert len(self.results) + len(self.errors) == CALLS
         unexpected = [repr(error) for number, error in self.errors.items() if not lost or number % 2]
@@ -190,14 +190,14 @@ async def test_the_network_of_a_replica_is_cut(
             if longer_than_the_will_delay:
                 await online(client, "near")
             else:
-                await asyncio.sleep(3)  # how long the network is away
+                await asyncio.sleep(3)  # seconds for which the network is down
             await proxy.mend()
 
         await online(client, "near", "far")
         load = Load(client)
         await load.run(trouble)
         await online(client, "near", "far")
-    # A replica that comes back late may still run what waited for it: then its caller has been told already.
+    # A replica that comes back late may still run calls that waited for it; their callers already got an error.
     load.check(replicas.runs, lost=longer_than_the_will_delay or not broker.keeps_shared_messages)
 
 

@@ -1,4 +1,4 @@
-"""A short storm; ``make storm`` is the long one."""
+"""A short storm; ``make storm`` runs the long one."""
 
 from __future__ import annotations
 

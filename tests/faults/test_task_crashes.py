@@ -1,4 +1,4 @@
-"""A process is killed in each window between two writes, and started again: each task gets its one right result."""
+"""A process is killed at each point between two writes, and started again: each task gets its one correct result."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WHAT_HAPPENS = ("mosquitto keeps its state", "mosquitto loses its state", "embed
 
 @pytest.fixture(params=WHAT_HAPPENS)
 def happens(request: pytest.FixtureRequest) -> str:
-    """What becomes of the broker while the process is dead."""
+    """What happens to the broker while the process is dead."""
     return request.param
 
 
 @pytest.fixture
 def the_broker(happens: str, make_mosquitto: Callable[..., Mosquitto]) -> Iterator[Broker]:
-    """The broker that this is about."""
+    """The broker of the test."""
     if happens.startswith("embedded"):
         with Embedded() as broker:
             yield broker
@@ -44,7 +44,7 @@ async def restart(broker: Broker, happens: str) -> None:
 
 
 def state_in(store: Path, role: str) -> str | None:
-    """The state of the one task in a store that nobody has open."""
+    """The state of the only task in a store that no process has open."""
     with sqlite3.connect(store) as connection:
         [*rows] = connection.execute("SELECT state FROM tasks WHERE role = ?", (role,))
     return rows[0][0] if rows else None
@@ -65,13 +65,14 @@ async def test_an_executor_killed_in_any_window_does_its_task_and_sends_one_resu
     await executor.died()
     states = {"received.before-commit": {None}, "finished.before-commit": {"working"}}.get(point, {"completed"})
     if point in ("received.after-commit", "received.after-puback"):
-        # There was a free place, and so it is stored as begun; unless it came before the agent had quite started.
+        # A handler slot was free, so the task is stored as begun, unless it arrived before the agent had completely
+        # started.
         states = {"working", "submitted"}
     assert state_in(tmp_path / "writer.db", "received") in states
     await restart(the_broker, happens)
     again = await agents.start("writer", the_broker.url, executes=True)
     assert await planner.result("t-1") == RIGHT
-    # Its last act was done, and not yet stored as done.
+    # The handler had done its last action, and the store did not yet contain the result.
     assert agents.executions == {"t-1": 2 if point == "finished.before-commit" else 1}
     if point == "finished.before-commit":
         assert again.told("began", attempt=2, saved="page 3")

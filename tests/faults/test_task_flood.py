@@ -1,4 +1,4 @@
-"""Thousands of tasks come to one agent at once: each is stored, few run, and the agent goes on answering."""
+"""Thousands of tasks arrive at one agent at once: all are stored, few run, and the agent still answers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ANSWERS_WITHIN = 5.0
 
 
 class Flooder:
-    """A fast requester that is none of ours: paho-mqtt with a thread of its own.
+    """A fast requester that does not use our code: paho-mqtt with its own thread.
 
-    It sends some hundred tasks at a time and asks after the last of them, for a broker drops what is too much for its
-    queues: Mosquitto, over 1,000 messages for one client.
+    The requester sends a few hundred tasks and then asks for the state of the last one, because a broker drops messages
+    that do not fit into its queues. Mosquitto's limit is 1,000 messages for one client.
     """
 
     def __init__(self, url: str, namespace: str, peer: str) -> None:
@@ -71,7 +71,7 @@ class Flooder:
         self.client.publish(f"{self._topics}/{self._peer}/{topic}", json.dumps(message), 1, False, properties)
 
     def tell(self, task_id: str, action: str, *states: str) -> str:
-        """Say a word about a task, and wait until it is in one of these states."""
+        """Send a control message about a task, and wait until the task is in one of these states."""
         began = time.monotonic()
         with self._news:
             self._states.pop(task_id, None)
@@ -100,7 +100,7 @@ async def test_a_flood_of_tasks_is_stored_while_few_run_and_words_about_them_are
     try:
         began = time.monotonic()
         await asyncio.to_thread(flooder.flood, 0, FLOOD // 2, {"n": 1, "hangs": 9})
-        # In the middle of it: the first ones are canceled, and others take their places.
+        # During the flood, the first tasks are canceled, and other tasks take their slots.
         flooding = asyncio.create_task(asyncio.to_thread(flooder.flood, FLOOD // 2, FLOOD, {"n": 1, "hangs": 9}))
         running = [event["task_id"] for event in executor.told("began")]
         assert len(running) == 8

@@ -1,4 +1,4 @@
-"""What must survive: tasks between processes while networks, processes and brokers fail."""
+"""Tasks between processes survive failures of networks, processes and brokers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeBroker = Callable[..., Mosquitto]
 
 @pytest.fixture
 async def observer(broker: Broker, namespace: str) -> AsyncIterator[Agent]:
-    """Sees who is online."""
+    """An observer that sees which agents are online."""
     async with Agent("observer", broker=broker.url, namespace=namespace, store=MemoryStore()) as agent:
         yield agent
 
@@ -79,7 +79,7 @@ async def test_a_network_that_nobody_notices_is_gone_loses_nothing(broker: Broke
         await planner.result("t-1")
         proxy.hold()
         planner.say("delegate", peer="writer", task_id="t-2", data=WORK)
-        await planner.tells("delegated", task_id="t-2")  # it is stored, and its confirmation is given up
+        await planner.tells("delegated", task_id="t-2")  # stored, and the wait for its confirmation is given up
         proxy.release()
         assert await planner.result("t-2") == RIGHT
     assert agents.executions == {"t-1": 1, "t-2": 1}
@@ -169,7 +169,7 @@ async def test_a_broker_that_restarts_loses_no_task_and_runs_none_twice(which: s
         for number in range(12):
             asker = (planner, other)[number % 2]
             asker.say("delegate", peer="writer", task_id=f"t-{number}", data={"n": number, "seconds": 0.4})
-        await executor.tells("began", task_id="t-4")  # and others have ended, wait, or are on their way
+        await executor.tells("began", task_id="t-4")  # and other tasks have ended, wait, or are on their way
         await asyncio.to_thread(lambda: broker.restart(**how))
         for number in range(12):
             assert await (planner, other)[number % 2].result(f"t-{number}") == {"square": number**2}
@@ -213,7 +213,7 @@ async def test_messages_that_come_again_late_and_out_of_order_change_nothing(
         for message in [*reversed(heard), *heard]:
             stranger.say(message)
         await stranger.heard(lambda topics: len(topics) >= 3 * len(heard))
-        # The broker keeps the order within a topic: what came before the last one has been dealt with.
+        # The broker keeps the order within a topic, so all messages before the last one have been processed.
         await planner.delegate("writer", "last", n=9)
         assert await planner.result("last") == {"square": 81}
         answers = await stranger.heard(lambda topics: len(topics) >= 3 * len(heard))
@@ -274,7 +274,7 @@ async def test_of_two_requesters_with_one_agent_id_the_second_gets_the_results(
 ) -> None:
     executor = await agents.start("writer", broker.url, executes=True)
     first = await agents.start("planner", broker.url)
-    await first.delegate("writer", "t-1", **WORK, seconds=5)  # longer than the second process takes to start
+    await first.delegate("writer", "t-1", **WORK, seconds=5)  # longer than the second process needs to start
     await executor.tells("saved")
     second = await agents.start("planner", broker.url)
     second.say("resume", task_id="t-1")

@@ -1,4 +1,4 @@
-"""The stage for agents: two honest ones that give each other tasks, a peer that is not, and someone who watches."""
+"""The stage for agents: two honest agents that give each other tasks, a hostile peer, and an observer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .stage import NOT_OURS, BaseStage
 
 
 class AgentStage(BaseStage):
-    """``attack`` publishes as the hostile peer, who calls itself ``peer``; ``check`` tells what came of it.
+    """``attack`` publishes as the hostile peer, whose name is ``peer``; ``check`` checks the consequences.
 
-    ``writer`` does tasks: with the prompt ``wait`` when ``go_on`` says so, with ``ask`` when it is told something.
+    ``writer`` executes tasks. A task with the prompt ``wait`` waits for ``go_on``; one with ``ask`` waits for an
+    answer.
     """
 
     def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,39 +62,39 @@ class AgentStage(BaseStage):
     # Attacking
 
     def task(self, task_id: Any = "t-1", **fields: Any) -> dict[str, Any]:
-        """A task that is in order; fields change it, None removes."""
+        """A valid task. Fields replace its fields, None removes a field."""
         task = {"task_id": task_id, "from": "peer", "to": "writer", "prompt": "go", "created_at": "t", **fields}
         return {name: value for name, value in task.items() if value is not None}
 
     def properties(self, **changes: Any) -> bytes:
-        """The MQTT properties of a task that is in order."""
+        """The MQTT properties of a valid task."""
         return properties(**{"response_topic": self.topics.results("peer"), "correlation": b"t-1", **changes})
 
-    # Looking what came of it
+    # Checking the consequences
 
     async def request(self) -> None:
-        """A task of an honest agent is done."""
+        """Check that a task of an honest agent is executed."""
         task_id = f"honest-{uuid.uuid4().hex[:8]}"
         self._honest |= {self.topics.task_result(task_id), self.topics.task_events(task_id)}
         assert await soon(self.planner.request("writer", data="fine", task_id=task_id, wait_online=True)) == "fine"
 
     def results(self, topic: str | None = None) -> list[dict[str, Any]]:
-        """What came to the peer's results topic, or another topic."""
+        """The messages on the peer's results topic, or on another topic."""
         return [json.loads(message.payload) for message in self.messages(topic or self.topics.results("peer"))]
 
     async def settle(self) -> None:
-        """Wait until all that was sent has been worked on."""
+        """Wait until all sent messages have been processed."""
         for _ in range(2):
             await self.request()
         assert self.watcher is not None
         await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
 
     async def check(self, *faults: tuple[str, str], business: Sequence[str] = ()) -> None:
-        """All is well; ``faults`` (topic and pattern of the reason) were told once each, in any order, and no others.
+        """Check that all works, and that exactly these ``faults`` (topic and reason's pattern) were logged, once each.
 
         Args:
-            faults: What must have been told.
-            business: Topics where something of ours may have come, besides those of honest work.
+            faults: The faults that must have been logged, in any order.
+            business: Topics on which our agents may have published, in addition to the topics of honest work.
         """
         await self.settle()
         self.check_connections()
@@ -107,7 +108,7 @@ class AgentStage(BaseStage):
         assert self.strays() - set(business) == set()
 
     def strays(self) -> set[str]:
-        """Topics where nobody but the hostile peer has any business, and where something came nevertheless."""
+        """Topics on which only the hostile peer should publish, and on which another client published nevertheless."""
         assert self.watcher is not None
         topics, known = self.topics, {f"{self.namespace}/{NOT_OURS}/barrier", self.topics.results("peer")}
         for name in ("writer", "planner"):

@@ -1,4 +1,4 @@
-"""The stage: an honest server and an honest client, a peer that is neither, and someone who watches all topics."""
+"""The stage: an honest server, an honest client, a hostile peer, and an observer of all topics."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .stage import NOT_OURS, BaseStage
 
 
 class Stage(BaseStage):
-    """What every test of this folder needs.
+    """The participants that every test of this folder needs.
 
-    ``attack`` publishes as the hostile peer ``peer``, ``check`` tells what came of it: the connections stand, an
-    ordinary call works, nothing was published where it has no business, and each fault was told once.
+    ``attack`` publishes as the hostile peer ``peer``. ``check`` checks the consequences: no connection broke, an
+    ordinary call works, nothing was published on a wrong topic, and each fault was logged once.
     """
 
     def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -56,7 +56,7 @@ class Stage(BaseStage):
         await soon(self.client.list_tools())
         if watch:
             watcher = await self.watch()
-            await until(lambda: len(watcher.seen) >= 4)  # the cards that are there
+            await until(lambda: len(watcher.seen) >= 4)  # the existing cards
         self.remember()
 
     @property
@@ -67,7 +67,7 @@ class Stage(BaseStage):
         stopping = asyncio.gather(self.client.stop(), self.server.stop())
         await asyncio.wait([stopping], timeout=DEADLINE)
         if not stopping.done() and isinstance(self.broker, Embedded):
-            self.broker.kill()  # it answers no more, and stop() would wait for it
+            self.broker.kill()  # the server no longer answers, and stop() would wait for it
             await soon(stopping)
             pytest.fail("stop() waits without end for a broker that does not answer")
         await soon(stopping, 20)
@@ -75,44 +75,44 @@ class Stage(BaseStage):
     # Attacking
 
     def call(self, call_id: str = "call-1", client: str = "peer", **fields: Any) -> dict[str, Any]:
-        """A call that is in order; fields change it, None removes."""
+        """A valid call. Fields replace its fields, None removes a field."""
         call = {"call_id": call_id, "arguments": {"text": "hi"}, "client": client, "timestamp": "2026-01-01T00:00:00Z"}
         call["response_topic"] = self.topics.client_responses("peer")
         call.update(fields)
         return {name: value for name, value in call.items() if value is not None}
 
     def properties(self, **changes: Any) -> bytes:
-        """The MQTT properties of a call that is in order."""
+        """The MQTT properties of a valid call."""
         return properties(**{"response_topic": self.inbox, "correlation": b"correlation-1", **changes})
 
-    # Looking what came of it
+    # Checking the consequences
 
     def faults(self) -> list[str]:
-        return [fault for fault in super().faults() if "has no shared subscriptions" not in fault]  # nobody's fault
+        return [fault for fault in super().faults() if "has no shared subscriptions" not in fault]  # not a fault
 
     def answers(self, inbox: str | None = None) -> list[dict[str, Any]]:
-        """What came to the peer's responses topic, or another's."""
+        """The messages on the responses topic of the peer, or of another client."""
         return [json.loads(message.payload) for message in self.messages(inbox or self.inbox)]
 
     def told(self, topic: str) -> list[str]:
-        """All faults on a topic, repeats and all, in order."""
+        """All faults on a topic, including repeats, in order."""
         mark = f" on {topic[:300]}: "
         return [record.getMessage() for record in self._caplog.records if mark in record.getMessage()]
 
     def check_each_was_told(self, topic: str, reasons: Iterable[str]) -> None:
-        """Each fault on ``topic``, in order, was told with a reason that matches."""
+        """Check that the faults on ``topic`` were logged in this order, each with a matching reason."""
         for told, reason in zip(self.told(topic), reasons, strict=True):
             assert re.search(reason, told), f"{told!r} does not say {reason!r}"
 
     async def settle(self) -> None:
-        """Wait until all that was sent has been worked on: an ordinary call gets through, all messages were seen."""
+        """Wait until all sent messages have been processed: an ordinary call works, and all messages were seen."""
         for _ in range(2):
             assert await soon(self.client.call("echo", {"text": "fine"}, timeout=DEADLINE), DEADLINE + 1) == "fine"
         if self.watcher is not None:
             await self.watcher.barrier(f"{self.namespace}/{NOT_OURS}/barrier")
 
     async def fill_the_window(self) -> None:
-        """More calls than any broker sends while one message stays unacknowledged: each must be answered."""
+        """Make more calls than a broker sends while one message stays unacknowledged; each call must be answered."""
         window, at_once = 1200, 60
         for start in range(0, window, at_once):
             calls = (self.client.call("echo", {"text": "fine"}, timeout=3) for _ in range(at_once))
@@ -122,7 +122,7 @@ class Stage(BaseStage):
                 pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
 
     async def check(self, *faults: tuple[str, str], strays: bool = True) -> None:
-        """All is well, and ``faults`` (topic and pattern of the reason) were told once each, and no others."""
+        """Check that all works, and that exactly these ``faults`` (topic, reason's pattern) were logged, once each."""
         await self.settle()
         self.check_connections()
         told = self.faults()
@@ -136,7 +136,7 @@ class Stage(BaseStage):
             assert self.strays() == set()
 
     def strays(self) -> set[str]:
-        """Topics where nobody but the hostile peer has any business, and where something came nevertheless."""
+        """Topics on which only the hostile peer should publish, and on which another client published nevertheless."""
         assert self.watcher is not None
         business = {self.inbox, self.topics.client_responses("friend"), f"{self.namespace}/{NOT_OURS}/barrier"}
         business |= {self.topics.tool_call(card.tool) for card in self.server.tools}
@@ -152,7 +152,7 @@ DEADLINE = 5.0
 
 
 class FakeServer:
-    """A tool server that is the hostile peer: the test says what it answers."""
+    """The hostile peer as a tool server; the test chooses its answers."""
 
     def __init__(self, stage: Stage, tool: str) -> None:
         self.stage = stage
@@ -195,7 +195,7 @@ async def silent_stage(broker: Broker, namespace: str, caplog: pytest.LogCapture
 
 @pytest.fixture
 async def stage(silent_stage: Stage) -> Stage:
-    """A stage on which the play has begun."""
+    """A started stage."""
     await silent_stage.start()
     return silent_stage
 

@@ -1,4 +1,4 @@
-"""Payloads that are no message."""
+"""Payloads that are not valid messages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ NO_JSON_OBJECT: dict[str, tuple[bytes, str]] = {
     "a byte order mark": (b'\xef\xbb\xbf{"call_id": "x"}', "JSON"),
     "UTF-16": ('{"call_id": "x"}'.encode("utf-16"), "JSON|UTF-8"),
 }
-"""No JSON object, whatever message is expected, each with the pattern of what its reader says about it.
+"""Payloads that are not JSON objects, each with the pattern of its reader's error message.
 
-The empty payload is not here: to a card it means something.
+The empty payload is not in this list, because it is valid for a card.
 """
 
 
 @st.composite
 def mutated(draw: st.DrawFn, templates: list[dict[str, Any]], values: st.SearchStrategy[Any]) -> bytes:
-    """A valid message with some fields of any other type, too many, or missing; or with some bytes gone wrong."""
+    """A valid message in which fields have another type, are added or are missing, or in which bytes are changed."""
     fields = sorted({field for template in templates for field in template})
     message = dict(draw(st.sampled_from(templates)))
     for field in draw(st.lists(st.sampled_from(fields), max_size=2)):
@@ -51,6 +51,6 @@ def mutated(draw: st.DrawFn, templates: list[dict[str, Any]], values: st.SearchS
 
 
 def fuzzed(templates: list[dict[str, Any]], values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
-    """Messages that are nearly valid, bytes that are none, and JSON that is no message."""
+    """Nearly valid messages, random bytes, and JSON that is not a message."""
     anything = values.map(lambda value: json.dumps(value).encode())
     return mutated(templates, values) | st.binary(max_size=40) | anything

@@ -1,4 +1,4 @@
-"""An MQTT 5 client by hand, with no library between it and the broker: it sends anything, and survives anything."""
+"""An MQTT 5 client without any MQTT library: it can send invalid packets, and survives invalid packets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from support import DEADLINE, soon, until
 Text = str | bytes
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
-_KEEP_ALIVE = 300  # seconds: longer than any test, so it never has to ping
+_KEEP_ALIVE = 300  # seconds: longer than any test, so the client never has to ping
 _MESSAGE_EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x02, 0x03, 0x08, 0x09, 0x26
 
 
 class HungUp(ConnectionError):
-    """The broker ended the connection: what was sent was too much for it."""
+    """The broker did not accept the sent packet, and ended the connection."""
 
 
 class Seen(NamedTuple):
@@ -38,7 +38,7 @@ def properties(
     user: Iterable[tuple[Text, Text]] = (),
     expiry: int | None = None,
 ) -> bytes:
-    """Properties of a PUBLISH. Nothing is checked; text may be bytes that are no UTF-8."""
+    """Properties of a PUBLISH. Nothing is checked; text may be bytes that are not UTF-8."""
     packed = b""
     if response_topic is not None:
         packed += bytes([_RESPONSE_TOPIC]) + _string(response_topic)
@@ -52,7 +52,7 @@ def properties(
 
 
 class Peer:
-    """A connected client. ``seen`` holds every message that came, in order."""
+    """A connected client. ``seen`` contains every received message, in order."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.seen: list[Seen] = []
@@ -68,7 +68,7 @@ class Peer:
 
     @classmethod
     async def connect(cls, port: int, client_id: str) -> Peer:
-        """Connect, without a session that outlives the connection, under a name for the brokers that want one."""
+        """Connect with a session that ends with the connection, and with a user name for brokers that require one."""
         peer = cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**25))
         body = _string("MQTT") + bytes([5, 0xC2]) + struct.pack(">H", _KEEP_ALIVE) + b"\x00" + _string(client_id)
         peer._write(_CONNECT, body + _string("tests") + _string("tests"))
@@ -76,7 +76,7 @@ class Peer:
         return peer
 
     async def subscribe(self, topic_filter: str) -> None:
-        """At QoS 0, with the retained messages."""
+        """Subscribe at QoS 0, and receive the retained messages."""
         mid = self._next_mid()
         self._write(_SUBSCRIBE, struct.pack(">H", mid) + b"\x00" + _string(topic_filter) + b"\x00")
         assert await soon(self._answers[mid]) == 0
@@ -84,7 +84,7 @@ class Peer:
     def send(
         self, topic: Text, payload: bytes, packed: bytes = b"", *, retain: bool = False, duplicate: bool = False
     ) -> asyncio.Future[int]:
-        """Publish at QoS 1; the future is the broker's PUBACK, or :class:`HungUp`."""
+        """Publish at QoS 1; the future ends with the broker's PUBACK, or with :class:`HungUp`."""
         mid = self._next_mid()
         head = _PUBLISH | 2 | int(retain) | (8 if duplicate else 0)
         self._write(head, _string(topic) + struct.pack(">H", mid) + _varint(len(packed)) + packed + payload)
@@ -93,7 +93,7 @@ class Peer:
     async def publish(
         self, topic: Text, payload: bytes, packed: bytes = b"", *, retain: bool = False, duplicate: bool = False
     ) -> None:
-        """Publish at QoS 1, and wait until the broker has it.
+        """Publish at QoS 1, and wait for the broker's acknowledgement.
 
         Raises:
             HungUp: The broker ended the connection instead.
@@ -101,7 +101,7 @@ class Peer:
         await soon(self.send(topic, payload, packed, retain=retain, duplicate=duplicate))
 
     async def barrier(self, topic: str) -> None:
-        """Wait until everything that the broker had has come; ``topic`` must be subscribed to."""
+        """Wait until every message that the broker had queued has arrived; ``topic`` must be subscribed to."""
         self._barriers += 1
         mark = f"barrier {self._barriers} of {id(self)}".encode()
         await self.publish(topic, mark)

@@ -1,4 +1,4 @@
-"""What every stage has: a peer that is hostile, someone who watches all topics, and what our side logged."""
+"""The parts of every stage: a hostile peer, an observer of all topics, and the log of our side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Payload = bytes | dict[str, Any]
 
 
 class BaseStage(ABC):
-    """``attack`` publishes as the hostile peer; what came of it, the honest ones and the watcher tell."""
+    """``attack`` publishes as the hostile peer; the honest endpoints and the observer show the consequences."""
 
     def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
         self.broker = broker
@@ -41,18 +41,18 @@ class BaseStage(ABC):
     @property
     @abstractmethod
     def connections(self) -> Sequence[Connection]:
-        """Those of the honest ones."""
+        """The connections of the honest endpoints."""
 
     @abstractmethod
     async def stop_the_honest(self) -> None:
-        """Stop whatever the hostile peer was after."""
+        """Stop the honest endpoints, which the hostile peer attacks."""
 
     def remember(self) -> None:
-        """The connections as they are now are those that must stand."""
+        """Remember the current connections; they must not break."""
         self._epochs = [connection.epoch for connection in self.connections]
 
     def check_connections(self) -> None:
-        """They are those that were remembered."""
+        """Check that the connections are the remembered ones."""
         for connection, epoch in zip(self.connections, self._epochs, strict=True):
             assert connection.connected, f"{connection.client_id} is not connected: {self.faults()[:3]}"
             assert connection.epoch == epoch, f"{connection.client_id} lost its connection: {self.faults()[:3]}"
@@ -61,7 +61,7 @@ class BaseStage(ABC):
         return await soon(Peer.connect(self.broker.port, f"peer-{uuid.uuid4().hex[:8]}"))
 
     async def watch(self) -> Peer:
-        """Look at everything in the namespace from now on."""
+        """Observe all topics of the namespace from now on."""
         self.watcher = await self.new_peer()
         await self.watcher.subscribe(f"{self.namespace}/#")
         return self.watcher
@@ -78,7 +78,7 @@ class BaseStage(ABC):
     # Attacking
 
     async def attack(self, topic: Text, payload: Payload, packed: bytes = b"", *, retain: bool = False) -> bool:
-        """Publish as the hostile peer; False when the broker itself would not have it and hung up."""
+        """Publish as the hostile peer; returns False when the broker itself refused the message and disconnected."""
         try:
             await (await self.attacker()).publish(topic, self._noting(topic, payload, retain), packed, retain=retain)
         except HungUp:
@@ -86,7 +86,7 @@ class BaseStage(ABC):
         return True
 
     async def attack_often(self, batch: Sequence[tuple[Text, Payload, bytes]]) -> None:
-        """Publish many messages without waiting in between; all must have reached the broker."""
+        """Publish many messages without waiting between them; all of them must reach the broker."""
         attacker = await self.attacker()
         sent = [attacker.send(topic, self._noting(topic, payload, False), packed) for topic, payload, packed in batch]
         await soon(asyncio.gather(*sent), 20)
@@ -105,14 +105,14 @@ class BaseStage(ABC):
             (self._retained.add if payload else self._retained.discard)(topic)
         return payload if isinstance(payload, bytes) else json.dumps(payload).encode()
 
-    # Looking what came of it
+    # Checking the consequences
 
     def messages(self, topic: str) -> list[Seen]:
         assert self.watcher is not None
         return [message for message in self.watcher.seen if message.topic == topic]
 
     def faults(self) -> list[str]:
-        """What our side logged as warning or worse."""
+        """The log records of our side with level warning or higher."""
         return [
             record.getMessage()
             for record in self._caplog.records
@@ -120,5 +120,5 @@ class BaseStage(ABC):
         ]
 
     def errors(self) -> list[str]:
-        """What anybody logged as an error: an exception that nobody took care of, most likely."""
+        """All log records with level error: most likely exceptions that no code handled."""
         return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.ERROR]

@@ -1,4 +1,4 @@
-"""What a tool client does about answers, and partials, that are none, or that it did not ask for."""
+"""How a tool client treats invalid or unexpected answers and partials."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ async def test_an_answer_after_the_timeout_changes_nothing(fake: FakeServer) -> 
     await fake.stage.settle()
     with pytest.raises(CallTimeout):
         await soon(handle.result())
-    late = [(fake.inbox, "call")] if fake.stage.faults() else []  # it may be told, but not more than once
+    late = [(fake.inbox, "call")] if fake.stage.faults() else []  # the fault may be logged, but not more than once
     await fake.stage.check(*late)
 
 
@@ -221,13 +221,13 @@ async def test_answers_from_before_a_restart_of_the_client_are_not_taken_for_new
 
 
 async def streaming(fake: FakeServer) -> tuple[CallHandle, str]:
-    """A call whose caller listens for partials, and their topic."""
+    """A call whose caller listens for partials, and the topic of the partials."""
     handle = await called(fake)
     return handle, fake.stage.topics.tool_stream("fake", handle.call_id)
 
 
 async def partials(fake: FakeServer, messages: list[bytes | dict[str, Any]], last: int | None = None) -> list[Any]:
-    """What a caller gets that is sent these messages, and then its result, with the ``seq`` of the last partial."""
+    """Send these messages to a caller, then a result with the last partial's ``seq``; return the partials it got."""
     handle, topic = await streaming(fake)
     for message in messages:
         filled = {"call_id": handle.call_id, **message} if isinstance(message, dict) else message
@@ -277,7 +277,7 @@ async def test_repeated_and_missing_partials_do_no_harm(fake: FakeServer) -> Non
 
 @pytest.mark.rule("STREAM-9")
 async def test_partials_of_one_millisecond_are_all_told(fake: FakeServer) -> None:
-    """The reference numbers them by the clock."""
+    """The reference uses the clock as the ``seq`` of partials."""
     assert await partials(fake, [partial(1_700_000_000_000, text) for text in "abc"]) == ["a", "b", "c"]
     await fake.stage.check()
 

@@ -1,4 +1,4 @@
-"""What a tool server does about calls that are none, or that want something they should not get."""
+"""How a tool server treats invalid calls, and calls that ask for something forbidden."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_call_over_the_limit_is_refused_at_its_response_topic(stage: Sta
 
 @pytest.mark.rule("HOST-3")
 async def test_the_response_topic_in_the_payload_is_an_address_too(stage: Stage) -> None:
-    """The reference always sends it, and it is the only one where a bridge drops the properties."""
+    """The reference always sends ``response_topic``, and after a bridge that drops properties, nothing else is left."""
     call = stage.call(arguments="wrong")
     assert call["response_topic"] == stage.inbox
     await stage.attack(stage.call_topic, call)
@@ -107,7 +107,7 @@ async def test_the_response_topic_in_the_payload_is_an_address_too(stage: Stage)
 
 @pytest.mark.rule("HOST-3")
 async def test_a_refusal_carries_the_call_id_of_the_payload_when_it_has_one(stage: Stage) -> None:
-    """Callers match by it first; the reference looks at nothing else."""
+    """Callers first match by ``call_id``; the reference uses nothing else."""
     await stage.attack(stage.call_topic, stage.call(arguments="wrong"), properties(response_topic=stage.inbox))
     await stage.check((stage.call_topic, "arguments"))
     (answer,) = only_errors(stage, "invalid_arguments", 1)
@@ -234,7 +234,7 @@ async def test_a_call_id_is_any_string_but_never_a_topic_level(stage: Stage) -> 
     expected = 0
     for call_id in TOPIC_CHARACTERS:
         for number, (tool, fields) in enumerate(calls):
-            client = ("peer", "peer-1", "peer-2")[number]  # one call id each, so that none is a repeat
+            client = ("peer", "peer-1", "peer-2")[number]  # each call has its own call id, so that no call is a repeat
             call = stage.call(call_id, client, response_topic=None, **fields)
             await stage.attack(stage.topics.tool_call(tool), call)
             expected += 1
@@ -288,7 +288,7 @@ async def test_calling_in_another_s_name_brings_the_caller_nothing(stage: Stage)
     theirs = [answer for answer in stage.answers(friends) if answer["call_id"].startswith("call-")]
     assert {answer["call_id"]: answer["status"] for answer in theirs} == {"call-1": "error", "call-2": "ok"}
     faults = [(stage.call_topic, "foreign Response Topic")]
-    if len(stage.faults()) > 1:  # the friend may tell of answers that it did not ask for; see test_bad_answers.py
+    if len(stage.faults()) > 1:  # the friend may log answers that it did not ask for; see test_bad_answers.py
         faults.append((friends, "call"))
     await stage.check(*faults)
 

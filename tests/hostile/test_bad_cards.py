@@ -1,4 +1,4 @@
-"""What a tool client, and the LangChain toolkit, do about cards that are none."""
+"""How a tool client and the LangChain toolkit treat invalid cards."""
 
 from __future__ import annotations
 
@@ -184,12 +184,12 @@ async def test_cards_with_bad_schemas_do_not_keep_an_agent_from_the_other_tools(
         assert set(HONEST) <= set(tools)
         assert await soon(tools["echo"].ainvoke({"text": "fine"})) == "fine"
         broken: dict[str, object] = {}
-        for name, tool in tools.items():  # what an agent does with all its tools before it asks the model
+        for name, tool in tools.items():  # the step that an agent does with all its tools before it calls the model
             try:
                 if not isinstance(tool.args, dict):
                     broken[kinds[name]] = f"args is {tool.args!r}"
                 convert_to_openai_tool(tool)
-            except Exception as error:  # any at all: it ends the agent, with all its other tools
+            except Exception as error:  # any exception: it would end the agent, with all its other tools
                 broken[kinds[name]] = error
         assert broken == {}
         assert await soon(tools["echo"].ainvoke({"text": "fine"})) == "fine"

@@ -1,4 +1,4 @@
-"""Thousands of messages that nobody meant, on every topic that an endpoint listens on."""
+"""Thousands of random messages, on every topic to which an endpoint is subscribed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ messages: st.SearchStrategy[list[Bad]] = st.lists(
     max_examples=25,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # the endpoints remember: there is nothing to shrink
+    phases=[Phase.generate],  # the endpoints keep state between examples, so shrinking is not possible
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )
@@ -104,7 +104,7 @@ async def test_thousands_of_random_messages_do_no_harm(batch: list[Bad], stage: 
 
 
 async def ordinary_call(stage: Stage) -> Any:
-    """A forged card may say that the server is gone with the call, until the server has said that it is not."""
+    """Until the server corrects it, a forged card may say that the server has ended together with the call."""
     while True:
         try:
             return await stage.client.call("echo", {"text": "fine"}, timeout=5, wait_online=True)

@@ -1,4 +1,4 @@
-"""What a tool server does when somebody else writes on its own cards, which every client reads."""
+"""How a tool server reacts when another client overwrites its cards."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TOO_LARGE = json.dumps({"tool": "echo", "server": "honest", "description": "x" *
 
 
 def latest(stage: Stage, topic: str) -> dict[str, Any]:
-    """What lies on the broker."""
+    """The retained card on the broker."""
     return json.loads(stage.messages(topic)[-1].payload)
 
 
 async def put_right(stage: Stage, topic: str, expected: dict[str, Any]) -> None:
-    """Wait until the card says again what the server said in the first place."""
+    """Wait until the card again has the content that the server published first."""
 
     def is_right() -> bool:
         with contextlib.suppress(ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""MQTT properties that no library would send, and that brokers hand on all the same.
+"""MQTT properties that no library would send, and that brokers deliver nevertheless.
 
-What a reader cannot read comes again: at QoS 1 with the next connection, and when retained with every subscription. So
-to end the connection over it means to end it for ever.
+The broker delivers an unreadable message again: at QoS 1 with the next connection, and a retained message with every
+subscription. So a reader that ends its connection because of such a message would end its connection for ever.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def test_a_client_s_name_is_refused_or_harmless(silent_stage: Stage) -> No
 
 
 async def stands(stage: Stage, what: str) -> None:
-    """No connection broke, and calls still work. What is odd about a property may be told or not."""
+    """Check that no connection broke, and that calls still work. The strange property may be logged or not."""
     try:
         for _ in range(2):
             assert await soon(stage.client.call("echo", {"text": "fine"}, timeout=2), 3) == "fine"

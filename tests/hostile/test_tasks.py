@@ -1,4 +1,4 @@
-"""What hostile and broken peers may send to agents: nothing of it hurts, and each fault is told once."""
+"""Messages of hostile and broken peers to agents: no message does any harm, and each fault is logged once."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ async def test_words_about_unknown_tasks_and_late_results_leave_no_memory_behind
         if stage.watcher is not None:
             stage.watcher.seen.clear()
 
-    stage._caplog.set_level(logging.ERROR, "mqtt_agent")  # pytest keeps every record
+    stage._caplog.set_level(logging.ERROR, "mqtt_agent")  # pytest keeps every log record
     await flood("warm")
     gc.collect()
     tracemalloc.start()
@@ -353,7 +353,7 @@ batches = st.lists(
     max_examples=20,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # the agents remember: there is nothing to shrink
+    phases=[Phase.generate],  # the agents keep state between examples, so shrinking is not possible
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )

@@ -1,8 +1,8 @@
-// A client on the reference SDK: client.mjs URL NAMESPACE CLIENT_ID
+// A client that uses the reference SDK: client.mjs URL NAMESPACE CLIENT_ID
 //
-// It takes {"id", "call": tool, "arguments"?, "stream"?: true, "timeout"?: ms} and {"id", "card": tool} on stdin, any
-// number at once, and prints {"id", "partial"}, and then {"id", "result"} or {"id", "error"}, for each. A result that
-// is undefined comes without "result". It leaves when stdin is closed.
+// The program reads {"id", "call": tool, "arguments"?, "stream"?: true, "timeout"?: ms} and {"id", "card": tool} from
+// stdin, any number at once. For each, it prints {"id", "partial"}, and then {"id", "result"} or {"id", "error"}. If the
+// result is undefined, "result" is missing. The program ends when stdin is closed.
 import { MCPClient } from '@cloudsignal/mcp-over-mqtt'
 import { listen, logger, tell } from './lines.mjs'
 

@@ -1,4 +1,4 @@
-"""Peers on the reference implementation, and ours beside them, on Mosquitto."""
+"""Peers that use the reference implementation, together with ours, on Mosquitto."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def _peers(_installed: None) -> AsyncIterator[list[Peer]]:
 
 @pytest.fixture
 def make_reference_server(mosquitto: Mosquitto, namespace: str, _peers: list[Peer]) -> MakeReferenceServer:
-    """Makes tool servers on the reference SDK; the test starts them."""
+    """Makes tool servers that use the reference SDK; the test starts them."""
 
     def make(name: str = "reference", *tools: str, namespace: str = namespace) -> ReferenceServer:
         server = ReferenceServer(mosquitto.url, namespace, name, *tools)
@@ -57,7 +57,7 @@ def make_reference_server(mosquitto: Mosquitto, namespace: str, _peers: list[Pee
 
 @pytest.fixture
 def start_reference_server(make_reference_server: MakeReferenceServer) -> StartReferenceServer:
-    """Starts tool servers on the reference SDK, and waits until they serve."""
+    """Starts tool servers that use the reference SDK, and waits until they are ready."""
 
     async def start(*args: Any, **options: Any) -> ReferenceServer:
         server = make_reference_server(*args, **options)
@@ -69,7 +69,7 @@ def start_reference_server(make_reference_server: MakeReferenceServer) -> StartR
 
 @pytest.fixture
 def start_reference_client(mosquitto: Mosquitto, namespace: str, _peers: list[Peer]) -> StartReferenceClient:
-    """Starts clients on the reference SDK."""
+    """Starts clients that use the reference SDK."""
 
     async def start(name: str = "node-client", *, namespace: str = namespace) -> ReferenceClient:
         client = ReferenceClient(mosquitto.url, namespace, name)
@@ -82,7 +82,7 @@ def start_reference_client(mosquitto: Mosquitto, namespace: str, _peers: list[Pe
 
 @pytest.fixture
 async def make_server(mosquitto: Mosquitto, namespace: str) -> AsyncIterator[MakeServer]:
-    """Makes servers of ours; the test starts them, the fixture stops them."""
+    """Makes our servers; the test starts them, and the fixture stops them."""
     made: list[ToolServer] = []
 
     def make(name: str = "ours", **options: Any) -> ToolServer:
@@ -97,7 +97,7 @@ async def make_server(mosquitto: Mosquitto, namespace: str) -> AsyncIterator[Mak
 
 @pytest.fixture
 async def start_client(mosquitto: Mosquitto, namespace: str) -> AsyncIterator[StartClient]:
-    """Starts clients of ours."""
+    """Starts our clients."""
     made: list[ToolClient] = []
 
     async def start(name: str | None = None) -> ToolClient:

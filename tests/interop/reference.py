@@ -1,4 +1,4 @@
-"""The reference implementation, from npm, as processes that the tests talk with in JSON lines."""
+"""The reference implementation, from npm, as processes that exchange JSON lines with the tests."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Node:
 
     @classmethod
     def missing(cls) -> str | None:
-        """What would have to be installed, or None when it is there."""
+        """The name of the missing program, or None if it is installed."""
         return None if _programs() else f"Node.js {OLDEST_NODE} or newer with npm"
 
     @classmethod
     def command(cls, program: str, *arguments: str) -> list[str]:
-        """What to run for one of the programs in this folder."""
+        """The command that runs one of the programs in this folder."""
         programs = _programs()
         assert programs is not None
         return [programs[0][0], str(HERE / program), *arguments]
 
     @classmethod
     def install(cls) -> None:
-        """Install what package.json names, unless that is done already."""
+        """Install the packages of package.json, unless they are installed already."""
         programs = _programs()
         assert programs is not None
         mark = MODULES / ".installed"
@@ -67,7 +67,7 @@ class Node:
 
 @functools.cache
 def _programs() -> tuple[list[str], list[str]] | None:
-    """How to run Node.js and npm: those of the machine, or those that came with pyright."""
+    """The commands of Node.js and npm: those of the machine, or those of the pyright package."""
     node, npm = brokers.find_program("node"), brokers.find_program("npm")
     if node and npm and _is_new_enough(node):
         return [node], [npm]
@@ -92,11 +92,11 @@ def _is_new_enough(node: str) -> bool:
 
 
 class Peer:
-    """A process on the reference SDK; what it prints is in ``said``, line by line.
+    """A process that uses the reference SDK; ``said`` contains its output, line by line.
 
     Args:
-        program: Which program in this folder.
-        arguments: Its arguments.
+        program: The name of a program in this folder.
+        arguments: The arguments of the program.
     """
 
     def __init__(self, program: str, *arguments: str) -> None:
@@ -106,7 +106,7 @@ class Peer:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it is ready."""
+        """Start the process, and wait until it is ready."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -126,11 +126,11 @@ class Peer:
             self._on_said(self.said[-1])
 
     def _on_said(self, message: dict[str, Any]) -> None:
-        """One more line came."""
+        """Add a line of the output."""
 
     @property
     def ended(self) -> bool:
-        """Whether it has said its last word."""
+        """Whether the process has written its last line."""
         return self._reading is not None and self._reading.done()
 
     def heard(self, key: str) -> list[dict[str, Any]]:
@@ -142,13 +142,13 @@ class Peer:
         await until(lambda: self.heard(key))
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send it a command."""
+        """Send a command to the process."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def stop(self) -> None:
-        """Let it say goodbye, and wait until it is gone."""
+        """Let the process stop in an orderly way, and wait until it has ended."""
         if self._process is None or self._reading is None:
             return
         assert self._process.stdin is not None
@@ -159,7 +159,7 @@ class Peer:
             await self.kill()
 
     async def kill(self) -> None:
-        """End it with SIGKILL, if it still runs."""
+        """End the process with SIGKILL, if it still runs."""
         process, self._process = self._process, None
         if process is None or self._reading is None:
             return
@@ -170,13 +170,13 @@ class Peer:
 
 
 class ReferenceServer(Peer):
-    """A tool server on the reference SDK; server.mjs tells what its tools do.
+    """A tool server that uses the reference SDK; server.mjs describes its tools.
 
     Args:
-        url: The broker.
-        namespace: As the SDK is given it.
+        url: The broker's URL.
+        namespace: The namespace, in the form that the SDK expects.
         name: The server's name.
-        tools: Those that it offers; by default all.
+        tools: The tools that the server offers; by default all.
     """
 
     def __init__(self, url: str, namespace: str, name: str, *tools: str) -> None:
@@ -185,20 +185,20 @@ class ReferenceServer(Peer):
 
     @property
     def executed(self) -> list[dict[str, Any]]:
-        """The calls that its tools got: tool, call_id, client and arguments."""
+        """The calls that the server's tools received: tool, call_id, client and arguments."""
         return self.heard("executed")
 
 
 class CallFailed(Exception):
-    """The reference client says that a call failed."""
+    """The reference client reported that a call failed."""
 
 
 class ReferenceClient(Peer):
-    """A client on the reference SDK.
+    """A client that uses the reference SDK.
 
     Args:
-        url: The broker.
-        namespace: As the SDK is given it.
+        url: The broker's URL.
+        namespace: The namespace, in the form that the SDK expects.
         name: The client's id.
     """
 
@@ -221,7 +221,7 @@ class ReferenceClient(Peer):
         return await self._ask(call=tool, arguments=arguments or {}, **options)
 
     async def call_streaming(self, tool: str, arguments: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
-        """Call a tool and collect what it streams before the result; only one at a time."""
+        """Call a tool, and collect the partials before the result; only one call at a time is possible."""
         before = len(self.said)
         result = await self._ask(call=tool, arguments=arguments or {}, stream=True)
         return [message["partial"] for message in self.said[before:] if "partial" in message], result

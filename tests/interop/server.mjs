@@ -1,7 +1,7 @@
-// A tool server on the reference SDK: server.mjs URL NAMESPACE NAME [TOOL...]
+// A tool server that uses the reference SDK: server.mjs URL NAMESPACE NAME [TOOL...]
 //
-// It prints {"ready"} once it serves, {"executed": tool, "call_id", "client", "arguments"} for every call, and
-// {"stopped"} when it has said goodbye, after stdin was closed. Without names of tools it offers them all.
+// The program prints {"ready"} when it serves, {"executed": tool, "call_id", "client", "arguments"} for every call, and
+// {"stopped"} when it has stopped in an orderly way, after stdin was closed. Without TOOL arguments, it offers all tools.
 import { defineTool, MCPServer } from '@cloudsignal/mcp-over-mqtt'
 import { listen, logger, tell } from './lines.mjs'
 
@@ -67,7 +67,7 @@ listen(
   },
 )
 
-// Its start waits for up to three seconds, at random: a toss of 0 makes that none.
+// The start of the reference waits for a random time of up to three seconds; the random number 0 makes it zero.
 const random = Math.random
 Math.random = () => 0
 const starting = server.start()

@@ -101,7 +101,7 @@ async def test_it_gets_what_we_stream_in_order_before_the_result(
     assert result == "result"
     progress = {"progress": 200, "total": 200, "message": "done"}
     assert partials == [*(f"page {page}" for page in range(200)), {"found": 200}, "", 7, progress]
-    assert await client.call("crawl", {"pages": 1}) == "result"  # the same tool when it does not listen
+    assert await client.call("crawl", {"pages": 1}) == "result"  # without listening to the stream
 
 
 async def test_our_long_tools_stream_to_it_while_they_run(

@@ -14,7 +14,7 @@ from .conftest import MakeReferenceServer, StartClient, StartReferenceServer
 
 
 async def online(client: ToolClient, *servers: str) -> None:
-    """Wait until these servers are online, and no others."""
+    """Wait until exactly these servers are online."""
     changes = client.watch_tools()
 
     async def wait() -> None:
@@ -154,7 +154,7 @@ async def test_a_handler_of_its_that_cannot_use_the_arguments_is_tool_failed(
 ) -> None:
     await start_reference_server()
     client = await start_client()
-    assert await soon(client.call("add", {"a": 1})) is None  # it does not check against its schema: NaN
+    assert await soon(client.call("add", {"a": 1})) is None  # the reference checks no schema: NaN
     with pytest.raises(ToolFailed, match="not iterable"):
         await soon(client.call("stream", {}))
 

@@ -25,7 +25,7 @@ CALLS = 300
 
 
 def serve_work(server: ToolServer, held_until: asyncio.Event | None = None) -> list[tuple[str, int]]:
-    """Offer the reference's tool ``work`` on a server of ours; gives the calls that it gets."""
+    """Offer the reference's tool ``work`` on our server; returns the list of the calls that the server receives."""
     executed: list[tuple[str, int]] = []
 
     async def work(n: int, ctx: ToolContext) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def serve_work(server: ToolServer, held_until: asyncio.Event | None = None) -> l
 
 
 async def servers_online(client: ToolClient, *servers: str) -> None:
-    """Wait until these servers are online, and no others."""
+    """Wait until exactly these servers are online."""
     changes = client.watch_tools()
 
     async def wait() -> None:
@@ -191,14 +191,14 @@ async def test_calls_that_the_broker_holds_back_for_ours_while_it_stops_are_all_
     start_reference_client: StartReferenceClient,
 ) -> None:
     reference = await start_reference_server("reference", "work", "echo")
-    # Many brokers have no more than 20 or 32 messages on their way to one client; with this, Mosquitto has 8.
+    # Many brokers send at most 20 or 32 unacknowledged messages to one client; with this setting, Mosquitto sends 8.
     server = make_server("ours", connection=Connection(mosquitto.url, receive_maximum=8), max_concurrency=4)
     go_on = asyncio.Event()
     executed = serve_work(server, held_until=go_on)
     await soon(server.start())
     client = await start_reference_client()
     calls = [asyncio.ensure_future(client.call("work", {"n": n}, timeout=8000)) for n in range(CALLS)]
-    await client.call("echo")  # what it has sent before has found its replica by now
+    await client.call("echo")  # its earlier calls have reached a replica by now
     await until(lambda: len(executed) == 4)
     stopping = asyncio.ensure_future(server.stop())
     go_on.set()

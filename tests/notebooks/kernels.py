@@ -1,4 +1,4 @@
-"""A Jupyter kernel, as a notebook's front end sees it."""
+"""A Jupyter kernel, controlled as a notebook's front end does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEADLINE = 30.0
 
 
 class Kernel:
-    """A running kernel; ``run`` sends a cell and waits until it is done."""
+    """A running kernel; ``run`` sends a cell, and waits until the cell has ended."""
 
     def __init__(self) -> None:
         manager, client = start_new_kernel(kernel_name="python3", startup_timeout=STARTED_WITHIN)
@@ -26,7 +26,7 @@ class Kernel:
         return self.client.execute(code)
 
     def outputs(self, cell: str, until: str = "") -> list[dict[str, Any]]:
-        """The messages that a cell causes, up to its end or to one that holds ``until``."""
+        """The messages of a cell, up to its end or to a message that contains ``until``."""
         seen: list[dict[str, Any]] = []
         deadline = time.monotonic() + DEADLINE
         while True:
@@ -48,11 +48,11 @@ class Kernel:
         return outputs
 
     def text(self, code: str) -> str:
-        """What a cell prints."""
+        """Run a cell, and return its printed output."""
         return "".join(each["text"] for each in self.run(code) if each["type"] == "stream")
 
     def kill_and_restart(self) -> None:
-        """What ``Restart kernel`` does, without asking the old one to say goodbye."""
+        """Restart the kernel as ``Restart kernel`` does, without letting the old kernel stop in an orderly way."""
         self.manager.restart_kernel(now=True)
         self.client.wait_for_ready(timeout=STARTED_WITHIN)
 

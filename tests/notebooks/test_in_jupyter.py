@@ -1,4 +1,4 @@
-"""Working by hand in a Jupyter kernel."""
+"""Interactive use in a Jupyter kernel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def agent(kernel: Kernel, embedded: Embedded, tmp_path: Path) -> Iterator[Kernel
 
 @pytest.fixture
 def writer(embedded: Embedded, tmp_path: Path) -> Iterator[Agent]:
-    """An agent in this process, which does what the test tells it to."""
+    """An agent in this process, controlled by the test."""
     with Agent("writer", broker=embedded.url, store=tmp_path / "writer.db", drain_timeout=0.1) as writer:
         yield writer
 

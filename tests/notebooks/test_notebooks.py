@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom, without a key or a server, and was committed with what it shows then."""
+"""Each notebook runs from top to bottom, without an API key or a server, and was committed with its outputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SAYS = {
 }
 
 
-# CrewAI has a venv of its own, where `make crewai` runs its notebook.
+# CrewAI has its own venv, in which `make crewai` runs its notebook.
 CREWAI = "05_crewai_remote_member"
 HERE = [CREWAI] if importlib.util.find_spec("crewai") else sorted(SAYS.keys() - {CREWAI})
 
@@ -77,7 +77,7 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 def text_of(output: Any) -> str:
-    """What a reader sees of an output, apart from pictures."""
+    """The text that a reader sees of an output, without pictures."""
     if output.output_type == "stream":
         return output.text
     if output.output_type == "error":
@@ -86,13 +86,13 @@ def text_of(output: Any) -> str:
 
 
 def kinds_of(cell: Any) -> list[str]:
-    """What a cell shows, whatever it says in detail and in however many pieces it was printed."""
+    """The kinds of a cell's outputs, independent of their text and of the number of printed pieces."""
     kinds = [output.get("name") or max(output.get("data", {output.output_type: ""})) for output in cell.outputs]
     return [kind for number, kind in enumerate(kinds) if kinds[number - 1 : number] != [kind]]
 
 
 def execute(notebook: Any) -> Any:
-    """Run it from top to bottom, and return it."""
+    """Run a notebook from top to bottom, and return it."""
     for cell in code_cells(notebook):
         cell.outputs = []
     place = {"metadata": {"path": str(NOTEBOOKS)}}
@@ -114,7 +114,7 @@ def test_it_runs_from_top_to_bottom_and_shows_what_it_showed(name: str, monkeypa
         monkeypatch.delenv(variable, raising=False)
     began = time.monotonic()
     committed, notebook = read(name), execute(read(name))
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # else the tests beside it may take most of the machine
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # otherwise parallel tests may use most of the machine
         assert time.monotonic() - began < A_MINUTE
     check(name, notebook)
     for before, now in zip(code_cells(committed), code_cells(notebook), strict=True):

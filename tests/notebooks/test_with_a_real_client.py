@@ -1,4 +1,4 @@
-"""With a provider's key set, the notebooks talk to its model by its own client; the model itself is scripted here."""
+"""With a provider's key set, the notebooks use the provider's own client; the model itself is scripted here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.notebooks.test_notebooks import A_MINUTE, CREWAI, HERE, code_cells, e
 
 
 def travel_agent(request: Request) -> str | Calls:
-    """Calls both tools at once, as real models do and the notebooks' stand-in does not."""
+    """A model that calls both tools at once, as real models do and the notebooks' stand-in does not."""
     assert {tool["function"]["name"] for tool in request["tools"]} == {"forecast", "warmest"}
     found = results(request)
     if not found:

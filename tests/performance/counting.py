@@ -1,4 +1,4 @@
-"""Counts instead of times: a proxy that reads the MQTT packets which pass it, and a profiler that counts calls."""
+"""Counts instead of times: a proxy that counts the MQTT packets of a connection, and a profiler that counts calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMES = {
 
 @dataclass
 class Flow:
-    """The packets that went one way over one connection."""
+    """The packets of one connection in one direction."""
 
     packets: list[str] = field(default_factory=list)
     bytes: int = 0
@@ -48,13 +48,13 @@ class Flow:
         self._rest = self._rest[at:]
 
     def forget(self) -> None:
-        """Count from here on."""
+        """Reset the counters."""
         self.packets.clear()
         self.bytes = 0
 
 
 class CountingProxy(Proxy):
-    """Counts what one client sends and gets."""
+    """Counts the packets that one client sends and receives."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -70,7 +70,7 @@ class CountingProxy(Proxy):
 
 @dataclass
 class Calls:
-    """How many Python functions were called, or resumed."""
+    """The number of Python functions that were called or resumed."""
 
     count: int = 0
 

@@ -1,4 +1,4 @@
-"""What a call of a tool costs, counted and not timed: MQTT packets, bytes, and Python calls."""
+"""The cost of a tool call, counted and not timed: MQTT packets, bytes, and Python calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARGUMENTS = {"text": "123456789"}
 
 BYTES_PER_CALL = {"client sends": 420, "client gets": 280, "server sends": 280, "server gets": 420}
 PYTHON_CALLS_PER_CALL = 560
-"""A third more than there are. With paho-mqtt to pack and read each PUBLISH, it would be 780."""
+"""The limit is a third above the measured number. If paho-mqtt wrote and read each PUBLISH, the number would be 780."""
 
 
 def make_server(url: str, namespace: str) -> ToolServer:
@@ -33,7 +33,7 @@ def make_server(url: str, namespace: str) -> ToolServer:
 
 @contextlib.asynccontextmanager
 async def counted(broker: Broker, namespace: str) -> AsyncIterator[tuple[ToolClient, CountingProxy, CountingProxy]]:
-    """A client and a server that have settled, each behind a counting proxy."""
+    """A client and a server that have completed their start, each behind a counting proxy."""
     async with CountingProxy(broker.url) as near_client, CountingProxy(broker.url) as near_server:
         async with make_server(near_server.url, namespace):
             async with ToolClient("client", broker=near_client.url, namespace=namespace) as client:
@@ -55,10 +55,10 @@ async def test_a_call_costs_each_side_two_packets_there_and_two_back(
             assert await soon(client.call("echo", ARGUMENTS)) == ARGUMENTS
         once_each = Counter({"PUBLISH": CALLS, "PUBACK": CALLS})
         flows = {
-            "client sends": near_client.sent,  # the call, and that it has the answer
-            "client gets": near_client.received,  # that the broker has the call, and the answer
-            "server sends": near_server.sent,  # the answer, and then that the call is done
-            "server gets": near_server.received,  # the call, and that the broker has the answer
+            "client sends": near_client.sent,  # the call, and the acknowledgement of the answer
+            "client gets": near_client.received,  # the acknowledgement of the call, and the answer
+            "server sends": near_server.sent,  # the answer, and then the acknowledgement of the call
+            "server gets": near_server.received,  # the call, and the acknowledgement of the answer
         }
         await until(lambda: all(len(flow.packets) >= 2 * CALLS for flow in flows.values()))
         assert {name: Counter(flow.packets) for name, flow in flows.items()} == dict.fromkeys(flows, once_each)
@@ -73,7 +73,7 @@ async def test_a_second_listing_costs_no_packet(mosquitto: Mosquitto, namespace:
         assert await soon(client.list_tools()) == first
         assert await soon(client.list_tools(server="server")) == first
         assert [card.server for card in await soon(client.list_servers())]
-        await soon(client.call("echo", ARGUMENTS))  # what a listing might have sent has passed before it
+        await soon(client.call("echo", ARGUMENTS))  # any packet that the listing sent has passed before
         await until(lambda: len(near_client.sent.packets) >= 2)
         assert near_client.sent.packets == ["PUBLISH", "PUBACK"]
         assert sorted(near_client.received.packets) == ["PUBACK", "PUBLISH"]
@@ -88,5 +88,5 @@ async def test_a_call_costs_few_python_calls(mosquitto: Mosquitto, namespace: st
         with counted_calls() as calls:
             for _ in range(CALLS):
                 await client.call("echo", ARGUMENTS)
-    # Client and server together, with their event loop, and without what is not Python.
+    # Client and server together, with their event loop, and without calls of C functions.
     assert calls.count / CALLS <= PYTHON_CALLS_PER_CALL

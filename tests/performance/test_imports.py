@@ -1,4 +1,4 @@
-"""What an import brings along: nothing that takes long, and that most users do not need."""
+"""An import loads no module that takes long and that most users do not need."""
 
 from __future__ import annotations
 

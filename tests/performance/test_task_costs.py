@@ -1,4 +1,4 @@
-"""What a task costs, counted and not timed: MQTT packets, Python calls, and store calls."""
+"""The cost of a task, counted and not timed: MQTT packets, Python calls, and store calls."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PROMPT = "123456789"
 
 PYTHON_CALLS_PER_DELEGATED = 2000
 PYTHON_CALLS_PER_REQUEST = 1600
-"""A third more than there are, of both agents together."""
+"""The limit is a third above the measured number, for both agents together."""
 
 DELEGATED = {
-    # The events are subscribed to, the task is sent, and two events and the result have come.
+    # The planner subscribes to the events, sends the task, and acknowledges two events and the result.
     "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 3, "UNSUBSCRIBE": 1},
     "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 3, "UNSUBACK": 1},
-    # It works, it is done, and this is the result; and it has the task.
+    # The writer sends the state `working`, the final state and the result, and acknowledges the task.
     "writer sends": {"PUBLISH": 3, "PUBACK": 1},
     "writer gets": {"PUBLISH": 1, "PUBACK": 3},
 }
 REQUEST = {
-    # The result has a topic of its own, and nobody listens to events.
+    # The result has its own topic, and the planner does not subscribe to events.
     "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 1, "UNSUBSCRIBE": 1},
     "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 1, "UNSUBACK": 1},
     "writer sends": {"PUBLISH": 1, "PUBACK": 1},
@@ -44,7 +44,7 @@ Do = Callable[[Agent], Awaitable[Any]]
 
 async def delegate(planner: Agent) -> Any:
     task = await planner.delegate("writer", PROMPT)
-    async for _ in task.events():  # to their end: the last may come after the result
+    async for _ in task.events():  # to their end: the last event may arrive after the result
         pass
     return await task.result()
 
@@ -57,7 +57,7 @@ async def request(planner: Agent) -> Any:
 async def agents(
     namespace: str, urls: tuple[str, str], stores: tuple[TaskStore, TaskStore]
 ) -> AsyncIterator[tuple[Agent, Agent]]:
-    """One that gives tasks, and one that gives back their prompts."""
+    """An agent that gives tasks, and an agent that returns their prompts."""
     writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1])
 
     @writer.on_task
@@ -91,7 +91,7 @@ async def test_a_task_costs_the_packets_that_it_must(
             "writer gets": near_writer.received,
         }
 
-        await soon(writer.peers())  # now all that tells who is there has come
+        await soon(writer.peers())  # now all cards and statuses have arrived
         before = {name: Counter(flow.packets) for name, flow in flows.items()}
         await soon(do(planner))
         once = {name: before[name] + Counter(each) for name, each in expected.items()}
@@ -123,7 +123,7 @@ async def test_a_durable_task_costs_few_python_calls(
 
 
 class CountingStore(MemoryStore):
-    """Counts what is asked of it."""
+    """A store that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,8 +155,8 @@ async def test_a_task_is_written_twice_by_who_gives_it_and_three_times_by_who_do
         for _ in range(TASKS):
             await soon(do(planner))
         await until(lambda: stores[1].asked["change"] >= 2 * TASKS)
-        # What was given, and its result; what came, its result, and that the broker has that.
+        # The given task and its result; the received task, its result, and the broker's confirmation of the result.
         noted = stores[0].asked["change"] - TASKS
         assert stores[0].asked == {"add": TASKS, "change": TASKS + noted}
-        assert noted == 0 or do is delegate  # where a task stands, when it stands there for longer
+        assert noted == 0 or do is delegate  # the state of a task, if the task stays in that state for longer
         assert stores[1].asked == {"add": TASKS, "change": 2 * TASKS}

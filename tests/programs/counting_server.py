@@ -1,4 +1,4 @@
-"""A tool server that writes down each run: counting_server.py URL NAMESPACE REPLICA WILL_DELAY LOG."""
+"""A tool server that logs each run of a tool: counting_server.py URL NAMESPACE REPLICA WILL_DELAY LOG."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ runs = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 async def run(n: int) -> int:
     os.write(runs, b"%d\n" % n)
-    await asyncio.sleep(random.uniform(0.05, 0.4))  # so long that the trouble meets some that run
+    await asyncio.sleep(random.uniform(0.05, 0.4))  # long enough that some calls run during the fault
     return n * n
 
 

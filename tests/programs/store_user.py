@@ -1,4 +1,4 @@
-"""A process that uses a store, for tests that need another one: store_user.py WHAT PATH; it waits for a line."""
+"""A second process that uses a store: store_user.py WHAT PATH. The process waits for a line before it begins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_record(task_id: str, **fields: Any) -> TaskRecord:
 
 
 async def claim() -> None:
-    """Claim all tasks there are, and tell which."""
+    """Claim all tasks, and print the claimed ones."""
 
     async def one_by_one() -> None:
         while record := await store.claim(AGENT):
@@ -38,7 +38,7 @@ async def claim() -> None:
 
 
 async def add() -> None:
-    """Add the same tasks as another process, and tell which were not there yet."""
+    """Add the same tasks as another process, and print the tasks that did not exist before."""
     async with store:
         answers = await asyncio.gather(*(store.add(new_record(str(number))) for number in range(200)))
         for record, added in answers:
@@ -47,7 +47,7 @@ async def add() -> None:
 
 
 async def live() -> None:
-    """Take task after task through its life, and tell each step after it was made."""
+    """Take one task after the other through all its states, and print each step after it was stored."""
 
     async def lives(worker: int) -> None:
         number = 0
@@ -70,7 +70,7 @@ async def live() -> None:
 
 
 async def fill() -> None:
-    """Add tasks until no file may grow any more, and go on when it may."""
+    """Add tasks until the file size limit is reached, and continue when the limit is removed."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -92,7 +92,7 @@ async def fill() -> None:
 
 
 async def look() -> None:
-    """Open the store as a user who may do little, and tell what comes of it."""
+    """Open the store as a user with few rights, and print the outcome."""
     if os.getuid() == 0:
         os.setuid(65534)
     try:

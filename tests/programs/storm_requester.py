@@ -1,9 +1,10 @@
-"""Gives away its share of a storm's tasks, over and over until each has its result.
+"""Delegates its share of a storm's tasks, and tries again until each task has its result.
 
 storm_requester.py URL NAMESPACE AGENT STORE RESULTS FIRST COUNT SECONDS EXECUTORS
 
-It begins with no memory but its store: what it finds there it follows again, the rest it delegates, spread over
-SECONDS since the results file was made. Each result becomes a line in RESULTS; the end a line "over".
+The process knows only its store when it starts. It resumes the tasks of the store, and delegates the other tasks,
+distributed over SECONDS since the creation of the results file. Each result becomes a line in RESULTS, and the end
+becomes a line "over".
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ async def one(number: int, known: dict[str, TaskHandle]) -> None:
     task_id = f"storm-{number}"
     due = begun + (number - numbers.start) / len(numbers) * float(seconds)
     if task_id not in known:
-        await asyncio.sleep(max(0, due - time.time()))  # spread over the storm
+        await asyncio.sleep(max(0, due - time.time()))  # distributed over the duration of the storm
     handle = known.get(task_id)
-    if handle is None or number % 3 == 0:  # again with the same id is as good
+    if handle is None or number % 3 == 0:  # delegating again with the same id has the same effect
         handle = await agent.delegate(peers[number % len(peers)], data={"n": number}, task_id=task_id, wait_online=True)
     line: dict[str, Any] = {"task_id": task_id}
     try:
@@ -64,7 +65,7 @@ async def main() -> None:
             break
         except errors.TransportError as error:
             logging.info("not yet: %s", error)
-            await asyncio.sleep(0.1)  # the broker is being restarted
+            await asyncio.sleep(0.1)  # the broker is restarting
     await work()
     await agent.stop()
 

@@ -1,7 +1,7 @@
-"""An agent in a process of its own, driven by lines of JSON: task_agent.py URL NAMESPACE AGENT STORE LEDGER [options].
+"""An agent in its own process, controlled by JSON lines: task_agent.py URL NAMESPACE AGENT STORE LEDGER [options].
 
-It takes tasks when it is told to (``--executes``), and gives tasks when a line on its standard input says so. Each line
-on its standard output tells something that happened. Its handler writes into the ledger as its last act.
+With ``--executes``, the agent executes tasks. A line on the standard input lets the agent give a task. Each line on the
+standard output reports an event. As its last action, the handler writes into the ledger file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ agent = Agent(
     options.agent,
     broker=options.url,
     namespace=options.namespace,
-    store=SqliteStore(options.store, synchronous="normal"),  # processes die here, and no machine
+    store=SqliteStore(options.store, synchronous="normal"),  # the tests kill processes, and not machines
     will_delay=options.will_delay,
     max_concurrency=options.concurrency,
     drain_timeout=2,
@@ -47,7 +47,7 @@ def tell(event: str, **fields: Any) -> None:
 
 
 async def work(task: TaskContext) -> Any:
-    """Do what ``data`` says: the square of ``n``, after some steps."""
+    """Compute the square of ``n`` from ``data``, after some steps."""
     data: dict[str, Any] = task.data
     tell("began", task_id=task.id, attempt=task.attempt, saved=task.saved)
     try:
@@ -59,7 +59,7 @@ async def work(task: TaskContext) -> Any:
         count = data.get("parts", 0)
         count = count.get(options.agent, 0) if isinstance(count, dict) else count
         parts = [await part(task, number, data) for number in range(count)]
-        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))  # the work
+        await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))  # simulates work
         result: Any = {"square": data["n"] ** 2}
         if parts:
             result["parts"] = parts
@@ -77,12 +77,12 @@ async def work(task: TaskContext) -> Any:
 async def part(task: TaskContext, number: int, data: dict[str, Any]) -> str:
     text = f"{options.agent} {number}"
     await task.stream(text)
-    await asyncio.sleep(data.get("part_seconds", 0))  # the work
+    await asyncio.sleep(data.get("part_seconds", 0))  # simulates work
     return text
 
 
 async def ask_next(task: TaskContext, data: dict[str, Any]) -> Any:
-    """Give the rest of the work to the next agent, and pass on what it streams."""
+    """Delegate the rest of the work to the next agent, and pass on its streamed output."""
     following, *rest = data["via"]
     handle = await agent.delegate(
         following, data={**data, "via": rest}, task_id=f"{task.id}-{following}", context_id=task.context_id
@@ -94,7 +94,7 @@ async def ask_next(task: TaskContext, data: dict[str, Any]) -> Any:
 
 
 async def give(command: dict[str, Any]) -> None:
-    """Delegate a task, or take up one that was delegated before, and tell what becomes of it."""
+    """Delegate a task, or resume a task that was delegated before, and report its events and its outcome."""
     task_id = command["task_id"]
     try:
         if command["do"] == "cancel":
@@ -119,7 +119,7 @@ async def give(command: dict[str, Any]) -> None:
 
 
 def obey() -> None:
-    """Read commands until there are no more: then whoever started this is gone."""
+    """Read commands until the standard input ends, which means that the test process has ended."""
     loop, started = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
     def begin(command: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ async def main() -> None:
             except (errors.BrokerUnreachable, errors.ConnectionLost) as error:
                 if isinstance(error, errors.SessionTakenOver):
                     raise
-                await asyncio.sleep(0.1)  # the broker is being restarted
+                await asyncio.sleep(0.1)  # the broker is restarting
     except errors.MQTTAgentError as error:
         tell("ended", type=type(error).__name__, connected=agent.connection.connected, running=agent.running_tasks)
         await asyncio.Event().wait()

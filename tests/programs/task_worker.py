@@ -1,6 +1,6 @@
-"""An agent that works long on a task, and writes down what it does: task_worker.py URL NAMESPACE FOLDER LAST.
+"""An agent that works long on a task, and logs its steps: task_worker.py URL NAMESPACE FOLDER LAST.
 
-Attempts before the one numbered LAST work until they are killed.
+Attempts before attempt number LAST work until they are killed.
 """
 
 from __future__ import annotations

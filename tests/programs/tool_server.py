@@ -1,4 +1,4 @@
-"""A tool server in a process of its own: tool_server.py URL NAMESPACE REPLICA WILL_DELAY."""
+"""A tool server in its own process: tool_server.py URL NAMESPACE REPLICA WILL_DELAY."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def hang(ctx: ToolContext) -> str:
 
 async def slow(seconds: float, ctx: ToolContext) -> int:
     await ctx.stream({"pid": os.getpid()})
-    await asyncio.sleep(seconds)  # the work
+    await asyncio.sleep(seconds)  # simulates work
     return os.getpid()
 
 

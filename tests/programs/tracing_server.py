@@ -1,4 +1,4 @@
-"""A traced tool server in a process of its own: tracing_server.py URL NAMESPACE.
+"""A traced tool server in its own process: tracing_server.py URL NAMESPACE.
 
 Its tool prints the trace id that the handler sees, and returns the ids of the handler's span and of its parent.
 """

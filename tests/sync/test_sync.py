@@ -1,4 +1,4 @@
-"""The blocking face: the same methods, from any thread, in or out of an event loop."""
+"""The blocking API: the same methods, from any thread, with or without a running event loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) ->
     internal |= {"raise_failure", "move_to", "views"}
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         if method in ("tool", "add_tool", "on_task", "run"):
-            continue  # they are the async object's own
+            continue  # the methods of the async object itself
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)
         assert isinstance(theirs, property) == isinstance(ours, property), method
         if not isinstance(theirs, property):
@@ -198,7 +198,7 @@ def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends
     async def numbers() -> AsyncIterator[int]:
         try:
             yield 1
-            while True:  # an interpreter that is about to wait may miss one
+            while True:  # an interpreter that is about to wait may miss a signal
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 await asyncio.sleep(0.5)
         finally:

@@ -1,4 +1,4 @@
-"""Servers and clients for the tests of tools."""
+"""Servers and clients for tests of tools."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def make_client(broker: Broker, namespace: str) -> AsyncIterator[MakeClien
 
 @pytest.fixture
 def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
-    """Starts servers in processes of their own; see programs/tool_server.py."""
+    """Starts servers in their own processes; see programs/tool_server.py."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""Calls: arguments, results, partials, errors, and what each caller sees."""
+"""Calls: arguments, results, partials, errors, and the view of each caller."""
 
 from __future__ import annotations
 

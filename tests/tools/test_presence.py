@@ -1,4 +1,4 @@
-"""Who is seen to be there, while replicas come and go and networks blink."""
+"""Presence: which servers are shown as online while replicas start and stop and networks are interrupted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def who() -> str:
 
 
 async def changes_until(client: ToolClient, action: asyncio.Future[None]) -> list[ToolChange]:
-    """What a client is told while something goes on."""
+    """The changes that a client reports during a block."""
     seen: list[ToolChange] = []
     changes = client.watch_tools()
 
@@ -38,7 +38,7 @@ async def changes_until(client: ToolClient, action: asyncio.Future[None]) -> lis
 
 
 async def offline(client: ToolClient) -> list[ServerCard]:
-    """Wait until no server is online any more."""
+    """Wait until no server is online."""
     changes = client.watch_tools()
     while await client.list_servers():
         await changes.__anext__()

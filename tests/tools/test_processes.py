@@ -1,4 +1,4 @@
-"""Servers in processes of their own: interrupted, terminated, killed."""
+"""Servers in their own processes: interrupted, terminated, killed."""
 
 from __future__ import annotations
 

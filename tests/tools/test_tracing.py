@@ -1,4 +1,4 @@
-"""Tracing: one trace from the caller over the broker into the handler, and no call that fails because of it."""
+"""Tracing: one trace leads from the caller over the broker into the handler, and no call fails because of tracing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Spans:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
-    # A provider that is set stays set, for all tests that follow; the programs in other processes do set one.
+    # A provider stays set for all later tests of this process; programs in other processes set their own.
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("mqtt_agent"))
     exporter.clear()
     return Spans()
@@ -232,7 +232,7 @@ async def test_failed_calls_are_recorded_as_errors_on_both_sides(
             assert span.status.status_code is StatusCode.ERROR
             assert attributes(span)["error.type"] == kind
             assert message in (span.status.description or "")
-            (span.status.description or "").encode()  # or no exporter could send it
+            (span.status.description or "").encode()  # otherwise no exporter could send the span
 
     [event] = spans.server("fail_in_thread").events
     assert event.name == "exception"
@@ -384,7 +384,7 @@ async def test_no_trace_context_of_a_caller_can_fail_its_call(
 
 
 class Broken(TextMapPropagator):
-    """A propagator of an application that fails, or wants to send what cannot travel."""
+    """An application's propagator that fails, or that tries to send invalid values."""
 
     @property
     def fields(self) -> set[str]:

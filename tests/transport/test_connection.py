@@ -1,4 +1,4 @@
-"""The connection: what it promises while brokers refuse, break and come back."""
+"""The connection keeps its promises while brokers refuse connections, break and come back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support import soon, until
 
 
 class Inbox:
-    """A handler that keeps what it gets."""
+    """A handler that stores the messages that it receives."""
 
     def __init__(self) -> None:
         self.messages: list[InboundMessage] = []
@@ -82,7 +82,7 @@ async def test_a_message_arrives_with_its_properties(broker: Broker, namespace: 
     assert (message.topic, message.payload, message.qos) == (f"{namespace}/a", b"{}", 1)
     assert (message.response_topic, message.correlation_data) == ("r/t", b"\x00\xff")
     assert message.user_properties == (("k", "v"),)
-    if broker.keeps_shared_messages:  # else a message that expires would stop its share group
+    if broker.keeps_shared_messages:  # otherwise an expired message would stop its share group
         assert message.message_expiry is not None
         assert 0 < message.message_expiry <= 60
 
@@ -270,7 +270,7 @@ async def test_an_unacknowledged_message_comes_again_and_a_late_acknowledgement_
         await inbox.have(1)
         proxy.drop()
         await inbox.have(2)
-        inbox.messages[0].acknowledge()  # of the connection before: must not count for this one
+        inbox.messages[0].acknowledge()  # of the connection before: must not count for this connection
         proxy.drop()
         await inbox.have(3)
         inbox.messages[2].acknowledge()
@@ -425,7 +425,7 @@ async def test_without_a_way_to_watch_sockets_the_loop_is_bridged_by_a_thread(
     inbox = Inbox()
     async with connected(broker.url) as sender:
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "add_reader", not_here)  # as on Windows' proactor loop
+            patch.setattr(loop, "add_reader", not_here)  # as with the proactor event loop on Windows
             receiver = Connection(broker.url)
             starting = asyncio.ensure_future(receiver.start())
             await asyncio.wait([starting], timeout=0)

@@ -1,4 +1,4 @@
-"""Who we are and whom we trust: passwords, tokens that are renewed, TLS and WebSockets. And nobody tells secrets."""
+"""Passwords, tokens that are renewed, TLS and WebSockets. No log message or error contains a secret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from proxy import Proxy
 from support import soon, until
 
 SECRET = "hunter2"
-"""Part of every password and token here; it must not show up anywhere."""
+"""A part of every password and token here; it must not appear in any output."""
 
 MakeMosquitto = Callable[..., Mosquitto]
 
@@ -82,7 +82,7 @@ def add_echo(server: ToolServer) -> None:
 
 @pytest.fixture
 def guarded(make_mosquitto: MakeMosquitto) -> Mosquitto:
-    """A Mosquitto that lets ``user`` in, with the password ``hunter2@:/%``."""
+    """A Mosquitto that accepts ``user`` with the password ``hunter2@:/%``."""
     return make_mosquitto(
         ["password_file {folder}/passwords"],
         anonymous=False,
@@ -196,7 +196,7 @@ async def test_a_token_that_cannot_be_had_for_a_reconnect_is_told_once_and_asked
 
 @dataclass(frozen=True)
 class Certificates:
-    """Ours, and those of somebody whom nobody should trust."""
+    """Our certificate authority, and one that must not be trusted."""
 
     authority: Path
     other_authority: Path
@@ -234,7 +234,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where a Mosquitto listens: in the way that a test is about, and plainly."""
+    """The URLs of a Mosquitto: one with the transport of the test, and one with plain TCP."""
 
     url: str
     plain_url: str
@@ -245,7 +245,7 @@ MakeListener = Callable[..., Listener]
 
 @pytest.fixture
 def listening(make_mosquitto: MakeMosquitto, certificates: Certificates) -> MakeListener:
-    """Makes a Mosquitto that listens in the way that the scheme says."""
+    """Makes a Mosquitto that listens with the transport of the URL scheme."""
 
     def make(scheme: str, *lines: str, certificate: Certificate | None = None) -> Listener:
         port = free_port()
@@ -445,7 +445,7 @@ def jwt(**payload: Any) -> str:
 
 
 class Issuer:
-    """Gives tokens that live for so many seconds, and counts them."""
+    """Returns tokens that are valid for a given number of seconds, and counts them."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -501,7 +501,7 @@ async def test_calls_go_on_while_tokens_are_renewed(
     broker = make_mosquitto()
     issuer = Issuer(2.5)
     renewed: dict[str, Any] = {"credentials": Token(issuer)}
-    # A will without a delay would be out at once if a renewal were taken for a crash.
+    # If a renewal looked like a crash, a will without a delay would be published at once.
     server = ToolServer("server", broker=broker.url, will_delay=0, **(renewed if who != "the client" else {}))
     client = ToolClient("client", broker=broker.url, **(renewed if who != "the server" else {}))
     renewing = [*([server.connection] if who != "the client" else []), *([client.connection] * (who != "the server"))]
@@ -564,7 +564,7 @@ async def test_a_call_that_outlives_its_servers_token_runs_once(make_mosquitto: 
 
 async def test_long_calls_hold_up_no_others_after_a_renewal(make_mosquitto: MakeMosquitto) -> None:
     broker = make_mosquitto()
-    # Some brokers send no more than 20 messages ahead of their acknowledgements, whatever the client says.
+    # Some brokers send at most 20 unacknowledged messages, whatever limit the client sets.
     connection = Connection(broker.url, credentials=Token(Issuer(2.2)), receive_maximum=20)
     server = ToolServer("server", connection=connection)
     client = ToolClient("client", broker=broker.url)

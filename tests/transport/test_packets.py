@@ -1,4 +1,4 @@
-"""Our packets against paho-mqtt's: what one writes, the other reads."""
+"""Our packet code compared with paho-mqtt's: each reads the packets that the other writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-# paho-mqtt, as the standard, takes no NUL, no byte order mark and no surrogates.
+# Like the standard, paho-mqtt accepts no NUL, no byte order mark and no surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=40)
 topics = texts.filter(lambda text: text and not set(text) & {"+", "#"})
 publish_properties = st.builds(
@@ -202,7 +202,7 @@ def test_packets_are_found_however_the_stream_is_cut(payloads: list[bytes], data
             head, body, at = packet
             if data.draw(st.booleans()):
                 sock.skip(at)
-            else:  # as paho-mqtt reads
+            else:  # paho-mqtt reads in this way
                 sock.lay_open(at)
                 assert sock.recv(1) == bytes([head])
                 while sock.recv(1)[0] >= 0x80:

@@ -1,4 +1,4 @@
-"""Messages: every one round-trips, and anything else is one clear error."""
+"""Messages: every valid message round-trips, and everything else gives one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents and tasks on the wire: messages round-trip, the same work has the same digest, anything else is one error."""
+"""Agents and tasks on the wire: messages round-trip, equal tasks have equal digests, other data gives one error."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ messages = st.one_of(cards, agent_statuses, tasks, results, events, words)
 
 
 def on_the_wire(model: type[Message], field: str) -> str:
-    """What a field is called in the JSON."""
+    """The name of a field in the JSON."""
     return model.model_fields[field].serialization_alias or field
 
 
@@ -156,7 +156,7 @@ def test_a_message_about_agents_cut_short_is_an_error(message: Message, data: st
 
 
 def read_or_refused(model: type[Message], payload: bytes) -> None:
-    """Whatever can be read can also be used: nothing fails later that should have failed here."""
+    """Every message that can be decoded can also be used: invalid data fails here, and not later."""
     try:
         message = decode(model, payload)
     except WireError as error:

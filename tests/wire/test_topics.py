@@ -1,4 +1,4 @@
-"""Names and topics: what cannot be a topic level is refused before it becomes one."""
+"""Names and topics: a name that cannot be a topic level is refused before it becomes part of a topic."""
 
 from __future__ import annotations
 

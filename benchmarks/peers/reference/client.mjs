@@ -1,4 +1,4 @@
-// The reference SDK's client, as it comes: client.mjs URL. Its commands are those of ../load.py.
+// The reference SDK's client, with default settings: client.mjs URL. Its commands are those of ../load.py.
 import { createInterface } from 'node:readline'
 import { MCPClient } from '@cloudsignal/mcp-over-mqtt'
 

@@ -1,4 +1,4 @@
-// The reference SDK's server with one tool, as it comes: server.mjs URL
+// The reference SDK's server with one tool, with default settings: server.mjs URL
 import { defineTool, MCPServer } from '@cloudsignal/mcp-over-mqtt'
 
 const quiet = { info() {}, warn: console.error, error: console.error }

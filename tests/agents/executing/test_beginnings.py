@@ -1,4 +1,4 @@
-"""What comes for a task in the moment in which its handler begins finds that handler, and begins no other one."""
+"""A message for a task that arrives while its handler begins reaches this handler, and starts no second one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..conftest import MakeAgent
 
 
 class SlowToTell(MemoryStore):
-    """A store in which a task has begun before it says so."""
+    """A store that has stored the beginning of a task, but has not yet returned to its caller."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SlowToTell(MemoryStore):
 
 
 class Beginning:
-    """A task that has begun in the store, and whose handler is about to be called."""
+    """A task that has begun according to the store, and whose handler is about to be called."""
 
     handle: TaskHandle
 
@@ -61,7 +61,7 @@ class Beginning:
         self._topics = topics
 
     async def say(self, action: Any) -> None:
-        """Say something about the task, and let its handler begin when it has been heard."""
+        """Send a control message about the task, and let its handler begin after the message has been received."""
         looked_up = self._store.looked_up
         word = Control(task_id=self.handle.task_id, action=action, sender="planner")
         await self._planner.publish(self._topics.control("writer"), encode(word))

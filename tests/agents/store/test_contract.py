@@ -1,4 +1,4 @@
-"""What every store must do: the rules of TaskStore's docstring, one by one."""
+"""The contract of every store: the rules of TaskStore's docstring, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random lives of tasks, against a model that is too simple to be wrong."""
+"""Random sequences of task operations, compared with a model that is too simple to be wrong."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 class Lives(RuleBasedStateMachine):
-    """The model is a list of records in the order of adding, and every answer is worked out from all of it."""
+    """The model is a list of records in the order of their addition, and computes every answer from the whole list."""
 
     make: Any
 
@@ -73,7 +73,7 @@ class Lives(RuleBasedStateMachine):
         return next((record for record in self.model if record.key == key), None)
 
     def became(self, old: TaskRecord, new: TaskRecord | None) -> None:
-        """The store has changed a record: it may have set the clock."""
+        """Note that the store has changed a record; the store may also have set the record's time of change."""
         assert new is not None
         if new.state == old.state:
             assert new.updated_at == old.updated_at

@@ -1,4 +1,4 @@
-"""One file, several processes, and how they die."""
+"""Several processes share one file, and are killed."""
 
 from __future__ import annotations
 

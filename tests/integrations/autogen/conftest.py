@@ -1,4 +1,4 @@
-"""A tool server, and what reaches it from AutoGen."""
+"""A tool server, and AutoGen objects that are connected to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import soon
 
 
 class Toolbox(ToolServer):
-    """A tool server with something for every test."""
+    """A tool server with the tools of all tests."""
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
@@ -69,7 +69,7 @@ class Toolbox(ToolServer):
 
 
 def red_dot(width: int = 1, height: int = 1) -> str:
-    """A PNG, of one pixel unless more are wanted, as base64."""
+    """A PNG image as base64, of one pixel by default."""
     buffer = io.BytesIO()
     PILImage.new("RGB", (width, height), (255, 0, 0)).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Agents that several tests host, and the teams that they take part in."""
+"""Agents that several tests host, and the teams of these agents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .models import says
 
 
 class Counter(BaseChatAgent):
-    """Answers with how many turns it has taken, and what it has been told."""
+    """An agent that answers with the number of its turns and the messages that it has received."""
 
     def __init__(self, name: str = "counter") -> None:
         super().__init__(name, "Counts")
@@ -45,7 +45,7 @@ class Counter(BaseChatAgent):
 
 
 class Gate(Counter):
-    """The same, but it waits to be let through, and remembers how that went."""
+    """The same agent, but it waits until the test lets it continue, and stores how the wait ended."""
 
     def __init__(self, name: str = "counter") -> None:
         super().__init__(name)
@@ -73,13 +73,13 @@ class Gate(Counter):
 
 
 def talker(name: str, *answers: Any, **options: Any) -> AssistantAgent:
-    """An assistant with these answers."""
+    """An assistant with these scripted answers."""
     return AssistantAgent(name, says(*answers), description=f"{name} talks", **options)
 
 
 @asynccontextmanager
 async def hosting(url: str, namespace: str, **factories: Callable[..., Any]) -> AsyncIterator[dict[str, AgentHost]]:
-    """Hosts, one for each factory, under these names."""
+    """Run one host for each factory, with these names."""
     hosts = {
         name: AgentHost(factory, agent_id=name, broker=url, namespace=namespace, store=MemoryStore(), drain_timeout=0.5)
         for name, factory in factories.items()

@@ -1,4 +1,4 @@
-"""Language models that say what the test wants: the only thing here that is not real."""
+"""Language models with scripted answers: the only part of these tests that is not real."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def calls(*wanted: tuple[str, dict[str, Any]]) -> CreateResult:
 
 
 class Thinks(ReplayChatCompletionClient):
-    """A model as real ones are: what it answers depends on the conversation that it is shown, and on nothing else.
+    """A scripted model without state, as real models are: its answer depends only on the given conversation.
 
     Args:
-        answers: Its first answer, its second, and so on.
-        gate: A folder. At its answer number ``at``, it leaves a file ``entered`` there, and waits for a file ``open``.
-        at: Which answer waits, 1 for the first.
+        answers: The first answer, the second answer, and so on.
+        gate: A folder. Before answer number ``at``, the model makes a file ``entered`` there, and waits for ``open``.
+        at: The number of the answer that waits; 1 is the first.
     """
 
     component_provider_override = "tests.Thinks"
@@ -55,5 +55,5 @@ class Thinks(ReplayChatCompletionClient):
             with (self._gate / "entered").open("a") as entered:
                 entered.write(f"{os.getpid()}\n")
             while not (self._gate / "open").exists():
-                await asyncio.sleep(0.02)  # another process opens the gate, by a file
+                await asyncio.sleep(0.02)  # another process opens the gate by making a file
         return await super().create(messages, **options)

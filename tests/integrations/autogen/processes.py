@@ -1,4 +1,4 @@
-"""Hosts and callers in processes of their own."""
+"""Hosts and callers in their own processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Program:
     """A Python program that a test starts, kills and starts again.
 
     Args:
-        arguments: What Python is given.
-        prefix: What the command line begins with, to run it elsewhere.
+        arguments: The arguments of the Python command.
+        prefix: The beginning of the command line, to run the program on another host.
         env: Environment variables.
     """
 
@@ -57,7 +57,7 @@ class Program:
 
 
 class HostProcess(Program):
-    """``python -m autogen_mqtt_agent serve``, with a store of its own."""
+    """``python -m autogen_mqtt_agent serve``, with its own store."""
 
     def __init__(self, factory: str, agent_id: str, broker: str, namespace: str, folder: Path, **more: Any) -> None:
         options = {"agent-id": agent_id, "broker": broker, "namespace": namespace, "store": f"{folder}/{agent_id}.db"}

@@ -1,4 +1,4 @@
-"""What the host processes of the tests serve, and the scenario's participants, here and there the same."""
+"""The agents that the host processes of the tests serve, and the scenario's participants, both local and remote."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_editor(conversation: str = "") -> AssistantAgent:
 
 
 def make_researcher(conversation: str = "", gate: str | None = None) -> AssistantAgent:
-    """It calls a remote tool and says what it found; the gate is between the two."""
+    """An agent that calls a remote tool and reports its result; the gate is between these two steps."""
     answers: list[Any] = [calls(("add", {"a": 2, "b": 3})), "it is 5", calls(("greet", {"name": "Ada"})), "she says so"]
     workbench = MQTTWorkbench(os.environ["TOOLS_BROKER"], "researcher-tools", namespace=os.environ["TOOLS_NAMESPACE"])
     model = Thinks(answers, gate or os.environ.get("GATE"), at=2)
@@ -57,8 +57,8 @@ def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAge
 
 
 class Marathon(Counter):
-    """A counter that takes its time, with files in the folder ``GATE``: it leaves ``entered`` and says nothing until
-    there is ``watched``, then how it goes, and is done when there is ``open``."""
+    """A slow counter that uses files in the folder ``GATE``: it makes ``entered``, is silent until ``watched`` exists,
+    then reports its progress, and ends when ``open`` exists."""
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -66,7 +66,7 @@ class Marathon(Counter):
         gate = Path(os.environ["GATE"])
         (gate / "entered").touch()
         while not (gate / "open").exists():
-            await asyncio.sleep(0.05)  # another process opens the gate, by a file
+            await asyncio.sleep(0.05)  # another process opens the gate by making a file
             if (gate / "watched").exists():
                 yield ThoughtEvent(content="still at it", source=self.name)
         yield await self.on_messages(messages, cancellation_token)
@@ -77,15 +77,15 @@ def make_marathon(conversation: str) -> Marathon:
 
 
 def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupChat, MQTTAgent]:
-    """Planner and editor here, the marathon elsewhere."""
+    """A team with a local planner, a local editor and a remote marathon agent."""
     marathon = MQTTAgent("marathon", broker=broker, namespace=namespace, agent_id="caller", store=store)
     ends = TextMentionTermination("edited more")
     return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
 
 
 async def run_example(holds: str, **names: Any) -> dict[str, Any]:
-    """Run an example of docs/autogen.md, word for word, in the middle of a coroutine that has defined these names."""
-    from tests.test_readme import the_example  # it imports much that a host needs not
+    """Run an example of docs/autogen.md, word for word, within a coroutine that has defined these names."""
+    from tests.test_readme import the_example  # this import loads many modules that a host does not need
 
     code = compile(the_example("docs/autogen.md", holds), holds, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     await eval(code, names)
@@ -93,7 +93,7 @@ async def run_example(holds: str, **names: Any) -> dict[str, Any]:
 
 
 async def run_and_save(broker: str, namespace: str, store: str, state_file: Path) -> None:
-    """Run the long chat, and save it as the document says."""
+    """Run the long chat, and save its state as docs/autogen.md says."""
     team, _ = long_chat(broker, namespace, store)
     new_file = state_file.with_suffix(".new")
     await run_example(

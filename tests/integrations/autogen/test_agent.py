@@ -38,7 +38,7 @@ HELLO = m.TextMessage(content="hello", source="user")
 
 @pytest.fixture
 async def remote(embedded: Embedded, namespace: str) -> AsyncIterator[MakeAgent]:
-    """Makes participants that live elsewhere."""
+    """Makes participants that run on another host."""
     made: list[MQTTAgent] = []
 
     def make(name: str, **options: Any) -> MQTTAgent:
@@ -60,7 +60,7 @@ def everything(result: TaskResult) -> list[tuple[str, str, str]]:
     return [(type(each).__name__, each.source, each.to_text()) for each in result.messages]
 
 
-# Every kind of team gives the same with a participant elsewhere as with the same one here
+# Every kind of team gives the same transcript with a remote participant as with a local one
 
 Make = Callable[[str], ChatAgent]
 
@@ -159,7 +159,7 @@ async def test_a_handoff_to_nobody_becomes_text(embedded: Embedded, namespace: s
     assert response.chat_message.metadata["mqtt_unknown_target"] == "stranger"
 
 
-# What comes through
+# Messages and events that reach the team
 
 
 async def test_chunks_and_tool_events_come_through_as_they_happen(
@@ -388,7 +388,7 @@ async def test_pictures_go_both_ways(embedded: Embedded, namespace: str) -> None
 
 
 class Mirror(Counter):
-    """Says what it is shown, from the back."""
+    """An agent that answers with its messages in reverse order."""
 
     async def on_messages(self, messages: Sequence[m.BaseChatMessage], cancellation_token: CancellationToken) -> Any:
         [shown] = [each for each in messages if isinstance(each, m.MultiModalMessage)]

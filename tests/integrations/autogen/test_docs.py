@@ -35,7 +35,7 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_model(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> list[str]:
-    """The only thing that is not real; gives the names of the models that were asked for."""
+    """Replace the language model, the only part that is not real; returns the names of the requested models."""
     asked: list[str] = []
 
     def make(model: str) -> Any:
@@ -49,7 +49,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> list[str]:
 
 
 def run(example: str, broker: Embedded) -> dict[str, Any]:
-    """What the example has defined when it is done."""
+    """The names that the example has defined when it ends."""
     scope: dict[str, Any] = {"__name__": "example"}
     exec(localised(example, broker), scope)
     return scope
@@ -91,7 +91,7 @@ def test_the_workbench(embedded: Embedded, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    # The two on saving and resuming are run in test_restart.py, by two processes.
+    # The two examples about saving and resuming run in test_restart.py, in two processes.
     assert len(examples(DOCS)) == 5
     assert len(examples("integrations/autogen/README.md")) == 1
 

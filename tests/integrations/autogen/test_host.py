@@ -1,4 +1,4 @@
-"""Hosting agents and teams: one instance per conversation, turns in order, nothing lost."""
+"""Hosting agents and teams: one instance for each conversation, turns in order, no data lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .test_agent import _remember
 
 @pytest.fixture
 async def planner(embedded: Embedded, namespace: str) -> AsyncIterator[Agent]:
-    """An agent that gives turns by hand."""
+    """An agent that gives turns to a host directly, without a team."""
     async with Agent("planner", broker=embedded.url, namespace=namespace, store=MemoryStore()) as agent:
         yield agent
 
@@ -217,7 +217,7 @@ async def test_a_host_that_is_killed_in_the_middle_of_a_turn_finishes_it_when_it
         await until(lambda: len(entered.read_text().split()) == 2, 30)
         (tmp_path / "open").touch()
         assert (await soon(running)).chat_message.to_text() == "text"
-        host.kill()  # between turns: what it knew is in its store
+        host.kill()  # between turns: the host's state is in its store
         host.start()
         more = await soon(writer.on_messages([_hello()], CancellationToken()), 30)
         assert more.chat_message.to_text() == "more text"

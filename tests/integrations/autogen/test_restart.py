@@ -1,4 +1,4 @@
-"""A turn that takes longer than the life of the process that asked for it, by the examples of docs/autogen.md."""
+"""A turn that takes longer than the process that asked for it runs, with the examples of docs/autogen.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[HostP
 
 @pytest.fixture
 async def state_file(host: HostProcess, mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> AsyncIterator[Path]:
-    """The state of a team whose process was killed in the middle of a silent turn elsewhere, which goes on."""
+    """The state of a team whose process was killed during a silent remote turn; the turn continues."""
     file = tmp_path / "team.json"
     caller = Program("-m", PROGRAMS, mosquitto.url, namespace, str(tmp_path / "caller.db"), str(file))
     with caller:
@@ -71,7 +71,7 @@ async def test_the_progress_of_a_resumed_turn_is_seen(
         seen = []
         async for each in marathon.resume_stream():
             seen.append(each)
-            (tmp_path / "open").touch()  # it is not done before its progress has been seen
+            (tmp_path / "open").touch()  # the turn does not end before its progress has been seen
         return seen
 
     *events, response = await soon(resume(), 30)

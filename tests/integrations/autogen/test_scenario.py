@@ -1,4 +1,4 @@
-"""A group chat of four, two of them on other hosts: one is killed in the middle, and one is cut off for a while."""
+"""A group chat of four agents, two of them on other hosts: one host is killed, and one loses its network for a time."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ async def in_spite_of_everything(network: Hosts, namespace: str, folder: Path) -
         ]
         running = asyncio.create_task(chat(*remote).run(task="go"))
 
-        # After its tool call, and before it has said what it makes of that.
+        # After the agent's tool call, and before its answer about the result.
         await until((researching / "entered").exists, 30)
         library.kill()
         library.start()
         await until(lambda: len((researching / "entered").read_text().split()) == 2, 30)
         (researching / "open").touch()
 
-        # In the middle of a turn: it goes on and answers, and nobody hears it.
+        # During a turn: the agent continues and answers, but its answer reaches no peer.
         await until((criticising / "entered").exists, 30)
         await network.cut("office")
         (criticising / "open").touch()

@@ -193,7 +193,7 @@ def test_one_workbench_serves_several_event_loops(mosquitto: Mosquitto, namespac
     asyncio.run(workbench.stop())
 
 
-# Failing: an error that the model can read, and never an exception
+# Failing: the result is an error that the model can read, and never an exception
 
 
 @pytest.mark.parametrize(

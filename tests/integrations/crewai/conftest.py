@@ -1,4 +1,4 @@
-"""A crew's surroundings: no telemetry, a home of its own, a tool server and a toolkit at the same broker."""
+"""The environment of a crew: no telemetry, its own home folder, a tool server and a toolkit at the same broker."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ QUIET = {
 os.environ.update(QUIET)  # before anything imports crewai
 
 REFUSED: list[Any] = []
-"""The addresses that something wanted to reach, and that are not on this machine."""
+"""The addresses on other machines that code of the test tried to reach."""
 
 
 def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: no socket of this process reaches another machine, whoever opens it, and on any thread."""
+    """An audit hook: no socket of this process can reach another machine, whichever code or thread opens it."""
     if event not in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
         return
     address = arguments[0] if event == "socket.getaddrinfo" else arguments[1]
@@ -54,7 +54,7 @@ sys.addaudithook(refuse_the_network)
 
 @pytest.fixture(autouse=True)
 def offline() -> Iterator[None]:
-    """Fails a test in which anything called home."""
+    """Fails a test in which any code tried to reach another machine."""
     REFUSED.clear()
     yield
     assert REFUSED == []
@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Toolbox(ToolServer):
-    """A tool server with something for every test."""
+    """A tool server with the tools of all tests."""
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)

@@ -1,4 +1,4 @@
-"""A language model that says what a test wants it to say."""
+"""A language model with scripted answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Turn = str | dict[str, Any] | Callable[[list[dict[str, Any]]], Any]
 
 
 class ScriptedLLM(BaseLLM):
-    """Says one thing after the other, and the last for ever: a text, tool calls, or what a function says.
+    """Gives one answer after the other, and repeats the last one: a text, tool calls, or the result of a function.
 
     Attributes:
         asked: The messages of each call.
@@ -59,7 +59,7 @@ class ScriptedLLM(BaseLLM):
 
 
 def says_calls(*wanted: tuple[str, dict[str, Any]]) -> Any:
-    """A turn that calls tools."""
+    """An answer that calls tools."""
     return lambda messages: [
         {"id": f"call-{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
         for number, (name, arguments) in enumerate(wanted)
@@ -71,7 +71,7 @@ def last_text(messages: list[dict[str, Any]]) -> str:
 
 
 def run(crew: Crew, **inputs: Any) -> CrewOutput:
-    """Kick it off."""
+    """Kick the crew off."""
     output = crew.kickoff(inputs) if inputs else crew.kickoff()
     assert isinstance(output, CrewOutput)
     return output

@@ -1,4 +1,4 @@
-"""What the processes of the tests run or serve: files in the folder ``GATE`` say where they are, and let them go on."""
+"""The programs of the test processes: files in the folder ``GATE`` show their progress, and let them continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def note(what: str) -> None:
 
 
 def report_crew(broker: str, namespace: str) -> Crew:
-    """An analyst elsewhere, and a writer here who repeats what it was told."""
+    """A crew with a remote analyst, and a local writer that repeats its input."""
     where = {"broker": broker, "namespace": namespace, "agent_id": "desk", "store": GATE / "desk.db"}
     analyst = MQTTAgent(role="analyst", peer="analyst", run_id="report", **where)  # type: ignore[arg-type]
     writer = Agent(role="writer", goal="g", backstory="b", llm=ScriptedLLM.of(last_text))
@@ -35,7 +35,7 @@ def report_crew(broker: str, namespace: str) -> Crew:
 
 
 def crew_with_a_remote_member() -> Crew:
-    """Its member lives elsewhere; its own tasks and those of the member are kept in files."""
+    """A crew with a remote member; the crew's own tasks and the member's tasks are stored in files."""
     where = {"namespace": os.environ["NAMESPACE"], "agent_id": "host-crew", "store": GATE / "host-crew.db"}
     analyst = MQTTAgent(role="analyst", peer="analyst", **where)  # type: ignore[arg-type]
     return Crew(agents=[analyst], tasks=[Task(description="Analyse {topic}", expected_output="e", agent=analyst)])
@@ -49,7 +49,7 @@ class Sheep(BaseModel):
 
 @persist()
 class Counting(Flow[Sheep]):
-    """Renames its topic and counts, and waits in its second step for the gate to be opened."""
+    """A flow that renames its topic and counts; its second step waits until the gate is opened."""
 
     @start()
     def first(self) -> None:
@@ -67,7 +67,7 @@ class Counting(Flow[Sheep]):
 
 @CrewBase
 class Books:
-    """A crew as CrewAI's own templates write it."""
+    """A crew in the form of CrewAI's own templates."""
 
     agents_config = "config/agents.yaml"
     tasks_config = "config/tasks.yaml"

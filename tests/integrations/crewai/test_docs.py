@@ -27,13 +27,13 @@ def examples(page: str) -> list[str]:
 
 
 def the_example(page: str, holds: str, broker: Embedded) -> str:
-    """With the only thing that is changed: where the broker is."""
+    """The example, with only the broker's URL changed."""
     [example] = [each for each in examples(page) if holds in each]
     return example.replace("mqtt://localhost:1883", broker.url)
 
 
 def uses_tools(messages: list[dict[str, Any]]) -> Any:
-    """Asks for the forecast where it can, and else tells what it was told."""
+    """Calls the forecast tool if it can, and otherwise repeats its input."""
     text = "\n".join(str(each.get("content")) for each in messages)
     if "Oslo" in text and messages[-1]["role"] != "tool":
         return [{"id": "1", "type": "function", "function": {"name": "forecast", "arguments": '{"city": "Oslo"}'}}]
@@ -83,7 +83,7 @@ async def test_the_served_crew_and_its_remote_member(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served: list[Agent] = []
-    monkeypatch.setattr(Agent, "run", lambda self: served.append(self))  # the example ends with what blocks for ever
+    monkeypatch.setattr(Agent, "run", lambda self: served.append(self))  # the real run() would block for ever
     exec(the_example("docs/crewai.md", "serve_crew", embedded), {})
     [analyst] = served
     async with analyst:

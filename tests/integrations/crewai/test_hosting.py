@@ -1,4 +1,4 @@
-"""Crews, flows and agents of CrewAI that others give tasks to."""
+"""Crews, flows and agents of CrewAI that take tasks from others."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_cancelling_the_task_stops_the_crew(planner: Agent, where: dict[st
     def turn(asked: list[Any]) -> str:
         turns[0] += 1
         begun.set()
-        go_on.wait(20)  # CrewAI calls language models in threads, which nothing can stop
+        go_on.wait(20)  # CrewAI calls language models in threads, which cannot be stopped
         return "x"
 
     async with host_crew(lambda: crew_of(turn), **where) as host:
@@ -170,7 +170,7 @@ async def test_a_single_agent_does_what_the_prompt_says(planner: Agent, where: d
 
 
 async def test_a_remote_member_asks_its_person_and_works_with_its_coworkers(where: dict[str, Any]) -> None:
-    """A crew here, its analyst in a host: the analyst asks the writer, and the person here wants another answer."""
+    """A local crew with a hosted analyst: the analyst asks the writer, and the local user asks for another answer."""
 
     def analyst() -> CrewAgent:
         ask = ("ask_question_to_coworker", {"coworker": "writer", "question": "Why?", "context": "-"})
@@ -265,7 +265,7 @@ async def test_a_flow_takes_its_state_from_the_data_and_asks_the_requester(
 
 
 async def answered(handle: TaskHandle, *answers: str) -> list[str]:
-    """Give these answers, one for each question; the questions."""
+    """Give these answers, one for each question, and return the questions."""
     questions: list[str] = []
 
     async def answer() -> None:
@@ -332,7 +332,7 @@ def test_feedback_on_a_flow_that_is_not_served_is_asked_at_the_console(monkeypat
 
 
 class Pausing:
-    """A provider that CrewAI resumes by hand."""
+    """A feedback provider whose flows must be resumed explicitly."""
 
     def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
         raise HumanFeedbackPending(context)

@@ -1,4 +1,4 @@
-"""Crews and flows in processes that are killed in the middle, and started again."""
+"""Crews and flows in processes that are killed during their work, and started again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts programs, with the test's folder as their gate."""
+    """Starts programs that use the test's folder as their gate."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -45,7 +45,7 @@ def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Star
 
 @pytest.fixture
 def serve(start: Start, namespace: str, tmp_path: Path) -> Start:
-    """``python -m crewai_mqtt_agent serve``, with a store that stays."""
+    """``python -m crewai_mqtt_agent serve``, with a permanent store."""
 
     def serve(what: str) -> subprocess.Popen[bytes]:
         options = ["--agent-id", "host", "--namespace", namespace, "--store", str(tmp_path / "host.db")]
@@ -61,7 +61,7 @@ async def planner(mosquitto: Mosquitto, namespace: str) -> AsyncIterator[Agent]:
 
 
 class Analyst(Agent):
-    """A peer that waits until it may answer, and knows what it was given."""
+    """A peer that waits until the test lets it answer, and records its tasks."""
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("analyst", broker=broker, namespace=namespace, store=MemoryStore())
@@ -138,7 +138,8 @@ async def test_a_persisted_flow_goes_on_with_its_state_after_a_kill(
     kill(host)
     serve("Counting")
     (tmp_path / "open").touch()
-    # Its first step runs again, on the state that it left: also where that was in the task's data.
+    # The flow's first step runs again, with the state that the flow stored, also if that state came from the task's
+    # data.
     assert await soon(handle.result(), 90) == {"topic": "sheep, counted, counted", "count": 2}
     assert noted() == ["first: sheep 0", "second", "first: sheep, counted 1", "second"]
 

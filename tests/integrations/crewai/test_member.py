@@ -1,4 +1,4 @@
-"""Remote members of crews: the work is done by a plain agent, so that what travels can be seen."""
+"""Remote members of crews. A plain agent does the work, so that the tests can see its messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .models import ScriptedLLM, last_text, run, says_calls
 
 
 class Analyst(SyncAgent):
-    """Does what a test wants it to do, and remembers what it was given."""
+    """An agent that runs the test's function for each task, and records its tasks."""
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("analyst", broker=broker, namespace=namespace, store=MemoryStore())
@@ -265,7 +265,7 @@ def test_its_questions_go_to_whoever_answers_them(member: Callable[..., MQTTAgen
     analyst.work = ask
     assert run(crew(task(member(on_question=on_question)))).raw == "2024 and yes"
     assert asked[0] == "Which year?"
-    assert asked[1].startswith("Which year?\n(")  # the first answer was none
+    assert asked[1].startswith("Which year?\n(")  # the first answer was empty
     assert asked[2] == "Sure?"
 
 

@@ -1,4 +1,4 @@
-"""What the adapter is for: a crew does not notice that a member's host was killed."""
+"""The purpose of the adapter: the kill of a member's host does not change the result of a crew."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_crew_whose_analyst_is_killed_in_the_middle_reports_the_same(
         assert undisturbed == "Apples. 2024 was the best year, with 10980 euros."
         assert story.attempts == [1]
         story.kill_analyst()
-        story.start_analyst(pause=200)  # the kill is always in the middle of its second task
+        story.start_analyst(pause=200)  # the kill always happens during the analyst's second task
         story.ledger.unlink()
         assert story.run(kill=True) == undisturbed
         assert story.attempts == [1, 2]

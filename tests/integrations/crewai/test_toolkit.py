@@ -54,7 +54,7 @@ def test_importing_the_package_alone_does_not_import_crewai() -> None:
 
 
 def test_nothing_calls_home(toolkit: MQTTToolkit) -> None:
-    """All tests here run with that guard; this one shows that it guards."""
+    """All tests here run with this guard; this test shows that the guard works."""
     assert run(crew_that(toolkit, says_calls(("add", {"a": 2, "b": 3})), last_text)).raw == '{"sum": 5}'
     assert REFUSED == []
     with pytest.raises(ConnectionRefusedError, match="no other machine"):
@@ -99,7 +99,7 @@ def test_the_model_is_told_the_whole_schema(toolkit: MQTTToolkit) -> None:
     properties = told["function"]["parameters"]["properties"]
     assert set(properties) == set(ECHO["properties"])
     assert properties["must"] == {"type": "string", "description": "always given"}
-    assert {"type": "null"} in properties["limit"]["anyOf"]  # strict function calling: how it leaves one out
+    assert {"type": "null"} in properties["limit"]["anyOf"]  # strict function calling: null means left out
     assert properties["place"]["anyOf"][0]["properties"]["city"] == {"type": "string"}
 
 

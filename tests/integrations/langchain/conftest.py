@@ -14,7 +14,7 @@ from mqtt_agent.sync import ToolServer
 
 
 class Toolbox(ToolServer):
-    """A tool server with something for every test."""
+    """A tool server with the tools of all tests."""
 
     def __init__(self, broker: str, namespace: str) -> None:
         super().__init__("toolbox", broker=broker, namespace=namespace, replica="only", will_delay=1)
@@ -49,7 +49,7 @@ class Toolbox(ToolServer):
 
     async def slow(self, seconds: float) -> str:
         """Take a while."""
-        await asyncio.sleep(seconds)  # the work
+        await asyncio.sleep(seconds)  # simulates work
         return "slept"
 
     async def hang(self, ctx: ToolContext) -> None:

@@ -1,4 +1,4 @@
-"""A language model that says what a test wants it to say."""
+"""A language model with scripted answers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from langchain_core.messages import AIMessage
 
 
 class ScriptedModel(FakeMessagesListChatModel):
-    """Says one message after the other, and takes any tools."""
+    """Gives one message after the other, and accepts any tools."""
 
     def bind_tools(self, tools: Any, **options: Any) -> ScriptedModel:
         return self
 
 
 def calls(*wanted: tuple[str, dict[str, Any]]) -> ScriptedModel:
-    """A model that makes these tool calls, one a turn, and then says that it is done."""
+    """A model that makes these tool calls, one in each turn, and then says that it has finished."""
     turns = [
         AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": f"call-{number}"}])
         for number, (name, arguments) in enumerate(wanted)

@@ -1,4 +1,4 @@
-"""What is not installed: the rest works without it, and an error names the extra that brings it."""
+"""Packages that are not installed: the rest works without them, and an error names the extra that installs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers in processes of their own that are killed while an agent works with their tools."""
+"""Servers in their own processes that are killed while an agent works with their tools."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GO: Any = {"messages": [("user", "go")]}
 
 
 async def named(toolkit: MQTTToolkit, name: str) -> Any:
-    """A tool, once its server is online."""
+    """Wait until the tool's server is online, and return the tool."""
     found: list[Any] = []
 
     async def there() -> bool:
@@ -69,7 +69,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_run_disappears_for_the
 
         @tool
         def kill() -> str:
-            """Kill the server, and wait until the broker has told it."""
+            """Kill the server, and wait until the broker has reported its death."""
             os.kill(server.pid, signal.SIGKILL)
             asyncio.run(until(lambda: not toolkit.get_online_tools()))
             return "killed"

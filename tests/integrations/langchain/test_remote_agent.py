@@ -23,7 +23,7 @@ Peer = Callable[..., Any]
 
 @pytest.fixture
 async def peer(broker: Broker, namespace: str) -> Any:
-    """A started agent that does what the test's handler says."""
+    """A started agent with the test's handler."""
     agent = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore(), will_delay=1, drain_timeout=0)
     await soon(agent.start())
     yield agent
@@ -256,9 +256,9 @@ async def test_a_run_that_is_canceled_before_it_hears_of_its_task_cancels_the_ta
     run = asyncio.create_task(writer.ainvoke("go"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    while not writer.agent.delegations():  # on a thread of its own, while nothing goes on here
+    while not writer.agent.delegations():  # on its own thread, while this thread is blocked
         time.sleep(0.01)
-    time.sleep(0.3)  # until the broker has it, and the news of that waits for this loop
+    time.sleep(0.3)  # until the broker has the task, and the confirmation waits for this event loop
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(run)
@@ -333,7 +333,7 @@ async def test_without_a_name_a_program_has_the_same_one_each_time(
     name, lasting = identity.default_agent_id(namespace)
     assert lasting
     held = identity._held.pop(next(path for path in identity._held if name in path))
-    fresh, lasting = identity.default_agent_id(namespace)  # as another process of the same program sees it
+    fresh, lasting = identity.default_agent_id(namespace)  # the view of another process of the same program
     assert fresh != name
     assert not lasting
     held.close()

@@ -1,4 +1,4 @@
-"""Peer agents as nodes of LangGraph graphs, and as tools of agents: one task per place, whatever happens."""
+"""Peer agents as nodes of LangGraph graphs, and as tools of agents: one task for each place, whatever happens."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ async def test_a_graph_resumed_elsewhere_answers_the_right_question(
     saver, store = InMemorySaver(), MemoryStore()
 
     async def step(value: Any) -> Any:
-        # Each step with an agent of its own, as a new process would have it.
+        # Each step uses its own agent, as a new process would do.
         options: Any = {"broker": broker.url, "namespace": namespace, "agent_id": "planner", "store": store}
         async with MQTTRemoteAgent("writer", **options) as remote:
             return await soon(graph_of(remote, saver=saver).ainvoke(value, THREAD))

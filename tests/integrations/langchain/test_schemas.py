@@ -1,4 +1,4 @@
-"""Whatever schema a server writes, a model can be told of its tool."""
+"""Whatever schema a server publishes, a model can be given its tool."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def told() -> Any:
-    """All the schemas, as tools of a server: the OpenAI form, the schema and LangChain's arguments of each."""
+    """All schemas as tools of a server: for each tool, its OpenAI form, its schema and LangChain's arguments."""
     everything = {f"real{n}": schema for n, (_, _, schema) in enumerate(REAL)} | ODD
     with Embedded() as broker:
         return _told(broker, everything)
@@ -76,7 +76,7 @@ def _told(broker: Embedded, everything: dict[str, dict[str, Any]]) -> dict[str, 
         for name, schema in everything.items():
             try:
                 server.add_tool(name, _handler, input_schema=schema)
-            except ValueError:  # refused by our own server; another one may still write it
+            except ValueError:  # our own server refuses this schema, but another server may publish it
                 found[name] = speakable(schema)
         async with server, MQTTToolkit(broker=broker.url) as toolkit:
             for tool in await toolkit.aget_tools():

@@ -1,4 +1,4 @@
-"""What a toolkit takes: tools by name, server, tag and predicate, and peers."""
+"""How a toolkit selects tools (by name, server, tag and predicate) and peers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_tools_and_peers_share_one_connection_that_outlives_a_broken_netwo
 
 
 class Watching(ScriptedModel):
-    """Notes which tools it is offered."""
+    """A model that records the tools that it is offered."""
 
     offered: list[list[str]] = []  # noqa: RUF012
 
@@ -165,7 +165,7 @@ async def test_the_model_sees_the_tools_that_are_there_now(broker: Broker, names
     early.add_tool("vanish", vanish)
 
     class Pause(MQTTLiveTools):
-        """Waits until the news is here, as a real model's slowness would."""
+        """A middleware that waits until the change has arrived, because a real model would be slow enough for it."""
 
         async def awrap_model_call(self, request: Any, handler: Any) -> Any:
             await asyncio.to_thread(asyncio.run, news(len(model.offered)))

@@ -39,7 +39,7 @@ async def planner(broker: Broker, namespace: str) -> AsyncIterator[Agent]:
 
 
 class Serving:
-    """Something that serves in the background, from when it says so."""
+    """Run a server in the background, and wait until it is ready."""
 
     def __init__(self, function: Any, *args: Any, **options: Any) -> None:
         self._started = asyncio.Event()
@@ -140,7 +140,7 @@ async def test_content_blocks_go_there_and_back(broker: Broker, namespace: str) 
     assert text == {"type": "text", "text": "a cat"}
     assert image == {"type": "image", "base64": PNG, "mime_type": "image/png"}
     assert file == {"type": "file", "base64": "cGRm", "mime_type": "application/pdf"}
-    # As a file: LangChain writes an audio block of a tool out as text.
+    # Sent as a file, because LangChain converts an audio block of a tool to text.
     assert sound == {"type": "file", "base64": "d2F2", "mime_type": "audio/wav"}
     assert link == {"type": "file", "url": "https://example.com/a.pdf", "mime_type": "application/pdf"}
     assert message.artifact["structured_content"] == {"drawn": "cat"}

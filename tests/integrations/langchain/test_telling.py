@@ -1,4 +1,4 @@
-"""What a tool tells while it works, and what becomes of its errors."""
+"""The progress and partial output of a tool, and the handling of its errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-// Stands for the reference's peer dependency, which no registry has: what the reference uses of it, over npm `mqtt`.
-// As with the original, sessions are asked for (Clean Start 0) but expire at once, and the will has no delay.
+// Replaces a peer dependency of the reference that no registry has: the part that the reference uses, over npm `mqtt`.
+// As in the original, connections use Clean Start 0 but their sessions expire at once, and the will has no delay.
 import mqtt from 'mqtt'
 
 export class CloudSignalClient {
@@ -36,7 +36,7 @@ export class CloudSignalClient {
   }
 }
 
-// The reference subscribes to exact topics only, some of them shared.
+// The reference subscribes only to exact topics, and some of its subscriptions are shared.
 function topicOf(filter) {
   return filter.replace(/^\$share\/[^/]+\//, '')
 }

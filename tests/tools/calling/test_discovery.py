@@ -1,4 +1,4 @@
-"""Discovery: what a client knows of tools and of those who serve them."""
+"""Discovery: a client's knowledge of tools and of their servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_ON = ALL_BROKERS
 
 
 class Watcher:
-    """Collects the changes that a client tells."""
+    """Collects the changes that a client reports."""
 
     def __init__(self, client: ToolClient) -> None:
         self.changes: list[ToolChange] = []
@@ -43,7 +43,7 @@ class Watcher:
 
 
 async def retained(url: str, topic_filter: str, count: int) -> dict[str, bytes]:
-    """What a stranger sees on the broker."""
+    """The messages that an independent client sees on the broker."""
     seen: dict[str, bytes] = {}
     connection = Connection(url)
 

@@ -1,4 +1,4 @@
-"""Replicas at a broker without shared subscriptions: one serves, the others stand by."""
+"""Replicas at a broker without shared subscriptions: one replica is active, and the others are on standby."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WILL_DELAY = 1
 
 
 class Runs:
-    """Replicas of one server that count which of them ran which call; none ends while ``go_on`` is clear."""
+    """Replicas of one server that record which replica ran which call; no call ends while ``go_on`` is not set."""
 
     def __init__(self) -> None:
         self.by: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Runs:
 
 
 async def cards(client: ToolClient, count: int) -> dict[str, ServerCard]:
-    """The online cards, once there are so many, and one of them serves and the others stand by."""
+    """Wait for this number of online cards, with one active replica and the others on standby, and return the cards."""
     found: dict[str, ServerCard] = {}
 
     async def all_there() -> bool:
@@ -185,7 +185,7 @@ async def test_who_was_away_for_longer_stands_by_when_it_is_back(
             await cards(client, 2)
             await proxy.cut()
             await cards(client, 1)
-            # The broker keeps these in the session of the one that is away, too.
+            # The broker also keeps these calls in the session of the replica that is away.
             calls = [await soon(client.call("work", {"n": n})) for n in range(30)]
             assert calls == ["b"] * 30
             await proxy.mend()
@@ -220,7 +220,7 @@ async def test_who_stands_by_again_leaves_the_calls_of_the_one_that_serves_alone
             await proxy.mend()
             await cards(client, 2)
         assert [await soon(client.call("work", {"n": n})) for n in range(10)] == ["b"] * 10
-    # A second time, it would be somebody else's subscription that ejabberd takes away.
+    # With a second UNSUBSCRIBE, ejabberd would remove the subscription of another client.
     assert unsubscribed.count(Topics(namespace).tool_call("work")) == 1
 
 
@@ -237,7 +237,8 @@ async def test_a_cut_that_nobody_notices_runs_no_call_twice(
         await cards(client, 2)
         epoch = connection.epoch
         proxy.hold()
-        # The broker gives these to the one that is cut off, until it misses its pings; and keeps them for it, too.
+        # The broker sends these calls to the disconnected replica until its pings are missing, and then keeps them for
+        # it.
         calls = [asyncio.ensure_future(client.call("work", {"n": n})) for n in range(30)]
         done = await soon(asyncio.gather(*calls, return_exceptions=True), 30)
         assert all(isinstance(error, ToolUnavailable) and error.maybe_executed for error in done)
@@ -256,7 +257,7 @@ async def test_a_cut_that_nobody_notices_runs_no_call_twice(
 async def test_of_two_claims_at_once_one_is_withdrawn(
     seen_by: str, make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither knows of the other before its own claim is out."""
+    """No replica knows of the other before its own claim is published."""
     runs = Runs()
     servers = [runs.offer(make_server("pair", replica=replica)) for replica in "ab"]
     others = Election._others
@@ -266,7 +267,7 @@ async def test_of_two_claims_at_once_one_is_withdrawn(
 
     async def announce_server(self: Presence) -> None:
         if self.standby and not both_claim.is_set():
-            return  # so that nobody waits for somebody else's turn
+            return  # so that no replica waits for another replica
         if not self.standby and len(claims) < 2:
             claims.append(self)
             if len(claims) == 2 and seen_by == "the second":
@@ -420,7 +421,7 @@ async def test_calls_that_run_keep_no_other_message_from_coming(
 async def test_servers_on_one_connection_serve_and_stand_by_each_for_itself(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    """An agent's connection has as many tool servers as one likes."""
+    """An agent's connection can have any number of tool servers."""
     runs = Runs()
     await soon(runs.offer(make_server("pair", replica="elsewhere")).start())
     async with Agent("host", broker=broker.url, namespace=namespace, store=MemoryStore()) as agent:
@@ -454,7 +455,7 @@ async def test_a_server_on_an_agents_connection_is_replaced_when_the_agent_is_go
             await cards(client, 2)
             await proxy.cut()
             await cards(client, 1)
-            # The broker keeps these in the session of the agent, too.
+            # The broker also keeps these calls in the session of the agent.
             assert [await soon(client.call("work", {"n": n}, wait_online=True)) for n in range(1, 20)] == ["other"] * 19
             await proxy.mend()
             assert (await cards(client, 2))["pair:hosted"].standby

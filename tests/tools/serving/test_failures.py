@@ -1,4 +1,4 @@
-"""Handlers that fail in every way, and settings that cannot be."""
+"""Handlers that fail in every possible way, and invalid settings."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ async def test_two_processes_with_the_same_replica_name_do_not_fight(
     client = await make_client()
     assert await soon(client.call("who", wait_online=True)) == "first"
     await soon(second.start())
-    if broker.keeps_shared_messages:  # else the broker lets both stay, and they share the calls
+    if broker.keeps_shared_messages:  # otherwise the broker keeps both connections, and they share the calls
         with pytest.raises(SessionTakenOver, match="another process"):
             await soon(serving, 20)
     else:
