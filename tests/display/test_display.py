@@ -296,7 +296,7 @@ def test_a_traceback_is_the_readers_own_lines_the_message_and_the_next_step() ->
     assert 'mqtt_agent.ToolClient("a/b")' in first
     assert "mqtt_agent/tools" not in "".join(rest)
     assert "InvalidIdentifier" in rest[1]
-    assert "client name 'a/b' cannot be a topic level" in rest[1]
+    assert "agent id 'a/b' cannot be a topic level" in rest[1]
     assert "one level of an MQTT topic" in rest[2]
     assert caught.value._render_traceback_() == [first, *rest]
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused
 from mqtt_agent.transport import TLS, BrokerURL, Connection, Credentials, InboundMessage, Password, Token
-from mqtt_agent.transport.credentials import renewal_delay, token_expiry
+from mqtt_agent.transport.renewal import renewal_delay, token_expiry
 from mqtt_agent.wire import ServerCard, decode
 from proxy import Proxy
 from support import soon, until

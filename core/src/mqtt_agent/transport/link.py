@@ -47,7 +47,6 @@ class Link:
         options: What to connect to, and how.
         on_message: Called with each message, outside of paho-mqtt's locks.
         on_closed: Called once, with the reason, after a link that had been open is gone.
-        max_unacknowledged: See :class:`~mqtt_agent.transport.acknowledgements.Acknowledgements`.
     """
 
     def __init__(
@@ -55,9 +54,11 @@ class Link:
         options: ConnectOptions,
         on_message: Callable[[InboundMessage], None],
         on_closed: Callable[[TransportError], None],
-        max_unacknowledged: int,
     ) -> None:
-        self._options = options
+        settings = options.settings
+        self._url = settings.url
+        self._timeout = settings.connect_timeout
+        self._anonymous = options.login == (None, None)
         self._on_message = on_message
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -74,8 +75,8 @@ class Link:
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
-        self._pump = Pump(client, options.url, options.keep_alive, self._take, self.abort)
-        self._acknowledgements = Acknowledgements(self._send_acknowledgement, max_unacknowledged)
+        self._pump = Pump(client, settings, self._take, self.abort)
+        self._acknowledgements = Acknowledgements(self._send_acknowledgement, settings.max_unacknowledged)
 
     # Opening and closing
 
@@ -94,21 +95,20 @@ class Link:
             connecting.add_done_callback(self._discard)
             raise
         except (OSError, ValueError) as error:
-            raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {explain(error)}") from error
+            raise BrokerUnreachable(f"no MQTT broker answers at {self._url}: {explain(error)}") from error
         try:
             self._pump.start()
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the CONNACK.
-            await asyncio.wait([self._connack], timeout=self._options.timeout)
+            await asyncio.wait([self._connack], timeout=self._timeout)
             if not self._connack.done():
                 raise BrokerUnreachable(
-                    f"{self._options.url} accepts connections but did not answer MQTT "
-                    f"within {self._options.timeout:g} s"
+                    f"{self._url} accepts connections but did not answer MQTT within {self._timeout:g} s"
                 )
             self.limits = self._connack.result()
         except ConnectionLost as error:
             cause = self._pump.error
             why = explain(cause) if cause is not None else f"{error}; {WRONG_PORT}"
-            raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {why}") from cause or error
+            raise BrokerUnreachable(f"no MQTT broker answers at {self._url}: {why}") from cause or error
         except BaseException:
             self.abort()
             raise
@@ -211,7 +211,7 @@ class Link:
             The packet identifier.
         """
         if len(self._publishes) >= _MAX_UNCONFIRMED:
-            raise QueueFull(f"{_MAX_UNCONFIRMED:,} messages on their way to {self._options.url} are unconfirmed")
+            raise QueueFull(f"{_MAX_UNCONFIRMED:,} messages on their way to {self._url} are unconfirmed")
         mid = self._client.next_mid() if qos else 0
         self._pump.send(pack_publish(topic, payload, qos, retain, mid, properties))
         if on_puback is not None:
@@ -246,10 +246,10 @@ class Link:
         while not waiter.done():
             # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
             silence = self._loop.time() - max(since, self._pump.heard_at)
-            if silence >= self._options.timeout:
-                self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+            if silence >= self._timeout:
+                self.abort(ConnectionLost(f"{self._url} does not answer any more"))
                 break
-            await asyncio.wait([waiter], timeout=self._options.timeout - silence)
+            await asyncio.wait([waiter], timeout=self._timeout - silence)
         return await waiter
 
     @property
@@ -266,8 +266,7 @@ class Link:
         if self._connack.done():
             return
         if reason.value >= 0x80:
-            anonymous = self._options.username is None and self._options.password is None
-            self._connack.set_exception(refused(self._options.url, reason, anonymous=anonymous))
+            self._connack.set_exception(refused(self._url, reason, anonymous=self._anonymous))
             return
         limits = BrokerLimits.read(flags, properties)
         self._acknowledgements.on_arrival = not limits.shared_subscriptions
@@ -275,11 +274,11 @@ class Link:
 
     def _handle_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            what = f"{self._options.url} ended the connection: {reason} (0x{reason.value:02x})"
+            what = f"{self._url} ended the connection: {reason} (0x{reason.value:02x})"
             lost = ConnectionLost(what, reason_code=reason.value)
         else:
             cause = self._pump.error or "closed by the other side"
-            lost = ConnectionLost(f"the connection to {self._options.url} broke: {cause}")
+            lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not under paho-mqtt's locks
 
     def _handle_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:

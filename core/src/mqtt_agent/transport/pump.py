@@ -11,10 +11,9 @@ import anyio
 import paho.mqtt.client as paho
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
-from mqtt_agent.transport.driver import PahoClient
+from mqtt_agent.transport.driver import LinkSettings, PahoClient
 from mqtt_agent.transport.packets import PUBACK, PUBLISH, SUBACK, UNSUBACK
 from mqtt_agent.transport.socket import BufferedSocket
-from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Pump"]
 
@@ -30,8 +29,7 @@ class Pump:
 
     Args:
         client: The client.
-        url: The broker, for messages.
-        keep_alive: Seconds of silence after which the connection is tested.
+        settings: The broker's URL, for messages, and the keep alive in seconds.
         on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK: the first byte, and the bytes in which the
             body lies, with its begin and end; outside of paho-mqtt's locks.
         on_broken: Called when the broker sent what is no MQTT.
@@ -40,14 +38,13 @@ class Pump:
     def __init__(
         self,
         client: PahoClient,
-        url: BrokerURL,
-        keep_alive: int,
+        settings: LinkSettings,
         on_packet: Callable[[int, bytes, int, int], None],
         on_broken: Callable[[ConnectionLost], None],
     ) -> None:
         self._client = client
-        self._url = url
-        self._keep_alive = keep_alive
+        self._url = settings.url
+        self._keep_alive = settings.keep_alive
         self._on_packet = on_packet
         self._on_broken = on_broken
         self.heard_at = 0.0

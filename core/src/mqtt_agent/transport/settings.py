@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import TLS, Credentials
+from mqtt_agent.transport.credentials import Credentials
+from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
 
