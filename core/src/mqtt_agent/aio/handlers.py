@@ -29,7 +29,7 @@ def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
     """Wrap a function so that its result or exception can be put into a future.
 
     Returns:
-        A function that runs ``function`` in a copy of the present context (see :mod:`contextvars`).
+        A function that runs ``function`` in a copy of the present context (see ``contextvars``).
 
     Raises:
         HandlerFailed: Raised by the returned function in place of StopIteration, SystemExit, GeneratorExit and
@@ -41,7 +41,7 @@ def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return context.run(function)
         except (StopIteration, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
-            # A future refuses StopIteration. The others would end the event loop or the process, and not just this call.
+            # A future refuses StopIteration. The others would end the event loop or the process, not just this call.
             raise HandlerFailed(error) from error
 
     return run

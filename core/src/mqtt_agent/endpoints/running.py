@@ -37,7 +37,7 @@ class Service(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Finish the work that runs, publish that this endpoint is offline, disconnect. A second call changes nothing."""
+        """Finish the work that runs, publish the status offline, disconnect. A second call changes nothing."""
 
     @abstractmethod
     def _hurry(self) -> None:
