@@ -94,7 +94,7 @@ def test_an_agent_card_and_a_server_card_show_what_they_offer() -> None:
     for word in ("researcher", "offline", "research", "search", "finds papers"):
         assert word in text, word
     assert "serves forecast" in read(ServerCard(server="weather:1", tools=["forecast"]))
-    assert "serves nothing · stands by" in read(ServerCard(server="weather:1", standby=True))
+    assert "serves nothing · on standby" in read(ServerCard(server="weather:1", standby=True))
 
 
 def test_lists_are_lists_that_notebooks_show_as_tables() -> None:
