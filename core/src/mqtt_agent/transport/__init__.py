@@ -1,4 +1,4 @@
-"""MQTT 5 on asyncio: the connection, its credentials, and an embedded broker."""
+"""MQTT 5 on asyncio: the shared connection, its credentials and TLS settings, and an embedded broker."""
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
