@@ -70,11 +70,8 @@ class Outbox:
             if publication.repeatable:
                 self._waiting.appendleft(publication)
             else:
-                publication.fail(
-                    ConnectionLost(
-                        f"the connection to {self._url} was lost before the broker confirmed a message; it may have arrived"
-                    )
-                )
+                what = "before the broker confirmed a message, which may have arrived"
+                publication.fail(ConnectionLost(f"the connection to {self._url} was lost {what}"))
 
     def fail(self, error: TransportError) -> None:
         """Let all messages fail, because there will be no next link."""
