@@ -26,7 +26,7 @@ _COLOURS = {
 }
 _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 _MUTED = "opacity:.7"
-ROUND = "height:8px;border-radius:4px"
+ROUND: str = "height:8px;border-radius:4px"
 """The CSS of a progress bar."""
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from mqtt_agent.display.screen import find_shell
 
 __all__ = ["NEXT_STEPS", "short_traceback"]
 
-NEXT_STEPS = {
+NEXT_STEPS: dict[str, str] = {
     "InvalidIdentifier": "choose a name that can be one level of an MQTT topic, such as 'weather-1'",
     "WireError": "pass plain JSON values, dataclasses or pydantic models",
     "TransportError": "look at the broker's log",

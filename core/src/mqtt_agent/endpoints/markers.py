@@ -9,7 +9,7 @@ from mqtt_agent.transport import Connection, InboundMessage
 
 __all__ = ["MARKER_PREFIX", "Marker"]
 
-MARKER_PREFIX = "barrier-"
+MARKER_PREFIX: str = "barrier-"
 """How the id in a marker message begins, where other clients can see the message."""
 
 

@@ -17,9 +17,9 @@ from mqtt_agent.wire import Message, decode
 
 __all__ = ["PATIENCE", "Retained", "Source"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
-PATIENCE = 15.0
+PATIENCE: float = 15.0
 """Seconds that peers get to publish their cards again after a broker has lost all retained messages."""
 _MAX_CARD = 256 * 1024
 _MARKER_TIMEOUT = 5.0  # seconds

@@ -26,9 +26,9 @@ class Dialer:
     def __init__(self, settings: LinkSettings, renewal: Renewal) -> None:
         self.will: Will | None = None
         """The Last Will, which the broker publishes when no link is open for ``will_delay`` seconds."""
-        self.epoch = 0
+        self.epoch: int = 0
         """How many links were opened, failed attempts included."""
-        self.clean_start = False
+        self.clean_start: bool = False
         """Whether each link begins with a new session."""
         self._settings = settings
         self._renewal = renewal

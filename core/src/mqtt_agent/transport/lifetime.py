@@ -15,7 +15,7 @@ from mqtt_agent.transport.subscriber import Subscriber
 
 __all__ = ["Lifetime"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Lifetime:
@@ -29,7 +29,7 @@ class Lifetime:
     """
 
     def __init__(self, dialer: Dialer, subscriber: Subscriber, outbox: Outbox, renewal: Renewal) -> None:
-        self.users = 0
+        self.users: int = 0
         """How many endpoints use the connection."""
         self.failure: TransportError | None = None
         """Why the connection has ended for good."""
@@ -41,7 +41,9 @@ class Lifetime:
         self._renewal = renewal
         self._usable = False
         self._starting = asyncio.Lock()
-        self.reconnector = Reconnector(dialer, subscriber, outbox, renewal, self.on_reconnected, self._fail)
+        self.reconnector: Reconnector = Reconnector(
+            dialer, subscriber, outbox, renewal, self.on_reconnected, self._fail
+        )
 
     async def start(self) -> None:
         """See :meth:`Connection.start`."""

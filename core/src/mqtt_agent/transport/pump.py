@@ -17,7 +17,7 @@ from mqtt_agent.transport.socket import BufferedSocket
 
 __all__ = ["Pump"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
 _HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait

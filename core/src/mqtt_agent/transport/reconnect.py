@@ -18,7 +18,7 @@ from mqtt_agent.transport.subscriber import Subscriber
 
 __all__ = ["Reconnector"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER = 0x8E  # the reason code of a broker's DISCONNECT
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt

@@ -18,7 +18,7 @@ from mqtt_agent.transport.outbox import Outbox
 
 __all__ = ["Renewal", "renewal_delay", "renewed_login", "token_expiry"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MARGIN = 1.0
 """Seconds. A token is renewed at least this long before it expires, and at least this long after the connect."""

@@ -14,7 +14,7 @@ __all__ = ["FEATURES", "ServerCard", "Status", "ToolAnnotations", "ToolCard", "V
 Status = Literal["online", "offline"]
 """Whether a server or an agent is connected (spec)."""
 
-FEATURES = ("cancel", "progress", "query", "replay")
+FEATURES: tuple[str, ...] = ("cancel", "progress", "query", "replay")
 """The optional parts of the protocol that this implementation's tool servers support (ours)."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -26,7 +26,9 @@ class Message(BaseModel):
     Unknown fields are ignored on reading. Fields that are None are left out on writing.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True
+    )
 
 
 M = TypeVar("M", bound=Message)
