@@ -8,9 +8,11 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["HandlerFailed", "describe", "is_async", "run_in_thread", "without_surprises"]
+
+T = TypeVar("T")
 
 
 class HandlerFailed(Exception):
@@ -25,7 +27,7 @@ def is_async(handler: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 
 
-def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
+def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
     """Wrap a function so that its result or exception can be put into a future.
 
     Returns:
@@ -37,7 +39,7 @@ def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
     """
     context = contextvars.copy_context()
 
-    def run() -> Any:
+    def run() -> T:
         try:
             return context.run(function)
         except (StopIteration, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
@@ -47,7 +49,7 @@ def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def run_in_thread(function: Callable[[], Any], name: str) -> asyncio.Future[Any]:
+def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run a function in a daemon thread of its own, so that it cannot keep the process from exiting.
 
     Args:
@@ -58,7 +60,7 @@ def run_in_thread(function: Callable[[], Any], name: str) -> asyncio.Future[Any]
         A future of the running event loop with the function's result or exception.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
     guarded = without_surprises(function)
 
     def settle(result: Any, error: BaseException | None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.errors import ConnectionRefused
 from mqtt_agent.transport.url import BrokerURL
@@ -25,7 +25,7 @@ _NO_LOGIN = "give credentials=Password(...) or Token(...), or put user:password@
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ codes for a certificate chain without a trusted authority
 
 
-def refused(url: BrokerURL, reason: Any, *, anonymous: bool) -> ConnectionRefused:
+def refused(url: BrokerURL, reason: ReasonCode, *, anonymous: bool) -> ConnectionRefused:
     """The error for a CONNACK with a reason code of 0x80 or more.
 
     Args:

@@ -85,7 +85,7 @@ class BrokerLimits:
     forgets_groups: bool
 
     @classmethod
-    def read(cls, flags: Any, properties: Any) -> BrokerLimits:
+    def read(cls, flags: paho.ConnectFlags, properties: Properties | None) -> BrokerLimits:
         """Read the flags and properties that paho-mqtt has found in the CONNACK packet."""
         return cls(
             session_present=bool(flags.session_present),

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
@@ -298,7 +301,14 @@ class Link:
 
     # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.
 
-    def _handle_connack(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _handle_connack(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         if self._connack.done():
             return
         if reason.value >= 0x80:
@@ -308,7 +318,14 @@ class Link:
         self._acknowledgements.on_arrival = not limits.shared_subscriptions
         self._connack.set_result(limits)
 
-    def _handle_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _handle_disconnect(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         if flags.is_disconnect_packet_from_server:
             what = f"{self._url} ended the connection: {reason} (0x{reason.value:02x})"
             lost = ConnectionLost(what, reason_code=reason.value)
@@ -317,5 +334,5 @@ class Link:
             lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks
 
-    def _handle_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+    def _handle_socket_close(self, client: paho.Client, userdata: object, sock: object) -> None:
         self._pump.forget(sock)
