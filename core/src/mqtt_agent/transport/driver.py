@@ -69,19 +69,15 @@ class BrokerLimits:
         shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated as
             ejabberd. Until a client has acknowledged the last QoS 1 message, ejabberd sends it nothing more, not even
             at QoS 0. So every message from such a broker is acknowledged on arrival.
-        assigned_client_id: The client id that the broker chose, when the client gave none.
-        server_keep_alive: The keep alive in seconds, when the broker overrules the client's.
         forgets_groups: Whether the broker is rumqttd, where a share group does not outlive the connections of its
-            members. Two members that resume their sessions each get every message, and a last member that leaves a
-            message unacknowledged in its session makes the broker crash. Members must use a clean start there.
+            members. Two members that resume their sessions each get every message. When the last member leaves and its
+            session has an unacknowledged message, the broker crashes. So members must use a clean start there.
     """
 
     session_present: bool
     receive_maximum: int
     maximum_packet_size: int | None
     shared_subscriptions: bool
-    assigned_client_id: str | None
-    server_keep_alive: int | None
     forgets_groups: bool
 
     @classmethod
@@ -92,8 +88,6 @@ class BrokerLimits:
             receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
             maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
             shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
-            assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
-            server_keep_alive=getattr(properties, "ServerKeepAlive", None),
             forgets_groups=properties is not None and properties.json() == _RUMQTTD,
         )
 
@@ -106,7 +100,7 @@ class PahoClient(paho.Client):
     """
 
     taken: tuple[Container[int], ...] = ()
-    """The packet identifiers that are in use."""
+    """Collections with the packet identifiers that are in use."""
 
     def __init__(self, options: ConnectOptions) -> None:
         settings = options.settings

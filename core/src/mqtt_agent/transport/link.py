@@ -81,13 +81,16 @@ class Link:
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
-        self._pump = Pump(client, settings, self._take, self.abort)
-        self._acknowledgements = Acknowledgements(self._send_acknowledgement, settings.max_unacknowledged)
+        self._pump = Pump(client, settings, self._on_packet, self.abort)
+        self._acknowledgements = Acknowledgements(self._send_puback, settings.max_unacknowledged)
 
     # Opening and closing
 
     async def open(self) -> BrokerLimits:
         """Connect, and wait for the broker's CONNACK packet.
+
+        Returns:
+            The attribute ``limits``.
 
         Raises:
             BrokerUnreachable: No answer in time, or an answer that is not MQTT 5.
@@ -121,9 +124,8 @@ class Link:
         self._opened = True
         if self._closed is not None:
             raise self._closed
-        self._loop.call_soon(
-            self._deliver
-        )  # messages that arrived with the CONNACK: the caller must know the limits before them
+        # Messages that arrived together with the CONNACK are delivered after this method has returned the limits.
+        self._loop.call_soon(self._deliver)
         return self.limits
 
     def _discard(self, connecting: asyncio.Future[None]) -> None:
@@ -163,20 +165,20 @@ class Link:
         for waiter in self._subscribes.values():
             if not waiter.done():
                 waiter.set_exception(reason)
-                waiter.exception()  # retrieved: nobody may be waiting any more
+                waiter.exception()  # marks it as retrieved: asyncio would complain when no code awaits it
         self._subscribes.clear()
         if not self._connack.done():
             self._connack.set_exception(reason)
-            self._connack.exception()  # retrieved: nobody may be waiting any more
+            self._connack.exception()  # the same
         if self._opened:
             self._opened = False
             self._on_closed(reason)
 
     # Received packets
 
-    def _take(self, head: int, data: bytes, at: int, end: int) -> None:
+    def _on_packet(self, head: int, data: bytes, at: int, end: int) -> None:
         if head & 0xF0 == PUBLISH:
-            self._take_publish(head, data, at, end)
+            self._on_publish(head, data, at, end)
             return
         if head & 0xF0 != PUBACK:
             mid, code = read_suback(data, at, end)
@@ -188,7 +190,7 @@ class Link:
         if on_puback is not None:
             on_puback(data[at + 2] if end > at + 2 else 0)
 
-    def _take_publish(self, head: int, data: bytes, at: int, end: int) -> None:
+    def _on_publish(self, head: int, data: bytes, at: int, end: int) -> None:
         try:
             message, mid = read_publish(head, data, at, end)
         except Unreadable as error:
@@ -199,9 +201,7 @@ class Link:
             return
         if message.qos == 1:
             message.acknowledgement = self._acknowledgements.add(mid)
-        elif (
-            message.qos == 2
-        ):  # MQTT.Agent never subscribes at QoS 2, but another program may have; paho-mqtt answers the PUBREL
+        elif message.qos == 2:  # from a subscription that another program made; paho-mqtt answers the PUBREL
             self._pump.send(pack_pubrec(mid))
         self._received.append(message)
         self._deliver()
@@ -268,14 +268,21 @@ class Link:
             ConnectionLost: The connection ended before the broker answered.
         """
         mid = self._client.next_mid()
-        return await self._answered(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
+        return await self._send_and_wait(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
 
     async def unsubscribe(self, topic_filter: str) -> int:
-        """Unsubscribe from one topic filter, and return the reason code of the UNSUBACK."""
-        mid = self._client.next_mid()
-        return await self._answered(mid, pack_unsubscribe(mid, topic_filter))
+        """Unsubscribe from one topic filter.
 
-    async def _answered(self, mid: int, packet: bytes) -> int:
+        Returns:
+            The reason code of the UNSUBACK.
+
+        Raises:
+            ConnectionLost: The connection ended before the broker answered.
+        """
+        mid = self._client.next_mid()
+        return await self._send_and_wait(mid, pack_unsubscribe(mid, topic_filter))
+
+    async def _send_and_wait(self, mid: int, packet: bytes) -> int:
         if self._closed is not None:
             raise self._closed
         waiter: asyncio.Future[int] = self._loop.create_future()
@@ -296,7 +303,7 @@ class Link:
         """Futures of the subscribes and unsubscribes that the broker has not answered."""
         return list(self._subscribes.values())
 
-    def _send_acknowledgement(self, mid: int) -> None:
+    def _send_puback(self, mid: int) -> None:
         self._pump.send(pack_puback(mid))
 
     # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.

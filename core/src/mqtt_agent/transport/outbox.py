@@ -29,7 +29,7 @@ class Outbox:
     """The outgoing QoS 1 messages of one connection.
 
     Args:
-        url: The broker's URL, for messages.
+        url: The broker's URL, for logs and errors.
         max_queued: How many messages may wait.
         max_packet_size: Bytes of the largest packet to send. A broker silently drops a message that is larger than its
             receiver's limit, and the receiver probably has the same limit as this sender.

@@ -25,11 +25,11 @@ _LINGER = 1.0  # seconds
 
 
 class Pump:
-    """Drives one paho-mqtt client without threads, and keeps from it the packets that the link decodes itself.
+    """Drives one paho-mqtt client without threads. Packets that the link decodes itself do not reach the client.
 
     Args:
         client: The paho-mqtt client.
-        settings: The broker's URL, for messages, and the keep alive in seconds.
+        settings: The broker's URL, for logs and errors, and the keep alive in seconds.
         on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK packet, never inside of paho-mqtt's locks. The
             arguments are the packet's first byte, bytes that contain its body, and the body's begin and end in them.
         on_broken: Called when the broker sent bytes that are not MQTT.

@@ -24,8 +24,8 @@ class Subscriber:
     subscriptions of an owner. They are *held* until :meth:`take_alone` is called.
 
     Args:
-        url: The broker's URL, for messages.
-        client_id: The MQTT client id, for messages.
+        url: The broker's URL, for logs and errors.
+        client_id: The MQTT client id, for logs and errors.
     """
 
     def __init__(self, url: BrokerURL, client_id: str) -> None:
@@ -62,7 +62,7 @@ class Subscriber:
         """Note what the broker of a new link can do, before the first message is dispatched."""
         self._limits = limits
         self._freed.clear()
-        self._hold()
+        self._update_all_held()
 
     async def open(self, link: Link) -> None:
         """Make all subscriptions over a new link.
@@ -110,7 +110,7 @@ class Subscriber:
         if subscription is None:
             subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
             self._subscriptions.add(subscription)
-            self._hold_one(subscription)
+            self._update_held(subscription)
         subscription.handlers.append(handler)
         if self._link is None or subscription.held or (subscription.confirmed and not snapshot):
             return None
@@ -176,11 +176,11 @@ class Subscriber:
 
     # The substitute for shared subscriptions
 
-    def _hold(self) -> None:
+    def _update_all_held(self) -> None:
         for subscription in self._subscriptions:
-            self._hold_one(subscription)
+            self._update_held(subscription)
 
-    def _hold_one(self, subscription: Subscription) -> None:
+    def _update_held(self, subscription: Subscription) -> None:
         owner = subscription.exclusive
         subscription.held = owner is not None and not self.shared_subscriptions and owner not in self._alone
         if subscription.held:
@@ -192,7 +192,7 @@ class Subscriber:
         if link is None:
             raise ConnectionLost(f"not connected to {self._url}")
         self._alone.add(owner)
-        self._hold()
+        self._update_all_held()
         exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive == owner]
         for subscription in exclusive:
             kept = list(subscription.kept)
@@ -205,7 +205,7 @@ class Subscriber:
         """See :meth:`Connection.leave_alone`."""
         taken = owner in self._alone
         self._alone.discard(owner)
-        self._hold()
+        self._update_all_held()
         link, held = self._link, [each for each in self._subscriptions if each.held and each.exclusive == owner]
         session_present = self._limits is not None and self._limits.session_present
         inherited = session_present and owner not in self._freed

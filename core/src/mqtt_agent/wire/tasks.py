@@ -226,9 +226,8 @@ def read_result_state(result: TaskResult) -> TaskState:
     Returns:
         A terminal state. Another state when the sender has reported on a running task with a result message.
     """
-    word = (
-        result.status.lower().removeprefix("task_state_").replace("_", "-")
-    )  # also accepts the names of A2A's protobuf
+    # A2A's protobuf form of a state has the prefix and the underscores.
+    word = result.status.lower().removeprefix("task_state_").replace("_", "-")
     if word in _OTHER_WORDS:
         return _OTHER_WORDS[word]
     try:
