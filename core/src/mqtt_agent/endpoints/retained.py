@@ -79,7 +79,7 @@ class Retained:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
         await self._connection.subscribe(self._source.marker.topic, self._on_marker)
-        self._complete = asyncio.create_task(self._look(allowed, patience=0.0))
+        self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
 
     async def stop(self) -> None:
         """Unsubscribe, and forget which messages were seen."""
@@ -95,7 +95,7 @@ class Retained:
 
     def on_reconnected(self) -> None:
         """Check the copy after a reconnect, when the broker sends all retained messages again."""
-        self._complete = asyncio.create_task(self._look(True, PATIENCE))
+        self._complete = asyncio.create_task(self._wait_complete(True, PATIENCE))
 
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen.
@@ -158,7 +158,7 @@ class Retained:
         """Whether a message on this topic has arrived since the latest connect."""
         return self._seen.get(topic, 0) >= self._connection.epoch
 
-    async def _look(self, allowed: bool, patience: float) -> bool:
+    async def _wait_complete(self, allowed: bool, patience: float) -> bool:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False

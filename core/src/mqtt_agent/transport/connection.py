@@ -44,7 +44,7 @@ class Connection:
         session_expiry: Seconds that the broker keeps the session while the client is disconnected. Never less than
             ``will_delay``.
         will_delay: Seconds that the broker waits for the client to come back before it publishes the Last Will.
-        connect_timeout: Seconds that TCP, TLS and MQTT together may take to connect.
+        connect_timeout: Seconds to wait for TCP and TLS, and as long again for the broker's answer to the CONNECT.
         receive_maximum: How many unacknowledged messages the broker may send.
         max_unacknowledged: How many received messages may stay unacknowledged. Brokers stop sending at a limit, often
             20 or 32. So when more messages stay unacknowledged for 25 ms, the oldest whose work has started are
@@ -56,7 +56,7 @@ class Connection:
         url: The broker's URL.
         client_id: The MQTT client id.
         will_delay: As given.
-        session_expiry: As given, or ``will_delay`` when that is longer.
+        session_expiry: As given, but at least ``will_delay`` and at least one second.
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
         on_failed: Functions called with the reason when the connection has ended for good.
@@ -113,7 +113,7 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is reachable now, or will be in a moment because a token is being renewed."""
+        """Whether the connection is up, or is down only for a moment because a token is being renewed."""
         return self._reconnector.connected
 
     @property
@@ -165,7 +165,7 @@ class Connection:
             self._dialer.will = None
 
     async def start(self) -> None:
-        """Connect. When the connection is started already, count one more user of it.
+        """Connect. When the connection is started already, only count one more endpoint that uses it.
 
         Raises:
             BrokerUnreachable: No MQTT broker answers at the URL.
@@ -175,7 +175,9 @@ class Connection:
         await self._lifetime.start()
 
     async def stop(self, *, end_session: bool = False) -> None:
-        """Count one user less. After the last user, send what is queued, then disconnect.
+        """Count one endpoint less. When none is left, send the buffered packets, then disconnect.
+
+        Messages that the broker has not confirmed fail with :class:`ConnectionLost`.
 
         Args:
             end_session: Tell the broker to forget the session, with the messages that wait in it.

@@ -1,4 +1,4 @@
-"""The life of a shared connection: counts the endpoints that use it, and ends it after the last one or for good."""
+"""Starts a shared connection for its first endpoint, stops it after its last one, and ends it for good on failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Lifetime:
-    """Starts a connection for the first endpoint that uses it, and stops it after the last one.
+    """Counts the endpoints that use a connection, and knows whether the connection can be used.
 
     Args:
         dialer: Opens each link.
@@ -34,7 +34,9 @@ class Lifetime:
         self.failure: TransportError | None = None
         """Why the connection has ended for good."""
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
+        """See :class:`Connection`."""
         self.on_failed: list[Callable[[TransportError], None]] = []
+        """See :class:`Connection`."""
         self._url = dialer.url
         self._subscriber = subscriber
         self._outbox = outbox

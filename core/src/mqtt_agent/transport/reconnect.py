@@ -22,9 +22,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER = 0x8E  # the reason code of a broker's DISCONNECT
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
-_STABLE_AFTER = 5.0  # seconds; the loss of a link that lived longer makes the next wait a first one again
+_STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
 _FIRST_ATTEMPTS = 3
-_TAKEN_OVER_WITHIN = 10.0  # seconds after a loss in which a takeover may be its cause
+_TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
 
 
 class Reconnector:
@@ -68,12 +68,12 @@ class Reconnector:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is reachable now, or will be in a moment because a token is being renewed."""
+        """See :attr:`Connection.connected`."""
         return (self.link is not None and self._ready) or self._renewal.under_way
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether a link was lost a moment ago: some brokers do not tell a client that another one took its place."""
+        """See :attr:`Connection.may_be_taken_over`."""
         return not self._dialer.clean_start and asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
 
     @property
@@ -109,7 +109,7 @@ class Reconnector:
             self.link.disconnect(end_session=False)
 
     def forget(self) -> None:
-        """Note that the link has ended."""
+        """Note that there is no link any more."""
         self.link, self._ready = None, False
 
     async def begin_clean(self) -> None:
