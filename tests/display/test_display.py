@@ -94,7 +94,7 @@ def test_an_agent_card_and_a_server_card_show_what_they_offer() -> None:
     for word in ("researcher", "offline", "research", "search", "finds papers"):
         assert word in text, word
     assert "serves forecast" in read(ServerCard(server="weather:1", tools=["forecast"]))
-    assert "serves nothing · stands by" in read(ServerCard(server="weather:1", standby=True))
+    assert "serves nothing · on standby" in read(ServerCard(server="weather:1", standby=True))
 
 
 def test_lists_are_lists_that_notebooks_show_as_tables() -> None:
@@ -296,7 +296,7 @@ def test_a_traceback_is_the_readers_own_lines_the_message_and_the_next_step() ->
     assert 'mqtt_agent.ToolClient("a/b")' in first
     assert "mqtt_agent/tools" not in "".join(rest)
     assert "InvalidIdentifier" in rest[1]
-    assert "client name 'a/b' cannot be a topic level" in rest[1]
+    assert "agent id 'a/b' cannot be a topic level" in rest[1]
     assert "one level of an MQTT topic" in rest[2]
     assert caught.value._render_traceback_() == [first, *rest]
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused
 from mqtt_agent.transport import TLS, BrokerURL, Connection, Credentials, InboundMessage, Password, Token
-from mqtt_agent.transport.credentials import renewal_delay, token_expiry
+from mqtt_agent.transport.renewal import renewal_delay, token_expiry
 from mqtt_agent.wire import ServerCard, decode
 from proxy import Proxy
 from support import soon, until
@@ -385,7 +385,7 @@ async def test_a_missing_client_certificate_is_one_error_that_asks_for_it(
     scheme: str, listening: MakeListener, certificates: Certificates
 ) -> None:
     url = listening(scheme, "require_certificate true").url
-    with pytest.raises(BrokerUnreachable, match=r"asks for a certificate of ours.*TLS\(certificate=") as caught:
+    with pytest.raises(BrokerUnreachable, match=r"asks for a client certificate.*TLS\(certificate=") as caught:
         await soon(Connection(url, tls=certificates.trusting).start())
     assert url in str(caught.value)
 
@@ -394,7 +394,7 @@ async def test_a_client_certificate_that_the_broker_does_not_trust_is_one_error(
     listening: MakeListener, certificates: Certificates
 ) -> None:
     url = listening("mqtts", "require_certificate true").url
-    with pytest.raises(BrokerUnreachable, match="did not accept our certificate"):
+    with pytest.raises(BrokerUnreachable, match="did not accept the client certificate"):
         await soon(Connection(url, tls=certificates.presenting(certificates.stranger)).start())
 
 

@@ -1,39 +1,39 @@
 """Every error that MQTT.Agent raises.
 
-One tree, so that ``except MQTTAgentError`` catches all of it::
+The errors form one tree, so ``except MQTTAgentError`` catches all of them::
 
     MQTTAgentError
-    ├── InvalidIdentifier (ValueError)     a name that cannot be a topic level
-    ├── WireError (ValueError)             bytes or a value that are no message
-    ├── TransportError (ConnectionError)   between us and the broker
-    │   ├── BrokerUnreachable              nobody answers at the URL
-    │   ├── ConnectionRefused              the broker says no: credentials, client id, protocol
-    │   ├── ConnectionLost                 gone, or stopped, while something was under way
-    │   ├── SessionTakenOver               another process uses our client id
-    │   ├── TopicNotAuthorized             the broker forbids this topic to us
-    │   └── PublishRefused                 any other refusal of one message
-    ├── PayloadTooLarge (ValueError)       more than the broker takes
-    ├── QueueFull                          too much waits for the broker or for answers
-    ├── CallError                          a tool call without a result
-    │   ├── InvalidArguments               refused by the tool's schema
-    │   ├── CallerNotAuthorized            refused by the tool server
+    ├── InvalidIdentifier (ValueError)     a name that cannot be one level of an MQTT topic
+    ├── WireError (ValueError)             bytes that are not a valid message, or a value that JSON cannot carry
+    ├── TransportError (ConnectionError)   between this process and the broker
+    │   ├── BrokerUnreachable              no MQTT broker answers at the URL
+    │   ├── ConnectionRefused              the broker refused the connection: credentials, client id, protocol
+    │   ├── ConnectionLost                 the connection ended before the broker confirmed an operation
+    │   ├── SessionTakenOver               another process connected with the same client id
+    │   ├── TopicNotAuthorized             the broker forbids this client a topic
+    │   └── PublishRefused                 the broker refused one message for another reason
+    ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
+    ├── QueueFull                          too many messages or calls wait already
+    ├── CallError                          a tool call ended without a result
+    │   ├── InvalidArguments               the arguments do not fit the tool's schema
+    │   ├── CallerNotAuthorized            the tool server refuses this caller
     │   ├── ToolFailed                     the tool ran and failed
     │   ├── CallTimeout (TimeoutError)     no answer in time
-    │   ├── CallCanceled                   canceled by its own caller
-    │   └── ToolUnavailable                nobody serves it, or who did is gone
-    ├── ToolError                          raised *by* a tool handler, to choose its error code
-    ├── TaskError                          a task without a result
-    │   ├── TaskFailed                     its agent tried and failed; also raised *by* task handlers
-    │   ├── TaskRejected                   its agent does not take it; also raised *by* task handlers
-    │   ├── TaskCanceled                   canceled before it was completed
+    │   ├── CallCanceled                   the caller canceled the call
+    │   └── ToolUnavailable                no server offers the tool, or the server of a call is gone
+    ├── ToolError                          raised *by* a tool handler, to choose the error code
+    ├── TaskError                          a task ended, or was left, without a result
+    │   ├── TaskFailed                     the agent tried and failed; also raised *by* task handlers
+    │   ├── TaskRejected                   the agent does not take the task; also raised *by* task handlers
+    │   ├── TaskCanceled                   canceled before the task was completed
     │   ├── TaskExpired                    not completed by its ``expires_at``
-    │   ├── TaskTimeout (TimeoutError)     nobody waits any more; the task goes on
-    │   ├── TaskNotFound (LookupError)     no such task in the store
+    │   ├── TaskTimeout (TimeoutError)     the requester stopped waiting; the task goes on
+    │   ├── TaskNotFound (LookupError)     the store has no such task
     │   └── PeerUnavailable                the agent does not exist, or is offline
     └── StoreError                         the task store cannot be read or written
 
-Errors of the libraries below (paho-mqtt, ssl, socket, pydantic, jsonschema-rs) are translated where we call them and
-stay reachable as ``__cause__``.
+Errors of other libraries (paho-mqtt, ssl, socket, pydantic, jsonschema-rs) are translated where MQTT.Agent calls the
+library. The original error is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -76,36 +76,55 @@ __all__ = [
 
 
 class MQTTAgentError(Exception):
-    """The root of the tree."""
+    """The base class of every error that MQTT.Agent raises."""
 
     def _render_traceback_(self) -> list[str]:
-        # IPython asks for this. Our own frames tell its reader nothing; what to do next does.
+        # IPython calls this. The frames inside MQTT.Agent do not help the reader; the next step does.
         from mqtt_agent.display import short_traceback
 
         return short_traceback(self)
 
 
 class InvalidIdentifier(MQTTAgentError, ValueError):
-    """A tool, server, agent, client or task name that cannot be one level of an MQTT topic."""
+    """A name of a tool, server, agent, client or task that cannot be one level of an MQTT topic.
+
+    It is raised where the name is given: by a constructor, or by a method that takes a name, before anything is sent.
+    Choose a name without ``/``, ``+``, ``#`` and control characters, of at most 255 bytes, that does not begin with
+    ``$``.
+    """
 
 
 class WireError(MQTTAgentError, ValueError):
-    """Bytes that are no message of this protocol, or a value that JSON cannot carry."""
+    """Bytes that are not a valid message of this protocol, or a value that JSON cannot carry.
+
+    ``decode`` and ``encode`` of ``mqtt_agent.wire`` raise it, and every method that sends the user's values: a call
+    with its arguments, a task with its data. Pass plain JSON values, dataclasses or pydantic models.
+    An unreadable message from a peer is logged, and raises nothing.
+    """
 
 
 class TransportError(MQTTAgentError, ConnectionError):
-    """Something between this process and the broker.
+    """Something went wrong between this process and the broker.
 
-    It is a :class:`ConnectionError`, so retry policies that know nothing of MQTT.Agent treat it as what it is.
+    It is the base class of the errors of a connection, and a :class:`ConnectionError`, so that general retry policies
+    recognize it. The subclasses say what to do. Otherwise look at the broker's log.
     """
 
 
 class BrokerUnreachable(TransportError):
-    """Nobody answers MQTT at the broker's URL."""
+    """No MQTT broker answers at the URL.
+
+    ``start()`` raises it, and so does everything that starts an endpoint. The message says why. Check the URL: host,
+    port, and which of ``mqtt://``, ``mqtts://``, ``ws://`` and ``wss://`` the port is for. For first steps,
+    :class:`EmbeddedBroker` is a broker. After the first connect this error is not raised: reconnecting goes on.
+    """
 
 
 class ConnectionRefused(TransportError):
     """The broker answered and refused the connection.
+
+    ``start()`` raises it, and so does everything that starts an endpoint. Check the credentials, and what the broker
+    allows this user. After the first connect this error is not raised: reconnecting goes on.
 
     Attributes:
         reason_code: The MQTT 5 reason code of the CONNACK, for example 0x86 for a bad user name or password.
@@ -113,11 +132,15 @@ class ConnectionRefused(TransportError):
 
     def __init__(self, message: str, *, reason_code: int) -> None:
         super().__init__(message)
-        self.reason_code = reason_code
+        self.reason_code: int = reason_code
 
 
 class ConnectionLost(TransportError):
-    """The connection ended, or was stopped, before the broker confirmed what was under way.
+    """The connection ended, or was stopped, before the broker confirmed an operation.
+
+    Publishing and subscribing raise it, and so does waiting for a call or task when the endpoint is stopped. It is also
+    raised when an endpoint is used that has not been started. Start the endpoint again. Stored work is not lost:
+    continue with ``agent.resume(task_id)`` or ``client.submit(..., call_id=...)``.
 
     Attributes:
         reason_code: The MQTT 5 reason code of the broker's DISCONNECT, or None when it sent none.
@@ -125,15 +148,22 @@ class ConnectionLost(TransportError):
 
     def __init__(self, message: str, *, reason_code: int | None = None) -> None:
         super().__init__(message)
-        self.reason_code = reason_code
+        self.reason_code: int | None = reason_code
 
 
 class SessionTakenOver(TransportError):
-    """Another process connected with the same client id; this one stops and does not fight back."""
+    """Another process connected with the same client id, so this process stopped.
+
+    ``serve_forever()`` raises it, and so does every later use of the connection. It does not reconnect, because the two
+    processes would disconnect each other forever. Give each process an agent id or client id of its own.
+    """
 
 
 class TopicNotAuthorized(TransportError):
-    """The broker does not let this client publish or subscribe there.
+    """The broker does not let this client publish to a topic, or subscribe to a topic filter.
+
+    Publishing and subscribing raise it, and so does starting an endpoint whose topics are forbidden. Allow the topic in
+    the access rules of the broker: "What the broker must allow" in ``docs/wire-format.md`` lists the topics.
 
     Attributes:
         topic: The topic or topic filter that was refused.
@@ -141,68 +171,89 @@ class TopicNotAuthorized(TransportError):
 
     def __init__(self, message: str, *, topic: str) -> None:
         super().__init__(message)
-        self.topic = topic
+        self.topic: str = topic
 
 
 class PublishRefused(TransportError):
     """The broker refused one message for a reason other than authorization.
 
+    Publishing raises it. The broker's log says why, for example that a quota is used up.
+
     Attributes:
-        topic: Where the message was to go.
+        topic: The topic of the message.
         reason_code: The MQTT 5 reason code of the PUBACK.
     """
 
     def __init__(self, message: str, *, topic: str, reason_code: int) -> None:
         super().__init__(message)
-        self.topic = topic
-        self.reason_code = reason_code
+        self.topic: str = topic
+        self.reason_code: int = reason_code
 
 
 class PayloadTooLarge(MQTTAgentError, ValueError):
-    """The message is larger than the broker's Maximum Packet Size; it was not sent."""
+    """The message is larger than the broker's Maximum Packet Size. It was not sent.
+
+    Everything that sends raises it. Send less, or store the data elsewhere and send a reference to it, or raise both
+    the limit of the broker and ``max_packet_size`` of the connections.
+    """
 
 
 class QueueFull(MQTTAgentError):
-    """The limit on messages or calls that may wait at once is reached; nothing was sent."""
+    """Too many messages or calls wait already. Nothing was sent.
+
+    Publishing raises it when ``max_queued`` messages wait for the broker, and a call when ``max_pending`` calls wait
+    for their answers. Wait for some of them before sending more, or raise the limit.
+    """
 
 
 class CallError(MQTTAgentError):
-    """A tool call that ended without a result.
+    """A tool call ended without a result.
+
+    It is the base class of what ``client.call()`` and ``handle.result()`` raise. The subclasses say what to do.
 
     Attributes:
-        tool: The tool's name.
-        call_id: The call's id, or None when the call was never sent.
+        tool: The name of the tool.
+        call_id: The id of the call, or None when the call was never sent.
     """
 
     def __init__(self, message: str, *, tool: str = "", call_id: str | None = None) -> None:
         super().__init__(message)
-        self.tool = tool
-        self.call_id = call_id
+        self.tool: str = tool
+        self.call_id: str | None = call_id
 
 
 class InvalidArguments(CallError):
-    """The arguments do not fit the tool's schema; the message names the path of what is wrong.
+    """The arguments do not fit the tool's schema, so the tool was not run.
+
+    ``client.call()`` and ``handle.result()`` raise it after the tool server has checked the arguments. The message
+    names the path of the wrong value. ``await client.get_tool(name)`` shows what the tool takes.
 
     Attributes:
-        data: ``[{"path": "/days", "message": "..."}]`` when the server tells it, else None.
+        data: A list such as ``[{"path": "/days", "message": "..."}]`` when the server sends one, else None.
     """
 
     def __init__(self, message: str, *, tool: str = "", call_id: str | None = None, data: Any = None) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
-        self.data = data
+        self.data: Any = data
 
 
 class CallerNotAuthorized(CallError):
-    """The tool server refuses this caller."""
+    """The tool server refuses this caller, so the tool was not run.
+
+    ``client.call()`` and ``handle.result()`` raise it. Ask the operator of the tool server to let this caller in.
+    """
 
 
 class ToolFailed(CallError):
     """The tool ran and failed.
 
+    ``client.call()`` and ``handle.result()`` raise it after the tool's handler has raised an exception. The log of the
+    tool server has the traceback.
+
     Attributes:
-        code: The code chosen by the tool, or the class name of its exception.
-        data: What the tool attached to its error, if anything.
-        server: The replica that answered, when it says so.
+        code: The code that the tool chose with :class:`ToolError`, or the class name of its exception.
+        data: The JSON value that the tool attached to its error, if any.
+        server: The id of the replica that answered, if it is known.
     """
 
     def __init__(
@@ -216,38 +267,47 @@ class ToolFailed(CallError):
         server: str | None = None,
     ) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
-        self.code = code
-        self.data = data
-        self.server = server
+        self.code: str | None = code
+        self.data: Any = data
+        self.server: str | None = server
 
 
 class CallTimeout(CallError, TimeoutError):
-    """No answer in time, or the handler ran past the server's limit.
+    """No answer arrived in time, or the handler ran longer than its server allows.
 
-    Submit with the same ``call_id`` again to attach to a call that may still be running.
+    ``client.call()`` and ``handle.result()`` raise it after the caller's ``timeout``, or when the server reports that
+    its own limit is over. The call may still run: ``client.submit(..., call_id=error.call_id)`` attaches to it.
     """
 
 
 class CallCanceled(CallError):
-    """The caller canceled the call, or closed the client, before the answer came."""
+    """The caller canceled the call, or stopped the client, before the answer arrived.
+
+    ``handle.result()`` raises it after ``handle.cancel()``, and when the call could not be sent. Make the call again if
+    its result is still wanted.
+    """
 
 
 class ToolUnavailable(CallError):
-    """Nobody serves the tool now, or the replica that had the call is gone.
+    """No server offers the tool now, or the replica that had the call is gone.
+
+    ``client.call()`` and ``client.submit()`` raise it before sending when no server of the tool is online. It is raised
+    later when the replica with the call went offline and the call must not run twice. Start a server of the tool, or
+    call with ``wait_online=True``.
 
     Attributes:
-        maybe_executed: True when the call had been handed over, so that it may have run, in part or whole.
+        maybe_executed: True when a server had received the call, so that the tool may have run partly or completely.
     """
 
     def __init__(
         self, message: str, *, tool: str = "", call_id: str | None = None, maybe_executed: bool = False
     ) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
-        self.maybe_executed = maybe_executed
+        self.maybe_executed: bool = maybe_executed
 
 
 class ToolError(MQTTAgentError):
-    """Raise it in a tool handler to fail the call with a code of your choice.
+    """Raise this error in a tool handler to fail the call with a code of your choice. The caller gets ToolFailed.
 
     Example:
         >>> raise ToolError("the database is away", code="E_DB", retryable=True)  # doctest: +SKIP
@@ -255,24 +315,27 @@ class ToolError(MQTTAgentError):
     Attributes:
         code: A short code that callers can test for.
         data: Any JSON value that helps the caller.
-        retryable: Whether the same call may succeed later; None says nothing.
+        retryable: Whether the same call may succeed later; None leaves that open.
     """
 
     def __init__(
         self, message: str, *, code: str | None = None, data: Any = None, retryable: bool | None = None
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.data = data
-        self.retryable = retryable
+        self.code: str | None = code
+        self.data: Any = data
+        self.retryable: bool | None = retryable
 
 
 class TaskError(MQTTAgentError):
-    """A task that ended, or was left, without a result.
+    """A task ended, or was left, without a result.
+
+    It is the base class of what ``agent.request()`` and ``handle.result()`` raise. The class itself is raised when an
+    operation does not fit the state of the task, for example input for a task that is over.
 
     Attributes:
-        task_id: Which task; None when there is none yet.
-        peer: The agent that was to do it, when known.
+        task_id: The id of the task; None when there is no task yet.
+        peer: The agent that was to do the task, if known.
         code: A short code that requesters can test for.
         data: Any JSON value that helps the requester.
     """
@@ -287,14 +350,17 @@ class TaskError(MQTTAgentError):
         data: Any = None,
     ) -> None:
         super().__init__(message)
-        self.task_id = task_id
-        self.peer = peer
-        self.code = code
-        self.data = data
+        self.task_id: str | None = task_id
+        self.peer: str | None = peer
+        self.code: str | None = code
+        self.data: Any = data
 
 
 class TaskFailed(TaskError):
-    """The agent tried and failed. Raise it in a task handler to choose ``code`` and ``data``.
+    """The agent tried to do the task and failed.
+
+    ``agent.request()`` and ``handle.result()`` raise it after the task handler has raised an exception. The log of the
+    executing agent has the traceback. Raise it in a task handler to choose ``code`` and ``data``.
 
     Attributes:
         type: The class name of the handler's exception.
@@ -311,11 +377,14 @@ class TaskFailed(TaskError):
         type: str | None = None,
     ) -> None:
         super().__init__(message, task_id=task_id, peer=peer, code=code, data=data)
-        self.type = type
+        self.type: str | None = type
 
 
 class TaskRejected(TaskError):
-    """The agent does not take the task. Raise it in a task handler to say so.
+    """The agent does not take the task.
+
+    ``agent.request()`` and ``handle.result()`` raise it, and ``agent.delegate()`` when the task id names another task
+    already. Give the task to another agent. Raise it in a task handler to reject a task.
 
     Example:
         >>> raise TaskRejected("not my job")  # doctest: +SKIP
@@ -323,30 +392,53 @@ class TaskRejected(TaskError):
 
 
 class TaskCanceled(TaskError):
-    """The task was canceled before it was completed."""
+    """The task was canceled before it was completed.
+
+    ``agent.request()`` and ``handle.result()`` raise it. Delegate the work again, with another task id, if the result
+    is still wanted. In a task handler, it is raised by the methods of an attempt that is over.
+    """
 
 
 class TaskExpired(TaskError):
-    """The task was not completed by its ``expires_at``."""
+    """The task was not completed by its ``expires_at``.
+
+    ``agent.request()`` and ``handle.result()`` raise it. Delegate the work again with a later ``expires_at``.
+    """
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The result did not come in time. The task goes on: :meth:`Agent.resume` it with its ``task_id``."""
+    """The result did not arrive within the ``timeout``. The task goes on.
+
+    ``agent.request()`` and ``handle.result()`` raise it. ``await agent.resume(error.task_id)`` returns a handle on the
+    task, now or after a restart.
+    """
 
 
 class TaskNotFound(TaskError, LookupError):
-    """There is no such task in this agent's store."""
+    """The agent's store has no task with this id.
+
+    ``agent.resume()`` raises it. ``await agent.delegations()`` lists the tasks in the store. Or name the agent that has
+    the task: ``agent.resume(task_id, peer=...)``.
+    """
 
 
 class PeerUnavailable(TaskError):
-    """The agent has never been seen in the namespace, or is offline now."""
+    """The agent has never been seen in the namespace, or is offline now. The task was not sent.
+
+    ``agent.delegate()`` raises it for an agent that was never seen, ``agent.request()`` also for one that is offline.
+    ``await agent.peers()`` lists the agents that are online. ``wait_online=True`` sends the task in either case.
+    """
 
 
 class StoreError(MQTTAgentError):
-    """The task store cannot be read or written: damaged, made by a newer version, or the disk is full."""
+    """The task store cannot be read or written.
+
+    Every method of an agent that stores something raises it, for example when the file is damaged or was made by a
+    newer version, or when the disk is full. The message says what to do. A damaged file is never overwritten.
+    """
 
 
-if TYPE_CHECKING:  # for the type checkers of those who still use the old names
+if TYPE_CHECKING:  # type checkers know the old names too, for code that still uses them
     CallCancelled = CallCanceled
     NotAuthorized = TopicNotAuthorized
     ToolCallError = CallError

@@ -10,8 +10,8 @@ from typing import Literal
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
-from mqtt_agent.endpoints.echo import Echo
-from mqtt_agent.endpoints.retained import BARRIER, Retained, Source
+from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
+from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Control, Topics, encode, new_task_id
 
@@ -59,7 +59,7 @@ class Peers:
             filters=[(topics.all_agent_statuses, self._on_status), (topics.all_agent_cards, self._on_card)],
             forget=self._forget,
             without="peers cannot be listed",
-            echo=Echo(connection, topics.control(agent), self._word_to_itself),
+            marker=Marker(connection, topics.control(agent), self._make_marker),
         )
         self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
 
@@ -123,8 +123,8 @@ class Peers:
         """The connection is back: look at everything anew."""
         self._retained.on_reconnected()
 
-    def _word_to_itself(self) -> bytes:
-        return encode(Control(task_id=BARRIER + new_task_id(), action="get", sender=self._agent))
+    def _make_marker(self) -> bytes:
+        return encode(Control(task_id=MARKER_PREFIX + new_task_id(), action="get", sender=self._agent))
 
     # What comes in
 

@@ -1,1 +1,1 @@
-"""Small helpers for asyncio that know nothing of MQTT."""
+"""Small helpers for asyncio, without any knowledge of MQTT."""

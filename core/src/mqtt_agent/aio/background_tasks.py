@@ -1,4 +1,4 @@
-"""Tasks of asyncio that nobody awaits."""
+"""asyncio tasks that run in the background, with their failures reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """Keeps tasks while they run, and tells of those that failed.
+    """Keeps asyncio tasks alive while they run, and reports those that fail.
 
     Example:
         >>> tasks = BackgroundTasks(lambda task, error: logger.error("%s", error))  # doctest: +SKIP
@@ -20,19 +20,24 @@ class BackgroundTasks:
         >>> tasks.cancel()  # doctest: +SKIP
 
     Args:
-        on_failure: Called with each task that raised, and what it raised. None leaves it to asyncio, which logs what
-            nobody has asked for.
+        on_failure: Called with each task that raised, and with its exception. None leaves it to asyncio, which logs an
+            exception that no code has retrieved.
     """
 
     def __init__(self, on_failure: Callable[[asyncio.Task[Any], BaseException], None] | None = None) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps weak references only
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio keeps only weak references to tasks
         self._on_failure = on_failure
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-        """Run a coroutine on the running loop."""
+        """Run a coroutine on the running event loop.
+
+        Args:
+            coroutine: The coroutine.
+            name: The task's name, for debugging.
+        """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard if self._on_failure is None else self._on_done)
@@ -45,15 +50,15 @@ class BackgroundTasks:
             self._on_failure(task, error)
 
     def cancel(self) -> None:
-        """Cancel all that run, and wait for none."""
+        """Cancel all running tasks, without waiting for their end."""
         for task in tuple(self._tasks):
             task.cancel()
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Wait until all that run now are over, whatever became of them.
+        """Wait until all tasks that run now have ended, successfully or not.
 
         Args:
-            timeout: Seconds; None waits for as long as it takes.
+            timeout: Seconds to wait at most; None is no limit. No task is canceled when the time is over.
         """
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=timeout)

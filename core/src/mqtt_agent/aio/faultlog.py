@@ -1,4 +1,4 @@
-"""Telling each fault of a peer once, however often it repeats it."""
+"""A log of what peers send wrong, in which a repeated fault appears once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _REMEMBERED = 1000
 
 
 class FaultLog:
-    """Logs what peers send wrong: the first time as a warning, each repeat at debug level only.
+    """Logs faults of peers: the first time as a warning, each repeat at debug level only.
 
     Args:
-        logger: Where to.
+        logger: The logger to write to.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -25,9 +25,9 @@ class FaultLog:
         """Log a fault.
 
         Args:
-            topic: Where the message came in.
-            kind: A short constant text, the same for each repeat.
-            detail: What exactly was wrong; peers choose it, so it is cut at 300 characters.
+            topic: The topic of the faulty message.
+            kind: The kind of fault, a short constant text. The same topic and kind are a repeat.
+            detail: What exactly is wrong. Peers can influence this text, so it is cut at 300 characters.
         """
         key = (topic[:300], kind)
         level = logging.DEBUG if key in self._told else logging.WARNING
@@ -38,5 +38,5 @@ class FaultLog:
 
 
 def _printable(text: str) -> str:
-    """In one line, without what could command a terminal."""
+    """The text in one line, with control characters escaped: a terminal would obey them."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:300])

@@ -1,4 +1,4 @@
-"""News for whoever wants to iterate over it."""
+"""An async iterator that is fed from elsewhere in the program."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """Iterates over what is put in, until it is closed; of what nobody has read, the latest 1,000 are kept.
+    """Iterates over the items that are put in, until the feed is closed. It keeps the latest 1,000 unread items.
 
     Attributes:
-        dropped: How many were dropped because nobody read them.
+        dropped: How many items were dropped because they were not read in time.
     """
 
     def __init__(self) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._waiting: deque[T] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
     def put(self, item: T) -> None:
-        """One more."""
+        """Add an item. When 1,000 items are unread, the oldest is dropped. A closed feed ignores new items."""
         if self._closed:
             return
         if len(self._waiting) >= _MAX_WAITING:
@@ -38,12 +38,12 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._arrived.set()
 
     def close(self) -> None:
-        """End the iteration after what is there already."""
+        """End the iteration after the items that are unread now."""
         self._closed = True
         self._arrived.set()
 
     async def aclose(self) -> None:
-        """The same, as generators have it."""
+        """Do the same as :meth:`close`: async generators have a method of this name."""
         self.close()
 
     async def __anext__(self) -> T:

@@ -1,4 +1,4 @@
-"""Calling the functions that users hand over, whatever they are like."""
+"""Calls the handlers that users register: plain or async functions, which may raise anything."""
 
 from __future__ import annotations
 
@@ -8,45 +8,59 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["HandlerFailed", "describe", "is_async", "run_in_thread", "without_surprises"]
 
+T = TypeVar("T")
+
 
 class HandlerFailed(Exception):
-    """An exception of a handler that must not leave its thread as it is; the exception is the cause."""
+    """Stands for an exception of a handler that a future cannot carry; that exception is the ``__cause__``."""
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
-    """Whether a call of it gives something to await."""
+    """Whether calling the handler returns something to await. Partials and callable objects are looked into."""
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 
 
-def without_surprises(function: Callable[[], Any]) -> Callable[[], Any]:
-    """The same in a copy of the present context, without the exceptions that a future cannot carry."""
+def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
+    """Wrap a function so that its result or exception can be put into a future.
+
+    Returns:
+        A function that runs ``function`` in a copy of the present context (see ``contextvars``).
+
+    Raises:
+        HandlerFailed: Raised by the returned function in place of StopIteration, SystemExit, GeneratorExit and
+            KeyboardInterrupt.
+    """
     context = contextvars.copy_context()
 
-    def run() -> Any:
+    def run() -> T:
         try:
             return context.run(function)
         except (StopIteration, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
-            # A future does not take the first, and the others would end more than the call.
+            # A future refuses StopIteration. The others would end the event loop or the process, not just this call.
             raise HandlerFailed(error) from error
 
     return run
 
 
-def run_in_thread(function: Callable[[], Any], name: str) -> asyncio.Future[Any]:
-    """Run a function in a thread of its own, which does not keep the process from ending.
+def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run a function in a daemon thread of its own, so that it cannot keep the process from exiting.
+
+    Args:
+        function: The function.
+        name: The thread's name, for debugging.
 
     Returns:
-        A future of the running loop with what the function returned or raised.
+        A future of the running event loop with the function's result or exception.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
     guarded = without_surprises(function)
 
     def settle(result: Any, error: BaseException | None) -> None:
@@ -71,7 +85,7 @@ def run_in_thread(function: Callable[[], Any], name: str) -> asyncio.Future[Any]
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """Class name and message of a handler's exception: whatever it is like, both can be sent."""
+    """The class name and the message of a handler's exception, as text that can be sent in every case."""
     if isinstance(error, HandlerFailed) and error.__cause__ is not None:
         error = error.__cause__
     try:

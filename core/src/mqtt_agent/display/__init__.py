@@ -1,7 +1,7 @@
-"""How cards, tasks and errors look in a notebook, and tasks in a terminal.
+"""What a notebook shows for cards, tasks and errors, and what a terminal shows for tasks.
 
-Neither IPython nor a front end of our own is needed; IPython is used when it is there. Nothing here imports anything
-else of mqtt_agent, so that all else may use it.
+IPython is used when it is present, and is not required. Modules of this folder import nothing else of mqtt_agent, so
+every other module may import them.
 """
 
 from mqtt_agent.display.html import Table, card, coloured, duration, escaped, table

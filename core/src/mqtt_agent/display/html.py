@@ -1,7 +1,7 @@
-"""The pieces of what a notebook shows.
+"""Building blocks for the HTML that a notebook shows: cards, tables, states in colour.
 
-All that comes from the network is escaped and shortened: the author of a card must not get a script into the browser of
-whoever looks at it.
+Text from the network is escaped and shortened: the author of a card must not be able to run a script in the browser of
+a person who looks at the card.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["ROUND", "Table", "card", "colour_of", "coloured", "duration", "escap
 _LONGEST = 300
 _MOST_ROWS = 200
 
-# As dark as they are light: they stand on the white of a notebook as well as on the near black of its dark theme.
-_GREY = "#757e8a"  # offline, canceled, submitted, and what we do not know
+# Of medium brightness, so that they can be read on white and on the dark theme of a notebook.
+_GREY = "#757e8a"  # offline, canceled, submitted, and unknown states
 _COLOURS = {
     **dict.fromkeys(("online", "completed"), "#1d903e"),
     **dict.fromkeys(("failed", "rejected"), "#e14752"),
@@ -26,21 +26,21 @@ _COLOURS = {
 }
 _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 _MUTED = "opacity:.7"
-ROUND = "height:8px;border-radius:4px"
-"""The style of a bar."""
+ROUND: str = "height:8px;border-radius:4px"
+"""The CSS of a progress bar."""
 
 T = TypeVar("T")
 
 
 class Table(list[T], ABC):
-    """A list that a notebook shows as a table; in everything else it is the list that it is."""
+    """A list that a notebook shows as a table. In all other respects it is an ordinary list."""
 
     _what: ClassVar[str]
     _columns: ClassVar[Sequence[str]]
 
     @abstractmethod
     def _row(self, item: T) -> Sequence[str]:
-        """What stands in each column, as HTML."""
+        """The cells of one row, as HTML."""
 
     def _repr_html_(self) -> str:
         if not self:
@@ -51,15 +51,15 @@ class Table(list[T], ABC):
 
 
 def card(name: str, state: str, text: str, hints: Iterable[str], body: str = "", bar: str = "") -> str:
-    """Something that has a name and a state.
+    """The HTML of something with a name and a state, such as a tool, an agent or a task.
 
     Args:
-        name: What it is called, as text.
-        state: Where it stands, as text.
-        text: What it says of itself, as text.
+        name: The name, as plain text.
+        state: The state, as plain text.
+        text: The description, as plain text.
         hints: Short remarks, as HTML.
-        body: What stands below, as HTML.
-        bar: What stands right behind the state, as HTML.
+        body: What is shown below, as HTML.
+        bar: What is shown after the state, such as a progress bar, as HTML.
     """
     described = f"<div>{escaped(text)}</div>" if text else ""
     return (
@@ -69,7 +69,7 @@ def card(name: str, state: str, text: str, hints: Iterable[str], body: str = "",
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML."""
+    """The HTML of a table, from column titles and cells that are HTML already."""
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in columns)
     body = "".join(
         "<tr>" + "".join(f'<td style="{_CELL};max-width:40em">{cell}</td>' for cell in row) + "</tr>" for row in rows
@@ -83,24 +83,24 @@ def colour_of(state: str) -> str:
 
 
 def coloured(state: str) -> str:
-    """A state in its colour."""
+    """The HTML of a state in its colour."""
     return f'<span style="color:{colour_of(state)}">&#9679; {escaped(state)}</span>'
 
 
 def escaped(value: object) -> str:
-    """The HTML of one line of text."""
+    """The HTML of a value's text, shortened to one line."""
     return html.escape(one_line(str(value)))
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """The text in one line, not too long, with nothing in it that a terminal obeys."""
+    """The text in one line of at most ``longest`` characters, without control characters that a terminal would obey."""
     text = text[: longest + 1]
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it."""
+    """Seconds in a form for people, for example ``2 min 05 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

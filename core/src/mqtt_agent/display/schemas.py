@@ -1,4 +1,4 @@
-"""What a tool takes, in words for people."""
+"""The arguments of a tool's JSON Schema, in words for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ _MOST_ARGUMENTS = 30
 
 
 def arguments(schema: Any) -> list[tuple[str, str, bool, str]]:
-    """Name, type, whether required, and description of what a tool takes; whatever its schema looks like."""
+    """Describe the arguments that a JSON Schema names.
+
+    Args:
+        schema: A schema from the network, which may be any JSON value.
+
+    Returns:
+        For each argument its name, its type in words, whether it is required, and its description with the default. At
+        most 30 arguments.
+    """
     schema = _mapping(schema)
     required: Any = schema.get("required")
     found: list[tuple[str, str, bool, str]] = []

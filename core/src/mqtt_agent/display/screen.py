@@ -1,4 +1,4 @@
-"""Where something is shown while it changes."""
+"""Shows a task while it changes: in one place of a notebook, or line after line in a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Screen", "find_shell"]
 
 
 class Screen:
-    """Where a task is shown while it changes: one place in a notebook, line after line in a terminal."""
+    """Shows one task while it changes. A notebook redraws it in place; a terminal gets a line for each change."""
 
     def __init__(self) -> None:
         ipython = find_shell()
@@ -20,10 +20,10 @@ class Screen:
         self._last: tuple[object, ...] | None = None
 
     def draw(self, view: TaskView) -> None:
-        """Show the task as it is now."""
+        """Show the task in its present state."""
         if not self._notebook:
             if view.news != self._last:
-                print(view, flush=True)  # noqa: T201 - that is what show() is for
+                print(view, flush=True)  # noqa: T201 - show() is meant to print
             self._last = view.news
         elif self._place is None:
             self._place = sys.modules["IPython"].display.display(view, display_id=True)
@@ -32,6 +32,6 @@ class Screen:
 
 
 def find_shell() -> Any:
-    """IPython's shell, when this runs in one."""
+    """The IPython shell that this process runs in, or None."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

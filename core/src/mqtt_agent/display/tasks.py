@@ -1,4 +1,4 @@
-"""How a task looks, in a notebook and in a terminal."""
+"""How a task is shown in a notebook and in a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Progress(Protocol):
 
 
 class _Handle(Protocol):
-    """What a handle must tell for its task to be shown."""
+    """What a task handle must offer so that its task can be shown."""
 
     @property
     def task_id(self) -> str: ...
@@ -50,20 +50,20 @@ H = TypeVar("H", bound=_Handle)
 
 @dataclass(frozen=True)
 class TaskView:
-    """What there is to see of a task at one moment.
+    """A snapshot of a task, for display.
 
     Attributes:
-        task_id: Which task.
-        peer: The agent that is to do it.
-        state: Where it stands.
-        attempt: Which attempt its peer is at, when known.
-        queued: Whether it waits for a peer that is offline.
-        elapsed: Seconds since it was delegated, until it was over.
-        progress: How much was done, as its peer said last.
-        total: How much there is, if known.
-        message: What its peer says: what it does now, what it asks, or why it failed.
-        over: Whether nothing more is to come.
-        asks: Whether it waits for an answer.
+        task_id: The id of the task.
+        peer: The agent that is to do the task.
+        state: The state of the task.
+        attempt: The number of the peer's present attempt, if known.
+        queued: Whether the task waits for a peer that is offline.
+        elapsed: Seconds from the delegation until now, or until the end of the task.
+        progress: How much is done, from the peer's latest report.
+        total: How much there is to do, if known.
+        message: The peer's latest text: what it does now, what it asks, or why it failed.
+        over: Whether the task has ended.
+        asks: Whether the peer waits for an answer to a question.
     """
 
     task_id: str
@@ -80,8 +80,8 @@ class TaskView:
 
     @classmethod
     def of(cls, handle: _Handle) -> TaskView:
-        """The task of a handle as it is now."""
-        told = handle.progress
+        """Take a snapshot of the task of a handle."""
+        report = handle.progress
         return cls(
             task_id=handle.task_id,
             peer=handle.peer,
@@ -89,8 +89,8 @@ class TaskView:
             attempt=handle.attempt,
             queued=handle.queued and str(handle.state) == "submitted",
             elapsed=handle.elapsed,
-            progress=told.progress if told is not None else None,
-            total=told.total if told is not None else None,
+            progress=report.progress if report is not None else None,
+            total=report.total if report is not None else None,
             message=handle.message,
             over=handle.done,
             asks=handle.question is not None and not handle.done,
@@ -98,7 +98,10 @@ class TaskView:
 
     @property
     def fraction(self) -> float | None:
-        """How much is done, from 0 to 1, when that is known. Without a total, a number below 1 is taken for it."""
+        """The share that is done, from 0 to 1, or None when it is unknown.
+
+        Without a total, a progress between 0 and 1 counts as the share.
+        """
         if self.state == "completed":
             return 1.0
         if self.progress is None or not self.progress >= 0:
@@ -125,7 +128,7 @@ class TaskView:
 
     @property
     def news(self) -> tuple[object, ...]:
-        """What of it is worth a line of its own."""
+        """The values whose change is worth a new line in a terminal."""
         return self.state, self.attempt, self.progress, self.message, self.over
 
     def _repr_html_(self) -> str:
@@ -146,7 +149,7 @@ class TaskView:
 
 
 class TaskList(Table[H]):
-    """What :meth:`Agent.delegations` returns."""
+    """The list of task handles that :meth:`Agent.delegations` returns. A notebook shows it as a table."""
 
     _what = "task"
     _columns = ("task", "agent", "state", "progress", "attempt", "elapsed")

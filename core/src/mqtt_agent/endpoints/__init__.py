@@ -1,1 +1,1 @@
-"""What tool clients, tool servers and agents share: how they run, and their copy of retained messages."""
+"""What tool clients, tool servers and agents share: start and stop, marker messages, a copy of retained messages."""

@@ -1,4 +1,4 @@
-"""A copy of what is retained below a few topic filters: when all of it has come, and what is gone from it."""
+"""A local copy of retained messages: tells when the copy is complete, and removes what the broker no longer keeps."""
 
 from __future__ import annotations
 
@@ -9,54 +9,53 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.echo import Echo
+from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
+from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
 
-__all__ = ["BARRIER", "PATIENCE", "Retained", "Source"]
+__all__ = ["PATIENCE", "Retained", "Source"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
-BARRIER = "barrier-"
-"""How the ids begin of what one says to oneself: they tell that everything before has come."""
-PATIENCE = 15.0
-"""Seconds that others get to show themselves again after a broker has forgotten everything."""
+PATIENCE: float = 15.0
+"""Seconds that peers get to publish their cards again after a broker has lost all retained messages."""
 _MAX_CARD = 256 * 1024
-_ECHO_TIMEOUT = 5.0
+_MARKER_TIMEOUT = 5.0  # seconds
 
 M = TypeVar("M", bound=Message)
-Handler = Callable[[InboundMessage], None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is followed, and what is done with it.
+    """The retained messages to follow, and the functions that handle them.
 
     Attributes:
-        filters: The topic filters, and what is called with each message below them.
-        forget: Called with each topic where nothing is retained any more.
-        without: What is not possible where the broker does not allow a filter, for the log.
-        echo: Tells when all retained messages have come. Its topic is subscribed to.
-        more: Waits for what the retained messages have led to; called when all have come, and before any is forgotten.
+        filters: Topic filters, each with the function that is called with each matching message.
+        forget: Called with a topic when nothing is retained there any more.
+        without: What is not possible when the broker does not allow one of the filters, for the log.
+        marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topic.
+        more: Waits for messages that the retained messages have led to. It is called after all retained messages have
+            arrived, and before any is forgotten.
     """
 
     filters: Sequence[tuple[str, Handler]]
     forget: Callable[[str], None]
     without: str
-    echo: Echo
+    marker: Marker
     more: Callable[[], Awaitable[None]] | None = None
 
 
 class Retained:
-    """Follows retained messages through lost connections.
+    """Keeps track of which retained messages exist, through lost connections.
 
     Args:
-        connection: Where to listen.
-        source: What to follow.
-        namespace: Where it all is, for the log.
-        most: How many messages to keep; more are ignored, and told once.
-        faults: Where to tell what is wrong with a message.
+        connection: The connection that subscribes.
+        source: The messages to follow.
+        namespace: The namespace of the topics, for the log.
+        most: How many messages to keep. More are ignored, which is logged once.
+        faults: Logs what is wrong with a message.
     """
 
     def __init__(self, connection: Connection, source: Source, namespace: str, most: int, faults: FaultLog) -> None:
@@ -65,41 +64,45 @@ class Retained:
         self._namespace = namespace
         self._most = most
         self._faults = faults
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, int] = {}  # by topic: the epoch of the connection that last delivered a message
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Subscribe; the messages come in the background."""
+        """Subscribe. The messages arrive in the background."""
         allowed = True
         for topic_filter, handler in self._source.filters:
             try:
-                # QoS 0 on purpose: brokers cap what they queue for QoS 1 (Mosquitto: 1,000), and would leave some out.
+                # At QoS 1, brokers limit their queue (Mosquitto: 1,000 messages) and drop the rest. QoS 0 has no limit.
                 await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
             except TopicNotAuthorized as error:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
-        await self._connection.subscribe(self._source.echo.topic, self._on_echo)
-        self._complete = asyncio.create_task(self._look(allowed, patience=0.0))
+        await self._connection.subscribe(self._source.marker.topic, self._on_marker)
+        self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
 
     async def stop(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, and forget which messages were seen."""
         if self._complete is not None:
             self._complete.cancel()
             self._complete = None
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
-        for topic_filter, handler in (*self._source.filters, (self._source.echo.topic, self._on_echo)):
+        for topic_filter, handler in (*self._source.filters, (self._source.marker.topic, self._on_marker)):
             await self._connection.unsubscribe(topic_filter, handler)
         self._seen.clear()
 
     def on_reconnected(self) -> None:
-        """The connection is back, and shows everything anew."""
-        self._complete = asyncio.create_task(self._look(True, PATIENCE))
+        """Check the copy after a reconnect, when the broker sends all retained messages again."""
+        self._complete = asyncio.create_task(self._wait_complete(True, PATIENCE))
 
     async def complete(self) -> bool:
-        """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
+        """Wait until all retained messages have been seen.
+
+        Returns:
+            False when the broker does not let the client see all of them.
+        """
         if self._complete is None:
             return False
         try:
@@ -108,23 +111,31 @@ class Retained:
             return False
 
     async def barrier(self) -> bool:
-        """Wait until everything that the broker had for us has come; False when it does not let us know."""
-        why: object = "no echo of our own message"
+        """Wait until every message that the broker has queued for this client now has arrived.
+
+        Returns:
+            False when this cannot be known, for example because the broker forbids the marker's topic.
+        """
+        why: object = "no marker message came back"
         try:
-            if await self._source.echo.comes(_ECHO_TIMEOUT):
+            if await self._source.marker.round_trip(_MARKER_TIMEOUT):
                 return True
         except TransportError as error:
             why = error
-        logger.info("cannot tell when all cards have been seen: %s", why)
+        logger.info("cannot tell when all cards have arrived: %s", why)
         return False
 
     def read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
-        """What a message says; None when there is nothing to take over from it, also because its topic is empty now.
+        """Decode a message, and note that its topic has one.
 
         Args:
-            message: As it came.
-            model: What it should be.
-            name: Whose it is by its topic; None when that cannot be.
+            message: The message from the broker. An empty payload means that nothing is retained there any more.
+            model: The model that the message must fit.
+            name: The name of the peer in the message's topic; None when the topic has no valid name.
+
+        Returns:
+            The decoded message, or None when there is nothing to keep: the message is empty, unreadable, or one more
+            than the limit.
         """
         if name is None:
             self._faults.tell(message.topic, "a card or status for an impossible name", "")
@@ -144,16 +155,16 @@ class Retained:
         return read
 
     def is_current(self, topic: str) -> bool:
-        """Whether the present connection has shown a message there."""
+        """Whether a message on this topic has arrived since the latest connect."""
         return self._seen.get(topic, 0) >= self._connection.epoch
 
-    async def _look(self, allowed: bool, patience: float) -> bool:
+    async def _wait_complete(self, allowed: bool, patience: float) -> bool:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
         if self._source.more is not None:
             await self._source.more()
-        # What is not retained any more was removed while we were away, or the broker lost it.
+        # What did not arrive again was removed while the client was offline, or the broker has lost it.
         self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
         return True
 
@@ -165,5 +176,5 @@ class Retained:
         self._seen.pop(topic, None)
         self._source.forget(topic)
 
-    def _on_echo(self, message: InboundMessage) -> None:
-        self._source.echo.heard(message)
+    def _on_marker(self, message: InboundMessage) -> None:
+        self._source.marker.recognize(message)

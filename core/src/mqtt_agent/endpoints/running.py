@@ -1,4 +1,4 @@
-"""What everything that serves has in common: how it is run, and how it ends."""
+"""How a tool server or an agent is run: start, serve until a signal or a failure, stop in good order."""
 
 from __future__ import annotations
 
@@ -17,47 +17,50 @@ from mqtt_agent.transport import Connection
 
 __all__ = ["Service"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Service(ABC):
-    """Something that serves peers from :meth:`start` to :meth:`stop`.
+    """An endpoint that serves peers from :meth:`start` to :meth:`stop`: a tool server or an agent.
+
+    It is an async context manager too: ``async with`` starts and stops it.
 
     Attributes:
-        connection: Its connection to the broker.
+        connection: The connection to the broker.
     """
 
     connection: Connection
 
     @abstractmethod
     async def start(self) -> None:
-        """Connect and serve; a second call changes nothing."""
+        """Connect and serve. A second call changes nothing."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Finish what runs, say offline, disconnect; a second call changes nothing."""
+        """Finish the work that runs, publish the status offline, disconnect. A second call changes nothing."""
 
     @abstractmethod
     def _hurry(self) -> None:
-        """Make a :meth:`stop` that is under way wait for nothing more."""
+        """Make a :meth:`stop` that is under way end without waiting for the work that runs."""
 
     @property
     @abstractmethod
     def _label(self) -> str:
-        """What it is called in messages for people."""
+        """The endpoint's name in messages for people."""
 
     @abstractmethod
     def _what_it_serves(self) -> str:
-        """One line for people."""
+        """One line for people: what the endpoint serves."""
 
     async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until the task is canceled or the connection is lost for good.
+        """Start, and serve until the asyncio task is canceled or the connection has ended for good.
 
         Args:
-            on_started: Called when it serves.
+            on_started: Called when the endpoint serves.
 
         Raises:
             SessionTakenOver: Another process runs under the same name.
+            TransportError: The broker is not reachable at the start, or refuses the connection.
         """
         failed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
 
@@ -73,10 +76,10 @@ class Service(ABC):
             raise await failed
         finally:
             self.connection.on_failed.remove(on_failed)
-            await self._stop_whatever_comes()
+            await self._stop_surely()
 
-    async def _stop_whatever_comes(self) -> None:
-        """Stop in good order; canceled once more, without waiting for what runs."""
+    async def _stop_surely(self) -> None:
+        """Stop in good order. When the task is canceled once more meanwhile, do not wait for the work that runs."""
         stopping = asyncio.ensure_future(self.stop())
         while not stopping.done():
             try:
@@ -87,9 +90,11 @@ class Service(ABC):
                 self._hurry()
 
     def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for nothing. Blocks; for scripts.
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`. It blocks, and is meant for scripts.
 
-        It says on the standard error what it serves, and ends the process with one line when it cannot.
+        A second signal ends the endpoint without waiting for the work that runs. A line on standard error says what is
+        served. When the endpoint cannot start, or its connection has ended for good, the process exits with status 1
+        and one line that says why.
         """
         try:
             asyncio.run(self._run())
@@ -104,8 +109,8 @@ class Service(ABC):
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, serving.cancel)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                logger.debug("no handler for signal %s here", number)
+            except (NotImplementedError, RuntimeError, ValueError):  # on Windows, or outside the main thread
+                logger.debug("signal %s cannot be handled on this event loop", number)
         try:
             await serving
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""The PUBACKs that we owe the broker: in the order of arrival, and early when its window runs out."""
+"""Acknowledges messages to the broker (PUBACK): in order of arrival, and early when many are unacknowledged."""
 
 from __future__ import annotations
 
@@ -6,98 +6,110 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Acknowledgements", "Owed"]
+__all__ = ["Acknowledgements", "PendingPuback"]
 
-_RELIEF_AFTER = 0.025  # seconds: quick work gets done, and acknowledged in time, before relief is needed
+_RELIEF_AFTER = 0.025
+"""Seconds. Short work ends within this time, so its message is acknowledged in time without the early way."""
 
 
 class Acknowledgements:
-    """What one link has received at QoS 1 and not acknowledged yet.
+    """The QoS 1 messages that one link has received and not acknowledged yet.
 
     Args:
-        send: Sends the PUBACK with this packet identifier.
+        send: Sends the PUBACK with a packet identifier.
         max_unacknowledged: When more messages than this stay unacknowledged, the oldest whose work has started are
-            acknowledged before it is done, so that long work never uses up the broker's window.
+            acknowledged before the work is done. So long work never uses up the number of messages that the broker
+            sends without acknowledgement.
+
+    Attributes:
+        on_arrival: Whether each message is acknowledged as soon as its handlers have been called.
     """
 
     def __init__(self, send: Callable[[int], None], max_unacknowledged: int) -> None:
-        self.on_arrival = False
-        """Whether each message is acknowledged as soon as its handlers have it."""
+        self.on_arrival: bool = False
         self._send = send
         self._max_unacknowledged = max_unacknowledged
         self._loop = asyncio.get_running_loop()
-        self._owed: deque[Owed] = deque()  # in the order of arrival
+        self._pending: deque[PendingPuback] = deque()  # in order of arrival
         self._relief: asyncio.TimerHandle | None = None
 
-    def owe(self, mid: int) -> Owed:
-        """A message came; it is acknowledged when its handlers say so."""
-        entry = Owed(self, mid)
-        self._owed.append(entry)
+    def add(self, mid: int) -> PendingPuback:
+        """Note a message that its handlers acknowledge.
+
+        Args:
+            mid: The packet identifier of the message.
+        """
+        entry = PendingPuback(self, mid)
+        self._pending.append(entry)
         if self.on_arrival:
-            self._loop.call_soon(entry.acknowledge_on_arrival)  # its handlers have it by then
+            self._loop.call_soon(entry.acknowledge_on_arrival)  # the handlers are called before that
         return entry
 
-    def owe_now(self, mid: int) -> None:
-        """A message came that no handler gets."""
-        entry = Owed(self, mid)
-        self._owed.append(entry)
-        self._loop.call_soon(entry.acknowledge)  # not under paho-mqtt's locks
+    def add_unhandled(self, mid: int) -> None:
+        """Note a message that no handler gets, and acknowledge it.
+
+        Args:
+            mid: The packet identifier of the message.
+        """
+        entry = PendingPuback(self, mid)
+        self._pending.append(entry)
+        self._loop.call_soon(entry.acknowledge)  # not inside of paho-mqtt's locks
 
     def close(self) -> None:
-        """The link is gone, and nothing is owed any more: the next one brings what is unacknowledged again."""
+        """Acknowledge nothing more, because the link is lost. The broker sends unacknowledged messages again."""
         if self._relief is not None:
             self._relief.cancel()
-        self._owed.clear()
+        self._pending.clear()
 
     def send_due(self) -> None:
-        """Send what is due."""
-        # MQTT wants them in the order of arrival, and some brokers cut the connection otherwise.
-        while self._owed and self._owed[0].done:
-            self._send(self._owed.popleft().mid)
+        """Send the PUBACKs of finished messages, up to the first message that is not finished."""
+        # MQTT requires the order of arrival, and some brokers close the connection otherwise.
+        while self._pending and self._pending[0].done:
+            self._send(self._pending.popleft().mid)
 
     def check_window(self) -> None:
-        """See to it that long work does not use up the broker's window."""
-        if len(self._owed) > self._max_unacknowledged and self._relief is None:
+        """Prepare to acknowledge early when too many messages are unacknowledged."""
+        if len(self._pending) > self._max_unacknowledged and self._relief is None:
             self._relief = self._loop.call_later(_RELIEF_AFTER, self._relieve)
 
     def _relieve(self) -> None:
         self._relief = None
-        excess = len(self._owed) - self._max_unacknowledged // 2
-        for entry in list(self._owed)[: max(0, excess)]:
+        excess = len(self._pending) - self._max_unacknowledged // 2
+        for entry in list(self._pending)[: max(0, excess)]:
             if not entry.started and not entry.done:
                 break
             entry.done = True
         self.send_due()
 
 
-class Owed:
-    """The PUBACK of one message."""
+class PendingPuback:
+    """The PUBACK of one message, from its arrival until it is sent."""
 
     __slots__ = ("_all", "done", "held", "mid", "started")
 
     def __init__(self, acknowledgements: Acknowledgements, mid: int) -> None:
         self._all = acknowledgements
-        self.mid = mid
-        self.done = False
-        self.started = False
-        self.held = False
+        self.mid: int = mid
+        self.done: bool = False
+        self.started: bool = False
+        self.held: bool = False
 
     def acknowledge_on_arrival(self) -> None:
-        """Its handlers have it."""
+        """Acknowledge after the handlers have been called, unless one of them holds the message."""
         if not self.held:
             self.acknowledge()
 
     def hold(self) -> None:
-        """It is about to be stored, and is not to be acknowledged before."""
+        """See :meth:`InboundMessage.hold`."""
         self.held = True
 
     def acknowledge(self) -> None:
-        """The work is done."""
+        """See :meth:`InboundMessage.acknowledge`."""
         self.done = True
         self._all.send_due()
         self._all.check_window()
 
     def work_started(self) -> None:
-        """The work has started: from now on, it may be acknowledged early."""
+        """See :meth:`InboundMessage.work_started`."""
         self.started = True
         self._all.check_window()

@@ -1,36 +1,37 @@
-"""Why a broker could not be reached, in words that tell what to do about it."""
+"""Translates the errors of paho-mqtt, ssl and socket at connecting into messages that say what to do."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.errors import ConnectionRefused
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["WRONG_PORT", "explain", "refused"]
 
-WRONG_PORT = "is this port for another one of mqtt://, mqtts://, ws:// and wss://?"
-_ADVICE = {  # by reason code of the CONNACK
-    0x84: "it must speak MQTT 5",
+WRONG_PORT: str = "is this port for another one of mqtt://, mqtts://, ws:// and wss://?"
+"""A hint for a server that does not answer as expected."""
+_ADVICE = {  # by the reason code of the CONNACK
+    0x84: "use a broker that speaks MQTT 5",
     0x85: "choose another client id",
     0x86: "check the user name and the password or token",
     0x87: "check the user name and the password or token, and what the broker allows this client",
 }
 _NO_LOGIN = "give credentials=Password(...) or Token(...), or put user:password@ before the host in the URL"
-_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ for chains that end at nobody we trust
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ codes for a certificate chain without a trusted authority
 
 
-def refused(url: BrokerURL, reason: Any, *, anonymous: bool) -> ConnectionRefused:
-    """What the reason code of a CONNACK from 0x80 stands for.
+def refused(url: BrokerURL, reason: ReasonCode, *, anonymous: bool) -> ConnectionRefused:
+    """The error for a CONNACK with a reason code of 0x80 or more.
 
     Args:
-        url: The broker.
+        url: The broker's URL.
         reason: paho-mqtt's reason code.
-        anonymous: Whether we gave neither user name nor password.
+        anonymous: Whether the CONNECT had neither user name nor password.
     """
     what = f"{url} refused the connection: {reason} (0x{reason.value:02x})"
     advice = _NO_LOGIN if anonymous and reason.value in (0x86, 0x87) else _ADVICE.get(reason.value)
@@ -39,16 +40,22 @@ def refused(url: BrokerURL, reason: Any, *, anonymous: bool) -> ConnectionRefuse
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong before the broker could answer."""
+    """Say in words for the user why connecting failed before the broker answered.
+
+    Args:
+        error: The error of paho-mqtt, ssl or socket.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
-        advice = "; name who signed it with tls=TLS(ca=...)" if error.verify_code in _UNKNOWN_AUTHORITY else ""
+        advice = (
+            "; name its certificate authority with tls=TLS(ca=...)" if error.verify_code in _UNKNOWN_AUTHORITY else ""
+        )
         return f"its certificate was not accepted ({error.verify_message}){advice}"
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
         if "CERTIFICATE_REQUIRED" in reason:
-            return "it asks for a certificate of ours; give tls=TLS(certificate=..., key=...)"
+            return "it asks for a client certificate; give tls=TLS(certificate=..., key=...)"
         if "ALERT" in reason and ("_CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
-            return f"it did not accept our certificate ({reason})"
+            return f"it did not accept the client certificate ({reason})"
         return f"TLS failed ({reason}); {WRONG_PORT}"
     if isinstance(error, socket.gaierror):
         return "the host name is not known"

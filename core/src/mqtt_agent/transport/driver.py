@@ -1,4 +1,4 @@
-"""paho-mqtt as we use it: a client made from our options, for all packets but PUBLISH and PUBACK."""
+"""paho-mqtt, set up for one link. It handles all packets except PUBLISH, PUBACK, SUBSCRIBE and UNSUBSCRIBE."""
 
 from __future__ import annotations
 
@@ -13,124 +13,149 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from mqtt_agent.transport.credentials import Login
+from mqtt_agent.transport.message import Will
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["BrokerLimits", "ConnectOptions", "PahoClient"]
+__all__ = ["BrokerLimits", "ConnectOptions", "LinkSettings", "PahoClient"]
 
-_RUMQTTD = {"TopicAliasMaximum": 4096}  # it has no name, but says this in its CONNACK and nothing else
+_RUMQTTD = {"TopicAliasMaximum": 4096}  # rumqttd does not give its name; its CONNACK has this property and no other
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """The settings that all links of one connection have in common. :class:`Connection` explains each of them."""
+
+    url: BrokerURL
+    client_id: str
+    ssl_context: ssl.SSLContext | None
+    keep_alive: int
+    session_expiry: int
+    will_delay: int
+    connect_timeout: float
+    receive_maximum: int
+    max_unacknowledged: int
+    max_packet_size: int
 
 
 @dataclass(frozen=True)
 class ConnectOptions:
-    """Everything that goes into one CONNECT."""
+    """Everything that goes into the CONNECT packet of one link.
 
-    url: BrokerURL
+    Attributes:
+        settings: The settings that all links of the connection have in common.
+        client_id: The MQTT client id of this link.
+        login: The user name and the password.
+        clean_start: Whether the link begins with a new session.
+        will: The Last Will.
+    """
+
+    settings: LinkSettings
     client_id: str
-    username: str | None
-    password: str | None = field(repr=False)
-    ssl_context: ssl.SSLContext | None
-    keep_alive: int
-    session_expiry: int
-    receive_maximum: int
-    maximum_packet_size: int
-    timeout: float
+    login: Login = field(repr=False)
     clean_start: bool = False
-    will_topic: str | None = None
-    will_payload: bytes = b""
-    will_delay: int = 0
-    will_expiry: int | None = None
+    will: Will | None = None
 
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """What the broker said in its CONNACK.
+    """What the broker said in its CONNACK packet.
 
     Attributes:
-        session_present: Whether it still had our session.
-        receive_maximum: How many QoS 1 messages it takes before it confirms one.
-        maximum_packet_size: Bytes of the largest packet it takes, or None for no limit.
-        shared_subscriptions: Whether it offers shared subscriptions. Without them it is taken for ejabberd, which sends
-            a client nothing more, not even at QoS 0, until the last QoS 1 message is acknowledged: there, everything
-            is acknowledged on arrival.
-        assigned_client_id: The client id it chose, when we gave none.
-        server_keep_alive: Seconds, when it overrules ours.
-        forgets_groups: Whether it is rumqttd, where a share group does not outlive the connections of its members:
-            two members that resume their sessions each get every message, and a last member that leaves a message
-            unacknowledged in its session takes the broker down. Members there must begin with a clean start.
+        session_present: Whether the broker still had the client's session.
+        receive_maximum: How many QoS 1 messages the broker takes before it has confirmed the first of them.
+        maximum_packet_size: Bytes of the largest packet that the broker takes; None is no limit.
+        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated as
+            ejabberd. Until a client has acknowledged the last QoS 1 message, ejabberd sends it nothing more, not even
+            at QoS 0. So every message from such a broker is acknowledged on arrival.
+        forgets_groups: Whether the broker is rumqttd, where a share group does not outlive the connections of its
+            members. Two members that resume their sessions each get every message. When the last member leaves and its
+            session has an unacknowledged message, the broker crashes. So members must use a clean start there.
     """
 
     session_present: bool
     receive_maximum: int
     maximum_packet_size: int | None
     shared_subscriptions: bool
-    assigned_client_id: str | None
-    server_keep_alive: int | None
     forgets_groups: bool
 
     @classmethod
-    def read(cls, flags: Any, properties: Any) -> BrokerLimits:
-        """From what paho-mqtt made of the CONNACK."""
+    def read(cls, flags: paho.ConnectFlags, properties: Properties | None) -> BrokerLimits:
+        """Read the flags and properties that paho-mqtt has found in the CONNACK packet."""
         return cls(
             session_present=bool(flags.session_present),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
             maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
             shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
-            assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
-            server_keep_alive=getattr(properties, "ServerKeepAlive", None),
             forgets_groups=properties is not None and properties.json() == _RUMQTTD,
         )
 
 
 class PahoClient(paho.Client):
-    """paho-mqtt over our buffered socket, with a session, a will and a login as the options say."""
+    """paho-mqtt's client over a :class:`BufferedSocket`, with the session, the Last Will and the login of one link.
+
+    Args:
+        options: What the client connects to, and how.
+    """
 
     taken: tuple[Container[int], ...] = ()
-    """Packet identifiers that are in use."""
+    """Collections with the packet identifiers that are in use."""
 
     def __init__(self, options: ConnectOptions) -> None:
+        settings = options.settings
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
             protocol=paho.MQTTv5,
-            transport="websockets" if options.url.websocket else "tcp",
+            transport="websockets" if settings.url.websocket else "tcp",
             reconnect_on_failure=False,
         )
         self._options = options
-        self.connect_timeout = options.timeout
-        if options.url.websocket:
-            self.ws_set_options(path=options.url.path)
-        if options.ssl_context is not None:
-            self.tls_set_context(options.ssl_context)  # pyright: ignore[reportUnknownMemberType]
-        if options.username is not None or options.password is not None:
-            self.username_pw_set(options.username or "", options.password)
-        if options.will_topic is not None:
-            properties = Properties(PacketTypes.WILLMESSAGE)
-            properties.WillDelayInterval = options.will_delay
-            properties.ContentType = "application/json"
-            properties.PayloadFormatIndicator = 1
-            if options.will_expiry is not None:
-                properties.MessageExpiryInterval = options.will_expiry
-            self.will_set(options.will_topic, options.will_payload, qos=1, retain=True, properties=properties)
+        self.connect_timeout = settings.connect_timeout
+        if settings.url.websocket:
+            self.ws_set_options(path=settings.url.path)
+        if settings.ssl_context is not None:
+            self.tls_set_context(settings.ssl_context)  # pyright: ignore[reportUnknownMemberType]
+        username, password = options.login
+        if username is not None or password is not None:
+            self.username_pw_set(username or "", password)
+        if options.will is not None:
+            self._set_will(options.will, settings.will_delay)
+
+    def _set_will(self, will: Will, delay: int) -> None:
+        properties = Properties(PacketTypes.WILLMESSAGE)
+        properties.WillDelayInterval = delay
+        properties.ContentType = "application/json"
+        properties.PayloadFormatIndicator = 1
+        if will.expiry is not None:
+            properties.MessageExpiryInterval = will.expiry
+        self.will_set(will.topic, will.payload(), qos=1, retain=True, properties=properties)
 
     def connect_blocking(self) -> None:
-        """TCP, TLS and WebSocket, and the CONNECT; not from the loop.
+        """Open TCP, TLS and WebSocket, and send the CONNECT packet. It blocks, so the event loop must not call it.
 
         Raises:
-            OSError, ValueError: Nobody is there, or what is there is something else.
+            OSError, ValueError: Nothing answers, or the server that answers is not an MQTT broker.
         """
-        o = self._options
+        settings = self._options.settings
         properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = o.session_expiry
-        properties.ReceiveMaximum = o.receive_maximum
-        properties.MaximumPacketSize = o.maximum_packet_size
-        self.connect(o.url.host, o.url.port, o.keep_alive, clean_start=o.clean_start, properties=properties)
+        properties.SessionExpiryInterval = settings.session_expiry
+        properties.ReceiveMaximum = settings.receive_maximum
+        properties.MaximumPacketSize = settings.max_packet_size
+        self.connect(
+            settings.url.host,
+            settings.url.port,
+            settings.keep_alive,
+            clean_start=self._options.clean_start,
+            properties=properties,
+        )
 
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())
 
     def next_mid(self) -> int:
-        """A packet identifier that nobody uses."""
+        """A packet identifier that is not in use."""
         return self._mid_generate()
 
     def _mid_generate(self) -> int:
@@ -140,5 +165,5 @@ class PahoClient(paho.Client):
                 return mid
 
     def heard(self) -> None:
-        """The broker is alive: it has sent something."""
+        """Note that the broker has sent something, so it is alive."""
         self._last_bytes_received = time.monotonic()

@@ -1,4 +1,4 @@
-"""A real MQTT 5 broker in a child process, for tests, notebooks and first steps."""
+"""EmbeddedBroker: a real MQTT 5 broker in a child process, for tests, notebooks and first steps."""
 
 from __future__ import annotations
 
@@ -37,23 +37,27 @@ dynamic_filters = true
 class EmbeddedBroker:
     """An MQTT 5 broker on this machine's loopback interface, with nothing to install or configure.
 
-    It is rumqttd, from the package ``iotcore``, in a child process that ends with this one. It keeps everything in
-    memory: stopping it forgets sessions and retained cards. It tells share groups apart by their names alone, so two
-    namespaces with a tool of the same name need a broker each. For production use Mosquitto, EMQX, HiveMQ or another.
+    The broker is rumqttd, from the package ``iotcore``. It runs in a child process that ends with this process. It
+    keeps everything in memory, so sessions and retained messages are lost when it stops. rumqttd identifies a share
+    group by the group's name alone, so two namespaces that have a tool of the same name need two brokers. For
+    production, use Mosquitto, EMQX, HiveMQ or another broker.
 
     Example:
         >>> with EmbeddedBroker() as broker:  # doctest: +SKIP
         ...     client = ToolClient("agent-a", broker=broker.url)
 
     Args:
-        port: The TCP port; 0 takes a free one, and keeps it over a stop and a start.
-        max_payload_size: Bytes of the largest message it takes.
+        port: The TCP port. 0 chooses a free port at the first start, and keeps it after that.
+        max_payload_size: Bytes of the largest message that the broker takes.
+
+    Attributes:
+        host: The address of the loopback interface.
 
     Raises:
         ImportError: The package ``iotcore`` is missing; the message says what to install.
     """
 
-    host = "127.0.0.1"
+    host: str = "127.0.0.1"
 
     def __init__(self, port: int = 0, *, max_payload_size: int = 16 * 1024 * 1024) -> None:
         try:
@@ -68,31 +72,38 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """Where it listens, for example ``mqtt://127.0.0.1:41234``; known once it was started."""
+        """The broker's URL, for example ``mqtt://127.0.0.1:41234``.
+
+        Raises:
+            RuntimeError: The port is chosen at the first start, and the broker has not been started.
+        """
         if not self._port:
-            raise RuntimeError("the embedded broker has no URL before it is started")
+            raise RuntimeError("the embedded broker has no URL before its first start: call start(), or use 'with'")
         return f"mqtt://{self.host}:{self._port}"
 
     @property
     def port(self) -> int:
-        """The TCP port, 0 before the first start of a broker that takes a free one."""
+        """The TCP port. It is 0 before the first start when a free port is to be chosen."""
         return self._port
 
     @property
     def pid(self) -> int | None:
-        """The process id of the broker, None while it is stopped."""
+        """The process id of the broker; None while it is stopped."""
         process = getattr(self._broker, "_process", None)
         return process.pid if process is not None else None
 
     def start(self) -> EmbeddedBroker:
-        """Start it and wait until it accepts connections; a second call changes nothing.
+        """Start the broker, and wait until it accepts connections. A second call changes nothing.
+
+        Returns:
+            The broker itself.
 
         Raises:
-            BrokerUnreachable: It did not come up, for example because the port is taken.
+            BrokerUnreachable: The broker did not start, for example because the port is in use.
         """
         if self._broker is not None:
             return self
-        attempts = 1 if self._port else 10  # between choosing a free port and taking it, another process may
+        attempts = 1 if self._port else 10  # another process may take the chosen port before the broker does
         for attempt in range(1, attempts + 1):
             port = self._port or _free_port(self.host)
             folder = tempfile.TemporaryDirectory(prefix="mqtt-agent-broker-")
@@ -104,14 +115,14 @@ class EmbeddedBroker:
             except (OSError, RuntimeError) as error:
                 folder.cleanup()
                 if attempt == attempts:
-                    raise BrokerUnreachable(f"no embedded broker on port {port}: {error}") from error
+                    raise BrokerUnreachable(f"the embedded broker did not start on port {port}: {error}") from error
                 continue
             self._broker, self._port, self._folder = broker, port, folder
             break
         return self
 
     def stop(self) -> None:
-        """Stop it; a second call changes nothing."""
+        """Stop the broker. A second call changes nothing."""
         broker, self._broker = self._broker, None
         if broker is not None:
             broker.stop()

@@ -1,8 +1,8 @@
-"""One network connection: one CONNECT of one paho-mqtt client, driven by asyncio.
+"""One network connection to the broker: one CONNECT of one paho-mqtt client, driven by asyncio.
 
-A link lives from its CONNECT to its end and is never reused, so a packet identifier can only ever be acknowledged on
-the connection that it came over, and paho-mqtt never repeats a message that its sender has given up. What must outlive
-a link (subscriptions, unconfirmed messages) is the business of :class:`~mqtt_agent.transport.connection.Connection`.
+A link is never reused after its end. So a packet identifier can only be acknowledged on the network connection that its
+message arrived on, and paho-mqtt never repeats a message that its sender has given up. Subscriptions and unconfirmed
+messages outlive a link: ``subscriber`` and ``outbox`` keep them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
@@ -35,19 +38,21 @@ from mqtt_agent.transport.pump import Pump
 
 __all__ = ["Link"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
-_MAX_UNCONFIRMED = 60_000  # packet identifiers go to 65,535, and subscriptions take some
+_MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
 
 
 class Link:
-    """A live connection. All methods run on the event loop that opened it.
+    """One network connection. All methods run on the event loop that made the link.
 
     Args:
-        options: What to connect to, and how.
-        on_message: Called with each message, outside of paho-mqtt's locks.
-        on_closed: Called once, with the reason, after a link that had been open is gone.
-        max_unacknowledged: See :class:`~mqtt_agent.transport.acknowledgements.Acknowledgements`.
+        options: What the link connects to, and how.
+        on_message: Called with each message, never inside of paho-mqtt's locks.
+        on_closed: Called once with the reason, when the link was open and has ended.
+
+    Attributes:
+        limits: What the broker said in its CONNACK packet. Set by :meth:`open`.
     """
 
     def __init__(
@@ -55,9 +60,11 @@ class Link:
         options: ConnectOptions,
         on_message: Callable[[InboundMessage], None],
         on_closed: Callable[[TransportError], None],
-        max_unacknowledged: int,
     ) -> None:
-        self._options = options
+        settings = options.settings
+        self._url = settings.url
+        self._timeout = settings.connect_timeout
+        self._anonymous = options.login == (None, None)
         self._on_message = on_message
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -74,48 +81,51 @@ class Link:
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
-        self._pump = Pump(client, options.url, options.keep_alive, self._take, self.abort)
-        self._acknowledgements = Acknowledgements(self._send_acknowledgement, max_unacknowledged)
+        self._pump = Pump(client, settings, self._on_packet, self.abort)
+        self._acknowledgements = Acknowledgements(self._send_puback, settings.max_unacknowledged)
 
     # Opening and closing
 
     async def open(self) -> BrokerLimits:
-        """Connect, and wait for the broker's CONNACK.
+        """Connect, and wait for the broker's CONNACK packet.
+
+        Returns:
+            The attribute ``limits``.
 
         Raises:
-            BrokerUnreachable: Nobody answers in time, or what answers is not an MQTT 5 broker.
-            ConnectionRefused: The broker refuses us.
+            BrokerUnreachable: No answer in time, or an answer that is not MQTT 5.
+            ConnectionRefused: The broker refuses the connection.
         """
         connecting = self._loop.run_in_executor(None, self._client.connect_blocking)
         try:
-            # A thread cannot be canceled: the shield lets it end by its own time limit, and we clean up after it.
+            # A thread cannot be canceled. The shield lets it run to its own timeout, and _discard cleans up after it.
             await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(self._discard)
             raise
         except (OSError, ValueError) as error:
-            raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {explain(error)}") from error
+            raise BrokerUnreachable(f"no MQTT broker answers at {self._url}: {explain(error)}") from error
         try:
             self._pump.start()
-            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the CONNACK.
-            await asyncio.wait([self._connack], timeout=self._options.timeout)
+            # Before Python 3.12, wait_for swallows a cancellation that arrives together with the CONNACK.
+            await asyncio.wait([self._connack], timeout=self._timeout)
             if not self._connack.done():
                 raise BrokerUnreachable(
-                    f"{self._options.url} accepts connections but did not answer MQTT "
-                    f"within {self._options.timeout:g} s"
+                    f"{self._url} accepts connections but did not answer MQTT within {self._timeout:g} s"
                 )
             self.limits = self._connack.result()
         except ConnectionLost as error:
             cause = self._pump.error
             why = explain(cause) if cause is not None else f"{error}; {WRONG_PORT}"
-            raise BrokerUnreachable(f"no MQTT broker answers at {self._options.url}: {why}") from cause or error
+            raise BrokerUnreachable(f"no MQTT broker answers at {self._url}: {why}") from cause or error
         except BaseException:
             self.abort()
             raise
         self._opened = True
         if self._closed is not None:
             raise self._closed
-        self._loop.call_soon(self._deliver)  # what came with the CONNACK: our opener has to know the limits first
+        # Messages that arrived together with the CONNACK are delivered after this method has returned the limits.
+        self._loop.call_soon(self._deliver)
         return self.limits
 
     def _discard(self, connecting: asyncio.Future[None]) -> None:
@@ -124,18 +134,26 @@ class Link:
         self.abort()
 
     def disconnect(self, *, end_session: bool) -> None:
-        """Say goodbye: the broker drops the will, and the session too with ``end_session``."""
+        """End the link with a DISCONNECT packet, so that the broker does not publish the Last Will.
+
+        Args:
+            end_session: Tell the broker to forget the session.
+        """
         if self._closed is None:
             self._pump.send(pack_disconnect(end_session=end_session))
-            self._close(ConnectionLost("the connection was closed by this side"), linger=True)
+            self._close(ConnectionLost("this side closed the connection"), linger=True)
 
     async def wait_closed(self) -> None:
-        """Wait, about a second at most, until the broker has taken the goodbye."""
+        """Wait until the broker has received the DISCONNECT packet, for about one second at most."""
         await self._pump.wait_closed()
 
     def abort(self, reason: TransportError | None = None) -> None:
-        """Drop the connection without a word, as a crash would."""
-        self._close(reason or ConnectionLost("the connection was dropped by this side"))
+        """End the link without a DISCONNECT packet, as a crash would.
+
+        Args:
+            reason: Why, for ``on_closed`` and for operations that wait for the broker.
+        """
+        self._close(reason or ConnectionLost("this side dropped the connection"))
 
     def _close(self, reason: TransportError, *, linger: bool = False) -> None:
         if self._closed is not None:
@@ -147,20 +165,20 @@ class Link:
         for waiter in self._subscribes.values():
             if not waiter.done():
                 waiter.set_exception(reason)
-                waiter.exception()  # retrieved: nobody may be waiting any more
+                waiter.exception()  # marks it as retrieved: asyncio would complain when no code awaits it
         self._subscribes.clear()
         if not self._connack.done():
             self._connack.set_exception(reason)
-            self._connack.exception()  # retrieved: nobody may be waiting any more
+            self._connack.exception()  # the same
         if self._opened:
             self._opened = False
             self._on_closed(reason)
 
-    # What comes in
+    # Received packets
 
-    def _take(self, head: int, data: bytes, at: int, end: int) -> None:
+    def _on_packet(self, head: int, data: bytes, at: int, end: int) -> None:
         if head & 0xF0 == PUBLISH:
-            self._take_publish(head, data, at, end)
+            self._on_publish(head, data, at, end)
             return
         if head & 0xF0 != PUBACK:
             mid, code = read_suback(data, at, end)
@@ -172,18 +190,18 @@ class Link:
         if on_puback is not None:
             on_puback(data[at + 2] if end > at + 2 else 0)
 
-    def _take_publish(self, head: int, data: bytes, at: int, end: int) -> None:
+    def _on_publish(self, head: int, data: bytes, at: int, end: int) -> None:
         try:
             message, mid = read_publish(head, data, at, end)
         except Unreadable as error:
-            # It must not cost the connection: at QoS 1 it would come again after each reconnect.
-            self._faults.tell(error.topic, "a message that is not read", error)
+            # Closing the connection would not help: at QoS 1 the message would arrive again after each reconnect.
+            self._faults.tell(error.topic, "an unreadable MQTT message", error)
             if head & 0x06 == 0x02:
-                self._acknowledgements.owe_now(error.mid)
+                self._acknowledgements.add_unhandled(error.mid)
             return
         if message.qos == 1:
-            message.acknowledgement = self._acknowledgements.owe(mid)
-        elif message.qos == 2:  # from a subscription that is none of ours; paho-mqtt answers the PUBREL
+            message.acknowledgement = self._acknowledgements.add(mid)
+        elif message.qos == 2:  # from a subscription that another program made; paho-mqtt answers the PUBREL
             self._pump.send(pack_pubrec(mid))
         self._received.append(message)
         self._deliver()
@@ -205,13 +223,26 @@ class Link:
         properties: PublishProperties,
         on_puback: Callable[[int], None] | None = None,
     ) -> int:
-        """Hand one message to the network; ``on_puback`` gets the reason code of the broker's PUBACK.
+        """Hand one message to the network.
+
+        Args:
+            topic: The topic.
+            payload: The bytes to send.
+            qos: 0 or 1.
+            retain: Whether the broker keeps the message for later subscribers.
+            properties: The MQTT properties.
+            on_puback: Called with the reason code of the broker's PUBACK, at QoS 1.
 
         Returns:
-            The packet identifier.
+            The packet identifier; 0 at QoS 0.
+
+        Raises:
+            QueueFull: Too many messages are unconfirmed.
         """
         if len(self._publishes) >= _MAX_UNCONFIRMED:
-            raise QueueFull(f"{_MAX_UNCONFIRMED:,} messages on their way to {self._options.url} are unconfirmed")
+            raise QueueFull(
+                f"{_MAX_UNCONFIRMED:,} messages to {self._url} are unconfirmed: wait for some before sending more"
+            )
         mid = self._client.next_mid() if qos else 0
         self._pump.send(pack_publish(topic, payload, qos, retain, mid, properties))
         if on_puback is not None:
@@ -219,24 +250,39 @@ class Link:
         return mid
 
     async def wait_writable(self) -> None:
-        """Wait until the network has taken most of what was published."""
+        """Wait until most of the published bytes have been given to the network."""
         await self._pump.wait_writable()
 
     async def subscribe(self, topic_filter: str, qos: int, *, retain_handling: int) -> int:
-        """Subscribe and return the reason code of the SUBACK: the granted QoS, or 0x80 and more for a refusal.
+        """Subscribe to one topic filter.
+
+        Args:
+            topic_filter: The topic filter.
+            qos: The highest QoS wanted.
+            retain_handling: 0: send retained messages at every subscribe. 2: never send them.
+
+        Returns:
+            The reason code of the SUBACK: the granted QoS, or 0x80 and more for a refusal.
 
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
         mid = self._client.next_mid()
-        return await self._answered(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
+        return await self._send_and_wait(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
 
     async def unsubscribe(self, topic_filter: str) -> int:
-        """Unsubscribe and return the reason code of the UNSUBACK."""
-        mid = self._client.next_mid()
-        return await self._answered(mid, pack_unsubscribe(mid, topic_filter))
+        """Unsubscribe from one topic filter.
 
-    async def _answered(self, mid: int, packet: bytes) -> int:
+        Returns:
+            The reason code of the UNSUBACK.
+
+        Raises:
+            ConnectionLost: The connection ended before the broker answered.
+        """
+        mid = self._client.next_mid()
+        return await self._send_and_wait(mid, pack_unsubscribe(mid, topic_filter))
+
+    async def _send_and_wait(self, mid: int, packet: bytes) -> int:
         if self._closed is not None:
             raise self._closed
         waiter: asyncio.Future[int] = self._loop.create_future()
@@ -244,43 +290,56 @@ class Link:
         self._pump.send(packet)
         since = self._loop.time()
         while not waiter.done():
-            # As long as it says anything it is busy with what came before: thousands of subscriptions take a while.
+            # A broker that sends anything is alive, and busy with earlier packets, such as thousands of subscriptions.
             silence = self._loop.time() - max(since, self._pump.heard_at)
-            if silence >= self._options.timeout:
-                self.abort(ConnectionLost(f"{self._options.url} does not answer any more"))
+            if silence >= self._timeout:
+                self.abort(ConnectionLost(f"{self._url} stopped answering"))
                 break
-            await asyncio.wait([waiter], timeout=self._options.timeout - silence)
+            await asyncio.wait([waiter], timeout=self._timeout - silence)
         return await waiter
 
     @property
     def unanswered(self) -> list[asyncio.Future[int]]:
-        """What waits for a SUBACK or UNSUBACK."""
+        """Futures of the subscribes and unsubscribes that the broker has not answered."""
         return list(self._subscribes.values())
 
-    def _send_acknowledgement(self, mid: int) -> None:
+    def _send_puback(self, mid: int) -> None:
         self._pump.send(pack_puback(mid))
 
-    # What paho-mqtt calls, under its locks: note it and return
+    # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.
 
-    def _handle_connack(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _handle_connack(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         if self._connack.done():
             return
         if reason.value >= 0x80:
-            anonymous = self._options.username is None and self._options.password is None
-            self._connack.set_exception(refused(self._options.url, reason, anonymous=anonymous))
+            self._connack.set_exception(refused(self._url, reason, anonymous=self._anonymous))
             return
         limits = BrokerLimits.read(flags, properties)
         self._acknowledgements.on_arrival = not limits.shared_subscriptions
         self._connack.set_result(limits)
 
-    def _handle_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _handle_disconnect(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
         if flags.is_disconnect_packet_from_server:
-            what = f"{self._options.url} ended the connection: {reason} (0x{reason.value:02x})"
+            what = f"{self._url} ended the connection: {reason} (0x{reason.value:02x})"
             lost = ConnectionLost(what, reason_code=reason.value)
         else:
-            cause = self._pump.error or "closed by the other side"
-            lost = ConnectionLost(f"the connection to {self._options.url} broke: {cause}")
-        self._loop.call_soon(self._close, lost)  # not under paho-mqtt's locks
+            cause = self._pump.error or "the other side closed it"
+            lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
+        self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks
 
-    def _handle_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+    def _handle_socket_close(self, client: paho.Client, userdata: object, sock: object) -> None:
         self._pump.forget(sock)

@@ -1,4 +1,4 @@
-"""What travels: a message that came in, and the properties of one that goes out."""
+"""Messages: a received message, the MQTT properties of a sent one, and the Last Will."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class PublishProperties:
     """MQTT 5 properties of a PUBLISH.
 
     Attributes:
-        response_topic: Where the receiver answers.
-        correlation_data: Bytes that the receiver sends back.
-        content_type: MIME type of the payload.
-        message_expiry: Seconds after which the broker drops an undelivered message.
+        response_topic: The topic for the receiver's answer.
+        correlation_data: Bytes that the receiver sends back with its answer.
+        content_type: The MIME type of the payload.
+        message_expiry: Seconds after which the broker drops the message when it is still undelivered.
         user_properties: Pairs of strings.
     """
 
@@ -30,12 +30,12 @@ class PublishProperties:
 
 @dataclass(frozen=True)
 class Will:
-    """What the broker publishes, retained and at QoS 1, when this client is gone without a word.
+    """A Last Will: the broker publishes it, retained and at QoS 1, when a connection ends without a DISCONNECT packet.
 
     Attributes:
-        topic: Where.
-        payload: A function that returns the payload, asked at each connect.
-        expiry: Seconds that the broker keeps it; None for ever.
+        topic: The topic.
+        payload: A function that returns the payload. It is called at each connect.
+        expiry: Seconds that the broker keeps the retained message; None is no limit.
     """
 
     topic: str
@@ -44,32 +44,32 @@ class Will:
 
 
 class Acknowledgement(Protocol):
-    """How the connection hears what becomes of a message."""
+    """Tells the connection how far the work on a received message is."""
 
     def acknowledge(self) -> None:
-        """Its work is done."""
+        """See :meth:`InboundMessage.acknowledge`."""
 
     def work_started(self) -> None:
-        """Long work on it has begun."""
+        """See :meth:`InboundMessage.work_started`."""
 
     def hold(self) -> None:
-        """It is about to be stored."""
+        """See :meth:`InboundMessage.hold`."""
 
 
 class InboundMessage:
     """A message from the broker.
 
     Attributes:
-        topic: Where it was published.
-        payload: Its bytes.
+        topic: The topic that the message was published to.
+        payload: The bytes of the message.
         qos: 0, 1 or 2.
-        retain: Whether it is a retained one, sent because of a new subscription.
-        duplicate: Whether the broker says that it sent it before.
-        response_topic: MQTT 5 Response Topic, if any.
-        correlation_data: MQTT 5 Correlation Data, if any.
-        message_expiry: Seconds left before it expires, if it does.
+        retain: Whether the broker sent the message because of a new subscription, from its retained messages.
+        duplicate: Whether the broker says that it has sent the message before.
+        response_topic: The MQTT 5 Response Topic, if any.
+        correlation_data: The MQTT 5 Correlation Data, if any.
+        message_expiry: Seconds left before the message expires, if it does.
         user_properties: Pairs of strings.
-        acknowledgement: Who is to hear that its work is done, until it was told.
+        acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
     __slots__ = (
@@ -99,36 +99,41 @@ class InboundMessage:
         user_properties: tuple[tuple[str, str], ...] = (),
         acknowledgement: Acknowledgement | None = None,
     ) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.qos = qos
-        self.retain = retain
-        self.duplicate = duplicate
-        self.response_topic = response_topic
-        self.correlation_data = correlation_data
-        self.message_expiry = message_expiry
-        self.user_properties = user_properties
-        self.acknowledgement = acknowledgement
+        self.topic: str = topic
+        self.payload: bytes = payload
+        self.qos: int = qos
+        self.retain: bool = retain
+        self.duplicate: bool = duplicate
+        self.response_topic: str | None = response_topic
+        self.correlation_data: bytes | None = correlation_data
+        self.message_expiry: int | None = message_expiry
+        self.user_properties: tuple[tuple[str, str], ...] = user_properties
+        self.acknowledgement: Acknowledgement | None = acknowledgement
 
     def acknowledge(self) -> None:
-        """Tell the broker that the work is done.
+        """Acknowledge the message to the broker, because the work on it is done.
 
-        May be called twice, from any task of the connection's loop, and after the connection that the message came
-        over is gone: then the broker delivers it again over the next one, so the receiver must know repeats.
+        Every task on the connection's event loop may call this, and more than once. When the network connection that
+        the message arrived on has ended, nothing is sent. The broker then delivers the message again after the
+        reconnect, so the receiver must recognize repeated messages.
         """
         acknowledgement, self.acknowledgement = self.acknowledgement, None
         if acknowledgement is not None:
             acknowledgement.acknowledge()
 
     def work_started(self) -> None:
-        """Say that long work on it has begun: when too many messages stay unacknowledged, this one may be early."""
+        """Note that long work on the message has begun.
+
+        From now on, the message may be acknowledged early when too many messages stay unacknowledged.
+        """
         if self.acknowledgement is not None:
             self.acknowledgement.work_started()
 
     def hold(self) -> None:
-        """Say that it is about to be stored: it is not acknowledged before :meth:`acknowledge`, come what may.
+        """Note that the message is about to be stored: it is never acknowledged before :meth:`acknowledge`.
 
-        Only for the handler to call, before it returns, and for quick work: some brokers wait for each acknowledgement.
+        Only the handler may call this, before it returns, and only for short work: some brokers wait for each
+        acknowledgement before they send the next message.
         """
         if self.acknowledgement is not None:
             self.acknowledgement.hold()

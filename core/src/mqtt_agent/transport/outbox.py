@@ -1,4 +1,4 @@
-"""What is to be published at QoS 1, until the broker has confirmed it: over reconnects, in order, within its limits."""
+"""Sends each QoS 1 message and keeps it until the broker has confirmed it: in order, and across reconnects."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["NO_MATCHING_SUBSCRIBERS", "Outbox", "check_reason_code"]
 
-NO_MATCHING_SUBSCRIBERS = 0x10
+NO_MATCHING_SUBSCRIBERS: int = 0x10
+"""The reason code of a PUBACK for a message that nobody is subscribed to."""
 _NOT_AUTHORIZED = 0x87
 
 
 class Outbox:
-    """The publications of one connection.
+    """The outgoing QoS 1 messages of one connection.
 
     Args:
-        url: The broker, for messages.
-        max_queued: How many publications may wait.
-        max_packet_size: Bytes of the largest packet to send: a broker drops without a word what is over the limit of
-            its receiver, which most likely is the same as ours.
+        url: The broker's URL, for logs and errors.
+        max_queued: How many messages may wait.
+        max_packet_size: Bytes of the largest packet to send. A broker silently drops a message that is larger than its
+            receiver's limit, and the receiver probably has the same limit as this sender.
     """
 
     def __init__(self, url: BrokerURL, max_queued: int, max_packet_size: int) -> None:
@@ -44,21 +45,24 @@ class Outbox:
         self._limits: BrokerLimits | None = None
 
     def open(self, link: Link, limits: BrokerLimits) -> None:
-        """Send over this link from now on, first what has waited."""
+        """Send over this link from now on, beginning with the messages that have waited."""
         self._link, self._limits = link, limits
         self._send_waiting()
 
     def pause(self) -> list[asyncio.Future[int]]:
-        """Send nothing more over this link, which is about to be left in good order.
+        """Send nothing more over the link, because it is about to be ended.
 
         Returns:
-            What the broker has still to confirm: futures with the PUBACKs' reason codes.
+            The futures of the messages that the broker has not confirmed yet.
         """
         self._link = None
         return [publication.confirmed for publication in self._in_flight]
 
     def close(self) -> None:
-        """The link is gone: what it had sent and was not confirmed waits for the next one."""
+        """Note that the link is lost. Its unconfirmed messages wait for the next link.
+
+        Messages that are not repeatable fail with :class:`ConnectionLost` instead.
+        """
         self._link = None
         in_flight = list(self._in_flight)
         self._in_flight.clear()
@@ -66,10 +70,11 @@ class Outbox:
             if publication.repeatable:
                 self._waiting.appendleft(publication)
             else:
-                publication.fail(ConnectionLost(f"{self._url} did not say whether it took a message"))
+                what = "before the broker confirmed a message, which may have arrived"
+                publication.fail(ConnectionLost(f"the connection to {self._url} was lost {what}"))
 
     def fail(self, error: TransportError) -> None:
-        """There will be no next link."""
+        """Let all messages fail, because there will be no next link."""
         publications = [*self._in_flight, *self._waiting]
         self._in_flight.clear()
         self._waiting.clear()
@@ -79,18 +84,27 @@ class Outbox:
     def add(
         self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
     ) -> asyncio.Future[int]:
-        """Send it now, or when there is a link and room.
+        """Send a message immediately, or as soon as there is a link and the broker takes more messages.
+
+        Args:
+            topic: The topic.
+            payload: The bytes to send.
+            retain: Whether the broker keeps the message for later subscribers.
+            properties: The MQTT properties.
+            repeatable: Whether the message may be sent again over the next link.
 
         Returns:
-            A future with the PUBACK's reason code. Cancel it to give the message up.
+            A future with the reason code of the PUBACK. Cancel the future to give the message up.
 
         Raises:
-            PayloadTooLarge: It is over the broker's Maximum Packet Size.
+            PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.
         """
         self.check_size(topic, payload, properties)
         if len(self._waiting) >= self._max_queued:
-            raise QueueFull(f"{self._max_queued} messages wait for {self._url} already")
+            raise QueueFull(
+                f"{self._max_queued} messages wait for {self._url} already: wait for some, or raise max_queued"
+            )
         publication = _Publication(topic, payload, retain, properties, repeatable)
         if self._link is not None and not self._waiting and self._has_room():
             self._send(self._link, publication)
@@ -99,7 +113,11 @@ class Outbox:
         return publication.confirmed
 
     def check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
-        """Refuse what the broker would cut the connection for."""
+        """Refuse a message for which the broker would close the connection.
+
+        Raises:
+            PayloadTooLarge: The message is larger than the broker's Maximum Packet Size, or than ``max_packet_size``.
+        """
         limit = self._max_packet_size
         if self._limits is not None and self._limits.maximum_packet_size is not None:
             limit = min(limit, self._limits.maximum_packet_size)
@@ -151,15 +169,19 @@ class _Publication:
     def fail(self, error: TransportError) -> None:
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
-            self.confirmed.exception()  # whoever awaits it still gets it; nobody needs to
+            self.confirmed.exception()  # marks it as retrieved: asyncio would complain when no code awaits the future
 
 
 def check_reason_code(reason_code: int, topic: str) -> int:
-    """Return the reason code of a PUBACK, or raise what it stands for.
+    """Return the reason code of a PUBACK when it means success, else raise the matching error.
+
+    Args:
+        reason_code: The reason code.
+        topic: The topic of the message, for the error.
 
     Raises:
-        TopicNotAuthorized: 0x87.
-        PublishRefused: Anything else from 0x80.
+        TopicNotAuthorized: The reason code is 0x87.
+        PublishRefused: The reason code is another one of 0x80 and more.
     """
     if reason_code < 0x80:
         return reason_code

@@ -1,4 +1,4 @@
-"""Sending many messages no faster than the broker takes them."""
+"""Sends many messages to one topic, no faster than the broker confirms them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _UNCONFIRMED = 32
 
 
 class PacedSender:
-    """Publishes to one topic; whoever sends waits while more than 32 messages are unconfirmed.
+    """Publishes messages, and makes the sender wait while more than 32 of them are unconfirmed.
 
-    A message that the broker refuses is dropped: it is for what may get lost, such as progress.
+    A message that the broker refuses is dropped. So use it for messages that may get lost, such as progress.
 
     Args:
         send: Publishes a payload, and returns the future of the broker's confirmation.
@@ -25,7 +25,7 @@ class PacedSender:
         self._unconfirmed: deque[asyncio.Future[int]] = deque()
 
     async def send(self, payload: bytes) -> None:
-        """Publish, and wait for the oldest messages when too many are under way.
+        """Publish a payload. When too many messages are unconfirmed, wait for the oldest.
 
         Raises:
             PayloadTooLarge, QueueFull, TransportError: As for :meth:`Connection.publish_soon`.

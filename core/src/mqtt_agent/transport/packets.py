@@ -1,7 +1,7 @@
-"""The MQTT 5 packets that every call and task is made of, to and from bytes.
+"""Encodes and decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, their answers.
 
-These are PUBLISH and PUBACK; SUBSCRIBE and UNSUBSCRIBE, with their answers. paho-mqtt has them too, for all that may be
-in a packet, at about 500 Python calls for each PUBLISH. What travels once for each connection is left to it.
+paho-mqtt can do this too, but needs about 500 Python calls for each PUBLISH packet. It still handles the packets that
+are sent once per connection, such as CONNECT.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 PUBLISH, PUBACK, SUBACK, UNSUBACK = 0x30, 0x40, 0x90, 0xB0
-MAX_LENGTH = 268_435_455
+_MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
 _JSON = b"\x01\x01\x03\x00\x10application/json"  # Payload Format Indicator 1, Content Type
@@ -37,94 +37,111 @@ _FIXED_SIZES = {0x01: 1, 0x23: 2}  # Payload Format Indicator, Topic Alias
 
 
 class Unreadable(Exception):
-    """A PUBLISH with properties that MQTT does not allow.
+    """A PUBLISH packet that violates MQTT, although its topic and packet identifier can be read.
 
     Args:
-        topic: Where it was published.
-        mid: Its packet identifier; 0 at QoS 0.
+        topic: The topic of the message.
+        mid: The packet identifier; 0 at QoS 0.
         reason: What is wrong.
     """
 
     def __init__(self, topic: str, mid: int, reason: str) -> None:
         super().__init__(reason)
-        self.topic = topic
-        self.mid = mid
+        self.topic: str = topic
+        self.mid: int = mid
 
 
 def pack_puback(mid: int) -> bytes:
-    """A PUBACK with reason code 0."""
+    """The bytes of a PUBACK packet with reason code 0."""
     return b"\x40\x02" + _U16.pack(mid)
 
 
 def pack_disconnect(*, end_session: bool) -> bytes:
-    """A DISCONNECT with reason code 0, and with ``end_session`` a Session Expiry Interval of 0."""
+    """The bytes of a DISCONNECT packet; ``end_session`` adds a Session Expiry Interval of 0."""
     return b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00" if end_session else b"\xe0\x00"
 
 
 def pack_pubrec(mid: int) -> bytes:
-    """A PUBREC with reason code 0."""
+    """The bytes of a PUBREC packet with reason code 0."""
     return b"\x50\x02" + _U16.pack(mid)
 
 
 def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, mid: int, properties: PublishProperties) -> bytes:
-    """A PUBLISH.
+    """The bytes of a PUBLISH packet.
+
+    Args:
+        topic: The topic.
+        payload: The bytes of the message.
+        qos: 0 or 1.
+        retain: Whether the broker keeps the message for later subscribers.
+        mid: The packet identifier; ignored at QoS 0.
+        properties: The MQTT properties.
 
     Raises:
-        ValueError: The topic cannot be published to, or a text is longer than 65,535 bytes or no Unicode.
+        ValueError: The topic is empty or has a wildcard, a text is longer than 65,535 bytes or is not valid Unicode, or
+            the packet is too large for MQTT.
     """
     if not topic or "+" in topic or "#" in topic:
-        raise ValueError(f"{topic!r:.80} is no topic to publish to")
+        raise ValueError(f"{topic!r:.80} is not a topic to publish to: it is empty or has a wildcard")
     packed = _pack_properties(properties)
     head = _string(topic)
     if qos:
         head += _U16.pack(mid)
     head += _length(len(packed)) + packed
     size = len(head) + len(payload)
-    if size > MAX_LENGTH:
+    if size > _MAX_LENGTH:
         raise ValueError(f"{size} bytes are more than an MQTT packet can hold")
     return b"".join((bytes((PUBLISH | qos << 1 | retain,)), _length(size), head, payload))
 
 
 def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) -> bytes:
-    """A SUBSCRIBE of one filter.
+    """The bytes of a SUBSCRIBE packet for one topic filter.
+
+    Args:
+        mid: The packet identifier.
+        topic_filter: The topic filter.
+        qos: The highest QoS wanted.
+        retain_handling: MQTT's Retain Handling: 0, 1 or 2.
 
     Raises:
-        ValueError: The filter is none.
+        ValueError: The topic filter is empty, or has a wildcard where MQTT does not allow one.
     """
     levels = topic_filter.split("/")
     if not topic_filter or "#" in levels[:-1] or any(len(each) > 1 and ("+" in each or "#" in each) for each in levels):
-        raise ValueError(f"{topic_filter!r:.80} is no topic filter")
+        raise ValueError(
+            f"{topic_filter!r:.80} is not a topic filter: it is empty or has a wildcard in the wrong place"
+        )
     body = _U16.pack(mid) + b"\x00" + _string(topic_filter) + bytes((retain_handling << 4 | qos,))
     return b"\x82" + _length(len(body)) + body
 
 
 def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
-    """An UNSUBSCRIBE of one filter.
+    """The bytes of an UNSUBSCRIBE packet for one topic filter.
 
     Raises:
-        ValueError: The filter is none.
+        ValueError: The topic filter is longer than 65,535 bytes or is not valid Unicode.
     """
     body = _U16.pack(mid) + b"\x00" + _string(topic_filter)
     return b"\xa2" + _length(len(body)) + body
 
 
 def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Read a SUBACK or UNSUBACK.
+    """Decode a SUBACK or UNSUBACK packet.
 
     Args:
-        data: Where the packet lies.
-        at: Where its body begins.
-        end: Where it ends.
+        data: Bytes that contain the packet.
+        at: The index at which the packet's body begins.
+        end: The index after the packet's last byte.
 
     Returns:
-        The packet identifier, and the first reason code; 0 when there is none.
+        The packet identifier, and the first reason code; 0 when there is no reason code.
 
     Raises:
-        ValueError: It is cut short.
+        ValueError: The packet is cut short.
     """
     if end < at + 3:
         raise ValueError("a SUBACK that is cut short")
-    _, after = find_packet(data, at + 1)  # the length of the properties is written as that of a packet
+    _, after = find_packet(data, at + 1)  # the length of the properties is encoded like a packet's
     if not after or after > end:
         raise ValueError("the properties of a SUBACK are cut short")
     return data[at] << 8 | data[at + 1], data[after] if after < end else 0
@@ -169,12 +186,18 @@ def _length(value: int) -> bytes:
 
 
 def find_packet(data: bytes, at: int) -> tuple[int, int]:
-    """Where the body of the packet that begins at ``at`` begins, and where it ends, which may be beyond ``data``.
+    """Find the body of a packet by decoding its length field.
 
-    Both are 0 when the packet's length is not all there yet.
+    Args:
+        data: The received bytes.
+        at: The index of the packet's first byte.
+
+    Returns:
+        The index at which the body begins, and the index after its last byte, which may be beyond ``data``. Both are 0
+        when the length field has not arrived completely.
 
     Raises:
-        ValueError: The length is none.
+        ValueError: The length field has more than four bytes.
     """
     size, shift = 0, 0
     for pos in range(at + 1, min(at + 5, len(data))):
@@ -189,20 +212,20 @@ def find_packet(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMessage, int]:
-    """Read a PUBLISH.
+    """Decode a PUBLISH packet.
 
     Args:
         head: The first byte of the packet.
-        data: Where the packet lies.
-        at: Where its body begins.
-        end: Where it ends.
+        data: Bytes that contain the packet.
+        at: The index at which the packet's body begins.
+        end: The index after the packet's last byte.
 
     Returns:
         The message, and its packet identifier; 0 at QoS 0.
 
     Raises:
-        Unreadable: Its topic is there, and the rest is wrong: it can be acknowledged and left out.
-        ValueError: It is no PUBLISH at all.
+        Unreadable: The topic is complete and the rest is invalid. The message can be acknowledged and ignored.
+        ValueError: The packet is cut short before that, or its QoS is 3.
     """
     qos = head >> 1 & 0x03
     begin = at + 2
@@ -216,7 +239,7 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
     topic_bytes = data[begin:mid_at]
     try:
         topic = topic_bytes.decode()
-        pos, after = find_packet(data, at - 1)  # the length of the properties is written as that of a packet
+        pos, after = find_packet(data, at - 1)  # the length of the properties is encoded like a packet's
         if not pos or after > end:
             raise ValueError("its properties are cut short")
         message = InboundMessage(topic, data[after:end], qos=qos, retain=head & 0x01 == 1, duplicate=head & 0x08 == 8)
@@ -239,7 +262,7 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
             message.message_expiry = int.from_bytes(data[at : at + 4], "big")
             at += 4
         elif kind == 0x0B:  # Subscription Identifier
-            at = find_packet(data, at - 1)[0] or end + 1  # any number is written as lengths are
+            at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
             value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
             if kind == _RESPONSE_TOPIC:
@@ -251,7 +274,7 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
                 user.append((name, value.decode()))
             elif kind != _CONTENT_TYPE:
-                raise ValueError(f"property 0x{kind:02x} is none of a PUBLISH")
+                raise ValueError(f"a PUBLISH cannot have property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
     message.user_properties = tuple(user)

@@ -1,4 +1,4 @@
-"""Moves packets between the socket and the two that read and write them: paho-mqtt and the link."""
+"""Moves packets between the socket and their two readers, the link and paho-mqtt, on the event loop."""
 
 from __future__ import annotations
 
@@ -11,47 +11,46 @@ import anyio
 import paho.mqtt.client as paho
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
-from mqtt_agent.transport.driver import PahoClient
+from mqtt_agent.transport.driver import LinkSettings, PahoClient
 from mqtt_agent.transport.packets import PUBACK, PUBLISH, SUBACK, UNSUBACK
 from mqtt_agent.transport.socket import BufferedSocket
-from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Pump"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
-_HIGH_WATER = 256 * 1024
-_LINGER = 1.0
+_HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait
+_LINGER = 1.0  # seconds
 
 
 class Pump:
-    """Drives one paho-mqtt client, and spares it the packets that the link reads itself.
+    """Drives one paho-mqtt client without threads. Packets that the link decodes itself do not reach the client.
 
     Args:
-        client: The client.
-        url: The broker, for messages.
-        keep_alive: Seconds of silence after which the connection is tested.
-        on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK: the first byte, and the bytes in which the
-            body lies, with its begin and end; outside of paho-mqtt's locks.
-        on_broken: Called when the broker sent what is no MQTT.
+        client: The paho-mqtt client.
+        settings: The broker's URL, for logs and errors, and the keep alive in seconds.
+        on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK packet, never inside of paho-mqtt's locks. The
+            arguments are the packet's first byte, bytes that contain its body, and the body's begin and end in them.
+        on_broken: Called when the broker sent bytes that are not MQTT.
+
+    Attributes:
+        heard_at: When the broker last sent anything, in seconds of the event loop's clock.
     """
 
     def __init__(
         self,
         client: PahoClient,
-        url: BrokerURL,
-        keep_alive: int,
+        settings: LinkSettings,
         on_packet: Callable[[int, bytes, int, int], None],
         on_broken: Callable[[ConnectionLost], None],
     ) -> None:
         self._client = client
-        self._url = url
-        self._keep_alive = keep_alive
+        self._url = settings.url
+        self._keep_alive = settings.keep_alive
         self._on_packet = on_packet
         self._on_broken = on_broken
-        self.heard_at = 0.0
-        """When the broker said anything last, in loop time."""
+        self.heard_at: float = 0.0
         self._loop = asyncio.get_running_loop()
         self._socket: BufferedSocket | None = None
         self._closed = False
@@ -65,14 +64,14 @@ class Pump:
 
     @property
     def error(self) -> OSError | None:
-        """Why the socket broke."""
+        """Why the socket failed; None when it has not."""
         return None if self._socket is None else self._socket.error
 
     def start(self) -> None:
-        """Begin, when the client has connected.
+        """Begin to move packets, after the client has connected.
 
         Raises:
-            BrokerUnreachable: It is not connected any more.
+            BrokerUnreachable: The client is not connected any more.
         """
         sock = self._client.socket()
         if sock is None:
@@ -81,17 +80,18 @@ class Pump:
         self._socket = sock
         try:
             self._loop.add_reader(sock.fileno(), self._on_readable)
-        except NotImplementedError:  # Windows' proactor loop has no add_reader
+        except NotImplementedError:  # the proactor event loop of Windows has no add_reader
             self._watcher = self._loop.create_task(self._watch_by_polling(sock.fileno()))
         self.flush_soon()
         self._misc()
 
     def close(self, *, linger: bool = False) -> None:
-        """No more packets in either direction.
+        """Move no more packets, and close the socket.
 
         Args:
-            linger: Leave the closing to the broker for a moment. A socket that is closed with unread bytes in it is
-                reset, and a broker that writes to it then may miss the goodbye, and publish the will.
+            linger: Wait in the background for the broker to close first, for one second at most. A socket that is
+                closed while it has unread bytes is reset. A broker that writes to it at that moment may miss the
+                DISCONNECT packet, and publish the Last Will.
         """
         self._closed = True
         if self._misc_timer is not None:
@@ -99,21 +99,21 @@ class Pump:
         self._unwatch()
         if self._socket is not None:
             if linger and not self._socket.ended:
-                self._lingering = self._loop.create_task(self._linger(self._socket), name="mqtt-agent goodbye")
+                self._lingering = self._loop.create_task(self._linger(self._socket), name="mqtt-agent linger")
             else:
                 self._socket.close()
         self._writable.set()
 
     async def wait_closed(self) -> None:
-        """Wait until the socket of a pump that lingers is closed."""
+        """Wait until the socket is closed, after :meth:`close` with ``linger``."""
         if self._lingering is not None:
             await asyncio.wait([self._lingering])
 
     async def _linger(self, sock: BufferedSocket) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._say_all(sock), _LINGER)
+            await asyncio.wait_for(self._send_rest(sock), _LINGER)
 
-    async def _say_all(self, sock: BufferedSocket) -> None:
+    async def _send_rest(self, sock: BufferedSocket) -> None:
         try:
             while not sock.flush():
                 await anyio.wait_writable(sock.fileno())
@@ -123,29 +123,29 @@ class Pump:
             sock.close()
 
     def forget(self, sock: object) -> None:
-        """paho-mqtt has closed this socket."""
+        """Stop watching a socket that paho-mqtt has closed."""
         if sock is self._socket:
             self._unwatch()
 
     def flush_soon(self) -> None:
-        """Something is to be sent."""
+        """Send the buffered bytes at the end of this turn of the event loop."""
         if not self._flush_scheduled and not self._closed:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def send(self, packet: bytes) -> None:
-        """Send a packet that is none of paho-mqtt's, at the end of this turn of the loop."""
+        """Send a packet from the link, at the end of this turn of the event loop."""
         if self._socket is None or self._closed:
             return
         if self._client.want_write():
-            self._client.loop_write()  # what it was given before goes first
+            self._client.loop_write()  # earlier packets of paho-mqtt go first
         self._socket.send(packet)
         self.flush_soon()
         if self._socket.unsent >= _HIGH_WATER:
             self._writable.clear()
 
     async def wait_writable(self) -> None:
-        """Wait until the network has taken most of what was sent."""
+        """Wait until most of the sent bytes have been given to the network."""
         await self._writable.wait()
 
     async def _watch_by_polling(self, fileno: int) -> None:
@@ -186,9 +186,9 @@ class Pump:
             if sock.ended and not self._closed:
                 sock.lay_open(len(sock.data))
                 client.loop_read()
-        except Exception as error:  # a broken or hostile broker must not take the loop down
-            logger.warning("%s sent what MQTT does not allow: %r", self._url, error)
-            self._on_broken(ConnectionLost(f"{self._url} broke the MQTT protocol"))
+        except Exception as error:  # a broken or hostile broker must not stop the event loop
+            logger.warning("%s violated the MQTT protocol, so the connection is closed: %r", self._url, error)
+            self._on_broken(ConnectionLost(f"{self._url} violated the MQTT protocol"))
             return
         if self._client.want_write():
             self.flush_soon()

@@ -1,62 +1,75 @@
-"""A token that expires: the connection is left in good order before that, and made again with a fresh one."""
+"""Renews a token before it expires: closes the connection in good order and lets it be opened with a fresh token."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
+import math
+import random
+import time
 
-from mqtt_agent.transport.credentials import Credentials, Login, renewed_login, username_password
+from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.transport.credentials import Credentials, Login, Token, username_password
+from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
-from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["Renewal"]
+__all__ = ["Renewal", "renewal_delay", "renewed_login", "token_expiry"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
+
+_MARGIN = 1.0
+"""Seconds. A token is renewed at least this long before it expires, and at least this long after the connect."""
+_FIRST_RETRY, _LONGEST_RETRY = 0.2, 30.0  # seconds
 
 
 class Renewal:
-    """The login of one connection, now and when it has to be renewed.
+    """The login of one connection, and its renewal when it is a token that expires.
 
     Args:
-        credentials: What the user gave.
-        url: The broker; its user and password count where there are no credentials.
-        outbox: What is sent, which must be confirmed before a link is left.
-        timeout: Seconds that the broker gets to confirm it.
+        credentials: The credentials that the user gave.
+        settings: The URL, whose user and password count when there are no credentials, and the connect timeout, which
+            is also how long the broker gets to confirm what was sent before a link is left.
+        outbox: Holds what was sent and must be confirmed before a link is left.
     """
 
-    def __init__(self, credentials: Credentials | None, url: BrokerURL, outbox: Outbox, timeout: float) -> None:
+    def __init__(self, credentials: Credentials | None, settings: LinkSettings, outbox: Outbox) -> None:
         self._credentials = credentials
-        self._url = url
+        self._url = settings.url
         self._outbox = outbox
-        self._timeout = timeout
+        self._timeout = settings.connect_timeout
         self._login: Login = (None, None)
-        self._renewed: Login | None = None  # what to come back with, while it is under way
+        self._renewed: Login | None = None  # the login for the next connect, while a renewal is under way
         self._over = asyncio.Event()
 
     @property
     def under_way(self) -> bool:
-        """Whether a fresh token takes the place of one that expires: the connection will be back in a moment."""
+        """Whether the connection is closed for a moment because a fresh token replaces one that expires."""
         return self._renewed is not None
 
     async def login(self) -> Login:
-        """User name and password for the next CONNECT."""
+        """The user name and password for the next CONNECT packet."""
         self._login = self._renewed or await username_password(self._credentials, self._url)
         return self._login
 
     async def leave_in_time(self, link: Link) -> None:
-        """Before the token expires, end the link; whoever made it comes back at once. Returns at once without one."""
+        """Wait until the token is about to expire, then end the link.
+
+        The owner of the link opens the next one at once. Returns immediately when the login has no token that expires.
+        """
         renewed = await renewed_login(self._credentials, self._login)
         if renewed is None:
             return
-        logger.info("the token for %s expires soon: connecting with a fresh one", self._url)
+        logger.info("the token for %s expires soon: connecting again with a fresh token", self._url)
         self._renewed = renewed
         self._over.clear()
         await self._settle(link)
         link.disconnect(end_session=False)
 
     def end(self) -> None:
-        """The connection is back, or will not come back."""
+        """Note that the next link was opened, or that there will be none."""
         self._renewed = None
         self._over.set()
 
@@ -66,7 +79,7 @@ class Renewal:
             await self._over.wait()
 
     async def _settle(self, link: Link) -> None:
-        """Wait for the broker's answers to what was sent: what it has not confirmed would be sent twice."""
+        """Wait until the broker has confirmed what was sent: unconfirmed messages would be sent twice."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while loop.time() < deadline:
@@ -74,3 +87,71 @@ class Renewal:
             if not unanswered:
                 return
             await asyncio.wait(unanswered, timeout=deadline - loop.time())
+
+
+async def renewed_login(credentials: Credentials | None, login: Login) -> Login | None:
+    """Wait until a token is about to expire, then fetch its successor.
+
+    When the user's function raises, or has no newer token yet, it is called again after a growing wait. Each error is
+    logged once.
+
+    Args:
+        credentials: The credentials that ``login`` came from.
+        login: The login that the connection was made with.
+
+    Returns:
+        The login for the next connect. None, immediately, when there is nothing to renew: the credentials are not a
+        :class:`Token` with a function, the token is not a JWT with an ``exp`` claim, or it has expired already by this
+        machine's clock.
+    """
+    if not isinstance(credentials, Token) or isinstance(credentials.token, str):
+        return None
+    expires = token_expiry(login[1] or "")
+    remaining = 0.0 if expires is None else expires - time.time()
+    if expires is None or remaining <= 0:
+        return None
+    await asyncio.sleep(renewal_delay(remaining))
+    backoff, logged = Backoff(_FIRST_RETRY, _LONGEST_RETRY), ""
+    while True:
+        try:
+            token = await credentials.current()
+            if (token_expiry(token) or math.inf) > expires:
+                return credentials.username, token
+        except Exception as error:  # the user's function may raise anything; the connection is up, so try again
+            if repr(error) != logged:
+                logged = repr(error)
+                logger.exception("fetching a fresh token failed; it will be tried again")
+        await backoff.wait()
+
+
+def renewal_delay(remaining: float) -> float:
+    """How long to wait before a token is renewed: 80 to 90 % of its life, at random.
+
+    The random share keeps the clients of one broker from connecting all at the same time.
+
+    Args:
+        remaining: Seconds until the token expires.
+
+    Returns:
+        Seconds to wait. At least one second of the token's life is left then, but the wait is never below one second.
+    """
+    return max(_MARGIN, min(random.uniform(0.8, 0.9) * remaining, remaining - _MARGIN))
+
+
+def token_expiry(token: str) -> float | None:
+    """When a JWT says that it expires. The signature is not verified: that is the broker's task.
+
+    Args:
+        token: Any token. A JWT has three parts in base64url with dots between them; the second is a JSON object.
+
+    Returns:
+        The ``exp`` claim in seconds since the epoch. None when the token is not a JWT or has no readable ``exp``.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        expires = float(json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))["exp"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return expires if math.isfinite(expires) else None

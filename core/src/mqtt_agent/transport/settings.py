@@ -1,4 +1,4 @@
-"""The settings by which an endpoint reaches its broker."""
+"""BrokerSettings: broker, namespace, credentials and TLS as one value, which all endpoints accept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import TLS, Credentials
+from mqtt_agent.transport.credentials import Credentials
+from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
 
@@ -24,11 +25,11 @@ class BrokerSettings:
     Attributes:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
-        credentials: A :class:`Password` or a :class:`Token`; None takes those of the URL, if any.
+        credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
 
     Raises:
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is not a broker URL.
         InvalidIdentifier: ``namespace`` cannot be used in topics.
     """
 
@@ -51,8 +52,8 @@ class BrokerSettings:
 
         Args:
             client_id: The MQTT client id.
-            session_expiry: Seconds that the broker keeps the session of a client that is gone.
-            will_delay: Seconds that the broker waits for a client to come back before it publishes the will.
+            session_expiry: Seconds that the broker keeps the session while the client is disconnected.
+            will_delay: Seconds that the broker waits for the client to come back before it publishes the Last Will.
 
         Raises:
             OSError: A file that ``tls`` names cannot be used.
@@ -67,7 +68,7 @@ class BrokerSettings:
         )
 
     def as_arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments, which every endpoint's constructor takes."""
+        """The settings as keyword arguments for the constructor of an endpoint."""
         return {
             "broker": self.broker,
             "namespace": self.namespace,

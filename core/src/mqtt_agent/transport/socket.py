@@ -1,7 +1,7 @@
-"""The socket between the kernel and what reads packets: quick, buffered, and never blocking.
+"""A buffered, non-blocking socket that finds the MQTT packets in what it receives.
 
-A readable socket is emptied at once, and all packets written in one turn of the event loop leave in one system call.
-Packets are found here; one that is not for us to read is laid open to paho-mqtt.
+A readable socket is emptied in one go, and all packets of one turn of the event loop are sent in one system call.
+Packets that the link does not decode itself are made available to paho-mqtt, which reads them with ``recv``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class RawSocket(Protocol):
-    """What paho-mqtt needs of a socket: a TCP or TLS socket, or its own WebSocket wrapper."""
+    """The methods that paho-mqtt uses of a TCP socket, a TLS socket, or its own WebSocket wrapper."""
 
     def recv(self, buffer_size: int, /) -> bytes: ...  # noqa: D102
     def send(self, buffer: Any, /) -> int: ...  # noqa: D102
@@ -31,35 +31,37 @@ class RawSocket(Protocol):
 
 
 class BufferedSocket:
-    """Wraps a connected socket; packets are read from its buffers, and written to them.
+    """Wraps a connected socket with one buffer for each direction.
 
     Args:
         raw: The connected socket.
+
+    Attributes:
+        data: The received bytes. :meth:`next_packet` tells where in them a packet is.
+        error: The error that broke the connection; None while it works and after an orderly end.
     """
 
     def __init__(self, raw: RawSocket) -> None:
         self._raw = raw
         self._tcp = _tcp_socket(raw)
-        self.data = b""
-        """What came in; :meth:`next_packet` tells where in it a packet lies."""
+        self.data: bytes = b""
         self._pos = 0
-        self._open = 0  # up to where paho-mqtt may read
-        self._later: list[bytes] = []  # what came in after `data`, while a packet is not all there
-        self._missing = 0  # how many bytes of that packet are still to come
+        self._open = 0  # the end of the bytes that paho-mqtt may read
+        self._later: list[bytes] = []  # bytes received after `data`, while a packet is incomplete
+        self._missing = 0  # how many bytes of that packet have not arrived
         self._out = bytearray()
         self._eof = False
         self.error: OSError | None = None
-        """What broke the connection, if it was not an orderly end."""
         if self._tcp is not None:
             try:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:  # not TCP, or already closed: the next read tells
+            except OSError as error:  # not TCP, or already closed: the next read shows which
                 self.error = error
             self._quick_ack()
 
     def _quick_ack(self) -> None:
-        # Without it the kernel delays ACKs by 40 ms, and a broker that has Nagle's algorithm on waits for them.
-        # The option does not stick: the kernel leaves quick mode on its own.
+        # Without this option, the kernel delays TCP acknowledgements by 40 ms, and a broker that uses Nagle's algorithm
+        # waits for them. The kernel resets the option by itself, so it must be set again and again.
         if self._tcp is not None and _QUICKACK is not None and sys.platform == "linux":
             try:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
@@ -67,14 +69,14 @@ class BufferedSocket:
                 self.error = error
 
     def fill(self) -> None:
-        """Take everything that the kernel holds; call it when the socket is readable."""
+        """Receive all bytes that the kernel has. Call it when the socket is readable."""
         room = 4 * _CHUNK
         while room > 0 or self._pending():
             try:
                 chunk = self._raw.recv(_CHUNK)
             except _WOULD_BLOCK:
                 if self._pending():
-                    continue  # a WebSocket says so after each ping too
+                    continue  # a WebSocket raises this after each ping too
                 break
             except OSError as error:
                 self.error, self._eof = error, True
@@ -86,9 +88,9 @@ class BufferedSocket:
             self._missing -= len(chunk)
             room -= len(chunk)
             if len(chunk) < _CHUNK and not isinstance(self._tcp, ssl.SSLSocket) and self._tcp is self._raw:
-                break  # a short read of a plain socket means that it is empty
+                break  # a plain socket gives less than was asked for when it is empty
         self._quick_ack()
-        # A large packet that comes in many pieces is put together once, when it is all there.
+        # The pieces of a large packet are joined only once, when all have arrived.
         if self._later and (self._missing <= 0 or self._eof):
             if self._pos < len(self.data):
                 self._later.insert(0, self.data[self._pos :])
@@ -97,12 +99,13 @@ class BufferedSocket:
             self._later.clear()
 
     def next_packet(self) -> tuple[int, int, int] | None:
-        """The next packet, once it is all there: its first byte, and where in ``data`` its body begins and ends.
+        """Find the next packet in ``data``. After that, :meth:`skip` or :meth:`lay_open` must pass it.
 
-        Then it must be left behind, by :meth:`skip` or :meth:`lay_open`.
+        Returns:
+            The packet's first byte, and where in ``data`` its body begins and ends. None when no packet is complete.
 
         Raises:
-            ValueError: What came in is no packet.
+            ValueError: The received bytes are not an MQTT packet.
         """
         data, at = self.data, self._pos
         if at >= len(data) or self._later:
@@ -114,24 +117,24 @@ class BufferedSocket:
         return data[at], body, end
 
     def skip(self, end: int) -> None:
-        """The packet that ends there has been read."""
+        """Pass a packet that the link has decoded; ``end`` is its end in ``data``."""
         self._pos = end
 
     def lay_open(self, end: int) -> None:
-        """Let ``recv`` give what lies up to there."""
+        """Let paho-mqtt read up to ``end`` with :meth:`recv`."""
         self._open = end
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come in."""
+        """Whether the other side has closed the connection, or it has failed."""
         return self._eof
 
     def _pending(self) -> int:
-        # What TLS has decrypted already makes no socket readable: nobody would come back for it.
+        # Bytes that TLS has decrypted already do not make the socket readable, so they must be read now.
         return self._tcp.pending() if isinstance(self._tcp, ssl.SSLSocket) else 0
 
     def recv(self, buffer_size: int, /) -> bytes:
-        """Up to ``buffer_size`` bytes of what was laid open."""
+        """Give paho-mqtt up to ``buffer_size`` of the bytes that it may read."""
         pos = self._pos
         if pos >= self._open:
             if self._eof and pos >= len(self.data):
@@ -141,17 +144,17 @@ class BufferedSocket:
         return self.data[pos : self._pos]
 
     def send(self, buffer: bytes | bytearray, /) -> int:
-        """Take all of ``buffer``; :meth:`flush` sends it."""
+        """Buffer all of ``buffer``; :meth:`flush` sends it."""
         self._out += buffer
         return len(buffer)
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for :meth:`flush`."""
+        """How many bytes wait for :meth:`flush`."""
         return len(self._out)
 
     def flush(self) -> bool:
-        """Send what waits; True when nothing is left."""
+        """Send the buffered bytes as far as the kernel takes them; True when none is left."""
         while self._out:
             try:
                 sent = self._raw.send(self._out)
@@ -167,7 +170,7 @@ class BufferedSocket:
         return True
 
     def drain(self) -> bool:
-        """Throw away what the kernel holds; True once the other side has closed."""
+        """Discard all bytes that the kernel has received; True when the other side has closed the connection."""
         while not self._eof:
             try:
                 self._eof = not self._raw.recv(_CHUNK)
@@ -178,21 +181,21 @@ class BufferedSocket:
         return True
 
     def close(self) -> None:
-        """Send what can be sent without waiting, then close."""
+        """Send the buffered bytes that the kernel takes without waiting, then close the socket."""
         self.flush()
         self._raw.close()
 
     def fileno(self) -> int:
-        """The file descriptor to watch."""
+        """The file descriptor of the socket."""
         return self._raw.fileno()
 
     def setblocking(self, flag: bool, /) -> None:
-        """As on any socket."""
+        """Set blocking mode, as on any socket."""
         self._raw.setblocking(flag)
 
 
 def _tcp_socket(raw: object) -> socket.socket | None:
     if isinstance(raw, socket.socket):
         return raw
-    inner = getattr(raw, "_socket", None)  # paho-mqtt's WebSocket wrapper keeps the real one here
+    inner = getattr(raw, "_socket", None)  # paho-mqtt's WebSocket wrapper keeps the real socket here
     return inner if isinstance(inner, socket.socket) else None

@@ -1,4 +1,4 @@
-"""Makes the subscriptions of one connection at its broker, and makes them again over each new link."""
+"""Makes the subscriptions of one connection at the broker, and makes them again after each reconnect."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Subscriber"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """What one connection subscribes to.
+    """Makes the subscriptions of one connection.
+
+    A broker without shared subscriptions needs a substitute for them. There, only one connection at a time may have the
+    subscriptions of an owner. They are *held* until :meth:`take_alone` is called.
 
     Args:
-        url: The broker, for messages.
-        client_id: Who subscribes, for messages.
+        url: The broker's URL, for logs and errors.
+        client_id: The MQTT client id, for logs and errors.
     """
 
     def __init__(self, url: BrokerURL, client_id: str) -> None:
@@ -32,17 +35,17 @@ class Subscriber:
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
         self._warned_unshared = False
-        self._alone: set[str] = set()  # whose exclusive subscriptions are taken
-        self._freed: set[str] = set()  # those whose subscriptions the session may have held, and does not any more
+        self._alone: set[str] = set()  # owners whose exclusive subscriptions this connection has taken
+        self._freed: set[str] = set()  # owners whose subscriptions were removed from the session of this link
 
     @property
     def shared_subscriptions(self) -> bool:
-        """Whether the broker offers shared subscriptions; True until it says otherwise."""
+        """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
         return self._limits is None or self._limits.shared_subscriptions
 
     @property
     def has_shared(self) -> bool:
-        """Whether a shared subscription is wanted."""
+        """Whether the connection has a shared subscription."""
         return any(subscription.shared for subscription in self._subscriptions)
 
     @property
@@ -50,27 +53,27 @@ class Subscriber:
         return self._limits is not None and self._limits.forgets_groups
 
     def dispatch(self, message: InboundMessage) -> None:
-        """Give a message to its handlers."""
+        """Call the handlers of a message."""
         self._subscriptions.dispatch(message)
 
     # Links
 
     def prepare(self, limits: BrokerLimits) -> None:
-        """A link has been opened, and its first messages are about to be dispatched."""
+        """Note what the broker of a new link can do, before the first message is dispatched."""
         self._limits = limits
         self._freed.clear()
-        self._hold()
+        self._update_all_held()
 
     async def open(self, link: Link) -> None:
-        """Subscribe to everything over this link.
+        """Make all subscriptions over a new link.
 
         Raises:
             TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
         if self._forgets_groups and link.limits.session_present:
-            # It sends retained messages for new subscriptions only, and it ends only what this connection has made: to
-            # any other farewell it gives no answer.
+            # rumqttd sends retained messages for new subscriptions only. It also answers an UNSUBSCRIBE only when the
+            # subscription was made on this network connection.
             for each in self._subscriptions:
                 each.confirmed = False
             for each in [each for each in self._subscriptions if each.snapshot]:
@@ -79,16 +82,16 @@ class Subscriber:
                 if each.confirmed and not each.left:
                     each.confirmed = False
                     await link.unsubscribe(each.topic_filter)
-        # Also with the session present: some brokers say so and have lost a part of it, share groups above all.
+        # Also when the broker still has the session: some brokers have lost a part of it, mostly share groups.
         await asyncio.gather(*(self._make(link, each) for each in self._subscriptions if not (each.left or each.held)))
 
     def close(self) -> None:
-        """The link is gone."""
+        """Note that the link is lost."""
         self._link = None
         self._alone.clear()
 
     def forget_session(self) -> None:
-        """The connection has ended: nothing is subscribed to at the broker any more."""
+        """Note that the connection was stopped: the broker has no subscription of it any more."""
         self._link = None
         for subscription in self._subscriptions:
             subscription.confirmed = False
@@ -98,27 +101,27 @@ class Subscriber:
     def note(
         self, topic_filter: str, handler: Handler, *, qos: int, snapshot: bool, manual: bool, exclusive: str | None
     ) -> Subscription | None:
-        """Give what matches to the handler from now on; see :meth:`Connection.subscribe` for the arguments.
+        """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
 
         Returns:
-            The subscription, if the broker has to be told of it.
+            The subscription when it must be made at the broker now, else None.
         """
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None:
             subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
             self._subscriptions.add(subscription)
-            self._hold_one(subscription)
+            self._update_held(subscription)
         subscription.handlers.append(handler)
         if self._link is None or subscription.held or (subscription.confirmed and not snapshot):
             return None
         return subscription
 
     async def subscribe(self, subscription: Subscription) -> None:
-        """Tell the broker.
+        """Make a subscription at the broker.
 
         Raises:
-            TopicNotAuthorized: It refuses.
-            ConnectionLost: The connection ended meanwhile; the subscription will be made when it is back.
+            TopicNotAuthorized: The broker refuses.
+            ConnectionLost: The connection was lost meanwhile. The subscription is made after the reconnect.
         """
         if self._link is not None:
             await self._make(self._link, subscription)
@@ -128,7 +131,7 @@ class Subscriber:
         if subscription.shared and not self.shared_subscriptions:
             topic_filter = subscription.plain_filter
             if subscription.exclusive is None:
-                self._warn_unshared("everybody who subscribes gets each message")
+                self._warn_unshared("every subscriber gets each message")
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise TopicNotAuthorized(
@@ -137,51 +140,51 @@ class Subscriber:
             )
         subscription.confirmed = True
 
-    def _warn_unshared(self, so: str) -> None:
+    def _warn_unshared(self, effect: str) -> None:
         if not self._warned_unshared:
             self._warned_unshared = True
-            logger.warning("%s has no shared subscriptions: %s", self._url, so)
+            logger.warning("%s has no shared subscriptions: %s", self._url, effect)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
-        """Stop calling ``handler``; with the last handler of a filter gone, the broker is told too."""
+        """See :meth:`Connection.unsubscribe`."""
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None or handler not in subscription.handlers:
             return
         if subscription.handlers == [handler]:
-            await self.leave(topic_filter)  # what the broker sends before it answers is still for the handler
+            await self.leave(topic_filter)  # messages that arrive before the UNSUBACK are still for the handler
         subscription.handlers.remove(handler)
         if not subscription.handlers:
             self._subscriptions.remove(subscription)
-        elif subscription.left and self._link is not None:  # somebody subscribed meanwhile
+        elif subscription.left and self._link is not None:  # another handler was added meanwhile
             subscription.left = False
             await self._make(self._link, subscription)
 
     async def leave(self, topic_filter: str) -> None:
-        """Tell the broker to send no more; the handlers still get what it has sent or queued, until unsubscribed."""
+        """See :meth:`Connection.leave`."""
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None or subscription.left:
             return
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self.has_shared:
-            return  # such a broker would take this as a farewell to all share groups, whatever the filter
+            return  # rumqttd would remove the client from all its share groups, whatever the filter
         if self._link is not None and subscription.confirmed and not subscription.held:
             shared = self.shared_subscriptions
             try:
                 await self._link.unsubscribe(topic_filter if shared else subscription.plain_filter)
             except ConnectionLost:
-                logger.debug("the connection ended before %s was unsubscribed", topic_filter)
+                logger.debug("the connection was lost before the broker unsubscribed %s", topic_filter)
 
-    # Without shared subscriptions
+    # The substitute for shared subscriptions
 
-    def _hold(self) -> None:
+    def _update_all_held(self) -> None:
         for subscription in self._subscriptions:
-            self._hold_one(subscription)
+            self._update_held(subscription)
 
-    def _hold_one(self, subscription: Subscription) -> None:
+    def _update_held(self, subscription: Subscription) -> None:
         owner = subscription.exclusive
         subscription.held = owner is not None and not self.shared_subscriptions and owner not in self._alone
         if subscription.held:
-            self._warn_unshared("of the replicas of a tool server, one serves and the others stand by")
+            self._warn_unshared("one replica of a tool server serves, and the others are on standby")
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """See :meth:`Connection.take_alone`."""
@@ -189,7 +192,7 @@ class Subscriber:
         if link is None:
             raise ConnectionLost(f"not connected to {self._url}")
         self._alone.add(owner)
-        self._hold()
+        self._update_all_held()
         exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive == owner]
         for subscription in exclusive:
             kept = list(subscription.kept)
@@ -202,7 +205,7 @@ class Subscriber:
         """See :meth:`Connection.leave_alone`."""
         taken = owner in self._alone
         self._alone.discard(owner)
-        self._hold()
+        self._update_all_held()
         link, held = self._link, [each for each in self._subscriptions if each.held and each.exclusive == owner]
         session_present = self._limits is not None and self._limits.session_present
         inherited = session_present and owner not in self._freed
@@ -210,7 +213,7 @@ class Subscriber:
         if link is not None and (taken or inherited):
             for subscription in held:
                 if not taken:
-                    # To unsubscribe in ejabberd from what one is not subscribed to unsubscribes somebody else.
+                    # ejabberd unsubscribes another client when a client has no such subscription itself.
                     await self._make(link, subscription)
                 subscription.confirmed = False
                 await link.unsubscribe(subscription.plain_filter)

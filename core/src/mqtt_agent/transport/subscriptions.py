@@ -1,4 +1,4 @@
-"""Who gets which message: the topic filters of one connection and their handlers."""
+"""Finds the handlers of a received message: the topic filters of one connection, and their handlers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from mqtt_agent.transport.message import InboundMessage
 
 __all__ = ["Handler", "Subscription", "Subscriptions"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Handler = Callable[[InboundMessage], None]
+"""A function that handles received messages."""
 _MAX_KEPT = 10_000
 
 
 @dataclass
 class Subscription:
-    """One topic filter.
+    """The subscription to one topic filter.
 
     Attributes:
-        topic_filter: As given; a shared one starts with ``$share/``.
-        qos: The highest QoS asked for.
-        retain_handling: 0 to get retained messages, 2 to leave them.
+        topic_filter: The topic filter. A shared one begins with ``$share/``.
+        qos: The highest QoS wanted.
+        retain_handling: MQTT's Retain Handling: 0 to get retained messages, 2 not to get them.
         snapshot: Whether the retained messages are wanted on subscribing.
         manual: Whether the handlers acknowledge each message themselves.
-        handlers: Called one after the other, on the loop, for each message.
-        confirmed: Whether the broker's session is known to hold it.
-        left: Whether the broker was told to send no more; what it has queued still comes.
-        exclusive: Whose it is, if at a broker without shared subscriptions it is for one connection at a time.
-        held: Whether it is exclusive, and perhaps for another connection now.
-        kept: What came meanwhile.
+        handlers: Called for each message, one after the other, on the event loop.
+        confirmed: Whether the subscription is known to be in the broker's session.
+        left: Whether the broker was told to send no more messages. Messages that it had queued still arrive.
+        exclusive: The owner, when only one connection at a time may have the subscription at a broker without shared
+            subscriptions. None for all other subscriptions.
+        held: Whether the subscription is exclusive, and this connection has not taken it.
+        kept: Messages that arrived while the subscription was held, the latest 10,000.
     """
 
     topic_filter: str
@@ -50,25 +52,25 @@ class Subscription:
 
     @property
     def shared(self) -> bool:
-        """Whether it is a shared subscription."""
+        """Whether this is a shared subscription."""
         return self.topic_filter.startswith("$share/")
 
     @property
     def plain_filter(self) -> str:
-        """The filter without ``$share/group/``."""
+        """The topic filter without ``$share/group/``."""
         return self.topic_filter.split("/", 2)[2] if self.shared else self.topic_filter
 
     def handle(self, message: InboundMessage) -> None:
-        """Give a message to the handlers."""
+        """Call the handlers with a message."""
         for handler in tuple(self.handlers):
             try:
                 handler(message)
-            except Exception:  # one handler's bug must not stop the others, nor the connection
-                logger.exception("a handler of %s failed", self.topic_filter)
+            except Exception:  # an error in one handler must not stop the others, nor the connection
+                logger.exception("a message handler for %s raised an exception", self.topic_filter)
 
 
 class Subscriptions:
-    """The subscriptions of one connection, and the way of a message to its handlers."""
+    """The subscriptions of one connection, by topic filter."""
 
     def __init__(self) -> None:
         self._by_filter: dict[str, Subscription] = {}
@@ -79,11 +81,11 @@ class Subscriptions:
         return iter(list(self._by_filter.values()))
 
     def get(self, topic_filter: str) -> Subscription | None:
-        """The subscription with exactly this filter."""
+        """The subscription with exactly this topic filter."""
         return self._by_filter.get(topic_filter)
 
     def add(self, subscription: Subscription) -> None:
-        """Route messages to it from now on."""
+        """Add a subscription."""
         self._by_filter[subscription.topic_filter] = subscription
         plain = subscription.plain_filter
         if "+" in plain or "#" in plain:
@@ -92,7 +94,7 @@ class Subscriptions:
             self._exact.setdefault(plain, []).append(subscription)
 
     def remove(self, subscription: Subscription) -> None:
-        """Route nothing to it any more."""
+        """Remove a subscription."""
         self._by_filter.pop(subscription.topic_filter, None)
         self._patterns = [entry for entry in self._patterns if entry[1] is not subscription]
         plain = subscription.plain_filter
@@ -103,7 +105,7 @@ class Subscriptions:
             self._exact.pop(plain, None)
 
     def dispatch(self, message: InboundMessage) -> None:
-        """Give a message to every handler whose filter matches, and acknowledge it unless a handler will."""
+        """Call every handler whose filter matches. Acknowledge the message, unless a handler does that itself."""
         topic = message.topic
         matching = self._exact.get(topic, ())
         if self._patterns:

@@ -1,4 +1,4 @@
-"""Where the broker is."""
+"""BrokerURL: reads a broker URL, or takes the default one."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["DEFAULT_BROKER", "ENVIRONMENT_VARIABLE", "BrokerURL"]
 
-ENVIRONMENT_VARIABLE = "MQTT_AGENT_BROKER"
-DEFAULT_BROKER = "mqtt://localhost:1883"
+ENVIRONMENT_VARIABLE: str = "MQTT_AGENT_BROKER"
+"""The environment variable with the URL of the broker, for when a program gives none."""
+DEFAULT_BROKER: str = "mqtt://localhost:1883"
+"""The URL when neither the program nor the environment gives one."""
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True)
 class BrokerURL:
-    """A parsed broker URL. Its text form leaves user and password out.
+    """A parsed broker URL. ``str()`` of it has no user and no password.
 
     Attributes:
         scheme: ``mqtt``, ``mqtts``, ``ws`` or ``wss``.
-        host: Host name or address.
-        port: TCP port.
+        host: The host name or address.
+        port: The TCP port.
         path: The path of a WebSocket URL, ``/mqtt`` by default.
-        username: From ``user:password@``, percent-decoded.
-        password: The same.
+        username: The user in ``user:password@``, percent-decoded.
+        password: The password in ``user:password@``, percent-decoded.
     """
 
     scheme: str
@@ -36,10 +38,13 @@ class BrokerURL:
 
     @classmethod
     def parse(cls, text: str | None) -> BrokerURL:
-        """Read a URL; None means the environment variable ``MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        """Read a URL.
+
+        Args:
+            text: The URL. None means the environment variable ``MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
 
         Raises:
-            ValueError: It is not a broker URL. The message does not repeat its user or password.
+            ValueError: ``text`` is not a broker URL. The error message never contains its user or password.
         """
         text = text or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_BROKER
         try:

@@ -1,4 +1,4 @@
-"""The messages and topics of MQTT.Agent v0.1, with no I/O."""
+"""The wire format of MQTT.Agent v0.1: messages, topics and identifiers. No module here does any I/O."""
 
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ __all__ = [
     "validate_identifier",
 ]
 
-if TYPE_CHECKING:  # for the type checkers of those who still use the old name
+if TYPE_CHECKING:  # type checkers know the old name too, for code that still uses it
     CallError = CallFault
 else:
     __getattr__ = renamed_names(__name__, {"CallError": "CallFault"})

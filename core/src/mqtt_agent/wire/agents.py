@@ -1,4 +1,4 @@
-"""Who an agent is, and whether it is there."""
+"""Agent cards and agent statuses: who an agent is, and whether it is online."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = ["AGENT_FEATURES", "AgentCard", "AgentSkill", "AgentStatus"]
 
-AGENT_FEATURES = ("cancel", "events", "get", "input")
-"""The additive abilities that this implementation's agents speak (ours)."""
+AGENT_FEATURES: tuple[str, ...] = ("cancel", "events", "get", "input")
+"""The optional parts of the protocol that this implementation's agents support (ours)."""
 
 
 class AgentSkill(Message):
-    """One thing that an agent can do, as in an A2A agent card (ours)."""
+    """One thing that an agent can do, as in an A2A agent card (ours).
+
+    Attributes:
+        id: A short name, unique in the card.
+        name: A name for people.
+        description: What the skill does, for the person or the model that chooses an agent.
+        tags: Keywords to search for.
+        examples: Prompts that the skill can handle.
+    """
 
     id: str
     name: str = ""
@@ -30,20 +38,20 @@ class AgentCard(Message):
     """Who an agent is and what it can do (spec).
 
     Attributes:
-        version: Version of the card's own format.
+        version: The version of the card format.
         name: The agent's id.
-        namespace: The namespace as the agent was given it.
+        namespace: The namespace, as it was given to the agent.
         description: For the person or the model that chooses an agent.
-        capabilities: Short words to search for.
-        status: Whether it was online when it wrote the card; its status message is newer.
+        capabilities: Keywords to search for.
+        status: Whether the agent was online when it wrote the card. The agent's status message is newer.
         last_seen: When the card was published, ISO 8601 UTC.
-        version_info: Version of its SDK.
-        skills: What it can do, in A2A's form (ours).
-        input_modes: MIME types that it takes (ours).
-        output_modes: MIME types that it gives (ours).
-        features: The additive abilities that it speaks (ours).
-        meta: Anything else its author wants to tell (ours).
-        started: When this process began, ISO 8601 UTC (ours).
+        version_info: The version of the agent's SDK.
+        skills: What the agent can do, in A2A's form (ours).
+        input_modes: The MIME types that the agent accepts (ours).
+        output_modes: The MIME types that the agent produces (ours).
+        features: The optional parts of the protocol that the agent supports (ours).
+        meta: Any other information from the author of the agent (ours).
+        started: When the agent's process started, ISO 8601 UTC (ours).
     """
 
     version: str = "1"
@@ -77,14 +85,14 @@ class AgentCard(Message):
 
 
 class AgentStatus(Message):
-    """Whether an agent is there; also what its will says (spec).
+    """Whether an agent is online. The agent's Last Will is such a message too (spec).
 
     Attributes:
         name: The agent's id.
         status: Online or offline.
-        timestamp: When it was written; for a will, when the connection was made.
-        started: When the process began, ISO 8601 UTC (ours).
-        epoch: Which of its connections the message speaks for, 1 for the first (ours).
+        timestamp: When the message was written, ISO 8601 UTC. For a Last Will: when the connection was opened.
+        started: When the agent's process started, ISO 8601 UTC (ours).
+        epoch: The number of the connection that the message belongs to, 1 for the process's first one (ours).
     """
 
     name: str = ""
@@ -94,7 +102,7 @@ class AgentStatus(Message):
     epoch: int | None = None
 
     def speaks_before(self, other: AgentStatus) -> bool:
-        """Whether it is of an earlier connection than ``other``: then it is a late will, and not news."""
+        """Whether this message is from an earlier connection than ``other``: an outdated Last Will."""
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)

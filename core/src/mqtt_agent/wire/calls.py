@@ -1,4 +1,4 @@
-"""Calls, their answers, and what comes in between."""
+"""The messages of a tool call: call, stream messages, response, cancel, and the query for lost calls."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mqtt_agent.wire.messages import Message, utc_now
 __all__ = ["Call", "CallFault", "Cancel", "ErrorType", "Query", "Response", "StreamMessage", "read_error_type"]
 
 ErrorType = Literal["invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"]
+"""Why a call failed (spec)."""
 
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 
@@ -19,12 +20,12 @@ class Call(Message):
     """A request to run a tool (spec).
 
     Attributes:
-        call_id: Any string; with ``client`` it names the call, so that a repeat is not run again.
-        arguments: What the tool takes.
-        client: The caller's name, as it says itself.
+        call_id: Any string. Together with ``client`` it identifies the call, so that a repeat is not run again.
+        arguments: The arguments of the tool, by name.
+        client: The caller's name. The caller chooses it, and nothing proves it.
         timestamp: When the call was made, ISO 8601 UTC.
-        response_topic: Where the answer goes when the Response Topic property is missing (spec).
-        stream: Whether the caller listens for partials (ours); None when a caller does not tell.
+        response_topic: The topic for the response when the MQTT property Response Topic is missing (spec).
+        stream: Whether the caller listens for partial results (ours). None: the caller does not say.
     """
 
     call_id: str = Field(min_length=1)
@@ -39,10 +40,10 @@ class CallFault(Message):
     """Why a call has no result.
 
     Attributes:
-        type: One of the specified error types; read an unknown one with :func:`read_error_type` (spec).
-        message: For people.
-        code: For programs.
-        data: Whatever helps the caller (ours).
+        type: One of the specified error types (spec). :func:`read_error_type` reads unknown types.
+        message: A text for people.
+        code: A short code for programs.
+        data: Any JSON value that helps the caller (ours).
         retryable: Whether the same call may succeed later (ours).
     """
 
@@ -54,16 +55,16 @@ class CallFault(Message):
 
 
 class Response(Message):
-    """The one final answer to a call (spec).
+    """The final answer to a call; each call has one (spec).
 
     Attributes:
-        call_id: Which call it answers.
+        call_id: The id of the call.
         status: ``"error"``, or anything else for a success (ref).
         result: Any JSON value; absent means null (ref).
-        error: Set when status is ``"error"``.
+        error: Why the call failed, when status is ``"error"``.
         elapsed_ms: How long the handler took, in milliseconds.
-        server: Which replica answered (ours).
-        seq: The ``seq`` of the call's last stream message, so that the caller can tell whether all have arrived (ours).
+        server: The id of the replica that answered (ours).
+        seq: The ``seq`` of the call's last stream message. It tells the caller whether all have arrived (ours).
         content: MCP content blocks, when the tool returned more than plain JSON (ours).
     """
 
@@ -78,15 +79,15 @@ class Response(Message):
 
 
 class StreamMessage(Message):
-    """Something a tool tells before its answer (spec).
+    """A message that a tool sends before its response, such as a partial result (spec).
 
     Attributes:
-        call_id: Which call it belongs to.
-        seq: Grows with each message of a call; repeated and missing values occur (ref).
+        call_id: The id of the call.
+        seq: A number that grows with each message of a call. Values may be repeated or missing (ref).
         type: ``partial``, ``done``, or ``accepted`` (ours).
-        content: Text.
+        content: A text.
         data: Any other JSON value; progress is ``{"progress", "total"?, "message"?}`` (ours).
-        server: Which replica runs the call (ours).
+        server: The id of the replica that runs the call (ours).
     """
 
     call_id: str
@@ -98,7 +99,13 @@ class StreamMessage(Message):
 
 
 class Cancel(Message):
-    """Asks whichever replica runs a call to stop it (ours)."""
+    """Asks the replica that runs a call to stop it. The message goes to all replicas (ours).
+
+    Attributes:
+        call_id: The id of the call.
+        client: The caller's name, as in the call.
+        reason: Why the call is canceled, for people.
+    """
 
     call_id: str = Field(min_length=1)
     client: str
@@ -106,9 +113,15 @@ class Cancel(Message):
 
 
 class Query(Message):
-    """Asks one replica which calls it has; it sends again the responses that it still keeps (ours).
+    """Asks one replica which of the named calls it knows (ours).
 
-    The answer is a :class:`Response` to ``query_id`` with ``{"known": [call ids]}`` as its result.
+    The replica also sends again the responses to these calls that it still keeps. The answer to the query is a
+    :class:`Response` whose ``call_id`` is the ``query_id``, with ``{"known": [call ids]}`` as its result.
+
+    Attributes:
+        query_id: The id of the query.
+        call_ids: The ids of the calls.
+        client: The name of the caller that made the calls.
     """
 
     query_id: str = Field(min_length=1)
@@ -117,5 +130,5 @@ class Query(Message):
 
 
 def read_error_type(value: str) -> ErrorType:
-    """The specified error type that ``value`` stands for; an unknown one is a ``tool_error`` (spec)."""
+    """The specified error type for ``value``. An unknown type counts as ``tool_error`` (spec)."""
     return value if value in _ERROR_TYPES else "tool_error"  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Retained cards: what a tool takes, and who serves it."""
+"""The retained cards of tools and tool servers: what a tool takes, and which server offers it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from mqtt_agent.wire.messages import Message, utc_now
 __all__ = ["FEATURES", "ServerCard", "Status", "ToolAnnotations", "ToolCard", "VersionInfo"]
 
 Status = Literal["online", "offline"]
+"""Whether a server or an agent is connected (spec)."""
 
-FEATURES = ("cancel", "progress", "query", "replay")
-"""The additive abilities that this implementation's tool servers speak (ours)."""
+FEATURES: tuple[str, ...] = ("cancel", "progress", "query", "replay")
+"""The optional parts of the protocol that this implementation's tool servers support (ours)."""
 
 
 class VersionInfo(Message):
-    """Versions of the SDK and of the tool's own implementation (spec)."""
+    """Versions of the software behind a card (spec).
+
+    Attributes:
+        sdk: The version of the SDK.
+        tool: The version of the tool's implementation.
+    """
 
     sdk: str | None = None
     tool: str | None = None
 
 
 class ToolAnnotations(Message):
-    """Hints about a tool's behaviour, under their names in MCP (ours)."""
+    """Hints about the behaviour of a tool, with MCP's field names (ours).
+
+    Attributes:
+        title: A name for people.
+        readOnlyHint: Whether the tool changes nothing.
+        destructiveHint: Whether the tool may delete or overwrite something.
+        idempotentHint: Whether running the tool twice has the same effect as running it once.
+        openWorldHint: Whether the tool reaches other systems, such as the web.
+    """
 
     title: str | None = None
     readOnlyHint: bool | None = None
@@ -35,26 +49,27 @@ class ToolAnnotations(Message):
 
 
 class ToolCard(Message):
-    """What a tool is called, what it takes, and how to treat it (spec).
+    """Describes one tool: its name, its arguments, hints for its use (spec).
 
     Attributes:
-        version: Version of the card's own format.
+        version: The version of the card format.
         tool: The tool's name, unique in its namespace.
         server: The name of the tool server that published the card.
-        namespace: The namespace as its server was given it.
+        namespace: The namespace, as it was given to the server.
         description: For the person or the model that chooses a tool.
         input_schema: JSON Schema of the arguments.
         output_schema: JSON Schema of the result, if the tool promises one.
-        supports_streaming: Whether partials may come before the result.
-        requires_auth: A hint; the broker decides.
-        allowed_callers: A hint for people; a name that a caller gives itself is no security.
-        status: A hint; the tool is available when an online server card lists it.
+        supports_streaming: Whether the tool may send partial results before its result.
+        requires_auth: A hint only: the broker decides about access.
+        allowed_callers: A hint for people. It is no protection, because callers choose their own names.
+        version_info: Versions of the server's SDK and of the tool.
+        status: A hint only: the tool is available when the card of an online server lists it.
         last_seen: When the card was published, ISO 8601 UTC.
         title: A name for people (ours).
-        annotations: Hints in MCP's words (ours).
-        features: The additive abilities of the server that wrote the card (ours).
-        icons: Icons as in MCP (ours).
-        meta: Anything else its author wants to tell (ours).
+        annotations: Hints about the tool's behaviour (ours).
+        features: The optional parts of the protocol that the server supports (ours).
+        icons: Icons, as in MCP (ours).
+        meta: Any other information from the author of the tool (ours).
     """
 
     version: str = "1"
@@ -78,12 +93,12 @@ class ToolCard(Message):
 
     @property
     def read_only(self) -> bool:
-        """Whether the tool says that it changes nothing."""
+        """Whether the card says that the tool changes nothing."""
         return bool(self.annotations and self.annotations.readOnlyHint)
 
     @property
     def idempotent(self) -> bool:
-        """Whether the tool says that running it twice is the same as once."""
+        """Whether the card says that running the tool twice has the same effect as running it once."""
         return bool(self.annotations and self.annotations.idempotentHint)
 
     def _repr_html_(self) -> str:
@@ -102,27 +117,28 @@ class ToolCard(Message):
 
 
 class ServerCard(Message):
-    """Which tools one running tool server offers; its will is the same card with status offline (spec).
+    """The tools that one running tool server offers. The server's Last Will is the same card, offline (spec).
 
     Attributes:
-        version: Version of the card's own format.
+        version: The version of the card format.
         server: The id of this running server, unique per replica.
-        namespace: The namespace as the server was given it.
-        tools: The names of its tools.
-        version_info: Version of its SDK.
-        status: Whether it is online.
+        namespace: The namespace, as it was given to the server.
+        tools: The names of the server's tools.
+        version_info: The version of the server's SDK.
+        status: Whether the server is online.
         last_seen: When the card was published, ISO 8601 UTC.
         name: The name that all replicas of this server share (ours).
-        replica: Which of them this one is (ours).
-        agent: The agent whose connection serves it, whose status then counts as well (ours).
+        replica: The name of this replica among them (ours).
+        agent: The agent whose connection the server uses, if any. The agent's status then counts as well (ours).
         started: When this process began to serve, ISO 8601 UTC (ours).
-        since: When this replica took its place in the line of those that may serve, ISO 8601 UTC; None where the broker
-            spreads calls over all replicas (ours).
-        epoch: Which of its connections the card speaks for, 1 for the first (ours).
-        session_present: Whether the broker had kept its session, with the calls in it, for that connection (ours).
+        since: When this replica joined the queue of replicas that may serve, ISO 8601 UTC. None when the broker spreads
+            the calls over all replicas (ours).
+        epoch: The number of the connection that the card belongs to, 1 for the process's first one (ours).
+        session_present: Whether the broker had kept the server's session, with the calls in it, until that connection
+            (ours).
         standby: Whether another replica serves, and this one waits to take its place; then ``tools`` is empty. None
             where the broker spreads calls over all replicas (ours).
-        features: The additive abilities of this server (ours).
+        features: The optional parts of the protocol that the server supports (ours).
     """
 
     version: str = "1"
@@ -143,12 +159,12 @@ class ServerCard(Message):
     features: list[str] | None = None
 
     def speaks_before(self, other: ServerCard) -> bool:
-        """Whether it is of an earlier connection than ``other``: then it is a late will, and not news."""
+        """Whether this card is from an earlier connection than ``other``: an outdated Last Will."""
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)
 
     def _repr_html_(self) -> str:
         tools = f"serves {escaped(', '.join(self.tools))}" if self.tools else "serves nothing"
-        hints = [tools, *(["stands by"] if self.standby else []), f"last seen {escaped(self.last_seen)}"]
+        hints = [tools, *(["on standby"] if self.standby else []), f"last seen {escaped(self.last_seen)}"]
         return card(self.server, self.status, "", hints)

@@ -1,4 +1,4 @@
-"""Names that become topic levels."""
+"""Identifiers: which names may become a level of an MQTT topic, and fresh ids for calls and tasks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = [
     "validate_identifier",
 ]
 
-MAX_IDENTIFIER_BYTES = 255
+MAX_IDENTIFIER_BYTES: int = 255
+"""The longest identifier, in bytes of UTF-8 (ours)."""
 
-# What MQTT forbids in a topic name or a broker may cut the connection for: wildcards and separators, control
-# characters, surrogates, the byte order mark, and Unicode's non-characters.
+# Characters that MQTT forbids in a topic name, or for which a broker may close the connection: wildcards, the
+# separator, control characters, surrogates, the byte order mark, and Unicode's non-characters.
 _NON_CHARACTERS = "".join(f"{chr(plane * 0x10000 + 0xFFFE)}{chr(plane * 0x10000 + 0xFFFF)}" for plane in range(17))
 _FORBIDDEN = re.compile(f"[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff{_NON_CHARACTERS}]")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@=~-]{1,255}")
 
 
 def is_identifier(value: object) -> bool:
-    """Whether ``value`` may stand as one topic level. See :func:`validate_identifier`."""
+    """Whether ``value`` may be one topic level. :func:`validate_identifier` has the rules."""
     if not isinstance(value, str):
         return False
     if _PLAIN.fullmatch(value):
@@ -35,17 +36,17 @@ def is_identifier(value: object) -> bool:
 
 
 def validate_identifier(value: object, what: str = "identifier") -> str:
-    """Return ``value`` when it may stand as one topic level, else raise.
+    """Return ``value`` when it may be one topic level, else raise an error.
 
-    No ``/``, ``+``, ``#`` (spec); no control character, not empty, no leading ``$``, at most 255 bytes of UTF-8
-    (ours).
+    An identifier has no ``/``, ``+`` or ``#`` (spec). It has no control character, is not empty, does not begin with
+    ``$``, and has at most 255 bytes of UTF-8 (ours).
 
     Args:
-        value: What a user or a peer gave.
-        what: How the error names it, for example ``"tool name"``.
+        value: A value from a user or a peer.
+        what: What the value is, for the error message, for example ``"tool name"``.
 
     Raises:
-        InvalidIdentifier: It may not.
+        InvalidIdentifier: The value breaks one of these rules.
     """
     if not is_identifier(value):
         raise InvalidIdentifier(
@@ -60,7 +61,7 @@ def normalize_namespace(namespace: str) -> str:
     """Return the topic prefix for ``namespace``, with leading and trailing ``/`` trimmed (spec).
 
     Raises:
-        InvalidIdentifier: One of its levels cannot be a topic level.
+        InvalidIdentifier: A level of the namespace cannot be a topic level.
     """
     trimmed = namespace.strip("/")
     for level in trimmed.split("/"):

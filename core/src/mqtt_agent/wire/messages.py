@@ -1,9 +1,9 @@
-"""What all messages share: the base model, the clock, and the way to and from bytes."""
+"""Encodes and decodes messages: the base model, JSON bytes, times."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -12,20 +12,23 @@ from mqtt_agent.errors import WireError
 
 __all__ = ["CONTENT_TYPE", "DEFAULT_MAX_PAYLOAD", "Message", "decode", "encode", "read_time", "to_json", "utc_now"]
 
-CONTENT_TYPE = "application/json"
+CONTENT_TYPE: str = "application/json"
+"""The MQTT 5 Content Type of every message."""
 _TIME = TypeAdapter(datetime)
 
-DEFAULT_MAX_PAYLOAD = 1024 * 1024
-"""Bytes of one payload that are read unless a setting says otherwise."""
+DEFAULT_MAX_PAYLOAD: int = 1024 * 1024
+"""The largest payload to read, in bytes, when no setting says otherwise."""
 
 
 class Message(BaseModel):
-    """A JSON object on the broker.
+    """The base model of all messages. Each message is a JSON object.
 
-    Unknown fields are ignored when read, and fields that are None are left out when written.
+    Unknown fields are ignored on reading. Fields that are None are left out on writing.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True
+    )
 
 
 M = TypeVar("M", bound=Message)
@@ -34,10 +37,10 @@ M = TypeVar("M", bound=Message)
 def encode(message: Message) -> bytes:
     """The UTF-8 JSON of ``message``, without the fields that are None.
 
-    NaN and infinities become null, for JSON has none.
+    NaN and infinities become null, because JSON has no such numbers.
 
     Raises:
-        WireError: A value in it has no JSON form.
+        WireError: A value in the message has no JSON form.
     """
     try:
         return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
@@ -49,9 +52,9 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
     """Read one message.
 
     Args:
-        model: Which message it must be.
-        payload: The bytes as they came from the broker: anything at all.
-        max_bytes: The largest payload to look at, in bytes.
+        model: The model that the message must fit.
+        payload: The bytes from the broker, which may be anything.
+        max_bytes: The largest payload to read, in bytes.
 
     Raises:
         WireError: The payload is too large, not UTF-8 JSON, nested deeper than 200 levels, not an object, or lacks a
@@ -61,7 +64,7 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
         raise WireError(f"{model.__name__}: {len(payload)} bytes are more than the limit of {max_bytes}")
     try:
         if b"NaN" in payload or b"Infinity" in payload:
-            # The fast reader takes these two non-JSON words for numbers; this one refuses them outside of strings.
+            # The reader below accepts NaN and Infinity as numbers. This one refuses them, except inside of strings.
             pydantic_core.from_json(bytes(payload), allow_inf_nan=False)
         return model.model_validate_json(payload)
     except ValidationError as error:
@@ -73,26 +76,26 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
 
 
 def to_json(value: Any) -> Any:
-    """The plain JSON value (dict, list, str, int, float, bool or None) that stands for ``value``.
+    """Convert a value to plain JSON: dict, list, str, int, float, bool or None.
 
-    Pydantic models, dataclasses, dates, enums, sets and bytes that are UTF-8 are taken.
+    Pydantic models, dataclasses, dates, enums, sets, and bytes that are UTF-8 can be converted.
 
     Raises:
-        WireError: It has no JSON form.
+        WireError: The value has no JSON form.
     """
     try:
         return pydantic_core.to_jsonable_python(value, inf_nan_mode="null")
     except (ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"a {type(value).__name__} with no JSON form: {error}") from error
+        raise WireError(f"a {type(value).__name__} has no JSON form: {error}") from error
 
 
 def utc_now() -> str:
-    """Now, as ISO 8601 UTC with milliseconds and ``Z`` (ref)."""
+    """The present time as ISO 8601 UTC with milliseconds and ``Z`` (ref)."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_time(text: str) -> float | None:
-    """ISO 8601 as Unix seconds; without a zone it is UTC. None when it is no time."""
+    """Convert an ISO 8601 time to Unix seconds. A time without a zone is UTC. None when the text is not a time."""
     try:
         moment = _TIME.validate_python(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

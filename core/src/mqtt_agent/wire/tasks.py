@@ -1,4 +1,4 @@
-"""The tasks that agents give each other, and what comes back."""
+"""The messages of a task between agents: task, events, result, control messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class TaskState(str, Enum):
-    """Where a task stands, in A2A's words (spec)."""
+    """The state of a task, with A2A's names (spec)."""
 
     SUBMITTED = "submitted"
     WORKING = "working"
@@ -38,19 +38,26 @@ class TaskState(str, Enum):
 
     @property
     def terminal(self) -> bool:
-        """Whether it is over: such a state never changes."""
+        """Whether a task in this state has ended. A terminal state never changes."""
         return self in TERMINAL
 
     def __str__(self) -> str:
         return self.value
 
 
-TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED))
-"""The states in which a task is over."""
+TERMINAL: frozenset[TaskState] = frozenset(
+    (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED)
+)
+"""The terminal states: a task in one of them has ended."""
 
 
 class TaskMessage(Message, extra="allow"):
-    """One message of the conversation that a task carries; fields beyond these two are kept (ours)."""
+    """One message of the conversation that a task carries (ours). Additional fields are kept.
+
+    Attributes:
+        role: Who wrote the message: ``user``, ``assistant``, or another role.
+        content: The text, or another JSON value.
+    """
 
     role: str = "user"
     content: Any = None
@@ -59,21 +66,21 @@ class TaskMessage(Message, extra="allow"):
 class Task(Message):
     """A task for an agent (spec: ``task_id``; ours: the rest).
 
-    The id is the idempotency key: the same id with the same content never runs twice.
+    The id is the idempotency key: the same id with the same content is never run twice.
 
     Attributes:
-        task_id: Names the task.
-        sender: ``from``: the agent that wants it done, as it says itself.
-        to: The agent that is to do it.
-        type: What kind of task it is; chooses the handler.
-        title: A line for people.
+        task_id: The id of the task.
+        sender: ``from`` in JSON: the requester. The requester chooses this name, and nothing proves it.
+        to: The agent that is to do the task.
+        type: The kind of task, which chooses the handler.
+        title: One line for people.
         prompt: What to do, as text.
         messages: The conversation so far.
-        context_id: Tasks of one conversation share it.
+        context_id: The id of the conversation that the task belongs to.
         data: Structured input, any JSON value.
-        created_at: When it was made, ISO 8601 UTC.
-        expires_at: When nobody needs the result any more, ISO 8601 UTC.
-        metadata: Anything else.
+        created_at: When the task was made, ISO 8601 UTC.
+        expires_at: When the result is no longer needed, ISO 8601 UTC.
+        metadata: Any other information.
         stream: False when the requester does not listen to events.
     """
 
@@ -93,12 +100,12 @@ class Task(Message):
 
     @property
     def bare(self) -> bool:
-        """Whether it says no more than which task it is about (spec)."""
+        """Whether the message has a task id and no content (spec)."""
         return self.created_at is None and not self._content()
 
     @property
     def digest(self) -> str:
-        """The same for two messages that ask for the same work, whenever they were made."""
+        """A SHA-256 of the content: the same for all messages that ask for the same work, whenever they were made."""
         content = {"from": self.sender, **self._content()}
         return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
@@ -112,11 +119,11 @@ class TaskFault(Message):
     """Why a task was not completed (ours).
 
     Attributes:
-        type: The class of fault: the class name of the handler's exception, or ``rejected``, ``canceled``,
+        type: The kind of fault: the class name of the handler's exception, or ``rejected``, ``canceled``,
             ``expired``, ``invalid_task``, ``conflict``, ``not_found``, ``overloaded``.
-        message: For people.
-        code: For programs.
-        data: Whatever helps the requester.
+        message: A text for people.
+        code: A short code for programs.
+        data: Any JSON value that helps the requester.
     """
 
     type: str = "error"
@@ -126,19 +133,19 @@ class TaskFault(Message):
 
 
 class TaskResult(Message):
-    """The one final answer to a task (ours).
+    """The final answer to a task; each task has one (ours).
 
     Attributes:
-        task_id: Which task it answers.
-        sender: ``from``: the agent that did it.
-        to: The agent that wanted it.
-        status: A terminal state of A2A; read it with :func:`read_result_state`.
+        task_id: The id of the task.
+        sender: ``from`` in JSON: the agent that did the task.
+        to: The requester.
+        status: A terminal state of A2A. :func:`read_result_state` reads it.
         result: Any JSON value; absent means null.
-        error: Why it was not completed.
-        artifacts: What was made on the way.
+        error: Why the task was not completed.
+        artifacts: The artifacts that the task has produced.
         elapsed_ms: How long the last attempt took, in milliseconds.
-        timestamp: When it was over, ISO 8601 UTC.
-        seq: The ``seq`` of the task's last event, so that the requester can tell whether all have arrived.
+        timestamp: When the task ended, ISO 8601 UTC.
+        seq: The ``seq`` of the task's last event. It tells the requester whether all events have arrived.
     """
 
     task_id: str = Field(min_length=1)
@@ -155,24 +162,25 @@ class TaskResult(Message):
     @field_validator("error", mode="before")
     @classmethod
     def _read_plain_error(cls, value: Any) -> Any:
-        """A peer that says why in one string is understood as well."""
+        """Accept a plain string as the error, from other implementations."""
         return {"message": value} if isinstance(value, str) else value
 
 
 class TaskEvent(Message):
-    """Something that happens while a task is under way (ours).
+    """Reports what happens to a task before its result (ours).
 
     Attributes:
-        task_id: Which task.
-        seq: Counts from 1 per task, also over restarts; a crash may leave a gap.
+        task_id: The id of the task.
+        seq: The number of the event, from 1 for each task. It goes on counting after a restart; a crash may leave a
+            gap.
         type: ``status``, ``progress``, ``partial`` or ``artifact``.
         status: The new state, for ``status``.
         progress: How much is done, for ``progress``.
-        total: How much there is, if known.
-        content: Text: what is being done, a piece of the answer, or the question when input is required.
+        total: How much there is to do, if known.
+        content: A text: what is being done, a part of the answer, or the question when input is required.
         data: Any other JSON value. When input is required: ``{"input_id", "schema"?}``.
-        attempt: Which attempt at the task it is of, for ``status``.
-        timestamp: When it happened, ISO 8601 UTC.
+        attempt: The number of the attempt at the task, for ``status``.
+        timestamp: When the event happened, ISO 8601 UTC.
     """
 
     task_id: str = Field(min_length=1)
@@ -188,16 +196,16 @@ class TaskEvent(Message):
 
 
 class Control(Message):
-    """A word to the agent that has a task: cancel it, take this input, tell where it stands (ours).
+    """Tells the agent that has a task to cancel it, to take an input, or to send its state (ours).
 
     Attributes:
-        task_id: Which task.
+        task_id: The id of the task.
         action: ``cancel``, ``input`` or ``get``.
-        sender: ``from``: the agent that wanted the task.
-        input: The answer, for ``input``.
-        input_id: Which question it answers.
-        reason: Why, for ``cancel``.
-        timestamp: When it was said, ISO 8601 UTC.
+        sender: ``from`` in JSON: the requester of the task.
+        input: The answer to a question, for ``input``.
+        input_id: The id of the question.
+        reason: Why the task is canceled, for ``cancel``.
+        timestamp: When the message was written, ISO 8601 UTC.
     """
 
     task_id: str = Field(min_length=1)
@@ -213,12 +221,13 @@ _OTHER_WORDS = {"cancelled": TaskState.CANCELED, "error": TaskState.FAILED, "fai
 
 
 def read_result_state(result: TaskResult) -> TaskState:
-    """The state that a result stands for; where its word is unknown, its error decides.
+    """The state that a result reports. When its ``status`` is an unknown word, its ``error`` decides.
 
     Returns:
-        A terminal state; any other one when the sender took a word about a task under way for its result.
+        A terminal state. Another state when the sender has reported on a running task with a result message.
     """
-    word = result.status.lower().removeprefix("task_state_").replace("_", "-")  # also as A2A's protobuf has it
+    # A2A's protobuf form of a state has the prefix and the underscores.
+    word = result.status.lower().removeprefix("task_state_").replace("_", "-")
     if word in _OTHER_WORDS:
         return _OTHER_WORDS[word]
     try:

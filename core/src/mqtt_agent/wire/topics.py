@@ -1,4 +1,4 @@
-"""The topics of one namespace, both ways: from names to topics and back."""
+"""Topics: builds each topic of a namespace from a name, and reads the name back from a topic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from mqtt_agent.wire.identifiers import is_identifier, normalize_namespace, vali
 
 __all__ = ["DEFAULT_NAMESPACE", "Topics"]
 
-DEFAULT_NAMESPACE = "a2a/v1"
+DEFAULT_NAMESPACE: str = "a2a/v1"
+"""The namespace when none is given (spec)."""
 
 
 class Topics:
@@ -21,12 +22,15 @@ class Topics:
     Args:
         namespace: The prefix of all topics; leading and trailing ``/`` are trimmed (spec).
 
+    Attributes:
+        namespace: The trimmed namespace.
+
     Raises:
         InvalidIdentifier: The namespace, or a name given to a method, cannot be used in a topic.
     """
 
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
-        self.namespace = normalize_namespace(namespace)
+        self.namespace: str = normalize_namespace(namespace)
         self._tools = f"{self.namespace}/mcp/tools/"
         self._servers = f"{self.namespace}/mcp/servers/"
         self._clients = f"{self.namespace}/mcp/clients/"
@@ -34,113 +38,116 @@ class Topics:
         self._tasks = f"{self.namespace}/tasks/"
 
     def server_card(self, server: str) -> str:
-        """Where a server's retained card lies (spec)."""
+        """The topic of a server's retained card (spec)."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/card"
 
     def tool_card(self, tool: str) -> str:
-        """Where a tool's retained card lies (spec)."""
+        """The topic of a tool's retained card (spec)."""
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/card"
 
     def tool_call(self, tool: str) -> str:
-        """Where callers publish calls (spec)."""
+        """The topic to which callers publish calls (spec)."""
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/call"
 
     def tool_call_shared(self, tool: str) -> str:
-        """What replicas subscribe to; the group's name is the reference's, or calls would run twice (spec)."""
+        """The shared filter by which replicas subscribe to calls (spec).
+
+        All implementations must use the same group name, because each group gets every call.
+        """
         return f"$share/mcp-tool-{tool}/{self.tool_call(tool)}"
 
     def tool_cancel(self, tool: str) -> str:
-        """Where callers publish cancels (ours)."""
+        """The topic to which callers publish cancels (ours)."""
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/cancel"
 
     def tool_stream(self, tool: str, call_id: str) -> str:
-        """Where the partials of one call go (spec)."""
+        """The topic of the partial results of one call (spec)."""
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/stream/{validate_identifier(call_id, 'call id')}"
 
     def client_responses(self, client: str) -> str:
-        """A caller's inbox (spec)."""
+        """The topic of the responses to one caller: its inbox (spec)."""
         return f"{self._clients}{validate_identifier(client, 'client name')}/responses"
 
     def server_query(self, server: str) -> str:
-        """Where callers ask one replica which of their calls it has (ours)."""
+        """The topic on which callers ask one replica which of their calls it knows (ours)."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/query"
 
     @property
     def all_server_cards(self) -> str:
-        """The filter for server discovery (spec)."""
+        """The topic filter for the cards of all servers (spec)."""
         return f"{self._servers}+/card"
 
     @property
     def all_tool_cards(self) -> str:
-        """The filter for tool discovery (spec)."""
+        """The topic filter for the cards of all tools (spec)."""
         return f"{self._tools}+/card"
 
     def server_of_card(self, topic: str) -> str | None:
-        """The server whose card lies at ``topic``, or None when it is no such topic."""
+        """The server whose card topic this is; None for any other topic."""
         return _level_between(topic, self._servers, "/card")
 
     def tool_of_card(self, topic: str) -> str | None:
-        """The tool whose card lies at ``topic``, or None when it is no such topic."""
+        """The tool whose card topic this is; None for any other topic."""
         return _level_between(topic, self._tools, "/card")
 
     def client_of_responses(self, topic: str) -> str | None:
-        """The caller whose inbox ``topic`` is, or None when it is no such topic."""
+        """The caller whose inbox this topic is; None for any other topic."""
         return _level_between(topic, self._clients, "/responses")
 
     # Agents and tasks
 
     def agent_card(self, agent: str) -> str:
-        """Where an agent's retained card lies (spec)."""
+        """The topic of an agent's retained card (spec)."""
         return f"{self._agents}{validate_identifier(agent, 'agent id')}/card"
 
     def agent_status(self, agent: str) -> str:
-        """Where an agent's retained status lies, and its will is published (spec)."""
+        """The topic of an agent's retained status, and of its Last Will (spec)."""
         return f"{self._agents}{validate_identifier(agent, 'agent id')}/status"
 
     def inbox(self, agent: str) -> str:
-        """Where peers publish tasks for an agent (spec)."""
+        """The topic to which peers publish tasks for an agent (spec)."""
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox"
 
     def overview_inbox(self, agent: str) -> str:
-        """The inbox as the overview of the specification shows it; agents listen there too (spec)."""
+        """The inbox topic in the overview of the specification, which agents subscribe to as well (spec)."""
         return f"{self._agents}{validate_identifier(agent, 'agent id')}/inbox"
 
     def results(self, agent: str) -> str:
-        """Where the results of what an agent delegated go (spec)."""
+        """The topic of the results of the tasks that an agent has delegated (spec)."""
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/results"
 
     def control(self, agent: str) -> str:
-        """Where peers send an agent a word about a task (ours)."""
+        """The topic of control messages to an agent, about tasks that it has (ours)."""
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control"
 
     def task_result(self, task_id: str) -> str:
-        """Where the result of one synchronous request goes (spec)."""
+        """The topic of the result of one synchronous request (spec)."""
         return f"{self._tasks}{validate_identifier(task_id, 'task id')}/result"
 
     def task_events(self, task_id: str) -> str:
-        """Where the events of one task go (ours)."""
+        """The topic of the events of one task (ours)."""
         return f"{self._tasks}{validate_identifier(task_id, 'task id')}/events"
 
     @property
     def all_agent_cards(self) -> str:
-        """The filter for the cards of all agents (spec)."""
+        """The topic filter for the cards of all agents (spec)."""
         return f"{self._agents}+/card"
 
     @property
     def all_agent_statuses(self) -> str:
-        """The filter for the statuses of all agents (spec)."""
+        """The topic filter for the statuses of all agents (spec)."""
         return f"{self._agents}+/status"
 
     def agent_of_results(self, topic: str) -> str | None:
-        """The agent whose results topic ``topic`` is, or None when it is no such topic."""
+        """The agent whose results topic this is; None for any other topic."""
         return _level_between(topic, self._tasks, "/results")
 
     def agent_of_card(self, topic: str) -> str | None:
-        """The agent whose card lies at ``topic``, or None when it is no such topic."""
+        """The agent whose card topic this is; None for any other topic."""
         return _level_between(topic, self._agents, "/card")
 
     def agent_of_status(self, topic: str) -> str | None:
-        """The agent whose status lies at ``topic``, or None when it is no such topic."""
+        """The agent whose status topic this is; None for any other topic."""
         return _level_between(topic, self._agents, "/status")
 
 

@@ -15,7 +15,7 @@ from mqtt_agent.agents.executing.replies import Answers
 from mqtt_agent.agents.store.patience import Patience
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.retained import BARRIER
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, Topics, decode, is_identifier, read_time
@@ -78,8 +78,8 @@ class Inbox:
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
-        if task.task_id.startswith(BARRIER):
-            return f"task ids that begin with {BARRIER!r} are kept for words to oneself"
+        if task.task_id.startswith(MARKER_PREFIX):
+            return f"task ids that begin with {MARKER_PREFIX!r} are reserved for marker messages"
         if task.sender is not None and not is_identifier(task.sender):
             return f"agent id {task.sender!r:.80} cannot be a topic level"
         if task.to is not None and task.to != self._name:
@@ -118,7 +118,7 @@ class Inbox:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable control message", error)
             return
-        if message.retain or word.task_id.startswith(BARRIER):
+        if message.retain or word.task_id.startswith(MARKER_PREFIX):
             return
         if not is_identifier(word.task_id) or not (word.sender is None or is_identifier(word.sender)):
             self._faults.tell(message.topic, "a control message with impossible names", repr(word.task_id))

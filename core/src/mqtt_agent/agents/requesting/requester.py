@@ -14,7 +14,7 @@ from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
-from mqtt_agent.endpoints.retained import BARRIER
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
 from mqtt_agent.wire import (
@@ -244,8 +244,8 @@ class Requester:
             expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if expires_at is not None and read_time(expires_at) is None:
             raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
-        if task_id is not None and task_id.startswith(BARRIER):
-            raise InvalidIdentifier(f"task id {task_id!r:.80}: those that begin with {BARRIER!r} are not free")
+        if task_id is not None and task_id.startswith(MARKER_PREFIX):
+            raise InvalidIdentifier(f"task id {task_id!r:.80}: ids that begin with {MARKER_PREFIX!r} are reserved")
         try:
             if messages is not None:
                 conversation = [TaskMessage.model_validate(to_json(each)) for each in messages]

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Iterable
 
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.echo import Echo
-from mqtt_agent.endpoints.retained import BARRIER, Retained, Source
+from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
+from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.hosts import Hosts
@@ -45,7 +45,7 @@ class Directory(Catalog):
             filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
             forget=self._forget,
             without="tools are looked up one by one instead of listed",
-            echo=Echo(connection, inbox, _word_to_itself),
+            marker=Marker(connection, inbox, _make_marker),
             more=self._hosts_known,
         )
         self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
@@ -194,5 +194,5 @@ class Directory(Catalog):
         self._news = asyncio.Event()
 
 
-def _word_to_itself() -> bytes:
-    return encode(Response(call_id=BARRIER + new_call_id()))
+def _make_marker() -> bytes:
+    return encode(Response(call_id=MARKER_PREFIX + new_call_id()))

@@ -10,7 +10,8 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.retained import BARRIER, PATIENCE
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
+from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import (
     CallCanceled,
     CallTimeout,
@@ -230,7 +231,7 @@ class OutgoingCalls:
             pending.handle.settle(response)
         elif response.call_id in self._over:
             logger.debug("%s: late, or a repeat", response.call_id)
-        elif not self._queries.settle(response) and readable and not response.call_id.startswith(BARRIER):
+        elif not self._queries.settle(response) and readable and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
     def _on_timeout(self, pending: PendingCall) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic_core
 
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.echo import Echo
+from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import WireError
 from mqtt_agent.tools.serving.execution import Executor, ServedTool
 from mqtt_agent.transport import Connection, InboundMessage
@@ -39,13 +39,13 @@ class Intake:
         self._max_payload = max_payload
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
-        self._echo = Echo(connection, topics.server_query(server), self._query_to_itself)
+        self._marker = Marker(connection, topics.server_query(server), self._make_marker)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
         """Take queries, and give everything to this executor."""
         self._executor = executor
-        await self._subscribe(self._echo.topic, self._on_query)
+        await self._subscribe(self._marker.topic, self._on_query)
 
     async def take_calls(self, name: str, tool: ServedTool) -> None:
         """Take the calls of a tool, and the cancels of those."""
@@ -72,12 +72,12 @@ class Intake:
         Raises:
             TransportError: The connection ended, or the broker does not let us send the query.
         """
-        came = await self._echo.comes(timeout)
+        came = await self._marker.round_trip(timeout)
         if not came:
             logger.debug("%s cannot tell when all has come that the broker had for it", self._server)
         return came
 
-    def _query_to_itself(self) -> bytes:
+    def _make_marker(self) -> bytes:
         return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server))
 
     async def _subscribe(
@@ -127,7 +127,7 @@ class Intake:
             self._executor.cancel((cancel.client, cancel.call_id))
 
     def _on_query(self, message: InboundMessage) -> None:
-        if self._echo.heard(message):
+        if self._marker.recognize(message):
             return
         try:
             query = decode(Query, message.payload, self._max_payload)

@@ -1,0 +1,36 @@
+"""How long to wait before something that failed is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+__all__ = ["Backoff"]
+
+_MAX_DOUBLINGS = 20
+
+
+class Backoff:
+    """Waits between attempts, each time twice as long as before.
+
+    Each wait is cut by a random share of up to one half, so that many clients of one broker do not come back together.
+
+    Args:
+        first: The first wait in seconds, before the cut.
+        longest: The longest wait in seconds, before the cut.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._doublings = 0
+
+    def reset(self) -> None:
+        """Make the next wait a first one again."""
+        self._doublings = 0
+
+    async def wait(self) -> None:
+        """Sleep until the next attempt is due."""
+        longest = min(self._longest, self._first * 2**self._doublings)
+        self._doublings = min(self._doublings + 1, _MAX_DOUBLINGS)
+        await asyncio.sleep(random.uniform(0.5, 1) * longest)

@@ -1,0 +1,65 @@
+"""A marker message that a connection sends to itself: when it returns, everything queued before it has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mqtt_agent.transport import Connection, InboundMessage
+
+__all__ = ["MARKER_PREFIX", "Marker"]
+
+MARKER_PREFIX: str = "barrier-"
+"""How the id in a marker message begins, where other clients can see the message."""
+
+
+class Marker:
+    """Sends marker messages to a topic that the connection is subscribed to, and waits for them to return.
+
+    A broker delivers the messages to one subscriber in order. So when a marker has returned, every message that the
+    broker had queued for the subscriber before the marker has arrived too.
+
+    Args:
+        connection: The connection that sends.
+        topic: The topic. The owner subscribes to it, and passes each message to :meth:`recognize`.
+        make_payload: Returns the payload of a marker, a different one at each call.
+
+    Attributes:
+        topic: As given.
+    """
+
+    def __init__(self, connection: Connection, topic: str, make_payload: Callable[[], bytes]) -> None:
+        self.topic: str = topic
+        self._connection = connection
+        self._make_payload = make_payload
+        self._awaited: dict[bytes, asyncio.Event] = {}
+
+    def recognize(self, message: InboundMessage) -> bool:
+        """Whether a message is a marker that :meth:`round_trip` waits for."""
+        returned = self._awaited.get(message.payload) if self._awaited else None
+        if returned is not None:
+            returned.set()
+        return returned is not None
+
+    async def round_trip(self, timeout: float) -> bool:
+        """Send a marker, and wait until it returns.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            False when the marker did not return in time.
+
+        Raises:
+            TransportError: The connection ended, or the broker does not let the client publish to the topic.
+        """
+        payload = self._make_payload()
+        returned = self._awaited[payload] = asyncio.Event()
+        try:
+            await self._connection.publish(self.topic, payload)
+            await asyncio.wait_for(returned.wait(), timeout)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            del self._awaited[payload]
+        return True

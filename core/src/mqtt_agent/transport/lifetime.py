@@ -1,0 +1,104 @@
+"""Starts a shared connection for its first endpoint, stops it after its last one, and ends it for good on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from mqtt_agent.errors import ConnectionLost, TransportError
+from mqtt_agent.transport.dialer import Dialer
+from mqtt_agent.transport.outbox import Outbox
+from mqtt_agent.transport.reconnect import Reconnector
+from mqtt_agent.transport.renewal import Renewal
+from mqtt_agent.transport.subscriber import Subscriber
+
+__all__ = ["Lifetime"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class Lifetime:
+    """Counts the endpoints that use a connection, and knows whether the connection can be used.
+
+    Args:
+        dialer: Opens each link.
+        subscriber: Makes the subscriptions over each link.
+        outbox: Sends over each link.
+        renewal: Ends a link whose token is about to expire.
+    """
+
+    def __init__(self, dialer: Dialer, subscriber: Subscriber, outbox: Outbox, renewal: Renewal) -> None:
+        self.users: int = 0
+        """How many endpoints use the connection."""
+        self.failure: TransportError | None = None
+        """Why the connection has ended for good."""
+        self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
+        """See :class:`Connection`."""
+        self.on_failed: list[Callable[[TransportError], None]] = []
+        """See :class:`Connection`."""
+        self._url = dialer.url
+        self._subscriber = subscriber
+        self._outbox = outbox
+        self._renewal = renewal
+        self._usable = False
+        self._starting = asyncio.Lock()
+        self.reconnector: Reconnector = Reconnector(
+            dialer, subscriber, outbox, renewal, self.on_reconnected, self._fail
+        )
+
+    async def start(self) -> None:
+        """See :meth:`Connection.start`."""
+        async with self._starting:
+            if self.users == 0:
+                self.failure = None
+                self._usable = True  # messages that waited in the session may be answered before the start is complete
+                try:
+                    await self.reconnector.start()
+                except BaseException as error:
+                    self._close(ConnectionLost(f"could not connect to {self._url}: {error}"))
+                    raise
+            self.users += 1
+
+    async def stop(self, *, end_session: bool) -> None:
+        """See :meth:`Connection.stop`."""
+        if self.users == 0:
+            return
+        self.users -= 1
+        if self.users > 0:
+            return
+        await self.reconnector.stop(end_session=end_session)
+        self._close(ConnectionLost(f"the connection to {self._url} was stopped"))
+
+    def give_up(self, failure: TransportError) -> None:
+        """See :meth:`Connection.give_up`."""
+        if self.failure is not None or not self._usable:
+            return
+        self.reconnector.give_up()
+        self._fail(failure)
+
+    def check_usable(self) -> None:
+        """Refuse to send when nothing can ever be sent.
+
+        Raises:
+            TransportError: The connection has not been started, or has ended for good.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if not self._usable:
+            raise ConnectionLost(f"not connected to {self._url}: start the endpoint first")
+
+    def _close(self, reason: ConnectionLost) -> None:
+        self._usable = False
+        self.reconnector.forget()
+        self._renewal.end()
+        self._outbox.fail(reason)
+        self._subscriber.forget_session()
+
+    def _fail(self, failure: TransportError) -> None:
+        self.failure = failure
+        self._renewal.end()
+        logger.error("%s", failure)
+        self._outbox.fail(failure)
+        for listener in tuple(self.on_failed):
+            listener(failure)

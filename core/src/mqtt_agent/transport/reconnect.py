@@ -1,0 +1,253 @@
+"""Opens the connection to the broker, and opens it again when it is lost: waits, logs in, subscribes anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SessionTakenOver, TransportError
+from mqtt_agent.transport.dialer import Dialer
+from mqtt_agent.transport.driver import BrokerLimits
+from mqtt_agent.transport.link import Link
+from mqtt_agent.transport.outbox import Outbox
+from mqtt_agent.transport.renewal import Renewal
+from mqtt_agent.transport.subscriber import Subscriber
+
+__all__ = ["Reconnector"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_TAKEN_OVER = 0x8E  # the reason code of a broker's DISCONNECT
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
+_STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
+_FIRST_ATTEMPTS = 3
+_TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
+
+
+class Reconnector:
+    """Keeps one link to the broker up, from :meth:`start` to :meth:`stop`.
+
+    Args:
+        dialer: Opens each link.
+        subscriber: Makes the subscriptions over each link.
+        outbox: Sends over each link.
+        renewal: Ends a link whose token is about to expire.
+        on_reconnected: Called after each reconnect; the argument tells whether the broker still had the session.
+        on_taken_over: Called when another process has taken the client id; then no further link is opened.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        subscriber: Subscriber,
+        outbox: Outbox,
+        renewal: Renewal,
+        on_reconnected: list[Callable[[bool], Awaitable[None]]],
+        on_taken_over: Callable[[SessionTakenOver], None],
+    ) -> None:
+        self.link: Link | None = None
+        """The present link, from the moment when its subscriptions are being made."""
+        self.limits: BrokerLimits | None = None
+        """What the broker said in the latest CONNACK."""
+        self._dialer = dialer
+        self._subscriber = subscriber
+        self._outbox = outbox
+        self._renewal = renewal
+        self._on_reconnected = on_reconnected
+        self._on_taken_over = on_taken_over
+        self._ready = False
+        self._is_ready = asyncio.Event()
+        self._lost: asyncio.Future[TransportError]
+        self._lost_at = -math.inf
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+        self._task: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """See :attr:`Connection.connected`."""
+        return (self.link is not None and self._ready) or self._renewal.under_way
+
+    @property
+    def may_be_taken_over(self) -> bool:
+        """See :attr:`Connection.may_be_taken_over`."""
+        return not self._dialer.clean_start and asyncio.get_running_loop().time() - self._lost_at < _TAKEN_OVER_WITHIN
+
+    @property
+    def forgets_groups(self) -> bool:
+        """See :attr:`BrokerLimits.forgets_groups`: at such a broker, members of share groups need a clean start."""
+        return self.limits is not None and self.limits.forgets_groups
+
+    async def start(self) -> None:
+        """Open the first link.
+
+        Raises:
+            TransportError: The broker is not reachable, or refuses the connection or a subscription.
+        """
+        link = await self._open_first()
+        self._task = asyncio.create_task(self._keep_up(link), name=f"mqtt-agent {self._dialer.client_id}")
+
+    async def stop(self, *, end_session: bool) -> None:
+        """End the link, and open no other one."""
+        tasks = [task for task in (self._task, self._announcing) if task is not None]
+        self._task = self._announcing = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.link is not None:
+            await self._leave(self.link, end_session=end_session)
+
+    def give_up(self) -> None:
+        """End the link without waiting, and open no other one. The session stays, for the process that takes over."""
+        for task in (self._task, self._announcing):
+            if task is not None:
+                task.cancel()
+        if self.link is not None:
+            self.link.disconnect(end_session=False)
+
+    def forget(self) -> None:
+        """Note that there is no link any more."""
+        self.link, self._ready = None, False
+
+    async def begin_clean(self) -> None:
+        """Replace the link by one with a new session; every later link begins with a new session too."""
+        self._dialer.clean_start = True
+        self._is_ready.clear()
+        if self.link is not None:
+            await self._leave(self.link, end_session=True)
+        await self._is_ready.wait()
+
+    # Opening one link
+
+    async def _open_first(self) -> Link:
+        for attempt in range(_FIRST_ATTEMPTS):
+            link = await self._open()
+            try:
+                await self._set_up(link)
+            except ConnectionLost:
+                # rumqttd sometimes takes the end of an earlier connection for the end of a new one.
+                if attempt == _FIRST_ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                await self._leave(link, end_session=True)
+                raise
+            else:
+                return link
+        raise AssertionError("unreachable")
+
+    async def _open(self) -> Link:
+        link = await self._dial()
+        if self.forgets_groups and self._subscriber.has_shared and not self._dialer.clean_start:
+            await self._leave(link, end_session=True)
+            self._dialer.clean_start = True
+            link = await self._dial()
+        return link
+
+    async def _dial(self) -> Link:
+        self._lost = asyncio.get_running_loop().create_future()
+        link = await self._dialer.open(self._subscriber.dispatch, self._on_lost)
+        self.limits = link.limits
+        self._subscriber.prepare(link.limits)
+        return link
+
+    async def _set_up(self, link: Link) -> None:
+        """Subscribe first, then send what waits: an answer must find its subscription."""
+        self.link = link
+        await self._subscriber.open(link)
+        self._ready = True
+        self._is_ready.set()
+        self._outbox.open(link, link.limits)
+
+    async def _leave(self, link: Link, *, end_session: bool) -> None:
+        link.disconnect(end_session=end_session)
+        await link.wait_closed()
+
+    def _on_lost(self, reason: TransportError) -> None:
+        self.forget()
+        self._subscriber.close()
+        self._outbox.close()
+        if not self._lost.done():
+            self._lost.set_result(reason)
+
+    # One link after the other
+
+    async def _keep_up(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            opened_at = loop.time()
+            reason = await self._wait_lost(link)
+            if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
+                self._on_taken_over(
+                    SessionTakenOver(f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}")
+                )
+                return
+            if loop.time() - opened_at > _STABLE_AFTER:
+                self._backoff.reset()
+            if not self._renewal.under_way:
+                self._lost_at = loop.time()
+                logger.warning("%s; reconnecting", reason)
+            link = await self._reconnect()
+            logger.info("connected to %s again", self._dialer.url)
+            self._announce(link)
+
+    async def _wait_lost(self, link: Link) -> TransportError:
+        """Wait until the link is lost, or ended because its token is about to expire."""
+        renewing = asyncio.create_task(self._renew(link), name="mqtt-agent renew")
+        try:
+            reason = await self._lost
+        finally:
+            renewing.cancel()
+        # If the next link came earlier, the broker might take it for a takeover, and publish the Last Will.
+        await link.wait_closed()
+        return reason
+
+    async def _renew(self, link: Link) -> None:
+        if not self._dialer.clean_start:  # with a clean start, there would be no session to come back to
+            await self._renewal.leave_in_time(link)
+
+    async def _reconnect(self) -> Link:
+        """Try until a link is open and set up."""
+        logged = ""
+        while True:
+            if not self._renewal.under_way:
+                await self._backoff.wait()
+            link: Link | None = None
+            try:
+                link = await self._open()
+                await self._set_up(link)
+                return link
+            except Exception as error:
+                self._drop(link)
+                if repr(error) != logged:
+                    logged = repr(error)
+                    self._log_failure(error)
+            finally:
+                self._renewal.end()
+
+    def _drop(self, link: Link | None) -> None:
+        if link is not None:
+            link.abort()
+        self.forget()
+        self._subscriber.close()
+
+    def _log_failure(self, error: Exception) -> None:
+        url = self._dialer.url
+        if isinstance(error, (MQTTAgentError, OSError)):
+            logger.warning("reconnecting to %s failed and will be tried again: %s", url, error)
+        else:  # the user's credentials function or a handler raised: only a traceback shows where
+            logger.error("reconnecting to %s failed and will be tried again", url, exc_info=error)
+
+    def _announce(self, link: Link) -> None:
+        if self._announcing is not None:
+            self._announcing.cancel()
+        self._announcing = asyncio.create_task(self._tell_endpoints(link), name="mqtt-agent announce")
+
+    async def _tell_endpoints(self, link: Link) -> None:
+        for listener in tuple(self._on_reconnected):
+            try:
+                await listener(link.limits.session_present)
+            except Exception:  # the failure of one endpoint must not stop the others
+                logger.exception("an endpoint could not announce itself after a reconnect")
