@@ -27,7 +27,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
-from mqtt_agent.tools.hosts import Hosts
+from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
@@ -78,7 +78,7 @@ class Election:
         self._name = name
         self._max_payload = max_payload
         self._cards: dict[str, tuple[int, ServerCard]] = {}  # with the epoch of our connection when we saw each
-        self._hosts = Hosts(connection, topics, self._on_host)
+        self._hosting_agents = HostingAgents(connection, topics, self._on_host)
         self._absent: dict[str, ServerCard] = {}  # cards of those who did not listen, while nothing newer comes
         self._valid_in: int | None = None  # the epoch in which our claim is valid
         self._continued_in: int | None = None  # the epoch in which our claim of an earlier one still stood
@@ -117,7 +117,7 @@ class Election:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
-        await self._hosts.stop()
+        await self._hosting_agents.stop()
         self._cards.clear()
         self._absent.clear()
         self._valid_in = self._continued_in = None
@@ -140,10 +140,13 @@ class Election:
         if server is None or (card is not None and (card.server != server or card.name != self._name)):
             return
         if card is None:
-            self._hosts.forget(server)
+            self._hosting_agents.forget(server)
             self._cards.pop(server, None)
         else:
-            self._cards[server] = self._connection.epoch, card if server == self._server else self._hosts.judge(card)
+            self._cards[server] = (
+                self._connection.epoch,
+                card if server == self._server else self._hosting_agents.with_true_status(card),
+            )
         if server != self._server:
             self._news.set()
 
