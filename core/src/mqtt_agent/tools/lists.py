@@ -32,5 +32,5 @@ class ServerList(Table[ServerCard]):
     _columns = ("server", "tools", "status", "last seen")
 
     def _row(self, item: ServerCard) -> Sequence[str]:
-        tools = "stands by" if item.standby else ", ".join(item.tools)
+        tools = "on standby" if item.standby else ", ".join(item.tools)
         return f"<b>{escaped(item.server)}</b>", escaped(tools), coloured(item.status), escaped(item.last_seen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,8 +26,6 @@ from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
 
 __all__ = ["ToolClient"]
-
-logger = logging.getLogger(__name__)
 
 
 class ToolClient:

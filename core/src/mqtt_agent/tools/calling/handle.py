@@ -23,7 +23,7 @@ from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 
 __all__ = ["CallHandle"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_PARTIALS = 1000
 _LATE_PARTIALS = 1.0  # seconds
@@ -222,8 +222,8 @@ class CallHandle:
 
     async def _change(self, patience: float | None = None) -> None:
         """Wait until the call has ended, or a partial result has arrived."""
-        # Each waiting task has a future of its own. So canceling a task leaves the outcome alone, and other than with
-        # asyncio.shield() the task wakes without one more turn of the event loop.
+        # Each waiting task has a future of its own, so that canceling the task leaves the outcome alone. With
+        # asyncio.shield() instead, the task would wake one turn of the event loop later.
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._waiting.add(waiting)
         timer = None if patience is None else self._loop.call_later(patience, _resolve, waiting)

@@ -19,7 +19,7 @@ from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, new_call_id
 
 __all__ = ["LiveCatalog"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER_WITHIN = 3.0  # seconds
 

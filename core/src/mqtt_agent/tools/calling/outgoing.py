@@ -30,7 +30,7 @@ from mqtt_agent.wire import Call, CallFault, Cancel, Response, decode, encode
 
 __all__ = ["OutgoingCalls"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
 _RESEND_AFTER = 0.1  # seconds

@@ -14,7 +14,7 @@ from mqtt_agent.wire import StreamMessage, decode
 
 __all__ = ["PartialResults"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class PartialResults:

@@ -22,7 +22,7 @@ from mqtt_agent.wire import ServerCard
 
 __all__ = ["Decision", "Recovery", "Situation", "decide"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _BROKER_STOPS_WITHIN = 2.0  # seconds
 _LEAVES_WITHIN = 1.0  # seconds

@@ -13,7 +13,7 @@ from mqtt_agent.wire import CallFault, Response, encode
 
 __all__ = ["Answers", "acknowledge", "fail"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Answers:

@@ -30,17 +30,16 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
-from mqtt_agent.tools.hosting_agents import HostingAgents
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
+from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
-from mqtt_agent.wire import Query, ServerCard, decode, encode, new_call_id
+from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["Election"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ASK_AFTER = 10.0
 """Seconds after which a replica on standby asks whether the replica that serves is still there."""
@@ -70,12 +69,7 @@ class Election:
         self._barrier = barrier
         self._server_id = scope.server_id
         self._name = scope.name
-        self._max_payload = scope.max_payload
-        self._cards: dict[str, tuple[int, ServerCard]] = {}
-        """The latest card of each replica, and the epoch of our connection in which the card arrived."""
-        self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._on_true_status)
-        self._absent: dict[str, ServerCard] = {}
-        """The cards of replicas that say online and do not listen, until a newer card arrives."""
+        self._replicas = ReplicaCards(scope, presence.on_own_server_card, self.wake)
         self._valid_in: int | None = None
         """The epoch of our connection in which our claim is valid."""
         self._continued_in: int | None = None
@@ -92,7 +86,7 @@ class Election:
         """
         self._presence.serving = self._stopping = False
         try:
-            await self._connection.subscribe(self._topics.all_server_cards, self._on_card, qos=0, snapshot=True)
+            await self._replicas.start()
             await self._presence.unfollow_server()  # the card would arrive twice, from two subscriptions
         except TopicNotAuthorized as error:
             logger.warning(
@@ -119,51 +113,17 @@ class Election:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
-        await self._hosting_agents.stop()
-        self._cards.clear()
-        self._absent.clear()
+        await self._replicas.stop()
         self._valid_in = self._continued_in = None
 
     def wake(self) -> None:
-        """Decide again, because the connection is a new one."""
+        """Decide again: the connection is a new one, or the card of another replica has changed."""
         self._news.set()
 
     # What is known
 
-    def _on_card(self, message: InboundMessage) -> None:
-        server = self._topics.server_of_card(message.topic)
-        if server == self._server_id:
-            self._presence.on_own_server_card(message)
-        card: ServerCard | None = None
-        try:
-            card = decode(ServerCard, message.payload, self._max_payload) if message.payload else None
-        except WireError:
-            logger.debug("the card on %s cannot be read", message.topic)
-        if server is None or (card is not None and (card.server != server or card.name != self._name)):
-            return
-        if card is None:
-            self._hosting_agents.forget(server)
-            self._cards.pop(server, None)
-        else:
-            self._cards[server] = (
-                self._connection.epoch,
-                card if server == self._server_id else self._hosting_agents.with_true_status(card),
-            )
-        if server != self._server_id:
-            self._news.set()
-
-    def _on_true_status(self, card: ServerCard) -> None:
-        seen, _ = self._cards.get(card.server, (0, None))
-        self._cards[card.server] = seen, card
-        self._news.set()
-
     def _others(self) -> list[ServerCard]:
-        """The cards of the other replicas that are online, in the order of their places in line."""
-        epoch = self._connection.epoch
-        cards = [card for seen, card in self._cards.values() if seen == epoch and card.status == "online"]
-        others = [c for c in cards if c.server != self._server_id and self._absent.get(c.server) != c]
-        return sorted(others, key=_place)
+        return self._replicas.others()
 
     def _rival(self) -> ServerCard | None:
         """The card of the replica that serves or should serve instead of this replica; None when there is none."""
@@ -171,15 +131,15 @@ class Election:
         claims = [card for card in others if not card.standby]
         own = (self._presence.since, self._server_id)
         if self._serves:
-            return next((card for card in claims if _place(card) < own), None)
+            return next((card for card in claims if place_in_line(card) < own), None)
         if claims:
             return claims[0]
-        return next((card for card in others if _place(card) < own), None)
+        return next((card for card in others if place_in_line(card) < own), None)
 
     def _claim_stands(self, epoch: int) -> bool:
         """Whether the broker still has our claim of an earlier connection, so that no other replica can have served."""
-        seen, own = self._cards.get(self._server_id, (0, None))
-        if own is None or seen != epoch or own.status != "online" or own.standby:
+        own = self._replicas.own(epoch)
+        if own is None or own.status != "online" or own.standby:
             return False
         if own.agent is not None:
             return False  # an agent's server has no Last Will, so its claim stands even when others have served since
@@ -240,7 +200,7 @@ class Election:
             topic,
             self._server_id,
         )
-        self._absent[rival.server] = rival
+        self._replicas.take_for_gone(rival)
 
     async def _decide(self) -> None:
         self._news.clear()
@@ -298,8 +258,3 @@ class Election:
             )
             self._news.set()
         return all_came
-
-
-def _place(card: ServerCard) -> tuple[str, str]:
-    """The place in the line of replicas that may serve."""
-    return card.since or card.started or "", card.server

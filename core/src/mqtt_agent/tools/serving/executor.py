@@ -1,4 +1,4 @@
-"""When a call runs at its server: each call once, a limited number of calls at once, and stopping all calls."""
+"""When a call runs at its server: each call once, at most ``max_concurrency`` calls at once, and none after a stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mqtt_agent.wire import Call, CallFault
 
 __all__ = ["Executor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CANCELED_WITHIN = 2.0  # seconds
 

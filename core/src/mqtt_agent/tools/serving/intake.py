@@ -21,7 +21,7 @@ from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_i
 
 __all__ = ["Intake"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Intake:

@@ -1,4 +1,4 @@
-"""The cards that a tool server publishes about itself and its tools: online, offline, and kept right."""
+"""The cards of a tool server and its tools: published online and offline, and corrected when others change them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, e
 
 __all__ = ["Presence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 SERVER_FEATURES = ("query",)
 _CORRECT_AFTER = 1.0  # seconds
@@ -113,7 +113,7 @@ class Presence:
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
 
-    async def announce_again(self, session_present: bool) -> None:
+    async def announce_again(self) -> None:
         """Publish all cards again after a reconnect, unless the server is about to stop."""
         if self.announced:
             await self.announce()
@@ -131,7 +131,7 @@ class Presence:
         await self._publish_server_card("online")
 
     async def say_offline(self) -> None:
-        """Publish the server card with status offline, and the cards of the tools that no other server offers."""
+        """Publish the server card with status offline. A tool that no other server offers gets status offline, too."""
         others: set[str] = set()
         seen_own = asyncio.Event()
 
@@ -195,7 +195,7 @@ class Presence:
     # When others change the cards
 
     def on_own_server_card(self, message: InboundMessage) -> None:
-        """Take the server's own card, which this process or somebody else has published."""
+        """Check the server's own card, which this process or somebody else has published, and correct it."""
         if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
             return
         card = self._read(message, ServerCard)

@@ -22,7 +22,7 @@ from mqtt_agent.wire import CallFault, Response, encode, is_identifier, to_json
 
 __all__ = ["CallRunner"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class CallRunner:

@@ -25,7 +25,7 @@ from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, validate_ide
 
 __all__ = ["ToolServer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ALL_COMES_WITHIN = 5.0  # seconds
 _GOODBYE_WITHIN = 10.0  # seconds
@@ -202,7 +202,7 @@ class ToolServer(ToolOffering, Service):
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
-                "server %s could not say offline, so its Last Will says it, or its cards stay online: %s",
+                "server %s could not publish that it goes offline, so its cards may go on to say online: %s",
                 self.server_id,
                 error,
             )
@@ -211,7 +211,7 @@ class ToolServer(ToolOffering, Service):
 
     async def _on_reconnected(self, session_present: bool) -> None:
         if self.connection.shared_subscriptions:
-            await self._presence.announce_again(session_present)
+            await self._presence.announce_again()
         else:
             self._election.wake()
 
@@ -232,7 +232,7 @@ class ToolServer(ToolOffering, Service):
     def _what_it_serves(self) -> str:
         tools = ", ".join(self._cards) or "no tools yet"
         if self._presence.standby:
-            tools = f"nothing now and stands by for {self._election.serving}, which serves {tools}"
+            tools = f"nothing now and is on standby for {self._election.serving}, which serves {tools}"
         return f"{self.server_id} serves {tools} at {self.connection.url}"
 
     def _hurry(self) -> None:
