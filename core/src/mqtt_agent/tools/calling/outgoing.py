@@ -41,7 +41,7 @@ class OutgoingCalls:
 
     Args:
         scope: What all parts of the client share.
-        catalog: The tools and who serves them.
+        catalog: The tools and the servers that serve them.
         queries: The client's queries. Their answers arrive on the same topic as the responses to calls.
         max_pending: How many calls may be under way at once.
 
@@ -123,7 +123,7 @@ class OutgoingCalls:
             self._send(pending)
 
     def send_again(self, pending: PendingCall) -> None:
-        """Send a call another time. The call must not be with a server or the broker, or it must be repeatable."""
+        """Send a call another time. Only for a call that no server can have, or that may run twice."""
         pending.resend = None
         if pending.handle.done:
             return

@@ -18,7 +18,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class PartialResults:
-    """Receives what tools stream before their results.
+    """Receives the partial results that tools stream before their results.
 
     Args:
         scope: What all parts of the client share.
@@ -51,7 +51,7 @@ class PartialResults:
         await self._scope.connection.subscribe(topic, on_message)
 
     def stop(self) -> None:
-        """Cancel what runs in the background."""
+        """Cancel the unsubscribing that runs in the background."""
         self._unsubscribing.cancel()
 
     def _take(self, handle: CallHandle, message: InboundMessage) -> None:

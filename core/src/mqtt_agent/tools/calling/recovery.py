@@ -92,7 +92,7 @@ class Recovery:
     """Finds the calls that may be lost, asks the servers for them, and carries out the decision for each call.
 
     Args:
-        catalog: The tools and who serves them.
+        catalog: The tools and the servers that serve them.
         calls: The calls of the client.
         queries: Asks servers which calls they have.
     """
@@ -106,13 +106,13 @@ class Recovery:
         self._tasks = BackgroundTasks()
 
     def stop(self) -> None:
-        """Cancel what runs in the background."""
+        """Cancel the recoveries that run in the background."""
         self._tasks.cancel()
 
     # What is lost
 
     def on_server_gone(self, card: ServerCard, with_its_calls: bool) -> None:
-        """A server went offline, stands by from now on, or came back without its session.
+        """A server went offline, is on standby from now on, or came back without its session.
 
         Args:
             card: The server's last card.
@@ -152,7 +152,7 @@ class Recovery:
         return [
             pending
             for pending in self._calls.under_way()
-            if pending.resend is None  # a call that is about to be sent again is with no server
+            if pending.resend is None  # a call that is about to be sent again counts as being with no server
             # A server that is known to have a call keeps it, even when the server does not offer the tool any more.
             and (pending.handle.server == card.server if pending.handle.server else pending.handle.tool in tools)
         ]

@@ -1,4 +1,4 @@
-"""From the arguments to a call that is sent: wait for a server, build the call, subscribe to its partial results."""
+"""Submitting a call: wait for a server, build the call, subscribe to its partial results, and send the call."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Submitter:
 
     Args:
         scope: What all parts of the client share.
-        catalog: The tools and who serves them.
+        catalog: The tools and the servers that serve them.
         calls: The calls of the client. Every new call is added there.
-        partials: Receives what tools stream.
+        partials: Receives the partial results that tools stream.
         ensure_started: Starts the client if the client starts on its first use; raises when the client is not started.
     """
 

@@ -1,4 +1,4 @@
-"""When a call runs at its server: each call once, at most ``max_concurrency`` calls at once, and none after a stop."""
+"""When a call runs at its server: each call once, a limited number of calls at once, the others in a queue."""
 
 from __future__ import annotations
 

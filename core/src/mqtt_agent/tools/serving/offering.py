@@ -141,7 +141,7 @@ class ToolOffering(ABC):
         """
         validate_identifier(name, "tool name")
         if name in self._cards:
-            raise ValueError(f"server {self.name!r} offers a tool {name!r} already")
+            raise ValueError(f"server {self.name!r} offers a tool {name!r} already: choose another name")
         function = ToolFunction(name, handler, input_schema, output_schema)
         hints = ToolAnnotations(
             title=title,
