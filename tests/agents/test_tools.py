@@ -41,7 +41,7 @@ async def test_an_agent_serves_tools_before_and_after_its_start(
         assert await soon(client.call("one", wait_online=True)) == 1
         assert {card.agent for card in await client.list_servers()} == {"host"}
         await soon(host.stop())
-        await until(lambda: not client._directory.is_online("add"))  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: not client._catalog.is_online("add"))  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(ToolUnavailable):
             await soon(client.call("add", {"a": 1, "b": 2}))
 

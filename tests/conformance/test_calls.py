@@ -469,7 +469,7 @@ async def test_a_call_that_nobody_takes_has_not_run(mosquitto: Mosquitto, namesp
     await stranger.tell("tools/gone/card", {"tool": "gone", "server": "s"}, retain=True)
     await stranger.tell("servers/s/card", {"server": "s", "tools": ["gone"]}, retain=True)
     async with ToolClient(broker=mosquitto.url, namespace=namespace) as client:
-        with pytest.raises(ToolUnavailable, match="nobody takes its calls") as caught:
+        with pytest.raises(ToolUnavailable, match="no server is subscribed to the tool's calls") as caught:
             await soon(client.call("gone"))
         assert not caught.value.maybe_executed
     await stranger.stop()

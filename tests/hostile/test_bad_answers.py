@@ -52,7 +52,7 @@ async def test_an_answer_that_is_no_json_object_fails_the_call_it_belongs_to(fak
     for payload, reason in bad.values():
         handle = await called(fake)
         await fake.answer(payload, handle.call_id.encode())
-        with pytest.raises(ToolFailed, match=f"(?s)fake: its response: .*({reason})") as caught:
+        with pytest.raises(ToolFailed, match=f"(?s)fake: the response cannot be read: .*({reason})") as caught:
             await soon(handle.result())
         assert caught.value.code == "UNREADABLE_RESPONSE"
     await fake.stage.check((fake.inbox, "an unreadable response"))

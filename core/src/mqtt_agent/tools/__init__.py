@@ -1,4 +1,4 @@
-"""The MCP profile: serving and calling tools."""
+"""Tools (the MCP profile): callers find and call the tools that tool servers offer."""
 
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.client import ToolClient

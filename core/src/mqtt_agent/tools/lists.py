@@ -1,4 +1,4 @@
-"""Lists of cards, which a notebook shows as tables."""
+"""The lists that a tool client returns, which notebooks show as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ServerList", "ToolList"]
 
 
 class ToolList(Table[ToolCard]):
-    """What :meth:`ToolClient.list_tools` returns."""
+    """The tool cards that :meth:`ToolClient.list_tools` and :attr:`ToolServer.tools` return."""
 
     _what = "tool"
     _columns = ("tool", "takes", "description", "server", "status")
@@ -26,11 +26,11 @@ class ToolList(Table[ToolCard]):
 
 
 class ServerList(Table[ServerCard]):
-    """What :meth:`ToolClient.list_servers` returns."""
+    """The server cards that :meth:`ToolClient.list_servers` returns."""
 
     _what = "server"
     _columns = ("server", "tools", "status", "last seen")
 
     def _row(self, item: ServerCard) -> Sequence[str]:
-        tools = "stands by" if item.standby else ", ".join(item.tools)
+        tools = "on standby" if item.standby else ", ".join(item.tools)
         return f"<b>{escaped(item.server)}</b>", escaped(tools), coloured(item.status), escaped(item.last_seen)

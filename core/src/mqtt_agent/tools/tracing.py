@@ -1,12 +1,14 @@
-"""Tracing of tool calls with OpenTelemetry, when its API is installed; decided once, when this is imported.
+"""Tracing of tool calls with OpenTelemetry. Calls are traced when OpenTelemetry's API is installed.
 
-A call has a CLIENT span where it is made and a SERVER span around its handler. The trace context travels as MQTT user
-properties, named as the application's propagators name them: by default ``traceparent``, ``tracestate`` and
-``baggage``. Attributes follow OpenTelemetry's semantic conventions for MCP.
+A call has a CLIENT span at its caller, and a SERVER span around its handler. The trace context travels as MQTT user
+properties, with the names that the application's propagators use: by default ``traceparent``, ``tracestate`` and
+``baggage``. The attributes follow OpenTelemetry's semantic conventions for MCP.
+
+Whether the API is installed is found out once, when this module is imported.
 """
 
 # pyright: reportPossiblyUnboundVariable=false
-# What may be unbound is used only where ENABLED says that it is there.
+# The names of OpenTelemetry are unbound when the API is not installed. They are used only where ENABLED is true.
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from mqtt_agent.wire import Call, CallFault
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 try:
     from opentelemetry import propagate, trace
@@ -44,33 +46,34 @@ try:
     _enabled = True
 except ImportError:
     _enabled = False
-except Exception as error:  # such as a propagator in $OTEL_PROPAGATORS that is not there
-    logger.warning("calls are not traced: OpenTelemetry cannot be used: %r", error)
+except Exception as _error:  # for example, $OTEL_PROPAGATORS names a propagator that is not installed
+    logger.warning("calls are not traced: OpenTelemetry cannot be used: %r", _error)
     _enabled = False
 
-ENABLED = _enabled
-"""Whether OpenTelemetry's API is there."""
+ENABLED: bool = _enabled
+"""Whether calls are traced, because OpenTelemetry's API is installed."""
 
 UserProperties = tuple[tuple[str, str], ...]
+"""MQTT user properties: pairs of name and value."""
 
 
 class Pending(Protocol):
-    """A call that was sent, as far as its span is concerned."""
+    """What a CLIENT span needs of a call that was sent: see :class:`CallHandle`."""
 
     call_id: str
     server: str | None
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call back when it has ended."""
+        """Call ``callback`` when the call is over."""
         ...
 
     def failure(self) -> BaseException | None:
-        """Why it failed."""
+        """The error with which the call ended, if any."""
         ...
 
 
 class Handled(Protocol):
-    """A call that a handler runs, as far as its span is concerned."""
+    """What a SERVER span needs of a call at its server: see :class:`Execution`."""
 
     call: Call
     canceled: bool
@@ -78,12 +81,12 @@ class Handled(Protocol):
 
     @property
     def tool_name(self) -> str:
-        """What was called."""
+        """The name of the tool that is called."""
         ...
 
     @property
     def user_properties(self) -> UserProperties:
-        """Those that the call came with."""
+        """The MQTT user properties of the call's message."""
         ...
 
 
@@ -108,7 +111,10 @@ _ERROR_TYPES: dict[type[BaseException], str] = {
 def traced_call(
     submit: Callable[Concatenate[S, str, P], Coroutine[Any, Any, Sent]],
 ) -> Callable[Concatenate[S, str, P], Coroutine[Any, Any, Sent]]:
-    """Decorate what sends a call: a CLIENT span starts with it, is current in it, and ends when the handle is over."""
+    """Decorate a method that sends a call and returns the call's handle.
+
+    The CLIENT span starts with the method, is the current span in it, and ends when the call is over.
+    """
     if not ENABLED:
         return submit
 
@@ -134,28 +140,28 @@ def traced_call(
 
 
 def trace_context() -> UserProperties:
-    """The current trace context, as the user properties that carry it to the server."""
+    """The MQTT user properties that carry the current trace context to the server."""
     if not ENABLED:
         return ()
     carrier: dict[str, str] = {}
     try:
         propagate.inject(carrier)
         return tuple((name, value) for name, value in carrier.items() if _can_travel(name) and _can_travel(value))
-    except Exception as error:  # an application's own propagator
-        logger.debug("a call goes out without its trace context: %r", error)
+    except Exception as error:  # an application's own propagator may raise anything
+        logger.debug("a call is sent without its trace context: %r", error)
         return ()
 
 
 def traced_handler(
     run: Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]],
 ) -> Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]]:
-    """Decorate what runs the handler of a call: in a SERVER span, which continues the caller's trace."""
+    """Decorate a method that runs the handler of a call, so that it runs in a SERVER span of the caller's trace."""
     if not ENABLED:
         return run
 
     @functools.wraps(run)
     async def traced(self: S, execution: Run, *args: P.args, **kwargs: P.kwargs) -> Any:
-        # What is current here is the context of whoever started the server, and not the caller's.
+        # The current context here is that of the code which started the server. It is not the caller's.
         context = _context_of(execution.user_properties)
         tool, call = execution.tool_name, execution.call
         attributes = _attributes(tool)
@@ -201,13 +207,13 @@ def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
     if execution.canceled and isinstance(error, asyncio.CancelledError):
         answer = execution.stopped_for
         if answer is None:
-            _fail(span, "canceled", "the caller does not want the result any more")
+            _fail(span, "canceled", "the caller canceled the call")
         else:
             _fail(span, answer.type, answer.message)
         return
     _fail(span, "invalid_arguments" if isinstance(error, InvalidArguments) else "tool_error", error)
     event = {"exception.type": type(error).__qualname__, "exception.message": _clean(error)}
-    with contextlib.suppress(Exception):  # the handler's exception is printed by its own code
+    with contextlib.suppress(Exception):  # the code of the exception's own class runs, and may raise anything
         event["exception.stacktrace"] = _clean("".join(traceback.format_exception(error)), 20 * _MAX_TEXT)
     span.add_event("exception", event)
 
@@ -222,7 +228,7 @@ def _error_type(error: BaseException) -> str:
 
 
 def _clean(text: object, most: int = _MAX_TEXT) -> str:
-    """A text that every exporter can encode, whatever a peer or a handler made of it."""
+    """A text that every exporter can encode, whatever a peer or a handler has put into it."""
     try:
         return str(text)[:most].encode(errors="backslashreplace").decode()
     except Exception:
@@ -242,5 +248,5 @@ def _context_of(properties: UserProperties) -> Context:
         try:
             return propagate.extract(carrier, Context())
         except Exception as error:
-            logger.debug("a call came in with an unreadable trace context: %r", error)
+            logger.debug("a call arrived with an unreadable trace context: %r", error)
     return Context()

@@ -1,1 +1,1 @@
-"""The caller's side: finding tools, calling them, and what becomes of a call when a server is lost."""
+"""The caller's side: finding tools, calling them, and deciding what becomes of a call when a server is lost."""

@@ -1,4 +1,4 @@
-"""Which tools there are, and who serves them: what the cards of one namespace say together."""
+"""What the cards of one namespace say together: which tools there are, and which servers serve them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,34 @@ _MAX_LISTINGS = 16
 
 
 class Catalog:
-    """The latest card of each tool and each server; others put them in and take them out."""
+    """The latest card of each tool and each server. :class:`LiveCatalog` puts the cards in and takes them out.
+
+    Attributes:
+        on_server_gone: Functions to call when a server went offline, is on standby from now on, or came back without
+            its session. They are called with the server's last card, and with whether the server may have ended, and
+            its calls with it.
+        on_server_restarted: Functions to call when a new process has taken the place of a server, with the session of
+            the old process and so with the calls that the old process had not acknowledged. They are called with the
+            last card of the old process.
+    """
 
     def __init__(self) -> None:
         self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
-        """Called with the last card of a server that went offline, stands by now, or came back without its session; and
-        with whether the calls that it ran are gone too."""
         self.on_server_restarted: list[Callable[[ServerCard], None]] = []
-        """Called with the last card of a server whose place a new process has taken, with the session of the old one
-        and so with the calls that were not acknowledged."""
         self._tools: dict[str, ToolCard] = {}
         self._servers: dict[str, ServerCard] = {}
         self._serving: dict[str, set[str]] = {}
+        """The online servers that offer each tool."""
         self._mentioned: dict[str, int] = {}
+        """How many server cards list each tool, also cards of offline servers."""
         self._online: set[str] = set()
+        """The tools that were online when the watchers were last told."""
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
-        self._listings: dict[
-            tuple[str | None, bool], list[ToolCard]
-        ] = {}  # made when asked for, until something changes
+        self._listings: dict[tuple[str | None, bool], list[ToolCard]] = {}
+        """Listings that were asked for since the last change."""
 
     def tools(self) -> list[ToolCard]:
-        """All tool cards, by name."""
+        """All tool cards, sorted by name."""
         return [self._tools[name] for name in sorted(self._tools)]
 
     def tool(self, name: str) -> ToolCard | None:
@@ -43,7 +50,7 @@ class Catalog:
         return self._tools.get(name)
 
     def servers(self) -> list[ServerCard]:
-        """All server cards, by id."""
+        """All server cards, sorted by server id."""
         return [self._servers[server] for server in sorted(self._servers)]
 
     def server(self, server: str) -> ServerCard | None:
@@ -51,7 +58,7 @@ class Catalog:
         return self._servers.get(server)
 
     def is_server_online(self, server: str) -> bool:
-        """Whether a server is there, be it to serve or to stand by."""
+        """Whether a server is online. It may serve or be on standby."""
         card = self._servers.get(server)
         return card is not None and card.status == "online"
 
@@ -60,9 +67,10 @@ class Catalog:
         return tuple(sorted(self._serving.get(tool, ())))
 
     def is_online(self, tool: str) -> bool:
-        """Whether a tool can be called: an online server card lists it.
+        """Whether a tool can be called, because an online server card lists it.
 
-        Where no server card mentions the tool at all, its own card's status counts.
+        When no server card lists the tool, not even an offline one, and no replica is on standby for the tool, then
+        the status of the tool's own card counts.
         """
         if tool in self._serving:
             return True
@@ -72,7 +80,7 @@ class Catalog:
         return not self.has_standby(tool)
 
     def has_standby(self, tool: str) -> bool:
-        """Whether a replica of a tool's server stands by to take its place, or is about to."""
+        """Whether an online replica of the tool's server is on standby for the tool, or begins to serve it."""
         card = self._tools.get(tool)
         if card is None:
             return False
@@ -80,17 +88,17 @@ class Catalog:
         return any(c.standby is not None and tool not in c.tools for c in replicas)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
-        """A copy of a card with the status that is true now."""
+        """A copy of a tool card with the status that is true now."""
         return card.model_copy(update={"status": "online" if self.is_online(card.tool) else "offline"})
 
     def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
-        """Copies of the tool cards, by name, each with the status that is true now.
+        """Copies of the tool cards, sorted by name, each with the status that is true now.
 
-        Until something changes, the same list is given again.
+        Until a card changes, the same list is returned again.
 
         Args:
-            server: Only those that this server offers: the name that its replicas share, or the id of one replica.
-            online_only: Leave out what nobody serves now.
+            server: Only the tools of this server: a server's name, which its replicas share, or the id of one replica.
+            online_only: Only the tools that a server serves now.
         """
         listing = self._listings.get((server, online_only))
         if listing is None:
@@ -106,7 +114,7 @@ class Catalog:
         return listing
 
     def watch(self) -> ToolChanges:
-        """Changes from now on, until the iterator is closed or dropped."""
+        """The changes from now on, until the iterator is closed or no longer referenced."""
         watcher = ToolChanges()
         self._watchers.add(watcher)
         return watcher
@@ -114,24 +122,24 @@ class Catalog:
     # Changing
 
     def put_tool(self, card: ToolCard) -> None:
-        """A tool has this card now."""
+        """Keep a tool's card in place of the one before."""
         before = self._tools.get(card.tool)
         self._tools[card.tool] = card
         self._listings.clear()
         changed = before is None or (bool(self._watchers) and _essence(before) != _essence(card))
-        self._tell(card.tool, changed=changed)
+        self._tell_watchers(card.tool, changed=changed)
 
     def remove_tool(self, name: str) -> None:
-        """A tool has no card any more."""
+        """Forget a tool's card, which was removed from the broker."""
         self._listings.clear()
         if self._tools.pop(name, None) is not None:
-            self._tell(name, changed=True)
+            self._tell_watchers(name, changed=True)
 
     def put_server(self, card: ServerCard) -> bool:
-        """A server has this card now.
+        """Keep a server's card in place of the one before.
 
         Returns:
-            Whether that is so: not if it is the late will of an earlier connection.
+            Whether the card was kept. A late Last Will of an earlier connection is not kept.
         """
         before = self._servers.get(card.server)
         if before is not None and before.status == "online":
@@ -151,11 +159,11 @@ class Catalog:
         return True
 
     def remove_server(self, server: str) -> None:
-        """A server has no card any more."""
+        """Forget a server's card, which was removed from the broker."""
         self._replace_server(server, None)
 
     def clear(self) -> None:
-        """Forget everything, and tell those who watch that there is no more."""
+        """Forget all cards, and end the iteration of all watchers."""
         for watcher in tuple(self._watchers):
             watcher.close()
         self._listings.clear()
@@ -172,12 +180,7 @@ class Catalog:
             self._servers[server] = card
         offered_before = set(before.tools) if before is not None else set[str]()
         offered_now = set(card.tools) if card is not None else set[str]()
-        for tool in offered_now - offered_before:
-            self._mentioned[tool] = self._mentioned.get(tool, 0) + 1
-        for tool in offered_before - offered_now:
-            self._mentioned[tool] -= 1
-            if not self._mentioned[tool]:
-                del self._mentioned[tool]
+        self._count_mentions(offered_before, offered_now)
         serving = offered_now if card is not None and card.status == "online" else set[str]()
         for tool in offered_before | offered_now:
             servers = self._serving.setdefault(tool, set())
@@ -186,15 +189,23 @@ class Catalog:
             changed = len(servers) != size
             if not servers:
                 del self._serving[tool]
-            self._tell(tool, changed=changed)
+            self._tell_watchers(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
             self._tell_gone(before, True)
+
+    def _count_mentions(self, before: set[str], now: set[str]) -> None:
+        for tool in now - before:
+            self._mentioned[tool] = self._mentioned.get(tool, 0) + 1
+        for tool in before - now:
+            self._mentioned[tool] -= 1
+            if not self._mentioned[tool]:
+                del self._mentioned[tool]
 
     def _tell_gone(self, card: ServerCard, with_its_calls: bool) -> None:
         for listener in tuple(self.on_server_gone):
             listener(card, with_its_calls)
 
-    def _tell(self, tool: str, *, changed: bool) -> None:
+    def _tell_watchers(self, tool: str, *, changed: bool) -> None:
         card = self._tools.get(tool)
         online = card is not None and self.is_online(tool)
         was_online = tool in self._online
@@ -211,4 +222,5 @@ class Catalog:
 
 
 def _essence(card: ToolCard) -> ToolCard:
+    """A card without the parts that change at each publish."""
     return card.model_copy(update={"last_seen": "", "status": "online"})

@@ -1,4 +1,4 @@
-"""What changes about tools, for those who watch."""
+"""Changes of the tool list, as :meth:`ToolClient.watch_tools` gives them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["ToolChange", "ToolChanges"]
 
 @dataclass(frozen=True)
 class ToolChange:
-    """Something about a tool is different now.
+    """A change of one tool.
 
     Attributes:
-        kind: ``online`` or ``offline`` when the tool can be called from now on, or cannot any more; ``changed`` when
-            its card or the servers that offer it are others.
+        kind: ``online``: the tool can be called from now on. ``offline``: the tool cannot be called any more.
+            ``changed``: the tool's card is another one, or other servers offer the tool.
         tool: The tool's name.
-        card: Its card as it is now, or None when it was removed.
-        servers: The ids of the replicas that serve it now.
+        card: The tool's card after the change, or None when the card was removed.
+        servers: The ids of the replicas that serve the tool after the change.
     """
 
     kind: Literal["online", "offline", "changed"]
@@ -30,4 +30,4 @@ class ToolChange:
 
 
 class ToolChanges(Feed[ToolChange]):
-    """An async iterator over the changes of a catalog. At most the latest 1,000 wait to be read."""
+    """An async iterator over the changes of a catalog. At most the latest 1,000 changes wait to be read."""

@@ -1,49 +1,31 @@
-"""Calling tools."""
+"""The tool client: finds the tools that servers offer on a broker, and calls them."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from pydantic import ValidationError
-
-from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
-from mqtt_agent.errors import CallCanceled, ConnectionLost, ToolUnavailable, WireError
-from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
-from mqtt_agent.tools.calling.directory import Directory
+from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
+from mqtt_agent.tools.calling.partials import PartialResults
+from mqtt_agent.tools.calling.queries import Queries
+from mqtt_agent.tools.calling.recovery import Recovery
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.tools.calling.submitter import Submitter
 from mqtt_agent.tools.lists import ServerList, ToolList
-from mqtt_agent.tools.tracing import traced_call
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage
-from mqtt_agent.wire import (
-    DEFAULT_MAX_PAYLOAD,
-    DEFAULT_NAMESPACE,
-    Call,
-    ServerCard,
-    StreamMessage,
-    ToolCard,
-    Topics,
-    decode,
-    is_identifier,
-    new_call_id,
-    to_json,
-    validate_identifier,
-)
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
+from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
 
 __all__ = ["ToolClient"]
-
-logger = logging.getLogger(__name__)
-
-_RESEND_AFTER = 0.1
 
 
 class ToolClient:
@@ -54,16 +36,22 @@ class ToolClient:
         ...     print(await client.call("forecast", {"city": "Oslo"}))
 
     Args:
-        agent_id: The caller's name, which the tools are told; None makes a fresh one.
+        agent_id: The caller's id, which tools and servers see. None makes a new id.
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
-        connection: Use this connection instead of one of its own.
-        session_expiry: Seconds that the broker keeps answers for a client whose network is away.
+        connection: A connection to share. None makes a connection that only this client uses.
+        session_expiry: Seconds that the broker keeps responses for a client that lost its connection.
         max_pending: How many calls may be under way at once.
-        max_payload: Bytes of the largest answer that is read.
-        max_cards: How many tool and server cards are kept.
+        max_payload: The size of the largest response that the client reads, in bytes.
+        max_cards: How many tool cards and server cards the client keeps.
+
+    Attributes:
+        agent_id: The caller's id.
+        connection: The client's connection to the broker.
+        starts_on_use: Whether the first use of the client starts the client. Without it, a use before :meth:`start`
+            raises :class:`ConnectionLost`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -86,22 +74,23 @@ class ToolClient:
         max_cards: int = 100_000,
     ) -> None:
         unique = uuid.uuid4().hex[:8]
-        self.agent_id = validate_identifier(agent_id or f"client-{unique}", "agent id")
-        self._topics = Topics(namespace)
+        self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
+        topics = Topics(namespace)
         settings = BrokerSettings(broker, namespace, credentials, tls)
-        self.connection = connection or settings.connection(f"{self.agent_id}~{unique}", session_expiry=session_expiry)
-        self._own_connection = connection is None
-        inbox = self._topics.client_responses(self.agent_id)
-        self._directory = Directory(self.connection, self._topics, inbox, max_cards)
-        self._calls = OutgoingCalls(
-            self.connection, self._topics, self.agent_id, self._directory, max_pending, max_payload
+        self.connection: Connection = connection or settings.connection(
+            f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )
-        self._directory.on_server_gone.append(self._calls.on_server_gone)
-        self._directory.on_server_restarted.append(self._calls.on_server_restarted)
-        self._max_payload = max_payload
-        self._faults = FaultLog(logger)
-        self.starts_on_use = False
-        """Whether the first use starts it."""
+        self.starts_on_use: bool = False
+        self._own_connection = connection is None
+        self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
+        self._catalog = LiveCatalog(self._scope, max_cards)
+        queries = Queries(self._scope, self._catalog)
+        self._calls = OutgoingCalls(self._scope, self._catalog, queries, max_pending)
+        self._recovery = Recovery(self._catalog, self._calls, queries)
+        self._catalog.on_server_gone.append(self._recovery.on_server_gone)
+        self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
+        self._partials = PartialResults(self._scope)
+        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._ensure_started)
         self._started = False
         self._starting = asyncio.Lock()
 
@@ -115,48 +104,50 @@ class ToolClient:
         state = "started" if self._started else "stopped"
         return f"<ToolClient {self.agent_id} at {self.connection.url}, {state}>"
 
-    # Life
+    # Start and stop
 
     async def start(self) -> None:
-        """Connect, and begin to follow the tool list; a second call changes nothing.
+        """Connect, and begin to follow the tool list. A second call changes nothing.
 
         Raises:
-            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+            TransportError: The broker does not answer, or refuses; see :meth:`Connection.start`.
         """
         async with self._starting:
             if self._started:
                 return
-            await self.connection.subscribe(self._calls.inbox, self._calls.on_response)
+            await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
             try:
                 await self.connection.start()
             except BaseException:
-                await self.connection.unsubscribe(self._calls.inbox, self._calls.on_response)
+                await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
                 raise
             self.connection.on_failed.append(self._calls.on_failed)
             self.connection.on_reconnected.append(self._on_reconnected)
             self._started = True
             try:
-                await self._directory.start()
+                await self._catalog.start()
             except BaseException:
                 await self._stop()
                 raise
 
     async def stop(self) -> None:
-        """Cancel the calls that are under way, and disconnect; a second call changes nothing."""
+        """Cancel the calls that are under way, and disconnect. A second call changes nothing."""
         async with self._starting:
             if self._started:
                 await self._stop()
 
     async def _stop(self) -> None:
         self._started = False
+        self._recovery.stop()
+        self._partials.stop()
         self._calls.cancel_all("the client was closed")
         if self.connection.connected:
-            # Cancels go out before the goodbye: what is confirmed last was sent last.
-            await self._directory.barrier()
+            # Disconnecting must not lose the cancels: when a later message has come back, the broker has the cancels.
+            await self._catalog.barrier()
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
-        await self._directory.stop()
-        await self.connection.unsubscribe(self._calls.inbox, self._calls.on_response)
+        await self._catalog.stop()
+        await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
         await self.connection.stop(end_session=self._own_connection)
 
     async def __aenter__(self) -> ToolClient:
@@ -168,32 +159,51 @@ class ToolClient:
     ) -> None:
         await self.stop()
 
+    async def _on_reconnected(self, session_present: bool) -> None:
+        self._catalog.on_reconnected(session_present)
+        self._recovery.on_reconnected(session_present)
+
+    async def _ensure_started(self) -> None:
+        if self.starts_on_use and not self._started:
+            await self.start()
+        self._check_started()
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
+
     # Finding tools
 
     async def list_tools(self, server: str | None = None, online_only: bool = True) -> list[ToolCard]:
-        """The tools of the namespace, by name. The list is kept up to date: asking again makes no round trip.
+        """The tools of the namespace, sorted by name.
+
+        The client keeps the list up to date, so a second listing makes no round trip to the broker.
 
         Args:
-            server: Only those that this server offers: the name that its replicas share, or the id of one replica.
-            online_only: Leave out what nobody serves now.
+            server: Only the tools of this server: a server's name, which its replicas share, or the id of one replica.
+            online_only: Only the tools that a server serves now.
 
         Returns:
-            The cards, with the status that is true now. Until something changes, the same cards are given again: copy
-            one before you change it.
+            The tools' cards, each with the status that is true now. Until a card changes, further listings return the
+            same card objects: copy a card before you change it.
         """
-        await self._be_started()
-        await self._directory.complete()
-        return ToolList(self._directory.listing(server, online_only))
+        await self._ensure_started()
+        await self._catalog.complete()
+        return ToolList(self._catalog.listing(server, online_only))
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
-        """The running tool servers, one card for each replica, by id."""
-        await self._be_started()
-        await self._directory.complete()
-        servers = self._directory.servers()
+        """The tool servers of the namespace, one card for each replica, sorted by server id.
+
+        Args:
+            online_only: Only the servers that are online now.
+        """
+        await self._ensure_started()
+        await self._catalog.complete()
+        servers = self._catalog.servers()
         return ServerList(c.model_copy() for c in servers if c.status == "online" or not online_only)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
-        """The card of one tool, looked up by its exact topic when the list does not have it.
+        """The card of one tool. A card that is not in the list is looked up by its exact topic.
 
         Args:
             tool: The tool's name.
@@ -202,20 +212,20 @@ class ToolClient:
         Returns:
             The card, or None when there is no such tool.
         """
-        await self._be_started()
+        await self._ensure_started()
         validate_identifier(tool, "tool name")
-        card = self._directory.tool(tool) or await self._directory.look_up(tool, timeout)
-        return None if card is None else self._directory.as_it_is(card)
+        card = self._catalog.tool(tool) or await self._catalog.look_up(tool, timeout)
+        return None if card is None else self._catalog.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:
-        """Tell what changes from now on: a tool that comes online, goes offline, or gets another card or server.
+        """The changes of the tool list from now on: tools that come online, go offline, or get another card or server.
 
         Example:
             >>> async for change in client.watch_tools():  # doctest: +SKIP
             ...     print(change.kind, change.tool, change.servers)
         """
         self._check_started()
-        return self._directory.watch()
+        return self._catalog.watch()
 
     # Calling
 
@@ -234,14 +244,14 @@ class ToolClient:
 
         Args:
             tool: The tool's name.
-            arguments: What it takes.
-            timeout: Seconds until :class:`CallTimeout`; None waits for ever. The call may still run then: submit it
-                again with its ``call_id`` to attach to it.
-            on_partial: Called, or awaited, with each thing that the tool streams before its result.
-            wait_online: Wait for a server, within the timeout, when there is none.
-            retry: Send the call again when the replica that had it is gone. None does so for tools that say that
-                they are read-only or idempotent.
-            call_id: An id of your own, to attach to a call made before.
+            arguments: The tool's arguments.
+            timeout: Seconds until the call fails with :class:`CallTimeout`; None means no limit. After a timeout, the
+                call may still run: submit it again with its ``call_id`` to attach to it.
+            on_partial: Called, or awaited, with each partial result that the tool streams.
+            wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
+            retry: Whether to send the call again when the replica that had the call is lost, so that the call may run
+                twice. None means yes for tools that are read-only or idempotent.
+            call_id: An id of your own, for example that of an earlier call, to attach to that call.
 
         Returns:
             The result, any JSON value.
@@ -249,9 +259,10 @@ class ToolClient:
         Raises:
             CallError: The call ended without a result; see :meth:`CallHandle.result`.
             WireError: The arguments have no JSON form.
-            TransportError: The broker refused the call, or is gone for good.
+            TransportError: The broker refused the call, or the connection is lost for good.
         """
-        handle = await self._submit(tool, arguments, timeout, on_partial is not None, wait_online, retry, call_id)
+        streams = on_partial is not None
+        handle = await self._submitter.submit(tool, arguments, timeout, streams, wait_online, retry, call_id)
         try:
             if on_partial is not None:
                 async for partial in handle.partials():
@@ -273,127 +284,10 @@ class ToolClient:
         retry: bool | None = None,
         call_id: str | None = None,
     ) -> CallHandle:
-        """Start a call and return at once with a handle on it. See :meth:`call` for the arguments.
+        """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
 
         Raises:
-            ToolUnavailable: Nobody serves the tool now.
+            ToolUnavailable: No server offers the tool now.
             TransportError, WireError: See :meth:`call`.
         """
-        return await self._submit(tool, arguments, timeout, None, wait_online, retry, call_id)
-
-    @traced_call
-    async def _submit(
-        self,
-        tool: str,
-        arguments: Mapping[str, Any] | None,
-        timeout: float | None,
-        stream: bool | None,
-        wait_online: bool,
-        retry: bool | None,
-        call_id: str | None,
-    ) -> CallHandle:
-        await self._be_started()
-        validate_identifier(tool, "tool name")
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        if not self._directory.is_online(tool):
-            await self._find(tool, wait_online, deadline)
-        elif not self._directory.is_settled(tool):
-            await self._within(deadline, self._directory.settled(tool), tool)
-        # Its server may have been seen before its card.
-        card = self._directory.tool(tool) or await self._directory.look_up(tool, 2.0)
-        call_id = call_id or new_call_id()
-        known = self._calls.get(call_id)
-        if known is not None:
-            return known
-        if stream is None:
-            stream = card is not None and card.supports_streaming
-        call = self._make_call(call_id, arguments, stream)
-        if retry is None:
-            retry = card is not None and (card.read_only or card.idempotent)
-        patient = math.inf if wait_online else 0.0
-        handle = self._calls.open(tool, call, timeout, deadline, retry, patient)
-        try:
-            if call.stream:
-                await self._open_stream(handle)
-            self._calls.send(handle)
-        except BaseException as error:
-            handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
-            raise
-        return handle
-
-    def _make_call(self, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
-        if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
-        try:
-            return Call(
-                call_id=call_id,
-                arguments=to_json(dict(arguments or {})),
-                client=self.agent_id,
-                response_topic=self._calls.inbox,
-                stream=stream and is_identifier(call_id),
-            )
-        except ValidationError as error:
-            raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error
-
-    async def _find(self, tool: str, wait_online: bool, deadline: float | None) -> None:
-        """Wait for the first look at the cards, then, if wanted, for a server; raise when there is none."""
-        changes = self._directory.watch()
-        try:
-            seen_all = await self._directory.complete()
-            await self._directory.taken_over(tool)
-            if self._directory.is_online(tool):
-                return
-            card = await self._directory.look_up(tool, 2.0)
-            if self._directory.is_online(tool) or (card is not None and not seen_all):
-                return
-            if not wait_online:
-                why = "every server that offers it is offline" if card is not None else "there is no such tool"
-                raise ToolUnavailable(f"{tool}: {why} in namespace {self._topics.namespace!r}", tool=tool)
-            await self._within(deadline, self._wait_online(tool, changes), tool)
-        finally:
-            changes.close()
-
-    async def _within(self, deadline: float | None, waiting: Awaitable[None], tool: str) -> None:
-        remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        try:
-            await asyncio.wait_for(waiting, remaining)
-        except asyncio.TimeoutError:
-            raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
-
-    async def _wait_online(self, tool: str, changes: ToolChanges) -> None:
-        if self._directory.is_online(tool):
-            return
-        async for _ in changes:
-            if self._directory.is_online(tool):
-                return
-
-    async def _open_stream(self, handle: CallHandle) -> None:
-        topic = self._topics.tool_stream(handle.tool, handle.call_id)
-
-        def on_partial(message: InboundMessage) -> None:
-            try:
-                partial = decode(StreamMessage, message.payload, self._max_payload)
-            except WireError as error:
-                self._faults.tell(message.topic, "an unreadable partial", error)
-                return
-            if partial.call_id == handle.call_id:
-                handle.take_partial(partial, message.qos)
-            else:
-                self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
-
-        handle.open_stream()
-        handle.when_over(lambda: self._calls.spawn(self.connection.unsubscribe(topic, on_partial)))
-        await self.connection.subscribe(topic, on_partial)
-
-    async def _on_reconnected(self, session_present: bool) -> None:
-        self._directory.on_reconnected(session_present)
-        self._calls.on_reconnected(session_present)
-
-    async def _be_started(self) -> None:
-        if self.starts_on_use and not self._started:
-            await self.start()
-        self._check_started()
-
-    def _check_started(self) -> None:
-        if not self._started:
-            raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
+        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id)

@@ -1,4 +1,4 @@
-"""One call, from its caller's side."""
+"""The handle on one call: the caller waits for its result, reads its partial results, and cancels it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 
 __all__ = ["CallHandle"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_PARTIALS = 1000
-_LATE_PARTIALS = 1.0
+_LATE_PARTIALS = 1.0  # seconds
 
 
 class CallHandle:
-    """A call that is under way. :meth:`ToolClient.submit` makes it.
+    """A handle on a call. :meth:`ToolClient.submit` returns it.
 
     Attributes:
-        call_id: Names the call; submit with it again to attach to the same call.
+        call_id: The id of the call. Submit with the same id again to attach to the same call.
         tool: The tool's name.
-        server: The replica that runs or ran the call, as soon as it is known.
-        attempt: 1, and one more each time that its server was lost and it was given to one again.
-        elapsed_ms: How long the handler took, in milliseconds, when the call is over.
-        dropped_partials: How many partials were dropped because nobody read them: at most the latest 1,000 wait.
+        server: The id of the replica that runs or ran the call; None while the replica is not known.
+        attempt: How often the call was given to a server: 1, and one more each time that its server was lost.
+        elapsed_ms: How long the handler took, in milliseconds. None until the response has arrived.
+        dropped_partials: How many partial results were dropped because nobody read them. At most the latest 1,000 are
+            kept.
     """
 
     def __init__(self, tool: str, call_id: str, cancel: Callable[[CallHandle, str | None], None]) -> None:
-        self.tool = tool
-        self.call_id = call_id
+        self.tool: str = tool
+        self.call_id: str = call_id
         self.server: str | None = None
-        self.attempt = 1
+        self.attempt: int = 1
         self.elapsed_ms: float | None = None
-        self.dropped_partials = 0
+        self.dropped_partials: int = 0
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[Response] = self._loop.create_future()
@@ -74,17 +75,17 @@ class CallHandle:
 
     @property
     def done(self) -> bool:
-        """Whether the call is over, one way or another."""
+        """Whether the call has ended: with a result, or with an error."""
         return self._outcome.done()
 
     @property
     def timed_out(self) -> bool:
-        """Whether nobody waits any more for a call that may still run."""
+        """Whether the call failed with :class:`CallTimeout`. Such a call may still run at its server."""
         return self.done and isinstance(self._outcome.exception(), CallTimeout)
 
     @property
     def response(self) -> Response | None:
-        """The answer as it came, once there is one."""
+        """The response as it arrived; None before, or when the call ended without a response."""
         failed = not self._outcome.done() or self._outcome.cancelled() or self._outcome.exception() is not None
         return None if failed else self._outcome.result()
 
@@ -97,10 +98,10 @@ class CallHandle:
             InvalidArguments: The arguments do not fit the tool's schema.
             CallerNotAuthorized: The server refuses this caller.
             ToolFailed: The tool ran and failed.
-            CallTimeout: No answer in time.
+            CallTimeout: No response arrived in time.
             CallCanceled: The call was canceled by :meth:`cancel`, or the client was closed.
-            ToolUnavailable: Nobody serves the tool, or who did is gone.
-            TransportError: The broker refused the call, or is gone for good.
+            ToolUnavailable: No server serves the tool, or the server that had the call is lost.
+            TransportError: The broker refused the call, or the connection is lost for good.
         """
         while not self._outcome.done():
             await self._change()
@@ -110,9 +111,10 @@ class CallHandle:
         return response.result
 
     async def partials(self) -> AsyncIterator[Any]:
-        """What the tool streams before its result: text as str, anything else as JSON value, in order.
+        """The partial results that the tool streams before its result, in order: a text as str, or another JSON value.
 
-        Progress is ``{"progress": 3, "total": 10, "message": "page 3"}``. It ends with the call, however that ends.
+        Progress is ``{"progress": 3, "total": 10, "message": "page 3"}``. The iteration ends when the call has ended,
+        with a result or with an error.
         """
         while True:
             while self._partials:
@@ -122,20 +124,26 @@ class CallHandle:
             await self._change()
 
     async def cancel(self, reason: str | None = None) -> None:
-        """Stop the call, at the server too when it can; also after :class:`CallTimeout`. Nothing when it is over.
+        """Cancel the call, also at its server if the server can cancel calls.
+
+        After :class:`CallTimeout`, the server is told as well, because the call may still run. A call that is over in
+        another way stays as it is.
 
         Args:
-            reason: Told to the server.
+            reason: Why, for the server.
         """
         self._cancel(self, reason)
 
     # For adapters
 
     async def news(self, patience: float | None = None) -> list[Any]:
-        """Wait for partials and return all that are there: none when the call is over, or after ``patience`` seconds.
+        """Wait for partial results, and return all that have arrived.
 
         Args:
-            patience: None waits for ever.
+            patience: Seconds to wait; None means no limit.
+
+        Returns:
+            The partial results. The list is empty when the call is over, or when none arrived within ``patience``.
         """
         if not self._partials and (self._streaming or not self.done):
             await self._change(patience)
@@ -145,31 +153,36 @@ class CallHandle:
 
     @property
     def over(self) -> bool:
-        """Whether neither the result nor partials can come any more."""
+        """Whether the call has ended and no partial result can arrive any more."""
         return self.done and not self._streaming
 
     # For the client
 
     def open_stream(self) -> None:
-        """Partials may come from now on."""
+        """Expect partial results from now on."""
         self._streaming = True
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when neither the result nor partials can come any more; at once if that is so."""
+        """Call ``callback`` once, as soon as the call is :attr:`over`; at once if it is over already."""
         if self.over:
             callback()
         else:
             self._on_end.append(callback)
 
     def failure(self) -> BaseException | None:
-        """What :meth:`result` raises, once the call is over."""
+        """The error that :meth:`result` raises; None when the call has a result. Only for a call that has ended."""
         response = self.response
         if response is None:
             return self._outcome.exception()
         return _error(self.tool, response) if response.status == "error" else None
 
     def take_partial(self, message: StreamMessage, qos: int) -> None:
-        """One stream message came in: keep it, unless it is late, or a repeat, which there is above QoS 0 only."""
+        """Keep a stream message, unless it is late or a repeat.
+
+        Args:
+            message: The message.
+            qos: The QoS with which it arrived. At QoS 0 there are no repeats.
+        """
         last = self._last
         if not self._streaming:
             return
@@ -188,7 +201,7 @@ class CallHandle:
             self._end()
 
     def settle(self, response: Response) -> None:
-        """The answer came."""
+        """End the call with its response."""
         if self._outcome.done():
             return
         self.server = response.server or self.server
@@ -196,20 +209,21 @@ class CallHandle:
         self._outcome.set_result(response)
         if not self._streaming or self._all_partials_here():
             self._end()
-        else:  # brokers keep the order within a topic, not across topics
+        else:  # brokers keep the order of messages within a topic, and not across topics
             self._end_timer = self._loop.call_later(_LATE_PARTIALS, self._end)
             self._wake()
 
     def fail(self, error: MQTTAgentError) -> None:
-        """There will be no answer."""
+        """End the call with an error, without a response."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
-            self._outcome.exception()  # it is no fault when nobody asks
+            self._outcome.exception()  # so that asyncio logs nothing when nobody asks for the result
             self._end()
 
     async def _change(self, patience: float | None = None) -> None:
-        """Wait until the call is over, or a partial came."""
-        # A future for each that waits: canceling one leaves the outcome alone, and costs no turn of the loop more.
+        """Wait until the call has ended, or a partial result has arrived."""
+        # Each waiting task has a future of its own, so that canceling the task leaves the outcome alone. With
+        # asyncio.shield() instead, the task would wake one turn of the event loop later.
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._waiting.add(waiting)
         timer = None if patience is None else self._loop.call_later(patience, _resolve, waiting)

@@ -1,4 +1,4 @@
-"""A call that is under way, as its client keeps it."""
+"""What a client keeps of a call that is under way: the message to send, the deadline, and where the call may be."""
 
 from __future__ import annotations
 
@@ -11,11 +11,40 @@ __all__ = ["PendingCall"]
 
 
 class PendingCall:
-    """What the client keeps of a call that is under way."""
+    """A call that is under way.
+
+    Attributes:
+        handle: The caller's handle on the call.
+        topic: The topic to which the call is published.
+        payload: The call as it is published.
+        user_properties: The MQTT user properties of the call, which carry the trace context.
+        timeout: Seconds that the caller gave the call; None means no limit.
+        deadline: Loop time at which the timeout is over; None means never.
+        repeatable: Whether the call may run twice.
+        resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
+        timer: Fails the call at its deadline.
+        resend: Sends the call again soon. While this timer is set, the call counts as being with no server.
+        confirmed: The broker's confirmation of the last time that the call was sent.
+        unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
+            not have the call.
+        lost_servers: The servers that may have had the call and are gone, each with the time at which its process
+            started.
+    """
 
     __slots__ = (
-        *("confirmed", "deadline", "handle", "lost_to", "patient_until", "payload"),
-        *("resend", "retry", "timeout", "timer", "topic", "unconfirmed", "user_properties"),
+        "confirmed",
+        "deadline",
+        "handle",
+        "lost_servers",
+        "payload",
+        "repeatable",
+        "resend",
+        "resend_until",
+        "timeout",
+        "timer",
+        "topic",
+        "unconfirmed",
+        "user_properties",
     )
 
     def __init__(
@@ -25,19 +54,19 @@ class PendingCall:
         payload: bytes,
         timeout: float | None,
         deadline: float | None,
-        retry: bool,
-        patient_until: float,
+        repeatable: bool,
+        resend_until: float,
     ) -> None:
-        self.handle = handle
-        self.patient_until = patient_until
-        self.timeout = timeout
-        self.topic = topic
-        self.payload = payload
-        self.user_properties = trace_context()
-        self.deadline = deadline
-        self.retry = retry
+        self.handle: CallHandle = handle
+        self.topic: str = topic
+        self.payload: bytes = payload
+        self.user_properties: tuple[tuple[str, str], ...] = trace_context()
+        self.timeout: float | None = timeout
+        self.deadline: float | None = deadline
+        self.repeatable: bool = repeatable
+        self.resend_until: float = resend_until
         self.timer: asyncio.TimerHandle | None = None
         self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None
-        self.lost_to: dict[str, str | None] = {}  # servers that may have had it and are gone, and when they started
-        self.unconfirmed = False  # the broker may or may not have it
+        self.unconfirmed: bool = False
+        self.lost_servers: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""Asking servers which of our calls they have."""
+"""Queries: a client asks servers which of its calls they have."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from mqtt_agent.errors import QueueFull, TransportError
 from mqtt_agent.tools.calling.catalog import Catalog
-from mqtt_agent.transport import Connection
-from mqtt_agent.wire import Query, Response, Topics, encode, new_call_id
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.wire import Query, Response, encode, new_call_id
 
 __all__ = ["Queries"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TIMEOUT = 5.0
 _MAX_QUERIED = 1000
@@ -24,21 +24,21 @@ class Queries:
     """The queries of one client that are under way.
 
     Args:
-        connection: Where they go out.
-        topics: The namespace.
-        name: The caller's name.
-        catalog: Tells which servers answer queries.
+        scope: What all parts of the client share.
+        catalog: Says which servers answer queries.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, name: str, catalog: Catalog) -> None:
-        self._connection = connection
-        self._topics = topics
-        self._name = name
+    def __init__(self, scope: Scope, catalog: Catalog) -> None:
+        self._scope = scope
         self._catalog = catalog
         self._open: dict[str, asyncio.Future[Response]] = {}
 
     def settle(self, response: Response) -> bool:
-        """A response came; False when it answers no query."""
+        """Take a response that may answer a query.
+
+        Returns:
+            Whether the response answers a query that is under way.
+        """
         query = self._open.get(response.call_id)
         if query is None or query.done():
             return False
@@ -46,36 +46,44 @@ class Queries:
         return True
 
     def can_ask(self, server: str) -> bool:
-        """Whether a server answers queries when it is online."""
+        """Whether a server answers queries while it is online."""
         card = self._catalog.server(server)
         return card is not None and "query" in (card.features or ())
 
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
-        """Ask each of these servers which of these calls it has; each gets 5 s to answer.
+        """Ask each of these servers which of these calls it has. Each server gets 5 seconds to answer.
+
+        A call that is over, and whose response a server still keeps, counts as well: the server sends the response
+        again.
+
+        Args:
+            servers: The ids of the servers.
+            call_ids: The ids of the calls.
 
         Returns:
-            The server of each call that one has, and whether all have answered.
+            For each call that a server has, the id of that server; and whether all servers have answered. Without
+            servers, this is False.
         """
         parts = [call_ids[start : start + _MAX_QUERIED] for start in range(0, len(call_ids), _MAX_QUERIED)]
         asked = [(server, part) for server in servers for part in parts]
         answers = await asyncio.gather(*(self._ask_one(server, part) for server, part in asked))
-        known: dict[str, str] = {}
+        holders: dict[str, str] = {}
         for (server, _), answer in zip(asked, answers, strict=True):
             for call_id in answer or ():
-                known[call_id] = server
-        return known, bool(servers) and all(answer is not None for answer in answers)
+                holders[call_id] = server
+        return holders, bool(servers) and all(answer is not None for answer in answers)
 
     async def _ask_one(self, server: str, call_ids: list[str]) -> list[str] | None:
         if not self.can_ask(server):
             return None
-        query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._name)
+        query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._scope.agent_id)
         answer = self._open[query.query_id] = asyncio.get_running_loop().create_future()
         try:
-            await self._connection.publish(self._topics.server_query(server), encode(query))
+            await self._scope.connection.publish(self._scope.topics.server_query(server), encode(query))
             result: Any = (await asyncio.wait_for(answer, _TIMEOUT)).result
             return [call_id for call_id in result["known"] if isinstance(call_id, str)]
         except (TransportError, QueueFull, asyncio.TimeoutError, TypeError, KeyError) as error:
-            logger.info("%s does not tell which calls it has: %r", server, error)
+            logger.info("server %s did not say which calls it has: %r", server, error)
             return None
         finally:
             del self._open[query.query_id]

@@ -1,1 +1,1 @@
-"""The server's side: tools are shown on cards, calls are taken in, run once, and answered."""
+"""The server's side: publishing tools on cards, taking calls in, running each call once, and answering the calls."""

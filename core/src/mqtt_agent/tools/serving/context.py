@@ -1,4 +1,4 @@
-"""What a tool handler may ask for, and tell, while it runs."""
+"""The context of a call, with which a handler streams partial results and sees whether the call is canceled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
 
 @dataclass
 class ToolResult:
-    """What a handler returns when plain JSON does not tell it all.
+    """What a handler returns when plain JSON is not enough.
 
     Attributes:
         result: Any JSON value, for programs.
@@ -29,36 +29,49 @@ class ToolResult:
 
 
 class CallStream:
-    """The stream topic of one call, from the server's side.
+    """The server's end of the stream of one call's partial results.
 
     Args:
-        call_id: Which call.
-        send: Publishes a payload there, and returns the future of the broker's confirmation; None when the caller does
-            not listen.
+        call_id: The id of the call.
+        send: Publishes a payload on the stream's topic, and returns the future of the broker's confirmation. None when
+            the caller does not listen.
+
+    Attributes:
+        seq: The number of the latest stream message; 0 before the first one.
+        closed: Whether no further message is sent.
     """
 
     def __init__(self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None) -> None:
-        self.seq = 0
-        self.closed = send is None
+        self.seq: int = 0
+        self.closed: bool = send is None
         self._call_id = call_id
         self._sender = PacedSender(send) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
-        """Send one stream message; wait while more than 32 are unconfirmed."""
+        """Send a stream message. Wait while the broker has not confirmed more than 32 messages.
+
+        Args:
+            kind: The ``type`` of the :class:`StreamMessage`.
+            fields: Its further fields.
+        """
         if self.closed or self._sender is None:
             return
         self.seq += 1
         await self._sender.send(encode(StreamMessage(call_id=self._call_id, seq=self.seq, type=kind, **fields)))
 
     async def close(self, *, done: bool = True) -> None:
-        """No more messages; tell the caller so, if it got any."""
+        """Send no further messages.
+
+        Args:
+            done: Whether to tell the caller that the stream has ended. Without earlier messages, nothing is sent.
+        """
         if done and self.seq:
             await self.publish("done")
         self.closed = True
 
 
 class ToolContext:
-    """The call that a handler is working on. Annotate a parameter with this class to get it.
+    """The call that a handler is working on. A parameter annotated with this class gets the context.
 
     Example:
         >>> @server.tool  # doctest: +SKIP
@@ -66,20 +79,20 @@ class ToolContext:
         ...     await ctx.progress(1, total=10, message="fetching")
 
     Attributes:
-        call_id: The caller's id for this call.
+        call_id: The id of the call.
         tool: The tool's name.
-        client: The caller's name, as it says itself: never a proof of identity.
+        client: The caller's id as the caller gives it. It is never a proof of identity.
         server: The id of the replica that runs the call.
-        canceled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
-            one should look here now and then.
+        canceled: Whether the call was canceled, so that nobody waits for the result any more. An async handler also
+            gets ``CancelledError``. A plain ``def`` handler should look at this attribute now and then.
     """
 
     def __init__(self, *, call_id: str, tool: str, client: str, server: str, stream: CallStream) -> None:
-        self.call_id = call_id
-        self.tool = tool
-        self.client = client
-        self.server = server
-        self.canceled = False
+        self.call_id: str = call_id
+        self.tool: str = tool
+        self.client: str = client
+        self.server: str = server
+        self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
@@ -96,9 +109,9 @@ class ToolContext:
         return time.monotonic() - self._started
 
     async def stream(self, value: Any) -> None:
-        """Send something to the caller before the result: a string as text, any other JSON value as data.
+        """Send a partial result to the caller: a string as text, any other JSON value as data.
 
-        It waits while the broker is slow to take what was sent before. Nothing is sent when the caller does not
+        Wait while the broker is slow to confirm earlier partial results. Nothing is sent when the caller does not
         listen, or after the call has ended.
 
         Raises:
@@ -110,35 +123,42 @@ class ToolContext:
             await self._stream.publish("partial", data=to_json(value))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        """Tell how far the work is.
+        """Tell the caller how far the work is.
 
         Args:
-            progress: How much is done; it should grow.
-            total: How much there is, if known.
+            progress: How much is done, in any unit. The value should grow from one progress to the next.
+            total: How much there is to do, in the same unit, if known.
             message: What is being done now.
         """
         data = {"progress": progress, "total": total, "message": message}
         await self.stream({key: value for key, value in data.items() if value is not None})
 
     def in_thread(self) -> SyncToolContext:
-        """The same for a handler that runs in a thread: methods that block instead of being awaited."""
+        """The same context for a handler that runs in a thread: its methods block instead of being awaited."""
         return SyncToolContext(self, self._loop)
 
 
 class SyncToolContext:
-    """A :class:`ToolContext` for handlers that are plain functions: its methods block instead of being awaited."""
+    """A :class:`ToolContext` for plain ``def`` handlers: its methods block instead of being awaited.
+
+    Attributes:
+        call_id: The id of the call.
+        tool: The tool's name.
+        client: The caller's id as the caller gives it. It is never a proof of identity.
+        server: The id of the replica that runs the call.
+    """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
-        self.call_id = context.call_id
-        self.tool = context.tool
-        self.client = context.client
-        self.server = context.server
+        self.call_id: str = context.call_id
+        self.tool: str = context.tool
+        self.client: str = context.client
+        self.server: str = context.server
 
     @property
     def canceled(self) -> bool:
-        """Whether nobody waits for the result any more: stop the work and return."""
+        """Whether the call was canceled. Then nobody waits for the result: stop the work and return."""
         return self._context.canceled
 
     @property

@@ -1,22 +1,26 @@
-"""Which of several replicas serves, at a broker without shared subscriptions.
+"""Where one of several replicas is chosen to serve, at a broker without shared subscriptions.
 
-Such a broker gives a call to everybody who is subscribed to its topic, so of the replicas with the same name one
-subscribes, and the others stand by. Their server cards are all that they need to agree:
+Such a broker gives each call to every client that is subscribed to the call's topic. So of the replicas with the same
+name, one subscribes and serves, and the others are on standby. The replicas agree by means of their server cards alone:
 
-* The card of one that stands by says so, and lists no tools. Every other online card is a *claim* to serve; a new one
-  lists no tools yet.
-* Who has a claim keeps it. Without one, the replica that is first in line (the smallest ``(since, server id)``) claims.
-* A claim is valid when its card is out, and everything that the broker had for the claimant has come, and no other
-  claim is among it. Of two that claim at once, at least one sees the other; who sees another withdraws. With a valid
-  claim it subscribes to the calls, then it lists its tools.
-* A replica whose connection broke has no valid claim until it has made it again. What comes meanwhile is kept if its
-  own claim still stands on the broker, for then nobody else can have served; otherwise it is dropped, and the replica
-  waits in line again, behind the others, while it finishes the calls that it has.
+* The card of a replica on standby says so, and lists no tools. Every other online card is a *claim* to serve. A new
+  claim lists no tools yet.
+* A replica that has a claim keeps its claim. When no replica has a claim, the replica that is first in line claims.
+  First in line is the replica with the smallest ``(since, server id)``.
+* A claim is valid when the claimant's card is published, every message that the broker had queued for the claimant has
+  arrived, and no other claim is among these messages. When two replicas claim at once, at least one of them sees the
+  other's claim; a replica that sees another claim withdraws its own. With a valid claim, the replica subscribes to the
+  calls, and then lists its tools.
+* When the connection of a replica was lost, its claim is not valid until the replica has claimed again. Calls that
+  arrive meanwhile are kept if the replica's own claim still stands on the broker, because then no other replica can
+  have served. Otherwise these calls are dropped, and the replica goes to the end of the line, while it finishes the
+  calls that it has.
 
-The others take over when the claim goes offline (by the Last Will, or in good order) or is removed, or when nobody
-listens any more at the claimant's query topic. Calls that a killed replica had are lost: their callers get
-``ToolUnavailable`` with ``maybe_executed``, or send them again if the tool is read-only or idempotent. A replica that
-is stopped finishes its calls before it says offline; until then, new calls wait at their callers.
+Another replica takes over when the claim goes offline (by the Last Will, or because the claimant stops), when the
+claim is removed, or when nobody is subscribed to the claimant's query topic any more. The calls of a replica that was
+killed are lost: their callers get ``ToolUnavailable`` with ``maybe_executed``, or send the calls again if the tool is
+read-only or idempotent. A replica that is stopped finishes its calls before it says offline. Until then, new calls
+wait at their callers.
 """
 
 from __future__ import annotations
@@ -26,157 +30,119 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
-from mqtt_agent.tools.hosts import Hosts
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
-from mqtt_agent.transport import Connection, InboundMessage
+from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
+from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
-from mqtt_agent.wire import Query, ServerCard, Topics, decode, encode, new_call_id
+from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["Election"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ASK_AFTER = 10.0
-"""Seconds after which one that stands by asks whether the one that serves is still there."""
+"""Seconds after which a replica on standby asks whether the replica that serves is still there."""
 _CLAIMS_MEET = 2.0
-"""Seconds after which a rival's claim is no passing one: a cluster was split, or a stranger wrote the card."""
+"""Seconds that a replica which serves waits before it gives way to another claim. A claim that still stands then was
+not made at the same time by chance: a cluster of brokers was split, or somebody else wrote the card."""
 
 
 class Election:
-    """One replica's part in the agreement.
+    """The part of one replica in the agreement.
 
     Args:
-        connection: The replica's connection; its exclusive subscriptions are what the election is about.
-        topics: The namespace.
+        scope: What all parts of the server share. The election is about the exclusive subscriptions of its connection.
         presence: Publishes the replica's cards.
-        barrier: Returns True when everything has come that the broker had for this connection, and False when that
-            cannot be told.
-        server: The id of this replica.
-        name: The name that all replicas share.
-        max_payload: Bytes of the largest card that is read.
+        barrier: Waits until every message that the broker had queued for this connection has arrived. Returns True when
+            they have arrived, and False when the replica cannot find out.
+
+    Attributes:
+        serving: The id of the replica that serves, as far as this replica knows.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        topics: Topics,
-        presence: Presence,
-        barrier: Callable[[], Awaitable[bool]],
-        *,
-        server: str,
-        name: str,
-        max_payload: int,
-    ) -> None:
+    def __init__(self, scope: Scope, presence: Presence, barrier: Callable[[], Awaitable[bool]]) -> None:
         self.serving: str | None = None
-        """The id of the replica that serves, as far as this one knows."""
-        self._connection = connection
-        self._topics = topics
+        self._connection = scope.connection
+        self._topics = scope.topics
         self._presence = presence
         self._barrier = barrier
-        self._server = server
-        self._name = name
-        self._max_payload = max_payload
-        self._cards: dict[str, tuple[int, ServerCard]] = {}  # with the epoch of our connection when we saw each
-        self._hosts = Hosts(connection, topics, self._on_host)
-        self._absent: dict[str, ServerCard] = {}  # cards of those who did not listen, while nothing newer comes
-        self._valid_in: int | None = None  # the epoch in which our claim is valid
-        self._continued_in: int | None = None  # the epoch in which our claim of an earlier one still stood
+        self._server_id = scope.server_id
+        self._name = scope.name
+        self._replicas = ReplicaCards(scope, presence.on_own_server_card, self.wake)
+        self._valid_in: int | None = None
+        """The epoch of our connection in which our claim is valid."""
+        self._continued_in: int | None = None
+        """The epoch of our connection in which our claim of an earlier epoch still stood on the broker."""
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._news = asyncio.Event()
 
     async def start(self) -> None:
-        """Find out who serves, and begin to serve or stand by; then go on watching.
+        """Find out which replica serves, and begin to serve or to be on standby. Then follow the other replicas' cards.
 
         Raises:
-            TransportError: The broker refuses what has to be published or subscribed to.
+            TransportError: The broker refuses a message that must be published, or a subscription.
         """
         self._presence.serving = self._stopping = False
         try:
-            await self._connection.subscribe(self._topics.all_server_cards, self._on_card, qos=0, snapshot=True)
-            await self._presence.follow_no_more()  # the same card from two subscriptions would come twice
+            await self._replicas.start()
+            await self._presence.unfollow_server()  # the card would arrive twice, from two subscriptions
         except TopicNotAuthorized as error:
-            logger.warning("%s; %s cannot see its replicas: run one of them only", error, self._server)
+            logger.warning(
+                "server %s cannot see the cards of its replicas: run only one replica, or let the broker allow it: %s",
+                self._server_id,
+                error,
+            )
         try:
             epoch = self._connection.epoch
             if await self._seen_all(epoch) and not self._claim_stands(epoch):
-                # Before anybody claims: then of those that start at once, all but the first see that they need not.
+                # The place in line is published before any replica claims. Then, of replicas that start at the same
+                # time, only the first in line claims.
                 self._show(serving=False, standby=True, epoch=epoch)
                 await self._presence.announce_server()
             await self._decide()
         except ConnectionLost as error:
-            logger.info("%s takes its place when the connection is back: %s", self._server, error)
-        self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent election {self._server}")
+            logger.info("server %s goes on with the election when its connection is back: %s", self._server_id, error)
+        self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent election {self._server_id}")
 
     async def stop(self) -> None:
-        """Decide nothing more; a replica that serves goes on."""
+        """Decide no more. A replica that serves goes on to serve."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
-        await self._hosts.stop()
-        self._cards.clear()
-        self._absent.clear()
+        await self._replicas.stop()
         self._valid_in = self._continued_in = None
 
     def wake(self) -> None:
-        """Decide again: the connection is a new one."""
+        """Decide again: the connection is a new one, or the card of another replica has changed."""
         self._news.set()
 
     # What is known
 
-    def _on_card(self, message: InboundMessage) -> None:
-        server = self._topics.server_of_card(message.topic)
-        if server == self._server:
-            self._presence.on_own_server_card(message)
-        card: ServerCard | None = None
-        try:
-            card = decode(ServerCard, message.payload, self._max_payload) if message.payload else None
-        except WireError:
-            logger.debug("%s cannot be read", message.topic)
-        if server is None or (card is not None and (card.server != server or card.name != self._name)):
-            return
-        if card is None:
-            self._hosts.forget(server)
-            self._cards.pop(server, None)
-        else:
-            self._cards[server] = self._connection.epoch, card if server == self._server else self._hosts.judge(card)
-        if server != self._server:
-            self._news.set()
-
-    def _on_host(self, card: ServerCard) -> None:
-        seen, _ = self._cards.get(card.server, (0, None))
-        self._cards[card.server] = seen, card
-        self._news.set()
-
     def _others(self) -> list[ServerCard]:
-        """The cards of the other replicas that are online, the first in line first."""
-        epoch = self._connection.epoch
-        cards = [card for seen, card in self._cards.values() if seen == epoch and card.status == "online"]
-        others = [c for c in cards if c.server != self._server and self._absent.get(c.server) != c]
-        return sorted(others, key=_place)
+        return self._replicas.others()
 
     def _rival(self) -> ServerCard | None:
-        """Who serves or should serve instead of this one, or None."""
+        """The card of the replica that serves or should serve instead of this replica; None when there is none."""
         others = self._others()
         claims = [card for card in others if not card.standby]
-        own = (self._presence.since, self._server)
+        own = (self._presence.since, self._server_id)
         if self._serves:
-            return next((card for card in claims if _place(card) < own), None)
+            return next((card for card in claims if place_in_line(card) < own), None)
         if claims:
             return claims[0]
-        return next((card for card in others if _place(card) < own), None)
+        return next((card for card in others if place_in_line(card) < own), None)
 
     def _claim_stands(self, epoch: int) -> bool:
-        """Whether the broker still shows a claim of an earlier connection: then nobody else can have served since."""
-        seen, own = self._cards.get(self._server, (0, None))
-        if own is None or seen != epoch or own.status != "online" or own.standby:
+        """Whether the broker still has our claim of an earlier connection, so that no other replica can have served."""
+        own = self._replicas.own(epoch)
+        if own is None or own.status != "online" or own.standby:
             return False
         if own.agent is not None:
-            return False  # it has no will of its own, so it stands also when others have served since
+            return False  # an agent's server has no Last Will, so its claim stands even when others have served since
         return (own.started, own.epoch) != (self._presence.began, epoch)
 
     @property
@@ -190,7 +156,7 @@ class Election:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _ASK_AFTER)
             if not self._connection.connected:
-                self._news.clear()  # the reconnect is the next news
+                self._news.clear()  # the reconnect will set it again
                 continue
             if self._stopping:
                 return
@@ -201,35 +167,46 @@ class Election:
                     await asyncio.sleep(_CLAIMS_MEET)
                 await self._decide()
             except MQTTAgentError as error:
-                logger.warning("%s could not take its place among its replicas: %s", self._server, error)
-            except Exception:  # whoever decides nothing any more neither serves nor takes over
-                logger.exception("%s could not take its place among its replicas", self._server)
+                logger.warning(
+                    "server %s could not decide whether to serve or to be on standby, and tries again: %s",
+                    self._server_id,
+                    error,
+                )
+            except Exception:  # without this task, the replica would neither serve nor take over
+                logger.exception(
+                    "server %s could not decide whether to serve or to be on standby, and tries again", self._server_id
+                )
 
     async def _ask(self) -> None:
-        """Find out whether the one in front is there: a broker that was killed publishes no wills."""
+        """Find out whether the replica in front is still there: a broker that was killed publishes no Last Wills."""
         rival = self._rival()
         if self._serves or rival is None:
             return
-        query = Query(query_id=new_call_id(), call_ids=[], client=self._server)
+        query = Query(query_id=new_call_id(), call_ids=[], client=self._server_id)
         topic = self._topics.server_query(rival.server)
-        for _ in range(2):  # it may be on its way back
+        for _ in range(2):  # the replica may be about to reconnect
             try:
                 if await self._connection.publish(topic, encode(query)) != NO_MATCHING_SUBSCRIBERS:
                     return
             except TopicNotAuthorized as error:
-                logger.debug("%s; only its will tells when %s is gone", error, rival.server)
+                logger.debug("only the Last Will of server %s can report that it is gone: %s", rival.server, error)
                 return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
-                return  # whatever it is, it is decided about now
-        logger.warning("nobody listens at %s, which says online: taken for gone", topic)
-        self._absent[rival.server] = rival
+                return  # a card has changed, so decide before asking again
+        logger.warning(
+            "server %s says online, but nobody is subscribed to %s: server %s takes it for gone",
+            rival.server,
+            topic,
+            self._server_id,
+        )
+        self._replicas.take_for_gone(rival)
 
     async def _decide(self) -> None:
         self._news.clear()
         epoch = self._connection.epoch
         if not await self._seen_all(epoch):
-            return  # the reconnect is the next news
+            return  # the connection was lost, and the reconnect decides again
         rival = self._rival()
         if rival is None and not self._serves:
             continued = self._continued_in == epoch or self._claim_stands(epoch)
@@ -240,9 +217,9 @@ class Election:
                 return
             rival = next((card for card in self._others() if not card.standby), None)
             if rival is None:
-                await self._connection.take_alone(self._server, keep=continued)
-                self._valid_in, self.serving = epoch, self._server
-                logger.info("%s serves %r alone at %s", self._server, self._name, self._connection.url)
+                await self._connection.take_alone(self._server_id, keep=continued)
+                self._valid_in, self.serving = epoch, self._server_id
+                logger.info("replica %s serves %r at %s", self._server_id, self._name, self._connection.url)
                 self._show(serving=True, standby=False, epoch=epoch)
                 await self._presence.announce()
         if rival is not None:
@@ -253,30 +230,31 @@ class Election:
         self._continued_in = None
         if served:
             self._presence.wait_behind()
-        await self._connection.leave_alone(self._server)
+        await self._connection.leave_alone(self._server_id)
         if self._show(serving=False, standby=True, epoch=epoch) or served:
             await self._presence.announce_server()
         if self.serving != rival.server:
             self.serving = rival.server
-            logger.info("%s stands by: %s serves %r", self._server, rival.server, self._name)
+            logger.info("replica %s is on standby: %s serves %r", self._server_id, rival.server, self._name)
 
     def _show(self, *, serving: bool, standby: bool, epoch: int) -> bool:
-        """Set what the own cards say; True when they have to be published."""
+        """Set what the replica's cards say. Returns whether the cards must be published."""
         presence = self._presence
         before = presence.serving, presence.standby, presence.decided_in
         presence.serving, presence.standby, presence.decided_in = serving, standby, epoch
         return before != (serving, standby, epoch)
 
     async def _seen_all(self, epoch: int) -> bool:
+        """Wait until all cards have arrived. Returns False when the connection was lost, or the broker is too slow."""
         all_came = await self._barrier()
         if not self._connection.connected or self._connection.epoch != epoch:
             return False
         if not all_came:
-            # To claim now could make two of us serve.
-            logger.warning("%s cannot see yet who serves %r: the broker is slow", self._server, self._name)
+            # With a claim made now, two replicas could serve.
+            logger.warning(
+                "replica %s does not know yet which replica serves %r, because the broker is slow; it tries again",
+                self._server_id,
+                self._name,
+            )
             self._news.set()
         return all_came
-
-
-def _place(card: ServerCard) -> tuple[str, str]:
-    return card.since or card.started or "", card.server

@@ -1,4 +1,4 @@
-"""What a tool server takes in: calls, cancels and queries, from peers who may send anything."""
+"""Where calls, cancels and queries arrive at a tool server. Peers may send anything, so every message is checked."""
 
 from __future__ import annotations
 
@@ -13,85 +13,91 @@ import pydantic_core
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import WireError
-from mqtt_agent.tools.serving.execution import Executor, ServedTool
-from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import Call, CallFault, Cancel, Query, Topics, decode, encode, is_identifier, new_call_id
+from mqtt_agent.tools.serving.execution import ServedTool
+from mqtt_agent.tools.serving.executor import Executor
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
 
 __all__ = ["Intake"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Subscribes for one tool server, and gives what is in order to its executor.
+    """Subscribes for one tool server, and passes on the messages that are in order.
 
     Args:
-        connection: Where it comes from.
-        topics: The namespace.
-        server: The id of this replica.
-        max_payload: Bytes of the largest message that is read.
+        scope: What all parts of the server share.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, *, server: str, max_payload: int) -> None:
-        self._connection = connection
-        self._topics = topics
-        self._server = server
-        self._max_payload = max_payload
+    def __init__(self, scope: Scope) -> None:
+        self._connection = scope.connection
+        self._topics = scope.topics
+        self._server_id = scope.server_id
+        self._max_payload = scope.max_payload
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
-        self._marker = Marker(connection, topics.server_query(server), self._make_marker)
+        self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._query_to_itself)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
-        """Take queries, and give everything to this executor."""
+        """Take queries from now on, and pass all messages to ``executor``."""
         self._executor = executor
         await self._subscribe(self._marker.topic, self._on_query)
 
     async def take_calls(self, name: str, tool: ServedTool) -> None:
-        """Take the calls of a tool, and the cancels of those."""
+        """Take the calls of a tool from now on, and the cancels of these calls."""
         handler = partial(self._on_call, tool)
         await self._subscribe(self._topics.tool_call_shared(name), handler, calls=True)
         await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
 
     async def leave(self, name: str) -> None:
-        """Ask the broker for no more calls of a tool; those that it has sent or queued are still taken."""
+        """Ask the broker for no further calls of a tool. Calls that the broker has sent or queued are still taken."""
         await self._connection.leave(self._topics.tool_call_shared(name))
 
     def shut(self) -> None:
-        """Take nothing more: what comes is left to the session, or to another replica."""
+        """Take no further messages. Calls that still arrive stay in the session, or go to another replica."""
         self._executor = None
 
     async def unsubscribe(self) -> None:
-        """Have nothing more sent."""
+        """Take back all subscriptions."""
         while self._subscribed:
             await self._connection.unsubscribe(*self._subscribed.pop(0))
 
     async def barrier(self, timeout: float) -> bool:
-        """Wait until everything has come that the broker had for us; False when that cannot be told.
+        """Wait until every message that the broker had queued for the server has arrived.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether they have arrived; False when the server cannot find out.
 
         Raises:
-            TransportError: The connection ended, or the broker does not let us send the query.
+            TransportError: The connection ended, or the broker does not allow the server to publish a query.
         """
         came = await self._marker.round_trip(timeout)
         if not came:
-            logger.debug("%s cannot tell when all has come that the broker had for it", self._server)
+            logger.debug("server %s cannot find out whether all queued messages have arrived", self._server_id)
         return came
 
-    def _make_marker(self) -> bytes:
-        return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server))
+    def _query_to_itself(self) -> bytes:
+        return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server_id))
 
     async def _subscribe(
         self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
     ) -> None:
         self._subscribed.append((topic_filter, handler))
-        await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=self._server if calls else None)
+        owner = self._server_id if calls else None
+        await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner)
 
-    # What comes in
+    # Messages that arrive
 
     def _on_call(self, tool: ServedTool, message: InboundMessage) -> None:
         executor = self._executor
         if executor is None:
-            return  # unacknowledged: the session, or another replica, still has it
+            return  # not acknowledged, so the call stays in the session, or goes to another replica
         if message.retain:
             self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
             message.acknowledge()
@@ -113,7 +119,7 @@ class Intake:
         if asked_for is not None and asked_for != reply_to:
             self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
             error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
-            executor.reject(call.call_id, reply_to, message, error)
+            executor.answers.reject(call.call_id, reply_to, message, error)
             return
         executor.submit(tool, call, reply_to, message)
 
@@ -141,19 +147,20 @@ class Intake:
         else:
             reply_to = self._topics.client_responses(query.client)
             known = self._executor.known(query.client, query.call_ids, reply_to)
-            self._executor.answer(query.query_id, reply_to, {"known": known})
+            self._executor.answers.answer_query(query.query_id, reply_to, {"known": known})
 
     def _reject(
         self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallFault
     ) -> None:
+        """Answer with an error if ``reply_to`` is a topic for responses, and acknowledge the message in any case."""
         if reply_to is None or self._topics.client_of_responses(reply_to) is None:
             message.acknowledge()
         else:
-            executor.reject(call_id, reply_to, message, error)
+            executor.answers.reject(call_id, reply_to, message, error)
 
 
 def _address(message: InboundMessage, max_payload: int) -> tuple[str, str | None]:
-    """The call id, and where an answer goes, of something that is no call; from its properties, then its payload."""
+    """The call id and the response topic of an unreadable call, from its payload and its MQTT properties."""
     envelope: Any = None
     if len(message.payload) <= max_payload:
         with contextlib.suppress(ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The answers that were given lately, so that a repeated call is answered and not run again."""
+"""Where a repeated call gets its stored response, so that the call is answered and not run again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections import OrderedDict
 __all__ = ["CallKey", "ReplayStore"]
 
 CallKey = tuple[str, str]
-"""``(client, call_id)``: names a call."""
+"""``(client, call_id)``, which names a call."""
 
 
 class ReplayStore:
-    """Responses by call, bounded in number, age and size.
+    """The responses that a server has given lately, limited in number, age and size.
 
     Args:
-        max_entries: How many to keep at most.
-        max_age: Seconds to keep each.
-        max_bytes: How many bytes they may take together.
+        max_entries: How many responses to keep.
+        max_age: Seconds to keep each response.
+        max_bytes: How many bytes the responses may take together.
     """
 
     def __init__(self, max_entries: int, max_age: float, max_bytes: int = 64 * 1024 * 1024) -> None:
@@ -31,7 +31,7 @@ class ReplayStore:
         return len(self._entries)
 
     def put(self, key: CallKey, response: bytes) -> None:
-        """Keep a response; the oldest ones make room."""
+        """Keep the response to a call. The oldest responses are dropped when there are too many."""
         self._forget(key)
         now = time.monotonic()
         self._entries[key] = (now + self._max_age, response)
@@ -43,7 +43,7 @@ class ReplayStore:
             self._forget(oldest)
 
     def get(self, key: CallKey) -> bytes | None:
-        """The response to this call, if it is still kept."""
+        """The response to a call; None when it is not kept, or not any more."""
         entry = self._entries.get(key)
         if entry is None:
             return None

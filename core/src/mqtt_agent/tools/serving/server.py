@@ -1,54 +1,42 @@
-"""Serving tools."""
+"""The tool server: starts and stops, takes calls, and says online and offline."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import dataclasses
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
-from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.serving.election import Election
-from mqtt_agent.tools.serving.execution import Executor, ServedTool
-from mqtt_agent.tools.serving.function import ToolFunction
+from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
+from mqtt_agent.tools.serving.offering import ToolOffering
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
+from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
-from mqtt_agent.version import __version__
-from mqtt_agent.wire import (
-    DEFAULT_MAX_PAYLOAD,
-    DEFAULT_NAMESPACE,
-    FEATURES,
-    ToolAnnotations,
-    ToolCard,
-    Topics,
-    VersionInfo,
-    validate_identifier,
-)
+from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, validate_identifier
 
 __all__ = ["ToolServer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ALL_COMES_WITHIN = 5.0  # seconds
-_GOODBYE_WITHIN = 10.0
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+_GOODBYE_WITHIN = 10.0  # seconds
 
 
-class ToolServer(Service):
+class ToolServer(ToolOffering, Service):
     """Offers Python functions as tools to every client of a broker.
 
-    Start it twice, in one process or on two machines, and the broker spreads the calls over both. At a broker without
-    shared subscriptions, one serves and the others stand by to take its place.
+    A server may run several times, in one process or on several machines: each of them is a replica of the server.
+    The broker spreads the calls over all replicas. At a broker without shared subscriptions, one replica serves and
+    the others are on standby, to take its place when it is lost.
 
     Example:
         >>> server = ToolServer("weather")  # doctest: +SKIP
@@ -61,25 +49,32 @@ class ToolServer(Service):
         name: The server's name, the same for all its replicas.
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
-        replica: Which replica this is. None takes a fresh name. With a name of your own, a restarted process takes up
-            the session of the one before, with the calls that wait in it.
+        replica: The name of this replica. None makes a new name. With a name of your own, a restarted process takes
+            over the session of the process before, with the calls that wait in the session.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
-        connection: Use this connection instead of one of its own.
+        connection: A connection to share. None makes a connection that only this server uses.
         max_concurrency: How many handlers run at once.
         drain_timeout: Seconds that :meth:`stop` waits for running calls.
-        will_delay: Seconds after which a server that is gone without a word is shown offline.
-        session_expiry: Seconds that the broker keeps the session of a server that is gone, with the calls in it; None
-            for as long as ``will_delay``. Longer is good only for a server without replicas: some brokers go on giving
-            a share of the calls to a session that nobody takes up.
-        max_payload: Bytes of the largest call that is read.
+        will_delay: Seconds after which a server that was lost is shown as offline.
+        session_expiry: Seconds that the broker keeps the session of a server that was lost, with the calls in it. None
+            means as long as ``will_delay``. A longer time is good only for a server without replicas: some brokers go
+            on giving a share of the calls to a session that no process takes over.
+        max_payload: The size of the largest call that the server reads, in bytes.
         replay_entries: How many responses are kept for repeated calls.
-        replay_seconds: How long each is kept.
+        replay_seconds: Seconds that each of these responses is kept.
+
+    Attributes:
+        name: The server's name, the same for all its replicas.
+        namespace: The prefix of all topics, as it was given.
+        replica: The name of this replica.
+        server_id: The id of this replica: ``name:replica``.
+        connection: The server's connection to the broker.
 
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a will already or is started, or a number is too
-            small.
+        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+            too small.
     """
 
     def __init__(
@@ -102,55 +97,48 @@ class ToolServer(Service):
     ) -> None:
         _check(max_concurrency=(max_concurrency, 1), drain_timeout=(drain_timeout, 0), will_delay=(will_delay, 0))
         _check(session_expiry=(0 if session_expiry is None else session_expiry, 0), max_payload=(max_payload, 1))
-        self.name = validate_identifier(name, "server name")
-        self.namespace = namespace
-        self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
-        self.server_id = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
-        self._topics = Topics(namespace)
-        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
-            self.server_id,
-            will_delay=will_delay,
-            session_expiry=will_delay if session_expiry is None else session_expiry,
-        )
+        super().__init__(name, namespace)
+        self.replica: str = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
+        self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         self._own_connection = connection is None
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
-        self._cards: dict[str, ToolCard] = {}
-        self._served: dict[str, ServedTool] = {}
-        self._generated = replica is None
-        self._max_payload = max_payload
-        self._use(self.connection, None)
         self._executor: Executor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks = BackgroundTasks(self._on_failure)
+        self._use(
+            Scope(
+                name=self.name,
+                replica=self.replica,
+                server_id=self.server_id,
+                generated=replica is None,
+                namespace=namespace,
+                topics=self._topics,
+                connection=connection
+                or BrokerSettings(broker, namespace, credentials, tls).connection(
+                    self.server_id,
+                    will_delay=will_delay,
+                    session_expiry=will_delay if session_expiry is None else session_expiry,
+                ),
+                agent=None,
+                max_payload=max_payload,
+            )
+        )
 
-    def _use(self, connection: Connection, agent: str | None) -> None:
-        self.connection = connection
-        self._intake = Intake(connection, self._topics, server=self.server_id, max_payload=self._max_payload)
-        self._presence = Presence(
-            connection,
-            self._topics,
-            self.namespace,
-            server=self.server_id,
-            name=self.name,
-            replica=self.replica,
-            generated=self._generated,
-            cards=self._cards,
-            agent=agent,
-        )
-        self._election = Election(
-            connection,
-            self._topics,
-            self._presence,
-            partial(self._intake.barrier, _ALL_COMES_WITHIN),
-            server=self.server_id,
-            name=self.name,
-            max_payload=self._max_payload,
-        )
+    def _use(self, scope: Scope) -> None:
+        self._scope = scope
+        self.connection: Connection = scope.connection
+        self._intake = Intake(scope)
+        self._presence = Presence(scope, self._cards)
+        self._election = Election(scope, self._presence, partial(self._intake.barrier, _ALL_COMES_WITHIN))
 
     def move_to(self, connection: Connection, agent: str) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
+
+        Args:
+            connection: The agent's connection.
+            agent: The agent's id.
 
         Raises:
             RuntimeError: The server has started already.
@@ -158,148 +146,29 @@ class ToolServer(Service):
         if self._executor is not None:
             raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
         self._own_connection = False
-        self._use(connection, agent)
+        self._use(dataclasses.replace(self._scope, connection=connection, agent=agent))
 
     def __repr__(self) -> str:
         state = "started" if self._executor else "stopped"
         return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
 
     @property
-    def tools(self) -> list[ToolCard]:
-        """The cards of the tools that it offers."""
-        return ToolList(card.model_copy(deep=True) for card in self._cards.values())
-
-    @property
     def active_calls(self) -> int:
-        """How many calls run or wait here."""
+        """How many calls run or wait for their turn at this replica."""
         return 0 if self._executor is None else self._executor.active
 
-    # Offering
-
-    @overload
-    def tool(self, handler: Handler, /) -> Handler: ...
-
-    @overload
-    def tool(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        title: str | None = None,
-        read_only: bool | None = None,
-        idempotent: bool | None = None,
-        destructive: bool | None = None,
-        open_world: bool | None = None,
-        timeout: float | None = None,
-        allowed_callers: Sequence[str] | None = None,
-        version: str | None = None,
-        meta: dict[str, Any] | None = None,
-    ) -> Callable[[Handler], Handler]: ...
-
-    def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Offer the decorated function; see :meth:`add_tool` for the options.
-
-        The tool's name is the function's, its description the docstring, and its schema is made from the parameters
-        and their annotations. Use ``Annotated[str, Field(description="...")]`` to describe a parameter. An ``async``
-        handler must not block: a plain ``def`` runs in a thread, and may.
-        """
-        if isinstance(handler, str):
-            raise TypeError(f"write @server.tool(name={handler!r}): the name is a keyword")
-
-        def offer(function: Callable[..., Any]) -> Callable[..., Any]:
-            chosen = options.pop("name", None) or getattr(function, "__name__", type(function).__name__)
-            self.add_tool(chosen, function, **options)
-            return function
-
-        return offer if handler is None else offer(handler)
-
-    def add_tool(
-        self,
-        name: str,
-        handler: Callable[..., Any],
-        *,
-        description: str | None = None,
-        input_schema: Mapping[str, Any] | None = None,
-        output_schema: Mapping[str, Any] | None = None,
-        title: str | None = None,
-        read_only: bool | None = None,
-        idempotent: bool | None = None,
-        destructive: bool | None = None,
-        open_world: bool | None = None,
-        timeout: float | None = None,
-        allowed_callers: Sequence[str] | None = None,
-        version: str | None = None,
-        meta: dict[str, Any] | None = None,
-    ) -> None:
-        """Offer a tool. On a started server it is announced at once.
-
-        Args:
-            name: Unique in the namespace.
-            handler: ``async def``, or ``def`` which then runs in a thread. A parameter annotated with
-                :class:`ToolContext` gets the call's context. What it returns must have a JSON form.
-            description: For the person or the model that chooses a tool; the handler's docstring by default.
-            input_schema: JSON Schema of the arguments; by default made from the handler's parameters. With a schema,
-                the handler gets the arguments as keywords, or all as one dict when it has one parameter without a
-                default (apart from the context) whose name is no property of the schema.
-            output_schema: JSON Schema of the result.
-            title: A name for people.
-            read_only: It changes nothing; a lost call is sent again.
-            idempotent: Running it twice is the same as once; a lost call is sent again.
-            destructive: It may delete or overwrite.
-            open_world: It reaches out to things beyond its server.
-            timeout: Seconds after which a running handler is canceled; None for no limit.
-            allowed_callers: A hint for people; the broker's access rules are what protects a tool.
-            version: The version of the tool.
-            meta: Anything else to tell on the card.
-
-        Raises:
-            InvalidIdentifier: The name cannot be used in topics.
-            TypeError: The handler's parameters cannot be made into a schema.
-            ValueError: The name is taken, or a schema is not valid.
-        """
-        validate_identifier(name, "tool name")
-        if name in self._cards:
-            raise ValueError(f"server {self.name!r} offers a tool {name!r} already")
-        function = ToolFunction(name, handler, input_schema, output_schema)
-        hints = ToolAnnotations(
-            title=title,
-            readOnlyHint=read_only,
-            idempotentHint=idempotent,
-            destructiveHint=destructive,
-            openWorldHint=open_world,
-        )
-        self._cards[name] = ToolCard(
-            tool=name,
-            server=self.name,
-            namespace=self.namespace,
-            description=description if description is not None else inspect.getdoc(handler) or "",
-            input_schema=function.input_schema,
-            output_schema=function.output_schema,
-            supports_streaming=function.wants_context,
-            allowed_callers=list(allowed_callers) if allowed_callers is not None else None,
-            version_info=VersionInfo(sdk=__version__, tool=version),
-            title=title,
-            annotations=hints if hints != ToolAnnotations() else None,
-            features=list(FEATURES),
-            meta=meta,
-        )
-        self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
-        if self._presence.announced and self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self._tasks.start(self._offer_late(name)))
-
-    # Life
+    # Start and stop
 
     async def start(self) -> None:
-        """Connect, take calls, and show the cards; a second call changes nothing.
+        """Connect, take calls, and publish the cards. A second call changes nothing.
 
         Raises:
-            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+            TransportError: The broker does not answer, or refuses; see :meth:`Connection.start`.
         """
         if self._executor is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._executor = Executor(self.connection, self.server_id, self._max_concurrency, self._replay)
+        self._executor = Executor(self._scope, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._on_reconnected)
         try:
             await self._presence.follow()
@@ -311,11 +180,11 @@ class ToolServer(Service):
             else:
                 await self._election.start()
         except BaseException:
-            await asyncio.shield(self.stop())  # some cards may be out already
+            await asyncio.shield(self.stop())  # some cards may have been published already
             raise
 
     async def stop(self) -> None:
-        """Take no new calls, finish those that run, say offline, disconnect; a second call changes nothing."""
+        """Take no new calls, wait for those that run, say offline, and disconnect. A second call changes nothing."""
         executor = self._executor
         if executor is None:
             return
@@ -326,18 +195,23 @@ class ToolServer(Service):
                 await self._intake.leave(name)
             began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
-                await self._intake.barrier(self._drain_timeout)  # the broker may have given us calls before we left
+                # The broker may have given this replica further calls before it left the share groups.
+                await self._intake.barrier(self._drain_timeout)
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
         except (TransportError, asyncio.TimeoutError) as error:
-            logger.warning("%s could not say that it goes offline: %s", self.server_id, error)
+            logger.warning(
+                "server %s could not publish that it goes offline, so its cards may go on to say online: %s",
+                self.server_id,
+                error,
+            )
         finally:
             await self._leave()
 
     async def _on_reconnected(self, session_present: bool) -> None:
         if self.connection.shared_subscriptions:
-            await self._presence.announce_again(session_present)
+            await self._presence.announce_again()
         else:
             self._election.wake()
 
@@ -358,12 +232,18 @@ class ToolServer(Service):
     def _what_it_serves(self) -> str:
         tools = ", ".join(self._cards) or "no tools yet"
         if self._presence.standby:
-            tools = f"nothing now and stands by for {self._election.serving}, which serves {tools}"
+            tools = f"nothing now and is on standby for {self._election.serving}, which serves {tools}"
         return f"{self.server_id} serves {tools} at {self.connection.url}"
 
     def _hurry(self) -> None:
         if self._executor is not None:
             self._executor.hurry()
+
+    # Tools that are added to a started server
+
+    def _on_added(self, name: str) -> None:
+        if self._presence.announced and self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: self._tasks.start(self._offer_late(name)))
 
     async def _offer_late(self, name: str) -> None:
         await self._take_calls(name)
@@ -374,10 +254,11 @@ class ToolServer(Service):
         await self._presence.follow_tool(name)
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        logger.warning("%s could not offer a tool: %s", self.server_id, error)
+        logger.warning("server %s could not offer a tool that was added after its start: %s", self.server_id, error)
 
 
 def _check(**settings: tuple[float, float]) -> None:
+    """Check that each setting, given as value and minimum, is a number and not below its minimum."""
     for name, (value, least) in settings.items():
         if not isinstance(value, (int, float)) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{name} must be a number, {least:g} or more, not {value!r}")

@@ -1,4 +1,4 @@
-"""Tool servers that live on an agent's connection: they are there as long as the agent is."""
+"""Whether the agents that host tool servers are online: a server on an agent's connection is lost with the agent."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentStatus, ServerCard, Topics, decode, is_identifier
 
-__all__ = ["Hosts"]
+__all__ = ["HostingAgents"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
-class Hosts:
-    """Follows the statuses of the agents that server cards name.
+class HostingAgents:
+    """Follows the statuses of the agents that server cards name as their hosts.
 
-    A connection has one will only, and an agent's is its status: nobody but the agent can tell that its tools are gone.
+    An MQTT connection has only one Last Will, and an agent uses the Last Will for its own status. So when an agent is
+    lost, the cards of its tool servers still say online.
 
     Args:
-        connection: Where to listen.
-        topics: The namespace.
-        on_change: Called with each server card whose agent came or went, with the status that is true now.
+        connection: The connection over which the statuses arrive.
+        topics: The topics of the namespace.
+        on_change: Called with each server card whose agent went online or offline. The card has the status that is
+            true now.
     """
 
     def __init__(self, connection: Connection, topics: Topics, on_change: Callable[[ServerCard], object]) -> None:
@@ -33,11 +35,11 @@ class Hosts:
         self._on_change = on_change
         self._cards: dict[str, ServerCard] = {}
         self._statuses: dict[str, AgentStatus | None] = {}
-        self._following = BackgroundTasks()
+        self._subscribing = BackgroundTasks()
         self._faults = FaultLog(logger)
 
-    def judge(self, card: ServerCard) -> ServerCard:
-        """The card with the status that is true now."""
+    def with_true_status(self, card: ServerCard) -> ServerCard:
+        """Remember a server card, and return it with status offline if its agent is offline."""
         agent = card.agent
         if agent is None or not is_identifier(agent):
             self._cards.pop(card.server, None)
@@ -45,28 +47,28 @@ class Hosts:
         self._cards[card.server] = card
         if agent not in self._statuses:
             self._statuses[agent] = None
-            self._following.start(self._follow(agent))
+            self._subscribing.start(self._follow(agent))
         status = self._statuses[agent]
         if card.status == "online" and status is not None and status.status == "offline":
             return card.model_copy(update={"status": "offline"})
         return card
 
     def forget(self, server: str) -> None:
-        """A server has no card any more."""
+        """Forget the card of a server."""
         self._cards.pop(server, None)
 
     @property
     def pending(self) -> bool:
-        """Whether agents were named that are not followed yet."""
-        return len(self._following) > 0
+        """Whether a card has named an agent whose status is not subscribed to yet."""
+        return len(self._subscribing) > 0
 
     async def known(self) -> None:
-        """Wait until all agents that were named are followed."""
-        await self._following.wait()
+        """Wait until the statuses of all agents that cards have named are subscribed to."""
+        await self._subscribing.wait()
 
     async def stop(self) -> None:
-        """Follow nobody any more."""
-        self._following.cancel()
+        """Unsubscribe, and forget all cards and statuses."""
+        self._subscribing.cancel()
         for agent in self._statuses:
             await self._connection.unsubscribe(self._topics.agent_status(agent), self._on_status)
         self._statuses.clear()
@@ -76,7 +78,12 @@ class Hosts:
         try:
             await self._connection.subscribe(self._topics.agent_status(agent), self._on_status, snapshot=True)
         except TransportError as error:
-            logger.info("cannot tell when agent %s, which serves tools, is gone: %s", agent, error)
+            logger.info(
+                "the status of agent %s, which hosts tool servers, cannot be read, so its servers may be shown as"
+                " online when the agent is lost: %s",
+                agent,
+                error,
+            )
 
     def _on_status(self, message: InboundMessage) -> None:
         agent = self._topics.agent_of_status(message.topic)
@@ -89,7 +96,7 @@ class Hosts:
             return
         before = self._statuses[agent]
         if before is not None and status is not None and status.status == "offline" and status.speaks_before(before):
-            return
+            return  # a late Last Will of an earlier connection
         self._statuses[agent] = status
         for card in [card for card in self._cards.values() if card.agent == agent]:
-            self._on_change(self.judge(card))
+            self._on_change(self.with_true_status(card))

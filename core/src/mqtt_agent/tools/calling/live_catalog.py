@@ -1,4 +1,4 @@
-"""The live list of tools: a local copy of the retained cards below one namespace."""
+"""Where the live list of tools is kept: follows the retained cards below one namespace, and waits for servers."""
 
 from __future__ import annotations
 
@@ -12,63 +12,73 @@ from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.catalog import Catalog
-from mqtt_agent.tools.hosts import Hosts
-from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import Response, ServerCard, ToolCard, Topics, encode, new_call_id
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.tools.hosting_agents import HostingAgents
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, new_call_id
 
-__all__ = ["Directory"]
+__all__ = ["LiveCatalog"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
-_TAKEN_OVER_WITHIN = 3.0
+_TAKEN_OVER_WITHIN = 3.0  # seconds
 
 
-class Directory(Catalog):
+class LiveCatalog(Catalog):
     """A catalog that follows the cards of a namespace.
 
     Args:
-        connection: Where to listen.
-        topics: The namespace.
-        inbox: This client's own topic, which serves to find out when all retained cards have come.
-        max_cards: How many cards to keep; more are ignored, and told once.
+        scope: What all parts of the client share. The client sends itself messages over its inbox, to find out when
+            all retained cards have arrived.
+        max_cards: How many cards to keep. Further cards are ignored, with one warning.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, inbox: str, max_cards: int) -> None:
+    def __init__(self, scope: Scope, max_cards: int) -> None:
         super().__init__()
-        self._connection = connection
-        self._topics = topics
+        self._connection = scope.connection
+        self._topics = topics = scope.topics
         self._stale: set[str] = set()
+        """Servers that have not shown themselves since the broker lost the client's session."""
         self._news = asyncio.Event()
-        self._hosts = Hosts(connection, topics, self._put)
+        """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
+        self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
         self._faults = FaultLog(logger)
         source = Source(
             filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
             forget=self._forget,
             without="tools are looked up one by one instead of listed",
-            marker=Marker(connection, inbox, _make_marker),
-            more=self._hosts_known,
+            marker=Marker(scope.connection, scope.inbox, _make_marker),
+            more=self._hosting_agents_known,
         )
-        self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
+        self._retained = Retained(scope.connection, source, topics.namespace, max_cards, self._faults)
 
     # Waiting
 
     def is_settled(self, tool: str) -> bool:
-        """Whether a server of the tool has shown itself since the broker last forgot everything."""
+        """Whether a server of the tool has shown itself since the broker last lost the client's session.
+
+        Also true when no server offers the tool.
+        """
         servers = self._serving.get(tool)
         return not servers or not servers <= self._stale
 
     async def settled(self, tool: str) -> None:
-        """Wait until :meth:`is_settled`, at most 15 s: then a server that has not come back is taken for gone."""
+        """Wait until :meth:`is_settled`, at most 15 s. A server that has not shown itself by then counts as gone."""
         while not self.is_settled(tool):
             await self._news.wait()
 
     async def all_settled(self, tool: str) -> None:
-        """Wait until every server of the tool has shown itself, or is taken for gone."""
+        """Wait until every server of the tool has shown itself or counts as gone, at most 15 s."""
         while not self._stale.isdisjoint(self._serving.get(tool, ())):
             await self._news.wait()
 
     async def back(self, servers: Iterable[str], deadline: float) -> None:
-        """Wait until all these servers are online, at most until ``deadline`` in loop time."""
+        """Wait until all these servers are online.
+
+        Args:
+            servers: The ids of the servers.
+            deadline: Loop time at which to stop waiting.
+        """
         loop = asyncio.get_running_loop()
         wanted = set(servers)
         while any(s not in self._servers or self._servers[s].status != "online" for s in wanted):
@@ -78,7 +88,10 @@ class Directory(Catalog):
                 return
 
     async def taken_over(self, tool: str) -> None:
-        """Wait a moment until a tool is served again, if a replica of a server that is gone stands by for that."""
+        """Wait until a replica on standby has taken over a tool that no server serves; at most 3 s.
+
+        Returns at once when the tool is served, or when no replica is on standby for the tool.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _TAKEN_OVER_WITHIN
         while not self.is_online(tool):
@@ -90,26 +103,39 @@ class Directory(Catalog):
                 return
 
     async def complete(self) -> bool:
-        """Wait until all retained cards have been seen; False when the broker does not let us see them all."""
+        """Wait until all retained cards have arrived; False when the broker does not allow the client to see all."""
         return await self._retained.complete()
+
+    async def barrier(self) -> bool:
+        """Wait until every message that the broker had queued for the client has arrived.
+
+        Returns:
+            Whether they have arrived; False when the client cannot find out.
+        """
+        return await self._retained.barrier()
 
     # Following
 
     async def start(self) -> None:
-        """Subscribe; the cards come in the background."""
+        """Subscribe to the cards, which then arrive in the background."""
         await self._retained.start()
 
     async def stop(self) -> None:
-        """Unsubscribe and forget."""
+        """Unsubscribe, and forget all cards."""
         await self._retained.stop()
-        await self._hosts.stop()
+        await self._hosting_agents.stop()
         self.clear()
         self._stale.clear()
 
     def on_reconnected(self, session_present: bool) -> None:
-        """The connection is back: look at all cards anew."""
+        """The connection is back: the broker sends all retained cards again.
+
+        Args:
+            session_present: Whether the broker kept the client's session.
+        """
         if not session_present:
-            # A broker that forgot us may have forgotten the cards too, and servers need a moment to show theirs again.
+            # A broker that lost the session may have lost the retained cards too, and servers need some time to
+            # publish their cards again.
             self._stale = {
                 server
                 for server, card in self._servers.items()
@@ -117,17 +143,8 @@ class Directory(Catalog):
             }
         self._retained.on_reconnected()
 
-    async def barrier(self) -> bool:
-        """Wait until everything that the broker had for us has come; False when it does not let us know."""
-        return await self._retained.barrier()
-
-    async def _hosts_known(self) -> None:
-        if self._hosts.pending:
-            await self._hosts.known()
-            await self.barrier()
-
     async def look_up(self, tool: str, timeout: float) -> ToolCard | None:
-        """Fetch one card by its exact topic, for where wildcards are not allowed.
+        """Fetch the card of one tool by its exact topic, for brokers that do not allow the client to see all cards.
 
         Args:
             tool: The tool's name.
@@ -140,7 +157,7 @@ class Directory(Catalog):
             self._on_tool_card(message)
             arrived.set()
 
-        with contextlib.suppress(ConnectionLost):  # then it is subscribed to when the connection is back
+        with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
             await self._connection.subscribe(topic, on_card, qos=0, snapshot=True)
         try:
             waiting = [asyncio.ensure_future(arrived.wait()), asyncio.ensure_future(self.barrier())]
@@ -153,7 +170,12 @@ class Directory(Catalog):
             await self._connection.unsubscribe(topic, on_card)
         return self._tools.get(tool)
 
-    # What comes in
+    async def _hosting_agents_known(self) -> None:
+        if self._hosting_agents.pending:
+            await self._hosting_agents.known()
+            await self.barrier()
+
+    # Cards that arrive
 
     def _on_tool_card(self, message: InboundMessage) -> None:
         name = self._topics.tool_of_card(message.topic)
@@ -173,7 +195,7 @@ class Directory(Catalog):
         if card.server != server:
             self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
             return
-        self._put(self._hosts.judge(card))
+        self._put(self._hosting_agents.with_true_status(card))
 
     def _put(self, card: ServerCard) -> None:
         if self.put_server(card):
@@ -184,7 +206,7 @@ class Directory(Catalog):
         if tool is not None:
             self.remove_tool(tool)
         if server is not None:
-            self._hosts.forget(server)
+            self._hosting_agents.forget(server)
             self.remove_server(server)
             self._on_news(server)
 

@@ -1,0 +1,66 @@
+"""Where a call's partial results arrive at its caller: one subscription for each call that streams."""
+
+from __future__ import annotations
+
+import logging
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.errors import WireError
+from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import StreamMessage, decode
+
+__all__ = ["PartialResults"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class PartialResults:
+    """Receives the partial results that tools stream before their results.
+
+    Args:
+        scope: What all parts of the client share.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._unsubscribing = BackgroundTasks()
+        self._faults = FaultLog(logger)
+
+    async def follow(self, handle: CallHandle) -> None:
+        """Subscribe to the stream of a call, until the call is over.
+
+        Args:
+            handle: The call. Its partial results are given to this handle.
+
+        Raises:
+            TransportError: The broker refuses the subscription, or the connection was lost.
+        """
+        topic = self._scope.topics.tool_stream(handle.tool, handle.call_id)
+
+        def on_message(message: InboundMessage) -> None:
+            self._take(handle, message)
+
+        def unsubscribe() -> None:
+            self._unsubscribing.start(self._scope.connection.unsubscribe(topic, on_message))
+
+        handle.open_stream()
+        handle.when_over(unsubscribe)
+        await self._scope.connection.subscribe(topic, on_message)
+
+    def stop(self) -> None:
+        """Cancel the unsubscribing that runs in the background."""
+        self._unsubscribing.cancel()
+
+    def _take(self, handle: CallHandle, message: InboundMessage) -> None:
+        try:
+            partial = decode(StreamMessage, message.payload, self._scope.max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable partial", error)
+            return
+        if partial.call_id == handle.call_id:
+            handle.take_partial(partial, message.qos)
+        else:
+            self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))

@@ -1,0 +1,260 @@
+"""The retry decision of a lost call: what becomes of calls when a server, or the connection to the broker, is lost.
+
+When a client cannot know what became of a call, it asks every online server of the tool which of the calls it has.
+Then :func:`decide` chooses for each call what to do, and :class:`Recovery` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from enum import Enum
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.endpoints.retained import PATIENCE
+from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
+from mqtt_agent.tools.calling.outgoing import OutgoingCalls
+from mqtt_agent.tools.calling.pending import PendingCall
+from mqtt_agent.tools.calling.queries import Queries
+from mqtt_agent.wire import ServerCard
+
+__all__ = ["Decision", "Recovery", "Situation", "decide"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_BROKER_STOPS_WITHIN = 2.0  # seconds
+_LEAVES_WITHIN = 1.0  # seconds
+_RESTART_QUERIES = 3  # a new process may be too busy to answer, with the calls that the broker gives it again
+
+
+class Decision(Enum):
+    """What becomes of a call that may be lost."""
+
+    KEEP = "keep waiting for the response"
+    SEND_AGAIN = "send the call again now"
+    SEND_AGAIN_LATER = "send the call again when a lost server has had time to leave the tool's share group"
+    FAIL_AS_LOST = "fail: the call may have run, and must not run twice"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the client knows of a call that may be lost, after it has asked the servers.
+
+    Attributes:
+        held: An online server has the call.
+        tool_online: An online server offers the tool.
+        repeatable: The call may run twice.
+        server_ended: The process of a server that may have had the call has ended.
+        unconfirmed: The connection was lost before the broker confirmed the call.
+        all_answered: There are online servers of the tool, and each of them has answered.
+        group_left: Every lost server that may have had the call left the tool's share group before its card said
+            offline. Our servers do so. Other implementations may not, and then the broker could still give such a
+            server the call.
+    """
+
+    held: bool
+    tool_online: bool
+    repeatable: bool
+    server_ended: bool
+    unconfirmed: bool
+    all_answered: bool
+    group_left: bool
+
+
+def decide(call: Situation) -> Decision:
+    """Choose what becomes of a call that may be lost.
+
+    A repeatable call is sent again. A call that must not run twice is sent again only when no server can have run it:
+    all online servers say that they do not have the call, and no process that may have had the call has ended.
+    """
+    if call.held:
+        return Decision.KEEP
+    if not call.tool_online:
+        return Decision.FAIL_AS_LOST
+    if call.repeatable:
+        return Decision.SEND_AGAIN if call.all_answered and call.group_left else Decision.SEND_AGAIN_LATER
+    if call.server_ended or (call.unconfirmed and not call.all_answered):
+        return Decision.FAIL_AS_LOST
+    # Without all answers, a server that did not answer may have the call.
+    return Decision.SEND_AGAIN if call.all_answered else Decision.KEEP
+
+
+@dataclass(frozen=True)
+class _LostServer:
+    server: str
+    tools: set[str]
+    lost_at: float  # loop time
+
+
+class Recovery:
+    """Finds the calls that may be lost, asks the servers for them, and carries out the decision for each call.
+
+    Args:
+        catalog: The tools and the servers that serve them.
+        calls: The calls of the client.
+        queries: Asks servers which calls they have.
+    """
+
+    def __init__(self, catalog: LiveCatalog, calls: OutgoingCalls, queries: Queries) -> None:
+        self._catalog = catalog
+        self._calls = calls
+        self._queries = queries
+        self._lost_servers: dict[str, _LostServer] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._tasks = BackgroundTasks()
+
+    def stop(self) -> None:
+        """Cancel the recoveries that run in the background."""
+        self._tasks.cancel()
+
+    # What is lost
+
+    def on_server_gone(self, card: ServerCard, with_its_calls: bool) -> None:
+        """A server went offline, is on standby from now on, or came back without its session.
+
+        Args:
+            card: The server's last card.
+            with_its_calls: Whether the server may have ended, and its calls with it.
+        """
+        now = asyncio.get_running_loop().time()
+        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)
+        self._lost_servers = {s.server: s for s in self._lost_servers.values() if s.lost_at > now - PATIENCE}
+        affected = self._may_be_at(card)
+        if with_its_calls:
+            for pending in affected:
+                pending.lost_servers[card.server] = card.started
+        self._recover_soon(affected)
+
+    def on_server_restarted(self, before: ServerCard) -> None:
+        """A new process has taken the place of a server, with the calls that the old process had not acknowledged.
+
+        Args:
+            before: The last card of the old process.
+        """
+        affected = self._may_be_at(before)
+        if affected:
+            self._tasks.start(self._recover_from_restart(before, affected))
+
+    def on_reconnected(self, session_present: bool) -> None:
+        """The connection is back.
+
+        Args:
+            session_present: Whether the broker kept the session. Otherwise it may have dropped responses.
+        """
+        self._calls.resend_until = asyncio.get_running_loop().time() + PATIENCE
+        self._recover_soon([p for p in self._calls.under_way() if p.unconfirmed or not session_present])
+
+    def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
+        """The calls that a server may have."""
+        tools = set(card.tools)
+        return [
+            pending
+            for pending in self._calls.under_way()
+            if pending.resend is None  # a call that is about to be sent again counts as being with no server
+            # A server that is known to have a call keeps it, even when the server does not offer the tool any more.
+            and (pending.handle.server == card.server if pending.handle.server else pending.handle.tool in tools)
+        ]
+
+    # Asking
+
+    def _recover_soon(self, affected: list[PendingCall]) -> None:
+        if affected:
+            self._tasks.start(self._recover(affected))
+
+    async def _recover_from_restart(self, before: ServerCard, affected: list[PendingCall]) -> None:
+        """Ask the new process which calls it was given; the other calls are lost with the old process."""
+        holders: dict[str, str] = {}
+        for _ in range(_RESTART_QUERIES):
+            # The broker keeps the order: the query reaches the new process after the calls that it is given again.
+            call_ids = [pending.handle.call_id for pending in affected if not pending.handle.done]
+            holders, answered = await self._queries.ask([before.server], call_ids)
+            if answered:
+                break
+        for pending in affected:
+            if holders.get(pending.handle.call_id) == before.server:
+                pending.handle.attempt += 1
+        lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in holders]
+        for pending in lost:
+            pending.lost_servers[before.server] = before.started
+        self._recover_soon(lost)
+
+    async def _recover(self, affected: list[PendingCall]) -> None:
+        # One recovery at a time: when one has sent calls again, the next one finds these calls at their server.
+        async with self._one_at_a_time:
+            # Responses that were on their way must arrive first.
+            await self._catalog.barrier()
+            tools: dict[str, list[PendingCall]] = {}
+            for pending in affected:
+                if not pending.handle.done:
+                    tools.setdefault(pending.handle.tool, []).append(pending)
+            await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
+
+    async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
+        servers = await self._servers_to_ask(tool)
+        holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in affected])
+        for pending in affected:
+            if not pending.handle.done and pending.resend is None:
+                self._carry_out(pending, holders.get(pending.handle.call_id), all_answered)
+
+    async def _servers_to_ask(self, tool: str) -> list[str]:
+        """Wait until the servers of a tool are known again, and return the ids of those that may have its calls."""
+        await self._catalog.all_settled(tool)
+        # When a broker stops in good order, it publishes the Last Wills of its clients. A server that went offline
+        # shortly before the connection came back is therefore expected back, too.
+        since = self._calls.resend_until - PATIENCE - _BROKER_STOPS_WITHIN
+        lost = [s.server for s in self._lost_servers.values() if s.lost_at > since and tool in s.tools]
+        await self._catalog.back(lost, self._calls.resend_until)
+        await self._catalog.taken_over(tool)
+        # A replica that has become a standby finishes the calls that it had.
+        serving = self._catalog.servers_of(tool)
+        return [*serving, *(s for s in lost if s not in serving and self._catalog.is_server_online(s))]
+
+    # Deciding
+
+    def _carry_out(self, pending: PendingCall, holder: str | None, all_answered: bool) -> None:
+        """Decide what becomes of a call, and do it.
+
+        Args:
+            pending: The call.
+            holder: The server that has the call, if any.
+            all_answered: See :class:`Situation`.
+        """
+        handle = pending.handle
+        server_ended = self._server_ended(pending)
+        # Without a known server before, the holder may have had the call all the time: that is no new attempt.
+        if server_ended and (holder is None or handle.server is not None):
+            handle.attempt += 1
+        decision = decide(
+            Situation(
+                held=holder is not None,
+                tool_online=self._catalog.is_online(handle.tool),
+                repeatable=pending.repeatable,
+                server_ended=server_ended,
+                unconfirmed=pending.unconfirmed,
+                all_answered=all_answered,
+                group_left=all(self._queries.can_ask(server) for server in pending.lost_servers),
+            )
+        )
+        logger.debug("call %s of tool %s: %s", handle.call_id, handle.tool, decision.value)
+        if decision is Decision.SEND_AGAIN:
+            self._calls.send_again(pending)
+        elif decision is Decision.SEND_AGAIN_LATER:
+            self._calls.send_again_later(pending, _LEAVES_WITHIN)
+        elif decision is Decision.FAIL_AS_LOST:
+            server = handle.server or "its server"
+            what = f"{handle.tool}: {server} went offline while it had the call; the call may have run"
+            handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+        elif holder is not None:
+            pending.unconfirmed = False
+            pending.lost_servers.clear()
+            handle.server = holder
+
+    def _server_ended(self, pending: PendingCall) -> bool:
+        """Whether a server that may have had a call has ended, and did not only lose its connection for a while."""
+        for server, started in pending.lost_servers.items():
+            card = self._catalog.server(server)
+            if card is None or card.status != "online" or not started or card.started != started:
+                return True
+        return False

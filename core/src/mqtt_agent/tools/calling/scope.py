@@ -1,0 +1,33 @@
+"""What all parts of one tool client share: the caller's id, the topics, the connection and the payload limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import Topics
+
+__all__ = ["Scope"]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The values that all parts of one tool client share.
+
+    Attributes:
+        agent_id: The caller's id.
+        topics: The topics of the client's namespace.
+        connection: The client's connection to the broker.
+        max_payload: The size of the largest response or partial result that the client reads, in bytes.
+    """
+
+    agent_id: str
+    topics: Topics
+    connection: Connection
+    max_payload: int
+
+    @cached_property
+    def inbox(self) -> str:
+        """The topic on which the client receives the responses to its calls."""
+        return self.topics.client_responses(self.agent_id)

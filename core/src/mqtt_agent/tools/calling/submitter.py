@@ -1,0 +1,157 @@
+"""Submitting a call: wait for a server, build the call, subscribe to its partial results, and send the call."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from mqtt_agent.errors import CallCanceled, ToolUnavailable, WireError
+from mqtt_agent.tools.calling.changes import ToolChanges
+from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
+from mqtt_agent.tools.calling.outgoing import OutgoingCalls
+from mqtt_agent.tools.calling.partials import PartialResults
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.tools.tracing import traced_call
+from mqtt_agent.wire import Call, is_identifier, new_call_id, to_json, validate_identifier
+
+__all__ = ["Submitter"]
+
+_LOOK_UP_WITHIN = 2.0  # seconds
+
+
+class Submitter:
+    """Submits the calls of one client.
+
+    Args:
+        scope: What all parts of the client share.
+        catalog: The tools and the servers that serve them.
+        calls: The calls of the client. Every new call is added there.
+        partials: Receives the partial results that tools stream.
+        ensure_started: Starts the client if the client starts on its first use; raises when the client is not started.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        catalog: LiveCatalog,
+        calls: OutgoingCalls,
+        partials: PartialResults,
+        ensure_started: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._scope = scope
+        self._catalog = catalog
+        self._calls = calls
+        self._partials = partials
+        self._ensure_started = ensure_started
+
+    @traced_call
+    async def submit(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None,
+        timeout: float | None,
+        stream: bool | None,
+        wait_online: bool,
+        retry: bool | None,
+        call_id: str | None,
+    ) -> CallHandle:
+        """Send a call, or attach to the call under way that has the same ``call_id``.
+
+        Args:
+            tool: The tool's name.
+            arguments: The tool's arguments.
+            timeout: Seconds until the call fails with :class:`CallTimeout`; None means no limit.
+            stream: Whether the caller reads partial results. None means yes if the tool supports streaming.
+            wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
+            retry: Whether the call may run twice. None means yes if the tool is read-only or idempotent.
+            call_id: The id of the call; None makes a new id.
+
+        Raises:
+            ToolUnavailable: No server offers the tool.
+            TransportError, WireError, QueueFull: The call cannot be sent.
+        """
+        await self._ensure_started()
+        validate_identifier(tool, "tool name")
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        if not self._catalog.is_online(tool):
+            await self._find(tool, wait_online, deadline)
+        elif not self._catalog.is_settled(tool):
+            await self._within(deadline, self._catalog.settled(tool), tool)
+        # The server's card may arrive before the tool's card.
+        card = self._catalog.tool(tool) or await self._catalog.look_up(tool, _LOOK_UP_WITHIN)
+        call_id = call_id or new_call_id()
+        known = self._calls.get(call_id)
+        if known is not None:
+            return known
+        if stream is None:
+            stream = card is not None and card.supports_streaming
+        call = self._make_call(call_id, arguments, stream)
+        if retry is None:
+            retry = card is not None and (card.read_only or card.idempotent)
+        resend_until = math.inf if wait_online else 0.0
+        handle = self._calls.open(tool, call, timeout, deadline, retry, resend_until)
+        try:
+            if call.stream:
+                await self._partials.follow(handle)
+            self._calls.send(handle)
+        except BaseException as error:
+            handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
+            raise
+        return handle
+
+    def _make_call(self, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
+        if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
+        try:
+            return Call(
+                call_id=call_id,
+                arguments=to_json(dict(arguments or {})),
+                client=self._scope.agent_id,
+                response_topic=self._scope.inbox,
+                stream=stream and is_identifier(call_id),
+            )
+        except ValidationError as error:
+            raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error
+
+    # Waiting for a server
+
+    async def _find(self, tool: str, wait_online: bool, deadline: float | None) -> None:
+        """Wait until all cards have arrived. Then, if ``wait_online``, wait for a server of the tool.
+
+        Raises:
+            ToolUnavailable: No server offers the tool.
+        """
+        changes = self._catalog.watch()
+        try:
+            seen_all = await self._catalog.complete()
+            await self._catalog.taken_over(tool)
+            if self._catalog.is_online(tool):
+                return
+            card = await self._catalog.look_up(tool, _LOOK_UP_WITHIN)
+            if self._catalog.is_online(tool) or (card is not None and not seen_all):
+                return
+            if not wait_online:
+                why = "every server that offers it is offline" if card is not None else "there is no such tool"
+                raise ToolUnavailable(f"{tool}: {why} in namespace {self._scope.topics.namespace!r}", tool=tool)
+            await self._within(deadline, self._wait_online(tool, changes), tool)
+        finally:
+            changes.close()
+
+    async def _within(self, deadline: float | None, waiting: Awaitable[None], tool: str) -> None:
+        remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(waiting, remaining)
+        except asyncio.TimeoutError:
+            raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
+
+    async def _wait_online(self, tool: str, changes: ToolChanges) -> None:
+        if self._catalog.is_online(tool):
+            return
+        async for _ in changes:
+            if self._catalog.is_online(tool):
+                return

@@ -1,0 +1,77 @@
+"""Where a call is answered, and acknowledged only after that."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.transport import InboundMessage, PublishProperties
+from mqtt_agent.wire import CallFault, Response, encode
+
+__all__ = ["Answers", "acknowledge", "fail"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class Answers:
+    """Publishes the responses of one tool server.
+
+    Args:
+        scope: What all parts of the server share.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._connection = scope.connection
+        self._server_id = scope.server_id
+        self._tasks = BackgroundTasks()
+
+    async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
+        """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
+
+        A response that is too large is replaced by an error. When the response cannot be sent at all, the call is
+        acknowledged nevertheless: it has run, and must not be delivered again.
+
+        Args:
+            call_id: The id of the call.
+            reply_to: The topic of the response.
+            messages: The call's message and its repeats.
+            payload: The response.
+        """
+        properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
+        try:
+            try:
+                await self._connection.publish(reply_to, payload, properties=properties)
+            except PayloadTooLarge as error:
+                response = Response(call_id=call_id, server=self._server_id)
+                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=str(error)))
+                await self._connection.publish(reply_to, encode(response), properties=properties)
+        except MQTTAgentError as error:
+            logger.warning("the response to call %.80s could not be sent: %s", call_id, error)
+        acknowledge(messages)
+
+    def publish_soon(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
+        """The same as :meth:`publish`, in the background."""
+        self._tasks.start(self.publish(call_id, reply_to, messages, payload))
+
+    def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
+        """Answer a message that is no acceptable call with an error, and then acknowledge the message."""
+        response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
+        self.publish_soon(call_id, reply_to, [message], encode(response))
+
+    def answer_query(self, query_id: str, reply_to: str, result: Any) -> None:
+        """Answer a query. Queries are acknowledged on arrival."""
+        self.publish_soon(query_id, reply_to, [], encode(Response(call_id=query_id, result=result)))
+
+
+def acknowledge(messages: list[InboundMessage]) -> None:
+    """Acknowledge the message of a call, and its repeats."""
+    for message in messages:
+        message.acknowledge()
+
+
+def fail(response: Response, error: CallFault) -> None:
+    """Make a response an error."""
+    response.status, response.error = "error", error

@@ -1,0 +1,154 @@
+"""Where a call's arguments are checked against the schema, and the schema is made from a handler's parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jsonschema_rs
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from mqtt_agent.errors import InvalidArguments
+
+__all__ = ["ArgumentsChecker", "UntitledSchema"]
+
+_MAX_FAULTS = 20
+_LISTED_SIZE = 20_000
+
+
+class ArgumentsChecker:
+    """The schema of one tool's arguments, and the check of a call's arguments against it.
+
+    Args:
+        tool: The tool's name, for errors.
+        parameters: The handler's parameters, without the one for the context.
+        schema: The JSON Schema of the arguments. None makes the schema from the parameters.
+
+    Attributes:
+        schema: The JSON Schema of the arguments.
+
+    Raises:
+        TypeError: The parameters cannot be made into a schema.
+        ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
+    """
+
+    def __init__(self, tool: str, parameters: list[inspect.Parameter], schema: Mapping[str, Any] | None) -> None:
+        self._tool = tool
+        self._model: type[BaseModel] | None = None
+        self._fields: list[tuple[str, str]] = []
+        self._whole: str | None = None
+        if schema is None:
+            self._model, self._fields = _arguments_model(tool, parameters)
+            self.schema: dict[str, Any] = _schema_of(self._model)
+        else:
+            self.schema = dict(schema)
+            self._whole = _parameter_for_all(parameters, self.schema)
+        self._validator = _validator(tool, self.schema)
+
+    def check(self, arguments: dict[str, Any], size: int) -> dict[str, Any]:
+        """Check a call's arguments.
+
+        Args:
+            arguments: The arguments as the caller sent them.
+            size: The size of the call, in bytes. Only for a small call, all faults are listed.
+
+        Returns:
+            The value of each of the handler's parameters, by name.
+
+        Raises:
+            InvalidArguments: The arguments do not fit the schema.
+        """
+        try:
+            self._validator.validate(arguments)
+        except jsonschema_rs.ValidationError as first:
+            # To list all faults of a large call would take seconds.
+            errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
+            raise self._invalid([(list(error.instance_path), error.message) for error in errors]) from None
+        if self._model is not None:
+            try:
+                values = self._model.model_validate(arguments)
+            except ValidationError as error:
+                details = error.errors(include_url=False, include_context=False, include_input=False)
+                raise self._invalid([(list(detail["loc"]), detail["msg"]) for detail in details]) from error
+            given = values.model_fields_set
+            return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
+        return dict(arguments) if self._whole is None else {self._whole: arguments}
+
+    def _invalid(self, faults: list[tuple[list[Any], str]]) -> InvalidArguments:
+        faults = faults[:_MAX_FAULTS]
+        data = [{"path": "/" + "/".join(map(str, path)), "message": message[:500]} for path, message in faults]
+        text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in data)
+        return InvalidArguments(text, tool=self._tool, data=data)
+
+
+class UntitledSchema(GenerateJsonSchema):
+    """Makes a JSON Schema without titles for fields, because these titles only repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Never."""
+        return False
+
+
+def _parameter_for_all(parameters: list[inspect.Parameter], schema: dict[str, Any]) -> str | None:
+    """The parameter that takes all arguments as one dict; None when the handler takes them as keywords."""
+    properties: dict[str, Any] = schema.get("properties") or {}
+    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+    by_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return required[0] if len(required) == 1 and not by_keyword and required[0] not in properties else None
+
+
+def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[type[BaseModel], list[tuple[str, str]]]:
+    """A pydantic model of the parameters, and the model's attribute for each parameter."""
+    fields: dict[str, Any] = {}
+    names: list[tuple[str, str]] = []
+    for number, parameter in enumerate(parameters):
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"tool {tool!r}: {parameter} has no schema: name each parameter, or pass input_schema= to add_tool()"
+            )
+        annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        # Names that clash with nothing in pydantic: a parameter may be called `schema`, `copy` or `_private`.
+        attribute = f"argument_{number}"
+        fields[attribute] = (Annotated[annotation, Field(alias=parameter.name)], default)
+        names.append((parameter.name, attribute))
+    try:
+        model = create_model(tool, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
+    except (PydanticUserError, PydanticSchemaGenerationError) as error:
+        wrong = next((p.name for p in parameters if not _has_schema(p.annotation)), "")
+        raise TypeError(f"tool {tool!r}: the type of parameter {wrong!r} has no JSON Schema ({error})") from error
+    return model, names
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation)
+    except (PydanticUserError, PydanticSchemaGenerationError):
+        return annotation is inspect.Parameter.empty
+    return True
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        schema = model.model_json_schema(by_alias=True, schema_generator=UntitledSchema)
+    except PydanticUserError as error:
+        raise TypeError(f"tool {model.__name__!r}: a parameter's type has no JSON Schema ({error})") from error
+    schema.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema
+
+
+def _validator(tool: str, schema: dict[str, Any]) -> Any:
+    if schema.get("type", "object") != "object":
+        raise ValueError(f"tool {tool!r}: the input schema must describe an object, not {schema.get('type')!r}")
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
+    except ValueError as error:
+        raise ValueError(f"tool {tool!r}: the input schema is not valid JSON Schema: {error}") from error
+
+
+def _no_remote_references(uri: str) -> Any:
+    raise ValueError(f"{uri} is outside the schema; only references inside it are followed")

@@ -1,0 +1,157 @@
+"""When a call runs at its server: each call once, a limited number of calls at once, the others in a queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.tools.serving.answers import Answers, acknowledge
+from mqtt_agent.tools.serving.execution import Execution, ServedTool
+from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
+from mqtt_agent.tools.serving.runner import CallRunner
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Call, CallFault
+
+__all__ = ["Executor"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_CANCELED_WITHIN = 2.0  # seconds
+
+
+class Executor:
+    """Executes the calls of one tool server.
+
+    Args:
+        scope: What all parts of the server share.
+        max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival.
+        replay: The responses that the server has given lately.
+
+    Attributes:
+        answers: Publishes the responses.
+    """
+
+    def __init__(self, scope: Scope, max_concurrency: int, replay: ReplayStore) -> None:
+        self.answers: Answers = Answers(scope)
+        self._runner = CallRunner(scope, self.answers, replay, max_concurrency)
+        self._max_concurrency = max_concurrency
+        self._replay = replay
+        self._known: dict[CallKey, Execution] = {}
+        self._queue: deque[Execution] = deque()
+        self._running = 0
+        self._tasks = BackgroundTasks()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._hurry = asyncio.Event()
+
+    @property
+    def active(self) -> int:
+        """How many calls run or wait for their turn."""
+        return len(self._known)
+
+    def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage) -> None:
+        """Run a call, unless the call is a repeat.
+
+        A repeat of a call that runs or waits joins that call. A repeat of a call that is over gets the stored response
+        again.
+        """
+        key = (call.client, call.call_id)
+        known = self._known.get(key)
+        if known is not None:
+            known.messages.append(message)
+            if known.task is not None:
+                message.work_started()
+            return
+        stored = self._replay.get(key)
+        if stored is not None:
+            self.answers.publish_soon(call.call_id, reply_to, [message], stored)
+            return
+        expires = None if message.message_expiry is None else time.monotonic() + message.message_expiry
+        execution = self._known[key] = Execution(tool, call, reply_to, [message], expires)
+        self._idle.clear()
+        if self._running < self._max_concurrency:
+            self._start(execution)
+        else:
+            self._queue.append(execution)
+
+    def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
+        """Which of these calls run, wait, or are over. The stored responses of those that are over are sent again.
+
+        Args:
+            client: The caller's id.
+            call_ids: The ids of the calls.
+            reply_to: The caller's topic for responses.
+        """
+        known: list[str] = []
+        for call_id in call_ids:
+            stored = self._replay.get((client, call_id))
+            if stored is not None:
+                self.answers.publish_soon(call_id, reply_to, [], stored)
+            if stored is not None or (client, call_id) in self._known:
+                known.append(call_id)
+        return known
+
+    def cancel(self, key: CallKey) -> bool:
+        """Stop a call whose caller does not want the result any more.
+
+        Returns:
+            Whether the call runs or waits here.
+        """
+        execution = self._known.get(key)
+        if execution is None:
+            return False
+        self._stop(execution, None)
+        return True
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until all calls are over. Calls that still run after ``timeout`` seconds are canceled and answered."""
+        waiting = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(self._hurry.wait())]
+        await asyncio.wait(waiting, timeout=max(0.0, timeout), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not self._idle.is_set():
+            for execution in list(self._known.values()):
+                data = {"maybe_executed": execution.task is not None}
+                error = CallFault(type="unavailable", message="the tool server stopped", retryable=True, data=data)
+                self._stop(execution, error)
+            try:
+                await asyncio.wait_for(self._idle.wait(), _CANCELED_WITHIN)
+            except asyncio.TimeoutError:
+                logger.warning(
+                    "the handlers of %d calls go on although they were canceled; the process ends when they do",
+                    len(self._known),
+                )
+        self._runner.close()
+
+    def hurry(self) -> None:
+        """Make :meth:`drain` stop waiting, and cancel the calls that still run."""
+        self._hurry.set()
+
+    def _start(self, execution: Execution) -> None:
+        self._running += 1
+        execution.task = self._tasks.start(self._run(execution))
+
+    def _stop(self, execution: Execution, answer: CallFault | None) -> None:
+        execution.stop(answer)
+        if execution.task is None:
+            self._queue.remove(execution)
+            self._start(execution)  # the call is answered and acknowledged, and its handler is not called
+
+    async def _run(self, execution: Execution) -> None:
+        try:
+            if execution.expires is not None and time.monotonic() > execution.expires:
+                logger.debug("call %s expired before its turn", execution.call.call_id)
+                acknowledge(execution.messages)
+            else:
+                await self._runner.run(execution)
+        finally:
+            self._known.pop(execution.key, None)
+            self._running -= 1
+            while self._queue and self._running < self._max_concurrency:
+                self._start(self._queue.popleft())
+            if not self._known:
+                self._idle.set()

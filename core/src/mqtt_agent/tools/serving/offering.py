@@ -1,0 +1,169 @@
+"""How functions become the tools of a server: the decorator ``@server.tool``, ``add_tool()``, and the tool cards."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar, overload
+
+from mqtt_agent.tools.lists import ToolList
+from mqtt_agent.tools.serving.execution import ServedTool
+from mqtt_agent.tools.serving.function import ToolFunction
+from mqtt_agent.version import __version__
+from mqtt_agent.wire import FEATURES, ToolAnnotations, ToolCard, Topics, VersionInfo, validate_identifier
+
+__all__ = ["ToolOffering"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class ToolOffering(ABC):
+    """The half of a tool server that offers functions as tools.
+
+    Args:
+        name: The server's name, the same for all its replicas.
+        namespace: The prefix of all topics.
+
+    Attributes:
+        name: The server's name, the same for all its replicas.
+        namespace: The prefix of all topics, as it was given.
+    """
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self.name: str = validate_identifier(name, "server name")
+        self.namespace: str = namespace
+        self._topics = Topics(namespace)
+        self._cards: dict[str, ToolCard] = {}
+        self._served: dict[str, ServedTool] = {}
+
+    @abstractmethod
+    def _on_added(self, name: str) -> None:
+        """A tool was added. A started server announces the tool."""
+
+    @property
+    def tools(self) -> list[ToolCard]:
+        """The cards of the tools that the server offers."""
+        return ToolList(card.model_copy(deep=True) for card in self._cards.values())
+
+    @overload
+    def tool(self, handler: Handler, /) -> Handler: ...
+
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Offer the decorated function as a tool. See :meth:`add_tool` for the options.
+
+        The function's name is the tool's name, the docstring is the description, and the schema is made from the
+        parameters and their annotations. Use ``Annotated[str, Field(description="...")]`` to describe a parameter.
+        An ``async def`` handler must not block the event loop. A plain ``def`` handler runs in a thread, and may block.
+
+        Example:
+            >>> @server.tool  # doctest: +SKIP
+            ... async def forecast(city: str, days: int = 3) -> dict:
+            ...     "Weather forecast for a city."
+            >>> @server.tool(name="forecast-v2", read_only=True)  # doctest: +SKIP
+            ... def forecast_2(city: str) -> dict: ...
+        """
+        if isinstance(handler, str):
+            raise TypeError(f"write @server.tool(name={handler!r}): the name is a keyword")
+
+        def offer(function: Callable[..., Any]) -> Callable[..., Any]:
+            chosen = options.pop("name", None) or getattr(function, "__name__", type(function).__name__)
+            self.add_tool(chosen, function, **options)
+            return function
+
+        return offer if handler is None else offer(handler)
+
+    def add_tool(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        description: str | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Offer a function as a tool. A started server announces the tool at once.
+
+        Args:
+            name: The tool's name, unique in the namespace.
+            handler: ``async def``, or ``def``, which then runs in a thread. A parameter annotated with
+                :class:`ToolContext` gets the call's context. The handler must return something with a JSON form.
+            description: For the person or the model that chooses a tool. None means the handler's docstring.
+            input_schema: JSON Schema of the arguments. None makes the schema from the handler's parameters. With a
+                schema of your own, the handler gets the arguments as keywords. There is one exception: a handler with
+                exactly one parameter without a default (not counting the context), whose name is no property of the
+                schema, gets all arguments as one dict in that parameter.
+            output_schema: JSON Schema of the result. None makes a schema when the handler is annotated to return a
+                pydantic model, a dataclass or a TypedDict.
+            title: A name for people.
+            read_only: The tool changes nothing. A lost call is sent again.
+            idempotent: To run a call twice has the same effect as to run it once. A lost call is sent again.
+            destructive: The tool may delete or overwrite something.
+            open_world: The tool reaches systems outside its server, for example the web.
+            timeout: Seconds after which a running handler is canceled; None means no limit.
+            allowed_callers: The agent ids of the intended callers. This is a hint for people: only the broker's access
+                rules protect a tool.
+            version: The version of the tool.
+            meta: Further JSON data for the card.
+
+        Raises:
+            InvalidIdentifier: The name cannot be used in topics.
+            TypeError: The handler's parameters cannot be made into a schema.
+            ValueError: The server offers a tool of this name already, or a schema is not valid.
+        """
+        validate_identifier(name, "tool name")
+        if name in self._cards:
+            raise ValueError(f"server {self.name!r} offers a tool {name!r} already: choose another name")
+        function = ToolFunction(name, handler, input_schema, output_schema)
+        hints = ToolAnnotations(
+            title=title,
+            readOnlyHint=read_only,
+            idempotentHint=idempotent,
+            destructiveHint=destructive,
+            openWorldHint=open_world,
+        )
+        self._cards[name] = ToolCard(
+            tool=name,
+            server=self.name,
+            namespace=self.namespace,
+            description=description if description is not None else inspect.getdoc(handler) or "",
+            input_schema=function.input_schema,
+            output_schema=function.output_schema,
+            supports_streaming=function.wants_context,
+            allowed_callers=list(allowed_callers) if allowed_callers is not None else None,
+            version_info=VersionInfo(sdk=__version__, tool=version),
+            title=title,
+            annotations=hints if hints != ToolAnnotations() else None,
+            features=list(FEATURES),
+            meta=meta,
+        )
+        self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
+        self._on_added(name)

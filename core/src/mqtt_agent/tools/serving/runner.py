@@ -1,0 +1,164 @@
+"""Where a call's handler is run, and its result or exception becomes the response."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mqtt_agent.aio.handlers import describe, without_surprises
+from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolError, WireError
+from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
+from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
+from mqtt_agent.tools.serving.execution import Execution
+from mqtt_agent.tools.serving.replay import ReplayStore
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.tools.tracing import traced_handler
+from mqtt_agent.wire import CallFault, Response, encode, is_identifier, to_json
+
+__all__ = ["CallRunner"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class CallRunner:
+    """Runs the handlers of one tool server, and answers their calls.
+
+    Args:
+        scope: What all parts of the server share.
+        answers: Publishes the responses.
+        replay: Keeps the responses for repeated calls.
+        max_threads: How many plain ``def`` handlers run at once.
+    """
+
+    def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
+        self._connection = scope.connection
+        self._server_id = scope.server_id
+        self._answers = answers
+        self._replay = replay
+        self._max_threads = max_threads
+        self._threads: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Let the threads of plain ``def`` handlers end, without waiting for them."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    async def run(self, execution: Execution) -> None:
+        """Run the handler of a call, publish the response, and then acknowledge the call."""
+        for message in execution.messages:
+            message.work_started()
+        call_id = execution.call.call_id
+        started = time.perf_counter()
+        stream = self._stream(execution)
+        response = Response(call_id=call_id, server=self._server_id)
+        try:
+            if execution.canceled:
+                raise asyncio.CancelledError
+            response.result, response.content = await self._call_handler(execution, stream)
+        except asyncio.CancelledError as error:
+            if not execution.canceled and _is_being_cancelled():
+                raise
+            if not execution.canceled:
+                fail(response, _fault(error))
+            elif execution.stopped_for is not None:
+                _uncancel()
+                fail(response, execution.stopped_for)
+            else:
+                acknowledge(execution.messages)
+                return
+        except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
+            fail(response, _fault(error))
+            if not isinstance(error, (MQTTAgentError, asyncio.TimeoutError)):
+                logger.info("tool %s failed: %r", execution.tool_name, error, exc_info=error)
+        execution.context = None  # from here on, a cancel comes too late
+        response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+        await stream.close()
+        response.seq = stream.seq or None
+        payload = _encode(response)
+        if response.error is None or not response.error.retryable:
+            self._replay.put(execution.key, payload)
+        await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
+
+    @traced_handler
+    async def _call_handler(self, execution: Execution, stream: CallStream) -> tuple[Any, list[dict[str, Any]] | None]:
+        call, function = execution.call, execution.tool.function
+        context = ToolContext(
+            call_id=call.call_id, tool=function.name, client=call.client, server=self._server_id, stream=stream
+        )
+        execution.context = context
+        if call.stream:
+            await stream.publish("accepted", server=self._server_id)
+        bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
+        timer = None
+        if execution.tool.timeout is not None:
+            answer = CallFault(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
+            timer = asyncio.get_running_loop().call_later(execution.tool.timeout, execution.stop, answer)
+        try:
+            result = await (bound() if function.is_async else self._call_in_thread(bound))
+            result = await result if inspect.isawaitable(result) else result
+            if isinstance(result, ToolResult):
+                return to_json(result.result), to_json(result.content)
+            return to_json(result), None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="mqtt-agent-tool")
+        return asyncio.get_running_loop().run_in_executor(self._threads, without_surprises(bound))
+
+    def _stream(self, execution: Execution) -> CallStream:
+        call_id, tool = execution.call.call_id, execution.tool
+        if execution.call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
+            return CallStream(call_id, None)
+        topic = tool.stream_topic(call_id)
+        return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload))
+
+
+def _encode(response: Response) -> bytes:
+    """The payload of a response. A result without a JSON form makes the response an error."""
+    try:
+        return encode(response)
+    except WireError as error:
+        response.result = response.content = None
+        fail(response, CallFault(type="tool_error", code="RESULT_NOT_JSON", message=str(error)))
+        return encode(response)
+
+
+def _fault(error: BaseException) -> CallFault:
+    """What the caller is told about a handler's exception. It can be sent, whatever the exception holds."""
+    kind, message = describe(error)
+    if isinstance(error, InvalidArguments):
+        return CallFault(type="invalid_arguments", message=message, data=error.data)
+    if isinstance(error, WireError):
+        return CallFault(type="tool_error", message=message, code="RESULT_NOT_JSON")
+    if not isinstance(error, ToolError):
+        return CallFault(type="tool_error", message=message or kind, code=kind)
+    try:
+        data = to_json(error.data)
+    except WireError:
+        data = repr(error.data)
+    code = None if error.code is None else str(error.code)
+    return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancels the task that runs the call, in contrast to a handler that raises CancelledError."""
+    # Before Python 3.11, tasks do not count cancellations. Then the exception is taken for the handler's.
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0
+
+
+def _uncancel() -> None:
+    """End the cancellation of the running task: it was meant for the handler only."""
+    # Python 3.11 and later count cancellations, and would cancel the publish that follows.
+    uncancel = getattr(asyncio.current_task(), "uncancel", None)
+    if uncancel is not None:
+        uncancel()
