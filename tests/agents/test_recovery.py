@@ -214,8 +214,8 @@ async def test_a_result_that_the_broker_dropped_is_asked_for(
 ) -> None:
     monkeypatch.setattr(reminders, "_FIRST", 0.3)
     dropped: list[Any] = []
-    incoming: Any = planner._delegations.incoming  # pyright: ignore[reportPrivateUsage]
-    take = incoming._take_result
+    results: Any = planner._delegations.results  # pyright: ignore[reportPrivateUsage]
+    take = results._take_result
 
     async def drop_the_first(result: TaskResult, message: Any) -> None:
         if dropped:
@@ -224,7 +224,7 @@ async def test_a_result_that_the_broker_dropped_is_asked_for(
             dropped.append(result)
             message.acknowledge()
 
-    monkeypatch.setattr(incoming, "_take_result", drop_the_first)
+    monkeypatch.setattr(results, "_take_result", drop_the_first)
     writer.on_task(square)
     task = await soon(planner.delegate("writer", data=3))
     assert await soon(task.result()) == 9
@@ -309,15 +309,15 @@ async def test_a_handle_that_is_made_while_the_result_is_being_stored_gets_the_r
     await soon(planner.start())
     given = await soon(planner.delegate("writer"))
     await soon(planner.stop())
-    incoming: Any = planner._delegations.incoming  # pyright: ignore[reportPrivateUsage]
-    take, taken = incoming._take_result, list[TaskResult]()
+    results: Any = planner._delegations.results  # pyright: ignore[reportPrivateUsage]
+    take, taken = results._take_result, list[TaskResult]()
 
     async def take_one_only(result: TaskResult, message: Any) -> None:
         taken.append(result)
         if len(taken) == 1:
             await take(result, message)
 
-    monkeypatch.setattr(incoming, "_take_result", take_one_only)
+    monkeypatch.setattr(results, "_take_result", take_one_only)
     go.set()
     await soon(planner.start())
     await soon(storing.wait())
