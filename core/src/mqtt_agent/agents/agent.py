@@ -42,7 +42,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Agent"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _GOODBYE_WITHIN = 10.0
 

@@ -12,7 +12,7 @@ import signal
 
 __all__ = ["POINTS", "reached", "reached_when_sent"]
 
-POINTS = frozenset(
+POINTS: frozenset[str] = frozenset(
     (
         "received.before-commit",
         "received.after-commit",
@@ -31,8 +31,9 @@ POINTS = frozenset(
 """The names. At an executor: ``received`` when a task arrives, ``finished`` when a handler ends, ``result`` when the
 result is sent. At a requester: ``delegated`` when a task is given away, ``outcome`` when its result arrives."""
 
-_name, _, _nth = os.environ.get("MQTT_AGENT_CRASH_POINT", "").partition(":")
-_left = int(_nth or 1)
+_setting = os.environ.get("MQTT_AGENT_CRASH_POINT", "").split(":")
+_name = _setting[0]
+_left = int(_setting[1]) if len(_setting) > 1 else 1
 
 
 def reached(point: str) -> None:

@@ -18,7 +18,7 @@ from mqtt_agent.wire import AgentCard, AgentStatus, Control, encode, new_task_id
 
 __all__ = ["PeerChange", "Peers"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode, encode, utc_
 
 __all__ = ["AgentPresence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CORRECT_AFTER = 1.0
 

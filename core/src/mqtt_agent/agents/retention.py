@@ -11,7 +11,7 @@ from mqtt_agent.errors import StoreError
 
 __all__ = ["Retention"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 3600.0
 

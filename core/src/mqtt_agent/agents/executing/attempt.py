@@ -9,14 +9,14 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskRecord, TaskStore
+from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import TaskEvent, TaskState, encode
 
 __all__ = ["Attempt"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Attempt:
@@ -44,7 +44,7 @@ class Attempt:
 
     def __init__(self, record: TaskRecord, store: TaskStore, send: Callable[[bytes], asyncio.Future[int]]) -> None:
         self.number: int = record.attempt
-        self.key = record.key
+        self.key: TaskKey = record.key
         self.saved: Any = record.saved
         self.state: TaskState = TaskState.WORKING
         self.listening: bool = record.task.get("stream") is not False

@@ -27,7 +27,7 @@ from mqtt_agent.wire import Task, TaskFault, TaskState, to_json
 
 __all__ = ["Run", "TaskExecutor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CLAIM_AGAIN_AFTER = 0.5
 _CONFIRMED_WITHIN = 5.0
@@ -87,7 +87,7 @@ class TaskExecutor:
     def __init__(self, scope: Scope, router: Router, replies: Replies, max_concurrency: int) -> None:
         self.executing: bool = False
         self.waiting: int = 0
-        self.background = BackgroundTasks(self._on_failure)
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
         self._scope = scope
         self._router = router
         self._replies = replies

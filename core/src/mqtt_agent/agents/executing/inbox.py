@@ -26,7 +26,7 @@ from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
 
 __all__ = ["Inbox"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Inbox:

@@ -22,7 +22,7 @@ from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["ReceivedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ReceivedTasks:

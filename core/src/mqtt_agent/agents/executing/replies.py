@@ -17,7 +17,7 @@ from mqtt_agent.wire import TERMINAL, Task, TaskFault, TaskState
 
 __all__ = ["Replies"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Replies:

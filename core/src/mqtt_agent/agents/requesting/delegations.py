@@ -52,7 +52,7 @@ class Delegations:
         self._sender = TaskSender(scope, self._tasks)
         self._resender = Resender(scope, self._tasks, self._sender, is_away)
         self._inputs = Inputs(self._tasks, self._sender)
-        self.results = Results(scope, self._tasks, self._resender, self._inputs)
+        self.results: Results = Results(scope, self._tasks, self._resender, self._inputs)
         self.results_topic: str = self._sender.results_topic
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
         self._started = False

@@ -20,7 +20,7 @@ from mqtt_agent.wire import TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _NOTED_WITHIN = 0.2
 
@@ -39,10 +39,10 @@ class DelegatedTasks:
     """
 
     def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+        self.scope: Scope = scope
         self.handles: dict[str, TaskHandle] = {}
-        self.reminders = Reminders()
-        self.background = BackgroundTasks(self._on_failure)
+        self.reminders: Reminders = Reminders()
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
         self._unnoted: dict[str, TaskHandle] = {}
         self._noting: asyncio.TimerHandle | None = None
 

@@ -19,7 +19,7 @@ from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, 
 
 __all__ = ["Requester"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Requester:

@@ -22,7 +22,7 @@ from mqtt_agent.wire import TaskEvent, TaskFault, TaskResult, decode, encode, is
 
 __all__ = ["Results"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Results:

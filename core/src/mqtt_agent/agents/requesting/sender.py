@@ -22,7 +22,7 @@ from mqtt_agent.wire import Control, TaskFault, encode
 
 __all__ = ["CONFIRMED_WITHIN", "TaskSender"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CONFIRMED_WITHIN = 5.0
 """Seconds to wait for the broker's confirmation. A message without it is sent again when the connection is back."""
