@@ -1,4 +1,4 @@
-"""The stores that every rule is tried on."""
+"""The stores on which every rule is tested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 def new_record(
     task_id: str | None = None, *, agent: str = AGENT, role: TaskRole = "received", **fields: Any
 ) -> TaskRecord:
-    """A record with an id that no other has."""
+    """A record with an id of its own."""
     task_id = task_id or f"task-{next(_numbers)}"
     values: dict[str, Any] = {
         "peer": "planner",
@@ -45,5 +45,5 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where an SQLite store may lie; nothing is there."""
+    """A path for an SQLite store, where no file is yet."""
     return tmp_path / "tasks.db"

@@ -1,4 +1,4 @@
-"""Where a store lies when nobody says so."""
+"""The default path of an agent's store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to a store in an SQLite file: its statements, threads, locks and transactions."""
+"""What only a store in an SQLite file has: its statements, threads, locks and transactions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 
 class TestPlans:
-    """No statement looks at more rows than it must, whatever is in the file."""
+    """No statement reads more rows than necessary, whatever the file contains."""
 
     STATEMENTS: tuple[tuple[str, Any], ...] = (
         (sqlite.GET, ("a", "received", "1")),
@@ -132,7 +132,7 @@ class TestOtherUsers:
             await soon(one.add(new_record()))
             async with SqliteStore(path):
                 pass
-            # A process that sees no lock would take itself for the last one, and remove the log under our feet.
+            # A process that sees no lock takes itself for the last user, and removes the log that others still need.
             program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM tasks')"
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(path))
             assert await soon(process.wait()) == 0

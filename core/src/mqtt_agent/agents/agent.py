@@ -1,4 +1,4 @@
-"""The ``Agent``: it takes tasks from its peers and gives tasks to them. Here are its arguments, its start and stop."""
+"""The ``Agent``, which takes tasks from its peers and gives tasks to them: its arguments, its start and its stop."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 
-__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_words"]
+__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_message"]
 
 
 class Ending(NamedTuple):
@@ -127,7 +127,7 @@ def ending_of_exception(error: BaseException) -> Ending:
     return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
 
 
-def with_words(error: MQTTAgentError, message: str) -> MQTTAgentError:
+def with_message(error: MQTTAgentError, message: str) -> MQTTAgentError:
     """Copy an error, with another message. The error itself becomes the cause of the copy."""
     told = error.__class__.__new__(error.__class__)  # some constructors need more than a message; __dict__ has the rest
     told.args = (message,)

@@ -1,4 +1,4 @@
-"""The other agents of a namespace: a local copy of their cards, and who of them is online."""
+"""The other agents of a namespace: a copy of their cards, and which of them are online."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt at a received task: the attempt's events, checkpoints and state go to the requester and to the store."""
+"""One attempt at a received task: its events are sent to the requester, its checkpoints and states are stored."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Attempt:
         self._store = store
         self._sender = PacedSender(send)
 
-    async def tell(self, kind: str, **fields: Any) -> None:
+    async def send_event(self, kind: str, **fields: Any) -> None:
         """Send an event to the requester, if the requester wants events.
 
         Args:
@@ -80,12 +80,12 @@ class Attempt:
     async def reserve(self) -> None:
         """Make sure that the next event has a number.
 
-        The store sets numbers aside before they are used. After a crash, the next attempt begins above them, so no
-        number is used twice.
+        The store reserves numbers before they are used. After a crash, the next attempt begins above them, so no number
+        is used twice.
 
         Raises:
             TaskCanceled: The attempt is over.
-            StoreError: The numbers could not be set aside.
+            StoreError: The numbers could not be reserved.
         """
         if self.seq >= self._seq_limit:
             await self.change(seq=self._seq_limit + RESERVED_SEQS)
@@ -104,7 +104,7 @@ class Attempt:
                 event.data["schema"] = self.question["schema"]
         return event
 
-    async def tell_status(self, fault: str | None = None) -> None:
+    async def send_status(self, fault: str | None = None) -> None:
         """Send the task's present state as an event, if the requester wants events.
 
         Args:
@@ -120,7 +120,7 @@ class Attempt:
     async def add_artifact(self, name: str, data: Any) -> None:
         """Keep an artifact for the result, and send it as an event."""
         self.artifacts[name] = data
-        await self.tell("artifact", content=name, data=data)
+        await self.send_event("artifact", content=name, data=data)
 
     async def save(self, value: Any) -> None:
         """Store a checkpoint."""
@@ -139,7 +139,7 @@ class Attempt:
             changes["inputs"] = inputs
         await self.change(**changes)
         self.state = state
-        await self.tell_status()
+        await self.send_status()
 
     async def change(self, **changes: Unpack[Changes]) -> None:
         """Change the task's record.

@@ -1,4 +1,4 @@
-"""Where the result of a handler is stored; the replies send it afterwards."""
+"""Where the result of a handler is stored. Then ``replies`` sends it."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ class Completion:
         reached("finished.after-commit")
         if changed is not None:
             attempt.state = state
-            await attempt.tell_status()
+            await attempt.send_status()
             self._background.start(self._replies.send(changed))
         attempt.over = True

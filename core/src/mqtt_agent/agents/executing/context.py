@@ -94,7 +94,7 @@ class TaskContext:
             total: How much there is to do, if known.
             message: What the handler does now, as text for people.
         """
-        await self._attempt.tell("progress", progress=progress, total=total, content=message)
+        await self._attempt.send_event("progress", progress=progress, total=total, content=message)
 
     async def stream(self, value: Any) -> None:
         """Send a part of the result to the requester before the result is ready.
@@ -109,9 +109,9 @@ class TaskContext:
             WireError: The value has no JSON form.
         """
         if isinstance(value, str):
-            await self._attempt.tell("partial", content=value)
+            await self._attempt.send_event("partial", content=value)
         else:
-            await self._attempt.tell("partial", data=to_json(value))
+            await self._attempt.send_event("partial", data=to_json(value))
 
     async def artifact(self, name: str, data: Any) -> None:
         """Send an artifact, such as the text of a file. The artifact is sent as an event, and again with the result.

@@ -104,14 +104,14 @@ class TaskExecutor:
     async def find_run(self, task_id: str) -> Run | None:
         """The handler that works on a task, or that is about to; None when there is no such handler."""
         if task_id not in self._runs and self._unsettled:
-            # In the store the task may have begun already, although its handler begins here a moment later.
+            # The task may have begun in the store already, and its handler begins a moment later.
             await asyncio.wait([slot.settled for slot in self._unsettled])
         return self._runs.get(task_id)
 
     # Life
 
     async def begin(self) -> None:
-        """Begin to run handlers, first of the tasks that an earlier process left."""
+        """Begin to run handlers. Tasks that an earlier process has left are run again."""
         again = await self._scope.store.reopen(self._scope.owner)
         if again:
             logger.info("%s runs %d tasks again, which had not ended at its last stop", self._scope.agent_id, again)
@@ -163,7 +163,7 @@ class TaskExecutor:
     # Slots
 
     def take_slot(self) -> Slot | None:
-        """Take a slot for a new task; None when the task must wait. Then :meth:`start` or :meth:`give_back` follows."""
+        """Take a slot for a new task; None when the task must wait. :meth:`start` or :meth:`give_back` must follow."""
         return self._take_slot() if self.executing and self.waiting == 0 else None
 
     def _take_slot(self) -> Slot | None:
@@ -250,7 +250,7 @@ class TaskExecutor:
             run.slot.release()
 
     async def _ending_of(self, run: Run) -> Ending | None:
-        """Call the handler. Returns how its task ends, or None when the task was canceled, or is to run again."""
+        """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
         handler = self._router.find(run.task.type)
         if handler is None:
             return self._no_handler(run.task)
@@ -259,7 +259,7 @@ class TaskExecutor:
             return _expired(run.task)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
         try:
-            await run.attempt.tell_status()
+            await run.attempt.send_status()
             return Ending(TaskState.COMPLETED, to_json(await self._call(handler, run)))
         except asyncio.CancelledError:
             if run.attempt.over or (not self.executing and not run.expired):

@@ -1,4 +1,4 @@
-"""Where messages of peers arrive at an executor: they are read and checked, then passed on or refused.
+"""Where tasks and control messages arrive at an executor: they are read and checked, then passed on or refused.
 
 No message that arrives here can harm the agent.
 """
@@ -122,9 +122,9 @@ class Inbox:
         if not is_identifier(control.task_id) or not (control.sender is None or is_identifier(control.sender)):
             self._faults.tell(message.topic, "a control message with impossible names", repr(control.task_id))
             return
-        self._tasks.start(self._obey(control, message), name=control.task_id)
+        self._tasks.start(self._handle_control(control, message), name=control.task_id)
 
-    async def _obey(self, control: Control, message: InboundMessage) -> None:
+    async def _handle_control(self, control: Control, message: InboundMessage) -> None:
         task_id, sender = control.task_id, control.sender
         record = await self._received.find(task_id)
         if record is not None and record.peer is not None and sender != record.peer:

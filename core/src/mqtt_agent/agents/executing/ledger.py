@@ -1,4 +1,4 @@
-"""Where an arriving task is stored, before its message is acknowledged; and what its requester says about it later."""
+"""Where an arriving task is stored, before its message is acknowledged. Also where cancels and answers are stored."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class ReceivedTasks:
 
     async def _take_known(self, record: TaskRecord, digest: str, task: Task, reply_to: str | None) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
-        canceled_before_it_came = not record.digest and record.peer in (None, task.sender)
-        if digest == record.digest or canceled_before_it_came:
+        canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
+        if digest == record.digest or canceled_early:
             await self.attach(record, reply_to, task)
         else:
             message = f"{task.task_id} names another task at {self._scope.agent_id} already"
@@ -161,9 +161,9 @@ class ReceivedTasks:
         await self._say_status(record)
 
     async def _run_again(self, record: TaskRecord) -> TaskRecord:
-        """Run a task that has begun in the store, and that no handler of this process works on.
+        """Run a task that has begun in the store, although no handler of this process works on it.
 
-        Another process with this agent id began with it, after this process took up what an earlier one left.
+        Another process with this agent id has begun with the task after this process had started.
         """
         again = await self._scope.store.change(
             record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
@@ -180,20 +180,20 @@ class ReceivedTasks:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
-        self._replies.say(self._scope.topics.task_events(record.task_id), encode(event), record.task_id)
+        self._replies.publish(self._scope.topics.task_events(record.task_id), encode(event), record.task_id)
 
     async def _answer_stranger(self, record: TaskRecord, reply_to: str | None) -> None:
-        """Answer a sender that does not say who it is. The requester's own result goes where it went before."""
+        """Answer a message that does not name its sender. Where the requester gets the result stays as it is."""
         if record.result is None:
             await self._say_status(record)
         else:
             topic = reply_to or self._scope.topics.task_result(record.task_id)
-            self._replies.say(topic, pydantic_core.to_json(record.result), record.task_id)
+            self._replies.publish(topic, pydantic_core.to_json(record.result), record.task_id)
 
     # Control messages
 
     async def cancel(self, task_id: str, sender: str | None, reason: str | None) -> None:
-        """Cancel a task, also one that has not arrived yet.
+        """Cancel a task. A task that has not arrived yet is stored as canceled.
 
         Args:
             task_id: The task's id.
@@ -205,7 +205,7 @@ class ReceivedTasks:
         result = result_of(task_id, self._scope.agent_id, sender, ending)
         record = await self.find(task_id)
         if record is None:
-            # The cancel may have overtaken its task. The task finds this record when it arrives, and does not run.
+            # The cancel may have overtaken its task. When the task arrives, this record keeps it from running.
             content = {"task_id": task_id}
             canceled = TaskRecord(self._key(task_id), sender, content, "", ending.state, result=result)
             record, _ = await self._scope.store.add(canceled)
@@ -218,13 +218,12 @@ class ReceivedTasks:
         changed = await self._scope.store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
         if changed is None:
             return await self._scope.store.get(record.key) or record
-        run = await self._executor.find_run(
-            record.task_id
-        )  # asked after the change: a handler may have begun meanwhile
+        # Looked up only after the change: a handler may have begun meanwhile.
+        run = await self._executor.find_run(record.task_id)
         if run is not None:
             run.attempt.state = TaskState.CANCELED
-            with contextlib.suppress(TaskCanceled):  # the event has no number: the store sets none aside any more
-                await run.attempt.tell_status()
+            with contextlib.suppress(TaskCanceled):  # no event number is left, and the store reserves no more
+                await run.attempt.send_status()
             await self._executor.end([run])
         elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
             self._executor.waiting = max(0, self._executor.waiting - 1)
@@ -239,7 +238,7 @@ class ReceivedTasks:
             answer: The answer, any JSON value.
 
         Returns:
-            Whether the question was asked. True also for a task that is over, where an answer may come late.
+            Whether the task has asked this question. True also for a task that is over: the answer may come late.
         """
         run = await self._executor.find_run(task_id)
         if run is not None and await run.questions.take_input(input_id, answer):
@@ -264,5 +263,5 @@ class ReceivedTasks:
                 )
                 if stored is not None:
                     return True
-                # A handler has begun meanwhile: the next turn of the loop hands the answer to the handler.
+                # A handler has begun meanwhile: the next turn of the loop gives the answer to the handler.
         return any(question["input_id"] == input_id for question in record.inputs)

@@ -115,7 +115,7 @@ class Questions:
             return False
         fault = _fault_of(answer, waiting.question["schema"])
         if fault is not None:
-            await self._attempt.tell_status(fault)
+            await self._attempt.send_status(fault)
             return True
         waiting.storing = True
         answered = [*self._inputs[:-1], {**waiting.question, "answer": answer}]

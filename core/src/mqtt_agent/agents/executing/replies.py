@@ -93,7 +93,7 @@ class Replies:
         topics = [self._scope.topics.task_result(task_id)]
         return topics if requester is None else [*topics, self._scope.topics.results(requester)]
 
-    def say(self, topic: str, payload: bytes, task_id: str) -> None:
+    def publish(self, topic: str, payload: bytes, task_id: str) -> None:
         """Publish a message about a task. The message may get lost: then the requester asks again."""
         try:
             properties = PublishProperties(correlation_data=task_id.encode())
@@ -113,4 +113,4 @@ class Replies:
         ending = Ending(TaskState.REJECTED, fault=TaskFault(type=kind, message=message))
         result = result_of(task.task_id, self._scope.agent_id, task.sender, ending)
         for topic in self.topics(task.task_id, task.sender, reply_to):
-            self.say(topic, pydantic_core.to_json(result), task.task_id)
+            self.publish(topic, pydantic_core.to_json(result), task.task_id)

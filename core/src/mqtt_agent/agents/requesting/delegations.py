@@ -1,4 +1,4 @@
-"""Where a task is delegated: it is stored, then sent to its peer, and gets a handle. Also where it is found again."""
+"""Where a task is delegated: it is stored, then sent to its peer. Also where handles of earlier tasks are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached
-from mqtt_agent.agents.outcome import with_words
+from mqtt_agent.agents.outcome import with_message
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
@@ -75,13 +75,13 @@ class Delegations:
         self._tasks.background.cancel()
         await self._tasks.background.wait()
         with contextlib.suppress(StoreError):
-            await self._tasks.note_states()
+            await self._tasks.store_states()
         for handle in list(self._tasks.handles.values()):
             what = f"task {handle.task_id} goes on: resume() it"
             if reason is None:
                 handle.fail(ConnectionLost(f"agent {self._scope.agent_id} was stopped; {what}"))
             else:
-                handle.fail(with_words(reason, f"{reason}; {what}"))
+                handle.fail(with_message(reason, f"{reason}; {what}"))
         self._tasks.reminders.clear()
 
     def on_peer_back(self, peer: str) -> None:
@@ -90,7 +90,7 @@ class Delegations:
 
     async def on_reconnected(self) -> None:
         """Send all open tasks again, because tasks or results may have got lost with the connection."""
-        await self._resender.ask_after_all()
+        await self._resender.resend_all()
 
     # Delegating
 
@@ -135,7 +135,7 @@ class Delegations:
         if known is None:
             self._tasks.update(handle, stored)
         if not handle.done:
-            self._tasks.remember(stored)
+            self._tasks.schedule(stored)
             await self._sender.send_first(handle, stored, synchronous)
         return handle
 
@@ -146,7 +146,7 @@ class Delegations:
         try:
             stored, added = await self._tasks.add(record)
         except StoreError as error:
-            raise with_words(error, f"task {task_id} was not stored, and so not sent: {error}") from error
+            raise with_message(error, f"task {task_id} was not stored, and so not sent: {error}") from error
         reached("delegated.after-commit")
         if not added and stored.digest != record.digest:
             problem = f"task id {task_id} names another task already; it was not sent"
@@ -173,7 +173,7 @@ class Delegations:
         handle = self._tasks.handles.get(task_id) or self._follow(record, listen=not record.state.terminal)
         self._tasks.update(handle, record)
         if not handle.done:
-            self._tasks.remember(record)
+            self._tasks.schedule(record)
             await self._subscribed()
             sending = self._tasks.background.start(self._resender.send_again(record))
             if self._scope.connection.connected:
@@ -196,7 +196,7 @@ class Delegations:
 
     async def handles(self, states: frozenset[TaskState] | None) -> TaskList[TaskHandle]:
         """Make handles of all tasks in these states, in the order in which the tasks were delegated."""
-        await self._tasks.note_states()
+        await self._tasks.store_states()
         found = TaskList[TaskHandle]()
         async for record in self._tasks.find(states):
             handle = self._tasks.handles.get(record.task_id)
@@ -232,7 +232,7 @@ class Delegations:
             return
         self._listen(handle.task_id, topic, self.results.on_event)
         await self._subscribed()
-        await self._resender.ask_after(handle.task_id)  # the peer answers with the present state
+        await self._resender.resend(handle.task_id)  # the peer answers with the present state
 
     async def _subscribed(self) -> None:
         """Let the background tasks run that send subscriptions, before the caller sends anything."""
@@ -252,9 +252,9 @@ class Delegations:
             return
         changed = await self._tasks.change(handle.task_id, cancel_requested=True)
         if changed is not None:
-            self._tasks.remember(changed)
+            self._tasks.schedule(changed)
         cancel = Control(task_id=handle.task_id, action="cancel", sender=self._scope.agent_id, reason=reason)
-        await self._sender.say_soon(handle.peer, cancel)
+        await self._sender.send_control_soon(handle.peer, cancel)
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None:
         """See :meth:`TaskHandle.send`."""

@@ -42,7 +42,7 @@ class Inputs:
             self._note_sent(handle, input_id, handle.attempt)
             await self._store(handle)
         handle.question = None
-        await self._sender.say_soon(handle.peer, self._control(handle, value, input_id))
+        await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
 
     def on_question(self, handle: TaskHandle, question: TaskEvent) -> None:
         """Look at a question that a peer asks: a question that was answered before may need its answer again.
@@ -60,7 +60,7 @@ class Inputs:
         elif input_id in handle.answers and self._is_lost(handle.sent_answers.get(input_id), question):
             control = self._control(handle, handle.answers[input_id], input_id)
             self._note_sent(handle, input_id, question.attempt)
-            self._tasks.background.start(self._sender.say_soon(handle.peer, control))
+            self._tasks.background.start(self._sender.send_control_soon(handle.peer, control))
 
     def _is_lost(self, sent: SentAnswer | None, question: TaskEvent) -> bool:
         """Whether the stored answer to a question has to be sent again.
@@ -79,7 +79,7 @@ class Inputs:
         inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
         changed = await self._tasks.change(handle.task_id, inputs=inputs)
         if changed is not None:
-            self._tasks.remember(changed)
+            self._tasks.schedule(changed)
 
     def _control(self, handle: TaskHandle, value: Any, input_id: str | None) -> Control:
         return Control(

@@ -22,7 +22,7 @@ __all__ = ["DelegatedTasks"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_NOTED_WITHIN = 0.2
+_STORED_WITHIN = 0.2
 
 
 class DelegatedTasks:
@@ -43,8 +43,8 @@ class DelegatedTasks:
         self.handles: dict[str, TaskHandle] = {}
         self.reminders: Reminders = Reminders()
         self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
-        self._unnoted: dict[str, TaskHandle] = {}
-        self._noting: asyncio.TimerHandle | None = None
+        self._unstored: dict[str, TaskHandle] = {}
+        self._storing: asyncio.TimerHandle | None = None
 
     # Records
 
@@ -72,8 +72,8 @@ class DelegatedTasks:
 
     # Reminders and handles
 
-    def remember(self, record: TaskRecord, *, at_once: bool = False) -> None:
-        """Have an open task sent again, at once or after a while."""
+    def schedule(self, record: TaskRecord, *, at_once: bool = False) -> None:
+        """Have an open task sent again, at once or after 10 s."""
         self.reminders.add(record.task_id, record.peer or "", record.expires_at, at_once=at_once)
 
     def update(self, handle: TaskHandle, record: TaskRecord) -> None:
@@ -86,7 +86,7 @@ class DelegatedTasks:
     def forget(self, task_id: str) -> None:
         """Drop the handle of a task, for which neither a result nor events can arrive any more."""
         self.handles.pop(task_id, None)
-        self._unnoted.pop(task_id, None)
+        self._unstored.pop(task_id, None)
         self.reminders.drop(task_id)
 
     async def give_up(self, task_id: str, fault: TaskFault) -> None:
@@ -105,24 +105,24 @@ class DelegatedTasks:
 
     # States
 
-    def note_soon(self, handle: TaskHandle) -> None:
+    def store_state_soon(self, handle: TaskHandle) -> None:
         """Store the state of a task in a moment.
 
         Most tasks end before that. Then the result is stored, and the state in between need not be.
         """
-        self._unnoted[handle.task_id] = handle
-        if self._noting is None:
-            self._noting = asyncio.get_running_loop().call_later(_NOTED_WITHIN, self._note_now)
+        self._unstored[handle.task_id] = handle
+        if self._storing is None:
+            self._storing = asyncio.get_running_loop().call_later(_STORED_WITHIN, self._store_now)
 
-    def _note_now(self) -> None:
-        self.background.start(self.note_states())
+    def _store_now(self) -> None:
+        self.background.start(self.store_states())
 
-    async def note_states(self) -> None:
-        """Store the states of all tasks for which :meth:`note_soon` was called."""
-        if self._noting is not None:
-            self._noting.cancel()
-            self._noting = None
-        handles, self._unnoted = self._unnoted, {}
+    async def store_states(self) -> None:
+        """Store the states of all tasks for which :meth:`store_state_soon` was called."""
+        if self._storing is not None:
+            self._storing.cancel()
+            self._storing = None
+        handles, self._unstored = self._unstored, {}
         await asyncio.gather(
             *(
                 self.change(task_id, state=handle.state)

@@ -46,20 +46,20 @@ class Resender:
 
     async def start(self) -> None:
         """Send all open tasks again now, and each of them later whenever it is due."""
-        await self.ask_after_all()
+        await self.resend_all()
         self._tasks.background.start(self._run(), name="mqtt-agent resender")
 
-    async def ask_after_all(self) -> None:
+    async def resend_all(self) -> None:
         """Make all open tasks due."""
         async for record in self._tasks.find(OPEN):
-            self._tasks.remember(record, at_once=True)
+            self._tasks.schedule(record, at_once=True)
 
     async def _run(self) -> None:
         while True:
             due, expired = await self._tasks.reminders.due(_AT_ONCE)
             for task_id, peer in expired:
                 await self._expire(task_id, f"no result from {peer} before it expired")
-            await self._ask_after_some(due)
+            await self._resend_some(due)
 
     async def _expire(self, task_id: str, message: str) -> None:
         try:
@@ -67,14 +67,14 @@ class Resender:
         except StoreError as error:
             logger.error("task %s has expired, and this could not be stored: %s", task_id, error)
 
-    async def _ask_after_some(self, task_ids: list[str]) -> None:
+    async def _resend_some(self, task_ids: list[str]) -> None:
         """Send some tasks again, and wait a moment for the answers.
 
         Without the wait, many tasks would fill the queues of the broker, and brokers drop messages of full queues.
         """
         self._unanswered = set(task_ids)
         self._all_answered.clear()
-        asked = await asyncio.gather(*(self.ask_after(task_id) for task_id in task_ids))
+        asked = await asyncio.gather(*(self.resend(task_id) for task_id in task_ids))
         self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -86,7 +86,7 @@ class Resender:
         if not self._unanswered:
             self._all_answered.set()
 
-    async def ask_after(self, task_id: str) -> bool:
+    async def resend(self, task_id: str) -> bool:
         """Send a task again, unless it is over, its peer is offline, or the connection is away.
 
         Returns:
@@ -113,7 +113,7 @@ class Resender:
         try:
             if record.cancel_requested:
                 cancel = Control(task_id=record.task_id, action="cancel", sender=self._scope.agent_id)
-                await self._sender.say(peer, cancel)
+                await self._sender.send_control(peer, cancel)
             else:
                 check_reason_code(await self._sender.send(record), self._scope.topics.inbox(peer))
         except MQTTAgentError as error:

@@ -135,6 +135,6 @@ class Results:
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:
-            self._tasks.note_soon(handle)
+            self._tasks.store_state_soon(handle)
         if news and handle.question is event:
             self._inputs.on_question(handle, event)

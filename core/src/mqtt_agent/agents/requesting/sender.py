@@ -11,7 +11,7 @@ from functools import partial
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached_when_sent
-from mqtt_agent.agents.outcome import with_words
+from mqtt_agent.agents.outcome import with_message
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
@@ -80,7 +80,7 @@ class TaskSender:
             check_reason_code(code, self._scope.topics.inbox(record.peer or ""))
         except TransportError as error:
             # The peer never gets a task that the broker has refused: the task is over.
-            handle.fail(with_words(error, f"task {record.task_id}: {error}"))
+            handle.fail(with_message(error, f"task {record.task_id}: {error}"))
             fault = TaskFault(type=type(error).__name__, message=str(error))
             self._tasks.background.start(self._tasks.give_up(record.task_id, fault))
 
@@ -108,7 +108,7 @@ class TaskSender:
         inbox = self._scope.topics.inbox(record.peer or "")
         return self._scope.connection.publish_soon(inbox, payload, properties=properties)
 
-    async def say_soon(self, peer: str, control: Control) -> None:
+    async def send_control_soon(self, peer: str, control: Control) -> None:
         """Send a control message, and wait up to 5 s for the broker.
 
         While the connection is away this does not wait: the message is sent when the connection is back.
@@ -116,13 +116,13 @@ class TaskSender:
         Raises:
             TransportError: The message cannot be sent, or the broker refused it.
         """
-        saying = self._tasks.background.start(self.say(peer, control))
+        sending = self._tasks.background.start(self.send_control(peer, control))
         if self._scope.connection.connected:
-            await asyncio.wait([saying], timeout=CONFIRMED_WITHIN)
-            if saying.done() and not saying.cancelled():
-                saying.result()
+            await asyncio.wait([sending], timeout=CONFIRMED_WITHIN)
+            if sending.done() and not sending.cancelled():
+                sending.result()
 
-    async def say(self, peer: str, control: Control) -> None:
+    async def send_control(self, peer: str, control: Control) -> None:
         """Send a control message, and wait until the broker has it.
 
         Raises:
