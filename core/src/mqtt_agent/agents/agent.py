@@ -45,6 +45,7 @@ __all__ = ["Agent"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _GOODBYE_WITHIN = 10.0
+"""Seconds in which the broker should take the offline status."""
 
 Handler = TypeVar("Handler", bound=TaskHandler)
 
@@ -289,7 +290,7 @@ class Agent(Requester, Service):
             self.connection.on_failed.remove(self._on_failed)
         await self._peers.stop()
         await self._presence.unfollow()
-        await self._inbox.settle()
+        await self._inbox.drain()
         await self.connection.stop()
         # After the connection has stopped: at the broker the subscriptions stay, and the session collects messages.
         for topic, handler, _ in self._subscriptions():

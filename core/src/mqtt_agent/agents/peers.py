@@ -187,4 +187,5 @@ class Peers:
 
 
 def _essence(card: AgentCard) -> AgentCard:
+    """The card without the fields that tell of the present status."""
     return card.model_copy(update={"last_seen": "", "status": "online", "started": None})

@@ -18,6 +18,7 @@ __all__ = ["AgentPresence"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _CORRECT_AFTER = 1.0
+"""Seconds until a card or status that somebody else has overwritten is published again."""
 
 
 class AgentPresence:

@@ -14,6 +14,7 @@ __all__ = ["Retention"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 3600.0
+"""Seconds between two removals."""
 
 
 class Retention:

@@ -13,6 +13,7 @@ from mqtt_agent.wire import TaskState, Topics
 __all__ = ["Scope"]
 
 _CHUNK = 100
+"""How many records are read from the store at once."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ __all__ = ["Run", "TaskExecutor"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _CLAIM_AGAIN_AFTER = 0.5
+"""Seconds until the next claim, after the store has failed."""
 _CONFIRMED_WITHIN = 5.0
+"""Seconds in which the broker should confirm the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
+"""Seconds in which a canceled handler should end."""
 
 
 @dataclass
@@ -93,7 +96,7 @@ class TaskExecutor:
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
         self._runs: dict[str, Run] = {}
-        self._unsettled: set[Slot] = set()
+        self._undecided: set[Slot] = set()
         self._completion = Completion(scope, replies, self.background)
 
     @property
@@ -103,9 +106,9 @@ class TaskExecutor:
 
     async def find_run(self, task_id: str) -> Run | None:
         """The handler that works on a task, or that is about to; None when there is no such handler."""
-        if task_id not in self._runs and self._unsettled:
+        if task_id not in self._runs and self._undecided:
             # The task may have begun in the store already, and its handler begins a moment later.
-            await asyncio.wait([slot.settled for slot in self._unsettled])
+            await asyncio.wait([slot.decided for slot in self._undecided])
         return self._runs.get(task_id)
 
     # Life
@@ -134,8 +137,8 @@ class TaskExecutor:
         # A result that the broker does not confirm in time is sent again at the next start.
         await self.background.wait(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
         self.background.cancel()
-        for slot in tuple(self._unsettled):
-            self._settle(slot)
+        for slot in tuple(self._undecided):
+            self._decide(slot)
 
     async def abandon(self) -> None:
         """Cancel all handlers at once: another process has taken over the session, and runs their tasks."""
@@ -169,16 +172,16 @@ class TaskExecutor:
     def _take_slot(self) -> Slot | None:
         slot = self._slots.take_now()
         if slot is not None:
-            self._unsettled.add(slot)
+            self._undecided.add(slot)
         return slot
 
-    def _settle(self, slot: Slot) -> None:
-        self._unsettled.discard(slot)
-        slot.settle()
+    def _decide(self, slot: Slot) -> None:
+        self._undecided.discard(slot)
+        slot.decide()
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot in which no handler has begun."""
-        self._settle(slot)
+        self._decide(slot)
         slot.release()
 
     def enqueue(self) -> None:
@@ -204,13 +207,13 @@ class TaskExecutor:
     async def _claim(self) -> TaskRecord | None:
         try:
             record = await self._scope.store.claim(self._scope.owner)
+            if record is None:  # the task was canceled meanwhile, or was counted twice
+                self.waiting = await self._count_waiting()
         except StoreError as error:
-            logger.error("%s cannot begin with the next task and will try again: %s", self._scope.agent_id, error)
+            logger.error("%s cannot begin with the next task, and will try again: %s", self._scope.agent_id, error)
             await asyncio.sleep(_CLAIM_AGAIN_AFTER)
-            self.waiting = max(1, self.waiting)
+            self.waiting += 1
             return None
-        if record is None:  # the task was canceled meanwhile, or was counted twice
-            self.waiting = await self._count_waiting()
         return record
 
     async def _count_waiting(self) -> int:
@@ -229,7 +232,7 @@ class TaskExecutor:
         if not self.executing:
             self.give_back(slot)
             return
-        self._settle(slot)
+        self._decide(slot)
         topic = self._scope.topics.task_events(record.task_id)
         publish = self._scope.connection.publish_soon
         attempt = Attempt(record, self._scope.store, lambda payload: publish(topic, payload))

@@ -96,6 +96,7 @@ class Inbox:
             self._replies.refuse(task.model_copy(update={"sender": sender}), reply_to, "invalid_task", problem)
 
     def _refuse_unreadable(self, message: InboundMessage, error: WireError) -> None:
+        """Reject an unreadable task, if the payload or the correlation data tells the task's id."""
         fields: Any = None
         if len(message.payload) <= self._scope.max_payload:
             with contextlib.suppress(ValueError, RecursionError):
@@ -148,11 +149,13 @@ class Inbox:
     def _on_failure(self, work: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError):
             # A task comes again from the broker, and a control message from its requester.
-            logger.error("a message about task %.80s was not stored: %s", work.get_name(), error)
+            logger.error(
+                "a message about task %.80s was not handled, because the store failed: %s", work.get_name(), error
+            )
         else:
             logger.error("a message about task %.80s could not be handled", work.get_name(), exc_info=error)
 
-    async def settle(self) -> None:
+    async def drain(self) -> None:
         """Wait until the messages that have arrived are stored, or cannot be stored now."""
         self._patience.end()
         await self._tasks.wait()

@@ -32,7 +32,7 @@ class Replies:
         self._sending: set[tuple[str, str | None]] = set()
 
     async def send_unsettled(self) -> None:
-        """Send all results of which the store does not know that the broker has them."""
+        """Send all results that the broker may not have: those of tasks that are not settled."""
         async for records in self._scope.records("received", TERMINAL, unsettled=True):
             await asyncio.gather(*(self.send(record) for record in records))
 

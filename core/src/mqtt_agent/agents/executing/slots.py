@@ -11,24 +11,24 @@ __all__ = ["Slot", "Slots"]
 
 
 class Slot:
-    """The place of one handler. :meth:`Slots.take_now` makes it, and the slot is held from then on.
+    """The place of one handler. :meth:`Slots.take_now` makes a slot, which is held from then on.
 
     Attributes:
-        settled: Done when the handler of this slot has begun, or when it is certain that no handler will.
+        decided: Done when a handler has begun in this slot, or when it is certain that none will.
     """
 
     def __init__(self, slots: Slots) -> None:
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slots = slots
         self._held = True
 
-    def settle(self) -> None:
-        """Resolve :attr:`settled`. A second call does nothing."""
-        if not self.settled.done():
-            self.settled.set_result(None)
+    def decide(self) -> None:
+        """Resolve :attr:`decided`. A second call does nothing."""
+        if not self.decided.done():
+            self.decided.set_result(None)
 
     def release(self) -> None:
-        """Give the slot back. Nothing happens when it is not held."""
+        """Give the slot back. Nothing happens when the slot is not held."""
         if self._held:
             self._held = False
             self._slots.give_back()

@@ -28,6 +28,7 @@ from mqtt_agent.wire import Control, Task, TaskState, encode, to_json
 __all__ = ["Delegations"]
 
 _AT_ONCE = 200
+"""How many tasks are stored and sent at the same time; further calls wait."""
 
 
 class Delegations:

@@ -18,8 +18,11 @@ from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
 __all__ = ["SentAnswer", "TaskHandle", "input_id_of"]
 
 _LATE_EVENTS = 1.0
+"""Seconds to wait for events that arrive after the result."""
 _DRAWN_EVERY = 0.1
+"""Seconds between two views at least."""
 _CLOCK_TICKS = 1.0
+"""Seconds between two views at most: the elapsed time goes on."""
 
 
 class _Requester(Protocol):
@@ -91,7 +94,7 @@ class TaskHandle:
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
         self._end_timer: asyncio.TimerHandle | None = None
-        self._over = False
+        self._over = False  # whether the events have ended too, and not only the task
         self._on_end: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -252,7 +255,7 @@ class TaskHandle:
                 yield view
                 if view.over or view.asks:
                     return
-                await asyncio.sleep(_DRAWN_EVERY)  # a screen need not be drawn more often
+                await asyncio.sleep(_DRAWN_EVERY)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), _CLOCK_TICKS - _DRAWN_EVERY)
         finally:
@@ -283,6 +286,7 @@ class TaskHandle:
         return True
 
     def _take_status(self, event: TaskEvent) -> bool:
+        """Take over the state of a status event. Returns whether the state or the question is new."""
         try:
             state = TaskState(event.status)
         except ValueError:

@@ -23,6 +23,7 @@ __all__ = ["DelegatedTasks"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _STORED_WITHIN = 0.2
+"""Seconds until the state of a task is stored, unless the task has ended by then."""
 
 
 class DelegatedTasks:

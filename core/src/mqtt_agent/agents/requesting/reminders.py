@@ -12,7 +12,9 @@ from dataclasses import dataclass
 __all__ = ["Reminders"]
 
 _FIRST, _MAX = 10.0, 300.0
+"""Seconds until a task is sent again: the first interval, and the longest."""
 _EXPIRY_GRACE = 5.0
+"""Seconds that the peer gets after a task has expired: its own result then says so."""
 
 
 @dataclass

@@ -178,7 +178,7 @@ class Requester:
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
         timeout: float | None = TASK_TIMEOUT,
-        on_event: Callable[[TaskEvent], Any] | None = None,
+        on_event: Callable[[TaskEvent], object] | None = None,
     ) -> Any:
         """Give a task to a peer, and wait for the result.
 
@@ -199,7 +199,7 @@ class Requester:
                 :class:`PeerUnavailable` at once.
             timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself goes on after a timeout:
                 :meth:`resume` gives a new handle of it.
-            on_event: Called with each event. The result of an ``async`` function is awaited.
+            on_event: Called with each event. An ``async`` function is awaited.
 
         Returns:
             The result, any JSON value.
@@ -313,7 +313,7 @@ class Requester:
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
 
 
-async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], Any]) -> None:
+async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], object]) -> None:
     async for event in handle.events():
         awaitable = on_event(event)
         if asyncio.iscoroutine(awaitable):

@@ -20,7 +20,9 @@ __all__ = ["Resender"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _AT_ONCE = 100
+"""How many tasks are sent again at the same time."""
 _ANSWERED_WITHIN = 0.5
+"""Seconds to wait for the answers, before further tasks are sent again."""
 
 
 class Resender:

@@ -58,8 +58,11 @@ MIGRATIONS: list[Sequence[str]] = [
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 
 _LOOKS = 20
+"""How often a file that looks damaged is checked at most."""
 _LOOK_AGAIN = 0.05
+"""Seconds until the next check, or until the next attempt to open the file."""
 _JOURNAL_LIMIT = 64 * 1024 * 1024
+"""The size to which SQLite cuts the write-ahead log, in bytes."""
 
 # When a process closes a descriptor of a file, it loses all locks that it has on the file. So no other thread may open
 # the file while one thread makes it.
@@ -156,7 +159,8 @@ def _look(path: Path, check_limit: int) -> None:
     if (_stat(path, "-journal") or (0,))[0]:
         return  # a process died while it made the file: SQLite must roll back first, before the file can be read
     size = path.stat().st_size
-    if size == 1 and sys.platform != "darwin":  # SQLite takes it for an empty file, as it makes on macOS
+    # SQLite takes a file of one byte for an empty file, because on macOS it makes such files itself.
+    if size == 1 and sys.platform != "darwin":
         raise sqlite3.DatabaseError("file is not a database")
     mode = "mode=ro" if (_stat(path, "-wal") or (0,))[0] else "immutable=1"
     with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:

@@ -14,6 +14,7 @@ __all__ = ["Patience"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
+"""Seconds until work is tried again: the first interval, and the longest."""
 
 T = TypeVar("T")
 
