@@ -38,7 +38,7 @@ async def planner(make_agent: MakeAgent) -> Agent:
 
 @pytest.fixture
 async def writer(make_agent: MakeAgent) -> Agent:
-    """A started agent that executes tasks, as soon as the test gives it a handler."""
+    """A started agent that takes tasks once the test has given it a handler."""
     agent = make_agent("writer")
     await soon(agent.start())
     return agent

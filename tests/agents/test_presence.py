@@ -1,4 +1,4 @@
-"""How agents see each other: which peers are online, which are offline, and the changes between them."""
+"""What agents see of their peers: who is online, who is offline, and what changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 class Watcher:
-    """The changes that a watcher of peers received."""
+    """The changes that a watcher of peers has got."""
 
     def __init__(self, agent: Agent) -> None:
         self.changes: list[tuple[str, str]] = []
@@ -46,7 +46,7 @@ class Watcher:
             self.changes.append((change.kind, change.name))
 
     def of(self, name: str) -> list[str]:
-        """The changes of one peer, but only those to online and offline."""
+        """The kinds of the changes of one peer, without ``changed``."""
         return [kind for kind, each in self.changes if each == name and kind != "changed"]
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ async def test_a_killed_agent_is_offline_after_its_will_delay(
     process.send_signal(signal.SIGKILL)
     await soon(process.wait())
     await until(lambda: watcher.of("writer") == ["online", "offline"])
-    if broker.name != "embedded":  # ejabberd has no delay that is shorter than its own default
+    if broker.name != "embedded":  # its delay cannot be shortened
         assert asyncio.get_running_loop().time() - killed > 0.5
     assert await planner.peers() == []
     (card,) = await planner.peers(online_only=False)

@@ -1,4 +1,4 @@
-"""How agents recover lost messages, answers and handler slots, in one process."""
+"""Agents get over lost messages, lost answers and lost slots. All agents run in one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import MakeAgent
 
 
 class TroubledStore(MemoryStore):
-    """A store that fails a given number of times when it should change one of these fields."""
+    """A store that fails to change some fields, as often as the test says."""
 
     def __init__(self, *fields: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ async def test_a_task_that_no_handler_has_any_more_runs_again_when_somebody_asks
     writer = make_agent("writer", store=store)
     writer.on_task(square)
     await soon(writer.start())
-    # The state that a process leaves when it begins a task after its successor has taken over all tasks.
+    # The record of a task with which an old process has begun, after the new process has taken up all tasks.
     task = Task(task_id="t-1", sender="planner", to="writer", data=4)
     key = TaskKey(f"{namespace}/writer", "received", "t-1")
     begun = TaskRecord(key, "planner", task.model_dump(by_alias=True, exclude_none=True), task.digest)
@@ -62,7 +62,7 @@ async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others
     make_agent: MakeAgent, planner: Agent
 ) -> None:
     class Slow(MemoryStore):
-        """A store that lets the handler begin after a cancel has read the task and before the cancel changes it."""
+        """A store in which the handler begins after a cancel has read the task, and before the cancel changes it."""
 
         @override
         async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
@@ -102,7 +102,7 @@ async def test_a_handler_is_canceled_when_all_its_event_numbers_are_used_up(writ
 
     @writer.on_task
     async def handle(task: TaskContext) -> None:
-        for number in range(999):  # and one for the state `working`
+        for number in range(999):  # the status "working" was the first of 1,000 events
             await task.stream(number)
         sent.set()
         try:
@@ -214,8 +214,8 @@ async def test_a_result_that_the_broker_dropped_is_asked_for(
 ) -> None:
     monkeypatch.setattr(reminders, "_FIRST", 0.3)
     dropped: list[Any] = []
-    incoming: Any = planner._delegations.incoming  # pyright: ignore[reportPrivateUsage]
-    take = incoming._take_result
+    results: Any = planner._delegations.results  # pyright: ignore[reportPrivateUsage]
+    take = results._take_result
 
     async def drop_the_first(result: TaskResult, message: Any) -> None:
         if dropped:
@@ -224,7 +224,7 @@ async def test_a_result_that_the_broker_dropped_is_asked_for(
             dropped.append(result)
             message.acknowledge()
 
-    monkeypatch.setattr(incoming, "_take_result", drop_the_first)
+    monkeypatch.setattr(results, "_take_result", drop_the_first)
     writer.on_task(square)
     task = await soon(planner.delegate("writer", data=3))
     assert await soon(task.result()) == 9
@@ -237,15 +237,15 @@ async def test_a_cancel_that_the_broker_dropped_is_said_again(
     monkeypatch.setattr(reminders, "_FIRST", 0.3)
     dropped: list[Control] = []
     inbox: Any = writer._inbox  # pyright: ignore[reportPrivateUsage]
-    obey = inbox._obey
+    handle_control = inbox._handle_control
 
     async def drop_the_first(word: Control, message: Any) -> None:
         if word.action == "cancel" and not dropped:
             dropped.append(word)
         else:
-            await obey(word, message)
+            await handle_control(word, message)
 
-    monkeypatch.setattr(inbox, "_obey", drop_the_first)
+    monkeypatch.setattr(inbox, "_handle_control", drop_the_first)
 
     @writer.on_task
     async def handle(task: TaskContext) -> None:
@@ -289,7 +289,7 @@ async def test_a_handle_that_is_made_while_the_result_is_being_stored_gets_the_r
     storing, followed = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryStore):
-        """A store that is slow when it stores a result."""
+        """A store that needs long to store a result."""
 
         @override
         async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
@@ -309,15 +309,15 @@ async def test_a_handle_that_is_made_while_the_result_is_being_stored_gets_the_r
     await soon(planner.start())
     given = await soon(planner.delegate("writer"))
     await soon(planner.stop())
-    incoming: Any = planner._delegations.incoming  # pyright: ignore[reportPrivateUsage]
-    take, taken = incoming._take_result, list[TaskResult]()
+    results: Any = planner._delegations.results  # pyright: ignore[reportPrivateUsage]
+    take, taken = results._take_result, list[TaskResult]()
 
     async def take_one_only(result: TaskResult, message: Any) -> None:
         taken.append(result)
         if len(taken) == 1:
             await take(result, message)
 
-    monkeypatch.setattr(incoming, "_take_result", take_one_only)
+    monkeypatch.setattr(results, "_take_result", take_one_only)
     go.set()
     await soon(planner.start())
     await soon(storing.wait())

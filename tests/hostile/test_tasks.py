@@ -84,7 +84,7 @@ async def test_impossible_ids_become_no_topic(stage: AgentStage) -> None:
         (topics.inbox("writer"), "an unreadable task"),
         (topics.control("writer"), "an unreadable control message"),
         (topics.control("writer"), "impossible names"),
-        (topics.results("planner"), "a result that cannot be one"),
+        (topics.results("planner"), "a result that is retained, or has an impossible task id"),
         (topics.results("planner"), "an unreadable result"),
     ]
     await stage.check(*faults, business=[topics.task_result("t-1")])
@@ -157,9 +157,9 @@ async def test_results_that_are_none_of_the_readers_change_nothing(stage: AgentS
         await stage.attack(where, {**forged, "from": "writer"})
         await stage.attack(where, {**forged, "status": "failed"})
     await stage.check(
-        (where, "a result of a task that nobody gave away"),
+        (where, "a result of a task that was not delegated"),
         (where, "a result from another agent"),
-        (where, "a result for somebody else"),
+        (where, "a result for another agent"),
         (where, "a result of a task that is not over"),
     )
     assert await (await stage.planner.resume("busy")).result() == "right"
@@ -186,7 +186,7 @@ async def test_words_of_strangers_and_words_about_nothing_are_left_out(stage: Ag
     await stage.check(
         (where, "from another agent than the task's"),
         (where, "an unknown action"),
-        (where, "an answer that nobody has asked for"),
+        (where, "an answer to a question that was not asked"),
     )
     assert stage.results() == []
 

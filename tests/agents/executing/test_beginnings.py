@@ -1,4 +1,4 @@
-"""A message for a task that arrives while its handler begins reaches this handler, and starts no second one."""
+"""A message about a task that arrives while the task's handler begins finds this handler, and begins no second one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..conftest import MakeAgent
 
 
 class SlowToTell(MemoryStore):
-    """A store that has stored the beginning of a task, but has not yet returned to its caller."""
+    """A store in which a task has begun, and which reports this only when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SlowToTell(MemoryStore):
 
 
 class Beginning:
-    """A task that has begun according to the store, and whose handler is about to be called."""
+    """A task that has begun in the store. Its handler is called in a moment."""
 
     handle: TaskHandle
 
@@ -61,7 +61,7 @@ class Beginning:
         self._topics = topics
 
     async def say(self, action: Any) -> None:
-        """Send a control message about the task, and let its handler begin after the message has been received."""
+        """Send a control message about the task, and let the handler begin once the message has arrived."""
         looked_up = self._store.looked_up
         word = Control(task_id=self.handle.task_id, action=action, sender="planner")
         await self._planner.publish(self._topics.control("writer"), encode(word))

@@ -1,4 +1,4 @@
-"""Each way in which a task may end without a result has its own error, and the error contains the task's id."""
+"""Each way in which a task ends without a result has its own error, which contains the task's id."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_a_store_that_is_full_at_the_executor(make_agent: MakeAgent, plann
 
     @writer.on_task
     async def handle(task: TaskContext) -> Any:
-        store.full = True  # when the result is stored
+        store.full = True  # from now on: when the result is stored
         return task.data
 
     await soon(writer.start())

@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 def new_record(
     task_id: str | None = None, *, agent: str = AGENT, role: TaskRole = "received", **fields: Any
 ) -> TaskRecord:
-    """A record with a unique id."""
+    """A record with an id of its own."""
     task_id = task_id or f"task-{next(_numbers)}"
     values: dict[str, Any] = {
         "peer": "planner",
@@ -45,5 +45,5 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A path for an SQLite store; no file exists there."""
+    """A path for an SQLite store, where no file is yet."""
     return tmp_path / "tasks.db"

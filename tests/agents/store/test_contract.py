@@ -1,4 +1,4 @@
-"""The contract of every store: the rules of TaskStore's docstring, one by one."""
+"""The rules that every store must follow, from the docstring of TaskStore, one after the other."""
 
 from __future__ import annotations
 

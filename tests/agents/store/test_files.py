@@ -1,4 +1,4 @@
-"""How a store treats its file: it creates the file, upgrades it, or leaves it unchanged."""
+"""What a store does with a file: it makes the file, migrates it, or leaves it unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(path: Path, *statements: str) -> None:
 
 
 def write_and_crash(path: Path, *statements: str) -> None:
-    """The same file, written by a process that dies before SQLite moves its log into the file."""
+    """Run statements as a process does that dies before the write-ahead log is moved into the file."""
     work = path.with_name("work.db")
     if path.exists():
         path.rename(work)
@@ -54,7 +54,7 @@ def write_and_crash(path: Path, *statements: str) -> None:
 
 
 def overwrite(path: Path, first_page: int) -> None:
-    """Overwrite every third page with random bytes."""
+    """Replace every third page by noise."""
     noise = random.Random(1)
     with path.open("r+b") as file:
         for page in range(first_page, path.stat().st_size // 4096, 3):
@@ -71,7 +71,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 async def refused(path: Path, words: str) -> None:
-    """Try to open the file; check the reason in the error, and that the file has not changed."""
+    """Opening the file fails with an error that says why, and leaves the file unchanged."""
     before = snapshot(path.parent)
     for _ in range(2):
         with pytest.raises(StoreError, match=words) as raised:
@@ -241,7 +241,7 @@ class TestVersions:
 
     @pytest.fixture
     def upgraded(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Let the code pretend to be a later version, with one more migration step."""
+        """Add a migration, as a later version would."""
         return lambda *statements: monkeypatch.setattr(database, "MIGRATIONS", [*MIGRATIONS, statements])
 
     async def test_an_older_file_becomes_the_present_version_and_keeps_its_tasks(

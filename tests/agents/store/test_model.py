@@ -1,4 +1,4 @@
-"""Random sequences of task operations, compared with a model that is too simple to be wrong."""
+"""Random changes of tasks: each store gives the same answers as a very simple model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 class Lives(RuleBasedStateMachine):
-    """The model is a list of records in the order of their addition, and computes every answer from the whole list."""
+    """The model is a list of records in the order of adding. Each answer is computed from the whole list."""
 
     make: Any
 
@@ -73,7 +73,7 @@ class Lives(RuleBasedStateMachine):
         return next((record for record in self.model if record.key == key), None)
 
     def became(self, old: TaskRecord, new: TaskRecord | None) -> None:
-        """Note that the store has changed a record; the store may also have set the record's time of change."""
+        """Replace a record of the model by the record that the store returned, after a check of ``updated_at``."""
         assert new is not None
         if new.state == old.state:
             assert new.updated_at == old.updated_at

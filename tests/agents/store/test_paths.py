@@ -1,4 +1,4 @@
-"""The default path of a store."""
+"""The default path of an agent's store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes share one file, and are killed."""
+"""Several processes use one file, and some of them are killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Callable[[str, Path], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts processes that use a store; each waits for :func:`go`."""
+    """Start processes that use one store. Each waits for :func:`go`."""
     started: list[subprocess.Popen[str]] = []
 
     def run(what: str, path: Path) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Properties that only the SQLite store has: its statements, threads, locks and transactions."""
+"""What only a store in an SQLite file has: its statements, threads, locks and transactions."""
 
 from __future__ import annotations
 
@@ -132,8 +132,7 @@ class TestOtherUsers:
             await soon(one.add(new_record()))
             async with SqliteStore(path):
                 pass
-            # A process that sees no lock would believe that it is the last user of the file, and remove the log that we
-            # still use.
+            # A process that sees no lock takes itself for the last user, and removes the log that others still need.
             program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM tasks')"
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(path))
             assert await soon(process.wait()) == 0

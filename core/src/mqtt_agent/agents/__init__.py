@@ -1,4 +1,4 @@
-"""The A2A profile: agents, and the tasks that they give each other."""
+"""The A2A profile: agents, and the tasks that agents give each other."""
 
 from mqtt_agent.agents.agent import Agent
 from mqtt_agent.agents.executing.context import TaskContext

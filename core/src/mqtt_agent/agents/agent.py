@@ -1,11 +1,11 @@
-"""An agent: it takes tasks from its peers and gives them tasks."""
+"""The ``Agent``, which takes tasks from its peers and gives tasks to them: its arguments, its start and its stop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar, overload
@@ -13,18 +13,21 @@ from typing import Any, TypeVar, overload
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.inbox import Inbox
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
-from mqtt_agent.agents.executing.replies import Answers
+from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
+from mqtt_agent.agents.retention import Retention
+from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
@@ -39,16 +42,16 @@ from mqtt_agent.wire import (
 
 __all__ = ["Agent"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _GOODBYE_WITHIN = 10.0
-_SWEEP_EVERY = 3600.0
+"""Seconds in which the broker should take the offline status."""
 
 Handler = TypeVar("Handler", bound=TaskHandler)
 
 
 class Agent(Requester, Service):
-    """Takes tasks from its peers, gives them tasks, and loses none, whatever dies on the way.
+    """Takes tasks from its peers, and gives tasks to them. No task is lost, whatever process dies meanwhile.
 
     Example:
         >>> agent = Agent("researcher", capabilities=["research"])  # doctest: +SKIP
@@ -58,33 +61,41 @@ class Agent(Requester, Service):
         >>> agent.run()  # doctest: +SKIP
 
     Args:
-        agent_id: Its name, and the name of its session at the broker: one process at a time.
-        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        agent_id: The agent's id, by which peers give it tasks. Only one process at a time may run under an id.
+        broker: The broker's URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
-        description: For the person or the model that chooses an agent.
-        capabilities: Short words to search for.
-        skills: What it can do, in A2A's form: :class:`AgentSkill`, or mappings with its fields.
-        input_modes: MIME types that it takes.
-        output_modes: MIME types that it gives.
-        meta: Anything else to tell on the card.
-        store: Where its tasks are kept: the path of an SQLite file, or a :class:`TaskStore`. None takes a file in the
-            user's state directory, one for each namespace and agent id.
+        description: What the agent does, for a person or a model that chooses an agent.
+        capabilities: Short words by which peers find the agent.
+        skills: What the agent can do, in A2A's form: :class:`AgentSkill`, or mappings with its fields.
+        input_modes: The MIME types that the agent takes.
+        output_modes: The MIME types that the agent gives.
+        meta: Any further fields of the card.
+        store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
+            user's state directory; each agent id and namespace has its own file.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
-        connection: Use this connection instead of one of its own.
-        max_concurrency: How many handlers run at once; more tasks wait in the store.
-        max_waiting_tasks: How many may wait; further ones are rejected.
-        drain_timeout: Seconds that :meth:`stop` waits for running handlers; then they are run again at the next start.
-        will_delay: Seconds after which an agent that is gone without a word is shown offline.
-        session_expiry: Seconds that the broker keeps what comes for an agent that is gone.
-        max_payload: Bytes of the largest task or result that is read.
-        retention: Seconds that finished tasks are kept; as long, a repeat of a task is known.
-        max_peers: How many cards and statuses of peers are kept.
+        connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
+        max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store.
+        max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
+        drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then it cancels them, and the agent's
+            next start runs their tasks again.
+        will_delay: How many seconds the broker waits for an agent whose connection broke, before the agent's Last Will
+            reports it offline.
+        session_expiry: How many seconds the broker keeps messages for an agent that is not connected.
+        max_payload: The size of the largest task or result that the agent reads, in bytes.
+        retention: How many seconds finished tasks are kept. As long as a task is kept, a repeat of it is recognized.
+        max_peers: How many cards and statuses of peers are kept; further ones are ignored.
+
+    Attributes:
+        agent_id: The agent's id.
+        namespace: The prefix of all topics, as the constructor got it.
+        connection: The agent's connection to the broker.
+        store: The store that keeps the agent's tasks.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a will already or is started, or a number is too
-            small.
+        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+            too small.
     """
 
     @renamed_arguments(max_concurrent_tasks="max_concurrency")
@@ -113,68 +124,35 @@ class Agent(Requester, Service):
         retention: float = 7 * 24 * 3600,
         max_peers: int = 10_000,
     ) -> None:
-        self.agent_id = validate_identifier(agent_id, "agent id")
-        if isinstance(capabilities, str):
-            raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
         if max_concurrency < 1 or max_waiting_tasks < 1:
             raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
-        self.namespace = namespace
-        self._topics = Topics(namespace)
-        owner = f"{self._topics.namespace}/{agent_id}"
-        default = self._topics.namespace == DEFAULT_NAMESPACE
-        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
-            agent_id if default else f"{agent_id}@{self._topics.namespace.replace('/', '.')}",
-            will_delay=will_delay,
-            session_expiry=session_expiry,
+        self.agent_id: str = validate_identifier(agent_id, "agent id")
+        self.namespace: str = namespace
+        topics = Topics(namespace)
+        card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
+        self.connection: Connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
+            _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry
         )
-        if isinstance(store, TaskStore):
-            self.store: TaskStore = store
-        else:
-            self.store = SqliteStore(default_store_path(self._topics.namespace, agent_id) if store is None else store)
-        card = AgentCard(
-            name=agent_id,
-            namespace=namespace,
-            description=description,
-            capabilities=list(capabilities),
-            version_info=VersionInfo(sdk=__version__),
-            skills=[AgentSkill.model_validate(skill) for skill in skills] or None,
-            input_modes=list(input_modes) if input_modes is not None else None,
-            output_modes=list(output_modes) if output_modes is not None else None,
-            features=list(AGENT_FEATURES),
-            meta=meta,
-        )
-        self._router = Router()
-        self._drain_timeout = drain_timeout
-        self._retention = retention
-        self._presence = AgentPresence(self.connection, self._topics, card)
-        self._peers = Peers(self.connection, self._topics, agent_id, max_peers)
-        self._answers = Answers(self.connection, self._topics, owner, agent_id, self.store)
-        self._executor = TaskExecutor(
-            self.connection,
-            self._topics,
-            owner,
-            agent_id,
-            self.store,
-            self._router,
-            self._answers,
-            max_concurrency,
-        )
-        self._received = ReceivedTasks(
-            self._topics, owner, agent_id, self.store, self._executor, self._answers, max_waiting_tasks
-        )
-        self._delegations = Delegations(
-            self.connection, self._topics, owner, agent_id, self.store, self._peers.is_away, max_payload
-        )
-        self._inbox = Inbox(self._topics, agent_id, self._received, self._answers, max_payload)
+        self.store: TaskStore = _make_store(store, topics, agent_id)
+        scope = Scope(agent_id, topics, self.connection, self.store, max_payload)
+        self._topics = topics
+        self._presence = AgentPresence(scope, card)
+        self._peers = Peers(scope, max_peers)
+        self._delegations = Delegations(scope, self._peers.is_away)
         self._peers.on_back.append(self._delegations.on_peer_back)
-        self._tool_client: ToolClient | None = None
-        self._servers: list[ToolServer] = []
+        self._router = Router()
+        self._replies = Replies(scope)
+        self._executor = TaskExecutor(scope, self._router, self._replies, max_concurrency)
+        self._received = ReceivedTasks(scope, self._executor, self._replies, max_waiting_tasks)
+        self._inbox = Inbox(scope, self._received, self._replies)
+        self._tools = AgentTools(scope)
+        self._retention = Retention(scope, retention)
+        self._drain_timeout = drain_timeout
         self._started = False
         self._starting = asyncio.Lock()
         self._hurried = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
-        self._failing: asyncio.Task[None] | None = None
         self._failure: TransportError | None = None
+        self._failing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
@@ -182,12 +160,12 @@ class Agent(Requester, Service):
 
     @property
     def card(self) -> AgentCard:
-        """The card that peers see."""
+        """A copy of the card that peers see."""
         return self._presence.card.model_copy(deep=True)
 
     @property
     def running_tasks(self) -> int:
-        """How many handlers are at work."""
+        """How many handlers are running, including handlers that wait for an answer."""
         return self._executor.running
 
     # Taking tasks
@@ -199,16 +177,20 @@ class Agent(Requester, Service):
     def on_task(self, type: str | None = None, /) -> Callable[[Handler], Handler]: ...
 
     def on_task(self, handler: Any = None, /) -> Any:
-        """Give tasks to the decorated function: all of them, or with ``@agent.on_task("research")`` those of a type.
+        """Decorate a function that does tasks: tasks of one type with ``@agent.on_task("research")``, else all others.
 
-        The handler gets a :class:`TaskContext`, and what it returns is the result: anything with a JSON form. An
-        exception fails the task; :class:`TaskRejected` says that this agent does not take it, and
-        :class:`TaskFailed` chooses a code. An ``async`` handler must not block: a plain ``def`` runs in a thread, and
-        may. After a crash the handler is called again, with ``task.attempt`` one higher and what it saved.
+        The function is called with a :class:`TaskContext`, and returns the result: anything that has a JSON form. An
+        exception fails the task. With :class:`TaskRejected` the agent does not take the task; with :class:`TaskFailed`
+        the handler chooses the error's code. An ``async`` function runs on the event loop and must not block; a plain
+        ``def`` runs in a thread and may. After a crash the function is called again, with a higher ``task.attempt``
+        and with what it has saved.
+
+        Returns:
+            The function itself.
 
         Raises:
-            ValueError: There is a handler for these tasks already.
-            TypeError: The function cannot be called with one task.
+            ValueError: These tasks have a handler already.
+            TypeError: The function cannot be called with one argument.
         """
         if callable(handler):
             self._router.add(None, handler)
@@ -223,11 +205,13 @@ class Agent(Requester, Service):
     # Life
 
     async def start(self) -> None:
-        """Open the store, connect, show card and status, and take up what was left; a second call changes nothing.
+        """Open the store, connect, publish card and status, and go on with the tasks of an earlier process.
+
+        A second call changes nothing.
 
         Raises:
             StoreError: The store cannot be opened.
-            TransportError: The broker is not there, or refuses; see :meth:`Connection.start`.
+            TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
         """
         async with self._starting:
             if self._started:
@@ -242,14 +226,15 @@ class Agent(Requester, Service):
             except BaseException:
                 await self._stop(0)
                 raise
-            self._keeping = asyncio.create_task(self._sweep(), name="mqtt-agent sweep")
+            self._retention.start()
 
-    def _subscriptions(self) -> list[tuple[str, Any, bool]]:
+    def _subscriptions(self) -> list[tuple[str, Callable[[InboundMessage], None], bool]]:
+        """The topic filters, their handlers, and whether the handler acknowledges the messages itself."""
         topics, name = self._topics, self.agent_id
         return [
             (topics.inbox(name), self._inbox.on_task, True),
             (topics.overview_inbox(name), self._inbox.on_task, True),
-            (self._delegations.results_topic, self._delegations.incoming.on_result, True),
+            (self._delegations.results_topic, self._delegations.results.on_result, True),
             (topics.control(name), self._inbox.on_control, False),
         ]
 
@@ -261,15 +246,14 @@ class Agent(Requester, Service):
             await self.connection.subscribe(topic, handler, manual=manual)
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
-        for server in self._servers:  # before the connection starts: calls may wait in the session
-            await server.start()
+        await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
         await self._peers.start()
 
     async def stop(self) -> None:
-        """Begin with no new task, wait for those that run, say offline, disconnect; a second call changes nothing.
+        """Begin with no further task, wait for running handlers, publish the offline status, and disconnect.
 
-        What comes meanwhile is stored, and done after the next start.
+        Tasks that arrive meanwhile are stored, and are done after the next start. A second call changes nothing.
         """
         async with self._starting:
             if self._started:
@@ -278,41 +262,37 @@ class Agent(Requester, Service):
     async def _stop(self, drain_timeout: float) -> None:
         self._started = False
         self._presence.announced, announced = False, self._presence.announced
-        if self._keeping is not None:
-            self._keeping.cancel()
+        self._retention.stop()
         try:
-            draining = asyncio.ensure_future(self._executor.drain(drain_timeout))
-            hurried = asyncio.ensure_future(self._hurried.wait())
-            await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
-            if not draining.done():
-                await self._executor.abandon()
-            hurried.cancel()
-            await draining
-            if self._tool_client is not None:
-                self._tool_client.starts_on_use = False
-                await self._tool_client.stop()
-            for server in self._servers:
-                await server.stop()
+            await self._drain(drain_timeout)
+            await self._tools.stop()
             await self._delegations.stop(self._failure)
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
-            logger.warning("%s could not say that it goes offline: %s", self.agent_id, error)
+            logger.warning("%s could not publish that it goes offline: %s", self.agent_id, error)
         finally:
             await self._leave()
 
+    async def _drain(self, timeout: float) -> None:
+        draining = asyncio.ensure_future(self._executor.drain(timeout))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            await self._executor.abandon()
+        hurried.cancel()
+        await draining
+
     async def _leave(self) -> None:
-        # The subscriptions stay with the broker, which keeps what comes until the next start.
-        for listeners, listener in (
-            (self.connection.on_reconnected, self._on_reconnected),
-            (self.connection.on_failed, self._on_failed),
-        ):
-            if listener in listeners:
-                listeners.remove(listener)  # pyright: ignore[reportArgumentType]
+        with contextlib.suppress(ValueError):
+            self.connection.on_reconnected.remove(self._on_reconnected)
+        with contextlib.suppress(ValueError):
+            self.connection.on_failed.remove(self._on_failed)
         await self._peers.stop()
         await self._presence.unfollow()
-        await self._inbox.settle()
+        await self._inbox.drain()
         await self.connection.stop()
+        # After the connection has stopped: at the broker the subscriptions stay, and the session collects messages.
         for topic, handler, _ in self._subscriptions():
             await self.connection.unsubscribe(topic, handler)
         await self.store.close()
@@ -332,7 +312,7 @@ class Agent(Requester, Service):
         self._peers.on_reconnected()
         await self._delegations.on_reconnected()
         if not session_present:
-            await self._answers.send_unsettled()
+            await self._replies.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
         self._failure = error
@@ -342,40 +322,28 @@ class Agent(Requester, Service):
         await self._executor.abandon()
         await self._delegations.stop(error)
 
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                while await self.store.sweep(time.time() - self._retention):
-                    logger.debug("%s forgot tasks that ended long ago", self.agent_id)
-            except StoreError as error:
-                logger.warning("old tasks could not be removed: %s", error)
-            await asyncio.sleep(_SWEEP_EVERY)
-
     # Tools
 
     @property
     def tool_client(self) -> ToolClient:
-        """A client for tools, over this agent's connection and under its name.
+        """A tool client with this agent's connection and id.
 
-        It starts at its first use while the agent runs, and stops with the agent.
+        The client starts at its first use while the agent runs, and stops with the agent.
 
         Example:
             >>> await agent.tool_client.call("forecast", {"city": "Oslo"})  # doctest: +SKIP
         """
-        if self._tool_client is None:
-            self._tool_client = ToolClient(self.agent_id, connection=self.connection, namespace=self.namespace)
-        self._tool_client.starts_on_use = self._started
-        return self._tool_client
+        return self._tools.client(starts_on_use=self._started)
 
     async def serve_tools(self, server: ToolServer) -> None:
-        """Serve tools over this agent's connection, from now or from the agent's start, until it stops.
+        """Serve tools over this agent's connection, from now or from the agent's start, until the agent stops.
 
-        The server's card names the agent: when the agent is gone, so are its tools. The broker keeps the session of an
-        agent that is gone for long, and goes on giving it a share of the calls; so a server that has replicas elsewhere
-        is better off with a connection of its own.
+        The server's card names the agent: when the agent goes offline, so do its tools. While the agent is away, the
+        broker keeps its session for ``session_expiry`` seconds, and goes on sending the session a share of the calls.
+        So a server that has replicas elsewhere should have a connection of its own.
 
         Args:
-            server: Not started; what it was told about broker and credentials does not count.
+            server: A server that has not started. Its own broker and credentials are not used.
 
         Raises:
             ValueError: The server is for another namespace.
@@ -387,8 +355,52 @@ class Agent(Requester, Service):
             await server.start()
 
     def add_server(self, server: ToolServer) -> None:
-        """The same for an agent that has not started yet, where nothing can be awaited."""
-        if Topics(server.namespace).namespace != self._topics.namespace:
-            raise ValueError(f"server {server.name!r} is for namespace {server.namespace!r}, not {self.namespace!r}")
-        server.move_to(self.connection, self.agent_id)
-        self._servers.append(server)
+        """Serve tools from the agent's next start: :meth:`serve_tools` without ``await``, for an agent not yet started.
+
+        Args:
+            server: A server that has not started. Its own broker and credentials are not used.
+
+        Raises:
+            ValueError: The server is for another namespace.
+            RuntimeError: The server has started already.
+        """
+        self._tools.add(server)
+
+
+def _make_card(
+    agent_id: str,
+    namespace: str,
+    description: str,
+    capabilities: Sequence[str],
+    skills: Sequence[AgentSkill | Mapping[str, Any]],
+    input_modes: Sequence[str] | None,
+    output_modes: Sequence[str] | None,
+    meta: dict[str, Any] | None,
+) -> AgentCard:
+    if isinstance(capabilities, str):
+        raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
+    return AgentCard(
+        name=agent_id,
+        namespace=namespace,
+        description=description,
+        capabilities=list(capabilities),
+        version_info=VersionInfo(sdk=__version__),
+        skills=[AgentSkill.model_validate(skill) for skill in skills] or None,
+        input_modes=list(input_modes) if input_modes is not None else None,
+        output_modes=list(output_modes) if output_modes is not None else None,
+        features=list(AGENT_FEATURES),
+        meta=meta,
+    )
+
+
+def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:
+    if isinstance(store, TaskStore):
+        return store
+    return SqliteStore(default_store_path(topics.namespace, agent_id) if store is None else store)
+
+
+def _client_id(topics: Topics, agent_id: str) -> str:
+    """The MQTT client id, which names the session: one for each agent id and namespace."""
+    if topics.namespace == DEFAULT_NAMESPACE:
+        return agent_id
+    return f"{agent_id}@{topics.namespace.replace('/', '.')}"

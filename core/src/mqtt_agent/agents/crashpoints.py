@@ -1,7 +1,7 @@
-"""Named places at which a test can have the process killed, so that each window between two writes can be tested.
+"""Named places at which a test can kill the process, so that each gap between two writes can be tested.
 
-Set ``MQTT_AGENT_CRASH_POINT`` to a name, and the process sends itself SIGKILL when it gets there the first time; with
-``name:3``, the third time. Nothing else in the package looks at it.
+Set ``MQTT_AGENT_CRASH_POINT`` to a name, and the process sends itself SIGKILL when it first reaches that place. With
+``name:3`` it does so at the third time. Only this module reads the variable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 
 __all__ = ["POINTS", "reached", "reached_when_sent"]
 
-POINTS = frozenset(
+POINTS: frozenset[str] = frozenset(
     (
         "received.before-commit",
         "received.after-commit",
@@ -28,15 +28,16 @@ POINTS = frozenset(
         "outcome.after-commit",
     )
 )
-"""Where it can be: when an agent takes a task in, when it finishes one, when its result is sent; and at the requester,
-when a task is given away and when its outcome comes."""
+"""The names. At an executor: ``received`` when a task arrives, ``finished`` when a handler ends, ``result`` when the
+result is sent. At a requester: ``delegated`` when a task is given away, ``outcome`` when its result arrives."""
 
-_name, _, _nth = os.environ.get("MQTT_AGENT_CRASH_POINT", "").partition(":")
-_left = int(_nth or 1)
+_setting = os.environ.get("MQTT_AGENT_CRASH_POINT", "").split(":")
+_name = _setting[0]
+_left = int(_setting[1]) if len(_setting) > 1 else 1
 
 
 def reached(point: str) -> None:
-    """The work is at this point."""
+    """Kill the process, if this is the chosen point."""
     if _name and point == _name:
         global _left
         _left -= 1
@@ -45,9 +46,10 @@ def reached(point: str) -> None:
 
 
 async def reached_when_sent(point: str) -> None:
-    """The same, for a point after a packet: what was handed over is written to the socket only on the loop's next turn.
+    """Kill the process, if this is the chosen point, after the packets before it have been written to the socket.
 
-    It does not wait unless this point is the one.
+    Packets are written on the event loop's next turn, so this lets the loop turn first. At any other point it returns
+    at once.
     """
     if _name and point == _name:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Lists of peers, which a notebook shows as tables."""
+"""The list of peers that ``Agent.peers()`` returns. A notebook shows it as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["PeerList"]
 
 
 class PeerList(Table[AgentCard]):
-    """What :meth:`Agent.peers` returns."""
+    """A list of cards, which a notebook shows as a table with a row for each peer."""
 
     _what = "peer"
     _columns = ("agent", "capabilities", "description", "status", "last seen")

@@ -1,8 +1,8 @@
-"""How a task ended: from a handler's exception to the wire, and from the wire to the requester's exception."""
+"""How a task ended: from a handler's exception to the result message, and from there to the requester's exception."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic_core
 
@@ -21,30 +21,52 @@ from mqtt_agent.errors import (
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 
-__all__ = ["deliverable", "error_of", "failure", "result_of", "with_words"]
+__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_message"]
+
+
+class Ending(NamedTuple):
+    """How a task ended.
+
+    Attributes:
+        state: The terminal state.
+        value: The result of a completed task, any JSON value.
+        fault: Why a task that was not completed has no result.
+    """
+
+    state: TaskState
+    value: Any = None
+    fault: TaskFault | None = None
 
 
 def result_of(
     task_id: str,
     sender: str,
     to: str | None,
-    state: TaskState,
-    fault: TaskFault | None = None,
+    ending: Ending,
     *,
-    value: Any = None,
     artifacts: dict[str, Any] | None = None,
     elapsed_ms: float | None = None,
     seq: int | None = None,
 ) -> dict[str, Any]:
-    """A result as it is on the wire."""
+    """Make a result message, as plain JSON.
+
+    Args:
+        task_id: The task's id.
+        sender: The agent that sends the result.
+        to: The requester; None when the task did not name its requester.
+        ending: How the task ended.
+        artifacts: The data of each artifact by its name.
+        elapsed_ms: How long the handler took, in milliseconds.
+        seq: The number of the task's last event; None when no events are sent.
+    """
     listed = [{"name": name, "data": data} for name, data in (artifacts or {}).items()]
     result = TaskResult(
         task_id=task_id,
         sender=sender,
         to=to,
-        status=state.value,
-        result=value,
-        error=fault,
+        status=ending.state.value,
+        result=ending.value,
+        error=ending.fault,
         artifacts=listed or None,
         elapsed_ms=elapsed_ms,
         seq=seq,
@@ -55,33 +77,44 @@ def result_of(
 def deliverable(
     connection: Connection, topics: list[str], state: TaskState, result: dict[str, Any]
 ) -> tuple[TaskState, dict[str, Any]]:
-    """The same, or a failure instead of what no broker would take."""
+    """Replace a result that is too large for the broker by a small one, which says that the task failed.
+
+    Args:
+        connection: Knows how much the broker takes.
+        topics: The topics to which the result goes.
+        state: The state in which the task ended.
+        result: The result message, as plain JSON.
+
+    Returns:
+        State and result as they can be sent. They are unchanged when the result fits, and while the connection is
+        away: then nobody knows how much the broker takes.
+    """
     try:
         payload = pydantic_core.to_json(result)
         for topic in topics:
             connection.check_publish(topic, payload)
     except TransportError:
-        return state, result  # it waits in the store
+        return state, result
     except PayloadTooLarge as error:
         fault = TaskFault(type="result_too_large", message=str(error), code="RESULT_TOO_LARGE")
-        small = result_of(
-            result["task_id"], result["from"], result.get("to"), TaskState.FAILED, fault, seq=result.get("seq")
+        failed = Ending(TaskState.FAILED, fault=fault)
+        return failed.state, result_of(
+            result["task_id"], result["from"], result.get("to"), failed, seq=result.get("seq")
         )
-        return TaskState.FAILED, small
     return state, result
 
 
-def failure(error: BaseException) -> tuple[TaskState, TaskFault]:
-    """What a handler's exception does to its task."""
+def ending_of_exception(error: BaseException) -> Ending:
+    """How a task ends whose handler raised this exception."""
     kind, message = describe(error)
     if isinstance(error, WireError):
-        return TaskState.FAILED, TaskFault(type=kind, message=message, code="RESULT_NOT_JSON")
+        return Ending(TaskState.FAILED, fault=TaskFault(type=kind, message=message, code="RESULT_NOT_JSON"))
     if not isinstance(error, TaskError):
-        return TaskState.FAILED, TaskFault(type=kind, message=message or kind)
+        return Ending(TaskState.FAILED, fault=TaskFault(type=kind, message=message or kind))
     state = TaskState.FAILED
     if isinstance(error, TaskFailed) and error.type:
         kind = error.type
-    elif error.task_id is None:  # the handler's own word, and not what became of a task that it gave away
+    elif error.task_id is None:  # an error with a task id tells of another task, which the handler delegated
         if isinstance(error, TaskRejected):
             state, kind = TaskState.REJECTED, "rejected"
         elif isinstance(error, TaskCanceled):
@@ -91,20 +124,25 @@ def failure(error: BaseException) -> tuple[TaskState, TaskFault]:
     except WireError:
         data = repr(error.data)
     code = None if error.code is None else str(error.code)
-    return state, TaskFault(type=kind, message=message or kind, code=code, data=data)
+    return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
 
 
-def with_words(error: MQTTAgentError, message: str) -> MQTTAgentError:
-    """The same error with another message."""
-    told = error.__class__.__new__(error.__class__)
-    told.args = (message,)  # some of them want more in their constructor, which __dict__ has
+def with_message(error: MQTTAgentError, message: str) -> MQTTAgentError:
+    """Copy an error, with another message. The error itself becomes the cause of the copy."""
+    told = error.__class__.__new__(error.__class__)  # some constructors need more than a message; __dict__ has the rest
+    told.args = (message,)
     told.__dict__.update(error.__dict__)
     told.__cause__ = error
     return told
 
 
 def error_of(result: TaskResult, peer: str | None) -> TaskError | None:
-    """What a requester's ``result()`` raises; None when the task was completed."""
+    """The error that :meth:`TaskHandle.result` raises for a result message; None when the task was completed.
+
+    Args:
+        result: The result message.
+        peer: The agent that the task was given to; None when unknown.
+    """
     state = read_result_state(result)
     if state is TaskState.COMPLETED:
         return None

@@ -1,4 +1,4 @@
-"""The other agents of a namespace: a local copy of their cards and statuses."""
+"""The other agents of a namespace: a copy of their cards, and which of them are online."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
-from mqtt_agent.transport import Connection, InboundMessage
-from mqtt_agent.wire import AgentCard, AgentStatus, Control, Topics, encode, new_task_id
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import AgentCard, AgentStatus, Control, encode, new_task_id
 
 __all__ = ["PeerChange", "Peers"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PeerChange:
-    """Something about a peer is different now.
+    """A change of one peer.
 
     Attributes:
-        kind: ``online`` or ``offline``, or ``changed`` when its card is another one or it was restarted.
+        kind: ``online``: the peer came online. ``offline``: the peer went offline. ``changed``: the peer has another
+            card, or was restarted.
         name: The peer's agent id.
-        card: Its card as it is now, or None when it has shown none or has removed it.
+        card: The peer's card after the change; None when the peer has published no card, or has removed it.
     """
 
     kind: Literal["online", "offline", "changed"]
@@ -36,71 +38,74 @@ class PeerChange:
 
 
 class Peers:
-    """Follows the cards and statuses of a namespace.
+    """Follows the cards and statuses of all agents in a namespace.
 
     Args:
-        connection: Where to listen.
-        topics: The namespace.
-        agent: Who listens. Its own control topic serves to find out when all retained messages have come.
-        max_cards: How many cards and statuses to keep; more are ignored, and told once.
+        scope: The agent's shared values.
+        max_cards: How many cards and statuses are kept. Further ones are ignored, and the log says so once.
+
+    Attributes:
+        on_back: Called with the name of a peer that came online, or that was restarted or has reconnected.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, agent: str, max_cards: int) -> None:
+    def __init__(self, scope: Scope, max_cards: int) -> None:
         self.on_back: list[Callable[[str], None]] = []
-        """Called with the name of a peer that came online, or that shows another process or connection than before."""
-        self._connection = connection
-        self._topics = topics
-        self._agent = agent
+        self._scope = scope
+        self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
         self._watchers: weakref.WeakSet[Feed[PeerChange]] = weakref.WeakSet()
         self._faults = FaultLog(logger)
         source = Source(
-            filters=[(topics.all_agent_statuses, self._on_status), (topics.all_agent_cards, self._on_card)],
+            filters=[(self._topics.all_agent_statuses, self._on_status), (self._topics.all_agent_cards, self._on_card)],
             forget=self._forget,
             without="peers cannot be listed",
-            marker=Marker(connection, topics.control(agent), self._make_marker),
+            marker=Marker(scope.connection, self._topics.control(scope.agent_id), self._message_to_itself),
         )
-        self._retained = Retained(connection, source, topics.namespace, max_cards, self._faults)
+        self._retained = Retained(scope.connection, source, self._topics.namespace, max_cards, self._faults)
 
     # What is known
 
     def card(self, name: str) -> AgentCard | None:
-        """The card of one peer, with the status that is true now."""
+        """The card of one agent, with the agent's present status; None when the agent has published no card."""
         card = self._cards.get(name)
         if card is None:
             return None
         return card.model_copy(update={"status": "online" if self.is_online(name) else "offline"})
 
     def cards(self) -> list[AgentCard]:
-        """All cards, by name, with the statuses that are true now."""
+        """All cards, sorted by name, each with the agent's present status."""
         cards = (self.card(name) for name in sorted(self._cards))
         return [card for card in cards if card is not None]
 
     def is_known(self, name: str) -> bool:
-        """Whether the peer has ever shown itself."""
+        """Whether the agent has published a card or a status."""
         return name in self._cards or name in self._statuses
 
     def is_online(self, name: str) -> bool:
-        """Whether a peer is there: its status counts, and its card's where it has none."""
+        """Whether an agent is online: its status says so, or its card when it has no status."""
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
 
     def is_away(self, name: str) -> bool:
-        """Whether a peer is known, and offline."""
+        """Whether an agent is known, and offline."""
         return self.is_known(name) and not self.is_online(name)
 
     async def complete(self) -> bool:
-        """Wait until all retained messages have been seen; False when the broker does not let us see them all."""
+        """Wait until all retained cards and statuses have arrived.
+
+        Returns:
+            Whether they have. False when the broker does not let this agent see all of them.
+        """
         return await self._retained.complete()
 
     async def look_again(self) -> None:
-        """Wait for what peers have shown a moment ago, and what may be on its way."""
-        if self._connection.connected:
+        """Wait for the cards and statuses that are on their way, such as those of an agent that has just started."""
+        if self._scope.connection.connected:
             await self._retained.barrier()
 
     def watch(self) -> Feed[PeerChange]:
-        """Changes from now on, until the iterator is closed or dropped."""
+        """Iterate over the changes from now on, until the iterator is closed or dropped."""
         watcher = Feed[PeerChange]()
         self._watchers.add(watcher)
         return watcher
@@ -108,11 +113,11 @@ class Peers:
     # Following
 
     async def start(self) -> None:
-        """Subscribe; the cards come in the background."""
+        """Subscribe to cards and statuses. They arrive in the background."""
         await self._retained.start()
 
     async def stop(self) -> None:
-        """Unsubscribe and forget."""
+        """Unsubscribe, and forget all peers."""
         await self._retained.stop()
         for watcher in tuple(self._watchers):
             watcher.close()
@@ -120,11 +125,11 @@ class Peers:
         self._statuses.clear()
 
     def on_reconnected(self) -> None:
-        """The connection is back: look at everything anew."""
+        """Compare the copy with what the broker retains, because the connection was away."""
         self._retained.on_reconnected()
 
-    def _make_marker(self) -> bytes:
-        return encode(Control(task_id=MARKER_PREFIX + new_task_id(), action="get", sender=self._agent))
+    def _message_to_itself(self) -> bytes:
+        return encode(Control(task_id=MARKER_PREFIX + new_task_id(), action="get", sender=self._scope.agent_id))
 
     # What comes in
 
@@ -139,7 +144,7 @@ class Peers:
         was_online = self.is_online(name)
         self._statuses[name] = status
         restarted = before is not None and status.started != before.started
-        # It came back before its will told that it had gone: what its session held may be lost all the same.
+        # The peer reconnected before its Last Will was published. Its session may have lost messages all the same.
         back = before is not None and status.epoch is not None and status.epoch != before.epoch
         self._compare(name, was_online, changed=restarted, back=restarted or back)
 
@@ -182,4 +187,5 @@ class Peers:
 
 
 def _essence(card: AgentCard) -> AgentCard:
+    """The card without the fields that tell of the present status."""
     return card.model_copy(update={"last_seen": "", "status": "online", "started": None})

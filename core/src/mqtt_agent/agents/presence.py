@@ -1,4 +1,4 @@
-"""What an agent shows of itself: its card and its status."""
+"""What an agent publishes about itself: its card and its status, online or offline."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ import asyncio
 import logging
 from typing import Any
 
+from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import SessionTakenOver, WireError
-from mqtt_agent.transport import Connection, InboundMessage, Will
-from mqtt_agent.wire import AgentCard, AgentStatus, Status, Topics, decode, encode, utc_now
+from mqtt_agent.transport import InboundMessage, Will
+from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode, encode, utc_now
 
 __all__ = ["AgentPresence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CORRECT_AFTER = 1.0
+"""Seconds until a card or status that somebody else has overwritten is published again."""
 
 
 class AgentPresence:
-    """Publishes the card and the status of one agent, and sees to it that they stay right.
+    """Publishes the card and the status of one agent, and corrects them when somebody else overwrites them.
 
     Args:
-        connection: Its will becomes the offline status.
-        topics: The namespace.
-        card: What to show.
+        scope: The agent's shared values. The connection's Last Will becomes the offline status.
+        card: The card to publish.
+
+    Attributes:
+        announced: Whether peers are told that the agent is online, or will be in a moment.
+        card: The card, without the fields that tell of the present status.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, card: AgentCard) -> None:
-        self.announced = False
-        """Whether peers are told that the agent is online, or about to be."""
-        self.card = card
-        self._connection = connection
-        self._topics = topics
-        self._status_topic = topics.agent_status(card.name)
-        self._card_topic = topics.agent_card(card.name)
+    def __init__(self, scope: Scope, card: AgentCard) -> None:
+        self.announced: bool = False
+        self.card: AgentCard = card
+        self._connection = scope.connection
+        self._status_topic = scope.topics.agent_status(card.name)
+        self._card_topic = scope.topics.agent_card(card.name)
         self._began = utc_now()
         self._correcting: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
-        connection.claim_will(Will(self._status_topic, lambda: encode(self._status("offline"))))
+        self._connection.claim_will(Will(self._status_topic, lambda: encode(self._status("offline"))))
 
     async def follow(self) -> None:
-        """Watch the own status; before the connection starts."""
+        """Watch what is published as this agent's card and status. Call this before the connection starts."""
         self._began = utc_now()
         await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         await self._connection.subscribe(self._card_topic, self._on_own_card)
 
     async def unfollow(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         await self._connection.unsubscribe(self._status_topic, self._on_own_status)
         await self._connection.unsubscribe(self._card_topic, self._on_own_card)
         if self._correcting is not None:
@@ -58,23 +61,28 @@ class AgentPresence:
         self._tasks.cancel()
 
     async def announce(self) -> None:
-        """Say online: first the card, then the status (spec)."""
+        """Publish the card, then the status ``online`` (spec: in this order)."""
         self.announced = True
         await self._publish_card("online")
-        if self.announced:  # the agent may have begun to stop meanwhile
+        if self.announced:  # not when the agent has begun to stop meanwhile
             await self._publish_status("online")
 
     async def announce_again(self, session_present: bool) -> None:
-        """Say online after a reconnect, unless the agent is about to stop."""
+        """Publish card and status after a reconnect, unless the agent is about to stop.
+
+        Args:
+            session_present: Whether the broker has kept the session.
+        """
         if self.announced and session_present and self._connection.may_be_taken_over:
-            # rumqttd sends no retained message for a subscription that the session has: ask anew who was here last.
+            # rumqttd sends no retained message for a subscription that the session has already. A new subscription
+            # makes it send the retained status, which tells whether another process has this agent id.
             await self._connection.unsubscribe(self._status_topic, self._on_own_status)
             await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         if self.announced:
             await self.announce()
 
     async def say_offline(self) -> None:
-        """Say offline."""
+        """Publish the status ``offline``, then the card."""
         await self._publish_status("offline")
         await self._publish_card("offline")
 
@@ -99,7 +107,7 @@ class AgentPresence:
             self._faults.tell(message.topic, "an unreadable status", error)
             said = None
         if said is not None and said.status == "online" and said.started in (None, self._began):
-            if (said.epoch or 0) > self._connection.epoch:  # would make peers take our will for an old one
+            if (said.epoch or 0) > self._connection.epoch:  # peers would take our Last Will for an outdated status
                 self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {said.epoch}")
                 self._correct_soon()
             return
@@ -112,7 +120,7 @@ class AgentPresence:
         self._correct_soon()
 
     def _on_own_card(self, message: InboundMessage) -> None:
-        if message.retain or not self.announced:  # a retained one is from before the start
+        if message.retain or not self.announced:  # a retained card is from before the start
             return
         try:
             shown = decode(AgentCard, message.payload) if message.payload else None
@@ -124,7 +132,7 @@ class AgentPresence:
             self._correct_soon()
 
     def _correct_soon(self) -> None:
-        # Not at once: should it be another process that takes itself for this one, neither must flood the broker.
+        # Not at once: when two processes overwrite each other's status, neither may flood the broker.
         if self._correcting is None:
             self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
 
@@ -134,4 +142,4 @@ class AgentPresence:
             self._tasks.start(self.announce())
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        logger.warning("%s could not publish its status: %s", self.card.name, error)
+        logger.warning("%s could not publish its card and status: %s", self.card.name, error)

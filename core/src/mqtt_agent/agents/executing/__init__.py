@@ -1,1 +1,1 @@
-"""The executor's side of a task: it is taken in, stored, run by a handler, and answered."""
+"""The executor's side of a task: the task arrives, is stored, is run by a handler, and gets its result."""

@@ -1,93 +1,68 @@
-"""One attempt at a received task: what its handler tells, stores and asks."""
+"""One attempt at a received task: its events are sent to the requester, its checkpoints and states are stored."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
-from pydantic import BaseModel
 from typing_extensions import Unpack
 
-from mqtt_agent.agents.executing.slots import Slots
-from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskRecord, TaskStore
+from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
 from mqtt_agent.transport import PacedSender
-from mqtt_agent.wire import TaskEvent, TaskState, encode, to_json
+from mqtt_agent.wire import TaskEvent, TaskState, encode
 
-__all__ = ["Attempt", "Question"]
+__all__ = ["Attempt"]
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Question:
-    """What a handler waits to be told.
-
-    Attributes:
-        input_id: Names the question within its task.
-        prompt: The question.
-        schema: JSON Schema of the answer.
-        answered: Gets the answer.
-        taken: Whether an answer is being stored.
-    """
-
-    input_id: str
-    prompt: str
-    schema: Any
-    answered: asyncio.Future[Any]
-    taken: bool = False
-
-    def fault_of(self, answer: Any) -> str | None:
-        """What is wrong with an answer; None when it will do."""
-        if self.schema is None:
-            return None
-        try:
-            jsonschema_rs.validator_for(self.schema).validate(answer)
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            return str(getattr(error, "message", error))
-        return None
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Attempt:
-    """A handler's hold on its task. Everything it changes in the store it changes only while it is the latest attempt.
+    """One attempt at a task: from the call of the handler to the handler's end.
+
+    An attempt changes the task's record only as long as it is the latest attempt. So two processes with the same
+    agent id cannot both end a task.
 
     Args:
-        record: As it was claimed.
-        store: Where it is.
-        send: Publishes an event.
-        slots: Where the handler's place comes from, which a waiting one gives back.
+        record: The task's record, as the store returned it when the attempt began.
+        store: The store of the record.
+        send: Publishes an event of the task; returns the future of the broker's confirmation.
+
+    Attributes:
+        number: 1 for the first attempt at the task; each further attempt has a number higher by 1.
+        key: The key of the task's record.
+        saved: The latest checkpoint, any JSON value; None when there is none.
+        state: The state of the task.
+        listening: Whether the requester wants events.
+        over: Whether the attempt has ended: from then on it sends and stores nothing.
+        artifacts: The data of each artifact by its name.
+        question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
+        seq: The number of the latest event.
     """
 
-    def __init__(
-        self, record: TaskRecord, store: TaskStore, send: Callable[[bytes], asyncio.Future[int]], slots: Slots
-    ) -> None:
-        self.number = record.attempt
-        self.key = record.key
+    def __init__(self, record: TaskRecord, store: TaskStore, send: Callable[[bytes], asyncio.Future[int]]) -> None:
+        self.number: int = record.attempt
+        self.key: TaskKey = record.key
         self.saved: Any = record.saved
-        self.state = TaskState.WORKING
-        self.listening = record.task.get("stream") is not False
-        """Whether events are sent."""
-        self.over = False
-        """Whether nothing that it tells counts any more."""
-        self.has_slot = True
+        self.state: TaskState = TaskState.WORKING
+        self.listening: bool = record.task.get("stream") is not False
+        self.over: bool = False
         self.artifacts: dict[str, Any] = {}
-        self.question: Question | None = None
+        self.question: dict[str, Any] | None = None
+        self.seq: int = record.seq - RESERVED_SEQS
+        self._seq_limit = record.seq
         self._store = store
         self._sender = PacedSender(send)
-        self._slots = slots
-        self._inputs = record.inputs
-        self._asked = 0
-        self._seq_limit = record.seq
-        self.seq = record.seq - RESERVED_SEQS
-        """The number of the latest event."""
 
-    async def tell(self, kind: str, **fields: Any) -> None:
-        """Send one event."""
+    async def send_event(self, kind: str, **fields: Any) -> None:
+        """Send an event to the requester, if the requester wants events.
+
+        Args:
+            kind: The event's type.
+            fields: Further fields of :class:`TaskEvent`.
+        """
         if not self.over and self.listening:
             await self._send(TaskEvent(task_id=self.key.task_id, type=kind, **fields))
 
@@ -103,27 +78,37 @@ class Attempt:
             logger.warning("an event of task %s was not sent: %s", self.key.task_id, error)
 
     async def reserve(self) -> None:
-        """See to it that there is a number for one more event."""
+        """Make sure that the next event has a number.
+
+        The store reserves numbers before they are used. After a crash, the next attempt begins above them, so no number
+        is used twice.
+
+        Raises:
+            TaskCanceled: The attempt is over.
+            StoreError: The numbers could not be reserved.
+        """
         if self.seq >= self._seq_limit:
-            # Set aside before use: after a crash, the next attempt begins above.
-            await self._change(seq=self._seq_limit + RESERVED_SEQS)
+            await self.change(seq=self._seq_limit + RESERVED_SEQS)
             self._seq_limit += RESERVED_SEQS
 
     def status(self) -> TaskEvent:
-        """Where the task stands now: an answer to a question, without a number, and so not part of the sequence."""
+        """The task's present state as an event without a number.
+
+        Such an event answers a requester that asks for the state; it is not part of the numbered events.
+        """
         event = TaskEvent(task_id=self.key.task_id, type="status", status=self.state.value, attempt=self.number)
         if self.state is TaskState.INPUT_REQUIRED and self.question is not None:
-            event.content = self.question.prompt
-            event.data = {"input_id": self.question.input_id}
-            if self.question.schema is not None:
-                event.data["schema"] = self.question.schema
+            event.content = self.question["prompt"]
+            event.data = {"input_id": self.question["input_id"]}
+            if self.question["schema"] is not None:
+                event.data["schema"] = self.question["schema"]
         return event
 
-    async def tell_status(self, fault: str | None = None) -> None:
-        """Send the state as an event.
+    async def send_status(self, fault: str | None = None) -> None:
+        """Send the task's present state as an event, if the requester wants events.
 
         Args:
-            fault: What is wrong with the answer to the question.
+            fault: Why the answer to the open question was not accepted.
         """
         if self.over or not self.listening:
             return
@@ -133,85 +118,36 @@ class Attempt:
         await self._send(event)
 
     async def add_artifact(self, name: str, data: Any) -> None:
-        """Keep it for the result, and tell it."""
+        """Keep an artifact for the result, and send it as an event."""
         self.artifacts[name] = data
-        await self.tell("artifact", content=name, data=data)
+        await self.send_event("artifact", content=name, data=data)
 
     async def save(self, value: Any) -> None:
         """Store a checkpoint."""
-        await self._change(saved=value)
+        await self.change(saved=value)
         self.saved = value
 
-    async def ask(self, prompt: str, schema: Any) -> Any:
-        """Store the question, tell it, and wait for the answer."""
-        model = schema if inspect.isclass(schema) and issubclass(schema, BaseModel) else None
-        answer = await self._ask(prompt, schema if model is None else model.model_json_schema())
-        return answer if model is None else model.model_validate(answer)
+    async def enter(self, state: TaskState, *, inputs: list[dict[str, Any]] | None = None) -> None:
+        """Store a new state of the task, then send the state as an event.
 
-    async def _ask(self, prompt: str, schema: Any) -> Any:
-        place, self._asked = self._asked, self._asked + 1
-        schema = None if schema is None else to_json(schema)
-        known = self._inputs[place] if place < len(self._inputs) else None
-        if known is None or known["prompt"] != prompt:
-            # Another way through the handler than last time: what was asked from here on does not count.
-            fresh = str(place + 1) if known is None else f"{place + 1}.{self.number}"
-            known = {"input_id": fresh, "prompt": prompt, "schema": schema}
-            self._inputs = [*self._inputs[:place], known]
-        if "answer" in known:
-            return known["answer"]
-        self._inputs = self._inputs[: place + 1]
-        if self.question is not None:
-            raise RuntimeError("one question at a time: await the answer before asking again")
-        question = Question(known["input_id"], prompt, schema, asyncio.get_running_loop().create_future())
-        self.question = question
-        try:
-            await self._change(state=TaskState.INPUT_REQUIRED, inputs=self._inputs)
-            self.state = TaskState.INPUT_REQUIRED
-            await self.tell_status()
-            return await self._wait(question)
-        finally:
-            self.question = None
-
-    async def _wait(self, question: Question) -> Any:
-        self.has_slot = False
-        self._slots.release()
-        try:
-            answer = await question.answered
-        finally:
-            if not self.over:
-                await self._slots.take()
-                self.has_slot = True
-        await self._change(state=TaskState.WORKING)
-        self.state = TaskState.WORKING
-        await self.tell_status()
-        return answer
-
-    async def take_input(self, input_id: str | None, answer: Any) -> bool:
-        """An answer came.
-
-        Returns:
-            Whether it was to the question that is open.
+        Args:
+            state: The new state.
+            inputs: The questions and answers that are stored with the state; None leaves them as they are.
         """
-        question = self.question
-        if question is None or input_id not in (None, question.input_id) or question.taken:
-            return False
-        fault = question.fault_of(answer)
-        if fault is not None:
-            await self.tell_status(fault)
-            return True
-        question.taken = True
-        answered = [*self._inputs[:-1], {**self._inputs[-1], "answer": answer}]
-        try:
-            await self._change(inputs=answered)
-        except BaseException:
-            question.taken = False  # not stored, so not given: it may come again
-            raise
-        self._inputs = answered
-        if not question.answered.done():  # the handler may have been canceled meanwhile
-            question.answered.set_result(answer)
-        return True
+        changes: Changes = {"state": state}
+        if inputs is not None:
+            changes["inputs"] = inputs
+        await self.change(**changes)
+        self.state = state
+        await self.send_status()
 
-    async def _change(self, **changes: Unpack[Changes]) -> None:
+    async def change(self, **changes: Unpack[Changes]) -> None:
+        """Change the task's record.
+
+        Raises:
+            TaskCanceled: The attempt is over: the task was canceled, or another attempt has begun.
+            StoreError: The record could not be changed.
+        """
         changed = None
         if not self.over:
             changed = await self._store.change(self.key, ACTIVE, expected_attempt=self.number, **changes)

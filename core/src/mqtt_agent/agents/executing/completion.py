@@ -1,75 +1,56 @@
-"""The end of a received task: its result is stored, then sent."""
+"""Where the result of a handler is stored. Then ``replies`` sends it."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.executing.attempt import Attempt
-from mqtt_agent.agents.executing.replies import Answers
-from mqtt_agent.agents.outcome import deliverable, result_of
-from mqtt_agent.agents.store import ACTIVE, TaskRecord, TaskStore
+from mqtt_agent.agents.executing.replies import Replies
+from mqtt_agent.agents.outcome import Ending, deliverable, result_of
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.agents.store.patience import Patience
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TaskCanceled
-from mqtt_agent.transport import Connection
-from mqtt_agent.wire import TaskFault, TaskState
 
 __all__ = ["Completion"]
 
 
 class Completion:
-    """Stores the results of handlers, each once, and has them sent.
+    """Stores the result of each task once, then has it sent.
 
     Args:
-        connection: Tells what is too large for the broker.
-        name: The agent's id.
-        store: Where the results are kept.
-        answers: Takes them to the requesters.
-        background: Where they are sent.
+        scope: The agent's shared values.
+        replies: Sends the results to the requesters.
+        background: Runs the sending.
     """
 
-    def __init__(
-        self, connection: Connection, name: str, store: TaskStore, answers: Answers, background: BackgroundTasks
-    ) -> None:
-        self._connection = connection
-        self._name = name
-        self._store = store
-        self._answers = answers
+    def __init__(self, scope: Scope, replies: Replies, background: BackgroundTasks) -> None:
+        self._scope = scope
+        self._replies = replies
         self._background = background
         self._patience = Patience()
 
     def begin(self) -> None:
-        """Store until it succeeds from now on."""
+        """From now on, try to store each result until the store takes it."""
         self._patience.begin()
 
     def end(self) -> None:
-        """Let the next failure of the store be the last: the next start runs the task again."""
+        """From now on, give up when the store fails: the agent's next start runs the task again."""
         self._patience.end()
 
-    async def finish(
-        self,
-        record: TaskRecord,
-        attempt: Attempt,
-        elapsed: float,
-        state: TaskState,
-        *,
-        value: Any = None,
-        fault: TaskFault | None = None,
-    ) -> None:
-        """End a task, unless the attempt is over already.
+    async def finish(self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending) -> None:
+        """End a task. Nothing happens when the attempt is over.
 
         Args:
-            record: As it was when the attempt began.
-            attempt: The handler's hold on it.
-            elapsed: Seconds that the handler took.
-            state: What to end it in.
-            value: The result.
-            fault: Why there is none.
+            record: The task's record, as it was when the attempt began.
+            attempt: The attempt that ends the task.
+            elapsed: How long the handler took, in seconds.
+            ending: How the task ended.
 
         Raises:
-            StoreError: It could not be stored, and the agent stops.
+            StoreError: The result could not be stored, and the agent stops.
         """
         if attempt.over:
             return
@@ -77,28 +58,26 @@ class Completion:
         try:
             await self._patience.stored(attempt.reserve, what)
         except TaskCanceled:
-            return  # another attempt goes on with it, or it was canceled
+            return
         result = result_of(
             record.task_id,
-            self._name,
+            self._scope.agent_id,
             record.peer,
-            state,
-            fault,
-            value=value,
+            ending,
             artifacts=attempt.artifacts,
             elapsed_ms=round(elapsed * 1000, 3),
             seq=attempt.seq + 1 if attempt.listening else None,
         )
-        topics = self._answers.topics(record.task_id, record.peer, record.reply_to)
-        state, result = deliverable(self._connection, topics, state, result)
+        topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
+        state, result = deliverable(self._scope.connection, topics, ending.state, result)
         reached("finished.before-commit")
-        store = partial(
-            self._store.change, record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
+        change = partial(
+            self._scope.store.change, record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
         )
-        changed = await self._patience.stored(store, what)
+        changed = await self._patience.stored(change, what)
         reached("finished.after-commit")
         if changed is not None:
             attempt.state = state
-            await attempt.tell_status()
-            self._background.start(self._answers.send(changed))
+            await attempt.send_status()
+            self._background.start(self._replies.send(changed))
         attempt.over = True

@@ -1,4 +1,4 @@
-"""What a task handler may ask for, and tell, while it runs."""
+"""What a task handler is called with: the task, and methods to report, save, ask and send while the handler runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
+from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.wire import Task, TaskMessage, to_json
 
@@ -15,7 +16,7 @@ __all__ = ["SyncTaskContext", "TaskContext"]
 
 
 class TaskContext:
-    """The task that a handler is working on.
+    """The task that a handler works on. An ``async`` handler is called with this.
 
     Example:
         >>> @agent.on_task  # doctest: +SKIP
@@ -28,39 +29,41 @@ class TaskContext:
 
     Attributes:
         id: The task's id.
-        sender: The agent that wants it done, as it says itself: never a proof of identity. None when it did not say.
-        type: What kind of task it is.
+        sender: The agent that gave the task, in that agent's own words: this proves no identity. None when the task
+            does not name its requester.
+        type: The type of the task, which has chosen the handler.
         title: A line for people.
-        prompt: What to do, as text: of a task that has messages only, the last one of its user.
-        messages: The conversation so far: ``role`` and ``content`` each.
-        context_id: Tasks of one conversation share it.
+        prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
+        messages: The conversation so far; each message has a ``role`` and a ``content``.
+        context_id: The conversation: all tasks of a conversation have the same ``context_id``.
         data: Structured input, any JSON value.
-        metadata: Anything else that the requester told.
+        metadata: Further information from the requester.
         expires_at: When nobody needs the result any more, ISO 8601; None for never. The handler is canceled then.
-        attempt: 1, and one more after every crash.
-        canceled: Whether nobody waits for the result any more. An async handler also gets ``CancelledError``; a sync
-            one should look here now and then.
-        interrupted: Whether it was canceled because its agent stops: the next start runs the task again, so what it
-            has begun elsewhere should go on.
+        attempt: 1 for the first attempt; after each crash the next attempt has a number higher by 1.
+        canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
+            plain function should look at ``canceled`` now and then, and return.
+        interrupted: Whether the handler was canceled because its agent stops. The agent's next start runs the task
+            again, so the handler should not undo its work.
     """
 
-    def __init__(self, task: Task, attempt: Attempt) -> None:
-        self.id = task.task_id
-        self.sender = task.sender
-        self.type = task.type
-        self.title = task.title
+    def __init__(self, task: Task, attempt: Attempt, questions: Questions) -> None:
+        self.id: str = task.task_id
+        self.sender: str | None = task.sender
+        self.type: str | None = task.type
+        self.title: str | None = task.title
         self.messages: list[TaskMessage] = task.messages or (
             [TaskMessage(role="user", content=task.prompt)] if task.prompt is not None else []
         )
-        self.prompt = task.prompt if task.prompt is not None else _last_user_text(self.messages)
-        self.context_id = task.context_id
-        self.data = task.data
-        self.metadata = task.metadata or {}
-        self.expires_at = task.expires_at
-        self.attempt = attempt.number
-        self.canceled = False
-        self.interrupted = False
+        self.prompt: str | None = task.prompt if task.prompt is not None else _last_user_text(self.messages)
+        self.context_id: str | None = task.context_id
+        self.data: Any = task.data
+        self.metadata: dict[str, Any] = task.metadata or {}
+        self.expires_at: str | None = task.expires_at
+        self.attempt: int = attempt.number
+        self.canceled: bool = False
+        self.interrupted: bool = False
         self._attempt = attempt
+        self._questions = questions
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
 
@@ -80,38 +83,41 @@ class TaskContext:
 
     @property
     def saved(self) -> Any:
-        """What :meth:`save` stored last, in this attempt or in one before; None when nothing was."""
+        """The value that :meth:`save` stored last, in this attempt or in an earlier one; None when there is none."""
         return self._attempt.saved
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        """Tell how far the work is.
+        """Report how far the work is, as an event to the requester.
 
         Args:
-            progress: How much is done; it should grow.
-            total: How much there is, if known.
-            message: What is being done now.
+            progress: How much is done. The number should grow with each call.
+            total: How much there is to do, if known.
+            message: What the handler does now, as text for people.
         """
-        await self._attempt.tell("progress", progress=progress, total=total, content=message)
+        await self._attempt.send_event("progress", progress=progress, total=total, content=message)
 
     async def stream(self, value: Any) -> None:
-        """Send something to the requester before the result: a string as text, any other JSON value as data.
+        """Send a part of the result to the requester before the result is ready.
 
-        It waits while the broker is slow to take what was sent before. Events are not stored: after a crash the next
-        attempt sends its own.
+        This waits while the broker is slow to take earlier events. Events are not stored: after a crash, the next
+        attempt sends its own events.
+
+        Args:
+            value: A string, which is sent as text; or any other JSON value, which is sent as data.
 
         Raises:
             WireError: The value has no JSON form.
         """
         if isinstance(value, str):
-            await self._attempt.tell("partial", content=value)
+            await self._attempt.send_event("partial", content=value)
         else:
-            await self._attempt.tell("partial", data=to_json(value))
+            await self._attempt.send_event("partial", data=to_json(value))
 
     async def artifact(self, name: str, data: Any) -> None:
-        """Send something that was made, such as a file's text; it also comes with the result.
+        """Send an artifact, such as the text of a file. The artifact is sent as an event, and again with the result.
 
         Args:
-            name: Its name, unique in the task; the same name again replaces it.
+            name: The artifact's name. A second artifact with the same name replaces the first.
             data: Any JSON value.
 
         Raises:
@@ -120,66 +126,76 @@ class TaskContext:
         await self._attempt.add_artifact(name, to_json(data))
 
     async def save(self, value: Any) -> None:
-        """Store a checkpoint: it is in :attr:`saved` when the handler is called again after a crash.
+        """Store a checkpoint. After a crash, the handler finds the checkpoint in :attr:`saved`.
 
-        Returns when it is as durable as the store can make it.
+        When this returns, the checkpoint is as durable as the store can make it.
+
+        Args:
+            value: Any JSON value. It replaces the checkpoint before.
 
         Raises:
             WireError: The value has no JSON form.
             StoreError: The store cannot be written.
-            TaskCanceled: This attempt is over: canceled, or another process goes on with the task.
+            TaskCanceled: This attempt is over: the task was canceled, or another process has begun with it.
         """
         await self._attempt.save(to_json(value))
 
     async def ask(self, prompt: str, schema: Any = None) -> Any:
-        """Ask the requester something, and wait for the answer; the task is ``input-required`` meanwhile.
+        """Ask the requester a question, and wait for the answer. Meanwhile the task's state is ``input-required``.
 
-        Questions and answers are stored: after a crash, the same question in the same place gets its answer at once.
-        A task that waits for an answer takes no place among the running ones.
+        Questions and answers are stored. After a crash, the handler asks the same questions again in the same order,
+        and gets the stored answers at once. A handler that waits for an answer does not count in ``max_concurrency``:
+        other tasks run meanwhile.
 
         Args:
-            prompt: The question.
-            schema: JSON Schema of the answer, or a pydantic model class; answers that do not fit are asked for again.
+            prompt: The question, as text.
+            schema: The JSON Schema of the answer, or a pydantic model class. When an answer does not match, the
+                question is asked again.
 
         Returns:
-            The answer: any JSON value, or an instance of the model.
+            The answer: any JSON value, or an instance of the model class.
 
         Raises:
-            TaskCanceled: This attempt is over.
+            TaskCanceled: This attempt is over: the task was canceled, or another process has begun with it.
+            StoreError: The question could not be stored.
+            RuntimeError: An earlier question of this task still waits for its answer.
         """
-        return await self._attempt.ask(prompt, schema)
+        return await self._questions.ask(prompt, schema)
 
     def in_thread(self) -> SyncTaskContext:
-        """The same for a handler that runs in a thread: methods that block instead of being awaited."""
+        """The same task for a handler that is a plain function and runs in a thread."""
         return SyncTaskContext(self, self._loop)
 
 
 class SyncTaskContext:
-    """A :class:`TaskContext` for handlers that are plain functions: its methods block instead of being awaited."""
+    """The task that a handler works on, for handlers that are plain functions: the methods block.
+
+    The attributes are the same as those of :class:`TaskContext`.
+    """
 
     def __init__(self, context: TaskContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
-        self.id = context.id
-        self.sender = context.sender
-        self.type = context.type
-        self.title = context.title
-        self.prompt = context.prompt
-        self.messages = context.messages
-        self.context_id = context.context_id
-        self.data = context.data
-        self.metadata = context.metadata
-        self.expires_at = context.expires_at
-        self.attempt = context.attempt
+        self.id: str = context.id
+        self.sender: str | None = context.sender
+        self.type: str | None = context.type
+        self.title: str | None = context.title
+        self.prompt: str | None = context.prompt
+        self.messages: list[TaskMessage] = context.messages
+        self.context_id: str | None = context.context_id
+        self.data: Any = context.data
+        self.metadata: dict[str, Any] = context.metadata
+        self.expires_at: str | None = context.expires_at
+        self.attempt: int = context.attempt
 
     @property
     def canceled(self) -> bool:
-        """Whether nobody waits for the result any more: stop the work and return."""
+        """Whether nobody waits for the result any more: the handler should stop its work and return."""
         return self._context.canceled
 
     @property
     def interrupted(self) -> bool:
-        """Whether its agent stops: the next start runs the task again."""
+        """Whether the handler was canceled because its agent stops: the next start runs the task again."""
         return self._context.interrupted
 
     @property

@@ -1,4 +1,4 @@
-"""Running the handlers of the tasks that an agent receives."""
+"""Where the handlers of received tasks are called: as many at once as there are slots."""
 
 from __future__ import annotations
 
@@ -6,136 +6,142 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.completion import Completion
 from mqtt_agent.agents.executing.context import TaskContext
-from mqtt_agent.agents.executing.replies import Answers
+from mqtt_agent.agents.executing.questions import Questions
+from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
-from mqtt_agent.agents.executing.slots import Slots
-from mqtt_agent.agents.outcome import failure
-from mqtt_agent.agents.store import TaskRecord, TaskStore
+from mqtt_agent.agents.executing.slots import Slot, Slots
+from mqtt_agent.agents.outcome import Ending, ending_of_exception
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import StoreError
-from mqtt_agent.transport import Connection
-from mqtt_agent.wire import Task, TaskFault, TaskState, Topics, to_json
+from mqtt_agent.wire import Task, TaskFault, TaskState, to_json
 
-__all__ = ["TaskExecutor"]
+__all__ = ["Run", "TaskExecutor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CLAIM_AGAIN_AFTER = 0.5
+"""Seconds until the next claim, after the store has failed."""
 _CONFIRMED_WITHIN = 5.0
-
-
-Place: TypeAlias = "asyncio.Future[None]"
-"""One of the handlers that may run at once, taken for a task; done when the handler runs, or will not."""
+"""Seconds in which the broker should confirm the last results of an agent that stops."""
+_CANCELED_WITHIN = 2.0
+"""Seconds in which a canceled handler should end."""
 
 
 @dataclass
 class Run:
-    """A handler at work on a task.
+    """A handler that works on a task.
 
     Attributes:
-        attempt: Its hold on the task.
-        context: What the handler has been given.
-        work: What can be canceled.
+        record: The task's record, as it was when the attempt began.
+        task: The task.
+        attempt: The handler's attempt at the task.
+        questions: The handler's questions to the requester.
+        context: What the handler is called with.
+        slot: The handler's place.
+        expired: Whether the handler was canceled because its task has expired.
+        work: The asyncio task that calls the handler.
     """
 
+    record: TaskRecord
+    task: Task
     attempt: Attempt
+    questions: Questions
     context: TaskContext
-    work: asyncio.Task[None] | None = None
+    slot: Slot
+    expired: bool = False
+    work: asyncio.Task[None] = field(init=False)
+
+    def cancel(self) -> None:
+        """Cancel the handler."""
+        self.context.canceled = True
+        self.work.cancel()
+
+    def expire(self) -> None:
+        """Cancel the handler, because its task has expired."""
+        self.expired = True
+        self.cancel()
 
 
 class TaskExecutor:
-    """Runs the handlers of stored tasks, so many at a time, each once to completion, whatever dies on the way.
+    """Runs the handlers of stored tasks. Each task is completed once, even when processes die meanwhile.
 
     Args:
-        connection: Where results and events go out.
-        topics: The namespace.
-        agent: Whose records they are, see :class:`TaskKey`.
-        name: The agent's id.
-        store: Where the tasks are kept.
-        router: Their handlers.
-        answers: Takes results to the requesters.
-        max_concurrent: How many handlers run at once.
+        scope: The agent's shared values.
+        router: The handlers.
+        replies: Sends results to the requesters.
+        max_concurrency: How many handlers run at once.
 
     Attributes:
         executing: Whether handlers may begin.
-        waiting: How many stored tasks wait for a handler.
-        background: What is done for tasks that nobody awaits; :meth:`drain` waits for it.
+        waiting: How many stored tasks wait for a slot.
+        background: Work for tasks that nothing else awaits. :meth:`drain` waits for it.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        topics: Topics,
-        agent: str,
-        name: str,
-        store: TaskStore,
-        router: Router,
-        answers: Answers,
-        max_concurrent: int,
-    ) -> None:
-        self.executing = False
-        self.waiting = 0
-        self.background = BackgroundTasks(self._on_failure)
-        self._connection = connection
-        self._topics = topics
-        self._agent = agent
-        self._name = name
-        self._store = store
+    def __init__(self, scope: Scope, router: Router, replies: Replies, max_concurrency: int) -> None:
+        self.executing: bool = False
+        self.waiting: int = 0
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
+        self._scope = scope
         self._router = router
-        self._answers = answers
-        self._slots = Slots(max_concurrent, self._fill)
+        self._replies = replies
+        self._slots = Slots(max_concurrency, self._fill)
         self._runs: dict[str, Run] = {}
-        self._starting: set[Place] = set()
-        self._completion = Completion(connection, name, store, answers, self.background)
+        self._undecided: set[Slot] = set()
+        self._completion = Completion(scope, replies, self.background)
 
     @property
     def running(self) -> int:
-        """How many handlers are at work, those that wait for an answer included."""
+        """How many handlers are running, including handlers that wait for an answer."""
         return len(self._runs)
 
     async def find_run(self, task_id: str) -> Run | None:
-        """The handler at work on a task, or about to be, if there is one."""
-        if task_id not in self._runs and self._starting:
-            # The store may have it as begun already, and what the store knows is not known here before the next turn.
-            await asyncio.wait(tuple(self._starting))
+        """The handler that works on a task, or that is about to; None when there is no such handler."""
+        if task_id not in self._runs and self._undecided:
+            # The task may have begun in the store already, and its handler begins a moment later.
+            await asyncio.wait([slot.decided for slot in self._undecided])
         return self._runs.get(task_id)
 
     # Life
 
     async def begin(self) -> None:
-        """Take up what an earlier process left, and begin to run handlers."""
-        again = await self._store.reopen(self._agent)
+        """Begin to run handlers. Tasks that an earlier process has left are run again."""
+        again = await self._scope.store.reopen(self._scope.owner)
         if again:
-            logger.info("%s runs %d tasks again that it had begun with", self._name, again)
-        self.waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
+            logger.info("%s runs %d tasks again, which had not ended at its last stop", self._scope.agent_id, again)
+        self.waiting = await self._count_waiting()
         self.executing = True
         self._completion.begin()
-        self.background.start(self._answers.send_unsettled())
+        self.background.start(self._replies.send_unsettled())
         self._fill()
 
     async def drain(self, timeout: float) -> None:
-        """Begin with nothing more, wait for the handlers that run, and leave the others for the next start."""
+        """Begin with no further task, and wait for running handlers.
+
+        Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
+        """
         self._begin_nothing()
-        running = [run.work for run in self._runs.values() if run.work is not None]
+        running = [run.work for run in self._runs.values()]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self.end(list(self._runs.values()), interrupted=True)
-        # What the broker does not confirm soon is sent at the next start.
-        await self.background.wait(_CONFIRMED_WITHIN if self._connection.connected else 0)
+        # A result that the broker does not confirm in time is sent again at the next start.
+        await self.background.wait(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
         self.background.cancel()
-        for place in tuple(self._starting):
-            self._settle(place)
+        for slot in tuple(self._undecided):
+            self._decide(slot)
 
     async def abandon(self) -> None:
-        """Stop all handlers at once: another process has taken over."""
+        """Cancel all handlers at once: another process has taken over the session, and runs their tasks."""
         self._begin_nothing()
         await self.end(list(self._runs.values()), interrupted=True)
 
@@ -143,149 +149,159 @@ class TaskExecutor:
         self.executing = False
         self._completion.end()
 
-    async def end(self, runs: list[Run], *, interrupted: bool = False) -> None:
-        """Cancel handlers, and wait a moment until they have seen it."""
+    async def end(self, runs: Collection[Run], *, interrupted: bool = False) -> None:
+        """Cancel handlers, and wait up to two seconds until they have ended.
+
+        Args:
+            runs: The handlers.
+            interrupted: Whether the tasks will run again at the agent's next start.
+        """
         for run in runs:
             run.context.interrupted = interrupted
-            run.attempt.over = run.context.canceled = True
-            if run.work is not None:
-                run.work.cancel()
-        works = [run.work for run in runs if run.work is not None]
-        if works:
-            await asyncio.wait(works, timeout=2)
+            run.attempt.over = True
+            run.cancel()
+        if runs:
+            await asyncio.wait([run.work for run in runs], timeout=_CANCELED_WITHIN)
 
-    # Running
+    # Slots
 
-    def take_place(self) -> Place | None:
-        """Take a place for a new task, if one is free; :meth:`start` or :meth:`give_back` must follow."""
-        if self.executing and self.waiting == 0 and self._slots.take_now():
-            return self._new_place()
-        return None
+    def take_slot(self) -> Slot | None:
+        """Take a slot for a new task; None when the task must wait. :meth:`start` or :meth:`give_back` must follow."""
+        return self._take_slot() if self.executing and self.waiting == 0 else None
 
-    def _new_place(self) -> Place:
-        place: Place = asyncio.get_running_loop().create_future()
-        self._starting.add(place)
-        return place
+    def _take_slot(self) -> Slot | None:
+        slot = self._slots.take_now()
+        if slot is not None:
+            self._undecided.add(slot)
+        return slot
 
-    def _settle(self, place: Place) -> None:
-        self._starting.discard(place)
-        if not place.done():
-            place.set_result(None)
+    def _decide(self, slot: Slot) -> None:
+        self._undecided.discard(slot)
+        slot.decide()
 
-    def give_back(self, place: Place) -> None:
-        """Do without a place that was taken."""
-        self._settle(place)
-        self._slots.release()
+    def give_back(self, slot: Slot) -> None:
+        """Give back a slot in which no handler has begun."""
+        self._decide(slot)
+        slot.release()
 
     def enqueue(self) -> None:
-        """One more stored task waits for its handler."""
+        """Count one more stored task that waits for a slot."""
         self.waiting += 1
         self._fill()
 
     def _fill(self) -> None:
-        while self.executing and self.waiting > 0 and self._slots.take_now():
+        while self.executing and self.waiting > 0 and (slot := self._take_slot()) is not None:
             self.waiting -= 1
-            self.background.start(self._next(self._new_place()))
+            self.background.start(self._start_next(slot))
 
-    async def _next(self, place: Place) -> None:
+    async def _start_next(self, slot: Slot) -> None:
+        record: TaskRecord | None = None
         try:
-            record = await self._store.claim(self._agent)
-        except StoreError as error:
-            logger.error("%s cannot begin with the next task: %s", self._name, error)
-            record = None
-            await asyncio.sleep(_CLAIM_AGAIN_AFTER)
-            self.waiting = max(1, self.waiting)
-        else:
-            if record is None:  # canceled meanwhile, or counted twice
-                self.waiting = await self._store.count(self._agent, "received", (TaskState.SUBMITTED,))
-        if record is None:
-            self.give_back(place)
-        else:
-            self.start(place, record, Task.model_validate(record.task))
-
-    def start(self, place: Place, record: TaskRecord, task: Task) -> None:
-        """Call the handler of a task in its place."""
-        if not self.executing:  # stopping began meanwhile: the next start does it
-            self.give_back(place)
-            return
-        self._settle(place)
-        topic = self._topics.task_events(record.task_id)
-        attempt = Attempt(
-            record, self._store, lambda payload: self._connection.publish_soon(topic, payload), self._slots
-        )
-        run = self._runs[record.task_id] = Run(attempt, TaskContext(task, attempt))
-        run.work = self.background.start(self._run(run, record, task))
-
-    async def _run(self, run: Run, record: TaskRecord, task: Task) -> None:
-        attempt, context = run.attempt, run.context
-        expiry: asyncio.TimerHandle | None = None
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = context.canceled = True
-            if run.work is not None:
-                run.work.cancel()
-
-        def finish(state: TaskState, *, value: Any = None, fault: TaskFault | None = None) -> Coroutine[Any, Any, None]:
-            return self._completion.finish(record, attempt, context.elapsed, state, value=value, fault=fault)
-
-        try:
-            handler = self._router.find(task.type)
-            if handler is None:
-                what = f"takes no tasks of type {task.type!r}" if self._router else "takes no tasks"
-                fault = TaskFault(type="rejected", code="no_handler", message=f"{self._name} {what}")
-                await finish(TaskState.REJECTED, fault=fault)
-                return
-            if record.expires_at is not None:
-                left = record.expires_at - time.time()
-                if left <= 0:
-                    await finish(TaskState.FAILED, fault=_expired(task))
-                    return
-                expiry = asyncio.get_running_loop().call_later(left, expire)
-            try:
-                await attempt.tell_status()
-                value = to_json(await self._call(handler, context, attempt))
-            except asyncio.CancelledError:
-                if attempt.over or (not self.executing and not expired):
-                    return  # canceled by its requester, or left for the next start
-                fault = _expired(task) if expired else TaskFault(type="CancelledError", message="the handler gave up")
-                await finish(TaskState.FAILED, fault=fault)
-            except Exception as error:
-                if not attempt.over:
-                    logger.info("task %s failed at %s", record.task_id, self._name, exc_info=error)
-                    state, fault = failure(error)
-                    await finish(state, fault=fault)
-            else:
-                await finish(TaskState.COMPLETED, value=value)
+            record = await self._claim()
         finally:
-            if expiry is not None:
-                expiry.cancel()
-            if self._runs.get(record.task_id) is run:
-                del self._runs[record.task_id]
-            attempt.over = True
-            if attempt.has_slot:
-                self._slots.release()
+            if record is None:
+                self.give_back(slot)
+        if record is not None:
+            self.start(slot, record, Task.model_validate(record.task))
 
-    async def _call(self, handler: TaskHandler, context: TaskContext, attempt: Attempt) -> Any:
+    async def _claim(self) -> TaskRecord | None:
+        try:
+            record = await self._scope.store.claim(self._scope.owner)
+            if record is None:  # the task was canceled meanwhile, or was counted twice
+                self.waiting = await self._count_waiting()
+        except StoreError as error:
+            logger.error("%s cannot begin with the next task, and will try again: %s", self._scope.agent_id, error)
+            await asyncio.sleep(_CLAIM_AGAIN_AFTER)
+            self.waiting += 1
+            return None
+        return record
+
+    async def _count_waiting(self) -> int:
+        return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
+
+    # Running
+
+    def start(self, slot: Slot, record: TaskRecord, task: Task) -> None:
+        """Call the handler of a task in a slot, unless the agent has begun to stop.
+
+        Args:
+            slot: A slot from :meth:`take_slot`.
+            record: The task's record, in state ``working``.
+            task: The task.
+        """
+        if not self.executing:
+            self.give_back(slot)
+            return
+        self._decide(slot)
+        topic = self._scope.topics.task_events(record.task_id)
+        publish = self._scope.connection.publish_soon
+        attempt = Attempt(record, self._scope.store, lambda payload: publish(topic, payload))
+        questions = Questions(attempt, record.inputs, slot)
+        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions), slot)
+        self._runs[record.task_id] = run
+        run.work = self.background.start(self._run(run))
+
+    async def _run(self, run: Run) -> None:
+        try:
+            ending = await self._ending_of(run)
+            if ending is not None:
+                await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
+        finally:
+            if self._runs.get(run.record.task_id) is run:
+                del self._runs[run.record.task_id]
+            run.attempt.over = True
+            run.slot.release()
+
+    async def _ending_of(self, run: Run) -> Ending | None:
+        """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
+        handler = self._router.find(run.task.type)
+        if handler is None:
+            return self._no_handler(run.task)
+        left = None if run.record.expires_at is None else run.record.expires_at - time.time()
+        if left is not None and left <= 0:
+            return _expired(run.task)
+        timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
+        try:
+            await run.attempt.send_status()
+            return Ending(TaskState.COMPLETED, to_json(await self._call(handler, run)))
+        except asyncio.CancelledError:
+            if run.attempt.over or (not self.executing and not run.expired):
+                return None
+            if run.expired:
+                return _expired(run.task)
+            return Ending(TaskState.FAILED, fault=TaskFault(type="CancelledError", message="the handler gave up"))
+        except Exception as error:
+            if run.attempt.over:
+                return None
+            logger.info("task %s failed at %s", run.record.task_id, self._scope.agent_id, exc_info=error)
+            return ending_of_exception(error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _no_handler(self, task: Task) -> Ending:
+        what = f"takes no tasks of type {task.type!r}" if self._router else "takes no tasks"
+        fault = TaskFault(type="rejected", code="no_handler", message=f"{self._scope.agent_id} {what}")
+        return Ending(TaskState.REJECTED, fault=fault)
+
+    async def _call(self, handler: TaskHandler, run: Run) -> Any:
+        context = run.context
         if self._router.is_async(handler):
             return await handler(context)
         thread = run_in_thread(lambda: handler(context.in_thread()), f"mqtt-agent-task-{context.id[:20]}")
         try:
             result = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            # A thread cannot be stopped; its place is taken until it has seen `canceled`.
+            # A thread cannot be stopped: it keeps its slot until it has seen `canceled` and returned.
             context.canceled = True
-            if attempt.has_slot:
-                attempt.has_slot = False
-                thread.add_done_callback(lambda _: self._slots.release())
+            run.slot.release_when_done(thread)
             thread.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         return await result if inspect.isawaitable(result) else result
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        logger.error("%s could not go on with a task", self._name, exc_info=error)
+        logger.error("%s could not go on with a task", self._scope.agent_id, exc_info=error)
 
 
-def _expired(task: Task) -> TaskFault:
-    return TaskFault(type="expired", message=f"not done by {task.expires_at}")
+def _expired(task: Task) -> Ending:
+    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not done by {task.expires_at}"))

@@ -1,4 +1,4 @@
-"""What becomes of the tasks that an agent receives: stored once, answered, canceled, told what they asked for."""
+"""Where an arriving task is stored, before its message is acknowledged. Also where cancels and answers are stored."""
 
 from __future__ import annotations
 
@@ -12,73 +12,63 @@ import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
 from mqtt_agent.agents.executing.executor import TaskExecutor
-from mqtt_agent.agents.executing.replies import Answers
-from mqtt_agent.agents.outcome import result_of
-from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.agents.executing.replies import Replies
+from mqtt_agent.agents.executing.slots import Slot
+from mqtt_agent.agents.outcome import Ending, result_of
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
 from mqtt_agent.errors import TaskCanceled
-from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, Topics, encode
+from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["ReceivedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ReceivedTasks:
-    """Takes tasks into the store, and obeys what their requesters say about them.
+    """The tasks that an agent has received.
 
     Args:
-        topics: The namespace.
-        agent: Whose records they are, see :class:`TaskKey`.
-        name: The agent's id.
-        store: Where the tasks are kept.
-        executor: Runs their handlers.
-        answers: Takes results and refusals to the requesters.
-        max_waiting: How many tasks are kept for later; others are rejected.
+        scope: The agent's shared values.
+        executor: Runs the handlers of the tasks.
+        replies: Sends results and rejections to the requesters.
+        max_waiting: How many tasks may wait for a slot. Further tasks are rejected.
     """
 
-    def __init__(
-        self,
-        topics: Topics,
-        agent: str,
-        name: str,
-        store: TaskStore,
-        executor: TaskExecutor,
-        answers: Answers,
-        max_waiting: int,
-    ) -> None:
-        self._topics = topics
-        self._agent = agent
-        self._name = name
-        self._store = store
+    def __init__(self, scope: Scope, executor: TaskExecutor, replies: Replies, max_waiting: int) -> None:
+        self._scope = scope
         self._executor = executor
-        self._answers = answers
+        self._replies = replies
         self._max_waiting = max_waiting
         self._answering = asyncio.Lock()
 
     def _key(self, task_id: str) -> TaskKey:
-        return TaskKey(self._agent, "received", task_id)
+        return self._scope.key("received", task_id)
 
     async def find(self, task_id: str) -> TaskRecord | None:
-        """The record of a received task."""
-        return await self._store.get(self._key(task_id))
+        """The record of a received task; None when the task is not known."""
+        return await self._scope.store.get(self._key(task_id))
+
+    # Taking a task
 
     async def take(
         self, task: Task, reply_to: str | None, expires_at: float | None, acknowledge: Callable[[], None]
     ) -> None:
-        """Store a task, then acknowledge its message; what is known already gets its answer again.
+        """Store a task, then acknowledge its message.
+
+        A task that is stored already is not run again: its requester gets the result, or the present state.
+
+        Args:
+            task: The task; its message has been checked.
+            reply_to: The topic that the requester asked for; None when it asked for none.
+            expires_at: When the task expires, Unix seconds; None for never.
+            acknowledge: Acknowledges the message.
 
         Raises:
-            StoreError: It could not be stored, and was not acknowledged.
+            StoreError: The task could not be stored, and its message was not acknowledged.
         """
         if task.bare:
-            record = await self.find(task.task_id)
-            acknowledge()
-            if record is None or task.sender not in (None, record.peer):
-                self._answers.refuse(task, reply_to, "not_found", f"{self._name} does not know task {task.task_id}")
-            elif task.sender is None and record.peer is not None:
-                await self._tell(record, reply_to)
-            else:
-                await self.attach(record, reply_to)
+            await self._take_bare(task, reply_to, acknowledge)
             return
         record = TaskRecord(
             key=self._key(task.task_id),
@@ -88,131 +78,190 @@ class ReceivedTasks:
             reply_to=reply_to,
             expires_at=expires_at,
         )
-        place = self._executor.take_place()
-        if place is not None:
+        slot = self._executor.take_slot()
+        if slot is not None:  # the first attempt begins at once: one change in the store instead of two
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
-        elif self._executor.waiting >= self._max_waiting and await self._store.get(record.key) is None:
+        elif await self._is_one_too_many(record.key):
             acknowledge()
-            message = f"{self._name} has {self._executor.waiting} tasks waiting already"
-            self._answers.refuse(task, reply_to, "overloaded", message)
+            message = f"{self._scope.agent_id} has {self._executor.waiting} tasks waiting already"
+            self._replies.refuse(task, reply_to, "overloaded", message)
             return
+        stored, added = await self._add(record, slot, acknowledge)
+        if not added:
+            if slot is not None:
+                self._executor.give_back(slot)
+            await self._take_known(stored, record.digest, task, reply_to)
+        elif slot is not None:
+            self._executor.start(slot, stored, task)
+        else:
+            self._executor.enqueue()
+
+    async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
+        """Take a message that names a task and says nothing else: it asks for the task's result or state."""
+        record = await self.find(task.task_id)
+        acknowledge()
+        if record is None or task.sender not in (None, record.peer):
+            message = f"{self._scope.agent_id} does not know task {task.task_id}"
+            self._replies.refuse(task, reply_to, "not_found", message)
+        elif task.sender is None and record.peer is not None:
+            await self._answer_stranger(record, reply_to)
+        else:
+            await self.attach(record, reply_to)
+
+    async def _is_one_too_many(self, key: TaskKey) -> bool:
+        """Whether a task that must wait is new, and too many tasks wait already."""
+        return self._executor.waiting >= self._max_waiting and await self._scope.store.get(key) is None
+
+    async def _add(
+        self, record: TaskRecord, slot: Slot | None, acknowledge: Callable[[], None]
+    ) -> tuple[TaskRecord, bool]:
+        """Store a task unless its id is known, and acknowledge its message; see :meth:`TaskStore.add`."""
         reached("received.before-commit")
         try:
-            stored, added = await self._store.add(record)
+            stored, added = await self._scope.store.add(record)
         except BaseException:
-            if place is not None:
-                self._executor.give_back(place)
+            if slot is not None:
+                self._executor.give_back(slot)
             raise
         reached("received.after-commit")
         acknowledge()
         await reached_when_sent("received.after-puback")
-        if added and place is not None:
-            self._executor.start(place, stored, task)
-        elif added:
-            self._executor.enqueue()
+        return stored, added
+
+    async def _take_known(self, record: TaskRecord, digest: str, task: Task, reply_to: str | None) -> None:
+        """Take a task whose id is stored already: a repeat, or another task with the same id."""
+        canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
+        if digest == record.digest or canceled_early:
+            await self.attach(record, reply_to, task)
         else:
-            if place is not None:
-                self._executor.give_back(place)
-            a_cancel = not stored.digest and stored.peer in (None, task.sender)
-            if stored.digest != record.digest and not a_cancel:
-                message = f"{task.task_id} names another task at {self._name} already"
-                self._answers.refuse(task, reply_to, "conflict", message)
-            else:
-                await self.attach(stored, reply_to, task)
+            message = f"{task.task_id} names another task at {self._scope.agent_id} already"
+            self._replies.refuse(task, reply_to, "conflict", message)
+
+    # Telling the result or the state
 
     async def attach(self, record: TaskRecord, reply_to: str | None, task: Task | None = None) -> None:
-        """Answer somebody who asks for a task that is known: with its result, or with where it stands."""
+        """Send the requester of a known task its result, or its present state.
+
+        Args:
+            record: The task's record.
+            reply_to: The topic to which the result goes from now on; None leaves it as it is.
+            task: The task, when the requester has sent it again.
+        """
         if reply_to is not None and reply_to != record.reply_to:
             every = tuple(TaskState)
-            record = await self._store.change(record.key, every, reply_to=reply_to) or record
+            record = await self._scope.store.change(record.key, every, reply_to=reply_to) or record
         if record.result is not None:
-            self._executor.background.start(self._answers.send(record))
+            self._executor.background.start(self._replies.send(record))
             return
         run = await self._executor.find_run(record.task_id)
         if run is None and record.state in ACTIVE and self._executor.executing:
-            # Another process with this agent id had begun with it, after this one took up what was left.
-            state = TaskState.SUBMITTED
-            again = await self._store.change(record.key, ACTIVE, expected_attempt=record.attempt, state=state)
-            if again is not None:
-                logger.info("%s runs task %s again, which no handler has", self._name, record.task_id)
-                record = again
-                self._executor.enqueue()
+            record = await self._run_again(record)
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
-        await self._tell_status(record)
+        await self._say_status(record)
 
-    async def _tell_status(self, record: TaskRecord) -> None:
+    async def _run_again(self, record: TaskRecord) -> TaskRecord:
+        """Run a task that has begun in the store, although no handler of this process works on it.
+
+        Another process with this agent id has begun with the task after this process had started.
+        """
+        again = await self._scope.store.change(
+            record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
+        )
+        if again is None:
+            return record
+        logger.info("%s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
+        self._executor.enqueue()
+        return again
+
+    async def _say_status(self, record: TaskRecord) -> None:
         run = await self._executor.find_run(record.task_id)
         if run is not None:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
-        self._answers.say(self._topics.task_events(record.task_id), encode(event), record.task_id)
+        self._replies.publish(self._scope.topics.task_events(record.task_id), encode(event), record.task_id)
 
-    async def _tell(self, record: TaskRecord, reply_to: str | None) -> None:
-        """Answer somebody who does not say that the task is theirs: the requester's answer goes where it went."""
+    async def _answer_stranger(self, record: TaskRecord, reply_to: str | None) -> None:
+        """Answer a message that does not name its sender. Where the requester gets the result stays as it is."""
         if record.result is None:
-            await self._tell_status(record)
+            await self._say_status(record)
         else:
-            topic = reply_to or self._topics.task_result(record.task_id)
-            self._answers.say(topic, pydantic_core.to_json(record.result), record.task_id)
+            topic = reply_to or self._scope.topics.task_result(record.task_id)
+            self._replies.publish(topic, pydantic_core.to_json(record.result), record.task_id)
 
-    # Words about tasks
+    # Control messages
 
     async def cancel(self, task_id: str, sender: str | None, reason: str | None) -> None:
-        """Cancel a task for its requester, also one that has not come yet."""
-        record = await self.find(task_id)
+        """Cancel a task. A task that has not arrived yet is stored as canceled.
+
+        Args:
+            task_id: The task's id.
+            sender: The agent that cancels the task; None when the message did not name it.
+            reason: Why, as text for people.
+        """
         message = f"canceled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
-        result = result_of(task_id, self._name, sender, TaskState.CANCELED, TaskFault(type="canceled", message=message))
+        ending = Ending(TaskState.CANCELED, fault=TaskFault(type="canceled", message=message))
+        result = result_of(task_id, self._scope.agent_id, sender, ending)
+        record = await self.find(task_id)
         if record is None:
-            # It may have overtaken its task, which must find it.
-            tombstone = TaskRecord(
-                self._key(task_id), sender, {"task_id": task_id}, "", TaskState.CANCELED, result=result
-            )
-            record, _ = await self._store.add(tombstone)
+            # The cancel may have overtaken its task. When the task arrives, this record keeps it from running.
+            content = {"task_id": task_id}
+            canceled = TaskRecord(self._key(task_id), sender, content, "", ending.state, result=result)
+            record, _ = await self._scope.store.add(canceled)
         elif not record.state.terminal:
-            changed = await self._store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
-            run = await self._executor.find_run(task_id)  # asked now: a handler may have begun with it meanwhile
-            if changed is not None and run is not None:
-                run.attempt.state = TaskState.CANCELED
-                with contextlib.suppress(TaskCanceled):  # no event number is left, and none can be set aside any more
-                    await run.attempt.tell_status()
-                await self._executor.end([run])
-            elif changed is not None and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
-                self._executor.waiting = max(0, self._executor.waiting - 1)
-            record = changed or await self._store.get(record.key) or record
+            record = await self._cancel_open(record, result)
         if record.result is not None:
-            self._executor.background.start(self._answers.send(record))
+            self._executor.background.start(self._replies.send(record))
+
+    async def _cancel_open(self, record: TaskRecord, result: dict[str, Any]) -> TaskRecord:
+        changed = await self._scope.store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
+        if changed is None:
+            return await self._scope.store.get(record.key) or record
+        # Looked up only after the change: a handler may have begun meanwhile.
+        run = await self._executor.find_run(record.task_id)
+        if run is not None:
+            run.attempt.state = TaskState.CANCELED
+            with contextlib.suppress(TaskCanceled):  # no event number is left, and the store reserves no more
+                await run.attempt.send_status()
+            await self._executor.end([run])
+        elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
+            self._executor.waiting = max(0, self._executor.waiting - 1)
+        return changed
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
-        """Give an answer to the handler that asked, or keep it for when the handler runs again.
+        """Store an answer to a question. The handler that waits gets it at once, otherwise when it runs again.
+
+        Args:
+            task_id: The task's id.
+            input_id: The question's id; None means the open question.
+            answer: The answer, any JSON value.
 
         Returns:
-            Whether there was such a question.
+            Whether the task has asked this question. True also for a task that is over: the answer may come late.
         """
         run = await self._executor.find_run(task_id)
-        if run is not None and await run.attempt.take_input(input_id, answer):
+        if run is not None and await run.questions.take_input(input_id, answer):
             return True
-        async with self._answering:  # two answers at once: the second must see the first
+        async with self._answering:  # of two answers at once, the second must see what the first has stored
             while True:
                 record = await self.find(task_id)
                 if record is None or record.state.terminal:
                     return record is not None
                 run = await self._executor.find_run(task_id)
                 if run is not None:
-                    if await run.attempt.take_input(input_id, answer):
+                    if await run.questions.take_input(input_id, answer):
                         return True
                     break
-                open_ones = (each for each in record.inputs if "answer" not in each)
-                question = next((each for each in open_ones if input_id in (None, each["input_id"])), None)
+                unanswered = (each for each in record.inputs if "answer" not in each)
+                question = next((each for each in unanswered if input_id in (None, each["input_id"])), None)
                 if question is None:
                     break
                 question["answer"] = answer
-                inputs = record.inputs
-                if (
-                    await self._store.change(record.key, OPEN, expected_attempt=record.attempt, inputs=inputs)
-                    is not None
-                ):
+                stored = await self._scope.store.change(
+                    record.key, OPEN, expected_attempt=record.attempt, inputs=record.inputs
+                )
+                if stored is not None:
                     return True
-                # A handler has begun with it meanwhile: it gets the answer.
+                # A handler has begun meanwhile: the next turn of the loop gives the answer to the handler.
         return any(question["input_id"] == input_id for question in record.inputs)

@@ -1,4 +1,4 @@
-"""What an agent answers to those who gave it tasks."""
+"""Where an executor sends results, and other replies, to the requesters of its tasks."""
 
 from __future__ import annotations
 
@@ -8,54 +8,43 @@ import logging
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
-from mqtt_agent.agents.store import TaskRecord, TaskStore
+from mqtt_agent.agents.outcome import Ending, result_of
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
-from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, PublishProperties
-from mqtt_agent.wire import TERMINAL, Task, TaskFault, TaskResult, TaskState, Topics, encode
+from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
+from mqtt_agent.wire import TERMINAL, Task, TaskFault, TaskState
 
-__all__ = ["Answers"]
+__all__ = ["Replies"]
 
-logger = logging.getLogger(__name__)
-
-_CHUNK = 100
+logger: logging.Logger = logging.getLogger(__name__)
 
 
-class Answers:
-    """Sends results until the broker has them, and refusals once.
+class Replies:
+    """Sends results until the broker has them. Other replies are sent once.
 
     Args:
-        connection: Where they go out.
-        topics: The namespace.
-        agent: Whose records they are, see :class:`TaskKey`.
-        name: The agent's id.
-        store: Where the results are.
+        scope: The agent's shared values.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, agent: str, name: str, store: TaskStore) -> None:
-        self._connection = connection
-        self._topics = topics
-        self._agent = agent
-        self._name = name
-        self._store = store
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
         self._sending: set[tuple[str, str | None]] = set()
 
     async def send_unsettled(self) -> None:
-        """Send the results that the broker may not have."""
-        after = 0
-        while True:
-            records = await self._store.find(
-                self._agent, "received", states=TERMINAL, unsettled=True, after=after, limit=_CHUNK
-            )
+        """Send all results that the broker may not have: those of tasks that are not settled."""
+        async for records in self._scope.records("received", TERMINAL, unsettled=True):
             await asyncio.gather(*(self.send(record) for record in records))
-            if not records:
-                return
-            after = records[-1].position
 
     async def send(self, record: TaskRecord) -> None:
-        """Send the result of a task that is over, and note in the store when the broker has it."""
+        """Send the result of a finished task, and store that the broker has it.
+
+        Args:
+            record: The record of a task in a terminal state.
+        """
         sending = record.task_id, record.reply_to
         if sending in self._sending:
-            return  # still with the connection, which sends it again when it is back
+            return  # the connection still has the result, and sends it when the broker is back
         self._sending.add(sending)
         try:
             await self._send_once(record)
@@ -65,48 +54,63 @@ class Answers:
     async def _send_once(self, record: TaskRecord) -> None:
         payload = pydantic_core.to_json(record.result)
         properties = PublishProperties(correlation_data=record.task_id.encode())
+        publish = self._scope.connection.publish_soon
         sent: list[asyncio.Future[int]] = []
         try:
             for topic in self.topics(record.task_id, record.peer, record.reply_to):
-                sent.append(self._connection.publish_soon(topic, payload, properties=properties))  # noqa: PERF401
+                sent.append(publish(topic, payload, properties=properties))  # noqa: PERF401
             await reached_when_sent("result.published")
             codes = await asyncio.gather(*sent)
         except PayloadTooLarge as error:
             logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
             return
         except MQTTAgentError as error:
-            logger.info("the result of task %s waits in the store: %s", record.task_id, error)
+            logger.info("the result of task %s stays in the store and is sent later: %s", record.task_id, error)
             return
         reached("result.confirmed")
         refused = [code for code in codes if code >= 0x80]
         if refused:
-            logger.warning("the broker refused the result of task %s (0x%02x)", record.task_id, refused[0])
+            logger.warning(
+                "the broker refused the result of task %s (reason code 0x%02x); the result stays in the store",
+                record.task_id,
+                refused[0],
+            )
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
-            await self._store.change(record.key, (record.state,), settled=True)
+            await self._scope.store.change(record.key, (record.state,), settled=True)
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
-        """Where the answers to a task go."""
-        if reply_to is not None:
-            return [reply_to]
-        topics = [self._topics.task_result(task_id)]
-        return topics if requester is None else [*topics, self._topics.results(requester)]
+        """The topics to which the result of a task goes.
 
-    def say(self, topic: str, payload: bytes, task_id: str) -> None:
-        """Send something about a task that may get lost: who misses it asks again."""
+        Args:
+            task_id: The task's id.
+            requester: The agent that gave the task; None when the task did not name it.
+            reply_to: The topic that the requester asked for; None when it asked for none.
+        """
+        return self.default_topics(task_id, requester) if reply_to is None else [reply_to]
+
+    def default_topics(self, task_id: str, requester: str | None) -> list[str]:
+        """The topics to which a result goes by default. A requester may ask for one of these topics, and no other."""
+        topics = [self._scope.topics.task_result(task_id)]
+        return topics if requester is None else [*topics, self._scope.topics.results(requester)]
+
+    def publish(self, topic: str, payload: bytes, task_id: str) -> None:
+        """Publish a message about a task. The message may get lost: then the requester asks again."""
         try:
             properties = PublishProperties(correlation_data=task_id.encode())
-            self._connection.publish_soon(topic, payload, properties=properties)
+            self._scope.connection.publish_soon(topic, payload, properties=properties)
         except MQTTAgentError as error:
-            logger.info("an answer about task %s was not sent: %s", task_id, error)
+            logger.info("a reply about task %s was not sent: %s", task_id, error)
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
-        """Answer that a task is rejected, and store nothing."""
-        result = TaskResult(
-            task_id=task.task_id,
-            sender=self._name,
-            to=task.sender,
-            status=TaskState.REJECTED.value,
-            error=TaskFault(type=kind, message=message),
-        )
+        """Reject a task, and store nothing.
+
+        Args:
+            task: The task.
+            reply_to: The topic that the requester asked for; None when it asked for none.
+            kind: The fault's type.
+            message: Why the task is rejected.
+        """
+        ending = Ending(TaskState.REJECTED, fault=TaskFault(type=kind, message=message))
+        result = result_of(task.task_id, self._scope.agent_id, task.sender, ending)
         for topic in self.topics(task.task_id, task.sender, reply_to):
-            self.say(topic, encode(result), task.task_id)
+            self.publish(topic, pydantic_core.to_json(result), task.task_id)

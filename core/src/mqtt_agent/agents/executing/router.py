@@ -1,4 +1,4 @@
-"""Which handler takes which task."""
+"""Which handler gets which task: a handler for each type of task, and one for all other tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TaskHandler = Callable[..., Any]
 
 
 class Router:
-    """The handlers of an agent: one for each type of task, and one for all others."""
+    """The handlers of one agent. A router is true when it has a handler."""
 
     def __init__(self) -> None:
         self._handlers: dict[str | None, TaskHandler] = {}
@@ -22,17 +22,16 @@ class Router:
     def __bool__(self) -> bool:
         return bool(self._handlers)
 
-    @property
-    def types(self) -> list[str]:
-        """The types that have a handler of their own."""
-        return sorted(name for name in self._handlers if name is not None)
-
     def add(self, type: str | None, handler: TaskHandler) -> None:
-        """Give tasks of this type to this handler; None for all types that have none.
+        """Add a handler.
+
+        Args:
+            type: The type of the handler's tasks; None for all tasks whose type has no handler of its own.
+            handler: A function that takes one argument, the :class:`TaskContext`.
 
         Raises:
-            TypeError: It cannot be called with one task.
-            ValueError: There is one already.
+            TypeError: ``handler`` cannot be called with one argument, or is a generator.
+            ValueError: These tasks have a handler already.
         """
         if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
             raise TypeError("a generator cannot be a task handler: await the task's stream() instead of yielding")
@@ -46,10 +45,10 @@ class Router:
         self._handlers[type] = handler
 
     def find(self, type: str | None) -> TaskHandler | None:
-        """The handler for tasks of this type."""
+        """The handler for tasks of a type; None when no handler takes them."""
         return self._handlers.get(type) or self._handlers.get(None)
 
     @staticmethod
     def is_async(handler: TaskHandler) -> bool:
-        """Whether it runs on the loop; a plain function gets a thread."""
+        """Whether a handler runs on the event loop. A plain function runs in a thread."""
         return is_async(handler)

@@ -1,4 +1,4 @@
-"""One delegated task, from its requester's side."""
+"""The handle of one delegated task: its state, events and result, and the methods to answer, cancel and save."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mqtt_agent.agents.outcome import error_of
 from mqtt_agent.agents.store import TaskRecord
@@ -15,15 +15,18 @@ from mqtt_agent.display import Screen, TaskView
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
 from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
 
-__all__ = ["TaskHandle", "input_id_of"]
+__all__ = ["SentAnswer", "TaskHandle", "input_id_of"]
 
 _LATE_EVENTS = 1.0
+"""Seconds to wait for events that arrive after the result."""
 _DRAWN_EVERY = 0.1
+"""Seconds between two views at least."""
 _CLOCK_TICKS = 1.0
+"""Seconds between two views at most: the elapsed time goes on."""
 
 
 class _Requester(Protocol):
-    """What a handle needs of the agent that delegated its task."""
+    """What a handle needs of the agent that delegated the task."""
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None: ...
 
@@ -34,8 +37,20 @@ class _Requester(Protocol):
     async def listen(self, handle: TaskHandle) -> None: ...
 
 
+class SentAnswer(NamedTuple):
+    """An answer that this process has sent to a peer.
+
+    Attributes:
+        attempt: The peer's attempt that asked; None when unknown.
+        at: When the answer was sent, in loop time.
+    """
+
+    attempt: int | None
+    at: float
+
+
 def input_id_of(event: TaskEvent) -> str | None:
-    """Which question an event asks; None when it asks none in a way that can be answered."""
+    """The id of the question that an event asks; None when the event asks no question that can be answered."""
     input_id: Any = event.data.get("input_id") if isinstance(event.data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     return input_id if isinstance(input_id, str) else None
 
@@ -44,41 +59,42 @@ class TaskHandle:
     """A task that was given to a peer. :meth:`Agent.delegate` and :meth:`Agent.resume` make it.
 
     Attributes:
-        task_id: Names the task; :meth:`Agent.resume` finds it again by this, also in another process.
-        peer: The agent that is to do it.
-        context_id: Tasks of one conversation share it.
-        state: Where it stands, as far as it is known here.
-        attempt: Which attempt its peer is at, when known.
-        queued: Whether the peer was offline when the task was sent: it waits for the peer to come back.
-        question: The event with the latest question that has no answer yet, or None.
-        saved: What :meth:`save` stored last, in this process or in one before; None when nothing was.
-        created_at: When it was delegated, Unix seconds.
-        progress: The latest event that told how far it is, or None.
+        task_id: The task's id. :meth:`Agent.resume` finds the task again by its id, also in another process.
+        peer: The id of the agent that is to do the task.
+        context_id: The conversation: all tasks of a conversation have the same ``context_id``.
+        state: The latest state that this agent knows.
+        attempt: The number of the peer's present attempt; None when unknown.
+        queued: Whether the peer was offline when the task was sent. The task then waits until the peer comes back.
+        question: The event of the latest question that has no answer yet, or None.
+        saved: The value that :meth:`save` stored last, in this process or in an earlier one; None when there is none.
+        created_at: When the task was delegated, Unix seconds.
+        progress: The latest event of type ``progress``, or None.
+        answers: The answers that this agent has given, by the id of the question.
+        sent_answers: The answers that this process has sent, by the id of the question.
     """
 
     def __init__(self, record: TaskRecord, requester: _Requester) -> None:
-        self.task_id = record.task_id
-        self.peer = record.peer or ""
+        self.task_id: str = record.task_id
+        self.peer: str = record.peer or ""
         self.context_id: str | None = record.task.get("context_id")
-        self.state = record.state
+        self.state: TaskState = record.state
         self.attempt: int | None = record.attempt or None
-        self.queued = False
+        self.queued: bool = False
         self.question: TaskEvent | None = None
         self.saved: Any = record.saved
-        self.created_at = record.created_at
+        self.created_at: float = record.created_at
         self.progress: TaskEvent | None = None
+        self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
+        self.sent_answers: dict[str, SentAnswer] = {}
+        self._requester = requester
         self._ended_at = record.updated_at if record.state.terminal else None
         self._viewers: list[asyncio.Event] = []
-        self.answers: dict[str, Any] = {given["input_id"]: given["answer"] for given in record.inputs}
-        self.answered: dict[str, tuple[int | None, float]] = {}
-        """During which attempt, and when in loop time, this process has sent the answers that it did."""
-        self._requester = requester
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
         self._end_timer: asyncio.TimerHandle | None = None
-        self._over = False
+        self._over = False  # whether the events have ended too, and not only the task
         self._on_end: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -86,24 +102,24 @@ class TaskHandle:
 
     @property
     def done(self) -> bool:
-        """Whether the task is over, one way or another, or cannot be followed any more."""
+        """Whether the task is over, or cannot be followed any more."""
         return self._outcome.done()
 
     @property
     def response(self) -> TaskResult | None:
-        """The whole result message, with ``artifacts`` and ``elapsed_ms``, once there is one."""
+        """The whole result message, with ``artifacts`` and ``elapsed_ms``; None before the result has arrived."""
         if not self._outcome.done() or self._outcome.exception() is not None:
             return None
         return self._outcome.result()
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was delegated, until it was over."""
+        """Seconds from the delegation to the task's end, or to now."""
         return max(0.0, (self._ended_at or time.time()) - self.created_at)
 
     @property
     def message(self) -> str:
-        """What its peer says: what it does now, what it asks, or why there is no result."""
+        """The latest text for people: the open question, the latest progress, or why there is no result."""
         if self.done:
             error = self._outcome.exception() or error_of(self._outcome.result(), self.peer)
             return "" if error is None else str(error)
@@ -112,25 +128,28 @@ class TaskHandle:
 
     @property
     def dropped_events(self) -> int:
-        """How many events were dropped because nobody read them: at most the latest 1,000 wait."""
+        """How many events were dropped because nobody read them. The latest 1,000 unread events are kept."""
         return self._events.dropped
 
     async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the result: any JSON value.
+        """Wait for the result.
 
-        Canceling the task that waits here leaves the delegated one running; :meth:`cancel` stops it.
+        Canceling the asyncio task that waits here does not cancel the peer's task; :meth:`cancel` does.
 
         Args:
-            timeout: Seconds; None waits for as long as it takes.
+            timeout: Seconds; None for no limit.
+
+        Returns:
+            The result, any JSON value.
 
         Raises:
-            TaskFailed: The peer tried and failed.
+            TaskFailed: The peer's handler failed.
             TaskRejected: The peer does not take the task.
-            TaskCanceled: It was canceled.
-            TaskExpired: It was not done by its ``expires_at``.
-            TaskTimeout: The result did not come in time; the task goes on.
-            ConnectionLost: This agent was stopped; the task goes on, :meth:`Agent.resume` it.
-            TransportError: The broker refused the task, or is gone for good.
+            TaskCanceled: The task was canceled.
+            TaskExpired: The task was not done by its ``expires_at``.
+            TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself goes on.
+            ConnectionLost: This agent was stopped. The task itself goes on; :meth:`Agent.resume` finds it again.
+            TransportError: The broker refused the task, or the connection has ended for good.
         """
         if not self._outcome.done():
             await asyncio.wait([self._outcome], timeout=timeout)
@@ -147,7 +166,7 @@ class TaskHandle:
         return result.result
 
     async def events(self) -> AsyncIterator[TaskEvent]:
-        """What happens to the task, in order, until it is over: the last event tells its terminal state.
+        """Iterate over the task's events, in order, until the task is over. The last event has the terminal state.
 
         Example:
             >>> async for event in handle.events():  # doctest: +SKIP
@@ -158,9 +177,10 @@ class TaskHandle:
             yield event
 
     async def show(self) -> None:
-        """Show state and progress while they change, until the task is over or asks something.
+        """Show the task's state and progress, until the task is over or asks a question.
 
-        In a notebook it draws a bar in one place, elsewhere it prints lines. It takes nothing from :meth:`events`.
+        A notebook shows a bar that changes in its place. Anywhere else, lines are printed. Events that are shown here
+        are not taken from :meth:`events`.
         """
         screen = Screen()
         async for view in self.views():
@@ -170,35 +190,43 @@ class TaskHandle:
         return TaskView.of(self)._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     async def send(self, value: Any, input_id: str | None = None) -> None:
-        """Answer the peer's question.
+        """Answer a question of the peer.
 
-        The answer is stored before it is sent, and sent again should it get lost.
+        The answer is stored before it is sent, and is sent again when it gets lost.
 
         Args:
-            value: Any JSON value.
-            input_id: Which question; None for the latest.
+            value: The answer, any JSON value.
+            input_id: The id of the question; None means the latest question.
 
         Raises:
             WireError: The value has no JSON form.
             TaskError: The task is over.
+            StoreError: The answer could not be stored, and was not sent.
+            TransportError: The broker refused the answer.
         """
         await self._requester.send_input(self, value, input_id)
 
     async def cancel(self, reason: str | None = None) -> None:
-        """Ask the peer to stop; :meth:`result` raises :class:`TaskCanceled` when it has. Nothing when it is over.
+        """Ask the peer to cancel the task. Nothing happens when the task is over.
+
+        :meth:`result` raises :class:`TaskCanceled` when the peer has canceled the task.
 
         Args:
-            reason: Told to the peer.
+            reason: Why, as text for the peer.
+
+        Raises:
+            StoreError: The cancel could not be stored, and was not sent.
+            TransportError: The broker refused the cancel.
         """
         await self._requester.cancel(self, reason)
 
     async def save(self, value: Any) -> None:
-        """Store something of the requester's own with the task, for whoever resumes it; the peer is not told.
+        """Store a value with the task, for a process that resumes the task later. The peer does not get the value.
 
         Nothing is stored when the task is over.
 
         Args:
-            value: Any JSON value.
+            value: Any JSON value. It replaces the value before.
 
         Raises:
             WireError: The value has no JSON form.
@@ -209,14 +237,14 @@ class TaskHandle:
     # For the agent
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when neither the result nor events can come any more; at once if that is so."""
+        """Call ``callback`` once, when neither a result nor events can arrive any more; at once when this is so now."""
         if self._over:
             callback()
         else:
             self._on_end.append(callback)
 
     async def views(self) -> AsyncIterator[TaskView]:
-        """What :meth:`show` draws: the task as it is, when something changes, and for the clock's sake."""
+        """Iterate over what :meth:`show` draws: a new view after each change, and once a second."""
         await self._requester.listen(self)
         changed = asyncio.Event()
         self._viewers.append(changed)
@@ -227,7 +255,7 @@ class TaskHandle:
                 yield view
                 if view.over or view.asks:
                     return
-                await asyncio.sleep(_DRAWN_EVERY)  # however much is told, a screen need not be drawn more often
+                await asyncio.sleep(_DRAWN_EVERY)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), _CLOCK_TICKS - _DRAWN_EVERY)
         finally:
@@ -238,10 +266,10 @@ class TaskHandle:
             viewer.set()
 
     def take_event(self, event: TaskEvent) -> bool:
-        """One event came.
+        """Take an event of the task.
 
         Returns:
-            Whether it was news.
+            Whether the event says something new. Repeated and outdated events do not.
         """
         numbered = event.seq > 0
         if self._over or (numbered and event.seq <= self._seq):
@@ -258,6 +286,7 @@ class TaskHandle:
         return True
 
     def _take_status(self, event: TaskEvent) -> bool:
+        """Take over the state of a status event. Returns whether the state or the question is new."""
         try:
             state = TaskState(event.status)
         except ValueError:
@@ -271,26 +300,26 @@ class TaskHandle:
         return news and not state.terminal
 
     def settle(self, result: TaskResult) -> None:
-        """The result came."""
+        """Take the result of the task. A second result changes nothing."""
         if self._outcome.done():
             return
         self.state = read_result_state(result)
         self._outcome.set_result(result)
         self._ended_at = self._ended_at or time.time()
         self._changed()
-        if not self._end_if_complete():  # brokers keep the order within a topic, not across topics
+        if not self._end_if_complete():  # events may come later: brokers keep the order in a topic only
             self._end_timer = self._loop.call_later(_LATE_EVENTS, self._end)
 
     def fail(self, error: MQTTAgentError) -> None:
-        """It cannot be followed any more."""
+        """End the handle with an error, because the task cannot be followed any more."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
-            self._outcome.exception()  # it is no fault when nobody asks
+            self._outcome.exception()  # marks the error as seen: asyncio must not log it when nobody awaits it
             self._changed()
             self._end()
 
     def raise_failure(self) -> None:
-        """Raise what :meth:`fail` was told, if anything."""
+        """Raise the error of :meth:`fail`, if :meth:`fail` was called."""
         error = self._outcome.exception() if self._outcome.done() else None
         if error is not None:
             raise error

@@ -1,12 +1,11 @@
-"""Answers to the questions that peers ask about the tasks they were given."""
+"""Where a requester's answers to the questions of its peers are stored, sent, and sent again when they get lost."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
-from mqtt_agent.agents.requesting.handle import TaskHandle, input_id_of
+from mqtt_agent.agents.requesting.handle import SentAnswer, TaskHandle, input_id_of
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.errors import TaskError
@@ -15,14 +14,15 @@ from mqtt_agent.wire import Control, TaskEvent, to_json
 __all__ = ["Inputs"]
 
 _CROSSED_WITHIN = 5.0
+"""Seconds in which a question and its answer may have crossed: the peer asked again before the answer arrived."""
 
 
 class Inputs:
-    """Stores each answer, sends it, and sends it again should it get lost.
+    """Answers the questions that peers ask about delegated tasks.
 
     Args:
-        tasks: The tasks that are given away.
-        sender: Sends to their peers.
+        tasks: The delegated tasks.
+        sender: Sends the answers.
     """
 
     def __init__(self, tasks: DelegatedTasks, sender: TaskSender) -> None:
@@ -39,38 +39,53 @@ class Inputs:
         value = to_json(value)
         if input_id is not None:
             handle.answers[input_id] = value
-            self._note_answered(handle, input_id, handle.attempt)
-            await self._keep(handle)
+            self._note_sent(handle, input_id, handle.attempt)
+            await self._store(handle)
         handle.question = None
-        await self._sender.say_soon(handle.peer, self._word(handle, value, input_id))
+        await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
 
     def on_question(self, handle: TaskHandle, question: TaskEvent) -> None:
-        """A peer asks; what was answered already, it may get again."""
+        """Look at a question that a peer asks: a question that was answered before may need its answer again.
+
+        Args:
+            handle: The handle of the task.
+            question: The event that asks.
+        """
         input_id = input_id_of(question)
         if input_id is None:
             return
-        if "fault" in question.data:  # the answer will not do, and must not be sent again
+        if "fault" in question.data:  # the peer did not accept the answer: it must not be sent again
             handle.answers.pop(input_id, None)
-            self._tasks.background.start(self._keep(handle))
-        elif input_id in handle.answers and self._got_lost(handle, input_id, question):
-            word = self._word(handle, handle.answers[input_id], input_id)
-            self._note_answered(handle, input_id, question.attempt)
-            self._tasks.background.start(self._sender.say_soon(handle.peer, word))
+            self._tasks.background.start(self._store(handle))
+        elif input_id in handle.answers and self._is_lost(handle.sent_answers.get(input_id), question):
+            control = self._control(handle, handle.answers[input_id], input_id)
+            self._note_sent(handle, input_id, question.attempt)
+            self._tasks.background.start(self._sender.send_control_soon(handle.peer, control))
 
-    def _got_lost(self, handle: TaskHandle, input_id: str, question: TaskEvent) -> bool:
-        """Whether the answer to a question that is asked again has to be sent again."""
-        attempt, sent_at = handle.answered.get(input_id, (None, -math.inf))
-        # With an attempt before this one, with the process that gave it, or on its way; but two may just have crossed.
-        return attempt != question.attempt or asyncio.get_running_loop().time() - sent_at > _CROSSED_WITHIN
+    def _is_lost(self, sent: SentAnswer | None, question: TaskEvent) -> bool:
+        """Whether the stored answer to a question has to be sent again.
 
-    def _note_answered(self, handle: TaskHandle, input_id: str, attempt: int | None) -> None:
-        handle.answered[input_id] = (attempt, asyncio.get_running_loop().time())
+        It has, when an earlier process has sent it, when it went to an earlier attempt, or when it was sent a while
+        ago and the question is still asked.
+        """
+        if sent is None or sent.attempt != question.attempt:
+            return True
+        return asyncio.get_running_loop().time() - sent.at > _CROSSED_WITHIN
 
-    async def _keep(self, handle: TaskHandle) -> None:
+    def _note_sent(self, handle: TaskHandle, input_id: str, attempt: int | None) -> None:
+        handle.sent_answers[input_id] = SentAnswer(attempt, asyncio.get_running_loop().time())
+
+    async def _store(self, handle: TaskHandle) -> None:
         inputs = [{"input_id": each, "answer": answer} for each, answer in handle.answers.items()]
         changed = await self._tasks.change(handle.task_id, inputs=inputs)
         if changed is not None:
-            self._tasks.remember(changed)
+            self._tasks.schedule(changed)
 
-    def _word(self, handle: TaskHandle, value: Any, input_id: str | None) -> Control:
-        return Control(task_id=handle.task_id, action="input", sender=self._tasks.name, input=value, input_id=input_id)
+    def _control(self, handle: TaskHandle, value: Any, input_id: str | None) -> Control:
+        return Control(
+            task_id=handle.task_id,
+            action="input",
+            sender=self._tasks.scope.agent_id,
+            input=value,
+            input_id=input_id,
+        )

@@ -1,4 +1,4 @@
-"""The tasks that one agent has given away, as its store and this process know them."""
+"""The tasks that an agent has delegated: their records in the store, and their handles in this process."""
 
 from __future__ import annotations
 
@@ -9,117 +9,121 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from mqtt_agent.agents.outcome import result_of
+from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.reminders import Reminders
-from mqtt_agent.agents.store import OPEN, Changes, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import OPEN, Changes, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
-_CHUNK = 100
-_NOTED_WITHIN = 0.2
+_STORED_WITHIN = 0.2
+"""Seconds until the state of a task is stored, unless the task has ended by then."""
 
 
 class DelegatedTasks:
-    """The records of the tasks that were given away, and the handles of those that are followed.
+    """The tasks that an agent has delegated.
 
     Args:
-        agent: Whose records they are, see :class:`TaskKey`.
-        name: The agent's id.
-        store: Where the records are.
+        scope: The agent's shared values.
 
     Attributes:
-        handles: By task id.
-        reminders: When to ask after those that are open.
-        background: What is done for them that nobody awaits.
+        scope: The agent's shared values.
+        handles: The handles of the followed tasks, by task id.
+        reminders: When each open task is sent again.
+        background: Work for delegated tasks that nothing else awaits.
     """
 
-    def __init__(self, agent: str, name: str, store: TaskStore) -> None:
-        self.name = name
+    def __init__(self, scope: Scope) -> None:
+        self.scope: Scope = scope
         self.handles: dict[str, TaskHandle] = {}
-        self.reminders = Reminders()
-        self.background = BackgroundTasks(self._on_failure)
-        self._agent = agent
-        self._store = store
-        self._unnoted: dict[str, TaskHandle] = {}
-        self._noting: asyncio.TimerHandle | None = None
+        self.reminders: Reminders = Reminders()
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
+        self._unstored: dict[str, TaskHandle] = {}
+        self._storing: asyncio.TimerHandle | None = None
+
+    # Records
 
     def key(self, task_id: str) -> TaskKey:
-        """The name of a task's record."""
-        return TaskKey(self._agent, "delegated", task_id)
+        """The key of a task's record."""
+        return self.scope.key("delegated", task_id)
 
     def get(self, task_id: str) -> Awaitable[TaskRecord | None]:
-        """The record of a task."""
-        return self._store.get(self.key(task_id))
+        """The record of a task; None when the store does not know the task."""
+        return self.scope.store.get(self.key(task_id))
 
     def add(self, record: TaskRecord) -> Awaitable[tuple[TaskRecord, bool]]:
         """See :meth:`TaskStore.add`."""
-        return self._store.add(record)
+        return self.scope.store.add(record)
 
     def change(self, task_id: str, **changes: Unpack[Changes]) -> Awaitable[TaskRecord | None]:
-        """Change the record of a task that is open; None when it is not."""
-        return self._store.change(self.key(task_id), OPEN, **changes)
+        """Change the record of an open task. Returns None, and changes nothing, when the task is not open."""
+        return self.scope.store.change(self.key(task_id), OPEN, **changes)
 
     async def find(self, states: Collection[TaskState] | None) -> AsyncIterator[TaskRecord]:
-        """The records of all tasks in these states, in the order in which they were delegated."""
-        after = 0
-        while True:
-            records = await self._store.find(self._agent, "delegated", states=states, after=after, limit=_CHUNK)
+        """The records of all tasks in these states, in the order in which the tasks were delegated."""
+        async for records in self.scope.records("delegated", states):
             for record in records:
                 yield record
-            if not records:
-                return
-            after = records[-1].position
 
-    def remember(self, record: TaskRecord, *, at_once: bool = False) -> None:
-        """Have it asked after, at once or after a while."""
+    # Reminders and handles
+
+    def schedule(self, record: TaskRecord, *, at_once: bool = False) -> None:
+        """Have an open task sent again, at once or after 10 s."""
         self.reminders.add(record.task_id, record.peer or "", record.expires_at, at_once=at_once)
 
     def update(self, handle: TaskHandle, record: TaskRecord) -> None:
-        """Let a handle know what the store knows."""
+        """Copy what the store knows of a task to the task's handle."""
         handle.state, handle.saved = record.state, record.saved
         handle.answers = {given["input_id"]: given["answer"] for given in record.inputs}
         if record.result is not None:
             handle.settle(TaskResult.model_validate(record.result))
 
     def forget(self, task_id: str) -> None:
-        """A handle is over: neither its result nor events can come any more."""
+        """Drop the handle of a task, for which neither a result nor events can arrive any more."""
         self.handles.pop(task_id, None)
-        self._unnoted.pop(task_id, None)
+        self._unstored.pop(task_id, None)
         self.reminders.drop(task_id)
 
     async def give_up(self, task_id: str, fault: TaskFault) -> None:
-        """Store that a task has failed on this side."""
-        result = result_of(task_id, self.name, self.name, TaskState.FAILED, fault)
+        """Store that a task has failed at its requester, without a result from the peer.
+
+        Args:
+            task_id: The task's id.
+            fault: Why the task has failed.
+        """
+        result = result_of(task_id, self.scope.agent_id, self.scope.agent_id, Ending(TaskState.FAILED, fault=fault))
         changed = await self.change(task_id, state=TaskState.FAILED, result=result, settled=True)
         self.reminders.drop(task_id)
-        handle = self.handles.get(task_id)  # asked now: somebody may have begun to follow it meanwhile
+        handle = self.handles.get(task_id)  # looked up after the change: a handle may have been made meanwhile
         if changed is not None and handle is not None:
             handle.settle(TaskResult.model_validate(result))
 
-    # Where they stand
+    # States
 
-    def note_soon(self, handle: TaskHandle) -> None:
-        """Store the state of a task in a moment."""
-        # Most tasks are over before: then the result is stored, and where they stood need not be.
-        self._unnoted[handle.task_id] = handle
-        if self._noting is None:
-            self._noting = asyncio.get_running_loop().call_later(_NOTED_WITHIN, self._note_now)
+    def store_state_soon(self, handle: TaskHandle) -> None:
+        """Store the state of a task in a moment.
 
-    def _note_now(self) -> None:
-        self.background.start(self.note_states())
+        Most tasks end before that. Then the result is stored, and the state in between need not be.
+        """
+        self._unstored[handle.task_id] = handle
+        if self._storing is None:
+            self._storing = asyncio.get_running_loop().call_later(_STORED_WITHIN, self._store_now)
 
-    async def note_states(self) -> None:
-        """Store now what :meth:`note_soon` was told."""
-        if self._noting is not None:
-            self._noting.cancel()
-            self._noting = None
-        handles, self._unnoted = self._unnoted, {}
+    def _store_now(self) -> None:
+        self.background.start(self.store_states())
+
+    async def store_states(self) -> None:
+        """Store the states of all tasks for which :meth:`store_state_soon` was called."""
+        if self._storing is not None:
+            self._storing.cancel()
+            self._storing = None
+        handles, self._unstored = self._unstored, {}
         await asyncio.gather(
             *(
                 self.change(task_id, state=handle.state)
@@ -130,6 +134,6 @@ class DelegatedTasks:
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, MQTTAgentError):
-            logger.warning("agent %s: %s", self.name, error)
+            logger.warning("agent %s could not go on with a delegated task: %s", self.scope.agent_id, error)
         else:
-            logger.error("agent %s could not go on with a task", self.name, exc_info=error)
+            logger.error("agent %s could not go on with a delegated task", self.scope.agent_id, exc_info=error)

@@ -1,4 +1,4 @@
-"""When to ask again after tasks that have no result yet."""
+"""When each open task of a requester is sent again: after 10 s without news of the task, then at growing intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 __all__ = ["Reminders"]
 
 _FIRST, _MAX = 10.0, 300.0
+"""Seconds until a task is sent again: the first interval, and the longest."""
 _EXPIRY_GRACE = 5.0
+"""Seconds that the peer gets after a task has expired: its own result then says so."""
 
 
 @dataclass
@@ -20,11 +22,11 @@ class _Entry:
     """One open task.
 
     Attributes:
-        peer: Who is to do it.
-        due: When to ask, in loop time.
-        queued: Which place in the queue counts: the one for this time.
-        patience: Seconds to wait after that.
-        expires_at: When it is to be given up, Unix seconds.
+        peer: The agent that the task was given to.
+        due: When the task is to be sent again, in loop time.
+        queued: The time under which the entry stands in the queue. Places in the queue for other times are outdated.
+        patience: How long to wait after that until the task is sent once more, in seconds.
+        expires_at: When the task expires, Unix seconds; None for never.
     """
 
     peer: str
@@ -35,7 +37,11 @@ class _Entry:
 
 
 class Reminders:
-    """The open tasks of a requester, each with the time at which to ask after it: after 10 s, then ever more seldom."""
+    """The open tasks of a requester, each with the time at which it is sent again.
+
+    A task is due after 10 s, then after intervals that double up to 300 s. News of the task begins the present
+    interval anew.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -44,32 +50,40 @@ class Reminders:
         self._wakes_at = math.inf
 
     def add(self, task_id: str, peer: str, expires_at: float | None, *, at_once: bool = False) -> None:
-        """Remind of a task, at once or in 10 s."""
+        """Add a task, or begin its intervals anew.
+
+        Args:
+            task_id: The task's id.
+            peer: The agent that the task was given to.
+            expires_at: When the task expires, Unix seconds; None for never.
+            at_once: Whether the task is due now, and not after 10 s.
+        """
         now = asyncio.get_running_loop().time()
         due = now if at_once else now + _FIRST
         self._entries[task_id] = entry = _Entry(peer, due, due, _FIRST, expires_at)
         self._enqueue(task_id, entry)
 
     def drop(self, task_id: str) -> None:
-        """It is over."""
+        """Remove a task, because it is over."""
         self._entries.pop(task_id, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all tasks."""
         self._entries.clear()
         self._queue.clear()
 
     def put_off(self, task_id: str) -> None:
-        """There was a sign that its peer has it: the time until the next question begins anew.
+        """Begin the present interval of a task anew, because its peer has told something about the task.
 
-        It does not grow longer, for what tells of the end may get lost: brokers drop what a queue has no room for.
+        The interval does not grow: the message that tells of the task's end may still get lost, for brokers drop
+        messages when a queue is full.
         """
         entry = self._entries.get(task_id)
         if entry is not None:
             entry.due = asyncio.get_running_loop().time() + entry.patience
 
     def hurry(self, peer: str) -> None:
-        """Ask after all tasks of a peer at once."""
+        """Make all tasks of a peer due within 0.1 s."""
         now = asyncio.get_running_loop().time()
         for task_id, entry in self._entries.items():
             if entry.peer == peer:
@@ -86,40 +100,47 @@ class Reminders:
             self._woken.set()
 
     async def due(self, limit: int) -> tuple[list[str], list[tuple[str, str]]]:
-        """Wait for tasks to ask after.
+        """Wait until tasks are due or have expired.
 
         Args:
-            limit: At most so many at a time.
+            limit: How many tasks are returned at most.
 
         Returns:
-            Their ids; and the ids and peers of those that have expired, which are dropped.
+            The ids of the tasks that are due; and the ids and peers of the tasks that have expired, which are removed.
         """
-        loop = asyncio.get_running_loop()
         while True:
-            due: list[str] = []
-            expired: list[tuple[str, str]] = []
-            while self._queue and self._queue[0][0] <= loop.time() and len(due) + len(expired) < limit:
-                queued, task_id = heapq.heappop(self._queue)
-                entry = self._entries.get(task_id)
-                if entry is None or entry.queued != queued:
-                    continue
-                if entry.expires_at is not None and entry.expires_at + _EXPIRY_GRACE <= time.time() + 0.01:
-                    expired.append((task_id, entry.peer))
-                    del self._entries[task_id]
-                    continue
-                if entry.due <= loop.time():
-                    due.append(task_id)
-                    entry.due, entry.patience = loop.time() + entry.patience, min(_MAX, entry.patience * 2)
-                self._enqueue(task_id, entry)
+            due, expired = self._pop_due(limit)
             if due or expired:
                 return due, expired
-            self._wakes_at = self._queue[0][0] if self._queue else math.inf
-            self._woken.clear()
-            try:
-                await asyncio.wait_for(
-                    self._woken.wait(), None if self._wakes_at == math.inf else self._wakes_at - loop.time()
-                )
-            except asyncio.TimeoutError:
+            await self._wait()
+
+    def _pop_due(self, limit: int) -> tuple[list[str], list[tuple[str, str]]]:
+        now = asyncio.get_running_loop().time()
+        due: list[str] = []
+        expired: list[tuple[str, str]] = []
+        while self._queue and self._queue[0][0] <= now and len(due) + len(expired) < limit:
+            queued, task_id = heapq.heappop(self._queue)
+            entry = self._entries.get(task_id)
+            if entry is None or entry.queued != queued:
                 continue
-            finally:
-                self._wakes_at = -math.inf
+            if entry.expires_at is not None and entry.expires_at + _EXPIRY_GRACE <= time.time() + 0.01:
+                expired.append((task_id, entry.peer))
+                del self._entries[task_id]
+                continue
+            if entry.due <= now:
+                due.append(task_id)
+                entry.due, entry.patience = now + entry.patience, min(_MAX, entry.patience * 2)
+            self._enqueue(task_id, entry)
+        return due, expired
+
+    async def _wait(self) -> None:
+        """Wait until the first entry of the queue is due, or until an earlier entry comes."""
+        self._wakes_at = self._queue[0][0] if self._queue else math.inf
+        self._woken.clear()
+        left = None if self._wakes_at == math.inf else self._wakes_at - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(self._woken.wait(), left)
+        except asyncio.TimeoutError:
+            return
+        finally:
+            self._wakes_at = -math.inf

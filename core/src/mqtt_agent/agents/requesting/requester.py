@@ -1,46 +1,33 @@
-"""What an agent can ask of its peers: who they are, and to do something."""
+"""The requesting half of an agent: ``peers()`` finds other agents, ``delegate()`` and ``request()`` give them tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
-
-from pydantic import ValidationError
 
 from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
-from mqtt_agent.endpoints.markers import MARKER_PREFIX
+from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
-from mqtt_agent.errors import ConnectionLost, InvalidIdentifier, PeerUnavailable, WireError
-from mqtt_agent.wire import (
-    AgentCard,
-    Task,
-    TaskEvent,
-    TaskMessage,
-    TaskState,
-    new_task_id,
-    read_time,
-    to_json,
-    utc_now,
-    validate_identifier,
-)
+from mqtt_agent.errors import ConnectionLost, PeerUnavailable
+from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
 
 __all__ = ["Requester"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Requester:
-    """The half of an agent that finds peers and gives them tasks.
+    """The methods by which an agent finds peers and gives them tasks.
 
     Attributes:
-        agent_id: The agent's name.
-        namespace: The prefix of all topics, as it was given.
+        agent_id: The agent's id.
+        namespace: The prefix of all topics, as the agent's constructor got it.
     """
 
     agent_id: str
@@ -54,15 +41,21 @@ class Requester:
     async def peers(
         self, capability: str | None = None, *, skill: str | None = None, online_only: bool = True
     ) -> list[AgentCard]:
-        """The other agents of the namespace, by name. The list is kept up to date: asking makes no round trip.
+        """List the other agents of the namespace, sorted by name.
+
+        The agent keeps a copy of all cards, so this makes no round trip. Only the first call after a start may wait,
+        until all cards have arrived.
 
         Args:
-            capability: Only those with this capability.
-            skill: Only those with a skill of this id or tag.
-            online_only: Leave out those that are offline.
+            capability: Only agents with this capability.
+            skill: Only agents with a skill that has this id or this tag.
+            online_only: Leave out agents that are offline.
 
         Returns:
-            Their cards, with the status that is true now.
+            The cards of the agents, each with the agent's present status.
+
+        Raises:
+            ConnectionLost: This agent is not started.
         """
         self._check_started()
         await self._peers.complete()
@@ -76,7 +69,18 @@ class Requester:
         )
 
     async def peer(self, name: str) -> AgentCard | None:
-        """The card of one agent, or None when it has shown none."""
+        """Look up one agent.
+
+        Args:
+            name: The id of the agent.
+
+        Returns:
+            The agent's card, with the agent's present status; None when the agent has published no card.
+
+        Raises:
+            InvalidIdentifier: ``name`` cannot be an agent id.
+            ConnectionLost: This agent is not started.
+        """
         self._check_started()
         validate_identifier(name, "agent id")
         if self._peers.card(name) is None:
@@ -84,11 +88,14 @@ class Requester:
         return self._peers.card(name)
 
     def watch_peers(self) -> AsyncIterator[PeerChange]:
-        """Tell what changes from now on: a peer that comes online, goes offline, or gets another card.
+        """Iterate over the changes from now on: a peer comes online, goes offline, or has another card.
 
         Example:
             >>> async for change in agent.watch_peers():  # doctest: +SKIP
             ...     print(change.kind, change.name)
+
+        Raises:
+            ConnectionLost: This agent is not started.
         """
         self._check_started()
         return self._peers.watch()
@@ -110,34 +117,49 @@ class Requester:
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
     ) -> TaskHandle:
-        """Give a task to a peer. When this returns, the task is stored: it outlives this process.
+        """Give a task to a peer, without waiting for the result.
 
-        A peer that is offline gets the task when it comes back, see :attr:`TaskHandle.queued`.
+        When this returns, the task is stored and outlives this process. A peer that is offline gets the task when it
+        comes back; see :attr:`TaskHandle.queued`.
 
         Args:
-            peer: The agent that is to do it.
+            peer: The id of the agent that is to do the task.
             prompt: What to do, as text.
-            type: What kind of task it is; chooses the peer's handler.
+            type: The type of the task. It chooses the peer's handler.
             title: A line for people.
-            messages: The conversation so far, ``{"role": "user" | "agent", "content": ...}`` each; the prompt alone
-                by default.
+            messages: The conversation so far: ``{"role": "user" | "agent", "content": ...}`` each. By default the
+                prompt, as a message of the user.
             data: Structured input, any JSON value.
-            task_id: An id of your own: the same id with the same content never runs twice. A fresh one by default.
-            context_id: Tasks of one conversation share it.
+            task_id: An id of your own. Two tasks with the same id and the same content run once. A fresh id by default.
+            context_id: The conversation: all tasks of a conversation have the same ``context_id``.
             expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
-            metadata: Anything else.
-            wait_online: Take also a peer that has never been seen: the task waits for it.
+            metadata: Further information for the peer.
+            wait_online: Whether to accept a peer that has never been seen: the task waits until the peer comes online.
+
+        Returns:
+            The handle of the task, which gives its state, its events and its result.
 
         Raises:
             PeerUnavailable: There is no such agent.
             TaskRejected: The task id names another task already.
             InvalidIdentifier, WireError, ValueError: An argument cannot be sent.
             PayloadTooLarge: The task is larger than the broker takes.
-            StoreError: It could not be stored.
-            TransportError: The broker refuses it.
+            StoreError: The task could not be stored, and was not sent.
+            TransportError: The broker refuses the task, or this agent is not started.
         """
-        task = self._make_task(
-            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=True
+        task = new_task(
+            self.agent_id,
+            peer,
+            prompt,
+            type=type,
+            title=title,
+            messages=messages,
+            data=data,
+            task_id=task_id,
+            context_id=context_id,
+            expires_at=expires_at,
+            metadata=metadata,
+            stream=True,
         )
         return await self._give(task, wait_online=wait_online, request=False)
 
@@ -156,37 +178,51 @@ class Requester:
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
         timeout: float | None = TASK_TIMEOUT,
-        on_event: Callable[[TaskEvent], Any] | None = None,
+        on_event: Callable[[TaskEvent], object] | None = None,
     ) -> Any:
-        """Give a task to a peer and wait for its result. Canceling the task that waits cancels the peer's.
+        """Give a task to a peer, and wait for the result.
+
+        When the asyncio task that waits here is canceled, the peer's task is canceled too.
 
         Args:
-            peer: The agent that is to do it.
-            prompt: See :meth:`delegate`, also for the others.
-            type: See there.
-            title: See there.
-            messages: See there.
-            data: See there.
-            task_id: See there.
-            context_id: See there.
-            expires_at: See there.
-            metadata: See there.
-            wait_online: Wait for a peer that is offline, or has never been seen, instead of failing at once.
-            timeout: Seconds until :class:`TaskTimeout`; None waits for ever. The task goes on: :meth:`resume` it.
-            on_event: Called, or awaited, with each event.
+            peer: The id of the agent that is to do the task.
+            prompt: What to do, as text.
+            type: The type of the task. It chooses the peer's handler.
+            title: A line for people.
+            messages: The conversation so far, as for :meth:`delegate`.
+            data: Structured input, any JSON value.
+            task_id: An id of your own, as for :meth:`delegate`.
+            context_id: The conversation: all tasks of a conversation have the same ``context_id``.
+            expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
+            metadata: Further information for the peer.
+            wait_online: Whether to wait for a peer that is offline or has never been seen. By default this raises
+                :class:`PeerUnavailable` at once.
+            timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself goes on after a timeout:
+                :meth:`resume` gives a new handle of it.
+            on_event: Called with each event. An ``async`` function is awaited.
 
         Returns:
             The result, any JSON value.
 
         Raises:
-            PeerUnavailable: There is no such agent, or it is offline.
+            PeerUnavailable: There is no such agent, or the agent is offline.
             TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: See :meth:`TaskHandle.result`.
             InvalidIdentifier, WireError, ValueError, PayloadTooLarge, StoreError, TransportError: See
                 :meth:`delegate`.
         """
-        stream = on_event is not None
-        task = self._make_task(
-            peer, prompt, type, title, messages, data, task_id, context_id, expires_at, metadata, stream=stream
+        task = new_task(
+            self.agent_id,
+            peer,
+            prompt,
+            type=type,
+            title=title,
+            messages=messages,
+            data=data,
+            task_id=task_id,
+            context_id=context_id,
+            expires_at=expires_at,
+            metadata=metadata,
+            stream=on_event is not None,
         )
         handle = await self._give(task, wait_online=wait_online, request=True)
         telling = asyncio.ensure_future(_tell(handle, on_event)) if on_event is not None else None
@@ -203,73 +239,37 @@ class Requester:
                 telling.cancel()
 
     async def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
-        """A handle on a task that was delegated before, in this process or another one with the same store.
+        """Make a handle of a task that was delegated before, in this process or in another one with the same store.
 
         Args:
-            task_id: Which task.
-            peer: Who was to do it, for a task that this agent's store does not know: its peer is asked.
+            task_id: The task's id.
+            peer: The agent that the task was given to. Needed only for a task that the store does not know: then the
+                peer is asked for the result.
 
         Raises:
-            TaskNotFound: The store does not know it, and no peer was named.
+            TaskNotFound: The store does not know the task, and ``peer`` is None.
+            InvalidIdentifier: ``task_id`` cannot be a task id.
+            ConnectionLost: This agent is not started.
         """
         self._check_started()
         validate_identifier(task_id, "task id")
         return await self._delegations.resume(task_id, peer)
 
     async def delegations(self, state: TaskState | str | None = None) -> list[TaskHandle]:
-        """Handles on what this agent has delegated and its store still keeps, oldest first.
+        """List the tasks that this agent has delegated and that its store still keeps, oldest first.
 
         Args:
-            state: Only the tasks in this state.
+            state: Only tasks in this state; None means all states.
+
+        Returns:
+            The handles of the tasks.
+
+        Raises:
+            ValueError: ``state`` is not the name of a state.
+            ConnectionLost: This agent is not started.
         """
         self._check_started()
         return await self._delegations.handles(None if state is None else frozenset((TaskState(state),)))
-
-    def _make_task(
-        self,
-        peer: str,
-        prompt: str | None,
-        type: str | None,
-        title: str | None,
-        messages: Sequence[TaskMessage | Mapping[str, Any]] | None,
-        data: Any,
-        task_id: str | None,
-        context_id: str | None,
-        expires_at: datetime | str | None,
-        metadata: dict[str, Any] | None,
-        *,
-        stream: bool,
-    ) -> Task:
-        if isinstance(expires_at, datetime):
-            expires_at = expires_at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if expires_at is not None and read_time(expires_at) is None:
-            raise ValueError(f"expires_at must be a datetime or ISO 8601, not {expires_at!r}")
-        if task_id is not None and task_id.startswith(MARKER_PREFIX):
-            raise InvalidIdentifier(f"task id {task_id!r:.80}: ids that begin with {MARKER_PREFIX!r} are reserved")
-        try:
-            if messages is not None:
-                conversation = [TaskMessage.model_validate(to_json(each)) for each in messages]
-            else:
-                conversation = None if prompt is None else [TaskMessage(role="user", content=prompt)]
-            return Task(
-                task_id=validate_identifier(task_id or new_task_id(), "task id"),
-                sender=self.agent_id,
-                to=validate_identifier(peer, "agent id"),
-                type=type,
-                title=title,
-                prompt=prompt,
-                messages=conversation,
-                context_id=context_id,
-                data=to_json(data),
-                created_at=utc_now(),
-                expires_at=expires_at,
-                metadata=None if metadata is None else to_json(metadata),
-                stream=None if stream else False,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = "/".join(str(part) for part in first["loc"])
-            raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
 
     async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
         self._check_started()
@@ -287,7 +287,11 @@ class Requester:
         return handle
 
     async def _look_for(self, peer: str, task_id: str, *, wait_online: bool, request: bool) -> None:
-        """Wait until all peers have been seen, and raise when this one is not there and it matters."""
+        """Wait until all peers are known.
+
+        Raises:
+            PeerUnavailable: The task must not wait for its peer, and the peer is not there.
+        """
         is_there = self._peers.is_online if request else self._peers.is_known
         seen_all = await self._peers.complete()
         if wait_online or not seen_all or is_there(peer):
@@ -309,7 +313,7 @@ class Requester:
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
 
 
-async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], Any]) -> None:
+async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], object]) -> None:
     async for event in handle.events():
         awaitable = on_event(event)
         if asyncio.iscoroutine(awaitable):

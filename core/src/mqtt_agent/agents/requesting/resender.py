@@ -1,4 +1,4 @@
-"""Asking after the tasks that have no result yet."""
+"""Where a lost task is sent again: a task without a result is sent again now and then until the result arrives."""
 
 from __future__ import annotations
 
@@ -9,40 +9,37 @@ from collections.abc import Callable
 
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
+from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
 from mqtt_agent.errors import MQTTAgentError, StoreError
-from mqtt_agent.transport import Connection, check_reason_code
-from mqtt_agent.wire import Control, TaskFault, Topics
+from mqtt_agent.transport import check_reason_code
+from mqtt_agent.wire import Control, TaskFault
 
 __all__ = ["Resender"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _AT_ONCE = 100
+"""How many tasks are sent again at the same time."""
 _ANSWERED_WITHIN = 0.5
+"""Seconds to wait for the answers, before further tasks are sent again."""
 
 
 class Resender:
-    """Sends open tasks again, when a reminder says so: who has the task answers with its result, or where it stands.
+    """Sends open tasks again when they are due.
+
+    Sending a task again never runs it twice. A peer that has the task answers with the result, or with the present
+    state.
 
     Args:
-        connection: Nothing is sent while it is away.
-        topics: The namespace.
-        tasks: The tasks that are given away.
-        sender: Sends them.
-        is_away: Whether a peer is known to be offline: then nothing is sent again until it is back.
+        scope: The agent's shared values.
+        tasks: The delegated tasks.
+        sender: Sends the tasks.
+        is_away: Whether an agent is known and offline. Nothing is sent again to such a peer until it is back.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        topics: Topics,
-        tasks: DelegatedTasks,
-        sender: TaskSender,
-        is_away: Callable[[str], bool],
-    ) -> None:
-        self._connection = connection
-        self._topics = topics
+    def __init__(self, scope: Scope, tasks: DelegatedTasks, sender: TaskSender, is_away: Callable[[str], bool]) -> None:
+        self._scope = scope
         self._tasks = tasks
         self._sender = sender
         self._is_away = is_away
@@ -50,74 +47,77 @@ class Resender:
         self._all_answered = asyncio.Event()
 
     async def start(self) -> None:
-        """Ask after all now, and after each when it is time."""
-        await self.ask_after_all()
-        self._tasks.background.start(self._run(), name="mqtt-agent ask again")
+        """Send all open tasks again now, and each of them later whenever it is due."""
+        await self.resend_all()
+        self._tasks.background.start(self._run(), name="mqtt-agent resender")
 
-    async def ask_after_all(self) -> None:
-        """Have every open task sent again."""
+    async def resend_all(self) -> None:
+        """Make all open tasks due."""
         async for record in self._tasks.find(OPEN):
-            self._tasks.remember(record, at_once=True)
+            self._tasks.schedule(record, at_once=True)
 
     async def _run(self) -> None:
         while True:
             due, expired = await self._tasks.reminders.due(_AT_ONCE)
             for task_id, peer in expired:
                 await self._expire(task_id, f"no result from {peer} before it expired")
-            await self._ask_after_some(due)
+            await self._resend_some(due)
 
     async def _expire(self, task_id: str, message: str) -> None:
         try:
             await self._tasks.give_up(task_id, TaskFault(type="expired", message=message))
         except StoreError as error:
-            logger.error("task %s has expired and could not be closed: %s", task_id, error)
+            logger.error("task %s has expired, and this could not be stored: %s", task_id, error)
 
-    async def _ask_after_some(self, task_ids: list[str]) -> None:
-        """Ask, and wait a moment for the answers: to ask faster would fill the queues that brokers drop from."""
+    async def _resend_some(self, task_ids: list[str]) -> None:
+        """Send some tasks again, and wait a moment for the answers.
+
+        Without the wait, many tasks would fill the queues of the broker, and brokers drop messages of full queues.
+        """
         self._unanswered = set(task_ids)
         self._all_answered.clear()
-        asked = await asyncio.gather(*(self.ask_after(task_id) for task_id in task_ids))
+        asked = await asyncio.gather(*(self.resend(task_id) for task_id in task_ids))
         self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
 
     def answered(self, task_id: str) -> None:
-        """A peer has told something about a task."""
+        """Note that a peer has answered: a result or an event of the task has arrived."""
         self._unanswered.discard(task_id)
         if not self._unanswered:
             self._all_answered.set()
 
-    async def ask_after(self, task_id: str) -> bool:
-        """Send a task again, if that makes sense now.
+    async def resend(self, task_id: str) -> bool:
+        """Send a task again, unless it is over, its peer is offline, or the connection is away.
 
         Returns:
-            Whether it did.
+            Whether the task was sent.
         """
         try:
             record = await self._tasks.get(task_id)
         except StoreError as error:
-            logger.error("task %s cannot be read: %s", task_id, error)
+            logger.error("task %s cannot be read from the store, and is not sent again now: %s", task_id, error)
             return False
         if record is None or record.state.terminal:
             self._tasks.reminders.drop(task_id)
             handle = self._tasks.handles.get(task_id)
             if record is not None and handle is not None:
                 self._tasks.update(handle, record)
-        elif self._connection.connected and not self._is_away(record.peer or ""):
+        elif self._scope.connection.connected and not self._is_away(record.peer or ""):
             await self.send_again(record)
             return True
         return False
 
     async def send_again(self, record: TaskRecord) -> None:
-        """Send what of a task the peer does not know yet."""
+        """Send a task again; or a cancel, when the task is to be canceled."""
         peer, handle = record.peer or "", self._tasks.handles.get(record.task_id)
         try:
             if record.cancel_requested:
-                word = Control(task_id=record.task_id, action="cancel", sender=self._tasks.name)
-                await self._sender.say(peer, word)
+                cancel = Control(task_id=record.task_id, action="cancel", sender=self._scope.agent_id)
+                await self._sender.send_control(peer, cancel)
             else:
-                check_reason_code(await self._sender.send(record), self._topics.inbox(peer))
+                check_reason_code(await self._sender.send(record), self._scope.topics.inbox(peer))
         except MQTTAgentError as error:
             logger.info("task %s could not be sent to %s again: %s", record.task_id, peer, error)
         if handle is not None and handle.done:

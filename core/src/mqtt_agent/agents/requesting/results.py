@@ -1,4 +1,4 @@
-"""What peers tell of the tasks that they were given: results and events."""
+"""Where a result arrives at its requester: it is stored, then acknowledged. Events of tasks arrive here too."""
 
 from __future__ import annotations
 
@@ -13,95 +13,78 @@ from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.resender import Resender
+from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store.patience import Patience
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport import InboundMessage
-from mqtt_agent.wire import (
-    TaskEvent,
-    TaskFault,
-    TaskResult,
-    Topics,
-    decode,
-    encode,
-    is_identifier,
-    read_result_state,
-)
+from mqtt_agent.wire import TaskEvent, TaskFault, TaskResult, decode, encode, is_identifier, read_result_state
 
-__all__ = ["Incoming"]
+__all__ = ["Results"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
-class Incoming:
-    """Takes results into the store, and events to the handles.
+class Results:
+    """Takes the results and events of delegated tasks.
 
     Args:
-        topics: The namespace.
-        tasks: The tasks that are given away.
-        resender: Waits for signs of those that it has sent again.
-        inputs: Gets the questions.
-        max_payload: Bytes of the largest result that is read.
+        scope: The agent's shared values.
+        tasks: The delegated tasks.
+        resender: Waits for answers to the tasks that it has sent again.
+        inputs: Gets the questions of the peers.
     """
 
-    def __init__(
-        self, topics: Topics, tasks: DelegatedTasks, resender: Resender, inputs: Inputs, max_payload: int
-    ) -> None:
-        self._topics = topics
+    def __init__(self, scope: Scope, tasks: DelegatedTasks, resender: Resender, inputs: Inputs) -> None:
+        self._scope = scope
         self._tasks = tasks
         self._resender = resender
         self._inputs = inputs
-        self._max_payload = max_payload
         self._patience = Patience()
         self._faults = FaultLog(logger)
 
     def on_result(self, message: InboundMessage) -> None:
-        """A result came; it is acknowledged when it is stored."""
+        """Take a result. The message is acknowledged when the result is stored, or when the message is refused."""
         try:
-            result = decode(TaskResult, message.payload, self._max_payload)
+            result = decode(TaskResult, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
             self._take_patiently(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
+        problem = self._problem(result, message)
+        if problem is not None:
+            self._faults.tell(message.topic, *problem)
+            message.acknowledge()
+            return
+        message.hold()
+        self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+
+    def _problem(self, result: TaskResult, message: InboundMessage) -> tuple[str, str] | None:
+        """What is wrong with a result message, and the wrong value; None when the message is in order."""
         if message.retain or not is_identifier(result.task_id):
-            self._faults.tell(message.topic, "a result that cannot be one", repr(result.task_id))
-            message.acknowledge()
-        elif not read_result_state(result).terminal:
-            self._faults.tell(message.topic, "a result of a task that is not over", result.status)
-            message.acknowledge()
-        elif result.to not in (None, self._tasks.name):
-            self._faults.tell(message.topic, "a result for somebody else", repr(result.to))
-            message.acknowledge()
-        else:
-            message.hold()
-            self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+            return "a result that is retained, or has an impossible task id", repr(result.task_id)
+        if not read_result_state(result).terminal:
+            return "a result of a task that is not over", str(result.status)
+        if result.to not in (None, self._scope.agent_id):
+            return "a result for another agent", repr(result.to)
+        return None
 
     def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
         self._tasks.background.start(self._patience.stored(take, what))
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
-        """It would come again, as unreadable, whenever its task is asked after."""
+        # The task fails. Otherwise it would be sent again, and each time its peer would send the same result.
         task_id = (message.correlation_data or b"").decode(errors="replace")
         if is_identifier(task_id) and not message.retain:
             await self._tasks.give_up(task_id, TaskFault(type="unreadable_result", message=problem))
         message.acknowledge()
 
     async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:
-        tasks, task_id = self._tasks, result.task_id
-        handle = tasks.handles.get(task_id)
-        peer = handle.peer if handle is not None else None
-        if handle is None:
-            record = await tasks.get(task_id)
-            peer = record.peer if record is not None else None
-            if record is None or record.state.terminal:
-                if record is None:
-                    self._faults.tell(message.topic, "a result of a task that nobody gave away", task_id)
-                message.acknowledge()
-                return
-        if result.sender not in (None, peer):
-            self._faults.tell(message.topic, "a result from another agent than the task went to", repr(result.sender))
+        if not await self._is_expected(result, message):
             message.acknowledge()
             return
+        tasks, task_id = self._tasks, result.task_id
+        handle = tasks.handles.get(task_id)
         plain: dict[str, Any] = pydantic_core.from_json(encode(result))
         reached("outcome.before-commit")
         changed = await tasks.change(task_id, state=read_result_state(result), result=plain, settled=True)
@@ -109,30 +92,49 @@ class Incoming:
         message.acknowledge()
         tasks.reminders.drop(task_id)
         self._resender.answered(task_id)
-        handle = tasks.handles.get(task_id) or handle  # somebody may have begun to follow it meanwhile
+        handle = tasks.handles.get(task_id) or handle  # a handle may have been made meanwhile
+        if handle is None:
+            return
+        if changed is None:  # the task was over already: the stored result counts
+            stored = await tasks.get(task_id)
+            if stored is None or stored.result is None:
+                return
+            result = TaskResult.model_validate(stored.result)
+        handle.settle(result)
+
+    async def _is_expected(self, result: TaskResult, message: InboundMessage) -> bool:
+        """Whether a result is of an open task, and comes from the peer that the task was given to."""
+        handle = self._tasks.handles.get(result.task_id)
         if handle is not None:
-            if changed is None:
-                stored = await tasks.get(task_id)
-                if stored is None or stored.result is None:
-                    return
-                result = TaskResult.model_validate(stored.result)
-            handle.settle(result)
+            peer: str | None = handle.peer
+        else:
+            record = await self._tasks.get(result.task_id)
+            if record is None:
+                self._faults.tell(message.topic, "a result of a task that was not delegated", result.task_id)
+                return False
+            if record.state.terminal:
+                return False
+            peer = record.peer
+        if result.sender not in (None, peer):
+            self._faults.tell(message.topic, "a result from another agent than the task's", repr(result.sender))
+            return False
+        return True
 
     def on_event(self, message: InboundMessage) -> None:
-        """An event came."""
+        """Take an event, and give it to the task's handle."""
         try:
-            event = decode(TaskEvent, message.payload, self._max_payload)
+            event = decode(TaskEvent, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable event", error)
             return
         handle = self._tasks.handles.get(event.task_id)
-        if handle is None or message.topic != self._topics.task_events(event.task_id):
+        if handle is None or message.topic != self._scope.topics.task_events(event.task_id):
             return
-        self._tasks.reminders.put_off(event.task_id)  # its peer has it
+        self._tasks.reminders.put_off(event.task_id)
         self._resender.answered(event.task_id)
         before = handle.state
         news = handle.take_event(event)
         if not handle.state.terminal and handle.state is not before:
-            self._tasks.note_soon(handle)
+            self._tasks.store_state_soon(handle)
         if news and handle.question is event:
             self._inputs.on_question(handle, event)

@@ -1,4 +1,4 @@
-"""Where tasks are kept."""
+"""Stores, which keep an agent's tasks: the rules for every store, an SQLite file, and a store in memory."""
 
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.memory import MemoryStore

@@ -1,4 +1,4 @@
-"""What a store of tasks must do."""
+"""The rules for every store of tasks: what a record holds, and what each method must guarantee."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ __all__ = ["ACTIVE", "OPEN", "RESERVED_SEQS", "Changes", "TaskKey", "TaskRecord"
 TaskRole = Literal["received", "delegated"]
 
 OPEN = frozenset(state for state in TaskState if not state.terminal)
-"""The states in which a task is not over."""
+"""The states of a task that is not over."""
 
 ACTIVE = OPEN - {TaskState.SUBMITTED}
-"""The states in which a handler has begun with a task."""
+"""The states of a task with which a handler has begun, and which is not over."""
 
 RESERVED_SEQS = 1000
-"""How many event numbers :meth:`TaskStore.claim` sets aside for one attempt."""
+"""How many event numbers :meth:`TaskStore.claim` reserves for an attempt."""
 
 
 class TaskKey(NamedTuple):
-    """Names one record.
+    """The key of a record in a store.
 
     Attributes:
-        agent: Whose it is: namespace and agent id, ``a2a/v1/writer``. Several agents may share one store.
-        role: Whether the agent does the task or wants it done.
-        task_id: Which task.
+        agent: The agent that the record belongs to: namespace and agent id, such as ``a2a/v1/writer``. Several agents
+            may share one store.
+        role: ``received`` when the agent does the task, ``delegated`` when the agent has given the task to a peer.
+        task_id: The task's id.
     """
 
     agent: str
@@ -43,28 +44,30 @@ class TaskKey(NamedTuple):
 
 @dataclass
 class TaskRecord:
-    """One task, as one of its two agents knows it. All values are plain JSON.
+    """One task, as the requester or the executor knows it. All values are plain JSON.
 
     Attributes:
-        key: Its name.
-        peer: The other agent: who wants the task done, or who is to do it; None when a requester did not say.
-        task: The task as it is on the wire.
-        digest: Of the task's content, to tell a repeat from another task with the same id.
-        state: Where it stands.
-        attempt: How often a handler began with it; for a delegated task, how often its peer said so.
-        seq: The highest event number given out, or set aside to be; for a delegated task, the highest seen.
-        saved: What the handler saved last.
-        inputs: The questions asked so far, and their answers: ``{"input_id", "prompt", "schema", "answer"}``, where
-            ``answer`` is missing until there is one. For a delegated task, the answers given: ``{"input_id",
-            "answer"}``.
-        result: The result as it is on the wire, once the task is over.
-        reply_to: Where the result goes; None for the default.
-        settled: Whether nothing is left to do for it: the broker has taken the result of a received task.
-        cancel_requested: Whether the requester wants it canceled.
-        created_at: When it was added, Unix seconds.
-        updated_at: When its state last changed, Unix seconds.
-        expires_at: When it is to be given up, Unix seconds; None for never.
-        position: The order of adding; set by the store.
+        key: The key of the record.
+        peer: The other agent: the requester of a received task, the executor of a delegated task. None when a requester
+            did not name itself.
+        task: The task message.
+        digest: The digest of the task's content. It tells a repeat of a task from another task with the same id.
+        state: The state of the task.
+        attempt: How many attempts have begun. Only for received tasks; else 0.
+        seq: The highest event number that is used or reserved. Only for received tasks; else 0.
+        saved: The latest checkpoint of the handler; for a delegated task, what :meth:`TaskHandle.save` stored last.
+        inputs: The questions of a received task in the order in which they were asked: ``{"input_id", "prompt",
+            "schema", "answer"}``, without ``answer`` as long as there is none. For a delegated task, the answers:
+            ``{"input_id", "answer"}``.
+        result: The result message, once the task is over.
+        reply_to: The topic to which the result goes; None for the default topics.
+        settled: Whether nothing is left to do for a task that is over. For a received task this means that the broker
+            has the result.
+        cancel_requested: Whether the requester has asked for the task to be canceled.
+        created_at: When the record was made, Unix seconds.
+        updated_at: When the state last changed, Unix seconds.
+        expires_at: When the task expires, Unix seconds; None for never.
+        position: The record's place in the order in which records were added. The store sets it.
     """
 
     key: TaskKey
@@ -87,11 +90,11 @@ class TaskRecord:
 
     @property
     def task_id(self) -> str:
-        """Which task it is."""
+        """The task's id."""
         return self.key.task_id
 
     def copy(self) -> TaskRecord:
-        """The same, sharing nothing that can be changed."""
+        """Copy the record. The copy shares no changeable value with the record."""
         return replace(
             self,
             task=copy.deepcopy(self.task),
@@ -102,7 +105,7 @@ class TaskRecord:
 
 
 class Changes(TypedDict, total=False):
-    """What :meth:`TaskStore.change` may change; see :class:`TaskRecord`."""
+    """The fields of a :class:`TaskRecord` that :meth:`TaskStore.change` may change."""
 
     state: TaskState
     seq: int
@@ -116,45 +119,47 @@ class Changes(TypedDict, total=False):
 
 
 class TaskStore(ABC):
-    """Keeps tasks, so that no death of a process loses one or runs one to completion twice.
+    """Keeps tasks, so that the death of a process neither loses a task nor completes a task twice.
 
-    The rules, for every implementation:
+    Every store follows these rules:
 
-    - A method that changes something returns when the change is as durable as the store can make it, not before. When
-      the awaiting task is canceled the change may still be made.
-    - Each method is atomic, also against other processes that use the same store.
-    - A record's state only changes by :meth:`change`, :meth:`claim` and :meth:`reopen`, which are compare-and-set.
-    - A terminal state never changes, nor does the result that came with it; :meth:`change` refuses, whatever the caller
-      expects.
-    - What goes in and comes out are copies: changing a returned record changes nothing in the store.
-    - Values are JSON, never pickled.
+    - A method that changes something returns only when the change is as durable as the store can make it. When the
+      asyncio task that awaits the method is canceled, the change may still be made.
+    - Each method is atomic, also for other processes that use the same store.
+    - Only :meth:`change`, :meth:`claim` and :meth:`reopen` change a record's state. They are compare-and-set.
+    - A terminal state never changes, and neither does the result that was stored with it. :meth:`change` refuses this,
+      whatever the caller expects.
+    - The store takes and returns copies. Changing a returned record changes nothing in the store.
+    - Values are stored as JSON, never pickled.
 
-    All methods but :meth:`open` raise :class:`StoreError` when the store cannot be read or written.
+    Each method raises :class:`StoreError` when the store cannot be read or written.
     """
 
     @abstractmethod
     async def open(self) -> None:
-        """Make it ready; each call needs a :meth:`close`, and only the first does something.
+        """Make the store ready for use.
+
+        Several users may open one store: each calls :meth:`open` and later :meth:`close`. Only the first call opens.
 
         Raises:
-            StoreError: It is damaged, made by a newer version, or cannot be reached. It is left as it was.
+            StoreError: The store is damaged, was made by a newer version, or cannot be reached. It is left unchanged.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what is under way; the last user's call releases everything."""
+        """Finish the changes under way. The last user's call closes the store."""
 
     @abstractmethod
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
-        """Add a record unless there is one with its key.
+        """Add a record, unless the store has a record with this key.
 
         Returns:
-            The record that is in the store now, and whether this call has put it there.
+            The record that the store has now, and whether this call has added it.
         """
 
     @abstractmethod
     async def get(self, key: TaskKey) -> TaskRecord | None:
-        """The record with this key."""
+        """Read the record with a key; None when there is no such record."""
 
     @abstractmethod
     async def change(
@@ -165,38 +170,45 @@ class TaskStore(ABC):
         expected_attempt: int | None = None,
         **changes: Unpack[Changes],
     ) -> TaskRecord | None:
-        """Change a record, if it is as expected: compare-and-set.
+        """Change a record if its state and attempt are as expected: compare-and-set.
 
-        ``updated_at`` becomes now when the state changes. On a record in a terminal state, only ``settled`` and
-        ``reply_to`` may change; a call that names anything else changes nothing there.
+        When the state changes, ``updated_at`` becomes now. In a terminal state only ``settled`` and ``reply_to`` may
+        change: a call that names any other field changes nothing.
 
         Args:
-            key: Which record.
-            expected: The states it may be in.
-            expected_attempt: The attempt it must be at; None for any.
+            key: The key of the record.
+            expected: The states that the record may be in.
+            expected_attempt: The value that the record's ``attempt`` must have; None for any value.
             changes: Fields and their new values.
 
         Returns:
-            The record after the change, or None when it was not as expected or does not exist, and nothing changed.
+            The record after the change. None when nothing was changed, because the record does not exist or is not as
+            expected.
         """
 
     @abstractmethod
     async def claim(self, agent: str) -> TaskRecord | None:
-        """Begin with the agent's oldest received task that is ``submitted``.
+        """Begin an attempt at the agent's oldest received task in state ``submitted``.
 
-        It becomes ``working``, with ``attempt`` one higher, and ``seq`` higher by ``RESERVED_SEQS``, so that the
+        The state becomes ``working``, and ``attempt`` grows by 1. ``seq`` grows by ``RESERVED_SEQS``, so that the
         attempt can number its events without asking the store.
 
+        Args:
+            agent: The agent, see :attr:`TaskKey.agent`.
+
         Returns:
-            The record after that, or None when nothing waits.
+            The record after the change, or None when no task is ``submitted``.
         """
 
     @abstractmethod
     async def reopen(self, agent: str) -> int:
-        """Make the agent's received tasks that a handler had begun with ``submitted`` again.
+        """Set the agent's received tasks with which a handler has begun back to ``submitted``.
+
+        Args:
+            agent: The agent, see :attr:`TaskKey.agent`.
 
         Returns:
-            How many there were.
+            How many tasks were set back.
         """
 
     @abstractmethod
@@ -211,32 +223,38 @@ class TaskStore(ABC):
         after: int = 0,
         limit: int = 1000,
     ) -> list[TaskRecord]:
-        """Some records, in the order in which they were added.
+        """Read records in the order in which they were added.
 
         Args:
-            agent: Whose.
-            role: Which.
-            states: Only those in one of these states.
-            peer: Only those with this other agent.
-            unsettled: Only those that are not settled.
-            after: Only those with a higher ``position``, to go on where an earlier call ended.
-            limit: At most so many.
+            agent: The agent whose records are read, see :attr:`TaskKey.agent`.
+            role: The role of the records.
+            states: Only records in one of these states; None for all states.
+            peer: Only records with this peer; None for all peers.
+            unsettled: Only records that are not settled.
+            after: Only records with a higher ``position``. To read on, give the last position of the call before.
+            limit: How many records are returned at most.
         """
 
     @abstractmethod
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
-        """How many records are in one of these states."""
+        """Count the records that are in one of these states.
+
+        Args:
+            agent: The agent whose records are counted, see :attr:`TaskKey.agent`.
+            role: The role of the records.
+            states: The states.
+        """
 
     @abstractmethod
     async def sweep(self, before: float, *, limit: int = 1000) -> int:
-        """Remove records of all agents that have been in a terminal state since before a moment.
+        """Remove the records, of all agents, whose tasks ended before a given time.
 
         Args:
-            before: Unix seconds.
-            limit: At most so many, so that other work gets its turn in between.
+            before: The time, Unix seconds.
+            limit: How many records are removed at most, so that other work gets its turn between two calls.
 
         Returns:
-            How many were removed.
+            How many records were removed.
         """
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The SQLite file: what it must look like, how an older one becomes that, and what is wrong with a bad one."""
+"""The SQLite file: its tables, the migration of older files, the check for damage, and what SQLite's errors mean."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["APPLICATION_ID", "MIGRATIONS", "OVER", "Synchronous", "connect", "tr
 Synchronous = Literal["full", "normal"]
 
 APPLICATION_ID = int.from_bytes(b"MQTA", "big")
-"""Marks our files in SQLite's header."""
+"""Marks the file of a task store, in SQLite's header."""
 
 OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if state.terminal))
-"""The condition of the index ``tasks_over``, word for word: only then SQLite uses it."""
+"""The condition of the index ``tasks_over``. SQLite uses the index only for exactly this condition."""
 
 MIGRATIONS: list[Sequence[str]] = [
     (
@@ -55,28 +55,31 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_over ON tasks (updated_at) WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
     ),
 ]
-"""Statements that lead from each version of the file to the next; ``user_version`` counts those that were run."""
+"""For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 
 _LOOKS = 20
+"""How often a file that looks damaged is checked at most."""
 _LOOK_AGAIN = 0.05
+"""Seconds until the next check, or until the next attempt to open the file."""
 _JOURNAL_LIMIT = 64 * 1024 * 1024
+"""The size to which SQLite cuts the write-ahead log, in bytes."""
 
-# Closing any descriptor of a file drops all locks that the process has on it, so while one thread makes the file,
-# no other may have opened it.
+# When a process closes a descriptor of a file, it loses all locks that it has on the file. So no other thread may open
+# the file while one thread makes it.
 _opening = threading.Lock()
 
 
 def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_limit: int) -> sqlite3.Connection:
-    """Open a file, make it when it is not there, and bring it to the present version.
+    """Open a file. A missing file is made, and an older file is migrated to the present version.
 
     Args:
-        path: An absolute path.
-        synchronous: ``full``: a commit waits for the disk; ``normal``: a power cut may lose the latest commits.
+        path: The absolute path of the file.
+        synchronous: ``full``: a commit waits for the disk. ``normal``: a power cut may lose the latest commits.
         busy_timeout: How long to wait for other processes, in seconds.
-        check_limit: The largest file to read through for damage, in bytes.
+        check_limit: The size of the largest file that is checked for damage, in bytes.
 
     Raises:
-        StoreError: It is none of ours, damaged, or cannot be used; it is as it was before.
+        StoreError: The file is not the file of a task store, is damaged, or cannot be used. It is left unchanged.
     """
     try:
         with _opening:
@@ -88,7 +91,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
 
 
 def translate(error: BaseException, path: Path) -> StoreError:
-    """What an error of SQLite or the file system means, and what to do about it."""
+    """Make a :class:`StoreError` from an error of SQLite or of the file system: it says what to do next."""
     if isinstance(error, StoreError):
         copy = StoreError(*error.args)
         copy.__cause__ = error.__cause__
@@ -127,17 +130,17 @@ def _make(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Tasks may hold secrets. SQLite gives its other files the mode of this one.
+        # Only the user may read the file, for tasks may hold secrets. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:  # another process was faster
         return
 
 
 def _inspect(path: Path, check_limit: int) -> None:
-    """Look at a file without changing it.
+    """Check a file without changing it.
 
-    Nothing is locked for it, so another process may write meanwhile and make a good file look bad. A file is bad when
-    it was found so twice, and nobody has touched it in between.
+    The check takes no lock. So another process may write meanwhile, and a good file may look damaged. Only a file that
+    looks damaged twice, and was not written in between, is damaged.
     """
     seen: object = None
     for _ in range(_LOOKS):
@@ -154,9 +157,10 @@ def _inspect(path: Path, check_limit: int) -> None:
 
 def _look(path: Path, check_limit: int) -> None:
     if (_stat(path, "-journal") or (0,))[0]:
-        return  # a process died while it made the file: it cannot be read until SQLite has undone that
+        return  # a process died while it made the file: SQLite must roll back first, before the file can be read
     size = path.stat().st_size
-    if size == 1 and sys.platform != "darwin":  # SQLite, which makes such files on macOS, takes it for empty
+    # SQLite takes a file of one byte for an empty file, because on macOS it makes such files itself.
+    if size == 1 and sys.platform != "darwin":
         raise sqlite3.DatabaseError("file is not a database")
     mode = "mode=ro" if (_stat(path, "-wal") or (0,))[0] else "immutable=1"
     with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
@@ -175,10 +179,10 @@ def _stat(path: Path, suffix: str) -> tuple[int, int] | None:
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether it is a store that we know; False when it is empty.
+    """Whether the file is the file of a task store; False when the file is empty.
 
     Raises:
-        StoreError: It is another application's, or newer.
+        StoreError: The file belongs to another application, or was made by a newer version.
     """
     application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
@@ -209,7 +213,7 @@ def _open(path: Path, synchronous: Synchronous, busy_timeout: float) -> sqlite3.
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             connection.close()
-            # Where SQLite fears a deadlock between processes that open it at once, it does not wait by itself.
+            # When several processes open a file at once, SQLite does not always wait: it avoids a possible deadlock.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_LOOK_AGAIN)

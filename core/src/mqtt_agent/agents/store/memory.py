@@ -1,4 +1,4 @@
-"""A store that forgets: for tests, and for agents whose tasks may die with their process."""
+"""A store in memory: for tests, and for agents whose tasks may be lost with their process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(TaskStore):
-    """Keeps tasks in memory: they survive a restart of the agent, not of the process.
+    """Keeps tasks in memory. They survive a restart of the agent, but not of the process.
 
-    The same rules as for any store hold, also between threads. It is always open; :meth:`close` forgets nothing.
+    The store follows the rules of :class:`TaskStore`, also between threads. It is always open: :meth:`close` removes no
+    task.
     """
 
     def __init__(self) -> None:
@@ -34,15 +35,15 @@ class MemoryStore(TaskStore):
         self._by_peer = _Index()
         self._unsettled = _Index()
         self._over: list[tuple[float, int]] = []
-        """A heap of when the finished tasks were finished; a finished task stays as it is until it is swept."""
+        """A heap of the times at which tasks ended, with the positions of the tasks."""
 
     @override
     async def open(self) -> None:
-        """Do nothing; it is ready."""
+        """Do nothing: the store is always open."""
 
     @override
     async def close(self) -> None:
-        """Do nothing; the tasks stay."""
+        """Do nothing: the tasks stay in memory."""
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
@@ -116,7 +117,7 @@ class MemoryStore(TaskStore):
         wanted = frozenset(TaskState if states is None else states)
         found: list[TaskRecord] = []
         with self._lock:
-            # Any of the indexes gives all that may match, in order: the shortest has the fewest that do not.
+            # Each of these indexes has all matching records, in order. The shortest has the fewest other records.
             choices = [[self._by_state[agent, role, state] for state in wanted]]
             if peer is not None:
                 choices.append([self._by_peer[agent, role, peer]])
@@ -170,7 +171,7 @@ class MemoryStore(TaskStore):
 
 
 class _Index:
-    """Positions in order, per key."""
+    """For each key, the positions of its records in ascending order."""
 
     def __init__(self) -> None:
         self._lists: defaultdict[Hashable, list[int]] = defaultdict(list)

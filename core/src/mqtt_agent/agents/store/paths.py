@@ -1,4 +1,4 @@
-"""Where a store lies when nobody says so."""
+"""The default path of an agent's SQLite file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _READABLE = 40
 
 
 def default_store_path(namespace: str, agent_id: str) -> Path:
-    """The file in the user's state directory for one agent's tasks: one per namespace and agent id.
+    """The path of the file for one agent's tasks, in the user's state directory.
 
-    Its name tells whose it is; a hash keeps apart names that a file system would take for the same.
+    The file's name contains the namespace and the agent id. It ends with a hash of both, because a file system may take
+    two different names for the same.
 
     Raises:
-        InvalidIdentifier: The namespace or the id cannot stand in a topic.
+        InvalidIdentifier: The namespace or the agent id cannot be used in topics.
     """
     namespace = normalize_namespace(namespace)
     validate_identifier(agent_id, "agent id")

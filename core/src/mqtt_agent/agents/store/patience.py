@@ -1,4 +1,4 @@
-"""Trying again while the store cannot be written."""
+"""Where work that failed because the store cannot be written is tried again."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from mqtt_agent.errors import StoreError
 
 __all__ = ["Patience"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
+"""Seconds until work is tried again: the first interval, and the longest."""
 
 T = TypeVar("T")
 
 
 class Patience:
-    """Does work that ends in the store, again and again until the store takes it.
+    """Does work that stores something, again and again until the store takes it.
 
-    Messages are acknowledged in the order of their arrival: one that was never acknowledged would in the end keep the
-    broker from sending any more. So its work is not given up while the agent runs.
+    A message is acknowledged when it is stored, and messages are acknowledged in the order of their arrival. So a
+    single message that is never stored would stop all acknowledgements, and then the broker would send nothing more.
+    That is why the work is not given up while the agent runs.
     """
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
 
     def begin(self) -> None:
-        """Be patient from now on."""
+        """From now on, try until the store takes the work."""
         self._over = asyncio.Event()
 
     def end(self) -> None:
-        """Let the next failure be the last: the broker sends the message again after the next start."""
+        """From now on, give up when the store fails: the agent's next start brings the message again."""
         self._over.set()
 
     async def stored(self, work: Callable[[], Awaitable[T]], what: str) -> T:
-        """Do the work until no :class:`StoreError` comes of it.
+        """Do some work until it raises no :class:`StoreError`.
+
+        Between two attempts this waits, at first 0.5 s and in the end 30 s.
+
+        Args:
+            work: Does the work; called once for each attempt.
+            what: What is stored, for the log.
 
         Returns:
             What the work returned.
 
         Raises:
-            StoreError: It failed, and :meth:`end` was called.
+            StoreError: The store failed after :meth:`end` was called.
         """
         wait = _RETRY_FIRST
         while True:
@@ -52,7 +60,7 @@ class Patience:
             except StoreError as error:
                 if self._over.is_set():
                     raise
-                logger.error("%s is not stored yet, will go on trying: %s", what, error)
+                logger.error("%s is not stored yet; trying again: %s", what, error)
             try:
                 await asyncio.wait_for(self._over.wait(), wait)
             except asyncio.TimeoutError:

@@ -1,4 +1,4 @@
-"""A record as a row of plain values, and the rules by which a row changes: the same for every store."""
+"""Records as rows of plain values, and the rules by which rows change. All stores here use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_INTEGER = 2**63 - 1
 
 
 class Row(NamedTuple):
-    """A :class:`TaskRecord`; what is JSON in it is text, so that a row shares nothing with anyone."""
+    """A :class:`TaskRecord` as plain values. JSON values are text, so a row cannot be changed from outside."""
 
     position: int
     agent: str
@@ -48,10 +48,10 @@ class Row(NamedTuple):
 
 
 def to_row(record: TaskRecord) -> Row:
-    """The row that stands for a record, without its position.
+    """Make the row of a record. Its position is 0 until the record is added.
 
     Raises:
-        StoreError: A value in it has no JSON form.
+        StoreError: A value of the record has no JSON form.
     """
     key = record.key
     return Row(
@@ -78,10 +78,10 @@ def to_row(record: TaskRecord) -> Row:
 
 
 def to_record(row: Row) -> TaskRecord:
-    """The record that a row stands for.
+    """Make the record of a row.
 
     Raises:
-        StoreError: Somebody else has written it, or the disk has changed it.
+        StoreError: The row has a value that no store writes: another program has written it, or the disk is damaged.
     """
     try:
         return TaskRecord(
@@ -108,10 +108,10 @@ def to_record(row: Row) -> TaskRecord:
 
 
 def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes to a record as changes to its row.
+    """Make the new columns of a row from the changes to a record.
 
     Raises:
-        TypeError: A field that :meth:`TaskStore.change` does not change.
+        TypeError: :meth:`TaskStore.change` cannot change one of the fields.
         StoreError: A value has no JSON form.
     """
     columns: dict[str, Any] = {}
@@ -134,14 +134,17 @@ def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
 def decide_change(
     row: Row, expected: Collection[TaskState], expected_attempt: int | None, columns: dict[str, Any], now: float
 ) -> dict[str, Any] | None:
-    """The columns to write for :meth:`TaskStore.change`, or None when the row is not as expected.
+    """Decide which columns :meth:`TaskStore.change` writes.
 
     Args:
-        row: The row as it is.
-        expected: The states it may be in.
-        expected_attempt: The attempt it must be at; None for any.
-        columns: What :func:`encode_changes` made of the changes.
+        row: The present row.
+        expected: The states that the row may be in.
+        expected_attempt: The value that the row's ``attempt`` must have; None for any value.
+        columns: The new columns, from :func:`encode_changes`.
         now: Unix seconds.
+
+    Returns:
+        The columns to write, or None when the row is not as expected.
     """
     if row.state not in expected or expected_attempt not in (None, row.attempt):
         return None
@@ -153,7 +156,12 @@ def decide_change(
 
 
 def claim_row(row: Row, now: float) -> dict[str, Any]:
-    """The columns to write when a handler begins with a submitted task."""
+    """The columns that :meth:`TaskStore.claim` writes when an attempt begins.
+
+    Args:
+        row: The present row.
+        now: Unix seconds.
+    """
     state = TaskState.WORKING.value
     return {"state": state, "attempt": row.attempt + 1, "seq": row.seq + RESERVED_SEQS, "updated_at": now}
 
@@ -169,7 +177,7 @@ def _decode(text: str) -> Any:
     try:
         return pydantic_core.from_json(text)
     except ValueError:
-        # The fast reader stops at 200 levels and 4,300 digits, the writer does not.
+        # pydantic_core reads 200 levels and 4,300 digits at most, but writes more than that.
         return json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
 
 

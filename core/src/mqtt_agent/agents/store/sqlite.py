@@ -1,4 +1,4 @@
-"""A store in one SQLite file."""
+"""The store in an SQLite file, which keeps tasks when their process dies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ T = TypeVar("T")
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
 
-# Each statement names its index: SQLite must not choose another one by what it has counted, and fails when it cannot
-# use this one. A search in several states is a merge of one search for each, which needs no sorting.
+# Each statement names its index. SQLite must not choose another index from its statistics, and a statement fails when
+# it cannot use its index. A search in several states merges one search for each state, so nothing has to be sorted.
 INSERT = (
     f"INSERT INTO tasks ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))})"
     " ON CONFLICT (agent, role, task_id) DO NOTHING"
@@ -49,7 +49,7 @@ SWEEP = (
 
 
 def update_sql(columns: Iterable[str]) -> str:
-    """The statement that writes these columns of the row at a position."""
+    """The statement that writes some columns of the row at a position."""
     return f"UPDATE tasks SET {', '.join(f'{column} = ?' for column in columns)} WHERE position = ?"
 
 
@@ -72,25 +72,28 @@ def count_sql(states: Iterable[TaskState]) -> str:
 
 
 class SqliteStore(TaskStore):
-    """Keeps tasks in an SQLite file, so that they survive the process, and by default a power cut.
+    """Keeps tasks in an SQLite file. They survive the death of the process and, by default, a power cut.
 
-    Any number of agents, threads and event loops may share one object, and any number of processes one file, as long as
-    it lies on a local disk. Changes that come at the same time are written together. The file and its folder are made
-    when they are missing; only the user may read the file, for tasks can hold secrets.
+    Any number of agents, threads and event loops may share one ``SqliteStore``. Any number of processes may share one
+    file, as long as the file is on a local disk. Changes that are made at the same time are written together. A missing
+    file and its folder are made. Only the user may read the file, for tasks may hold secrets.
 
     Example:
         >>> async with SqliteStore("tasks.db") as store:  # doctest: +SKIP
         ...     print(await store.count("a2a/v1/writer", "received", OPEN))
 
     Args:
-        path: The file.
-        synchronous: ``full``: a change returns when it is on the disk. ``normal``: it survives the death of the
-            process, but a power cut or a crash of the operating system may lose the last second's.
+        path: The path of the file.
+        synchronous: ``full``: a change returns when it is on the disk. ``normal``: a change survives the death of the
+            process, but a power cut or a crash of the operating system may lose the changes of the last second.
         busy_timeout: How long to wait while another process writes, in seconds.
-        check_limit: A file of up to so many bytes is read through for damage when it is opened.
+        check_limit: The size of the largest file that is checked for damage when it is opened, in bytes.
 
     Attributes:
-        path: The file, absolute.
+        path: The absolute path of the file.
+
+    Raises:
+        ValueError: ``synchronous`` is neither ``full`` nor ``normal``, or ``path`` is ``":memory:"``.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class SqliteStore(TaskStore):
             raise ValueError(f"synchronous must be 'full' or 'normal', not {synchronous!r}")
         if os.fspath(path) == ":memory:":
             raise ValueError("':memory:' is no file; use MemoryStore() instead")
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._connect = partial(
             connect, self.path, synchronous=synchronous, busy_timeout=busy_timeout, check_limit=check_limit
         )
@@ -241,7 +244,7 @@ class SqliteStore(TaskStore):
         return await writer.submit(work, writes=writes)
 
     def _leave(self) -> Writer | None:
-        """One user less; returns the writer to close after the last."""
+        """Count one user less. Returns the writer when it has no user any more and is to be closed."""
         with self._lock:
             self._users = max(0, self._users - 1)
             if self._users:

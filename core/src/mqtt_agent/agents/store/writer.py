@@ -1,4 +1,4 @@
-"""One thread that has the database, and commits what comes at the same time together."""
+"""The thread that uses the database. Changes that are made at the same time share one transaction."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Writer"]
 T = TypeVar("T")
 
 MAX_BATCH = 1000
-"""Jobs in one transaction, so that the first of them does not wait for ever longer."""
+"""How many jobs one transaction has at most. Otherwise the first job might wait long for the last."""
 
-# These say that one job's values were bad; its statement did nothing, and the other jobs can go on.
+# These errors mean that the values of one job were bad. Its statement did nothing, and the other jobs go on.
 _BAD_VALUES = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -44,7 +44,7 @@ class _Outcome(NamedTuple):
     error: BaseException | None = None
 
     def tell(self) -> None:
-        if self.future.done():  # its task was canceled
+        if self.future.done():  # the asyncio task that waited was canceled
             return
         if self.error is None:
             self.future.set_result(self.value)
@@ -53,14 +53,15 @@ class _Outcome(NamedTuple):
 
 
 class Writer:
-    """Runs jobs on a database, in the order in which they come, each as if it were alone.
+    """Runs jobs on a database, one after the other, in the order in which they were submitted.
 
-    A job's future is done when its transaction is committed. While one transaction is on its way to the disk, more jobs
-    gather for the next: that is what makes many small changes fast. Jobs may come from any thread and event loop.
+    A job's future is done when the job's transaction is committed. While a transaction is written to the disk, further
+    jobs gather for the next transaction. This makes many small changes fast. Jobs may come from any thread and event
+    loop.
 
     Args:
-        connect: Makes the connection, in the writer's thread. When it fails, so does every job.
-        translate: Makes a :class:`StoreError` of what sqlite3 raises.
+        connect: Opens the database. Called in the writer's thread; when it fails, every job fails.
+        translate: Makes a :class:`StoreError` from an error of sqlite3.
     """
 
     def __init__(
@@ -79,9 +80,12 @@ class Writer:
         """Run a job.
 
         Args:
-            work: Gets the connection. Its last statement may change something, none before, so that one that fails
-                has done nothing.
-            writes: Whether it may change something.
+            work: The job, which is called with the connection. Only its last statement may change something: so a job
+                that fails has changed nothing.
+            writes: Whether the job may change something.
+
+        Returns:
+            A future of what the job returns.
 
         Raises:
             StoreError: The writer is closed.
@@ -100,7 +104,7 @@ class Writer:
         self._thread.join()
 
     def abandon(self) -> None:
-        """The same, without waiting for it."""
+        """Close like :meth:`close`, without waiting."""
         self._end([])
 
     def _end(self, waiting: list[tuple[_Job, _Outcome]]) -> None:
@@ -135,7 +139,7 @@ class Writer:
             _deliver(self._waiting)
 
     def _next(self) -> list[_Job]:
-        """All jobs that wait, at least one; none when there will be no more."""
+        """Wait for jobs, and take all that have gathered. Returns no job when the writer is closed."""
         job = self._jobs.get()
         if job is None:
             return []
@@ -146,7 +150,7 @@ class Writer:
             except Empty:
                 break
             if job is None:
-                self._jobs.put(None)  # nothing comes after it
+                self._jobs.put(None)  # the mark of the end: the next call finds it again
                 break
             batch.append(job)
         return batch
@@ -172,7 +176,7 @@ class Writer:
         return outcomes
 
     def _failed(self, job: _Job, error: BaseException) -> _Outcome:
-        # One exception for each: awaiting tasks add their own traceback to theirs.
+        # A new exception for each job: each asyncio task that waits adds its own traceback.
         return _Outcome(job.future, error=self._translate(error))
 
 
@@ -184,7 +188,7 @@ def _deliver(outcomes: list[tuple[_Job, _Outcome]]) -> None:
     for loop, told in by_loop.items():
         try:
             loop.call_soon_threadsafe(_tell, told)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: nothing waits for the job any more
             continue
 
 
@@ -197,14 +201,14 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-    except sqlite3.Error:  # SQLite has rolled back by itself, or will when the file is opened next
+    except sqlite3.Error:  # SQLite has rolled back already, or rolls back when the file is opened next
         return
 
 
 def _close(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.Error:  # all is committed; the next one to open the file reads it from the log
+    except sqlite3.Error:  # all changes are committed: the next connection reads them from the write-ahead log
         pass
     finally:
         connection.close()

@@ -1,0 +1,141 @@
+"""Where a question of a handler is stored, and where the answer reaches the handler that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+from pydantic import BaseModel
+
+from mqtt_agent.agents.executing.attempt import Attempt
+from mqtt_agent.agents.executing.slots import Slot
+from mqtt_agent.wire import TaskState, to_json
+
+__all__ = ["Questions"]
+
+
+@dataclass
+class _Waiting:
+    """A handler that waits for an answer.
+
+    Attributes:
+        question: The question as it is stored.
+        answered: Gets the answer once the answer is stored.
+        storing: Whether an answer is on its way to the store: a second answer comes too late.
+    """
+
+    question: dict[str, Any]
+    answered: asyncio.Future[Any]
+    storing: bool = False
+
+
+class Questions:
+    """The questions of one attempt.
+
+    Questions and answers are stored in the order in which they were asked. When the handler runs again, it asks the
+    same questions again, and gets the stored answers at once.
+
+    Args:
+        attempt: The attempt of the handler that asks.
+        inputs: The questions and answers of earlier attempts; see :attr:`TaskRecord.inputs`.
+        slot: The handler's slot, which the handler gives back while it waits for an answer.
+    """
+
+    def __init__(self, attempt: Attempt, inputs: list[dict[str, Any]], slot: Slot) -> None:
+        self._attempt = attempt
+        self._inputs = inputs
+        self._slot = slot
+        self._asked = 0
+        self._waiting: _Waiting | None = None
+
+    async def ask(self, prompt: str, schema: Any) -> Any:
+        """Ask the requester, and wait for the answer; see :meth:`TaskContext.ask`."""
+        model = schema if inspect.isclass(schema) and issubclass(schema, BaseModel) else None
+        answer = await self._ask(prompt, schema if model is None else model.model_json_schema())
+        return answer if model is None else model.model_validate(answer)
+
+    async def _ask(self, prompt: str, schema: Any) -> Any:
+        if self._waiting is not None:
+            raise RuntimeError("one question at a time: await the answer before asking again")
+        question = self._next_question(prompt, None if schema is None else to_json(schema))
+        if "answer" in question:
+            return question["answer"]
+        waiting = self._waiting = _Waiting(question, asyncio.get_running_loop().create_future())
+        self._attempt.question = question
+        try:
+            await self._attempt.enter(TaskState.INPUT_REQUIRED, inputs=self._inputs)
+            return await self._wait(waiting)
+        finally:
+            self._waiting = self._attempt.question = None
+
+    def _next_question(self, prompt: str, schema: Any) -> dict[str, Any]:
+        """The question at the next place: with its stored answer, or new."""
+        place, self._asked = self._asked, self._asked + 1
+        known = self._inputs[place] if place < len(self._inputs) else None
+        if known is not None and known["prompt"] == prompt:
+            if "answer" in known:
+                return known
+            input_id = known["input_id"]
+        elif known is None:
+            input_id = str(place + 1)
+        else:
+            # The handler takes another way than in an earlier attempt: the stored questions from here on do not count.
+            input_id = f"{place + 1}.{self._attempt.number}"
+        question = {"input_id": input_id, "prompt": prompt, "schema": schema}
+        self._inputs = [*self._inputs[:place], question]
+        return question
+
+    async def _wait(self, waiting: _Waiting) -> Any:
+        self._slot.release()
+        try:
+            answer = await waiting.answered
+        finally:
+            if not self._attempt.over:
+                await self._slot.take_again()
+        await self._attempt.enter(TaskState.WORKING)
+        return answer
+
+    async def take_input(self, input_id: str | None, answer: Any) -> bool:
+        """Store an answer, and hand it to the handler that waits.
+
+        An answer that does not match the question's schema is not stored; the question is asked again.
+
+        Args:
+            input_id: The question's id; None means the open question.
+            answer: The answer, any JSON value.
+
+        Returns:
+            Whether the question is open.
+        """
+        waiting = self._waiting
+        if waiting is None or input_id not in (None, waiting.question["input_id"]) or waiting.storing:
+            return False
+        fault = _fault_of(answer, waiting.question["schema"])
+        if fault is not None:
+            await self._attempt.send_status(fault)
+            return True
+        waiting.storing = True
+        answered = [*self._inputs[:-1], {**waiting.question, "answer": answer}]
+        try:
+            await self._attempt.change(inputs=answered)
+        except BaseException:
+            waiting.storing = False  # the answer is not stored: it may come again
+            raise
+        self._inputs = answered
+        if not waiting.answered.done():  # the handler may have been canceled meanwhile
+            waiting.answered.set_result(answer)
+        return True
+
+
+def _fault_of(answer: Any, schema: Any) -> str | None:
+    """Why an answer does not match a JSON Schema; None when it matches, or when there is no schema."""
+    if schema is None:
+        return None
+    try:
+        jsonschema_rs.validator_for(schema).validate(answer)
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        return str(getattr(error, "message", error))
+    return None

@@ -1,0 +1,81 @@
+"""Where the message of a new task is made from the arguments of ``delegate()`` and ``request()``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from pydantic import ValidationError
+
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
+from mqtt_agent.errors import InvalidIdentifier, WireError
+from mqtt_agent.wire import Task, TaskMessage, new_task_id, read_time, to_json, utc_now, validate_identifier
+
+__all__ = ["new_task"]
+
+
+def new_task(
+    sender: str,
+    peer: str,
+    prompt: str | None,
+    *,
+    type: str | None,
+    title: str | None,
+    messages: Sequence[TaskMessage | Mapping[str, Any]] | None,
+    data: Any,
+    task_id: str | None,
+    context_id: str | None,
+    expires_at: datetime | str | None,
+    metadata: dict[str, Any] | None,
+    stream: bool,
+) -> Task:
+    """Make a task; see :meth:`Agent.delegate` for the other arguments.
+
+    Args:
+        sender: The agent that delegates the task.
+        stream: Whether the requester wants events.
+
+    Raises:
+        InvalidIdentifier, WireError, ValueError: An argument cannot be sent.
+    """
+    if task_id is not None and task_id.startswith(MARKER_PREFIX):
+        raise InvalidIdentifier(
+            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or give none"
+        )
+    try:
+        return Task(
+            task_id=validate_identifier(task_id or new_task_id(), "task id"),
+            sender=sender,
+            to=validate_identifier(peer, "agent id"),
+            type=type,
+            title=title,
+            prompt=prompt,
+            messages=_conversation(prompt, messages),
+            context_id=context_id,
+            data=to_json(data),
+            created_at=utc_now(),
+            expires_at=_iso_time(expires_at),
+            metadata=None if metadata is None else to_json(metadata),
+            stream=None if stream else False,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "/".join(str(part) for part in first["loc"])
+        raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
+
+
+def _conversation(
+    prompt: str | None, messages: Sequence[TaskMessage | Mapping[str, Any]] | None
+) -> list[TaskMessage] | None:
+    if messages is not None:
+        return [TaskMessage.model_validate(to_json(each)) for each in messages]
+    return None if prompt is None else [TaskMessage(role="user", content=prompt)]
+
+
+def _iso_time(time: datetime | str | None) -> str | None:
+    if isinstance(time, datetime):
+        return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if time is not None and read_time(time) is None:
+        raise ValueError(f"expires_at must be a datetime or ISO 8601, not {time!r}")
+    return time

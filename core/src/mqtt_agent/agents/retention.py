@@ -1,0 +1,49 @@
+"""Where finished tasks are removed from the store, once their retention is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.errors import StoreError
+
+__all__ = ["Retention"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_SWEEP_EVERY = 3600.0
+"""Seconds between two removals."""
+
+
+class Retention:
+    """Removes tasks that ended long ago, once an hour.
+
+    Args:
+        scope: The agent's shared values.
+        seconds: How long finished tasks are kept.
+    """
+
+    def __init__(self, scope: Scope, seconds: float) -> None:
+        self._scope = scope
+        self._seconds = seconds
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to remove tasks."""
+        self._sweeping = asyncio.create_task(self._sweep(), name="mqtt-agent sweep")
+
+    def stop(self) -> None:
+        """Remove no further tasks."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                while await self._scope.store.sweep(time.time() - self._seconds):
+                    logger.debug("%s removed tasks that ended long ago", self._scope.agent_id)
+            except StoreError as error:
+                logger.warning("%s could not remove old tasks, and will try again: %s", self._scope.agent_id, error)
+            await asyncio.sleep(_SWEEP_EVERY)

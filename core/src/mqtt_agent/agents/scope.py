@@ -1,0 +1,61 @@
+"""What all parts of one agent share: the agent's id, topics, connection, store and payload limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import TaskState, Topics
+
+__all__ = ["Scope"]
+
+_CHUNK = 100
+"""How many records are read from the store at once."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The values that all parts of one agent share.
+
+    Attributes:
+        agent_id: The agent's id.
+        topics: The topics of the agent's namespace.
+        connection: The agent's connection to the broker.
+        store: The store of the agent's tasks. Other agents may use the same store.
+        max_payload: The size of the largest message that the agent reads, in bytes.
+    """
+
+    agent_id: str
+    topics: Topics
+    connection: Connection
+    store: TaskStore
+    max_payload: int
+
+    @cached_property
+    def owner(self) -> str:
+        """Namespace and agent id, which name the agent in its store; see :attr:`TaskKey.agent`."""
+        return f"{self.topics.namespace}/{self.agent_id}"
+
+    def key(self, role: TaskRole, task_id: str) -> TaskKey:
+        """The key of one of this agent's records."""
+        return TaskKey(self.owner, role, task_id)
+
+    async def records(
+        self, role: TaskRole, states: Collection[TaskState] | None, *, unsettled: bool = False
+    ) -> AsyncIterator[list[TaskRecord]]:
+        """This agent's records in the order in which they were added, in lists of up to 100.
+
+        Args:
+            role: Received or delegated tasks.
+            states: Only tasks in one of these states; None means all states.
+            unsettled: Only tasks that are not settled; see :attr:`TaskRecord.settled`.
+        """
+        after = 0
+        while records := await self.store.find(
+            self.owner, role, states=states, unsettled=unsettled, after=after, limit=_CHUNK
+        ):
+            yield records
+            after = records[-1].position
