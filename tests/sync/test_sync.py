@@ -167,6 +167,16 @@ async def test_it_works_inside_a_running_event_loop(broker: Broker, namespace: s
         assert await asyncio.to_thread(client.call, "crawl", {"pages": 0})
 
 
+def test_a_blocking_method_on_the_background_loop_is_refused_since_it_would_wait_for_itself() -> None:
+    with Background() as background:
+
+        async def block() -> None:
+            background.run(asyncio.sleep, 0)
+
+        with pytest.raises(RuntimeError, match="use the async classes"):
+            background.run(block)
+
+
 def test_stopping_and_starting_again_is_fine(broker: Broker, namespace: str) -> None:
     server = make_server(broker, namespace)
     client = ToolClient(broker=broker.url, namespace=namespace)
