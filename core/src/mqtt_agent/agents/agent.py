@@ -39,7 +39,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Agent"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _GOODBYE_WITHIN = 10.0
 _SWEEP_EVERY = 3600.0
@@ -113,7 +113,7 @@ class Agent(Requester, Service):
         retention: float = 7 * 24 * 3600,
         max_peers: int = 10_000,
     ) -> None:
-        self.agent_id = validate_identifier(agent_id, "agent id")
+        self.agent_id: str = validate_identifier(agent_id, "agent id")
         if isinstance(capabilities, str):
             raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
         if max_concurrency < 1 or max_waiting_tasks < 1:
@@ -122,7 +122,7 @@ class Agent(Requester, Service):
         self._topics = Topics(namespace)
         owner = f"{self._topics.namespace}/{agent_id}"
         default = self._topics.namespace == DEFAULT_NAMESPACE
-        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
+        self.connection: Connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
             agent_id if default else f"{agent_id}@{self._topics.namespace.replace('/', '.')}",
             will_delay=will_delay,
             session_expiry=session_expiry,

@@ -31,7 +31,7 @@ POINTS = frozenset(
 """Where it can be: when an agent takes a task in, when it finishes one, when its result is sent; and at the requester,
 when a task is given away and when its outcome comes."""
 
-_name, _, _nth = os.environ.get("MQTT_AGENT_CRASH_POINT", "").partition(":")
+_name, _nth = os.environ.get("MQTT_AGENT_CRASH_POINT", "").partition(":")[::2]
 _left = int(_nth or 1)
 
 

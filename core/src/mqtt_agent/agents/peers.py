@@ -17,7 +17,7 @@ from mqtt_agent.wire import AgentCard, AgentStatus, Control, Topics, encode, new
 
 __all__ = ["PeerChange", "Peers"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mqtt_agent.wire import AgentCard, AgentStatus, Status, Topics, decode, enco
 
 __all__ = ["AgentPresence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CORRECT_AFTER = 1.0
 
@@ -29,7 +29,7 @@ class AgentPresence:
     """
 
     def __init__(self, connection: Connection, topics: Topics, card: AgentCard) -> None:
-        self.announced = False
+        self.announced: bool = False
         """Whether peers are told that the agent is online, or about to be."""
         self.card = card
         self._connection = connection

@@ -22,7 +22,7 @@ class Feed(AsyncIterator[T], Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._waiting: deque[T] = deque()
         self._arrived = asyncio.Event()
         self._closed = False

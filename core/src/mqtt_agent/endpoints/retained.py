@@ -16,7 +16,7 @@ from mqtt_agent.wire import Message, decode
 
 __all__ = ["BARRIER", "PATIENCE", "Retained", "Source"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 BARRIER = "barrier-"
 """How the ids begin of what one says to oneself: they tell that everything before has come."""

@@ -17,7 +17,7 @@ from mqtt_agent.transport import Connection
 
 __all__ = ["Service"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Service(ABC):

@@ -13,7 +13,7 @@ from mqtt_agent.wire import AgentStatus, ServerCard, Topics, decode, is_identifi
 
 __all__ = ["Hosts"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Hosts:

@@ -33,7 +33,7 @@ from mqtt_agent.wire import Call, CallFault
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 try:
     from opentelemetry import propagate, trace
@@ -44,8 +44,8 @@ try:
     _enabled = True
 except ImportError:
     _enabled = False
-except Exception as error:  # such as a propagator in $OTEL_PROPAGATORS that is not there
-    logger.warning("calls are not traced: OpenTelemetry cannot be used: %r", error)
+except Exception as _error:  # such as a propagator in $OTEL_PROPAGATORS that is not there
+    logger.warning("calls are not traced: OpenTelemetry cannot be used: %r", _error)
     _enabled = False
 
 ENABLED = _enabled

@@ -77,10 +77,10 @@ class Owed:
 
     def __init__(self, acknowledgements: Acknowledgements, mid: int) -> None:
         self._all = acknowledgements
-        self.mid = mid
-        self.done = False
-        self.started = False
-        self.held = False
+        self.mid: int = mid
+        self.done: bool = False
+        self.started: bool = False
+        self.held: bool = False
 
     def acknowledge_on_arrival(self) -> None:
         """Its handlers have it."""

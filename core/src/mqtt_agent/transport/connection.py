@@ -22,7 +22,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Connection"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _NO_PROPERTIES = PublishProperties()
 
@@ -72,10 +72,10 @@ class Connection:
         max_queued: int = 10_000,
         max_packet_size: int = 16 * 1024 * 1024,
     ) -> None:
-        self.url = BrokerURL.parse(broker)
-        self.client_id = client_id or f"mqtt-agent-{uuid.uuid4().hex[:12]}"
+        self.url: BrokerURL = BrokerURL.parse(broker)
+        self.client_id: str = client_id or f"mqtt-agent-{uuid.uuid4().hex[:12]}"
         self.will_delay = will_delay
-        self.session_expiry = max(session_expiry, will_delay, 1)
+        self.session_expiry: int = max(session_expiry, will_delay, 1)
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
         """Called after each reconnect; the argument tells whether the broker still had the session."""
         self.on_failed: list[Callable[[TransportError], None]] = []

@@ -31,7 +31,7 @@ __all__ = [
     "username_password",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 TokenSource = Union[str, Callable[[], Union[str, Awaitable[str]]]]
 Login = tuple[Union[str, None], Union[str, None]]

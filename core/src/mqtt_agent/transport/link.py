@@ -35,7 +35,7 @@ from mqtt_agent.transport.pump import Pump
 
 __all__ = ["Link"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_UNCONFIRMED = 60_000  # packet identifiers go to 65,535, and subscriptions take some
 

@@ -99,15 +99,15 @@ class InboundMessage:
         user_properties: tuple[tuple[str, str], ...] = (),
         acknowledgement: Acknowledgement | None = None,
     ) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.qos = qos
-        self.retain = retain
-        self.duplicate = duplicate
-        self.response_topic = response_topic
-        self.correlation_data = correlation_data
-        self.message_expiry = message_expiry
-        self.user_properties = user_properties
+        self.topic: str = topic
+        self.payload: bytes = payload
+        self.qos: int = qos
+        self.retain: bool = retain
+        self.duplicate: bool = duplicate
+        self.response_topic: str | None = response_topic
+        self.correlation_data: bytes | None = correlation_data
+        self.message_expiry: int | None = message_expiry
+        self.user_properties: tuple[tuple[str, str], ...] = user_properties
         self.acknowledgement = acknowledgement
 
     def acknowledge(self) -> None:

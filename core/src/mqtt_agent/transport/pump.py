@@ -18,7 +18,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Pump"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
 _HIGH_WATER = 256 * 1024
@@ -50,7 +50,7 @@ class Pump:
         self._keep_alive = keep_alive
         self._on_packet = on_packet
         self._on_broken = on_broken
-        self.heard_at = 0.0
+        self.heard_at: float = 0.0
         """When the broker said anything last, in loop time."""
         self._loop = asyncio.get_running_loop()
         self._socket: BufferedSocket | None = None

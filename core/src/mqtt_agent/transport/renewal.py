@@ -12,7 +12,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Renewal"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Renewal:

@@ -40,7 +40,7 @@ class BufferedSocket:
     def __init__(self, raw: RawSocket) -> None:
         self._raw = raw
         self._tcp = _tcp_socket(raw)
-        self.data = b""
+        self.data: bytes = b""
         """What came in; :meth:`next_packet` tells where in it a packet lies."""
         self._pos = 0
         self._open = 0  # up to where paho-mqtt may read

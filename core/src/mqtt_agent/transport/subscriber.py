@@ -14,7 +14,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Subscriber"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Subscriber:

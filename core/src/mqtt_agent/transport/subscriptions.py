@@ -12,7 +12,7 @@ from mqtt_agent.transport.message import InboundMessage
 
 __all__ = ["Handler", "Subscription", "Subscriptions"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Handler = Callable[[InboundMessage], None]
 _MAX_KEPT = 10_000

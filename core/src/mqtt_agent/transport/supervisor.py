@@ -18,7 +18,7 @@ from mqtt_agent.transport.subscriber import Subscriber
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER = 0x8E
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.2, 30.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -25,7 +25,9 @@ class Message(BaseModel):
     Unknown fields are ignored when read, and fields that are None are left out when written.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True
+    )
 
 
 M = TypeVar("M", bound=Message)

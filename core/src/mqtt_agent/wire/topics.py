@@ -26,7 +26,7 @@ class Topics:
     """
 
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
-        self.namespace = normalize_namespace(namespace)
+        self.namespace: str = normalize_namespace(namespace)
         self._tools = f"{self.namespace}/mcp/tools/"
         self._servers = f"{self.namespace}/mcp/servers/"
         self._clients = f"{self.namespace}/mcp/clients/"

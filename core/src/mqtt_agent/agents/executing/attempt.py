@@ -14,14 +14,14 @@ from pydantic import BaseModel
 from typing_extensions import Unpack
 
 from mqtt_agent.agents.executing.slots import Slots
-from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskRecord, TaskStore
+from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import TaskEvent, TaskState, encode, to_json
 
 __all__ = ["Attempt", "Question"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,15 +66,15 @@ class Attempt:
     def __init__(
         self, record: TaskRecord, store: TaskStore, send: Callable[[bytes], asyncio.Future[int]], slots: Slots
     ) -> None:
-        self.number = record.attempt
-        self.key = record.key
+        self.number: int = record.attempt
+        self.key: TaskKey = record.key
         self.saved: Any = record.saved
-        self.state = TaskState.WORKING
-        self.listening = record.task.get("stream") is not False
+        self.state: TaskState = TaskState.WORKING
+        self.listening: bool = record.task.get("stream") is not False
         """Whether events are sent."""
-        self.over = False
+        self.over: bool = False
         """Whether nothing that it tells counts any more."""
-        self.has_slot = True
+        self.has_slot: bool = True
         self.artifacts: dict[str, Any] = {}
         self.question: Question | None = None
         self._store = store
@@ -83,7 +83,7 @@ class Attempt:
         self._inputs = record.inputs
         self._asked = 0
         self._seq_limit = record.seq
-        self.seq = record.seq - RESERVED_SEQS
+        self.seq: int = record.seq - RESERVED_SEQS
         """The number of the latest event."""
 
     async def tell(self, kind: str, **fields: Any) -> None:

@@ -45,19 +45,19 @@ class TaskContext:
     """
 
     def __init__(self, task: Task, attempt: Attempt) -> None:
-        self.id = task.task_id
-        self.sender = task.sender
-        self.type = task.type
-        self.title = task.title
+        self.id: str = task.task_id
+        self.sender: str | None = task.sender
+        self.type: str | None = task.type
+        self.title: str | None = task.title
         self.messages: list[TaskMessage] = task.messages or (
             [TaskMessage(role="user", content=task.prompt)] if task.prompt is not None else []
         )
-        self.prompt = task.prompt if task.prompt is not None else _last_user_text(self.messages)
-        self.context_id = task.context_id
-        self.data = task.data
-        self.metadata = task.metadata or {}
-        self.expires_at = task.expires_at
-        self.attempt = attempt.number
+        self.prompt: str | None = task.prompt if task.prompt is not None else _last_user_text(self.messages)
+        self.context_id: str | None = task.context_id
+        self.data: Any = task.data
+        self.metadata: dict[str, Any] = task.metadata or {}
+        self.expires_at: str | None = task.expires_at
+        self.attempt: int = attempt.number
         self.canceled = False
         self.interrupted = False
         self._attempt = attempt
@@ -160,17 +160,17 @@ class SyncTaskContext:
     def __init__(self, context: TaskContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
-        self.id = context.id
-        self.sender = context.sender
-        self.type = context.type
-        self.title = context.title
-        self.prompt = context.prompt
-        self.messages = context.messages
-        self.context_id = context.context_id
-        self.data = context.data
-        self.metadata = context.metadata
-        self.expires_at = context.expires_at
-        self.attempt = context.attempt
+        self.id: str = context.id
+        self.sender: str | None = context.sender
+        self.type: str | None = context.type
+        self.title: str | None = context.title
+        self.prompt: str | None = context.prompt
+        self.messages: list[TaskMessage] = context.messages
+        self.context_id: str | None = context.context_id
+        self.data: Any = context.data
+        self.metadata: dict[str, Any] = context.metadata
+        self.expires_at: str | None = context.expires_at
+        self.attempt: int = context.attempt
 
     @property
     def canceled(self) -> bool:

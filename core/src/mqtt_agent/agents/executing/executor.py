@@ -26,7 +26,7 @@ from mqtt_agent.wire import Task, TaskFault, TaskState, Topics, to_json
 
 __all__ = ["TaskExecutor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CLAIM_AGAIN_AFTER = 0.5
 _CONFIRMED_WITHIN = 5.0
@@ -81,9 +81,9 @@ class TaskExecutor:
         answers: Answers,
         max_concurrent: int,
     ) -> None:
-        self.executing = False
-        self.waiting = 0
-        self.background = BackgroundTasks(self._on_failure)
+        self.executing: bool = False
+        self.waiting: int = 0
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
         self._connection = connection
         self._topics = topics
         self._agent = agent

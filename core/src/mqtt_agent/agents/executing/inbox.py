@@ -22,7 +22,7 @@ from mqtt_agent.wire import Control, Task, Topics, decode, is_identifier, read_t
 
 __all__ = ["Inbox"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Inbox:

@@ -20,7 +20,7 @@ from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, Topics, encod
 
 __all__ = ["ReceivedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ReceivedTasks:

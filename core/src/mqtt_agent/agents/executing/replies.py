@@ -15,7 +15,7 @@ from mqtt_agent.wire import TERMINAL, Task, TaskFault, TaskResult, TaskState, To
 
 __all__ = ["Answers"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 

@@ -64,9 +64,9 @@ class Delegations:
         self._sender = TaskSender(connection, topics, self._tasks)
         self._resender = Resender(connection, topics, self._tasks, self._sender, is_away)
         self._inputs = Inputs(self._tasks, self._sender)
-        self.incoming = Incoming(topics, self._tasks, self._resender, self._inputs, max_payload)
+        self.incoming: Incoming = Incoming(topics, self._tasks, self._resender, self._inputs, max_payload)
         """Gets what comes on :attr:`results_topic`."""
-        self.results_topic = self._sender.results_topic
+        self.results_topic: str = self._sender.results_topic
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
         self._started = False
         self._opening = asyncio.Semaphore(_AT_ONCE)

@@ -57,15 +57,15 @@ class TaskHandle:
     """
 
     def __init__(self, record: TaskRecord, requester: _Requester) -> None:
-        self.task_id = record.task_id
-        self.peer = record.peer or ""
+        self.task_id: str = record.task_id
+        self.peer: str = record.peer or ""
         self.context_id: str | None = record.task.get("context_id")
-        self.state = record.state
+        self.state: TaskState = record.state
         self.attempt: int | None = record.attempt or None
         self.queued = False
         self.question: TaskEvent | None = None
         self.saved: Any = record.saved
-        self.created_at = record.created_at
+        self.created_at: float = record.created_at
         self.progress: TaskEvent | None = None
         self._ended_at = record.updated_at if record.state.terminal else None
         self._viewers: list[asyncio.Event] = []

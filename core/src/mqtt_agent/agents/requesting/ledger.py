@@ -19,7 +19,7 @@ from mqtt_agent.wire import TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CHUNK = 100
 _NOTED_WITHIN = 0.2
@@ -42,8 +42,8 @@ class DelegatedTasks:
     def __init__(self, agent: str, name: str, store: TaskStore) -> None:
         self.name = name
         self.handles: dict[str, TaskHandle] = {}
-        self.reminders = Reminders()
-        self.background = BackgroundTasks(self._on_failure)
+        self.reminders: Reminders = Reminders()
+        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
         self._agent = agent
         self._store = store
         self._unnoted: dict[str, TaskHandle] = {}

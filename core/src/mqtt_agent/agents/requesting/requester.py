@@ -32,7 +32,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Requester"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Requester:

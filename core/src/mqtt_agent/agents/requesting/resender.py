@@ -16,7 +16,7 @@ from mqtt_agent.wire import Control, TaskFault, Topics
 
 __all__ = ["Resender"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 _ANSWERED_WITHIN = 0.5

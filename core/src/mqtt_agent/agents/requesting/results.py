@@ -30,7 +30,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Incoming"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Incoming:

@@ -21,7 +21,7 @@ from mqtt_agent.wire import Control, TaskFault, Topics, encode
 
 __all__ = ["CONFIRMED_WITHIN", "TaskSender"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CONFIRMED_WITHIN = 5.0
 """Seconds to wait for the broker's word; without it, what was sent is sent again when the connection is back."""
@@ -42,7 +42,7 @@ class TaskSender:
     """
 
     def __init__(self, connection: Connection, topics: Topics, tasks: DelegatedTasks) -> None:
-        self.results_topic = topics.results(tasks.name)
+        self.results_topic: str = topics.results(tasks.name)
         self._connection = connection
         self._topics = topics
         self._tasks = tasks

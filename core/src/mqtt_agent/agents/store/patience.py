@@ -11,7 +11,7 @@ from mqtt_agent.errors import StoreError
 
 __all__ = ["Patience"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 

@@ -105,7 +105,7 @@ class SqliteStore(TaskStore):
             raise ValueError(f"synchronous must be 'full' or 'normal', not {synchronous!r}")
         if os.fspath(path) == ":memory:":
             raise ValueError("':memory:' is no file; use MemoryStore() instead")
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._connect = partial(
             connect, self.path, synchronous=synchronous, busy_timeout=busy_timeout, check_limit=check_limit
         )

@@ -41,7 +41,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["ToolClient"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _RESEND_AFTER = 0.1
 
@@ -86,10 +86,12 @@ class ToolClient:
         max_cards: int = 100_000,
     ) -> None:
         unique = uuid.uuid4().hex[:8]
-        self.agent_id = validate_identifier(agent_id or f"client-{unique}", "agent id")
+        self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         self._topics = Topics(namespace)
         settings = BrokerSettings(broker, namespace, credentials, tls)
-        self.connection = connection or settings.connection(f"{self.agent_id}~{unique}", session_expiry=session_expiry)
+        self.connection: Connection = connection or settings.connection(
+            f"{self.agent_id}~{unique}", session_expiry=session_expiry
+        )
         self._own_connection = connection is None
         inbox = self._topics.client_responses(self.agent_id)
         self._directory = Directory(self.connection, self._topics, inbox, max_cards)

@@ -18,7 +18,7 @@ from mqtt_agent.wire import Response, ServerCard, ToolCard, Topics, encode, new_
 
 __all__ = ["Directory"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER_WITHIN = 3.0
 

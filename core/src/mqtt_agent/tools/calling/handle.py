@@ -23,7 +23,7 @@ from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 
 __all__ = ["CallHandle"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_PARTIALS = 1000
 _LATE_PARTIALS = 1.0
@@ -47,7 +47,7 @@ class CallHandle:
         self.server: str | None = None
         self.attempt = 1
         self.elapsed_ms: float | None = None
-        self.dropped_partials = 0
+        self.dropped_partials: int = 0
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[Response] = self._loop.create_future()

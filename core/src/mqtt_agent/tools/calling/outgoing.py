@@ -35,7 +35,7 @@ from mqtt_agent.wire import Call, CallFault, Cancel, Response, ServerCard, Topic
 
 __all__ = ["OutgoingCalls"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
 _RESEND_AFTER = 0.1
@@ -65,7 +65,7 @@ class OutgoingCalls:
         max_pending: int,
         max_payload: int,
     ) -> None:
-        self.inbox = topics.client_responses(name)
+        self.inbox: str = topics.client_responses(name)
         self._connection = connection
         self._topics = topics
         self._name = name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mqtt_agent.tools.calling.handle import CallHandle
-from mqtt_agent.tools.tracing import trace_context
+from mqtt_agent.tools.tracing import UserProperties, trace_context
 
 __all__ = ["PendingCall"]
 
@@ -33,7 +33,7 @@ class PendingCall:
         self.timeout = timeout
         self.topic = topic
         self.payload = payload
-        self.user_properties = trace_context()
+        self.user_properties: UserProperties = trace_context()
         self.deadline = deadline
         self.retry = retry
         self.timer: asyncio.TimerHandle | None = None

@@ -14,7 +14,7 @@ from mqtt_agent.wire import Query, Response, Topics, encode, new_call_id
 
 __all__ = ["Queries"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TIMEOUT = 5.0
 _MAX_QUERIED = 1000

@@ -38,8 +38,8 @@ class CallStream:
     """
 
     def __init__(self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None) -> None:
-        self.seq = 0
-        self.closed = send is None
+        self.seq: int = 0
+        self.closed: bool = send is None
         self._call_id = call_id
         self._sender = PacedSender(send) if send is not None else None
 
@@ -131,10 +131,10 @@ class SyncToolContext:
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
-        self.call_id = context.call_id
-        self.tool = context.tool
-        self.client = context.client
-        self.server = context.server
+        self.call_id: str = context.call_id
+        self.tool: str = context.tool
+        self.client: str = context.client
+        self.server: str = context.server
 
     @property
     def canceled(self) -> bool:

@@ -35,7 +35,7 @@ from mqtt_agent.wire import Query, ServerCard, Topics, decode, encode, new_call_
 
 __all__ = ["Election"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ASK_AFTER = 10.0
 """Seconds after which one that stands by asks whether the one that serves is still there."""

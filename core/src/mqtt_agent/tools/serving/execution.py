@@ -24,7 +24,7 @@ from mqtt_agent.wire import Call, CallFault, Response, encode, is_identifier, to
 
 __all__ = ["Execution", "Executor", "ServedTool"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

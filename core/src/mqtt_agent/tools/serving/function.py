@@ -51,7 +51,7 @@ class ToolFunction:
     ) -> None:
         self.name = name
         self.handler = handler
-        self.is_async = is_async(handler)
+        self.is_async: bool = is_async(handler)
         if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
             raise TypeError(
                 f"tool {name!r}: a generator cannot be a handler: take a ToolContext and await its stream()"
@@ -63,7 +63,7 @@ class ToolFunction:
         self._whole: str | None = None
         if input_schema is None:
             self._model, self._fields = _arguments_model(name, parameters)
-            self.input_schema = _schema_of(self._model)
+            self.input_schema: dict[str, Any] = _schema_of(self._model)
         else:
             self.input_schema = dict(input_schema)
             properties: dict[str, Any] = self.input_schema.get("properties") or {}
@@ -72,7 +72,9 @@ class ToolFunction:
             if len(required) == 1 and not by_keyword and required[0] not in properties:
                 self._whole = required[0]
         self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-        self.output_schema = dict(output_schema) if output_schema is not None else _output_schema(returns)
+        self.output_schema: dict[str, Any] | None = (
+            dict(output_schema) if output_schema is not None else _output_schema(returns)
+        )
         self._validator = _validator(name, self.input_schema)
 
     @property

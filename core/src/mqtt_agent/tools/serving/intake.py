@@ -19,7 +19,7 @@ from mqtt_agent.wire import Call, CallFault, Cancel, Query, Topics, decode, enco
 
 __all__ = ["Intake"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Intake:

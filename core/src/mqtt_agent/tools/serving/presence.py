@@ -18,7 +18,7 @@ from mqtt_agent.wire import ServerCard, Status, ToolCard, Topics, VersionInfo, d
 
 __all__ = ["Presence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _CORRECT_AFTER = 1.0
 SERVER_FEATURES = ("query",)
@@ -54,7 +54,7 @@ class Presence:
         cards: dict[str, ToolCard],
         agent: str | None = None,
     ) -> None:
-        self.announced = False
+        self.announced: bool = False
         """Whether the cards say online, or are about to."""
         self.serving = True
         """Whether the tools are shown; otherwise another replica serves them."""

@@ -36,7 +36,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["ToolServer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ALL_COMES_WITHIN = 5.0  # seconds
 _GOODBYE_WITHIN = 10.0
@@ -102,12 +102,12 @@ class ToolServer(Service):
     ) -> None:
         _check(max_concurrency=(max_concurrency, 1), drain_timeout=(drain_timeout, 0), will_delay=(will_delay, 0))
         _check(session_expiry=(0 if session_expiry is None else session_expiry, 0), max_payload=(max_payload, 1))
-        self.name = validate_identifier(name, "server name")
+        self.name: str = validate_identifier(name, "server name")
         self.namespace = namespace
-        self.replica = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
-        self.server_id = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
+        self.replica: str = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
+        self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         self._topics = Topics(namespace)
-        self.connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
+        self.connection: Connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
             self.server_id,
             will_delay=will_delay,
             session_expiry=will_delay if session_expiry is None else session_expiry,
