@@ -51,6 +51,10 @@ lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## check the code with ruff and pyright
 	@$(RUN)/ruff format --check .
 	@$(RUN)/pyright
 	@$(RUN)/pyright --project integrations/crewai
+	@scripts/verifytypes mqtt_agent
+	@scripts/verifytypes langchain_mqtt_agent
+	@scripts/verifytypes autogen_mqtt_agent
+	@scripts/verifytypes crewai_mqtt_agent .venv-crewai
 
 format: $(INSTALLED)  ## let ruff fix and format the code
 	@$(RUN)/ruff check --fix-only -q .

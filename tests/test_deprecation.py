@@ -34,11 +34,13 @@ def test_a_name_that_a_module_never_had_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("client", [ToolClient, mqtt_agent.sync.ToolClient])
 def test_a_tool_client_takes_and_tells_its_id_under_the_old_name(client: type[ToolClient]) -> None:
-    with pytest.warns(DeprecationWarning, match="name= is called agent_id= now"):
+    with pytest.warns(DeprecationWarning, match="name= is called agent_id= now") as caught:
         made = client(name="agent-a")  # pyright: ignore[reportCallIssue]
     assert made.agent_id == "agent-a"
-    with pytest.warns(DeprecationWarning, match=r"ToolClient\.name is called ToolClient\.agent_id now"):
+    assert caught[0].filename == __file__, "the warning names the user's line, not one of this package"
+    with pytest.warns(DeprecationWarning, match=r"ToolClient\.name is called ToolClient\.agent_id now") as caught:
         assert made.name == "agent-a"
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("agent", [Agent, mqtt_agent.sync.Agent])

@@ -18,8 +18,9 @@ from brokers import Broker
 from mqtt_agent import MemoryStore, TaskEvent
 from mqtt_agent.errors import BrokerUnreachable, CallCanceled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
-from mqtt_agent.sync.face import Face
+from mqtt_agent.sync.blocking import Wrapper
 from mqtt_agent.sync.loop import Background
+from typing_extensions import get_overloads
 
 FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
 
@@ -30,17 +31,37 @@ def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) ->
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
     internal |= {"raise_failure", "move_to", "views"}
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
-        if method in ("tool", "add_tool", "on_task", "run"):
-            continue  # the methods of the async object itself
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)
         assert isinstance(theirs, property) == isinstance(ours, property), method
         if not isinstance(theirs, property):
-            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), method
-            defaults = {p.name: p.default for p in inspect.signature(theirs).parameters.values()}
-            assert {p.name: p.default for p in inspect.signature(ours).parameters.values()} == defaults, method
+            assert _parameters(ours) == _parameters(theirs), method
+            assert [_parameters(each) for each in get_overloads(ours)] == [
+                _parameters(each) for each in get_overloads(theirs)
+            ], method
     if name in ("Agent", "ToolClient", "ToolServer"):
         ours, theirs = inspect.signature(sync_class.__init__), inspect.signature(async_class.__init__)
         assert ours == theirs
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not keep overloads for inspection")
+@pytest.mark.parametrize("decorator", [Agent.on_task, ToolServer.tool])
+def test_a_decorator_has_an_overload_with_and_one_without_arguments(decorator: Any) -> None:
+    assert len(get_overloads(decorator)) == 2
+
+
+def test_a_blocking_method_has_the_docstring_of_the_async_method() -> None:
+    for sync_method, async_method in [
+        (ToolClient.submit, mqtt_agent.ToolClient.submit),
+        (ToolServer.add_tool, mqtt_agent.ToolServer.add_tool),
+        (Agent.delegate, mqtt_agent.Agent.delegate),
+        (mqtt_agent.sync.TaskHandle.result, mqtt_agent.TaskHandle.result),
+    ]:
+        assert sync_method.__doc__ == async_method.__doc__
+        assert sync_method.__name__ == async_method.__name__
+
+
+def _parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
 
 
 def make_server(broker: Broker, namespace: str) -> ToolServer:
@@ -146,6 +167,16 @@ async def test_it_works_inside_a_running_event_loop(broker: Broker, namespace: s
         assert await asyncio.to_thread(client.call, "crawl", {"pages": 0})
 
 
+def test_a_blocking_method_on_the_background_loop_is_refused_since_it_would_wait_for_itself() -> None:
+    with Background() as background:
+
+        async def block() -> None:
+            background.run(asyncio.sleep, 0)
+
+        with pytest.raises(RuntimeError, match="use the async classes"):
+            background.run(block)
+
+
 def test_stopping_and_starting_again_is_fine(broker: Broker, namespace: str) -> None:
     server = make_server(broker, namespace)
     client = ToolClient(broker=broker.url, namespace=namespace)
@@ -206,7 +237,7 @@ def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends
                 await asyncio.sleep(0)
             ended.append(True)
 
-    class Numbers(Face[None]):
+    class Numbers(Wrapper[None]):
         def __iter__(self) -> Iterator[int]:
             return self._iterate(numbers())
 

@@ -1,4 +1,4 @@
-"""Old names keep working for one version, and each use of an old name gives a ``DeprecationWarning``."""
+"""Old names of classes and arguments work for one more version; their use gives a ``DeprecationWarning``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ __all__ = ["renamed_arguments", "renamed_names", "warn_renamed"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PACKAGE = __name__.partition(".")[0]
 
-def warn_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
-    """Warn about the use of an old name.
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn about the use of an old name. The warning names the line of the user's code.
 
     Args:
         old: The old name, as the user wrote the name.
-        new: What to write instead.
-        stacklevel: How many frames above the caller of this function the user's code is; 1 is the caller itself.
+        new: The new name, as the user should write it.
     """
     message = f"{old} is called {new} now; the old name will be removed in the next version"
-    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
+    warnings.warn(message, DeprecationWarning, stacklevel=_level_of_user() + 1)
+
+
+def _level_of_user() -> int:
+    """How many frames above the caller of this function the first frame outside of this package is."""
+    # The blocking classes add frames of this package between the user's code and the old name.
+    frame, level = sys._getframe(1), 0  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def renamed_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -34,6 +44,9 @@ def renamed_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]
     Args:
         module: The module's ``__name__``.
         names: The new name for each old name.
+
+    Returns:
+        The ``__getattr__`` function. It raises ``AttributeError`` for a name that the module never had.
     """
 
     def find(name: str) -> Any:

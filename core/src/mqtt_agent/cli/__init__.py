@@ -1,1 +1,1 @@
-"""What command lines share."""
+"""What the command lines of the adapters share."""

@@ -1,4 +1,4 @@
-"""What the command lines of the adapters have in common: their options, and how they find what they serve."""
+"""The command-line options that the adapters share, and how their commands find the object to serve."""
 
 from __future__ import annotations
 
@@ -12,40 +12,58 @@ __all__ = ["add_agent_options", "add_broker_options", "load"]
 
 
 def add_broker_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--broker`` and ``--namespace``."""
-    parser.add_argument("--broker", help="a URL (default: $MQTT_AGENT_BROKER, then mqtt://localhost:1883)")
+    """Add the options ``--broker`` and ``--namespace``.
+
+    Args:
+        parser: The parser that gets the options.
+    """
+    parser.add_argument("--broker", help="the broker's URL (default: $MQTT_AGENT_BROKER, then mqtt://localhost:1883)")
     parser.add_argument("--namespace", default="a2a/v1", help="the prefix of all topics (default: %(default)s)")
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:
-    """Add what an agent is made with; the names in the result are those of :class:`mqtt_agent.Agent`."""
+    """Add the options of an agent, with those of :func:`add_broker_options`.
+
+    The parsed options have the names of the arguments of :class:`mqtt_agent.Agent`.
+
+    Args:
+        parser: The parser that gets the options.
+    """
     add_broker_options(parser)
-    parser.add_argument("--agent-id", required=True, help="the name under which others give it tasks")
-    parser.add_argument("--description", default="", help="for the person or the model that chooses an agent")
+    parser.add_argument("--agent-id", required=True, help="the agent's name; peers give tasks to this name")
+    parser.add_argument(
+        "--description", default="", help="what the agent does, for the person or the model that chooses an agent"
+    )
     parser.add_argument(
         "--capability",
         dest="capabilities",
         metavar="WORD",
         action="append",
         default=[],
-        help="a word to search for; may be repeated",
+        help="a word by which peers find the agent; may be repeated",
     )
-    parser.add_argument("--store", help="the SQLite file of its tasks (default: in the user's state directory)")
+    parser.add_argument(
+        "--store", help="the SQLite file that keeps the agent's tasks (default: a file in the user's state directory)"
+    )
 
 
 def load(target: str) -> Any:
-    """What ``module:name`` stands for; modules in the working directory are found.
+    """Import an object by its name. Modules in the working directory are found, too.
 
     Args:
-        target: The module's name and, after a colon, that of something in it; dots lead further in.
+        target: The module's name, a colon, and the object's name in the module: ``my_graphs:research``. The object's
+            name may have dots: ``my_crews:Crews.report``.
+
+    Returns:
+        The object.
 
     Raises:
-        ValueError: It has another form, or the module has no such thing.
-        ImportError: There is no such module, or it cannot be imported.
+        ValueError: ``target`` has another form, or the module has no such object.
+        ImportError: The module does not exist, or its import fails.
     """
     module, _, name = target.partition(":")
     if not module or not name:
-        raise ValueError("write it as module:name")
+        raise ValueError(f"{target!r} names no object: write it as module:name")
     sys.path.insert(0, os.getcwd())
     found: Any = importlib.import_module(module)
     for part in name.split("."):

@@ -1,11 +1,12 @@
-"""The same endpoints for plain scripts, threads and notebooks: every method blocks instead of being awaited.
+"""The agents, tool servers and tool clients without asyncio, for scripts, threads and notebooks: every method blocks.
 
 >>> from mqtt_agent.sync import ToolClient
 >>> with ToolClient("agent-a") as client:  # doctest: +SKIP
 ...     print(client.call("forecast", {"city": "Oslo"}))
 
-The methods take what their namesakes in :mod:`mqtt_agent` take, return what those return, and raise what those raise.
-They work inside a running event loop as well, which they block as any other blocking call does.
+Each method takes the same arguments, returns the same values and raises the same errors as the async method of the
+same name in :mod:`mqtt_agent`. The methods also work while an event loop runs in the calling thread. They block that
+loop, as any other blocking call does.
 """
 
 from mqtt_agent.agents.executing.context import SyncTaskContext as TaskContext

@@ -1,52 +1,55 @@
-"""Agents without asyncio."""
+"""The agent and the task handle, with methods that block."""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from mqtt_agent.agents import agent as aio_agent
+from mqtt_agent.agents.executing.router import TaskHandler
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.requesting import handle as aio_handle
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.display import Screen, TaskList
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
-from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
+from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
 from mqtt_agent.sync.tools import ToolClient, ToolServer
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, TaskEvent, TaskMessage, TaskResult, TaskState
 
 __all__ = ["Agent", "TaskHandle"]
 
+Handler = TypeVar("Handler", bound=TaskHandler)
 
-class TaskHandle(Face[aio_handle.TaskHandle]):
-    """See :class:`mqtt_agent.TaskHandle`."""
+
+class TaskHandle(Wrapper[aio_handle.TaskHandle]):
+    """A task that was given to a peer; the blocking form of :class:`mqtt_agent.TaskHandle`."""
 
     @property
     def task_id(self) -> str:
-        """Names the task."""
+        """The id of the task."""
         return self._async.task_id
 
     @property
     def peer(self) -> str:
-        """The agent that is to do it."""
+        """The id of the agent that works on the task."""
         return self._async.peer
 
     @property
     def context_id(self) -> str | None:
-        """Tasks of one conversation share it."""
+        """The id of the conversation that the task belongs to; None when there is none."""
         return self._async.context_id
 
     @property
     def state(self) -> TaskState:
-        """Where it stands, as far as it is known here."""
+        """The latest state of the task that is known here."""
         return self._async.state
 
     @property
     def attempt(self) -> int | None:
-        """Which attempt its peer is at, when known."""
+        """The number of the attempt that the peer works on; None when unknown."""
         return self._async.attempt
 
     @property
@@ -56,17 +59,17 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
 
     @property
     def question(self) -> TaskEvent | None:
-        """The event with the latest question that has no answer yet."""
+        """The event with the latest question that has no answer yet; None when there is none."""
         return self._async.question
 
     @property
     def done(self) -> bool:
-        """Whether the task is over, or cannot be followed any more."""
+        """Whether the task has a result or an error, or cannot be followed any more."""
         return self._async.done
 
     @property
     def response(self) -> TaskResult | None:
-        """The whole result message, once there is one."""
+        """The whole result message; None until the message arrives."""
         return self._async.response
 
     @property
@@ -76,40 +79,55 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
 
     @property
     def saved(self) -> Any:
-        """What :meth:`save` stored last."""
+        """The value that :meth:`save` stored last; None when there is none."""
         return self._async.saved
 
     @property
     def created_at(self) -> float:
-        """When it was delegated, Unix seconds."""
+        """When the task was delegated, in seconds since the Unix epoch."""
         return self._async.created_at
 
     @property
     def progress(self) -> TaskEvent | None:
-        """The latest event that told how far it is."""
+        """The latest progress event; None when there was none."""
         return self._async.progress
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was delegated, until it was over."""
+        """Seconds from the delegation to the end of the task, or to now while the task is not over."""
         return self._async.elapsed
 
     @property
     def message(self) -> str:
-        """What its peer says."""
+        """The error of the task, or the peer's latest question or progress message; empty when there is none."""
         return self._async.message
 
-    result = blocking(aio_handle.TaskHandle.result)
-    save = blocking(aio_handle.TaskHandle.save)
-    send = blocking(aio_handle.TaskHandle.send)
-    cancel = blocking(aio_handle.TaskHandle.cancel)
+    @parameters_of(aio_handle.TaskHandle.result)
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`mqtt_agent.TaskHandle.result`."""
+        return self._background.run(self._async.result, *args, **kwargs)
+
+    @parameters_of(aio_handle.TaskHandle.save)
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.TaskHandle.save`."""
+        self._background.run(self._async.save, *args, **kwargs)
+
+    @parameters_of(aio_handle.TaskHandle.send)
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.TaskHandle.send`."""
+        self._background.run(self._async.send, *args, **kwargs)
+
+    @parameters_of(aio_handle.TaskHandle.cancel)
+    def cancel(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.TaskHandle.cancel`."""
+        self._background.run(self._async.cancel, *args, **kwargs)
 
     def events(self) -> Iterator[TaskEvent]:
         """See :meth:`mqtt_agent.TaskHandle.events`."""
         return self._iterate(self._async.events())
 
     def show(self) -> None:
-        """See :meth:`mqtt_agent.TaskHandle.show`; it draws in the calling thread."""
+        """See :meth:`mqtt_agent.TaskHandle.show`; the calling thread draws."""
         screen = Screen()
         for view in self._iterate(self._async.views()):
             screen.draw(view)
@@ -119,50 +137,79 @@ class TaskHandle(Face[aio_handle.TaskHandle]):
 
 
 class Agent(Endpoint[aio_agent.Agent]):
-    """See :class:`mqtt_agent.Agent`. Handlers are called on the background loop, or in threads of their own."""
+    """Takes tasks and gives tasks; the blocking form of :class:`mqtt_agent.Agent`, with the same arguments.
 
-    __init__ = constructor(aio_agent.Agent)  # pyright: ignore[reportAssignmentType]
+    An ``async`` handler runs on the background loop. A plain ``def`` runs in a thread.
+    """
+
+    @parameters_of(aio_agent.Agent.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(aio_agent.Agent(*args, **kwargs))
 
     @property
     def agent_id(self) -> str:
-        """Its name."""
+        """The name of the agent."""
         return self._async.agent_id
 
     @property
     def namespace(self) -> str:
-        """The prefix of its topics."""
+        """The prefix of the agent's topics."""
         return self._async.namespace
 
     @property
     def connection(self) -> Connection:
-        """Its connection to the broker."""
+        """The agent's connection to the broker."""
         return self._async.connection
 
     @property
     def store(self) -> TaskStore:
-        """Where its tasks are kept."""
+        """The store that keeps the agent's tasks."""
         return self._async.store
 
     @property
     def card(self) -> AgentCard:
-        """The card that peers see."""
+        """The agent's card, which peers see."""
         return self._async.card
 
     @property
     def running_tasks(self) -> int:
-        """How many handlers are at work."""
+        """How many handlers run now."""
         return self._async.running_tasks
 
-    @property
-    def on_task(self) -> Any:
-        """See :meth:`mqtt_agent.Agent.on_task`."""
-        return self._async.on_task
+    @overload
+    def on_task(self, handler: Handler, /) -> Handler: ...
 
-    peers = blocking(aio_agent.Agent.peers)
-    peer = blocking(aio_agent.Agent.peer)
-    serve_forever = blocking(aio_agent.Agent.serve_forever)
-    delegate = blocking_handle(aio_agent.Agent.delegate, TaskHandle)
-    resume = blocking_handle(aio_agent.Agent.resume, TaskHandle)
+    @overload
+    def on_task(self, type: str | None = None, /) -> Callable[[Handler], Handler]: ...
+
+    def on_task(self, handler: Any = None, /) -> Any:
+        """See :meth:`mqtt_agent.Agent.on_task`."""
+        return self._async.on_task(handler)
+
+    @parameters_of(aio_agent.Agent.peers)
+    def peers(self, *args: Any, **kwargs: Any) -> list[AgentCard]:
+        """See :meth:`mqtt_agent.Agent.peers`."""
+        return self._background.run(self._async.peers, *args, **kwargs)
+
+    @parameters_of(aio_agent.Agent.peer)
+    def peer(self, *args: Any, **kwargs: Any) -> AgentCard | None:
+        """See :meth:`mqtt_agent.Agent.peer`."""
+        return self._background.run(self._async.peer, *args, **kwargs)
+
+    @parameters_of(aio_agent.Agent.serve_forever)
+    def serve_forever(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.Agent.serve_forever`."""
+        self._background.run(self._async.serve_forever, *args, **kwargs)
+
+    @parameters_of(aio_agent.Agent.delegate)
+    def delegate(self, *args: Any, **kwargs: Any) -> TaskHandle:
+        """See :meth:`mqtt_agent.Agent.delegate`."""
+        return TaskHandle(self._background.run(self._async.delegate, *args, **kwargs), self._background)
+
+    @parameters_of(aio_agent.Agent.resume)
+    def resume(self, *args: Any, **kwargs: Any) -> TaskHandle:
+        """See :meth:`mqtt_agent.Agent.resume`."""
+        return TaskHandle(self._background.run(self._async.resume, *args, **kwargs), self._background)
 
     def watch_peers(self) -> Iterator[PeerChange]:
         """See :meth:`mqtt_agent.Agent.watch_peers`."""
@@ -183,7 +230,7 @@ class Agent(Endpoint[aio_agent.Agent]):
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
         timeout: float | None = TASK_TIMEOUT,
-        on_event: Callable[[TaskEvent], Any] | None = None,
+        on_event: Callable[[TaskEvent], object] | None = None,
     ) -> Any:
         """See :meth:`mqtt_agent.Agent.request`; ``on_event`` is called in the calling thread."""
         task: dict[str, Any] = {
@@ -216,9 +263,12 @@ class Agent(Endpoint[aio_agent.Agent]):
         return TaskList(TaskHandle(handle, self._background) for handle in handles)
 
     def serve_tools(self, server: ToolServer) -> None:
-        """See :meth:`mqtt_agent.Agent.serve_tools`; the server is a blocking one."""
+        """See :meth:`mqtt_agent.Agent.serve_tools`; ``server`` is a :class:`mqtt_agent.sync.ToolServer`."""
         if is_started(server):
-            raise RuntimeError(f"server {server.server_id} has started already, over a connection of its own")
+            raise RuntimeError(
+                f"server {server.server_id} has started already, over its own connection: "
+                "pass it to serve_tools() without starting it"
+            )
         target = server._async  # pyright: ignore[reportPrivateUsage]
         if is_started(self):
             self._background.run(self._async.serve_tools, target)
@@ -231,7 +281,7 @@ class Agent(Endpoint[aio_agent.Agent]):
 
     @property
     def tool_client(self) -> ToolClient:
-        """See :attr:`mqtt_agent.Agent.tool_client`; only while the agent runs."""
+        """See :attr:`mqtt_agent.Agent.tool_client`; the client works only while the agent runs."""
         return ToolClient.around(self._async.tool_client, self._background)
 
     def run(self) -> None:

@@ -1,7 +1,7 @@
-"""One event loop in a thread of its own, for all code that is not async or runs on another loop.
+"""The background loop: the event loop, in its own thread, on which the blocking classes run their async objects.
 
-Every endpoint that is used from outside lives on this loop, so one connection serves any number of threads and event
-loops. The loop starts with the first endpoint and ends with the last.
+All blocking agents, tool servers and tool clients of a process share this loop. So any number of threads and event
+loops can use one connection to the broker. The loop starts with the first of these objects and ends with the last.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ __all__ = ["Background"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Windows' default loop cannot watch a socket for paho-mqtt; this loop is ours, so it can be the one that does.
+# The default event loop of Windows cannot watch a socket for paho-mqtt; a selector loop can.
 _OPTIONS: dict[str, Any] = {"loop_factory": asyncio.SelectorEventLoop} if sys.platform == "win32" else {}
 _provider = BlockingPortalProvider(backend="asyncio", backend_options=_OPTIONS)
 
 
 class Background:
-    """A lease on the background loop: enter it, run coroutine functions there, and leave it.
+    """Access to the background loop, for as long as the ``with`` block lasts.
+
+    The loop runs while at least one ``with`` block is open. Each endpoint holds one such access from start to stop.
 
     Example:
         >>> with Background() as background:  # doctest: +SKIP
@@ -54,25 +56,39 @@ class Background:
             _provider.__exit__(kind, error, traceback)
 
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Start a coroutine function on the loop. Canceling the future cancels it.
+        """Start a coroutine function on the background loop, and return at once.
+
+        Args:
+            function: The coroutine function.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The future of the result. When the future is canceled, the coroutine is canceled too.
 
         Raises:
-            ConnectionLost: Nothing was entered, or all is left again.
-            RuntimeError: This is the loop's own thread, which would wait for itself.
+            ConnectionLost: The ``with`` block of this access has not begun, or has ended.
+            RuntimeError: The caller runs on the background loop itself. Waiting there would block the loop for ever.
         """
         loop = self._entered()
         if _running_loop() is loop:
-            raise RuntimeError("this would block the event loop that it waits for: use the async classes here")
-        # Not the portal's start_task_soon: that blocks until the loop has taken the task.
+            raise RuntimeError(
+                "a blocking method was called on the background loop, which would wait for itself: "
+                "use the async classes of mqtt_agent in async handlers"
+            )
+        # Not the portal's start_task_soon(), which blocks until the loop has created the task.
         return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), loop)
 
     def _entered(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            raise ConnectionLost("not started: use 'with', or call start()")
+            raise ConnectionLost("not started: use 'with', or call start() first")
         return self._loop
 
     def run(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a coroutine function on the loop and block for its result. Ctrl-C cancels it."""
+        """Run a coroutine function on the background loop, and block until it returns. Ctrl-C cancels the coroutine.
+
+        The arguments and the errors are those of :meth:`start`.
+        """
         future = self.start(function, *args, **kwargs)
         try:
             return future.result()
@@ -81,11 +97,17 @@ class Background:
             raise
 
     async def run_async(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a coroutine function on the loop and await its result on the caller's own loop."""
+        """Run a coroutine function on the background loop, and await its result on the caller's own loop.
+
+        When the waiting task is canceled, the coroutine is canceled too.
+
+        Raises:
+            ConnectionLost: The ``with`` block of this access has not begun, or has ended.
+        """
         loop, here = self._entered(), asyncio.get_running_loop()
         if here is loop:
             return await function(*args, **kwargs)
-        # Not asyncio.wrap_future: its chain of futures and callbacks costs each side a turn of its loop more.
+        # Not asyncio.wrap_future(): its chain of futures and callbacks takes one more cycle of each event loop.
         result: asyncio.Future[R] = here.create_future()
         task: asyncio.Task[None] | None = None
 

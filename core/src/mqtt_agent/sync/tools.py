@@ -1,33 +1,35 @@
-"""Tools without asyncio."""
+"""The tool client, the tool server and the call handle, with methods that block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
-from mqtt_agent.sync.face import Endpoint, Face, blocking, blocking_handle, constructor, is_started
+from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
 from mqtt_agent.sync.loop import Background
 from mqtt_agent.tools.calling import client as aio_client
 from mqtt_agent.tools.calling import handle as aio_handle
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import Response, ToolCard
+from mqtt_agent.wire import Response, ServerCard, ToolCard
 
 __all__ = ["CallHandle", "ToolClient", "ToolServer"]
 
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-class CallHandle(Face[aio_handle.CallHandle]):
-    """See :class:`mqtt_agent.CallHandle`."""
+
+class CallHandle(Wrapper[aio_handle.CallHandle]):
+    """A call that is under way; the blocking form of :class:`mqtt_agent.CallHandle`."""
 
     def _repr_html_(self) -> str:
         return self._async._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     @property
     def call_id(self) -> str:
-        """Names the call."""
+        """The id of the call. Submit with the same id again to attach to the same call."""
         return self._async.call_id
 
     @property
@@ -37,47 +39,58 @@ class CallHandle(Face[aio_handle.CallHandle]):
 
     @property
     def server(self) -> str | None:
-        """The replica that runs or ran the call, as soon as it is known."""
+        """The id of the replica that runs or ran the call; None until the replica is known."""
         return self._async.server
 
     @property
     def attempt(self) -> int:
-        """1, and one more each time that its server was lost and it was given to one again."""
+        """1 for the first attempt. The number grows by 1 each time that the call is sent again to another replica."""
         return self._async.attempt
 
     @property
     def elapsed_ms(self) -> float | None:
-        """How long the handler took, in milliseconds, when the call is over."""
+        """How long the handler took, in milliseconds; None until the call is over."""
         return self._async.elapsed_ms
 
     @property
     def dropped_partials(self) -> int:
-        """How many partials were dropped because nobody read them."""
+        """How many partial results were dropped because nobody read them."""
         return self._async.dropped_partials
 
     @property
     def done(self) -> bool:
-        """Whether the call is over, one way or another."""
+        """Whether the call has a result or an error."""
         return self._async.done
 
     @property
     def timed_out(self) -> bool:
-        """Whether nobody waits any more for a call that may still run."""
+        """Whether the timeout of the call has passed. The tool may still run."""
         return self._async.timed_out
 
     @property
     def response(self) -> Response | None:
-        """The answer as it came, once there is one."""
+        """The whole response message of the server; None until the message arrives."""
         return self._async.response
 
     @property
     def over(self) -> bool:
-        """Whether neither the result nor partials can come any more."""
+        """Whether the call is done and no further partial result can arrive."""
         return self._async.over
 
-    result = blocking(aio_handle.CallHandle.result)
-    news = blocking(aio_handle.CallHandle.news)
-    cancel = blocking(aio_handle.CallHandle.cancel)
+    @parameters_of(aio_handle.CallHandle.result)
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`mqtt_agent.CallHandle.result`."""
+        return self._background.run(self._async.result, *args, **kwargs)
+
+    @parameters_of(aio_handle.CallHandle.news)
+    def news(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """See :meth:`mqtt_agent.CallHandle.news`."""
+        return self._background.run(self._async.news, *args, **kwargs)
+
+    @parameters_of(aio_handle.CallHandle.cancel)
+    def cancel(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.CallHandle.cancel`."""
+        self._background.run(self._async.cancel, *args, **kwargs)
 
     def partials(self) -> Iterator[Any]:
         """See :meth:`mqtt_agent.CallHandle.partials`."""
@@ -85,13 +98,15 @@ class CallHandle(Face[aio_handle.CallHandle]):
 
 
 class ToolClient(Endpoint[aio_client.ToolClient]):
-    """See :class:`mqtt_agent.ToolClient`."""
+    """Calls tools; the blocking form of :class:`mqtt_agent.ToolClient`, with the same arguments."""
 
-    __init__ = constructor(aio_client.ToolClient)  # pyright: ignore[reportAssignmentType]
+    @parameters_of(aio_client.ToolClient.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(aio_client.ToolClient(*args, **kwargs))
 
     @property
     def agent_id(self) -> str:
-        """The caller's name."""
+        """The name under which the client calls tools."""
         return self._async.agent_id
 
     @property
@@ -102,20 +117,40 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
 
     @property
     def connection(self) -> Connection:
-        """Its connection to the broker."""
+        """The client's connection to the broker."""
         return self._async.connection
 
     @classmethod
     def around(cls, target: aio_client.ToolClient, background: Background) -> ToolClient:
-        """The face of a client whose start and stop are somebody else's."""
-        face = cls.__new__(cls)
-        face.wrap(target, background)
-        return face
+        """Make a blocking client from an async client that other code starts and stops.
 
-    list_tools = blocking(aio_client.ToolClient.list_tools)
-    list_servers = blocking(aio_client.ToolClient.list_servers)
-    get_tool = blocking(aio_client.ToolClient.get_tool)
-    submit = blocking_handle(aio_client.ToolClient.submit, CallHandle)
+        Args:
+            target: The async client.
+            background: Access to the loop on which the async client runs.
+        """
+        client = cls.__new__(cls)
+        super(ToolClient, client).__init__(target, background)
+        return client
+
+    @parameters_of(aio_client.ToolClient.list_tools)
+    def list_tools(self, *args: Any, **kwargs: Any) -> list[ToolCard]:
+        """See :meth:`mqtt_agent.ToolClient.list_tools`."""
+        return self._background.run(self._async.list_tools, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.list_servers)
+    def list_servers(self, *args: Any, **kwargs: Any) -> list[ServerCard]:
+        """See :meth:`mqtt_agent.ToolClient.list_servers`."""
+        return self._background.run(self._async.list_servers, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.get_tool)
+    def get_tool(self, *args: Any, **kwargs: Any) -> ToolCard | None:
+        """See :meth:`mqtt_agent.ToolClient.get_tool`."""
+        return self._background.run(self._async.get_tool, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.submit)
+    def submit(self, *args: Any, **kwargs: Any) -> CallHandle:
+        """See :meth:`mqtt_agent.ToolClient.submit`."""
+        return CallHandle(self._background.run(self._async.submit, *args, **kwargs), self._background)
 
     def watch_tools(self) -> Iterator[ToolChange]:
         """See :meth:`mqtt_agent.ToolClient.watch_tools`."""
@@ -154,48 +189,74 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
 
 
 class ToolServer(Endpoint[aio_server.ToolServer]):
-    """See :class:`mqtt_agent.ToolServer`. Handlers are called on the background loop, or in threads of its own."""
+    """Offers functions as tools; the blocking form of :class:`mqtt_agent.ToolServer`, with the same arguments.
 
-    __init__ = constructor(aio_server.ToolServer)  # pyright: ignore[reportAssignmentType]
+    An ``async`` handler runs on the background loop. A plain ``def`` runs in a thread.
+    """
+
+    @parameters_of(aio_server.ToolServer.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(aio_server.ToolServer(*args, **kwargs))
 
     @property
     def name(self) -> str:
-        """The name that all replicas share."""
+        """The server's name, the same for all its replicas."""
         return self._async.name
 
     @property
     def replica(self) -> str:
-        """Which replica this is."""
+        """The name of this replica."""
         return self._async.replica
 
     @property
     def server_id(self) -> str:
-        """The id of this replica."""
+        """The id of this replica: the server's name and the replica's name."""
         return self._async.server_id
 
     @property
     def connection(self) -> Connection:
-        """Its connection to the broker."""
+        """The server's connection to the broker."""
         return self._async.connection
 
-    @property
-    def tool(self) -> Any:
-        """See :meth:`mqtt_agent.ToolServer.tool`."""
-        return self._async.tool
+    @overload
+    def tool(self, handler: Handler, /) -> Handler: ...
 
-    @property
-    def add_tool(self) -> Callable[..., None]:
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """See :meth:`mqtt_agent.ToolServer.tool`."""
+        tool: Any = self._async.tool
+        return tool(handler, **options)
+
+    @parameters_of(aio_server.ToolServer.add_tool)
+    def add_tool(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`mqtt_agent.ToolServer.add_tool`."""
-        return self._async.add_tool
+        self._async.add_tool(*args, **kwargs)
 
     @property
     def tools(self) -> list[ToolCard]:
-        """The cards of the tools that it offers."""
+        """The cards of the tools that the server offers."""
         return self._async.tools
 
     @property
     def active_calls(self) -> int:
-        """How many calls run or wait here."""
+        """How many calls run or wait at this replica."""
         return self._async.active_calls
 
     def run(self) -> None:
@@ -208,4 +269,7 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
             raise RuntimeError("run() starts the server itself: call it instead of start(), and outside of 'with'")
         self._async.run()
 
-    serve_forever = blocking(aio_server.ToolServer.serve_forever)
+    @parameters_of(aio_server.ToolServer.serve_forever)
+    def serve_forever(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.serve_forever`."""
+        self._background.run(self._async.serve_forever, *args, **kwargs)

@@ -8,7 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.base import Response
@@ -38,7 +38,7 @@ from autogen_mqtt_agent.turns import Control, Turn, turn_id
 
 __all__ = ["MQTTAgent"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
@@ -77,7 +77,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     """
 
     component_config_schema = MQTTAgentConfig
-    component_provider_override = "autogen_mqtt_agent.MQTTAgent"
+    component_provider_override: ClassVar[str | None] = "autogen_mqtt_agent.MQTTAgent"
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         tls: ssl.SSLContext | TLS | None = None,
     ) -> None:
         super().__init__(name, description)
-        self.peer = peer or name
+        self.peer: str = peer or name
         self._caller = Caller.shared(CallerSettings(broker, agent_id, namespace, store, credentials, tls))
         self._codec = Codec(message_types)
         self._chat_types = [each for each in message_types if issubclass(each, BaseChatMessage)]

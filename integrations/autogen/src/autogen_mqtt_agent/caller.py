@@ -43,9 +43,9 @@ class Caller:
 
     def __init__(self, settings: CallerSettings) -> None:
         self.settings = settings
-        self.agent_id = settings.agent_id or f"autogen-{uuid.uuid4().hex[:12]}"
+        self.agent_id: str = settings.agent_id or f"autogen-{uuid.uuid4().hex[:12]}"
         forgets = settings.agent_id is None and settings.store is None
-        self.agent = Agent(
+        self.agent: Agent = Agent(
             self.agent_id,
             broker=settings.broker,
             namespace=settings.namespace,

@@ -19,7 +19,7 @@ from autogen_mqtt_agent.turns import Turn
 
 __all__ = ["Conversation", "Conversations"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Conversation:
@@ -40,7 +40,7 @@ class Conversation:
         self.last: str | None = None
         self.seen: list[str] = []
         self.users = 0
-        self.turn = asyncio.Lock()
+        self.turn: asyncio.Lock = asyncio.Lock()
 
 
 class Conversations:

@@ -80,7 +80,7 @@ class AgentHost:
         if not callable(factory):
             made = type(factory).__name__
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
-        self.agent = Agent(
+        self.agent: Agent = Agent(
             agent_id,
             broker=broker,
             namespace=namespace,

@@ -17,7 +17,7 @@ from autogen_mqtt_agent.messages import AnyMessage
 
 __all__ = ["Factory", "Hosted", "make"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Factory = Callable[..., ChatAgent | Team | Awaitable[ChatAgent | Team]]
 """Makes what is hosted, one for each conversation: called with its id, and with the roster if it takes two."""

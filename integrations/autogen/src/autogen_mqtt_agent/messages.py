@@ -18,7 +18,7 @@ from autogen_agentchat.messages import (
 
 __all__ = ["AnyMessage", "Codec", "essence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 AnyMessage = BaseAgentEvent | BaseChatMessage
 
@@ -44,7 +44,7 @@ class Codec:
         self._factory = MessageFactory()
         for message_type in message_types:
             self._factory.register(message_type)
-        self.known = MessageFactory()
+        self.known: MessageFactory = MessageFactory()
         """Also what a team does not know unless it is told."""
         for message_type in (*message_types, SelectorEvent):
             if not self.known.is_registered(message_type):

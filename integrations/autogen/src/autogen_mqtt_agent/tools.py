@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from autogen_core import CancellationToken
 from autogen_core.tools import BaseTool, ToolSchema
@@ -24,7 +24,7 @@ R = TypeVar("R")
 class AnyArguments(BaseModel):
     """Whatever arguments there are: the tool server checks them against the tool's own schema."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
 
 class MQTTTool(BaseTool[AnyArguments, Any]):

@@ -7,9 +7,9 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from autogen_core import CancellationToken
+from autogen_core import CancellationToken, ComponentType
 from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
 from mqtt_agent.adapting.naming import legal_name
@@ -25,7 +25,7 @@ from autogen_mqtt_agent.settings import without_password
 
 __all__ = ["MQTTWorkbench", "MQTTWorkbenchConfig"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class MQTTWorkbenchConfig(BaseModel):
@@ -67,9 +67,9 @@ class MQTTWorkbench(StaticStreamWorkbench):
         ValueError: ``broker`` is no broker URL.
     """
 
-    component_type = "workbench"
-    component_provider_override = "autogen_mqtt_agent.MQTTWorkbench"
-    component_config_schema = MQTTWorkbenchConfig  # pyright: ignore[reportAssignmentType]
+    component_type: ClassVar[ComponentType] = "workbench"
+    component_provider_override: ClassVar[str | None] = "autogen_mqtt_agent.MQTTWorkbench"
+    component_config_schema: type[MQTTWorkbenchConfig] = MQTTWorkbenchConfig  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,

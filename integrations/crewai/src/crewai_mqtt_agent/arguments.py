@@ -19,7 +19,9 @@ class Arguments(BaseModel):
     which a pydantic model made from a JSON Schema can only approach.
     """
 
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, serialize_by_alias=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="allow", arbitrary_types_allowed=True, serialize_by_alias=True
+    )
 
     told_schema: ClassVar[dict[str, Any]] = {"type": "object", "properties": {}}
     """What a language model is told."""

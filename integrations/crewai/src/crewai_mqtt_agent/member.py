@@ -7,7 +7,7 @@ import contextvars
 import ssl
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 from crewai import Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -64,7 +64,7 @@ class MQTTAgent(BaseAgent):
             in a thread. None asks at the console.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     goal: str = "Do the work that is given to it, on another host"
     backstory: str = ""

@@ -19,7 +19,7 @@ from crewai_mqtt_agent.tool import make_tool
 
 __all__ = ["MQTTToolkit"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class MQTTToolkit:

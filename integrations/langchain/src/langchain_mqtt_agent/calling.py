@@ -5,7 +5,7 @@ Imported when the first tool is made, for LangGraph takes a while to import: it 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.tools import ToolException
 from mqtt_agent import CallHandle, ToolCard, ToolClient
@@ -18,10 +18,15 @@ from langchain_mqtt_agent.driver import OnLoop, Script, Tell, adrive, drive
 from langchain_mqtt_agent.telling import Telling, heartbeat_of
 from langchain_mqtt_agent.tool import config_of
 
-try:
-    from langgraph.prebuilt import ToolRuntime
-except ImportError:  # LangGraph is optional; without it nobody injects a runtime
-    ToolRuntime = Any  # type: ignore[assignment,misc]
+if TYPE_CHECKING:
+    from langgraph.prebuilt import ToolRuntime as _ToolRuntime
+
+    ToolRuntime: TypeAlias = _ToolRuntime[Any, Any]
+else:
+    try:
+        from langgraph.prebuilt import ToolRuntime
+    except ImportError:  # LangGraph is optional; without it nobody injects a runtime
+        ToolRuntime = Any
 
 __all__ = ["Calls"]
 
@@ -47,7 +52,7 @@ class Calls:
         self,
         arguments: dict[str, Any],
         tool_call_id: str | None = None,
-        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportArgumentType]
     ) -> tuple[Any, dict[str, Any]]:
         """Call it, and block for the content and the artifact of the tool message."""
         config = config_of(mqtt_runtime)
@@ -61,7 +66,7 @@ class Calls:
         self,
         arguments: dict[str, Any],
         tool_call_id: str | None = None,
-        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportArgumentType]
     ) -> tuple[Any, dict[str, Any]]:
         """The same as :meth:`invoke`, awaited on any event loop."""
         config = config_of(mqtt_runtime)

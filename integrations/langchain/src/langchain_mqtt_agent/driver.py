@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
-from mqtt_agent.sync.face import Endpoint
+from mqtt_agent.sync.blocking import Endpoint
 
 from langchain_mqtt_agent.telling import Telling
 

@@ -17,7 +17,7 @@ from mqtt_agent.sync import ToolClient as SyncToolClient
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "config_of", "make_tool"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HandleToolError = bool | str | Callable[[ToolException], str]
 

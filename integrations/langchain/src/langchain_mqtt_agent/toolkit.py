@@ -7,7 +7,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Connection, Password, Token, ToolCard
@@ -25,7 +25,7 @@ from langchain_mqtt_agent.tool import HandleToolError, make_tool
 
 __all__ = ["MQTTToolkit"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class MQTTToolkit(BaseToolkit):
@@ -65,7 +65,9 @@ class MQTTToolkit(BaseToolkit):
         ValueError: ``broker`` is no broker URL.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
+    )
 
     broker: str | None = Field(default=None, repr=False)  # it may hold a password
     agent_id: str | None = None

@@ -75,9 +75,7 @@ class Inbox:
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
         if task.task_id.startswith(MARKER_PREFIX):
-            return (
-                f"task ids that begin with {MARKER_PREFIX!r} are reserved: agents use them for messages to themselves"
-            )
+            return f"task ids that begin with {MARKER_PREFIX!r} are reserved for marker messages"
         if task.sender is not None and not is_identifier(task.sender):
             return f"agent id {task.sender!r:.80} cannot be a topic level"
         if task.to is not None and task.to != self._scope.agent_id:

@@ -38,7 +38,7 @@ class Intake:
         self._max_payload = scope.max_payload
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
-        self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._query_to_itself)
+        self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._make_marker)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
@@ -82,7 +82,7 @@ class Intake:
             logger.debug("server %s cannot find out whether all queued messages have arrived", self._server_id)
         return came
 
-    def _query_to_itself(self) -> bytes:
+    def _make_marker(self) -> bytes:
         return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server_id))
 
     async def _subscribe(

@@ -22,7 +22,7 @@ except ImportError:  # Windows
 
 __all__ = ["default_agent_id"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _held: dict[str, IO[Any]] = {}
 

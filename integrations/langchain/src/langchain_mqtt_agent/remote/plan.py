@@ -48,11 +48,11 @@ class Plan:
         self._shape = shape_of(value)
         self._remote = remote
         self._message_id = f"mqtt-{place.task_id}"
-        self.in_chunks = self._shape == "message" and remote.output_key is None
+        self.in_chunks: bool = self._shape == "message" and remote.output_key is None
         self.message: Any = None
         if remote.input_key is not None:
             value = value[remote.input_key] if isinstance(value, Mapping) else getattr(value, remote.input_key)
-        self.telling = Telling(config, runtime, remote.peer, self._message_id)
+        self.telling: Telling = Telling(config, runtime, remote.peer, self._message_id)
         self.script: Script[Outcome] = converse(remote.delegation(work_from(value), place, runtime), config)
 
     def output(self, outcome: Outcome) -> Any:

@@ -49,7 +49,7 @@ class Requester:
     ) -> None:
         self._key: tuple[Any, ...] | None = None
         if agent is not None:
-            self.agent = agent
+            self.agent: Agent = agent
             return
         url = broker or os.environ.get("MQTT_AGENT_BROKER")
         self._key = (url, namespace, agent_id, _same(store), id(credentials), id(tls))
