@@ -203,7 +203,7 @@ def test_packets_are_found_however_the_stream_is_cut(payloads: list[bytes], data
             if data.draw(st.booleans()):
                 sock.skip(at)
             else:  # paho-mqtt reads in this way
-                sock.lay_open(at)
+                sock.hand_over(at)
                 assert sock.recv(1) == bytes([head])
                 while sock.recv(1)[0] >= 0x80:
                     pass

@@ -180,11 +180,11 @@ class Pump:
                     sock.skip(end)
                     self._on_packet(head, sock.data, body, end)
                     continue
-                sock.lay_open(end)
+                sock.hand_over(end)
                 if client.loop_read() != paho.MQTT_ERR_SUCCESS:
                     break
             if sock.ended and not self._closed:
-                sock.lay_open(len(sock.data))
+                sock.hand_over(len(sock.data))
                 client.loop_read()
         except Exception as error:  # a broken or hostile broker must not stop the event loop
             logger.warning("%s violated the MQTT protocol, so the connection is closed: %r", self._url, error)

@@ -99,7 +99,7 @@ class BufferedSocket:
             self._later.clear()
 
     def next_packet(self) -> tuple[int, int, int] | None:
-        """Find the next packet in ``data``. After that, :meth:`skip` or :meth:`lay_open` must pass it.
+        """Find the next packet in ``data``. The caller must then call :meth:`skip` or :meth:`hand_over`.
 
         Returns:
             The packet's first byte, and where in ``data`` its body begins and ends. None when no packet is complete.
@@ -117,11 +117,11 @@ class BufferedSocket:
         return data[at], body, end
 
     def skip(self, end: int) -> None:
-        """Pass a packet that the link has decoded; ``end`` is its end in ``data``."""
+        """Move past the packet that ends at ``end`` in ``data``, because the link has decoded it."""
         self._pos = end
 
-    def lay_open(self, end: int) -> None:
-        """Let paho-mqtt read up to ``end`` with :meth:`recv`."""
+    def hand_over(self, end: int) -> None:
+        """Let paho-mqtt read ``data`` up to ``end`` with :meth:`recv`."""
         self._open = end
 
     @property
