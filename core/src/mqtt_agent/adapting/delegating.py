@@ -67,11 +67,17 @@ async def delegated(
             return await following
         what = f"{handle.peer} has not answered within {timeout:g} s; the task is canceled"
         raise TaskTimeout(what, task_id=handle.task_id, peer=handle.peer)
-    finally:
+    except asyncio.CancelledError:
         # Nothing may be awaited here: a caller on another loop can cancel each further wait as well.
+        abandon(handle, give_up)
+        raise
+    except BaseException:
+        if not handle.done:
+            await asyncio.shield(asyncio.ensure_future(give_up(handle)))
+        raise
+    finally:
         following.cancel()
         _keep(following, None)
-        abandon(handle, give_up)
 
 
 async def check_online(agent: Agent, peer: str, advice: str) -> None:
