@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, content_of, to_mcp
+from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, content_of, in_words, to_mcp
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 
@@ -63,6 +63,16 @@ def test_a_result_in_mcps_own_form_has_blocks_and_any_other_result_has_none() ->
 
 def test_blocks_beside_a_result_win_over_those_inside() -> None:
     assert content_of({"content": [{"type": "text", "text": "in"}]}, [{"type": "text", "text": "out"}]) == [Text("out")]
+
+
+def test_blocks_in_words_keep_their_text_and_name_what_is_no_text() -> None:
+    blocks = [
+        Text("two files:"),
+        Media("image", PNG, "image/png"),
+        Media("file", PNG, "text/csv", "file:///a.csv"),
+        Link("audio", "s3://b/c"),
+    ]
+    assert in_words(blocks) == "two files:\n[image: image/png]\n[file: file:///a.csv]\n[audio: s3://b/c]"
 
 
 def test_bytes_that_are_no_base64_are_told() -> None:

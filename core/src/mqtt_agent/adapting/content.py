@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "to_mcp"]
+__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "to_mcp"]
 
 _MCP_TYPES = ("text", "image", "audio", "resource", "resource_link")
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav", "file": "application/octet-stream"}
@@ -89,9 +89,25 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def in_words(blocks: Sequence[Block]) -> str:
+    """All blocks as one text, for a framework whose tools can give text only.
+
+    Text blocks keep their text, one block a line. Any other block becomes a short note such as ``[image: image/png]``,
+    because no model can read the bytes as text, and they would fill the model's context.
+    """
+    return "\n".join(_in_words(block) for block in blocks)
+
+
 def to_mcp(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     """Blocks as MCP writes them."""
     return [_write(block) for block in blocks]
+
+
+def _in_words(block: Block) -> str:
+    if isinstance(block, Text):
+        return block.text
+    what = block.uri or (block.mime_type if isinstance(block, Media) else "")
+    return f"[{block.kind}: {what}]"
 
 
 def _are_blocks(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from mqtt_agent.deprecation import warn_renamed
 
-__all__ = ["Servable", "serve"]
+__all__ = ["OnStarted", "Servable", "serve"]
 
 OnStarted = Callable[[], None]
 

@@ -7,6 +7,7 @@ import keyword
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mqtt_agent.adapting.schemas import speakable
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 __all__ = ["Arguments", "make_arguments_model", "wire_arguments"]
@@ -43,9 +44,8 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
         name: The tool's name.
         schema: Its input schema.
     """
-    whole = _with_defs(dict(schema))
-    properties = whole.get("properties")
-    properties = dict(properties) if isinstance(properties, Mapping) else {}
+    whole = speakable(schema)
+    properties: dict[str, Any] = whole["properties"]
     required = whole.get("required")
     required = set(required) if isinstance(required, (list, tuple)) else set[str]()
     fields: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
         field = each if _is_field_name(each) else f"argument_{number}"
         alias = None if field == each else each
         fields[field] = (Any, Field(default, alias=alias, description=about if isinstance(about, str) else None))
-    nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema, whole)}
+    nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema)}
     # Strict function calling has no optional arguments: a model says null for what it leaves out.
     told = {
         each: its_schema if each in required or each in nullable else {"anyOf": [its_schema, {"type": "null"}]}
@@ -78,44 +78,17 @@ def _is_field_name(name: str) -> bool:
     return legal and not hasattr(Arguments, name)
 
 
-def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
-    # CrewAI inlines "#/$defs/..." and knows no older form; one that is not there would make it drop the whole schema.
-    if "definitions" in schema:
-        schema = _renamed(schema)
-        schema["$defs"] = {**schema.pop("definitions"), **schema.get("$defs", {})}
-    return schema
-
-
-def _renamed(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: value.replace("#/definitions/", "#/$defs/", 1)
-            if key == "$ref" and isinstance(value, str)
-            else _renamed(value)
-            for key, value in node.items()
-        }
-    return [_renamed(each) for each in node] if isinstance(node, list) else node
-
-
-def _takes_null(schema: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
+def _takes_null(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return schema is True
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/") and depth < 8:
-        target: Any = root
-        for part in reference[2:].split("/"):
-            target = target.get(part, {}) if isinstance(target, Mapping) else {}
-        if not _takes_null(target, root, depth + 1):
-            return False
     kinds = schema.get("type")
     if kinds is not None and "null" not in ([kinds] if isinstance(kinds, str) else kinds):
         return False
     if "enum" in schema and None not in schema["enum"]:
         return False
-    if "const" in schema and schema["const"] is not None:
+    if schema.get("const") is not None:
         return False
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(choices, list) and not any(_takes_null(each, root, depth + 1) for each in choices):
+    choices, every = schema.get("anyOf") or schema.get("oneOf"), schema.get("allOf")
+    if isinstance(choices, list) and not any(map(_takes_null, choices)):
         return False
-    every = schema.get("allOf")
-    return not (isinstance(every, list) and not all(_takes_null(each, root, depth + 1) for each in every))
+    return not isinstance(every, list) or all(map(_takes_null, every))

@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import json
-import threading
-from concurrent.futures import Future
 from typing import Any
 
 from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.flow.async_feedback import ConsoleProvider, PendingFeedbackContext
 from crewai.tools import BaseTool
-from mqtt_agent import TaskContext
+from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
 from crewai_mqtt_agent.assignment import TOOL_CALL
 from crewai_mqtt_agent.reporting import output_value
 
-__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "Requester", "borrowed_tools", "current_requester"]
+__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
 
 
-current_requester: contextvars.ContextVar[Requester | None] = contextvars.ContextVar(
-    "crewai_mqtt_requester", default=None
-)
+current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
 """Who wants the run that this code is part of, if any."""
-
-
-class Requester:
-    """Questions to who wants the task, from any thread. They wait in line: a task asks one at a time.
-
-    Args:
-        task: Lives on the loop that runs where this is made.
-    """
-
-    def __init__(self, task: TaskContext) -> None:
-        self._task = task
-        self._loop = asyncio.get_running_loop()
-        self._turn = asyncio.Lock()
-        self._open: set[Future[Any]] = set()
-        self._guard = threading.Lock()
-        self._closed = False
-
-    async def aask(self, prompt: str, schema: Any = None) -> Any:
-        """Ask, and wait for the answer, on whichever loop this runs."""
-        return await asyncio.wrap_future(self._start(prompt, schema))
-
-    def ask(self, prompt: str, schema: Any = None) -> Any:
-        """The same; blocks."""
-        return self._start(prompt, schema).result()
-
-    def close(self) -> None:
-        """Nobody waits for an answer any more."""
-        with self._guard:
-            self._closed = True
-            waiting = list(self._open)
-        for each in waiting:
-            each.cancel()
-
-    def _start(self, prompt: str, schema: Any) -> Future[Any]:
-        with self._guard:
-            if self._closed:
-                raise asyncio.CancelledError
-            future = asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop)
-            self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        return future
-
-    async def _ask(self, prompt: str, schema: Any) -> Any:
-        async with self._turn:
-            return await self._task.ask(prompt, schema)
 
 
 class HumanInput(SyncHumanInputProvider):
     """What CrewAI asks a person about a task with ``human_input``, asked of the requester instead of a console."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def handle_feedback(self, formatted_answer: Any, context: Any) -> Any:
@@ -112,7 +62,7 @@ class HumanInput(SyncHumanInputProvider):
 class FlowInput:
     """What ``Flow.ask`` asks, asked of the requester."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def request_input(self, message: str, flow: Any, metadata: dict[str, Any] | None = None) -> str | None:
@@ -139,7 +89,7 @@ class FlowFeedback:
 class BorrowedTool(BaseTool):
     """A tool that its requester lends: a call of it is a question to the requester, and so outlives a crash."""
 
-    _requester: Requester = PrivateAttr()
+    _requester: Asker = PrivateAttr()
 
     def run(self, /, *args: Any, **arguments: Any) -> Any:
         """Have the requester call it."""
@@ -152,7 +102,7 @@ class BorrowedTool(BaseTool):
         return self._requester.ask(f"Call the tool {self.name} with {call['arguments']}", {TOOL_CALL: call})
 
 
-def borrowed_tools(told: Any, requester: Requester) -> list[BaseTool]:
+def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
     """The tools in a task's metadata."""
     tools: list[BaseTool] = []
     for each in told if isinstance(told, list) else []:

@@ -20,13 +20,15 @@ from crewai.events.types.agent_events import (
 from crewai.tools import BaseTool
 from crewai.tools.agent_tools.agent_tools import AgentTools
 from mqtt_agent import TLS, Agent, Password, TaskHandle, TaskStore, Token
+from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync import Agent as SyncAgent
+from mqtt_agent.transport import BrokerSettings
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from crewai_mqtt_agent.assignment import Assignment, assign, read_answer
 from crewai_mqtt_agent.conversation import OnQuestion, work
-from crewai_mqtt_agent.requesters import requester
 
 __all__ = ["MQTTAgent"]
 
@@ -76,7 +78,7 @@ class MQTTAgent(BaseAgent):
     store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
     credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
-    timeout: float | None = None
+    timeout: float | None = TASK_TIMEOUT
     wait_online: bool = False
     send_inputs: bool = False
     on_question: OnQuestion | None = Field(default=None, exclude=True)
@@ -86,7 +88,8 @@ class MQTTAgent(BaseAgent):
     step_callback: Any = Field(default=None, exclude=True)
 
     _last_messages: list[Any] = PrivateAttr(default_factory=list)
-    _handles: set[TaskHandle] = PrivateAttr(default_factory=set)
+    _given: set[asyncio.Future[TaskHandle]] = PrivateAttr(default_factory=set)
+    _lease: Requester | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _check_run_id(self) -> Self:
@@ -101,8 +104,11 @@ class MQTTAgent(BaseAgent):
 
     @property
     def requester(self) -> SyncAgent:
-        """The agent that gives the tasks."""
-        return requester(self.broker, self.namespace, self.agent_id, self.store, self.credentials, self.tls)
+        """The agent that gives the tasks. Members with equal settings share one."""
+        if self._lease is None:
+            broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
+            self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
+        return self._lease.agent
 
     # Work
 
@@ -134,11 +140,12 @@ class MQTTAgent(BaseAgent):
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel all that the peer does for this member, from any thread: those tasks fail with ``TaskCanceled``."""
-        self.requester.run_on_loop(_cancel, list(self._handles), reason)
+        self.requester.run_on_loop(_cancel, list(self._given), reason)
 
     def close(self) -> None:
-        """Disconnect, also for the members that share the connection. The next task connects again."""
-        self.requester.stop()
+        """Disconnect, unless another member that shares the connection is open. The next task connects again."""
+        if self._lease is not None:
+            self._lease.close()
 
     def copy(self) -> Self:
         """A member for another run of the crew, over the same connection."""
@@ -155,7 +162,7 @@ class MQTTAgent(BaseAgent):
         )
         data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
         scope = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
-        return assignment, (work, self, task, assignment, data, self._handles, scope)
+        return assignment, (work, self, task, assignment, data, self._given, scope)
 
     def _end(self, task: Task, assignment: Assignment, value: Any) -> str:
         answer = read_answer(value, task, self.peer, assignment.task_id)
@@ -188,5 +195,8 @@ class MQTTAgent(BaseAgent):
         return []
 
 
-async def _cancel(agent: Agent, handles: list[TaskHandle], reason: str | None) -> None:
-    await asyncio.gather(*(handle.cancel(reason) for handle in handles))
+async def _cancel(agent: Agent, given: list[asyncio.Future[TaskHandle]], reason: str | None) -> None:
+    # A task that is being given right now is waited for: it is the peer's a moment later.
+    for handle in await asyncio.gather(*map(asyncio.shield, given), return_exceptions=True):
+        if isinstance(handle, TaskHandle):
+            await handle.cancel(reason)
