@@ -1,4 +1,4 @@
-"""The arguments of a remote tool as a pydantic model, which is what CrewAI wants."""
+"""The arguments of a remote tool as a pydantic model, as CrewAI needs them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, serialize_by_alias=True)
 
     told_schema: ClassVar[dict[str, Any]] = {"type": "object", "properties": {}}
-    """What a language model is told."""
+    """The schema that a language model is told."""
     nullable: ClassVar[frozenset[str]] = frozenset()
-    """The properties for which null is a value."""
+    """The properties that accept null."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
-        """The schema as its server wrote it, save that null may stand for an argument that is left out."""
+        """The server's schema, in which null may stand for an argument that is left out."""
         return copy.deepcopy(cls.told_schema)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """The arguments that were given, under their own names: CrewAI would add a None for each that was not."""
+        """The given arguments under their own names. CrewAI would add None for each missing one."""
         return super().model_dump(**{**options, "exclude_unset": True, "by_alias": True})
 
 
@@ -52,12 +52,12 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
     for number, (each, its_schema) in enumerate(properties.items()):
         about = its_schema.get("description") if isinstance(its_schema, Mapping) else None
         default = ... if each in required else None
-        # The server knows its own defaults; a name that pydantic does not take goes by an alias.
+        # The server fills in its own defaults. A name that pydantic does not accept gets an alias.
         field = each if _is_field_name(each) else f"argument_{number}"
         alias = None if field == each else each
         fields[field] = (Any, Field(default, alias=alias, description=about if isinstance(about, str) else None))
     nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema)}
-    # Strict function calling has no optional arguments: a model says null for what it leaves out.
+    # Strict function calling has no optional arguments: a model writes null for an argument that it leaves out.
     told = {
         each: its_schema if each in required or each in nullable else {"anyOf": [its_schema, {"type": "null"}]}
         for each, its_schema in properties.items()
@@ -69,7 +69,7 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
 
 
 def wire_arguments(model: type[Arguments], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is sent: without the nulls that only say that an argument was left out."""
+    """The arguments to send: without each null that only means that an argument was left out."""
     return {name: value for name, value in given.items() if value is not None or name in model.nullable}
 
 

@@ -1,4 +1,4 @@
-"""How a served crew asks its requester: for a person's word, and for the tools that the requester lends."""
+"""What a served crew or flow asks its requester: human input, flow input, feedback, and calls of lent tools."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current
 
 
 current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
-"""Who wants the run that this code is part of, if any."""
+"""Asks the requester of the run that the current code belongs to; None outside of a run."""
 
 
 class HumanInput(SyncHumanInputProvider):
-    """What CrewAI asks a person about a task with ``human_input``, asked of the requester instead of a console."""
+    """Asks the requester for feedback on a task with ``human_input``, where CrewAI would ask at the console."""
 
     def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def handle_feedback(self, formatted_answer: Any, context: Any) -> Any:
-        """Show the answer and take the requester's wishes, until there are none."""
+        """Show the answer to the requester and let the crew change it, until the requester accepts the answer."""
         answer = formatted_answer
         while context.ask_for_human_input:
             if self._done(self._requester.ask(self._question(answer)), context):
@@ -39,7 +39,7 @@ class HumanInput(SyncHumanInputProvider):
         return answer
 
     async def handle_feedback_async(self, formatted_answer: Any, context: Any) -> Any:
-        """The same, awaited."""
+        """Show the answer to the requester; the same as :meth:`handle_feedback`, awaited."""
         answer = formatted_answer
         while context.ask_for_human_input:
             if self._done(await self._requester.aask(self._question(answer)), context):
@@ -60,22 +60,22 @@ class HumanInput(SyncHumanInputProvider):
 
 
 class FlowInput:
-    """What ``Flow.ask`` asks, asked of the requester."""
+    """Asks the requester what a flow asks with ``Flow.ask``."""
 
     def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def request_input(self, message: str, flow: Any, metadata: dict[str, Any] | None = None) -> str | None:
-        """See ``crewai.flow.InputProvider``."""
+        """Ask the requester; this is the method of ``crewai.flow.InputProvider``."""
         answer = self._requester.ask(message)
         return None if answer is None else str(answer)
 
 
 class FlowFeedback:
-    """What ``@human_feedback`` asks, asked of the requester of the run that it is part of, if any."""
+    """Asks the requester for what ``@human_feedback`` wants to know; outside of a run, asks at the console."""
 
     def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
-        """See ``crewai.flow.HumanFeedbackProvider``."""
+        """Ask the requester; this is the method of ``crewai.flow.HumanFeedbackProvider``."""
         requester = current_requester.get()
         if requester is None:
             return ConsoleProvider().request_feedback(context, flow)
@@ -87,12 +87,12 @@ class FlowFeedback:
 
 
 class BorrowedTool(BaseTool):
-    """A tool that its requester lends: a call of it is a question to the requester, and so outlives a crash."""
+    """A tool of the requester. A call is a question to the requester, so the call outlives a crash of this host."""
 
     _requester: Asker = PrivateAttr()
 
     def run(self, /, *args: Any, **arguments: Any) -> Any:
-        """Have the requester call it."""
+        """Ask the requester to call the tool."""
         return self._run(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
@@ -103,7 +103,12 @@ class BorrowedTool(BaseTool):
 
 
 def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
-    """The tools in a task's metadata."""
+    """Make the tools that a requester lends.
+
+    Args:
+        told: The list of tools in the metadata of the requester's task.
+        requester: Asks the requester to call a tool.
+    """
     tools: list[BaseTool] = []
     for each in told if isinstance(told, list) else []:
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):

@@ -1,4 +1,4 @@
-"""While a peer works: what it tells becomes events, what it asks is answered."""
+"""Giving a task to a peer and following it: events go to CrewAI's bus, questions to the user or to local tools."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def _translated(handle: TaskHandle, event: TaskEvent, member: MQTTAgent, task: T
     if event.type == "artifact":
         return [RemoteTaskArtifactEvent(name=event.content or "", data=event.data, **about)]
     told: list[BaseEvent] = [RemoteTaskStreamEvent(content=event.content, data=event.data, **about)]
-    if event.content:  # so that Crew(stream=True) shows it among the words of the local agents
+    if event.content:  # so that Crew(stream=True) shows the peer's text with the text of the local agents
         told.append(LLMStreamChunkEvent(chunk=event.content, call_id=handle.task_id, from_task=task, from_agent=member))
     return told
 
 
 def _call_tool(tools: dict[str, Any], call: dict[str, Any]) -> str:
-    """Run one of the member's own tools for its peer. What goes wrong is told to the peer's language model."""
+    """Run one of the member's own tools for its peer. An error is told to the peer's language model."""
     tool = tools.get(str(call.get("name")))
     if tool is None:
         return f"There is no tool {call.get('name')!r} here; there are: {', '.join(tools) or 'none'}"

@@ -1,4 +1,4 @@
-"""Crews, flows and agents of CrewAI as agents that others can give tasks to."""
+"""Crews, flows and agents of CrewAI as agents that take tasks, and go on after a crash."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
         )
         return Crew(agents=[agent], tasks=[work])
 
-    # A prompt is no template: no inputs.
+    # No inputs: CrewAI would fill them into the prompt, which is no template.
     return await _run_tasks(task, requester, await asyncio.to_thread(make_crew), None)
 
 
@@ -172,20 +172,20 @@ async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
     if flow_config.hitl_provider is None:
-        flow_config.hitl_provider = FlowFeedback()  # asks the console for a flow that is not served
+        flow_config.hitl_provider = FlowFeedback()  # a flow that is not served still asks at the console
     inputs = _inputs(task)
     if flow.persistence is not None and "id" not in inputs:
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
         begun = await asyncio.to_thread(flow.persistence.load_state, own_id) is not None
-        # The state has them already, and what became of them since.
+        # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 
     async def kickoff() -> Any:
         output = await flow.kickoff_async(inputs)
         if isinstance(output, HumanFeedbackPending):
             raise RuntimeError(
-                f"the flow paused at {output.context.method_name}, and nobody resumes it here: leave out the provider "
-                "of @human_feedback, then the requester is asked"
+                f"the flow paused at {output.context.method_name} for feedback, and a served flow cannot be resumed: "
+                "leave out the provider of @human_feedback; then the requester is asked"
             )
         return output_value(output)
 
@@ -196,7 +196,7 @@ async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: di
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
-        # CrewAI's own sign for a crew that goes on: it skips the tasks that have an output.
+        # With this id, CrewAI takes the crew for one that goes on, and skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
         scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
@@ -222,7 +222,7 @@ async def _reported(
         hosted.interrupted = task.interrupted
 
     async def run() -> Any:
-        # All of it is scoped to this run by context variables: others go on beside it.
+        # These settings are context variables, so other runs at the same time have their own.
         current_run.set(hosted)
         current_requester.set(requester)
         set_provider(HumanInput(requester))
@@ -236,7 +236,7 @@ async def _reported(
 
 
 def _factory(target: Any) -> Callable[..., Any]:
-    """What makes one for each task, from what was given for it."""
+    """The function that makes a crew, flow or agent for each task."""
     if isinstance(target, (Crew, BaseAgent)):
         return target.copy
     if isinstance(target, Flow):
@@ -249,7 +249,7 @@ def _factory(target: Any) -> Callable[..., Any]:
 
 
 def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
-    # A class of flows takes settings, not a task.
+    # A class of flows takes settings as arguments and no task.
     takes_task = not isinstance(factory, type) and inspect.signature(factory).parameters
     return factory(task) if takes_task else factory()
 

@@ -34,36 +34,38 @@ __all__ = ["MQTTAgent"]
 
 
 class MQTTAgent(BaseAgent):
-    """A crew member whose work is done by an agent on another host, without a language model here.
+    """A crew member on another host. The member needs no language model here.
 
-    It takes part as any other agent does: in sequential and hierarchical crews, in async tasks, as the target of a
-    delegation. The peer gets the task's description, expected output and context as its prompt. What it tells
-    meanwhile shows as events on CrewAI's bus; what it asks goes to ``on_question``.
+    The member takes part as any other agent does: in sequential and hierarchical crews, in async tasks, as the target
+    of a delegation. The peer gets the task's description, expected output and context as its prompt. The peer's
+    progress becomes events on CrewAI's bus, and the peer's questions go to ``on_question``.
 
-    A task outlives the peer's crashes: it is given once, stored at both ends, and its result comes when the peer is
-    back. With ``agent_id`` and ``run_id``, it outlives this process too: the crew that is kicked off again gets the
-    result of the task that it had given before. In a served crew that goes on after a crash, ``agent_id`` is enough.
+    A task outlives crashes of the peer: the task is given once, it is stored at both ends, and the result comes when
+    the peer is back. With ``agent_id`` and ``run_id``, a task outlives this process too: a crew that is kicked off
+    again gets the result of the task that it gave before. In a served crew, ``agent_id`` is enough for that.
 
     Example:
         >>> analyst = MQTTAgent(role="analyst", peer="analyst", broker="mqtt://localhost:1883")  # doctest: +SKIP
         >>> crew = Crew(agents=[writer, analyst], tasks=[...])  # doctest: +SKIP
 
     Attributes:
-        peer: The agent id of who does the work.
+        peer: The agent id of the agent that does the work.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
         agent_id: The name under which this program gives tasks; None makes a fresh one. Members with the same
             settings share one identity and one connection.
-        run_id: Names what the crew is at work on. Kicked off again under the same name, in another process as well, it
-            is given the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
+        run_id: A name for the crew's work. A crew that is kicked off again under this name, also in another process,
+            gets the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        timeout: Seconds for each task, then it is canceled; None waits for as long as it takes.
-        wait_online: Wait also for a peer that has never been seen. One that was seen and is offline is waited for.
-        send_inputs: Send the crew's inputs along, as the task's ``data``: a served crew or flow takes them as its own.
-        on_question: Answers the peer's questions: called with the question and the JSON Schema of the answer, or None,
-            in a thread. None asks at the console.
+        timeout: Seconds for each task; then the task is canceled. None is no limit.
+        wait_online: Whether to wait for a peer that was never seen. A peer that was seen and is offline is always
+            waited for.
+        send_inputs: Whether to send the crew's inputs as the task's ``data``, which a served crew or flow takes as
+            its inputs.
+        on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
+            answer, or None instead of a schema. Without ``on_question``, the console asks.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -129,7 +131,7 @@ class MQTTAgent(BaseAgent):
             raise
 
     async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """The same, awaited: canceling it cancels the peer's task."""
+        """Have the peer do a task; the same as :meth:`execute_task`, awaited. Canceling cancels the peer's task."""
         assignment, arguments = self._begin(task, context, tools)
         try:
             value = await self.requester.await_on_loop(*arguments)

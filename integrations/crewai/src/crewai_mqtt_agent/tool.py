@@ -37,7 +37,7 @@ __all__ = ["MQTTTool", "make_tool"]
 
 
 class MQTTTool(BaseTool):
-    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.tools` makes it.
+    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
     A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
     tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``canceled``, or
@@ -53,14 +53,14 @@ class MQTTTool(BaseTool):
         """The tool's card, as it was when the tool was made."""
         return self._card
 
-    # CrewAI passes the remote tool's arguments by keyword: `self` must be free for one of them.
+    # CrewAI passes the arguments by keyword, and an argument may be called `self`: hence the `/`.
 
     def run(self, /, *args: Any, **arguments: Any) -> Any:
-        """Call it with arguments by name; those by position are taken in the order of the schema."""
+        """Call the tool with arguments by name. Arguments by position are taken in the order of the schema."""
         return self._claim_usage() or self._run(*args, **arguments)
 
     async def arun(self, /, *args: Any, **arguments: Any) -> Any:
-        """The same, awaited."""
+        """Call the tool; the same as :meth:`run`, awaited."""
         return self._claim_usage() or await self._arun(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
