@@ -95,7 +95,7 @@ class Story:
             role="collector",
             goal="Collect numbers",
             backstory="Diligent.",
-            tools=toolkit.tools(),
+            tools=toolkit.get_tools(),
             llm=_plays("collector"),
         )
         analyst = self._member

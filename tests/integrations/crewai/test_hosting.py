@@ -86,7 +86,7 @@ async def test_a_model_of_the_output_is_the_result(planner: Agent, where: dict[s
 async def test_it_tells_what_it_does(
     planner: Agent, where: dict[str, Any], toolkit: MQTTToolkit, toolbox: Toolbox
 ) -> None:
-    tools = await toolkit.atools()
+    tools = await toolkit.aget_tools()
     async with host_crew(lambda: crew_of(says_calls(("add", {"a": 1, "b": 2})), last_text, tools=tools), **where):
         handle = await soon(planner.delegate("host", data={"topic": "x"}, wait_online=True))
         events = await soon(events_of(handle), 30)

@@ -19,7 +19,7 @@ from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
 from crewai_mqtt_agent import MQTTToolkit, RemoteToolPartialEvent
-from mqtt_agent import Password
+from mqtt_agent import Password, ToolResult
 from mqtt_agent.errors import BrokerUnreachable, ToolUnavailable
 from mqtt_agent.sync import ToolServer
 from pydantic import BaseModel
@@ -29,12 +29,12 @@ from .models import ScriptedLLM, last_text, run, says_calls
 
 
 def by_name(toolkit: MQTTToolkit) -> dict[str, BaseTool]:
-    return {tool.name: tool for tool in toolkit.tools()}
+    return {tool.name: tool for tool in toolkit.get_tools()}
 
 
 def crew_that(toolkit: MQTTToolkit, *turns: Any, tools: list[BaseTool] | None = None, **options: Any) -> Crew:
     agent = Agent(
-        role="worker", goal="work", backstory="works", llm=ScriptedLLM.of(*turns), tools=tools or toolkit.tools()
+        role="worker", goal="work", backstory="works", llm=ScriptedLLM.of(*turns), tools=tools or toolkit.get_tools()
     )
     return Crew(agents=[agent], tasks=[Task(description="Work", expected_output="done", agent=agent)], **options)
 
@@ -145,7 +145,7 @@ def test_no_answer_in_time_is_a_timeout_that_may_not_be_repeated(
     embedded: Embedded, namespace: str, toolbox: Toolbox
 ) -> None:
     with MQTTToolkit(embedded.url, namespace=namespace, tools=["hang"], timeout=0.3) as toolkit:
-        failure = failure_of(toolkit.tools()[0].run())
+        failure = failure_of(toolkit.get_tools()[0].run())
     assert (failure.code, failure.retryable) == ("timeout", False)
     assert failure.details["call_id"]
 
@@ -187,7 +187,7 @@ def test_a_crew_goes_on_after_a_failure_and_tells_of_it(toolkit: MQTTToolkit, to
 
 def test_only_what_a_read_only_tool_answered_is_taken_from_the_cache(toolkit: MQTTToolkit, toolbox: Toolbox) -> None:
     calls = says_calls(("add", {"a": 1, "b": 1}), ("greet", {"name": "Ada"}))
-    agent = Agent(role="r", goal="g", backstory="b", cache=True, llm=ScriptedLLM.of("x"), tools=toolkit.tools())
+    agent = Agent(role="r", goal="g", backstory="b", cache=True, llm=ScriptedLLM.of("x"), tools=toolkit.get_tools())
     agent.llm = ScriptedLLM.of(calls, calls, "done")
     task = Task(description="Work", expected_output="done", agent=agent)
     assert run(Crew(agents=[agent], tasks=[task], cache=True)).raw == "done"
@@ -212,12 +212,28 @@ def test_progress_is_an_event_on_the_bus(toolkit: MQTTToolkit) -> None:
     assert sorted(event.partial["progress"] for event in seen) == [1, 2, 3]
 
 
+def test_content_blocks_are_text_and_what_is_no_text_is_named(embedded: Embedded, namespace: str) -> None:
+    png = "iVBORw0KGgo="
+    blocks = [{"type": "text", "text": "a chart:"}, {"type": "image", "data": png, "mimeType": "image/png"}]
+    server = ToolServer("charts", broker=embedded.url, namespace=namespace)
+    server.add_tool("beside", lambda: ToolResult({"points": 2}, blocks))
+    server.add_tool("inside", lambda: {"content": blocks})
+    server.add_tool("failed", lambda: {"content": [{"type": "text", "text": "no data"}], "isError": True})
+    server.add_tool("records", lambda: {"content": [{"type": "invoice", "total": 3}]})
+    with server, MQTTToolkit(embedded.url, namespace=namespace) as toolkit:
+        tools = by_name(toolkit)
+        assert tools["beside"].run() == tools["inside"].run() == "a chart:\n[image: image/png]"
+        failure = failure_of(tools["failed"].run())
+        assert (failure.message, failure.reason) == ("no data", "mcp_error")
+        assert json.loads(tools["records"].run()) == {"content": [{"type": "invoice", "total": 3}]}
+
+
 def test_a_result_schema_shapes_what_the_model_reads(embedded: Embedded, namespace: str, toolbox: Toolbox) -> None:
     class Sum(BaseModel):
         sum: int
 
     with MQTTToolkit(embedded.url, namespace=namespace, tools=["add"], result_schemas={"add": Sum}) as toolkit:
-        [add] = toolkit.tools()
+        [add] = toolkit.get_tools()
         result = add.run(a=1, b=2)
         assert result == {"sum": 3}
         assert json.loads(add.format_output_for_agent(result)) == {"sum": 3}
@@ -240,15 +256,32 @@ def test_all_threads_share_one_connection(toolkit: MQTTToolkit) -> None:
 def test_it_connects_on_first_use(namespace: str, url_of_nobody: str) -> None:
     with MQTTToolkit(url_of_nobody, namespace=namespace) as toolkit:
         with pytest.raises(BrokerUnreachable, match=url_of_nobody):
-            toolkit.tools()
+            toolkit.get_tools()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"tools": ["gr*", "add"]}, {"greet", "add"}),
+        ({"exclude": ["get*", "[ac]*"]}, {"greet", "fail", "hang", "echo"}),
+        ({"servers": ["elsewhere"]}, set()),
+        ({"where": lambda card: card.read_only}, {"add"}),
+    ],
+    ids=["patterns", "exclude", "servers", "where"],
+)
+def test_tools_are_chosen_by_pattern_server_and_function(
+    embedded: Embedded, namespace: str, toolbox: Toolbox, wanted: dict[str, Any], names: set[str]
+) -> None:
+    with MQTTToolkit(embedded.url, namespace=namespace, **wanted) as toolkit:
+        assert set(by_name(toolkit)) == names
 
 
 def test_only_the_wanted_tools_are_taken(
     embedded: Embedded, namespace: str, toolbox: Toolbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     with MQTTToolkit(embedded.url, namespace=namespace, tools=["greet", "ghost"]) as toolkit:
-        assert [tool.name for tool in toolkit.tools()] == ["greet"]
+        assert [tool.name for tool in toolkit.get_tools()] == ["greet"]
     assert "ghost" in caplog.text
     with MQTTToolkit(embedded.url, namespace=namespace, tools=["ghost"], on_unavailable="raise") as toolkit:
         with pytest.raises(ToolUnavailable, match="ghost"):
-            toolkit.tools()
+            toolkit.get_tools()

@@ -97,15 +97,18 @@ class Service(ABC):
         and one line that says why.
         """
         try:
-            asyncio.run(self._run())
+            asyncio.run(self.serve_until_signal())
         except MQTTAgentError as error:
             sys.exit(f"{self._label}: {error}")
 
-    async def _run(self) -> None:
+    async def serve_until_signal(self, on_started: Callable[[], None] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for nothing.
+
+        Args:
+            on_started: Called when it serves. By default, a line on the standard error says what is served.
+        """
         loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(
-            self.serve_forever(lambda: print(f"{self._what_it_serves()}; Ctrl-C stops it", file=sys.stderr))  # noqa: T201
-        )
+        serving = asyncio.ensure_future(self.serve_forever(on_started or self._say_what_it_serves))
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, serving.cancel)
@@ -115,6 +118,9 @@ class Service(ABC):
             await serving
         except asyncio.CancelledError:
             logger.info("%s stopped", self._label)
+
+    def _say_what_it_serves(self) -> None:
+        print(f"{self._what_it_serves()}; Ctrl-C stops it", file=sys.stderr, flush=True)  # noqa: T201
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
         RemoteTaskStreamEvent,
         RemoteToolPartialEvent,
     )
-    from crewai_mqtt_agent.hosting import host_agent, host_crew, host_flow, serve_agent, serve_crew, serve_flow
+    from crewai_mqtt_agent.hosting import (
+        aserve_agent,
+        aserve_crew,
+        aserve_flow,
+        host_agent,
+        host_crew,
+        host_flow,
+        serve_agent,
+        serve_crew,
+        serve_flow,
+    )
     from crewai_mqtt_agent.member import MQTTAgent
     from crewai_mqtt_agent.tool import MQTTTool
     from crewai_mqtt_agent.toolkit import MQTTToolkit
@@ -30,6 +40,9 @@ __all__ = [
     "RemoteTaskStatusEvent",
     "RemoteTaskStreamEvent",
     "RemoteToolPartialEvent",
+    "aserve_agent",
+    "aserve_crew",
+    "aserve_flow",
     "host_agent",
     "host_crew",
     "host_flow",

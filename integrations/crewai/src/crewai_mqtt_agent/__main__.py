@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mqtt_agent.cli.options import add_agent_options, load
+from mqtt_agent.deprecation import warn_renamed
 
 __all__ = ["main"]
 
@@ -18,14 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     serve = commands.add_parser("serve", help="serve a crew, a flow or an agent until Ctrl-C")
     serve.add_argument("target", metavar="module:name", help="a crew, a flow, an agent, or a function that makes one")
     add_agent_options(serve)
-    serve.add_argument("--max-tasks", type=int, default=8, help="how many tasks run at once (%(default)s)")
+    serve.add_argument("--max-concurrency", type=int, default=8, help="how many tasks run at once (%(default)s)")
+    serve.add_argument("--max-tasks", type=int, help=argparse.SUPPRESS)  # the old name
     options = vars(parser.parse_args(arguments))
-    target, options["max_concurrency"] = options.pop("target"), options.pop("max_tasks")
+    target, old = options.pop("target"), options.pop("max_tasks")
+    if old is not None:
+        warn_renamed("--max-tasks", "--max-concurrency")
+        options["max_concurrency"] = old
     try:
         found = load(target)
-        from crewai_mqtt_agent.hosting import host_any
+        from crewai_mqtt_agent.hosting import host_crew
 
-        agent = host_any(found, **options)
+        agent = host_crew(found, **options)
     except (ImportError, TypeError, ValueError) as error:
         sys.exit(f"{target} cannot be served: {error}")
     agent.run()

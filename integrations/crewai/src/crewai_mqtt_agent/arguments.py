@@ -1,4 +1,4 @@
-"""The arguments of a remote tool as a pydantic model, which is what CrewAI wants."""
+"""The arguments of a remote tool as a pydantic model, as CrewAI needs them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import keyword
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mqtt_agent.adapting.schemas import speakable
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 __all__ = ["Arguments", "make_arguments_model", "wire_arguments"]
@@ -24,17 +25,17 @@ class Arguments(BaseModel):
     )
 
     told_schema: ClassVar[dict[str, Any]] = {"type": "object", "properties": {}}
-    """What a language model is told."""
+    """The schema that a language model is told."""
     nullable: ClassVar[frozenset[str]] = frozenset()
-    """The properties for which null is a value."""
+    """The properties that accept null."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
-        """The schema as its server wrote it, save that null may stand for an argument that is left out."""
+        """The server's schema, in which null may stand for an argument that is left out."""
         return copy.deepcopy(cls.told_schema)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """The arguments that were given, under their own names: CrewAI would add a None for each that was not."""
+        """The given arguments under their own names. CrewAI would add None for each missing one."""
         return super().model_dump(**{**options, "exclude_unset": True, "by_alias": True})
 
 
@@ -45,21 +46,20 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
         name: The tool's name.
         schema: Its input schema.
     """
-    whole = _with_defs(dict(schema))
-    properties = whole.get("properties")
-    properties = dict(properties) if isinstance(properties, Mapping) else {}
+    whole = speakable(schema)
+    properties: dict[str, Any] = whole["properties"]
     required = whole.get("required")
     required = set(required) if isinstance(required, (list, tuple)) else set[str]()
     fields: dict[str, Any] = {}
     for number, (each, its_schema) in enumerate(properties.items()):
         about = its_schema.get("description") if isinstance(its_schema, Mapping) else None
         default = ... if each in required else None
-        # The server knows its own defaults; a name that pydantic does not take goes by an alias.
+        # The server fills in its own defaults. A name that pydantic does not accept gets an alias.
         field = each if _is_field_name(each) else f"argument_{number}"
         alias = None if field == each else each
         fields[field] = (Any, Field(default, alias=alias, description=about if isinstance(about, str) else None))
-    nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema, whole)}
-    # Strict function calling has no optional arguments: a model says null for what it leaves out.
+    nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema)}
+    # Strict function calling has no optional arguments: a model writes null for an argument that it leaves out.
     told = {
         each: its_schema if each in required or each in nullable else {"anyOf": [its_schema, {"type": "null"}]}
         for each, its_schema in properties.items()
@@ -71,7 +71,7 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
 
 
 def wire_arguments(model: type[Arguments], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is sent: without the nulls that only say that an argument was left out."""
+    """The arguments to send: without each null that only means that an argument was left out."""
     return {name: value for name, value in given.items() if value is not None or name in model.nullable}
 
 
@@ -80,44 +80,17 @@ def _is_field_name(name: str) -> bool:
     return legal and not hasattr(Arguments, name)
 
 
-def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
-    # CrewAI inlines "#/$defs/..." and knows no older form; one that is not there would make it drop the whole schema.
-    if "definitions" in schema:
-        schema = _renamed(schema)
-        schema["$defs"] = {**schema.pop("definitions"), **schema.get("$defs", {})}
-    return schema
-
-
-def _renamed(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: value.replace("#/definitions/", "#/$defs/", 1)
-            if key == "$ref" and isinstance(value, str)
-            else _renamed(value)
-            for key, value in node.items()
-        }
-    return [_renamed(each) for each in node] if isinstance(node, list) else node
-
-
-def _takes_null(schema: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
+def _takes_null(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return schema is True
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/") and depth < 8:
-        target: Any = root
-        for part in reference[2:].split("/"):
-            target = target.get(part, {}) if isinstance(target, Mapping) else {}
-        if not _takes_null(target, root, depth + 1):
-            return False
     kinds = schema.get("type")
     if kinds is not None and "null" not in ([kinds] if isinstance(kinds, str) else kinds):
         return False
     if "enum" in schema and None not in schema["enum"]:
         return False
-    if "const" in schema and schema["const"] is not None:
+    if schema.get("const") is not None:
         return False
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(choices, list) and not any(_takes_null(each, root, depth + 1) for each in choices):
+    choices, every = schema.get("anyOf") or schema.get("oneOf"), schema.get("allOf")
+    if isinstance(choices, list) and not any(map(_takes_null, choices)):
         return False
-    every = schema.get("allOf")
-    return not (isinstance(every, list) and not all(_takes_null(each, root, depth + 1) for each in every))
+    return not isinstance(every, list) or all(map(_takes_null, every))

@@ -1,86 +1,36 @@
-"""How a served crew asks its requester: for a person's word, and for the tools that the requester lends."""
+"""What a served crew or flow asks its requester: human input, flow input, feedback, and calls of lent tools."""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import json
-import threading
-from concurrent.futures import Future
 from typing import Any
 
 from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.flow.async_feedback import ConsoleProvider, PendingFeedbackContext
 from crewai.tools import BaseTool
-from mqtt_agent import TaskContext
+from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
 from crewai_mqtt_agent.assignment import TOOL_CALL
 from crewai_mqtt_agent.reporting import output_value
 
-__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "Requester", "borrowed_tools", "current_requester"]
+__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
 
 
-current_requester: contextvars.ContextVar[Requester | None] = contextvars.ContextVar(
-    "crewai_mqtt_requester", default=None
-)
-"""Who wants the run that this code is part of, if any."""
-
-
-class Requester:
-    """Questions to who wants the task, from any thread. They wait in line: a task asks one at a time.
-
-    Args:
-        task: Lives on the loop that runs where this is made.
-    """
-
-    def __init__(self, task: TaskContext) -> None:
-        self._task = task
-        self._loop = asyncio.get_running_loop()
-        self._turn = asyncio.Lock()
-        self._open: set[Future[Any]] = set()
-        self._guard = threading.Lock()
-        self._closed = False
-
-    async def aask(self, prompt: str, schema: Any = None) -> Any:
-        """Ask, and wait for the answer, on whichever loop this runs."""
-        return await asyncio.wrap_future(self._start(prompt, schema))
-
-    def ask(self, prompt: str, schema: Any = None) -> Any:
-        """The same; blocks."""
-        return self._start(prompt, schema).result()
-
-    def close(self) -> None:
-        """Nobody waits for an answer any more."""
-        with self._guard:
-            self._closed = True
-            waiting = list(self._open)
-        for each in waiting:
-            each.cancel()
-
-    def _start(self, prompt: str, schema: Any) -> Future[Any]:
-        with self._guard:
-            if self._closed:
-                raise asyncio.CancelledError
-            future = asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop)
-            self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        return future
-
-    async def _ask(self, prompt: str, schema: Any) -> Any:
-        async with self._turn:
-            return await self._task.ask(prompt, schema)
+current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
+"""Asks the requester of the run that the current code belongs to; None outside of a run."""
 
 
 class HumanInput(SyncHumanInputProvider):
-    """What CrewAI asks a person about a task with ``human_input``, asked of the requester instead of a console."""
+    """Asks the requester for feedback on a task with ``human_input``, where CrewAI would ask at the console."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def handle_feedback(self, formatted_answer: Any, context: Any) -> Any:
-        """Show the answer and take the requester's wishes, until there are none."""
+        """Show the answer to the requester and let the crew change it, until the requester accepts the answer."""
         answer = formatted_answer
         while context.ask_for_human_input:
             if self._done(self._requester.ask(self._question(answer)), context):
@@ -89,7 +39,7 @@ class HumanInput(SyncHumanInputProvider):
         return answer
 
     async def handle_feedback_async(self, formatted_answer: Any, context: Any) -> Any:
-        """The same, awaited."""
+        """Show the answer to the requester; the same as :meth:`handle_feedback`, awaited."""
         answer = formatted_answer
         while context.ask_for_human_input:
             if self._done(await self._requester.aask(self._question(answer)), context):
@@ -110,22 +60,22 @@ class HumanInput(SyncHumanInputProvider):
 
 
 class FlowInput:
-    """What ``Flow.ask`` asks, asked of the requester."""
+    """Asks the requester what a flow asks with ``Flow.ask``."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Asker) -> None:
         self._requester = requester
 
     def request_input(self, message: str, flow: Any, metadata: dict[str, Any] | None = None) -> str | None:
-        """See ``crewai.flow.InputProvider``."""
+        """Ask the requester; this is the method of ``crewai.flow.InputProvider``."""
         answer = self._requester.ask(message)
         return None if answer is None else str(answer)
 
 
 class FlowFeedback:
-    """What ``@human_feedback`` asks, asked of the requester of the run that it is part of, if any."""
+    """Asks the requester for what ``@human_feedback`` wants to know; outside of a run, asks at the console."""
 
     def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
-        """See ``crewai.flow.HumanFeedbackProvider``."""
+        """Ask the requester; this is the method of ``crewai.flow.HumanFeedbackProvider``."""
         requester = current_requester.get()
         if requester is None:
             return ConsoleProvider().request_feedback(context, flow)
@@ -137,12 +87,12 @@ class FlowFeedback:
 
 
 class BorrowedTool(BaseTool):
-    """A tool that its requester lends: a call of it is a question to the requester, and so outlives a crash."""
+    """A tool of the requester. A call is a question to the requester, so the call outlives a crash of this host."""
 
-    _requester: Requester = PrivateAttr()
+    _requester: Asker = PrivateAttr()
 
     def run(self, /, *args: Any, **arguments: Any) -> Any:
-        """Have the requester call it."""
+        """Ask the requester to call the tool."""
         return self._run(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
@@ -152,8 +102,13 @@ class BorrowedTool(BaseTool):
         return self._requester.ask(f"Call the tool {self.name} with {call['arguments']}", {TOOL_CALL: call})
 
 
-def borrowed_tools(told: Any, requester: Requester) -> list[BaseTool]:
-    """The tools in a task's metadata."""
+def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
+    """Make the tools that a requester lends.
+
+    Args:
+        told: The list of tools in the metadata of the requester's task.
+        requester: Asks the requester to call a tool.
+    """
     tools: list[BaseTool] = []
     for each in told if isinstance(told, list) else []:
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):

@@ -1,4 +1,4 @@
-"""What a remote member is given, and what its answer becomes: CrewAI's words on one side, a task's fields on the other.
+"""Between a CrewAI task and a task on the wire: what a peer is given, and how its result becomes CrewAI's answer.
 
 ``metadata["crewai"]`` of the task tells a host that knows CrewAI more: ``role``, ``expected_output``,
 ``output_schema``, ``human_input``, and ``tools``, which the host may call by asking.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TOOL_CALL", "Assignment", "Run", "assign", "current_run", "read_answer"]
 
 TOOL_CALL = "x-crewai-tool"
-"""In a question's schema: the tool that the peer wants called, with its arguments. The answer is what it said."""
+"""The key in a question's schema under which the peer names a tool to call; the answer is the tool's output."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Run:
     """A run of a served crew.
 
     Attributes:
-        id: The same in each attempt at it: its own remote members are given the same tasks again.
-        interrupted: Whether the host stops: the next attempt wants what they are at work on.
+        id: The same in each attempt at the run, so that the crew's remote members are given the same tasks again.
+        interrupted: Whether the host stops. The remote tasks go on then, because the next attempt wants their results.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Run:
 
 
 current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("crewai_mqtt_run", default=None)
-"""The run that this code is part of, if any."""
+"""The run that the current code belongs to; None outside of a run."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Assignment:
     """One task for a peer.
 
     Attributes:
-        task_id: The same for the same piece of work: should it be given twice, it is done once.
-        prompt: All that the peer needs to know, as text.
+        task_id: The same for the same piece of work, so that work that is given twice is done once.
+        prompt: Everything that the peer needs to know, as text.
         title: A line for people.
-        metadata: See this module.
-        tools: The tools that the peer may ask for, by the name that it was told.
+        metadata: See the docstring of this module.
+        tools: The tools that the peer may ask for, by the names that the peer was told.
     """
 
     task_id: str
@@ -67,7 +67,7 @@ class Assignment:
 def assign(
     task: Task, role: str, context: str | None, tools: list[BaseTool] | None, crew: Any, run_id: str | None
 ) -> Assignment:
-    """What to give a peer for a CrewAI task. Under one ``run_id``, the same work has the same task id."""
+    """Make the task for a peer from a CrewAI task. Under one ``run_id``, the same work gets the same task id."""
     prompt = format_task_with_context(build_task_prompt_with_schema(task, task.prompt()), context)
     about: dict[str, Any] = {"role": role, "expected_output": task.expected_output}
     model = task.output_pydantic or task.output_json
@@ -85,7 +85,7 @@ def assign(
 
 def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: dict[str, Any]) -> str:
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
-    # In a run that is taken up again, the crew was built anew, with other ids in the same places.
+    # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
     place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
     hosted = current_run.get()
     run = hosted.id if hosted is not None else run_id
@@ -119,7 +119,7 @@ def _fit(text: str, model: type[BaseModel]) -> str:
     try:
         return model.model_validate_json(text).model_dump_json()
     except ValidationError:
-        inner = re.search(r"\{.*\}", text, re.DOTALL)  # language models like to wrap it in words
+        inner = re.search(r"\{.*\}", text, re.DOTALL)  # a language model may write text around the JSON
         if inner is None or inner.group() == text:
             raise
         return model.model_validate_json(inner.group()).model_dump_json()

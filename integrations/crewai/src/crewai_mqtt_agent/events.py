@@ -1,4 +1,4 @@
-"""What remote tools and remote members tell while they work, as events on CrewAI's bus."""
+"""Events on CrewAI's bus that tell of remote tools and remote members while they work."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RemoteToolPartialEvent(BaseEvent):
 
     Attributes:
         tool_name: The tool's own name.
-        call_id: Which call.
-        partial: Any JSON value; ``{"progress": ..., "total": ..., "message": ...}`` tells progress.
+        call_id: The id of the call.
+        partial: Any JSON value; progress is ``{"progress": ..., "total": ..., "message": ...}``.
     """
 
     type: str = "remote_tool_partial"
@@ -34,8 +34,8 @@ class RemoteTaskEvent(BaseEvent):
     """Something happened to a task that a peer works on.
 
     Attributes:
-        peer: Which agent.
-        remote_task_id: Its id over there; ``task_id`` and ``agent_role`` are CrewAI's own.
+        peer: The agent id of the peer.
+        remote_task_id: The id of the task at the peer. ``task_id`` and ``agent_role`` are CrewAI's own.
     """
 
     peer: str
@@ -48,7 +48,7 @@ class RemoteTaskStatusEvent(RemoteTaskEvent):
     Attributes:
         status: The state.
         attempt: 1, and one more after every crash of the peer.
-        message: What was told with it, for example a question.
+        message: The text that the peer sent with the state, for example a question.
     """
 
     type: str = "remote_task_status"
@@ -58,12 +58,12 @@ class RemoteTaskStatusEvent(RemoteTaskEvent):
 
 
 class RemoteTaskProgressEvent(RemoteTaskEvent):
-    """How far the peer is.
+    """The peer told its progress.
 
     Attributes:
         progress: How much is done.
         total: How much there is, if known.
-        message: What is being done now.
+        message: What the peer does now.
     """
 
     type: str = "remote_task_progress"
@@ -86,10 +86,10 @@ class RemoteTaskStreamEvent(RemoteTaskEvent):
 
 
 class RemoteTaskArtifactEvent(RemoteTaskEvent):
-    """The peer made something.
+    """The peer made an artifact.
 
     Attributes:
-        name: What it is called.
+        name: The artifact's name.
         data: Any JSON value.
     """
 

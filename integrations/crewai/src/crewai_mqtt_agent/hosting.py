@@ -1,4 +1,4 @@
-"""Crews, flows and agents of CrewAI as agents that others can give tasks to."""
+"""Crews, flows and agents of CrewAI as agents that take tasks, and go on after a crash."""
 
 from __future__ import annotations
 
@@ -17,29 +17,41 @@ from crewai.events.stream_context import add_stream_sink
 from crewai.flow.async_feedback import HumanFeedbackPending
 from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.apart import run_apart
+from mqtt_agent.adapting.asking import Asker
+from mqtt_agent.adapting.serving import OnStarted, serve
 
-from crewai_mqtt_agent.apart import run_apart
-from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, Requester, borrowed_tools, current_requester
+from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
 from crewai_mqtt_agent.assignment import Run, current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
-__all__ = ["host_agent", "host_any", "host_crew", "host_flow", "serve_agent", "serve_crew", "serve_flow"]
+__all__ = [
+    "aserve_agent",
+    "aserve_crew",
+    "aserve_flow",
+    "host_agent",
+    "host_crew",
+    "host_flow",
+    "serve_agent",
+    "serve_crew",
+    "serve_flow",
+]
 
 Factory = Callable[..., Any] | Crew | BaseAgent
 
 
 def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """An agent that does each task with a crew of its own, ready to be started with ``async with``.
+    """Make an agent that does each task with a crew of its own. Start the agent with ``async with``.
 
-    The crew's inputs are the task's ``data``, where that is a dictionary, and ``prompt``. What its last task made is
-    the result; what each task made is an artifact, and stored: after a crash, the crew goes on behind the last task
-    that was finished. A question to a person (``human_input``) is one to the requester. Canceling the task cancels
-    the crew.
+    The crew's inputs are ``prompt`` and the task's ``data``, where the data is a dictionary. The output of the crew's
+    last task is the result. The output of each of the crew's tasks is an artifact and is stored: after a crash, the
+    crew goes on behind the last task that was finished. With ``human_input``, the requester is asked. Canceling the
+    task cancels the crew.
 
     Args:
-        factory: Makes a crew: a new one for each call, as two runs of one crew disturb each other. One that takes an
-            argument gets the :class:`mqtt_agent.TaskContext`, and can see ``attempt`` there. Or a crew, which is copied
-            for each task, or a class with ``@CrewBase``.
+        factory: A function that makes a new crew for each task; two runs of one crew disturb each other. A function
+            with a parameter gets the :class:`mqtt_agent.TaskContext`, for example to see ``attempt``. Or a crew,
+            which is copied for each task, or a class with ``@CrewBase``.
         agent_id: The agent's name.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``,
             ``store``, ``credentials`` and so on.
@@ -47,67 +59,13 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     Raises:
         TypeError: ``factory`` is none of these.
     """
-    return _hosted(agent_id, factory, options)
-
-
-def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """The same with a single agent: the task's prompt is what it has to do.
-
-    It may use the tools that a remote member of a crew was given over there, and so delegate to its coworkers.
-
-    Args:
-        factory: Makes an agent: a new one for each call. Or an agent, which is copied.
-        agent_id: See :func:`host_crew`.
-        options: See there.
-    """
-    return _hosted(agent_id, factory, options)
-
-
-def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """The same with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
-
-    After a crash, a flow with ``@persist`` finds its state again; any other starts anew.
-
-    Args:
-        factory: Makes a flow, or is a class of flows.
-        agent_id: See :func:`host_crew`.
-        options: See there.
-    """
-    return _hosted(agent_id, factory, options)
-
-
-def host_any(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
-    """The same with whatever the factory makes: a crew, a flow or an agent."""
-    return _hosted(agent_id, factory, options)
-
-
-def serve_crew(factory: Factory, *, agent_id: str, **options: Any) -> None:
-    """Serve :func:`host_crew` until SIGINT or SIGTERM. Blocks; for scripts.
-
-    Example:
-        >>> serve_crew(build_crew, agent_id="report-crew", capabilities=["report"])  # doctest: +SKIP
-    """
-    host_crew(factory, agent_id=agent_id, **options).run()
-
-
-def serve_agent(factory: Factory, *, agent_id: str, **options: Any) -> None:
-    """Serve :func:`host_agent` until SIGINT or SIGTERM. Blocks; for scripts."""
-    host_agent(factory, agent_id=agent_id, **options).run()
-
-
-def serve_flow(factory: Factory, *, agent_id: str, **options: Any) -> None:
-    """Serve :func:`host_flow` until SIGINT or SIGTERM. Blocks; for scripts."""
-    host_flow(factory, agent_id=agent_id, **options).run()
-
-
-def _hosted(agent_id: str, target: Factory, options: dict[str, Any]) -> Agent:
-    factory = _factory(target)
+    target = _factory(factory)
     agent = Agent(agent_id, **options)
 
     async def handle(task: TaskContext) -> Any:
-        requester = Requester(task)
+        requester = Asker(task)
         try:
-            return await _run(task, requester, await asyncio.to_thread(_made, factory, task))
+            return await _run(task, requester, await asyncio.to_thread(_made, target, task))
         finally:
             requester.close()
 
@@ -115,7 +73,74 @@ def _hosted(agent_id: str, target: Factory, options: dict[str, Any]) -> Agent:
     return agent
 
 
-async def _run(task: TaskContext, requester: Requester, made: Any) -> Any:
+def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """Make an agent that does each task with a single CrewAI agent; the task's prompt is the work.
+
+    The CrewAI agent may use the tools that a remote member was given in the requester's crew, and so delegate to the
+    coworkers there.
+
+    Args:
+        factory: A function that makes a new CrewAI agent for each task, or a CrewAI agent, which is copied.
+        agent_id: The agent's name.
+        options: See :func:`host_crew`.
+    """
+    return host_crew(factory, agent_id=agent_id, **options)
+
+
+def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+    """Make an agent that does each task with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
+
+    After a crash, a flow with ``@persist`` finds its state again. Any other flow starts anew.
+
+    Args:
+        factory: A class of flows, or a function that makes a new flow for each task.
+        agent_id: The agent's name.
+        options: See :func:`host_crew`.
+    """
+    return host_crew(factory, agent_id=agent_id, **options)
+
+
+def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a crew until SIGINT or SIGTERM, and block. For scripts.
+
+    Example:
+        >>> serve_crew(build_crew, agent_id="report-crew", capabilities=["report"])  # doctest: +SKIP
+
+    Args:
+        factory: See :func:`host_crew`.
+        agent_id: The agent's name.
+        on_started: Called when the agent takes tasks.
+        options: See :func:`host_crew`.
+    """
+    return serve(host_crew(factory, agent_id=agent_id, **options), "serve_crew", on_started)
+
+
+def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a CrewAI agent until SIGINT or SIGTERM, and block; see :func:`serve_crew` and :func:`host_agent`."""
+    return serve(host_agent(factory, agent_id=agent_id, **options), "serve_agent", on_started)
+
+
+def serve_flow(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a flow until SIGINT or SIGTERM, and block; see :func:`serve_crew` and :func:`host_flow`."""
+    return serve(host_flow(factory, agent_id=agent_id, **options), "serve_flow", on_started)
+
+
+async def aserve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a crew until the asyncio task is canceled; see :func:`serve_crew`."""
+    await host_crew(factory, agent_id=agent_id, **options).serve_forever(on_started)
+
+
+async def aserve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a CrewAI agent until the asyncio task is canceled; see :func:`serve_agent`."""
+    await host_agent(factory, agent_id=agent_id, **options).serve_forever(on_started)
+
+
+async def aserve_flow(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Serve a flow until the asyncio task is canceled; see :func:`serve_flow`."""
+    await host_flow(factory, agent_id=agent_id, **options).serve_forever(on_started)
+
+
+async def _run(task: TaskContext, requester: Asker, made: Any) -> Any:
     if isinstance(made, Crew):
         return await _run_tasks(task, requester, made, _inputs(task))
     if isinstance(made, Flow):
@@ -125,7 +150,7 @@ async def _run(task: TaskContext, requester: Requester, made: Any) -> Any:
     raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
 
 
-async def _run_agent(task: TaskContext, requester: Requester, agent: BaseAgent) -> Any:
+async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> Any:
     about = task.metadata.get("crewai")
     about = about if isinstance(about, dict) else {}
 
@@ -139,39 +164,39 @@ async def _run_agent(task: TaskContext, requester: Requester, agent: BaseAgent) 
         )
         return Crew(agents=[agent], tasks=[work])
 
-    # A prompt is no template: no inputs.
+    # No inputs: CrewAI would fill them into the prompt, which is no template.
     return await _run_tasks(task, requester, await asyncio.to_thread(make_crew), None)
 
 
-async def _run_flow(task: TaskContext, requester: Requester, flow: Flow[Any]) -> Any:
+async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any:
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
     if flow_config.hitl_provider is None:
-        flow_config.hitl_provider = FlowFeedback()  # asks the console for a flow that is not served
+        flow_config.hitl_provider = FlowFeedback()  # a flow that is not served still asks at the console
     inputs = _inputs(task)
     if flow.persistence is not None and "id" not in inputs:
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
         begun = await asyncio.to_thread(flow.persistence.load_state, own_id) is not None
-        # The state has them already, and what became of them since.
+        # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 
     async def kickoff() -> Any:
         output = await flow.kickoff_async(inputs)
         if isinstance(output, HumanFeedbackPending):
             raise RuntimeError(
-                f"the flow paused at {output.context.method_name}, and nobody resumes it here: leave out the provider "
-                "of @human_feedback, then the requester is asked"
+                f"the flow paused at {output.context.method_name} for feedback, and a served flow cannot be resumed: "
+                "leave out the provider of @human_feedback; then the requester is asked"
             )
         return output_value(output)
 
     return await _reported(task, Reporter(task), requester, kickoff)
 
 
-async def _run_tasks(task: TaskContext, requester: Requester, crew: Crew, inputs: dict[str, Any] | None) -> Any:
+async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
-        # CrewAI's own sign for a crew that goes on: it skips the tasks that have an output.
+        # With this id, CrewAI takes the crew for one that goes on, and skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
         scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
@@ -189,7 +214,7 @@ async def _run_tasks(task: TaskContext, requester: Requester, crew: Crew, inputs
 
 
 async def _reported(
-    task: TaskContext, reporter: Reporter, requester: Requester, kickoff: Callable[[], Coroutine[Any, Any, Any]]
+    task: TaskContext, reporter: Reporter, requester: Asker, kickoff: Callable[[], Coroutine[Any, Any, Any]]
 ) -> Any:
     hosted = Run(task.id)
 
@@ -197,7 +222,7 @@ async def _reported(
         hosted.interrupted = task.interrupted
 
     async def run() -> Any:
-        # All of it is scoped to this run by context variables: others go on beside it.
+        # These settings are context variables, so other runs at the same time have their own.
         current_run.set(hosted)
         current_requester.set(requester)
         set_provider(HumanInput(requester))
@@ -211,7 +236,7 @@ async def _reported(
 
 
 def _factory(target: Any) -> Callable[..., Any]:
-    """What makes one for each task, from what was given for it."""
+    """The function that makes a crew, flow or agent for each task."""
     if isinstance(target, (Crew, BaseAgent)):
         return target.copy
     if isinstance(target, Flow):
@@ -224,7 +249,7 @@ def _factory(target: Any) -> Callable[..., Any]:
 
 
 def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
-    # A class of flows takes settings, not a task.
+    # A class of flows takes settings as arguments and no task.
     takes_task = not isinstance(factory, type) and inspect.signature(factory).parameters
     return factory(task) if takes_task else factory()
 

@@ -20,48 +20,52 @@ from crewai.events.types.agent_events import (
 from crewai.tools import BaseTool
 from crewai.tools.agent_tools.agent_tools import AgentTools
 from mqtt_agent import TLS, Agent, Password, TaskHandle, TaskStore, Token
+from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync import Agent as SyncAgent
+from mqtt_agent.transport import BrokerSettings
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from crewai_mqtt_agent.assignment import Assignment, assign, read_answer
 from crewai_mqtt_agent.conversation import OnQuestion, work
-from crewai_mqtt_agent.requesters import requester
 
 __all__ = ["MQTTAgent"]
 
 
 class MQTTAgent(BaseAgent):
-    """A crew member whose work is done by an agent on another host, without a language model here.
+    """A crew member on another host. The member needs no language model here.
 
-    It takes part as any other agent does: in sequential and hierarchical crews, in async tasks, as the target of a
-    delegation. The peer gets the task's description, expected output and context as its prompt. What it tells
-    meanwhile shows as events on CrewAI's bus; what it asks goes to ``on_question``.
+    The member takes part as any other agent does: in sequential and hierarchical crews, in async tasks, as the target
+    of a delegation. The peer gets the task's description, expected output and context as its prompt. The peer's
+    progress becomes events on CrewAI's bus, and the peer's questions go to ``on_question``.
 
-    A task outlives the peer's crashes: it is given once, stored at both ends, and its result comes when the peer is
-    back. With ``agent_id`` and ``run_id``, it outlives this process too: the crew that is kicked off again gets the
-    result of the task that it had given before. In a served crew that goes on after a crash, ``agent_id`` is enough.
+    A task outlives crashes of the peer: the task is given once, it is stored at both ends, and the result comes when
+    the peer is back. With ``agent_id`` and ``run_id``, a task outlives this process too: a crew that is kicked off
+    again gets the result of the task that it gave before. In a served crew, ``agent_id`` is enough for that.
 
     Example:
         >>> analyst = MQTTAgent(role="analyst", peer="analyst", broker="mqtt://localhost:1883")  # doctest: +SKIP
         >>> crew = Crew(agents=[writer, analyst], tasks=[...])  # doctest: +SKIP
 
     Attributes:
-        peer: The agent id of who does the work.
+        peer: The agent id of the agent that does the work.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
         agent_id: The name under which this program gives tasks; None makes a fresh one. Members with the same
             settings share one identity and one connection.
-        run_id: Names what the crew is at work on. Kicked off again under the same name, in another process as well, it
-            is given the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
+        run_id: A name for the crew's work. A crew that is kicked off again under this name, also in another process,
+            gets the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        timeout: Seconds for each task, then it is canceled; None waits for as long as it takes.
-        wait_online: Wait also for a peer that has never been seen. One that was seen and is offline is waited for.
-        send_inputs: Send the crew's inputs along, as the task's ``data``: a served crew or flow takes them as its own.
-        on_question: Answers the peer's questions: called with the question and the JSON Schema of the answer, or None,
-            in a thread. None asks at the console.
+        timeout: Seconds for each task; then the task is canceled. None is no limit.
+        wait_online: Whether to wait for a peer that was never seen. A peer that was seen and is offline is always
+            waited for.
+        send_inputs: Whether to send the crew's inputs as the task's ``data``, which a served crew or flow takes as
+            its inputs.
+        on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
+            answer, or None instead of a schema. Without ``on_question``, the console asks.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
@@ -76,7 +80,7 @@ class MQTTAgent(BaseAgent):
     store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
     credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
-    timeout: float | None = None
+    timeout: float | None = TASK_TIMEOUT
     wait_online: bool = False
     send_inputs: bool = False
     on_question: OnQuestion | None = Field(default=None, exclude=True)
@@ -86,7 +90,8 @@ class MQTTAgent(BaseAgent):
     step_callback: Any = Field(default=None, exclude=True)
 
     _last_messages: list[Any] = PrivateAttr(default_factory=list)
-    _handles: set[TaskHandle] = PrivateAttr(default_factory=set)
+    _given: set[asyncio.Future[TaskHandle]] = PrivateAttr(default_factory=set)
+    _lease: Requester | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _check_run_id(self) -> Self:
@@ -101,8 +106,11 @@ class MQTTAgent(BaseAgent):
 
     @property
     def requester(self) -> SyncAgent:
-        """The agent that gives the tasks."""
-        return requester(self.broker, self.namespace, self.agent_id, self.store, self.credentials, self.tls)
+        """The agent that gives the tasks. Members with equal settings share one."""
+        if self._lease is None:
+            broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
+            self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
+        return self._lease.agent
 
     # Work
 
@@ -123,7 +131,7 @@ class MQTTAgent(BaseAgent):
             raise
 
     async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """The same, awaited: canceling it cancels the peer's task."""
+        """Have the peer do a task; the same as :meth:`execute_task`, awaited. Canceling cancels the peer's task."""
         assignment, arguments = self._begin(task, context, tools)
         try:
             value = await self.requester.await_on_loop(*arguments)
@@ -134,11 +142,12 @@ class MQTTAgent(BaseAgent):
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel all that the peer does for this member, from any thread: those tasks fail with ``TaskCanceled``."""
-        self.requester.run_on_loop(_cancel, list(self._handles), reason)
+        self.requester.run_on_loop(_cancel, list(self._given), reason)
 
     def close(self) -> None:
-        """Disconnect, also for the members that share the connection. The next task connects again."""
-        self.requester.stop()
+        """Disconnect, unless another member that shares the connection is open. The next task connects again."""
+        if self._lease is not None:
+            self._lease.close()
 
     def copy(self) -> Self:
         """A member for another run of the crew, over the same connection."""
@@ -155,7 +164,7 @@ class MQTTAgent(BaseAgent):
         )
         data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
         scope = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
-        return assignment, (work, self, task, assignment, data, self._handles, scope)
+        return assignment, (work, self, task, assignment, data, self._given, scope)
 
     def _end(self, task: Task, assignment: Assignment, value: Any) -> str:
         answer = read_answer(value, task, self.peer, assignment.task_id)
@@ -188,5 +197,8 @@ class MQTTAgent(BaseAgent):
         return []
 
 
-async def _cancel(agent: Agent, handles: list[TaskHandle], reason: str | None) -> None:
-    await asyncio.gather(*(handle.cancel(reason) for handle in handles))
+async def _cancel(agent: Agent, given: list[asyncio.Future[TaskHandle]], reason: str | None) -> None:
+    # A task that is being given right now is waited for: it is the peer's a moment later.
+    for handle in await asyncio.gather(*map(asyncio.shield, given), return_exceptions=True):
+        if isinstance(handle, TaskHandle):
+            await handle.cancel(reason)

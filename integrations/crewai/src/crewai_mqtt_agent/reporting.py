@@ -1,4 +1,4 @@
-"""What a served crew tells its requester while it works, taken from CrewAI's own events."""
+"""What a served crew tells its requester and stores while it works; how it goes on after a crash."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Reporter:
         self._closed = False
 
     def close(self) -> None:
-        """The attempt is over: what comes late is dropped."""
+        """End the reports: the attempt is over, and later events are dropped."""
         self._closed = True
 
     def __call__(self, source: Any, event: Any) -> None:
-        """Take one event, on whichever thread it was emitted."""
+        """Take one event, on the thread on which CrewAI emitted it."""
         if isinstance(event, TaskStartedEvent):
             self._progress(f"task: {_short(_name(event))}")
         elif isinstance(event, TaskCompletedEvent):
@@ -63,7 +63,7 @@ class Reporter:
         name = _name(event)
         if index is not None:
             self._outputs[str(index)] = saved_output(tasks[index].key, event.output)
-            # Waited for: once the crew goes on, this task need not be done again.
+            # The save is awaited: only then may the crew go on, so that no finished task is done again.
             self._wait(self._task.save({"outputs": self._outputs}))
             self._steps = len(self._outputs)
             name = artifact_name(tasks, index)
@@ -79,12 +79,12 @@ class Reporter:
             coroutine.close()
             return
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        with contextlib.suppress(MQTTAgentError):  # canceled meanwhile: the run is told so in its own way
+        with contextlib.suppress(MQTTAgentError):  # a run that was canceled meanwhile ends by itself
             future.result()
 
 
 def output_value(output: Any) -> Any:
-    """What a crew, a task or a flow made, as JSON: its model, its dictionary, or its text."""
+    """The output of a crew, a task or a flow as JSON: the model, the dictionary, or the text."""
     model = getattr(output, "pydantic", None)
     if model is not None:
         return model.model_dump(mode="json")
@@ -95,14 +95,14 @@ def output_value(output: Any) -> Any:
 
 
 def artifact_name(tasks: list[Task], index: int) -> str:
-    """What a task's output is called: by the task's name, where that is its own."""
+    """The name of the artifact of a task: the task's name if no other task has it, else ``task-N``."""
     name = tasks[index].name
     alone = sum(each.name == name for each in tasks) == 1
     return name if name and alone else f"task-{index + 1}"
 
 
 def saved_output(key: str, output: TaskOutput) -> dict[str, Any]:
-    """A finished task's output, to be stored."""
+    """The output of a finished task in the form in which it is stored."""
     model = output.pydantic
     return {
         "key": key,
@@ -114,7 +114,7 @@ def saved_output(key: str, output: TaskOutput) -> dict[str, Any]:
 
 
 def restore(crew: Crew, saved: Any) -> int:
-    """Give the tasks that were finished their outputs, up to the first that was not.
+    """Give the stored outputs to the crew's tasks, up to the first task that was not finished.
 
     Returns:
         How many were; none, when the crew is another one than it was.

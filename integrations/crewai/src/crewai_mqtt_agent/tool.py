@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
-from mqtt_agent import ToolCard, ToolClient
+from mqtt_agent import CallHandle, ToolCard
+from mqtt_agent import ToolClient as AsyncToolClient
+from mqtt_agent.adapting.calling import call_tool
+from mqtt_agent.adapting.content import as_text, content_of, in_words
 from mqtt_agent.errors import (
     CallCanceled,
     CallerNotAuthorized,
-    CallError,
     CallTimeout,
     InvalidArguments,
     MQTTAgentError,
@@ -25,7 +26,7 @@ from mqtt_agent.errors import (
     TransportError,
     WireError,
 )
-from mqtt_agent.sync import ToolClient as SyncToolClient
+from mqtt_agent.sync import ToolClient
 from mqtt_agent.wire import Response
 from pydantic import BaseModel, PrivateAttr
 
@@ -36,14 +37,14 @@ __all__ = ["MQTTTool", "make_tool"]
 
 
 class MQTTTool(BaseTool):
-    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.tools` makes it.
+    """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
     A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
     tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``canceled``, or
     the one that the tool chose; ``retryable`` says whether the same call may be made again without harm.
     """
 
-    _client: SyncToolClient = PrivateAttr()
+    _client: ToolClient = PrivateAttr()
     _card: ToolCard = PrivateAttr()
     _timeout: float | None = PrivateAttr(default=None)
 
@@ -52,31 +53,31 @@ class MQTTTool(BaseTool):
         """The tool's card, as it was when the tool was made."""
         return self._card
 
-    # CrewAI passes the remote tool's arguments by keyword: `self` must be free for one of them.
+    # CrewAI passes the arguments by keyword, and an argument may be called `self`: hence the `/`.
 
     def run(self, /, *args: Any, **arguments: Any) -> Any:
-        """Call it with arguments by name; those by position are taken in the order of the schema."""
+        """Call the tool with arguments by name. Arguments by position are taken in the order of the schema."""
         return self._claim_usage() or self._run(*args, **arguments)
 
     async def arun(self, /, *args: Any, **arguments: Any) -> Any:
-        """The same, awaited."""
+        """Call the tool; the same as :meth:`run`, awaited."""
         return self._claim_usage() or await self._arun(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            outcome = self._client.run_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = self._client.run_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
-        return self._content(*outcome)
+        return self._outcome(handle)
 
     async def _arun(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            outcome = await self._client.await_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = await self._client.await_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
-        return self._content(*outcome)
+        return self._outcome(handle)
 
     def _wire(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
         model = self.args_schema
@@ -84,13 +85,20 @@ class MQTTTool(BaseTool):
         by_position = dict(zip(model.told_schema["properties"], args, strict=False))
         return wire_arguments(model, {**by_position, **arguments})
 
-    def _content(self, response: Response | None, error: CallError | None) -> Any:
-        if error is not None:
+    def _outcome(self, handle: CallHandle) -> Any:
+        error, response = handle.failure(), handle.response
+        if error is not None or response is None:
+            assert isinstance(error, Exception)
             return self._failure(error, response)
-        result = response.result if response is not None else None
-        if self.result_schema is not None or isinstance(result, str):
+        result = response.result
+        if self.result_schema is not None:
             return result
-        return json.dumps(result, ensure_ascii=False)  # CrewAI would show Python's repr to the model
+        # Text, as CrewAI's own MCP tools give: of any other value the model would see Python's repr.
+        blocks = content_of(result, response.content)
+        text = as_text(result) if blocks is None else in_words(blocks)
+        if blocks is not None and isinstance(result, dict) and result.get("isError") is True:
+            return ToolFailure(message=text, code="tool_error", reason=ToolFailureReason.MCP_ERROR)
+        return text
 
     def _failure(self, error: Exception, response: Response | None = None) -> ToolFailure:
         safe = self._card.read_only or self._card.idempotent
@@ -106,7 +114,7 @@ class MQTTTool(BaseTool):
 
 
 def make_tool(
-    client: SyncToolClient,
+    client: ToolClient,
     card: ToolCard,
     name: str,
     timeout: float | None,
@@ -159,30 +167,21 @@ def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
     return type(error).__name__, False, reported
 
 
-def _teller(tool: MQTTTool) -> Callable[[str, Any], Any]:
+def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
     context = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
 
-    def tell(call_id: str, partial: Any) -> None:
+    async def tell(call_id: str, partial: Any) -> None:
         event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
-        context.run(crewai_event_bus.emit, tool, event)
+        await asyncio.to_thread(context.copy().run, crewai_event_bus.emit, tool, event)  # a listener may block
 
     return tell
 
 
 async def _call(
-    client: ToolClient,
+    client: AsyncToolClient,
     tool: str,
     arguments: dict[str, Any],
     timeout: float | None,
-    tell: Callable[[str, Any], None],
-) -> tuple[Response | None, CallError | None]:
-    handle = await client.submit(tool, arguments, timeout=timeout)
-    try:
-        async for partial in handle.partials():
-            await asyncio.to_thread(tell, handle.call_id, partial)  # what listens may block
-        await handle.result()
-    except CallError as error:
-        return handle.response, error
-    finally:
-        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
-    return handle.response, None
+    tell: Callable[[str, Any], Awaitable[None]],
+) -> CallHandle:
+    return await call_tool(client, tool, arguments, timeout=timeout, on_partial=tell)

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 from crewai.tools import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
-from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
-from mqtt_agent.errors import ToolUnavailable
-from mqtt_agent.sync import ToolClient as SyncToolClient
+from mqtt_agent import TLS, Connection, Password, Token, ToolCard
+from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, find_tools, tell_missing
+from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
+from mqtt_agent.sync import ToolClient
 from pydantic import BaseModel
 from typing_extensions import Self
 
-from crewai_mqtt_agent.tool import make_tool
+from crewai_mqtt_agent.tool import MQTTTool, make_tool
 
 __all__ = ["MQTTToolkit"]
 
+<<<<<<< HEAD
 logger: logging.Logger = logging.getLogger(__name__)
 
+=======
+>>>>>>> cr
 
 class MQTTToolkit:
-    """The tools that servers offer on a broker, for any agent, task or crew.
+    """The tools that servers offer on a broker, for any CrewAI agent, task or crew.
 
-    All its tools share one connection, which lives on an event loop of its own: CrewAI calls tools from threads, and
-    any number may. It connects on first use. Use it as a context manager, or call :meth:`close` at the end; what is
-    still open when the program ends is closed then.
+    All tools of a toolkit share one connection, which lives on an event loop of its own: CrewAI calls tools from
+    several threads. The toolkit connects on first use. Use it as a context manager, or call :meth:`close` at the end.
+    A toolkit that is still open when the program ends is closed then.
 
     Example:
         >>> with MQTTToolkit(broker="mqtt://localhost:1883", agent_id="agent-a") as toolkit:  # doctest: +SKIP
-        ...     agent = Agent(role="forecaster", goal="...", backstory="...", tools=toolkit.tools())
+        ...     agent = Agent(role="forecaster", goal="...", backstory="...", tools=toolkit.get_tools())
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, told to the tools; None makes a fresh one.
+        agent_id: The caller's name, which the tools are told; None makes a fresh one.
         namespace: The prefix of all topics.
-        tools: Names of the tools wanted; None takes all that are online.
+        tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
+        exclude: Names or patterns of tools that are not wanted.
+        servers: Names or ids of the servers whose tools are wanted; None takes those of all.
+        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
+        where: A function from a :class:`mqtt_agent.ToolCard` to whether the tool is wanted.
         on_unavailable: What to do about a wanted tool that nobody serves: ``skip`` it with a warning, or ``raise``.
         timeout: Seconds that a call may take; None for no limit.
-        result_schemas: For tools, by name, the pydantic model of their result: CrewAI checks it and shows it as JSON.
-            Without one, a result is JSON text.
+        result_schemas: For tools, by name, the pydantic model of their result: CrewAI checks the result and shows it
+            to the model as JSON. Without a model, a result is JSON text.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is no broker URL, or ``tools`` is one text and no list.
     """
 
     def __init__(
@@ -57,18 +64,20 @@ class MQTTToolkit:
         agent_id: str | None = None,
         namespace: str = "a2a/v1",
         tools: Sequence[str] | None = None,
-        on_unavailable: Literal["skip", "raise"] = "skip",
-        timeout: float | None = 60.0,
+        exclude: Sequence[str] = (),
+        servers: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        where: Callable[[ToolCard], bool] | None = None,
+        on_unavailable: OnUnavailable = "skip",
+        timeout: float | None = CALL_TIMEOUT,
         result_schemas: Mapping[str, type[BaseModel]] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
     ) -> None:
-        if isinstance(tools, str):
-            raise ValueError(f"tools is a list of names: write [{tools!r}]")
-        self._client = SyncToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
+        self._selection = Selection(tools, exclude, servers, tags, where)
+        self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
         self._namespace = namespace
-        self._wanted = tools
-        self._on_unavailable = on_unavailable
+        self._on_unavailable: OnUnavailable = on_unavailable
         self._timeout = timeout
         self._result_schemas = dict(result_schemas or {})
 
@@ -82,21 +91,31 @@ class MQTTToolkit:
 
     @property
     def connection(self) -> Connection:
-        """The connection that all its tools share."""
+        """The connection that all tools of this toolkit share."""
         return self._client.connection
 
-    def tools(self) -> list[BaseTool]:
+    def get_tools(self) -> list[BaseTool]:
         """The tools that can be called now. Each call looks anew.
 
         Raises:
-            BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or it refuses.
-            ToolUnavailable: A wanted tool is not served by anyone, and ``on_unavailable`` is ``raise``.
+            BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or the broker refuses.
+            ToolUnavailable: Nobody serves a wanted tool, and ``on_unavailable`` is ``raise``.
         """
-        return self._make_tools(self._client.run_on_loop(_find, self._wanted))
+        return self._make_tools(self._client.run_on_loop(find_tools, self._selection))
+
+    async def aget_tools(self) -> list[BaseTool]:
+        """The tools that can be called now; the same as :meth:`get_tools`, awaited."""
+        return self._make_tools(await self._client.await_on_loop(find_tools, self._selection))
+
+    def tools(self) -> list[BaseTool]:
+        """The old name of :meth:`get_tools`."""
+        warn_renamed("MQTTToolkit.tools()", "MQTTToolkit.get_tools()")
+        return self.get_tools()
 
     async def atools(self) -> list[BaseTool]:
-        """The same as :meth:`tools`, awaited."""
-        return self._make_tools(await self._client.await_on_loop(_find, self._wanted))
+        """The old name of :meth:`aget_tools`."""
+        warn_renamed("MQTTToolkit.atools()", "MQTTToolkit.aget_tools()")
+        return await self.aget_tools()
 
     def close(self) -> None:
         """Cancel the calls that are under way, and disconnect. Using a tool connects again."""
@@ -108,23 +127,18 @@ class MQTTToolkit:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _make_tools(self, found: dict[str, ToolCard | None]) -> list[BaseTool]:
+    def _make_tools(self, found: Found) -> list[BaseTool]:
+        tell_missing(self._namespace, self._on_unavailable, found.missing)
         taken: set[str] = set()
-        made: list[BaseTool] = []
-        for name, card in found.items():
-            if card is not None:
-                legal = _legal_name(name, taken)
-                made.append(make_tool(self._client, card, legal, self._timeout, self._result_schemas.get(name)))
-                continue
-            message = f"{name}: no server offers this tool now in namespace {self._namespace!r}"
-            if self._on_unavailable == "raise":
-                raise ToolUnavailable(message, tool=name)
-            logger.warning("%s; it is left out", message)
-        return made
+        return [self._make_tool(card, taken) for card in found.tools]
+
+    def _make_tool(self, card: ToolCard, taken: set[str]) -> MQTTTool:
+        name = _legal_name(card.tool, taken)
+        return make_tool(self._client, card, name, self._timeout, self._result_schemas.get(card.tool))
 
 
 def _legal_name(name: str, taken: set[str]) -> str:
-    """The name that CrewAI tells the language model, and that no other tool has: CrewAI drops one of two."""
+    """The name that CrewAI tells the language model. No other tool may have this name: CrewAI drops one of two."""
     legal = unique = sanitize_tool_name(name) or "tool"
     number = 1
     while unique in taken:
@@ -132,16 +146,3 @@ def _legal_name(name: str, taken: set[str]) -> str:
         unique = sanitize_tool_name(f"{legal}_{number}")
     taken.add(unique)
     return unique
-
-
-async def _find(client: ToolClient, wanted: Sequence[str] | None) -> dict[str, ToolCard | None]:
-    """The cards of the wanted tools; None for one that is not there."""
-    cards = {card.tool: card for card in await client.list_tools()}
-    if wanted is None:
-        return dict(cards)
-    found: dict[str, ToolCard | None] = {}
-    for name in wanted:
-        # Where a broker's rules forbid listing, a card can still be had by its name.
-        card = cards.get(name) or await client.get_tool(name)
-        found[name] = card if card is not None and card.status == "online" else None
-    return found

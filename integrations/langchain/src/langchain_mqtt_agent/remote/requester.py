@@ -59,7 +59,7 @@ class Requester:
                 options: dict[str, Any] = {"broker": broker, "namespace": namespace, "store": store}
                 name = agent_id
                 if name is None:
-                    from langchain_mqtt_agent.remote.identity import default_agent_id
+                    from mqtt_agent.adapting.identity import default_agent_id
 
                     name, lasting = default_agent_id(namespace)
                     if not lasting:

@@ -1,4 +1,4 @@
-"""Running CrewAI on a loop of its own: much of it blocks, and MQTT has to stay awake meanwhile."""
+"""Running a framework on an event loop of its own in a thread: where the framework blocks, MQTT goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ T = TypeVar("T")
 
 
 async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
-    """Run a coroutine function in a thread, on a loop of its own. Canceling this cancels it there.
+    """Run a coroutine function in a thread, on an event loop of its own.
 
-    It does not wait for the thread then: what blocks in it cannot be stopped, only left.
+    When the caller is canceled, the coroutine is canceled too. The caller does not wait for the thread then, because
+    code that blocks in the thread cannot be stopped.
 
     Args:
         function: Called in the thread.
         name: The thread's name.
-        on_cancel: Called here, before it is canceled there.
+        on_cancel: Called on the caller's loop before the coroutine is canceled.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
     canceled = False

@@ -1,4 +1,4 @@
-"""The name under which a program gives tasks when nobody chose one."""
+"""The name under which a program gives tasks when the user chose none: the same in each run of the program."""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+"""Calling a tool for a framework: the call is canceled at its server when the caller gives up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from inspect import isawaitable
+from typing import Any
+
+from mqtt_agent import CallHandle, ToolClient
+from mqtt_agent.errors import CallError
+
+__all__ = ["call_tool", "calling"]
+
+
+@asynccontextmanager
+async def calling(
+    client: ToolClient, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, call_id: str | None = None
+) -> AsyncGenerator[CallHandle]:
+    """Make a call, and cancel the call at the end of the block if no answer has come by then.
+
+    A call past its timeout is canceled too: no language model asks for a call again under the call's id.
+
+    Args:
+        client: Calls the tool.
+        tool: The tool's name.
+        arguments: The arguments by name.
+        timeout: Seconds that the call may take; None for no limit.
+        call_id: The id of the call; None makes an id.
+
+    Raises:
+        ToolUnavailable, TransportError, WireError: See :meth:`ToolClient.submit`.
+    """
+    handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id)
+    try:
+        yield handle
+    finally:
+        await handle.cancel("the caller gave up")
+
+
+async def call_tool(
+    client: ToolClient,
+    tool: str,
+    arguments: Mapping[str, Any],
+    *,
+    timeout: float | None,
+    call_id: str | None = None,
+    on_partial: Callable[[str, Any], Awaitable[None] | None] | None = None,
+) -> CallHandle:
+    """Call a tool, tell what the tool streams, and wait for the answer.
+
+    Args:
+        client: Calls the tool.
+        tool: The tool's name.
+        arguments: The arguments by name.
+        timeout: Seconds that the call may take; None for no limit.
+        call_id: The id of the call; None makes an id.
+        on_partial: Called, or awaited, with the call's id and each value that the tool streams before its result.
+
+    Returns:
+        The handle of the call, which is over: ``handle.response`` has the result and MCP content blocks,
+        ``handle.failure()`` the error of a call without a result.
+
+    Raises:
+        ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection is lost for good.
+    """
+    async with calling(client, tool, arguments, timeout=timeout, call_id=call_id) as handle:
+        async for partial in handle.partials():
+            told = None if on_partial is None else on_partial(handle.call_id, partial)
+            if isawaitable(told):
+                await told
+        with suppress(CallError):  # the handle keeps the error
+            await handle.result()
+    return handle

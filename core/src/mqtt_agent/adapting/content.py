@@ -1,0 +1,166 @@
+"""MCP content blocks in a form that every adapter can turn into its framework's own blocks, and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "to_mcp"]
+
+_MCP_TYPES = ("text", "image", "audio", "resource", "resource_link")
+_DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav", "file": "application/octet-stream"}
+Kind = Literal["image", "audio", "file"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text for a model or a person to read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """An image, a recording or a file whose bytes are in the block.
+
+    Attributes:
+        kind: ``image``, ``audio`` or ``file``.
+        data: The bytes, in base64.
+        mime_type: For example ``image/png``.
+        uri: Where the file comes from, when the block says so.
+    """
+
+    kind: Kind
+    data: str
+    mime_type: str
+    uri: str | None = None
+
+    def decoded(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            ValueError: ``data`` is not base64.
+        """
+        try:
+            return base64.b64decode(self.data, validate=True)
+        except ValueError as error:
+            raise ValueError(f"the data of this {self.kind} is not base64: {error}") from error
+
+
+@dataclass(frozen=True)
+class Link:
+    """An image, a recording or a file that lies elsewhere.
+
+    Attributes:
+        kind: ``image``, ``audio`` or ``file``.
+        uri: Where.
+        mime_type: When the block says so.
+    """
+
+    kind: Kind
+    uri: str
+    mime_type: str | None = None
+
+
+Block = Text | Media | Link
+
+
+def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -> list[Block] | None:
+    """The content blocks of a tool's answer.
+
+    Args:
+        result: The tool's result, any JSON value. A result in MCP's own form, ``{"content": [...]}``, has blocks.
+        blocks: The MCP content blocks beside the result, when the tool returned some.
+
+    Returns:
+        The blocks in order, or None when the answer has none: then the result itself is what the tool said.
+    """
+    if not blocks and isinstance(result, Mapping):
+        inside = cast("Mapping[str, Any]", result).get("content")
+        blocks = cast("list[Mapping[str, Any]]", inside) if _are_blocks(inside) else None
+    return [_read(block) for block in blocks] if blocks else None
+
+
+def as_text(value: Any) -> str:
+    """A JSON value as a model reads it: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def in_words(blocks: Sequence[Block]) -> str:
+    """All blocks as one text, for a framework whose tools can give text only.
+
+    Text blocks keep their text, one block a line. Any other block becomes a short note such as ``[image: image/png]``,
+    because no model can read the bytes as text, and they would fill the model's context.
+    """
+    return "\n".join(_in_words(block) for block in blocks)
+
+
+def to_mcp(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """Blocks as MCP writes them."""
+    return [_write(block) for block in blocks]
+
+
+def _in_words(block: Block) -> str:
+    if isinstance(block, Text):
+        return block.text
+    what = block.uri or (block.mime_type if isinstance(block, Media) else "")
+    return f"[{block.kind}: {what}]"
+
+
+def _are_blocks(value: object) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    each_is_block = (
+        isinstance(block, Mapping) and cast("Mapping[str, Any]", block).get("type") in _MCP_TYPES
+        for block in cast("list[object]", value)
+    )
+    return all(each_is_block)
+
+
+def _read(block: Mapping[str, Any]) -> Block:
+    """A block that lacks what its type needs becomes text, so that nothing is lost."""
+    kind, mime_type = block.get("type"), block.get("mimeType")
+    if kind == "text" and isinstance(block.get("text"), str):
+        return Text(block["text"])
+    if kind in ("image", "audio") and isinstance(block.get("data"), str):
+        return Media(kind, block["data"], mime_type if isinstance(mime_type, str) else _DEFAULT_MIME_TYPES[kind])
+    if kind == "resource_link" and isinstance(block.get("uri"), str):
+        mime_type = mime_type if isinstance(mime_type, str) else None
+        return Link(_kind_of(mime_type), block["uri"], mime_type)
+    resource = block.get("resource")
+    if kind == "resource" and isinstance(resource, Mapping):
+        found = _read_resource(cast("Mapping[str, Any]", resource))
+        if found is not None:
+            return found
+    return Text(as_text(dict(block)))
+
+
+def _read_resource(resource: Mapping[str, Any]) -> Block | None:
+    mime_type, uri = resource.get("mimeType"), resource.get("uri")
+    if isinstance(resource.get("text"), str):
+        return Text(resource["text"])
+    if not isinstance(resource.get("blob"), str):
+        return None
+    mime_type = mime_type if isinstance(mime_type, str) else _DEFAULT_MIME_TYPES["file"]
+    return Media(_kind_of(mime_type), resource["blob"], mime_type, uri if isinstance(uri, str) else None)
+
+
+def _kind_of(mime_type: str | None) -> Kind:
+    first = (mime_type or "").partition("/")[0]
+    return "image" if first == "image" else "audio" if first == "audio" else "file"
+
+
+def _write(block: Block) -> dict[str, Any]:
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    if isinstance(block, Link):
+        name = block.uri.rsplit("/", 1)[-1] or block.uri
+        about = {"mimeType": block.mime_type} if block.mime_type else {}
+        return {"type": "resource_link", "uri": block.uri, "name": name, **about}
+    if block.kind in ("image", "audio"):
+        return {"type": block.kind, "data": block.data, "mimeType": block.mime_type}
+    resource = {"uri": block.uri or "file:///content", "mimeType": block.mime_type, "blob": block.data}
+    return {"type": "resource", "resource": resource}

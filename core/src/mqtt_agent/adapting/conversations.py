@@ -1,0 +1,93 @@
+"""The conversations that a host takes part in: one turn at a time in each, and the latest ones kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+__all__ = ["Conversation", "Conversations"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Conversation(Generic[T]):
+    """One conversation.
+
+    Attributes:
+        name: Names the conversation.
+        kept: What the host keeps in memory between two turns; None when there is nothing.
+        users: How many turns run or wait.
+        turn: Held by the turn that runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kept: T | None = None
+        self.users = 0
+        self.turn = asyncio.Lock()
+
+
+class Conversations(Generic[T]):
+    """The conversations of one host.
+
+    Example:
+        >>> async with conversations.turn("trip-to-oslo") as conversation:  # doctest: +SKIP
+        ...     conversation.kept = conversation.kept or make_instance()
+
+    Args:
+        limit: How many conversations without a turn are kept in memory.
+        close: Awaited with what was kept of a conversation that leaves the memory.
+    """
+
+    def __init__(self, limit: int, close: Callable[[T], Awaitable[None]] | None = None) -> None:
+        self._limit = limit
+        self._close = close
+        self._all: OrderedDict[str, Conversation[T]] = OrderedDict()
+
+    def all(self) -> list[Conversation[T]]:
+        """The conversations in memory, the one that was used last at the end."""
+        return list(self._all.values())
+
+    def find(self, name: str) -> Conversation[T] | None:
+        """The conversation of this name, if it is in memory."""
+        return self._all.get(name)
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncGenerator[Conversation[T]]:
+        """Wait for a turn in a conversation. Turns of one conversation run one at a time, in the order of arrival."""
+        found = self._all.setdefault(name, Conversation(name))
+        found.users += 1
+        try:
+            async with found.turn:
+                self._all.move_to_end(name)
+                yield found
+        finally:
+            found.users -= 1
+            await self._trim()
+
+    async def close(self) -> None:
+        """Let go of all conversations."""
+        everything, self._all = self.all(), OrderedDict()
+        for conversation in everything:
+            await self._let_go(conversation)
+
+    async def _trim(self) -> None:
+        idle = [each for each in self._all.values() if not each.users]
+        for conversation in idle[: max(0, len(idle) - self._limit)]:
+            del self._all[conversation.name]
+            await self._let_go(conversation)
+
+    async def _let_go(self, conversation: Conversation[T]) -> None:
+        kept, conversation.kept = conversation.kept, None
+        if kept is None or self._close is None:
+            return
+        try:
+            await self._close(kept)
+        except Exception:  # a conversation that cannot be closed must not keep the others open
+            logger.warning("conversation %s could not be closed", conversation.name, exc_info=True)

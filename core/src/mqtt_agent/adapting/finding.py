@@ -1,0 +1,154 @@
+"""Finding the tools and peers that a toolkit was asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal, cast
+
+from mqtt_agent import Agent, AgentCard, ToolCard, ToolClient
+from mqtt_agent.errors import ToolUnavailable
+
+__all__ = ["Found", "OnUnavailable", "Selection", "describe_peer", "find_peers", "find_tools", "tell_missing"]
+
+logger = logging.getLogger(__name__)
+
+OnUnavailable = Literal["skip", "raise"]
+"""What a toolkit does about a wanted tool or peer that is not there: leave it out with a warning, or raise."""
+
+_MAX_DESCRIPTION = 1024
+"""Characters of the description of a peer: model providers refuse longer ones."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tools are wanted.
+
+    Attributes:
+        tools: Names of tools, or patterns such as ``git_*``; None takes all that are online.
+        exclude: Names or patterns of tools that are not wanted.
+        servers: Names or ids of servers whose tools are wanted; None takes those of all.
+        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
+        where: A function from the card to whether the tool is wanted.
+
+    Raises:
+        ValueError: ``tools`` is one text and no list.
+    """
+
+    tools: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    servers: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
+    where: Callable[[ToolCard], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tools, str):
+            raise ValueError(f"tools is a list of names: write [{self.tools!r}]")
+
+    def takes(self, card: ToolCard, offered: set[str] | None) -> bool:
+        """Whether a tool is wanted, apart from its name being in ``tools``.
+
+        Args:
+            card: The tool's card.
+            offered: The names of the tools that the wanted servers offer; None when every server is wanted.
+        """
+        if any(fnmatchcase(card.tool, pattern) for pattern in self.exclude):
+            return False
+        if offered is not None and card.tool not in offered:
+            return False
+        if self.tags is not None and not set(self.tags) & _tags_of(card):
+            return False
+        return self.where is None or bool(self.where(card))
+
+
+@dataclass
+class Found:
+    """What a search for tools has found.
+
+    Attributes:
+        tools: The cards of the wanted tools that are online, in the order in which they were asked for.
+        missing: The names and patterns that were asked for and that no server offers.
+    """
+
+    tools: list[ToolCard] = field(default_factory=list[ToolCard])
+    missing: list[str] = field(default_factory=list[str])
+
+
+async def find_tools(client: ToolClient, wanted: Selection) -> Found:
+    """Find the wanted tools that are online.
+
+    Raises:
+        TransportError: The broker is not there, or refuses.
+    """
+    found = Found()
+    cards = {card.tool: card for card in await client.list_tools()}
+    offered: set[str] | None = None
+    if wanted.servers is not None:
+        offered = {card.tool for server in wanted.servers for card in await client.list_tools(server)}
+    for name in list(cards) if wanted.tools is None else wanted.tools:
+        if wanted.tools is not None and _is_pattern(name):
+            matching = [card for tool, card in cards.items() if fnmatchcase(tool, name)]
+        else:
+            # Where a broker's rules forbid listing, a card can still be had by its name.
+            card = cards.get(name) or await client.get_tool(name)
+            matching = [card] if card is not None and card.status == "online" else []
+        if not matching and wanted.tools is not None:
+            found.missing.append(name)
+        found.tools += [card for card in matching if wanted.takes(card, offered) and card not in found.tools]
+    return found
+
+
+async def find_peers(agent: Agent, wanted: Literal["all"] | Sequence[str]) -> tuple[list[AgentCard], list[str]]:
+    """Find the wanted peers that are online.
+
+    Args:
+        agent: Knows its peers.
+        wanted: Agent ids, or ``all``: every agent that takes tasks. Agents that only give tasks are left out then.
+
+    Returns:
+        The cards of the peers, and the names of those that are not online.
+    """
+    cards = {card.name: card for card in await agent.peers()}
+    if wanted == "all":
+        return [card for card in cards.values() if not (card.meta or {}).get("requester")], []
+    return [cards[name] for name in wanted if name in cards], [name for name in wanted if name not in cards]
+
+
+def tell_missing(
+    namespace: str, on_unavailable: OnUnavailable, tools: Sequence[str], peers: Sequence[str] = ()
+) -> None:
+    """Tell that wanted tools or peers are not there.
+
+    Raises:
+        ToolUnavailable: Something is missing and ``on_unavailable`` is ``raise``.
+    """
+    missing = [(name, "server offers this tool") for name in tools]
+    missing += [(name, "agent of this name is online") for name in peers]
+    for name, what in missing:
+        message = f"{name}: no {what} now in namespace {namespace!r}"
+        if on_unavailable == "raise":
+            raise ToolUnavailable(message, tool=name)
+        logger.warning("%s; it is left out", message)
+
+
+def describe_peer(card: AgentCard) -> str:
+    """The description of a peer for a language model that chooses a tool."""
+    lines = [card.description or f"The agent {card.name}."]
+    if card.capabilities:
+        lines.append(f"Capabilities: {', '.join(card.capabilities)}.")
+    for skill in card.skills or ():
+        words = ": ".join(each for each in (skill.name or skill.id, skill.description) if each)
+        lines.append(f"- {words}")
+    return "\n".join(lines)[:_MAX_DESCRIPTION]
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _tags_of(card: ToolCard) -> set[str]:
+    tags = (card.meta or {}).get("tags")
+    words = cast("list[Any]", tags) if isinstance(tags, list) else []
+    return {tag for tag in words if isinstance(tag, str)}

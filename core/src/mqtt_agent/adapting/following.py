@@ -1,0 +1,68 @@
+"""Following a task for a framework: events are told, the peer's questions are answered, the result is returned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mqtt_agent import TaskEvent, TaskHandle, TaskState
+
+__all__ = ["follow", "is_question"]
+
+Tell = Callable[[TaskEvent], Awaitable[None]]
+Answer = Callable[[str, Any], Awaitable[Any]]
+
+
+def is_question(event: TaskEvent) -> bool:
+    """Whether the peer asks something with this event and waits for the answer."""
+    return event.status == TaskState.INPUT_REQUIRED.value and isinstance(event.data, dict)
+
+
+async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
+    """Follow a task to its end.
+
+    A question may wait for a person for a long time. Events go on being told meanwhile, and the end of the task ends
+    the wait.
+
+    Args:
+        handle: The task.
+        tell: Awaited with each event, in order.
+        answer: Awaited with each question and the JSON Schema of its answer, or None. When the peer did not accept an
+            answer, the question is asked again, with the reason in a second line.
+
+    Returns:
+        The result, any JSON value.
+
+    Raises:
+        TaskError: The task has no result; see :meth:`mqtt_agent.TaskHandle.result`.
+        BaseException: What ``tell`` or ``answer`` raised.
+    """
+    questions: asyncio.Queue[TaskEvent] = asyncio.Queue()
+    reading = asyncio.ensure_future(_read(handle, tell, questions))
+    answering = asyncio.ensure_future(_answer_all(handle, answer, questions))
+    try:
+        done, _ = await asyncio.wait({reading, answering}, return_when=asyncio.FIRST_COMPLETED)
+        return await (reading if reading in done else answering)
+    finally:
+        reading.cancel()
+        answering.cancel()
+
+
+async def _read(handle: TaskHandle, tell: Tell, questions: asyncio.Queue[TaskEvent]) -> Any:
+    async for event in handle.events():
+        await tell(event)
+        if is_question(event):
+            questions.put_nowait(event)
+    return await handle.result()
+
+
+async def _answer_all(handle: TaskHandle, answer: Answer, questions: asyncio.Queue[TaskEvent]) -> Any:
+    while True:
+        event = await questions.get()
+        input_id, fault = event.data.get("input_id"), event.data.get("fault")
+        if input_id in handle.answers and fault is None:
+            continue  # the same question was told again, and its answer is on the way
+        question = event.content or ""
+        value = await answer(question if fault is None else f"{question}\n({fault})", event.data.get("schema"))
+        await handle.send(value, input_id)

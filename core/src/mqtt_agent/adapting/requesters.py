@@ -1,0 +1,183 @@
+"""The agents in whose names a process gives tasks: one agent and one connection for all that use the same settings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import uuid
+import weakref
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+from mqtt_agent.adapting.identity import default_agent_id
+from mqtt_agent.agents import MemoryStore, TaskStore
+from mqtt_agent.sync import Agent
+from mqtt_agent.transport import BrokerSettings
+
+__all__ = ["Requester", "RequesterSettings"]
+
+_FRESH_SESSION_EXPIRY = 60
+"""Seconds. A generated agent id is never used again, so the broker need not keep the agent's session for long."""
+
+Store = TaskStore | str | PathLike[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RequesterSettings:
+    """The settings of an agent that gives tasks.
+
+    Attributes:
+        broker: How to reach the broker.
+        agent_id: The agent's name; None lets the process choose a name.
+        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
+        prefix: The first part of a generated name.
+        lasting: Whether the generated name is the same each time the program runs on this machine. Otherwise the name
+            is new in each process, and the given tasks are kept in memory.
+        options: Further arguments of :class:`mqtt_agent.Agent`, such as ``max_payload`` in bytes.
+    """
+
+    broker: BrokerSettings
+    agent_id: str | None = None
+    store: Store = field(default=None, repr=False)
+    prefix: str = "requester"
+    lasting: bool = False
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def same_agent(self, other: RequesterSettings) -> bool:
+        """Whether both settings stand for one agent."""
+        return self._login() == other._login() and self.broker == other.broker and self._where() == other._where()
+
+    def same_name(self, other: RequesterSettings) -> bool:
+        """Whether both settings name the same agent id at the same broker, even with another login or store."""
+        mine, theirs = self.broker, other.broker
+        place, other_place = (
+            BrokerSettings(mine.broker, mine.namespace),
+            BrokerSettings(theirs.broker, theirs.namespace),
+        )
+        return self.agent_id is not None and self.agent_id == other.agent_id and place == other_place
+
+    def _login(self) -> tuple[str | None, str, bool]:
+        return (self.agent_id, "", False) if self.agent_id is not None else (None, self.prefix, self.lasting)
+
+    def _where(self) -> Any:
+        return self.store if self.store is None or isinstance(self.store, TaskStore) else os.fspath(self.store)
+
+
+class _Shared:
+    """An agent of this process, and the requesters that use the agent now."""
+
+    def __init__(self, settings: RequesterSettings, agent: Agent) -> None:
+        self.settings = settings
+        self.agent = agent
+        self.users: weakref.WeakSet[Requester] = weakref.WeakSet()
+
+
+_lock = threading.Lock()
+_all: list[_Shared] = []
+
+
+class Requester:
+    """A lease on the agent in whose name tasks are given.
+
+    All requesters of a process with equal settings share one agent, and so one connection. The agent connects on its
+    first use. The agent disconnects when the last requester that has used the agent is closed; a later use connects
+    again.
+
+    Example:
+        >>> requester = Requester(RequesterSettings(BrokerSettings(), agent_id="planner"))  # doctest: +SKIP
+        >>> requester.agent.run_on_loop(work)  # doctest: +SKIP
+        >>> requester.close()  # doctest: +SKIP
+
+    Args:
+        settings: Which agent.
+        agent: Use this agent instead. The agent's owner starts and stops the agent.
+
+    Raises:
+        InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
+        ValueError: ``broker`` is no broker URL, or this process uses the agent id with another login or store.
+    """
+
+    def __init__(self, settings: RequesterSettings, *, agent: Agent | None = None) -> None:
+        self._agent = agent
+        self._shared: _Shared | None = None
+        if agent is None:
+            with _lock:
+                self._shared = _find_or_make(settings)
+
+    @property
+    def agent_id(self) -> str:
+        """The name in which tasks are given."""
+        return self._peek().agent_id
+
+    @property
+    def agent(self) -> Agent:
+        """The agent, which stays connected until every requester that has used the agent is closed."""
+        if self._shared is not None:
+            with _lock:
+                if self._shared not in _all:
+                    self._shared = _known(self._shared.settings) or _add(self._shared)
+                self._shared.users.add(self)
+        return self._peek()
+
+    def _peek(self) -> Agent:
+        agent = self._agent if self._shared is None else self._shared.agent
+        assert agent is not None
+        return agent
+
+    def close(self) -> None:
+        """Give the lease back. A task that a peer works on goes on."""
+        shared = self._shared
+        if shared is None:
+            return
+        with _lock:
+            shared.users.discard(self)
+            last = not shared.users
+            if last and shared in _all:
+                _all.remove(shared)
+        if last:
+            shared.agent.stop()
+
+    async def aclose(self) -> None:
+        """Give the lease back; the same as :meth:`close`, awaited."""
+        await asyncio.to_thread(self.close)
+
+
+def _known(settings: RequesterSettings) -> _Shared | None:
+    return next((shared for shared in _all if shared.settings.same_agent(settings)), None)
+
+
+def _add(shared: _Shared) -> _Shared:
+    _all.append(shared)
+    return shared
+
+
+def _find_or_make(settings: RequesterSettings) -> _Shared:
+    known = _known(settings)
+    if known is not None:
+        return known
+    for shared in [each for each in _all if each.settings.same_name(settings)]:
+        if shared.users:
+            raise ValueError(
+                f"agent id {settings.agent_id!r} is used in this process with another store or other credentials: "
+                "give each of them an agent id of its own, or the same settings to both"
+            )
+        _all.remove(shared)
+    return _add(_Shared(settings, _make(settings)))
+
+
+def _make(settings: RequesterSettings) -> Agent:
+    options: dict[str, Any] = {"store": settings.store, **settings.options}
+    name, kept = settings.agent_id, True
+    if name is None:
+        name, kept = f"{settings.prefix}-{uuid.uuid4().hex[:12]}", False
+        if settings.lasting:
+            name, kept = default_agent_id(settings.broker.namespace)
+            if any(shared.agent.agent_id == name for shared in _all):
+                name, kept = f"{name}-{uuid.uuid4().hex[:6]}", False
+    if not kept:
+        options.setdefault("session_expiry", _FRESH_SESSION_EXPIRY)
+        options["store"] = MemoryStore() if settings.store is None else settings.store
+    about: dict[str, Any] = {"description": "Gives tasks to others", "meta": {"requester": True}}
+    return Agent(name, **{**about, **options}, **settings.broker.as_arguments())
