@@ -2,8 +2,18 @@
 
 from autogen_mqtt_agent.agent import MQTTAgent
 from autogen_mqtt_agent.host import AgentHost
-from autogen_mqtt_agent.serve import serve_agent, serve_team
-from autogen_mqtt_agent.tools import mqtt_tools
-from autogen_mqtt_agent.workbench import MQTTWorkbench
+from autogen_mqtt_agent.serve import aserve_agent, aserve_team, serve_agent, serve_team
+from autogen_mqtt_agent.tools import MQTTTool
+from autogen_mqtt_agent.workbench import MQTTWorkbench, mqtt_tools
 
-__all__ = ["AgentHost", "MQTTAgent", "MQTTWorkbench", "mqtt_tools", "serve_agent", "serve_team"]
+__all__ = [
+    "AgentHost",
+    "MQTTAgent",
+    "MQTTTool",
+    "MQTTWorkbench",
+    "aserve_agent",
+    "aserve_team",
+    "mqtt_tools",
+    "serve_agent",
+    "serve_team",
+]

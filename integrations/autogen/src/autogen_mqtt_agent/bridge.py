@@ -1,90 +1,60 @@
-"""Between AutoGen's event loop and the one that the connection lives on."""
+"""Following work that runs on another event loop than AutoGen's: what the work tells, and then how it ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
 
 from autogen_core import CancellationToken
 
-__all__ = ["Emit", "Outcome", "stream"]
+__all__ = ["Emit", "stream"]
 
 T = TypeVar("T")
 
 Emit = Callable[[Any], None]
-"""Takes one thing on its way to the other loop; may be called in any thread."""
-
-
-class Outcome(Generic[T]):
-    """The last thing that :func:`stream` gives.
-
-    Attributes:
-        value: What the work returned, when it did.
-        error: What it raised instead; :class:`asyncio.CancelledError` when it was canceled.
-    """
-
-    def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
-        self.value = value
-        self.error = error
-
-    def get(self) -> T:
-        """The value, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return cast(T, self.value)
+"""Tells something that happens during the work. The function may be called in any thread."""
 
 
 async def stream(
-    work: Callable[[Emit], Awaitable[T]], token: CancellationToken | None
-) -> AsyncGenerator[Any | Outcome[T], None]:
-    """Run ``work``, give what it emits as it comes, and at last its :class:`Outcome`. It never raises by itself.
+    work: Callable[[Emit], Coroutine[Any, Any, T]], token: CancellationToken | None
+) -> AsyncGenerator[Any | asyncio.Future[T], None]:
+    """Run ``work`` and give what the work emits, as it comes. The last item is a future that is done.
 
-    The token cancels the work, and so does closing this generator.
+    This generator never raises by itself: the future has the result or the error. The future is canceled when the token
+    or the caller's own task was canceled. The token cancels the work, and so does closing the generator.
+
+    Args:
+        work: A coroutine function that gets a function to emit with.
+        token: AutoGen's token of the run, if there is one.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Any] = asyncio.Queue()
-    task = asyncio.ensure_future(cast(Coroutine[Any, Any, T], work(lambda each: _put(loop, queue, each))))
+
+    def soon(callback: Callable[..., object], *arguments: Any) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(callback, *arguments)
 
     def on_done(done: asyncio.Future[T]) -> None:
         if not done.cancelled():
-            done.exception()  # it is no fault when nobody waits for it any more
-        queue.put_nowait(_END)
+            done.exception()  # tells asyncio that an error need not be logged when nobody follows the work any more
+        queue.put_nowait(done)
 
-    task.add_done_callback(on_done)
+    running = asyncio.create_task(work(lambda each: soon(queue.put_nowait, each)))
+    running.add_done_callback(on_done)
     if token is not None:
-        # The token calls back under its lock, in whatever thread cancels it.
-        token.add_callback(lambda: _soon(loop, task.cancel))
+        # A token calls back in the thread that cancels it, and holds its lock meanwhile.
+        token.add_callback(lambda: soon(running.cancel))
     try:
         while True:
             try:
                 each = await queue.get()
-            except asyncio.CancelledError as error:
-                task.cancel()
-                yield Outcome[T](error=error)
-                return
-            if each is _END:
-                break
+            except asyncio.CancelledError:
+                running.cancel()
+                each = loop.create_future()
+                each.cancel()
             yield each
-        yield _outcome(task)
+            if isinstance(each, asyncio.Future):
+                return
     finally:
-        task.cancel()
-
-
-_END = object()
-
-
-def _outcome(task: asyncio.Future[T]) -> Outcome[T]:
-    if task.cancelled():
-        return Outcome(error=asyncio.CancelledError())
-    error = task.exception()
-    return Outcome(error=error) if error is not None else Outcome(task.result())
-
-
-def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], each: Any) -> None:
-    _soon(loop, lambda: queue.put_nowait(each))
-
-
-def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
+        running.cancel()

@@ -1,11 +1,11 @@
-"""Hosting an agent or a team, so that it can take part in teams on other hosts."""
+"""The host of an agent or a team that takes part in teams on other hosts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,12 +13,15 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import TLS, Agent, Password, TaskContext, TaskStore, Token
-from mqtt_agent.errors import TaskRejected
+from mqtt_agent.adapting.conversations import Conversation, Conversations
+from mqtt_agent.agents.store import TaskKey
+from mqtt_agent.deprecation import renamed_arguments
+from mqtt_agent.errors import TaskFailed, TaskRejected
+from mqtt_agent.wire import DEFAULT_NAMESPACE, normalize_namespace
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from autogen_mqtt_agent.conversations import Conversation, Conversations
-from autogen_mqtt_agent.hosted import Factory, Hosted
+from autogen_mqtt_agent.instances import Factory, Instance, Standing, make
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN, Answer, Control, Told, Turn
 
@@ -28,49 +31,56 @@ _WAITING_TURNS = 1000
 
 
 class AgentHost:
-    """Runs what a factory makes, one instance for each conversation, for :class:`MQTTAgent` participants elsewhere.
+    """Runs an agent or a team for :class:`MQTTAgent` participants elsewhere, one instance for each conversation.
 
-    It is an async context manager; :func:`serve_agent` is the same for scripts. After each turn the instance's state
-    and its answer are stored: a host that is killed in the middle of a turn takes that turn again when it is back, from
-    the state before it, and a turn that was answered is answered again without being taken.
+    A host is an async context manager; :func:`serve_agent` and :func:`serve_team` do the same for scripts. After each
+    turn, the instance's state and its answer are stored together. A host that is killed in the middle of a turn takes
+    that turn again when it is back, from the state before the turn. A turn that was answered is answered again without
+    being taken.
 
-    A task that is no turn, from an agent that knows nothing of AutoGen, gets the answer to its prompt as text. Tasks
-    with one context id are one conversation then, as long as the host runs.
+    The host also takes tasks that are no turns, from agents that know nothing of AutoGen. The instance gets the task's
+    prompt, and the result is the answer as text. Tasks with one context id are one conversation, as long as the host
+    runs.
 
     Args:
-        factory: Called with a conversation's id, and with the roster (names of the other participants, and what they
-            can do) if it takes two arguments; gives a ``ChatAgent`` or a ``Team``, may be async.
-        agent_id: Its name: one process at a time.
+        factory: Makes the instance of a conversation, a ``ChatAgent`` or a ``Team``; may be async. The function gets
+            the conversation's id and, if it takes two arguments, also the roster of the caller's team: a dict with the
+            names of the other participants and what each can do.
+        agent_id: The host's name, which one process at a time can have.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
         description: For the person or the model that chooses an agent.
         capabilities: Short words to search for.
         message_types: Types of messages that callers may send besides AutoGen's own.
-        max_conversations: How many instances are kept in memory between turns; the others are made anew.
-        max_concurrent: How many turns run at once.
-        retention: Seconds that turns are kept after they were answered; a conversation that has been silent for longer
-            cannot go on once its instance is gone.
+        max_conversations: How many instances are kept in memory between turns. The others are made again from the store.
+        max_concurrency: How many turns run at once.
+        retention: Seconds that turns are kept after they were answered. A conversation that has been silent for longer
+            cannot go on once its instance is no longer in memory.
         store: Where turns are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        drain_timeout: Seconds that :meth:`stop` waits for turns that run; they are taken again at the next start.
+        drain_timeout: Seconds that :meth:`stop` waits for turns that run. A turn that needs longer is taken again at
+            the next start.
 
     Raises:
-        TypeError: ``factory`` is no function, but what one should make.
+        TypeError: ``factory`` is an agent or a team, and not a function that makes one.
+        InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
+        ValueError: ``broker`` is no broker URL.
     """
 
+    @renamed_arguments(max_concurrent="max_concurrency")
     def __init__(
         self,
         factory: Factory,
         *,
         agent_id: str,
         broker: str | None = None,
-        namespace: str = "a2a/v1",
+        namespace: str = DEFAULT_NAMESPACE,
         description: str = "",
         capabilities: Sequence[str] = (),
         message_types: Sequence[type[AnyMessage]] = (),
         max_conversations: int = 100,
-        max_concurrent: int = 8,
+        max_concurrency: int = 8,
         retention: float = 30 * 24 * 3600,
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
@@ -89,14 +99,15 @@ class AgentHost:
             store=store,
             credentials=credentials,
             tls=tls,
-            max_concurrency=_WAITING_TURNS,  # those that wait for their conversation's turn are among them
+            max_concurrency=_WAITING_TURNS,  # turns that wait for an earlier turn of their conversation count too
             drain_timeout=drain_timeout,
             retention=retention,
             max_payload=MAX_PAYLOAD,
         )
+        self._factory = factory
         self._codec = Codec(message_types)
-        self._conversations = Conversations(self.agent, factory, max_conversations)
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._conversations = Conversations[Standing](max_conversations, Standing.close)
+        self._slots = asyncio.Semaphore(max_concurrency)
         self.agent.on_task(TURN)(self._on_turn)
         self.agent.on_task(CONTROL)(self._on_control)
         self.agent.on_task(self._on_plain_task)
@@ -104,10 +115,17 @@ class AgentHost:
     @property
     def live_conversations(self) -> int:
         """How many instances are in memory."""
-        return self._conversations.live
+        return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
+
+    # Life
 
     async def start(self) -> None:
-        """Connect, and take up what was left; a second call changes nothing."""
+        """Connect, and take up the turns that were left; a second call changes nothing.
+
+        Raises:
+            StoreError: The store cannot be opened.
+            TransportError: The broker is not there, or refuses.
+        """
         await self.agent.start()
 
     async def stop(self) -> None:
@@ -115,15 +133,30 @@ class AgentHost:
         await self.agent.stop()
         await self._conversations.close()
 
-    async def serve_forever(self) -> None:
-        """Start, and serve until the task is canceled or the connection is lost for good."""
+    async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
+        """Start, and serve until the task is canceled or the connection is lost for good.
+
+        Args:
+            on_started: Called when the host serves.
+
+        Raises:
+            StoreError, TransportError: See :meth:`start`.
+            SessionTakenOver: Another process runs under the same name.
+        """
         try:
-            await self.agent.serve_forever()
+            await self.agent.serve_forever(on_started)
+        finally:
+            await self._conversations.close()
+
+    async def serve_until_signal(self, on_started: Callable[[], None] | None = None) -> None:
+        """Start, and serve until SIGINT or SIGTERM. See :meth:`serve_forever`."""
+        try:
+            await self.agent.serve_until_signal(on_started)
         finally:
             await self._conversations.close()
 
     def run(self) -> None:
-        """Serve until SIGINT or SIGTERM. Blocks; for scripts. See :meth:`mqtt_agent.Agent.run`."""
+        """Serve until SIGINT or SIGTERM, and block; for scripts. See :meth:`mqtt_agent.Agent.run`."""
         self.agent.run()
 
     async def __aenter__(self) -> Self:
@@ -146,7 +179,7 @@ class AgentHost:
     async def _on_plain_task(self, task: TaskContext) -> Any:
         name = task.context_id or task.id
         known = self._conversations.find(name)
-        turn = Turn(conversation=name, previous=known.last if known is not None else None)
+        turn = Turn(conversation=name, previous=known.kept.last if known is not None and known.kept else None)
         messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
         answer = Answer.model_validate(await self._take(task, turn, messages))
         return answer.chat_message["text"]
@@ -154,61 +187,77 @@ class AgentHost:
     async def _on_control(self, task: TaskContext) -> None:
         control = Control.model_validate(task.data)
         conversation = self._conversations.find(control.conversation)
-        if conversation is not None and conversation.at_work is not None:
-            await getattr(conversation.at_work, control.action)()
+        standing = conversation.kept if conversation is not None else None
+        if standing is not None and standing.at_work:
+            await getattr(standing.instance, control.action)()
 
     async def _take(self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage]) -> dict[str, Any]:
         if task.saved is not None:
-            return task.saved["answer"]  # killed between the turn and the answer
+            return task.saved["answer"]  # the host was killed after the turn and before its answer was sent
         async with self._conversations.turn(turn.conversation) as conversation, self._slots:
-            hosted = await self._conversations.instance(conversation, turn)
-            fresh = [message for message in messages if message.id not in conversation.seen]
-            async with _at_work(conversation, hosted):
-                response = await self._run(task, hosted, fresh)
-                inner = [each for each in response.inner_messages or () if not _is_chunk(each)]
-                answer = Answer(
-                    autogen=1,
-                    name=hosted.name,
-                    chat_message=self._codec.encode(response.chat_message),
-                    inner_messages=[self._codec.encode(each) for each in inner],
-                ).model_dump()
-                # Also its own answer, which a caller that goes on from a saved state may give to all as a task.
-                seen = [*conversation.seen, *(message.id for message in fresh), response.chat_message.id]
-                await task.save({"state": await hosted.save_state(), "seen": seen, "answer": answer})
-            self._conversations.put_back(conversation, hosted, task.id, seen)
+            standing, instance = await self._go_on(conversation, turn)
+            fresh = [message for message in messages if message.id not in standing.seen]
+            async with standing.turn(instance):
+                response = await self._run(task, instance, fresh)
+                answer = self._encode(instance.name, response)
+                # Also the agent's own answer: a caller that goes on from a saved state may give it to all as a task.
+                seen = [*standing.seen, *(message.id for message in fresh), response.chat_message.id]
+                await task.save({"state": await instance.save_state(), "seen": seen, "answer": answer})
+            standing.last, standing.seen = task.id, seen
             return answer
 
-    async def _run(self, task: TaskContext, hosted: Hosted, messages: Sequence[BaseChatMessage]) -> Response:
+    async def _go_on(self, conversation: Conversation[Standing], turn: Turn) -> tuple[Standing, Instance]:
+        """Where the conversation stood after the previous turn, and an instance in the state of that time.
+
+        The record of the previous turn's task holds that state. So the conversation goes on when the instance is gone,
+        when the host was killed, and when the caller has gone back to an earlier point of the conversation.
+        """
+        standing = conversation.kept = conversation.kept or Standing()
+        if standing.instance is not None and standing.last == turn.previous:
+            return standing, standing.instance
+        saved = None if turn.previous is None else await self._saved(turn.previous)
+        await standing.close()
+        instance = await make(self._factory, turn.conversation, turn.roster)
+        standing.last, standing.seen = turn.previous, []
+        if saved is not None:
+            await instance.load_state(saved["state"])
+            standing.seen = list(saved["seen"])
+        return standing, instance
+
+    async def _saved(self, task_id: str) -> dict[str, Any]:
+        owner = f"{normalize_namespace(self.agent.namespace)}/{self.agent.agent_id}"
+        record = await self.agent.store.get(TaskKey(owner, "received", task_id))
+        if record is None or not isinstance(record.saved, dict) or "state" not in record.saved:
+            raise TaskFailed(
+                f"the conversation as it was after turn {task_id} is not kept any more: reset it",
+                code="CONVERSATION_LOST",
+            )
+        return record.saved
+
+    async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
         token = CancellationToken()
         response: Response | None = None
         try:
-            async with contextlib.aclosing(hosted.take_turn(messages, token)) as events:
-                async for each in events:  # to its end: some agents do more after their response
+            async with contextlib.aclosing(instance.take_turn(messages, token)) as events:
+                async for each in events:  # to the end: some agents do more after their response
                     if isinstance(each, Response):
                         response = each
                     else:
-                        told = Told(autogen=1, message=self._codec.encode(each), own=each.source == hosted.name)
+                        told = Told(autogen=1, message=self._codec.encode(each), own=each.source == instance.name)
                         await task.stream(told.model_dump())
         finally:
             token.cancel()
         if response is None:
-            raise RuntimeError(f"{hosted.name} gave no response")
+            raise RuntimeError(f"{instance.name} gave no response")
         return response
 
-
-@contextlib.asynccontextmanager
-async def _at_work(conversation: Conversation, hosted: Hosted) -> AsyncIterator[None]:
-    """An instance that fails in the middle of a turn is not used again: who knows what it has kept of it."""
-    conversation.at_work = hosted
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(Exception):
-            await hosted.close()
-        raise
-    finally:
-        conversation.at_work = None
-
-
-def _is_chunk(message: AnyMessage) -> bool:
-    return isinstance(message, ModelClientStreamingChunkEvent)
+    def _encode(self, name: str, response: Response) -> dict[str, Any]:
+        inner = response.inner_messages or ()
+        return Answer(
+            autogen=1,
+            name=name,
+            chat_message=self._codec.encode(response.chat_message),
+            inner_messages=[
+                self._codec.encode(each) for each in inner if not isinstance(each, ModelClientStreamingChunkEvent)
+            ],
+        ).model_dump()
