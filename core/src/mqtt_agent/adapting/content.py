@@ -44,7 +44,10 @@ class Media:
         Raises:
             ValueError: ``data`` is not base64.
         """
-        return base64.b64decode(self.data, validate=True)
+        try:
+            return base64.b64decode(self.data, validate=True)
+        except ValueError as error:
+            raise ValueError(f"the data of this {self.kind} is not base64: {error}") from error
 
 
 @dataclass(frozen=True)

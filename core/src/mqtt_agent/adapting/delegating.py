@@ -18,14 +18,14 @@ _unfinished: set[asyncio.Future[Any]] = set()
 """Cancellations on their way to peers: asyncio itself keeps weak references only."""
 
 
-async def begun(begin: Awaitable[TaskHandle], *, give_up: GiveUp | None = None) -> TaskHandle:
+async def begun(begin: Callable[[], Awaitable[TaskHandle]], *, give_up: GiveUp | None = None) -> TaskHandle:
     """Wait until a task is given. When the caller is canceled meanwhile, the task is canceled as soon as it is given.
 
     Args:
-        begin: Gives the task, or takes up a task that was given before.
+        begin: A function that gives the task, or takes up a task that was given before.
         give_up: Called instead of :meth:`TaskHandle.cancel` for a task that nobody waits for any more.
     """
-    beginning = asyncio.ensure_future(begin)
+    beginning = asyncio.ensure_future(begin())
     try:
         return await asyncio.shield(beginning)
     except asyncio.CancelledError:
@@ -34,7 +34,7 @@ async def begun(begin: Awaitable[TaskHandle], *, give_up: GiveUp | None = None) 
 
 
 async def delegated(
-    begin: Awaitable[TaskHandle],
+    begin: Callable[[], Awaitable[TaskHandle]],
     follow: Callable[[TaskHandle], Awaitable[T]],
     *,
     timeout: float | None = None,
@@ -46,7 +46,7 @@ async def delegated(
     case the peer is told, unless the task is over. After ``timeout`` the task is canceled too.
 
     Args:
-        begin: Gives the task, or takes up a task that was given before.
+        begin: A function that gives the task, or takes up a task that was given before.
         follow: Waits for the end of the task and returns what the framework wants.
         timeout: Seconds that the task may take from the moment it is given; None for no limit.
         give_up: Called instead of :meth:`TaskHandle.cancel` for a task that nobody waits for any more.
@@ -67,11 +67,17 @@ async def delegated(
             return await following
         what = f"{handle.peer} has not answered within {timeout:g} s; the task is canceled"
         raise TaskTimeout(what, task_id=handle.task_id, peer=handle.peer)
-    finally:
+    except asyncio.CancelledError:
         # Nothing may be awaited here: a caller on another loop can cancel each further wait as well.
+        abandon(handle, give_up)
+        raise
+    except BaseException:
+        if not handle.done:
+            await asyncio.shield(asyncio.ensure_future(give_up(handle)))
+        raise
+    finally:
         following.cancel()
         _keep(following, None)
-        abandon(handle, give_up)
 
 
 async def check_online(agent: Agent, peer: str, advice: str) -> None:

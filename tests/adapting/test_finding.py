@@ -1,0 +1,88 @@
+"""Finding what a toolkit was asked for: tools by name, pattern, server, tag or function, and peers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mqtt_agent import Agent, AgentCard, AgentSkill, TaskContext
+from mqtt_agent.adapting.finding import Selection, describe_peer, find_peers, find_tools, tell_missing
+from mqtt_agent.errors import ToolUnavailable
+from support import becomes, soon
+
+from tests.agents.conftest import MakeAgent
+from tests.tools.conftest import MakeClient, MakeServer
+
+WANTED: list[tuple[dict[str, Any], list[str], list[str]]] = [
+    ({}, ["db_read", "git_log", "git_push"], []),
+    ({"tools": ["git_push", "db_read"]}, ["git_push", "db_read"], []),
+    ({"tools": ["git_*"]}, ["git_log", "git_push"], []),
+    ({"tools": ["git_*", "git_log", "gone", "gone_*"]}, ["git_log", "git_push"], ["gone", "gone_*"]),
+    ({"exclude": ["*_push"]}, ["db_read", "git_log"], []),
+    ({"servers": ["git"]}, ["git_log", "git_push"], []),
+    ({"servers": ["git"], "tools": ["db_read"]}, [], []),
+    ({"tags": ["safe", "other"]}, ["git_log"], []),
+    ({"where": lambda card: card.tool.startswith("db")}, ["db_read"], []),
+    ({"tools": []}, [], []),
+]
+
+
+@pytest.mark.parametrize(("wanted", "found", "missing"), WANTED, ids=range(len(WANTED)))
+async def test_a_selection_finds_what_it_says(
+    make_server: MakeServer, make_client: MakeClient, wanted: dict[str, Any], found: list[str], missing: list[str]
+) -> None:
+    git, db = make_server("git"), make_server("db")
+    git.add_tool("git_log", lambda: 1, meta={"tags": ["safe", 5]})
+    git.add_tool("git_push", lambda: 1, meta={"tags": "no list"})
+    db.add_tool("db_read", lambda: 1)
+    await soon(git.start())
+    await soon(db.start())
+    client = await make_client()
+
+    async def all_there() -> bool:
+        return len(await client.list_tools()) == 3
+
+    await becomes(all_there)
+    result = await soon(find_tools(client, Selection(**wanted)))
+    names = [card.tool for card in result.tools]
+    assert (names if wanted.get("tools") else sorted(names), result.missing) == (found, missing)
+
+
+def test_one_text_for_a_list_of_names_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tools is a list of names: write \['git_log'\]"):
+        Selection(tools="git_log")
+
+
+def test_what_is_missing_is_told_or_raised(caplog: pytest.LogCaptureFixture) -> None:
+    tell_missing("ns", "skip", ["gone"], ["nobody"])
+    assert "gone: no server offers this tool now in namespace 'ns'; it is left out" in caplog.text
+    assert "nobody: no agent of this name is online now in namespace 'ns'; it is left out" in caplog.text
+    with pytest.raises(ToolUnavailable, match="gone: no server offers this tool now in namespace 'ns'") as raised:
+        tell_missing("ns", "raise", ["gone"])
+    assert raised.value.tool == "gone"
+
+
+async def test_all_peers_are_those_that_take_tasks(make_agent: MakeAgent, planner: Agent) -> None:
+    async def handle(task: TaskContext) -> None: ...
+
+    writer, requester = make_agent("writer"), make_agent("other", meta={"requester": True})
+    writer.on_task(handle)
+    await soon(writer.start())
+    await soon(requester.start())
+
+    async def both_there() -> bool:
+        return {card.name for card in await planner.peers()} >= {"writer", "other"}
+
+    await becomes(both_there)
+    found, missing = await soon(find_peers(planner, "all"))
+    assert ([card.name for card in found], missing) == (["writer"], [])
+    found, missing = await soon(find_peers(planner, ["other", "nobody"]))
+    assert ([card.name for card in found], missing) == (["other"], ["nobody"])
+
+
+def test_a_peer_is_described_by_its_card_in_at_most_1024_characters() -> None:
+    skill = AgentSkill(id="s", name="Summaries", description="of long texts")
+    card = AgentCard(name="writer", description="Writes.", capabilities=["write", "edit"], skills=[skill])
+    assert describe_peer(card) == "Writes.\nCapabilities: write, edit.\n- Summaries: of long texts"
+    assert describe_peer(AgentCard(name="writer")) == "The agent writer."
+    assert len(describe_peer(AgentCard(name="writer", description="x" * 5000))) == 1024
