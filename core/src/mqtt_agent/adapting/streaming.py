@@ -1,12 +1,10 @@
-"""Following work that runs on another event loop than AutoGen's: what the work tells, and then how it ended."""
+"""Following work that runs on another event loop than the framework's: what the work tells, and then how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
-
-from autogen_core import CancellationToken
 
 __all__ = ["Emit", "stream"]
 
@@ -17,16 +15,23 @@ Emit = Callable[[Any], None]
 
 
 async def stream(
-    work: Callable[[Emit], Coroutine[Any, Any, T]], token: CancellationToken | None
+    work: Callable[[Emit], Coroutine[Any, Any, T]],
+    on_cancel: Callable[[Callable[[], None]], object] | None = None,
 ) -> AsyncGenerator[Any | asyncio.Future[T], None]:
     """Run ``work`` and give what the work emits, as it comes. The last item is a future that is done.
 
-    This generator never raises by itself: the future has the result or the error. The future is canceled when the token
-    or the caller's own task was canceled. The token cancels the work, and so does closing the generator.
+    This generator never raises by itself: the future has the result or the error. The future is canceled when the work
+    or the caller's own task was canceled. Closing the generator cancels the work.
+
+    Example:
+        >>> async with aclosing(stream(work)) as events:  # doctest: +SKIP
+        ...     async for event in events:
+        ...         print(event.result() if isinstance(event, asyncio.Future) else event)
 
     Args:
         work: A coroutine function that gets a function to emit with.
-        token: AutoGen's token of the run, if there is one.
+        on_cancel: Called once with a function that cancels the work, for a framework with a cancellation token of its
+            own. The token may call the function in any thread.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -40,11 +45,10 @@ async def stream(
             done.exception()  # tells asyncio that an error need not be logged when nobody follows the work any more
         queue.put_nowait(done)
 
-    running = asyncio.create_task(work(lambda each: soon(queue.put_nowait, each)))
+    running = asyncio.ensure_future(work(lambda each: soon(queue.put_nowait, each)))
     running.add_done_callback(on_done)
-    if token is not None:
-        # A token calls back in the thread that cancels it, and holds its lock meanwhile.
-        token.add_callback(lambda: soon(running.cancel))
+    if on_cancel is not None:
+        on_cancel(lambda: soon(running.cancel))  # tokens may hold a lock while they call back, so nothing happens yet
     try:
         while True:
             try:
