@@ -460,7 +460,6 @@ async def test_it_is_dumped_without_secrets_and_loads_again(namespace: str) -> N
 
 def test_one_agent_id_has_one_connection_and_one_way_to_make_it(namespace: str) -> None:
     one, two = (MQTTAgent(name, agent_id="caller", namespace=namespace) for name in ("one", "two"))
-    assert one._caller is two._caller
-    one._caller.use(one)
+    assert one._requester.agent is two._requester.agent
     with pytest.raises(ValueError, match="another store"):
         MQTTAgent("three", agent_id="caller", namespace=namespace, store="other.db")

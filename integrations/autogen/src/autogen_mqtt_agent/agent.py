@@ -25,6 +25,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
 from mqtt_agent.transport import BrokerSettings
@@ -32,7 +33,6 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ValidationError
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.bridge import Emit, stream
 from autogen_mqtt_agent.delegating import control_turn, give_turn
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.replies import Replies
@@ -59,7 +59,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         >>> team = RoundRobinGroupChat([planner, writer], max_turns=4)  # doctest: +SKIP
 
     Args:
-        name: The participant's name in the team, a Python identifier; also the peer's agent id unless ``peer`` is given.
+        name: The participant's name in the team, a Python identifier. Without ``peer``, also the peer's agent id.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         agent_id: The name in which this process gives turns. A turn survives a restart only if the name is the same
             afterwards. None makes a new name, which all participants of the process without ``agent_id`` share.
@@ -206,7 +206,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             return await agent.await_on_loop(give_turn, self._config, task_id, turn, prompt, emit)
 
         try:
-            async with contextlib.aclosing(stream(give, token)) as events:
+            async with contextlib.aclosing(stream(give, token.add_callback if token else None)) as events:
                 async for event in events:
                     if not isinstance(event, asyncio.Future):
                         for message in replies.event(event):

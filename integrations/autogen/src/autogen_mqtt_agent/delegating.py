@@ -6,9 +6,9 @@ from typing import Any
 
 from mqtt_agent import Agent, TaskHandle, TaskState
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
+from mqtt_agent.adapting.streaming import Emit
 from mqtt_agent.errors import TaskError, TaskRejected
 
-from autogen_mqtt_agent.bridge import Emit
 from autogen_mqtt_agent.saved import MQTTAgentConfig
 from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn
 
@@ -39,15 +39,31 @@ async def give_turn(
     """
     peer, wait = participant.peer or participant.name, participant.absent == "wait"
 
+    async def begin() -> TaskHandle:
+        if turn is None:
+            return await agent.resume(task_id, peer=peer)
+        if not wait:
+            await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
+        try:
+            return await agent.delegate(
+                peer,
+                prompt,
+                type=TURN,
+                data=turn.model_dump(),
+                task_id=task_id,
+                context_id=turn.conversation,
+                wait_online=True,
+            )
+        except TaskRejected as error:
+            if error.code != "conflict":
+                raise
+            return await agent.resume(task_id)  # the same was asked before, in messages with other ids
+
     async def follow(handle: TaskHandle) -> Any:
         reading = _read(handle, emit)
         return await (reading if wait else while_online(agent, handle, reading, grace=participant.grace))
 
-    if turn is None:
-        beginning = agent.resume(task_id, peer=peer)
-    else:
-        beginning = _begin(agent, peer, task_id, turn, prompt, wait)
-    return await delegated(beginning, follow, timeout=participant.timeout)
+    return await delegated(begin, follow, timeout=participant.timeout)
 
 
 async def control_turn(agent: Agent, peer: str, control: Control) -> None:
@@ -58,25 +74,6 @@ async def control_turn(agent: Agent, peer: str, control: Control) -> None:
         TransportError: The broker is not there, or refuses.
     """
     await agent.request(peer, type=CONTROL, data=control.model_dump(), timeout=_CONTROL_TIMEOUT)
-
-
-async def _begin(agent: Agent, peer: str, task_id: str, turn: Turn, prompt: str, wait: bool) -> TaskHandle:
-    if not wait:
-        await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
-    try:
-        return await agent.delegate(
-            peer,
-            prompt,
-            type=TURN,
-            data=turn.model_dump(),
-            task_id=task_id,
-            context_id=turn.conversation,
-            wait_online=True,
-        )
-    except TaskRejected as error:
-        if error.code != "conflict":
-            raise
-        return await agent.resume(task_id)  # the same was asked before, in messages with other ids
 
 
 async def _read(handle: TaskHandle, emit: Emit) -> Any:

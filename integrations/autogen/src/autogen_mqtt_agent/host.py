@@ -1,11 +1,11 @@
-"""The host of an agent or a team that takes part in teams on other hosts."""
+"""Where an agent or a team is hosted, so that it can take part in teams on other hosts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,11 +13,11 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import TLS, Agent, Password, TaskContext, TaskStore, Token
-from mqtt_agent.adapting.conversations import Conversation, Conversations
-from mqtt_agent.agents.store import TaskKey
-from mqtt_agent.deprecation import renamed_arguments
+from mqtt_agent.adapting.conversations import Conversation, Conversations, saved_by_task
+from mqtt_agent.adapting.serving import OnStarted, serve
+from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.errors import TaskFailed, TaskRejected
-from mqtt_agent.wire import DEFAULT_NAMESPACE, normalize_namespace
+from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ValidationError
 from typing_extensions import Self
 
@@ -25,18 +25,18 @@ from autogen_mqtt_agent.instances import Factory, Instance, Standing, make
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN, Answer, Control, Told, Turn
 
-__all__ = ["AgentHost"]
+__all__ = ["AgentHost", "aserve_agent", "aserve_team", "serve_agent", "serve_team"]
 
 _WAITING_TURNS = 1000
 
 
-class AgentHost:
+class AgentHost(Agent):
     """Runs an agent or a team for :class:`MQTTAgent` participants elsewhere, one instance for each conversation.
 
-    A host is an async context manager; :func:`serve_agent` and :func:`serve_team` do the same for scripts. After each
-    turn, the instance's state and its answer are stored together. A host that is killed in the middle of a turn takes
-    that turn again when it is back, from the state before the turn. A turn that was answered is answered again without
-    being taken.
+    A host is a :class:`mqtt_agent.Agent`, so it is an async context manager, and ``run()`` serves until a signal comes.
+    After each turn, the instance's state and its answer are stored together. A host that is killed in the middle of a
+    turn takes that turn again when it is back, from the state before the turn. A turn that was answered is answered
+    again without being taken.
 
     The host also takes tasks that are no turns, from agents that know nothing of AutoGen. The instance gets the task's
     prompt, and the result is the answer as text. Tasks with one context id are one conversation, as long as the host
@@ -52,7 +52,7 @@ class AgentHost:
         description: For the person or the model that chooses an agent.
         capabilities: Short words to search for.
         message_types: Types of messages that callers may send besides AutoGen's own.
-        max_conversations: How many instances are kept in memory between turns. The others are made again from the store.
+        max_conversations: How many instances are kept in memory between turns. The others are made anew.
         max_concurrency: How many turns run at once.
         retention: Seconds that turns are kept after they were answered. A conversation that has been silent for longer
             cannot go on once its instance is no longer in memory.
@@ -90,7 +90,7 @@ class AgentHost:
         if not callable(factory):
             made = type(factory).__name__
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
-        self.agent = Agent(
+        super().__init__(
             agent_id,
             broker=broker,
             namespace=namespace,
@@ -108,63 +108,25 @@ class AgentHost:
         self._codec = Codec(message_types)
         self._conversations = Conversations[Standing](max_conversations, Standing.close)
         self._slots = asyncio.Semaphore(max_concurrency)
-        self.agent.on_task(TURN)(self._on_turn)
-        self.agent.on_task(CONTROL)(self._on_control)
-        self.agent.on_task(self._on_plain_task)
+        self.on_task(TURN)(self._on_turn)
+        self.on_task(CONTROL)(self._on_control)
+        self.on_task(self._on_plain_task)
+
+    @property
+    def agent(self) -> Self:
+        """The old way to the agent that a host is itself now."""
+        warn_renamed("AgentHost.agent", "AgentHost")
+        return self
 
     @property
     def live_conversations(self) -> int:
         """How many instances are in memory."""
         return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
 
-    # Life
-
-    async def start(self) -> None:
-        """Connect, and take up the turns that were left; a second call changes nothing.
-
-        Raises:
-            StoreError: The store cannot be opened.
-            TransportError: The broker is not there, or refuses.
-        """
-        await self.agent.start()
-
     async def stop(self) -> None:
-        """Finish the turns that run, and disconnect; a second call changes nothing."""
-        await self.agent.stop()
+        """Finish the turns that run, disconnect, and let go of all instances; a second call changes nothing."""
+        await super().stop()
         await self._conversations.close()
-
-    async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until the task is canceled or the connection is lost for good.
-
-        Args:
-            on_started: Called when the host serves.
-
-        Raises:
-            StoreError, TransportError: See :meth:`start`.
-            SessionTakenOver: Another process runs under the same name.
-        """
-        try:
-            await self.agent.serve_forever(on_started)
-        finally:
-            await self._conversations.close()
-
-    async def serve_until_signal(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until SIGINT or SIGTERM. See :meth:`serve_forever`."""
-        try:
-            await self.agent.serve_until_signal(on_started)
-        finally:
-            await self._conversations.close()
-
-    def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, and block; for scripts. See :meth:`mqtt_agent.Agent.run`."""
-        self.agent.run()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.stop()
 
     # Tasks
 
@@ -215,7 +177,12 @@ class AgentHost:
         standing = conversation.kept = conversation.kept or Standing()
         if standing.instance is not None and standing.last == turn.previous:
             return standing, standing.instance
-        saved = None if turn.previous is None else await self._saved(turn.previous)
+        saved = None if turn.previous is None else await saved_by_task(self, turn.previous)
+        if turn.previous is not None and (not isinstance(saved, dict) or "state" not in saved):
+            raise TaskFailed(
+                f"the conversation as it was after turn {turn.previous} is not kept any more: reset it",
+                code="CONVERSATION_LOST",
+            )
         await standing.close()
         instance = await make(self._factory, turn.conversation, turn.roster)
         standing.last, standing.seen = turn.previous, []
@@ -223,16 +190,6 @@ class AgentHost:
             await instance.load_state(saved["state"])
             standing.seen = list(saved["seen"])
         return standing, instance
-
-    async def _saved(self, task_id: str) -> dict[str, Any]:
-        owner = f"{normalize_namespace(self.agent.namespace)}/{self.agent.agent_id}"
-        record = await self.agent.store.get(TaskKey(owner, "received", task_id))
-        if record is None or not isinstance(record.saved, dict) or "state" not in record.saved:
-            raise TaskFailed(
-                f"the conversation as it was after turn {task_id} is not kept any more: reset it",
-                code="CONVERSATION_LOST",
-            )
-        return record.saved
 
     async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
         token = CancellationToken()
@@ -261,3 +218,46 @@ class AgentHost:
                 self._codec.encode(each) for each in inner if not isinstance(each, ModelClientStreamingChunkEvent)
             ],
         ).model_dump()
+
+
+def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Host an agent until SIGINT or SIGTERM. Blocks; for scripts.
+
+    Example:
+        >>> serve_agent(make_writer, agent_id="writer", broker="mqtt://localhost:1883")  # doctest: +SKIP
+
+    Args:
+        factory: Called with a conversation's id; returns the agent that takes part in the conversation.
+        agent_id: The host's name, which one process at a time can have.
+        on_started: Called when the host serves. By default, a line on the standard error says what is served.
+        options: See :class:`AgentHost`: ``broker``, ``namespace``, ``store``, ``credentials`` and so on.
+
+    Raises:
+        SystemExit: The broker is not there or refuses, the store cannot be opened, or another process has taken over.
+            With ``on_started``, the :class:`mqtt_agent.errors.MQTTAgentError` itself is raised.
+    """
+    return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_agent", on_started)
+
+
+async def aserve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Host an agent until the task that awaits this function is canceled. For the arguments see :func:`serve_agent`.
+
+    Raises:
+        TransportError: The broker is not there, refuses, or another process has taken over.
+        StoreError: The store cannot be opened.
+    """
+    await AgentHost(factory, agent_id=agent_id, **options).serve_forever(on_started)
+
+
+def serve_team(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Host a team until SIGINT or SIGTERM. Blocks; for scripts.
+
+    The factory returns the team that takes part in a conversation. The team's last message is its answer, and the
+    messages before come as inner messages. For the other arguments and the errors see :func:`serve_agent`.
+    """
+    return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_team", on_started)
+
+
+async def aserve_team(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+    """Host a team until the task that awaits this function is canceled. See :func:`serve_team`."""
+    await AgentHost(factory, agent_id=agent_id, **options).serve_forever(on_started)

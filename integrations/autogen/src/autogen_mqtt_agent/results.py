@@ -10,7 +10,7 @@ from autogen_agentchat.messages import ThoughtEvent
 from autogen_core import Image
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult
 from mqtt_agent import CallHandle
-from mqtt_agent.adapting.content import Block, Link, Text, as_text, content_of
+from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, content_of
 from typing_extensions import override
 
 __all__ = ["error_result", "outcome_result", "partial_event"]
@@ -68,10 +68,9 @@ def _tool_result(name: str, value: Any, beside: list[dict[str, Any]] | None) -> 
 def _content(block: Block) -> TextResultContent | ImageResultContent:
     if isinstance(block, Text):
         return TextResultContent(content=block.text)
-    if isinstance(block, Link):
-        return TextResultContent(content=f"[{block.kind} at {block.uri}]")
-    if block.kind != "image":
-        return TextResultContent(content=f"[{block.kind} of type {block.mime_type}, which AutoGen cannot carry]")
+    if isinstance(block, Link) or block.kind != "image":
+        told = block.uri or (block.mime_type if isinstance(block, Media) else "")
+        return TextResultContent(content=f"[{block.kind}: {told}]")  # AutoGen's results carry texts and pictures only
     try:
         return ImageResultContent(content=Image.from_base64(block.data))
     except (OSError, ValueError) as error:  # no picture that Pillow can read, or no base64

@@ -1,4 +1,4 @@
-"""The tools that servers offer on a broker, as an AutoGen workbench."""
+"""The tools that servers offer on a broker, as an AutoGen workbench and as a list of AutoGen tools."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from typing import Any, cast
 
 from autogen_core import CancellationToken
-from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
+from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.adapting.schemas import speakable
+from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.wire import DEFAULT_NAMESPACE
+from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.bridge import Emit, stream
 from autogen_mqtt_agent.results import error_result, outcome_result, partial_event
 from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
-from autogen_mqtt_agent.tools import MQTTTool
 
-__all__ = ["MQTTWorkbench", "mqtt_tools"]
+__all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
 
 logger = logging.getLogger(__name__)
 
@@ -194,12 +194,12 @@ class MQTTWorkbench(StaticStreamWorkbench):
             cancellation_token: Cancels the call at the server.
             call_id: Not used: a call over MQTT has an id of its own.
         """
-        result: ToolResult | None = None
-        async with contextlib.aclosing(self._events(name, arguments, cancellation_token)) as events:
+        result = error_result(name, f"{name}: no result")
+        events = self.call_tool_stream(name, arguments, cancellation_token)
+        async with contextlib.aclosing(events):
             async for event in events:
-                if isinstance(event, ToolResult):
-                    result = event
-        return result or error_result(name, f"{name}: no result")
+                result = event if isinstance(event, ToolResult) else result
+        return result
 
     @override
     async def call_tool_stream(
@@ -213,29 +213,22 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
         For the arguments see :meth:`call_tool`.
         """
-        async with contextlib.aclosing(self._events(name, arguments, cancellation_token)) as events:
-            async for event in events:
-                if self._stream or isinstance(event, ToolResult):
-                    yield event
-
-    async def _events(
-        self, name: str, arguments: Mapping[str, Any] | None, token: CancellationToken | None
-    ) -> AsyncGenerator[Any, None]:
         tool = self._names.get(name, name)
 
         async def call(emit: Emit) -> CallHandle:
             def on_partial(call_id: str, partial: Any) -> None:
-                emit((call_id, partial))
+                emit(partial_event(tool, call_id, partial))
 
             given, timeout = dict(arguments or {}), self._timeout
             return await self._client.await_on_loop(call_tool, tool, given, timeout=timeout, on_partial=on_partial)
 
-        async with contextlib.aclosing(stream(call, token)) as events:
+        on_cancel = None if cancellation_token is None else cancellation_token.add_callback
+        async with contextlib.aclosing(stream(call, on_cancel)) as events:
             async for event in events:
                 if isinstance(event, asyncio.Future):
                     yield outcome_result(name, event)
-                else:
-                    yield partial_event(tool, *event)
+                elif self._stream:
+                    yield event
 
     # Component
 
@@ -247,6 +240,50 @@ class MQTTWorkbench(StaticStreamWorkbench):
     @classmethod
     def _from_config(cls, config: MQTTWorkbenchConfig) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         return cls(**dict(config))
+
+
+class AnyArguments(BaseModel):
+    """Any arguments: the tool server checks them against the tool's own schema."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class MQTTTool(BaseTool[AnyArguments, Any]):
+    """One remote tool. :meth:`MQTTWorkbench.get_tools` makes it.
+
+    Attributes:
+        workbench: Makes the calls.
+    """
+
+    def __init__(self, workbench: MQTTWorkbench, schema: ToolSchema) -> None:
+        super().__init__(AnyArguments, str, schema["name"], schema.get("description", ""))
+        self.workbench = workbench
+        self._schema = schema
+
+    @property
+    @override
+    def schema(self) -> ToolSchema:
+        """The name, the description and the parameters for the language model, as on the tool's card."""
+        return self._schema
+
+    @override
+    async def run(self, args: AnyArguments, cancellation_token: CancellationToken) -> str:
+        """Call the tool, and return its result as text.
+
+        Args:
+            args: The arguments.
+            cancellation_token: Cancels the call at the server.
+
+        Raises:
+            RuntimeError: The call failed, or was canceled. AutoGen's agents do not survive a ``CancelledError``.
+        """
+        try:
+            result = await self.workbench.call_tool(self.name, args.model_dump(), cancellation_token)
+        except asyncio.CancelledError:
+            raise RuntimeError(f"{self.name}: the call was canceled") from None
+        if result.is_error:
+            raise RuntimeError(result.to_text())
+        return result.to_text()
 
 
 def mqtt_tools(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, list[MQTTTool]]:
