@@ -21,7 +21,7 @@ async def test_remote_tools_can_be_had_by_the_old_function(
 ) -> None:
     with pytest.warns(
         DeprecationWarning, match=r"mqtt_tools\(...\) is called MQTTWorkbench\(...\)\.get_tools\(\) now"
-    ) as w:
+    ) as caught:
         tools = await soon(mqtt_tools(embedded.url, "agent-a", namespace=namespace, tools=["add"]))
     assert caught[0].filename == __file__
     assert [type(tool) for tool in tools] == [MQTTTool]

@@ -9,7 +9,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.base import Response
@@ -41,7 +41,7 @@ from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control, Turn, turn_id
 
 __all__ = ["MQTTAgent"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _SHORT_RETENTION = 600.0
 """Seconds that turns are kept in the memory of a process whose agent id is new: no other process can ask for them."""
@@ -84,7 +84,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     """
 
     component_config_schema = MQTTAgentConfig
-    component_provider_override = "autogen_mqtt_agent.MQTTAgent"
+    component_provider_override: ClassVar[str | None] = "autogen_mqtt_agent.MQTTAgent"
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         tls: ssl.SSLContext | TLS | None = None,
     ) -> None:
         super().__init__(name, description)
-        self.peer = peer or name
+        self.peer: str = peer or name
         options: dict[str, Any] = {"max_payload": MAX_PAYLOAD}
         if agent_id is None and store is None:
             options["retention"] = _SHORT_RETENTION

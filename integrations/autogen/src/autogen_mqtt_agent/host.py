@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ssl
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
-from autogen_core import CancellationToken
-from mqtt_agent import TLS, Agent, Password, TaskContext, TaskStore, Token
-from mqtt_agent.adapting.conversations import Conversation, Conversations, saved_by_task
+from mqtt_agent import TLS, Agent, Password, TaskStore, Token
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
-from mqtt_agent.errors import TaskFailed, TaskRejected
 from mqtt_agent.wire import DEFAULT_NAMESPACE
-from pydantic import ValidationError
 from typing_extensions import Self
 
-from autogen_mqtt_agent.instances import Factory, Instance, Standing, make
+from autogen_mqtt_agent.instances import Factory
 from autogen_mqtt_agent.messages import AnyMessage, Codec
-from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN, Answer, Control, Told, Turn
+from autogen_mqtt_agent.taking import Turns
+from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN
 
 __all__ = ["AgentHost", "aserve_agent", "aserve_team", "serve_agent", "serve_team"]
 
@@ -104,13 +97,10 @@ class AgentHost(Agent):
             retention=retention,
             max_payload=MAX_PAYLOAD,
         )
-        self._factory = factory
-        self._codec = Codec(message_types)
-        self._conversations = Conversations[Standing](max_conversations, Standing.close)
-        self._slots = asyncio.Semaphore(max_concurrency)
-        self.on_task(TURN)(self._on_turn)
-        self.on_task(CONTROL)(self._on_control)
-        self.on_task(self._on_plain_task)
+        self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
+        self.on_task(TURN)(self._turns.on_turn)
+        self.on_task(CONTROL)(self._turns.on_control)
+        self.on_task(self._turns.on_plain_task)
 
     @property
     def agent(self) -> Self:
@@ -121,103 +111,12 @@ class AgentHost(Agent):
     @property
     def live_conversations(self) -> int:
         """How many instances are in memory."""
-        return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
+        return self._turns.instances
 
     async def stop(self) -> None:
         """Finish the turns that run, disconnect, and let go of all instances; a second call changes nothing."""
         await super().stop()
-        await self._conversations.close()
-
-    # Tasks
-
-    async def _on_turn(self, task: TaskContext) -> Any:
-        try:
-            turn = Turn.model_validate(task.data)
-        except ValidationError as error:
-            raise TaskRejected(f"this is no turn: {error.errors()[0]['msg']}", code="not_a_turn") from error
-        messages = [self._codec.decode(each) for each in turn.messages]
-        return await self._take(task, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
-
-    async def _on_plain_task(self, task: TaskContext) -> Any:
-        name = task.context_id or task.id
-        known = self._conversations.find(name)
-        turn = Turn(conversation=name, previous=known.kept.last if known is not None and known.kept else None)
-        messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
-        answer = Answer.model_validate(await self._take(task, turn, messages))
-        return answer.chat_message["text"]
-
-    async def _on_control(self, task: TaskContext) -> None:
-        control = Control.model_validate(task.data)
-        conversation = self._conversations.find(control.conversation)
-        standing = conversation.kept if conversation is not None else None
-        if standing is not None and standing.at_work:
-            await getattr(standing.instance, control.action)()
-
-    async def _take(self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage]) -> dict[str, Any]:
-        if task.saved is not None:
-            return task.saved["answer"]  # the host was killed after the turn and before its answer was sent
-        async with self._conversations.turn(turn.conversation) as conversation, self._slots:
-            standing, instance = await self._go_on(conversation, turn)
-            fresh = [message for message in messages if message.id not in standing.seen]
-            async with standing.turn(instance):
-                response = await self._run(task, instance, fresh)
-                answer = self._encode(instance.name, response)
-                # Also the agent's own answer: a caller that goes on from a saved state may give it to all as a task.
-                seen = [*standing.seen, *(message.id for message in fresh), response.chat_message.id]
-                await task.save({"state": await instance.save_state(), "seen": seen, "answer": answer})
-            standing.last, standing.seen = task.id, seen
-            return answer
-
-    async def _go_on(self, conversation: Conversation[Standing], turn: Turn) -> tuple[Standing, Instance]:
-        """Where the conversation stood after the previous turn, and an instance in the state of that time.
-
-        The record of the previous turn's task holds that state. So the conversation goes on when the instance is gone,
-        when the host was killed, and when the caller has gone back to an earlier point of the conversation.
-        """
-        standing = conversation.kept = conversation.kept or Standing()
-        if standing.instance is not None and standing.last == turn.previous:
-            return standing, standing.instance
-        saved = None if turn.previous is None else await saved_by_task(self, turn.previous)
-        if turn.previous is not None and (not isinstance(saved, dict) or "state" not in saved):
-            raise TaskFailed(
-                f"the conversation as it was after turn {turn.previous} is not kept any more: reset it",
-                code="CONVERSATION_LOST",
-            )
-        await standing.close()
-        instance = await make(self._factory, turn.conversation, turn.roster)
-        standing.last, standing.seen = turn.previous, []
-        if saved is not None:
-            await instance.load_state(saved["state"])
-            standing.seen = list(saved["seen"])
-        return standing, instance
-
-    async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
-        token = CancellationToken()
-        response: Response | None = None
-        try:
-            async with contextlib.aclosing(instance.take_turn(messages, token)) as events:
-                async for each in events:  # to the end: some agents do more after their response
-                    if isinstance(each, Response):
-                        response = each
-                    else:
-                        told = Told(autogen=1, message=self._codec.encode(each), own=each.source == instance.name)
-                        await task.stream(told.model_dump())
-        finally:
-            token.cancel()
-        if response is None:
-            raise RuntimeError(f"{instance.name} gave no response")
-        return response
-
-    def _encode(self, name: str, response: Response) -> dict[str, Any]:
-        inner = response.inner_messages or ()
-        return Answer(
-            autogen=1,
-            name=name,
-            chat_message=self._codec.encode(response.chat_message),
-            inner_messages=[
-                self._codec.encode(each) for each in inner if not isinstance(each, ModelClientStreamingChunkEvent)
-            ],
-        ).model_dump()
+        await self._turns.close()
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:

@@ -18,7 +18,7 @@ from autogen_mqtt_agent.messages import AnyMessage
 
 __all__ = ["Factory", "Instance", "Standing", "make"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Factory = Callable[..., ChatAgent | Team | Awaitable[ChatAgent | Team]]
 """Makes the instance of a conversation. The function gets the conversation's id and, if it takes two arguments, also
@@ -30,7 +30,7 @@ _SOCIETY = "mqtt_society_context"
 class _AgentInstance:
     def __init__(self, agent: ChatAgent) -> None:
         self._agent = agent
-        self.name = agent.name
+        self.name: str = agent.name
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -62,10 +62,8 @@ class _AgentInstance:
 
 class _TeamInstance:
     def __init__(self, team: Team) -> None:
-        self.name = team.name
         self._team = team
-        self.save_state, self.load_state = team.save_state, team.load_state
-        self.pause, self.resume = team.pause, team.resume
+        self.name: str = team.name
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -84,6 +82,18 @@ class _TeamInstance:
             # The last message is the answer. It gets an id of its own, since it was told as an inner message too.
             answer = said[-1].model_copy(update={"id": answer.id, "metadata": {**said[-1].metadata, **stopped}})
         yield Response(chat_message=answer, inner_messages=list(result.messages))
+
+    async def save_state(self) -> Mapping[str, Any]:
+        return await self._team.save_state()
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        await self._team.load_state(state)
+
+    async def pause(self) -> None:
+        await self._team.pause()
+
+    async def resume(self) -> None:
+        await self._team.resume()
 
     async def close(self) -> None:
         pass

@@ -23,7 +23,7 @@ from autogen_mqtt_agent.turns import Answer, Told
 
 __all__ = ["Replies"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Replies:

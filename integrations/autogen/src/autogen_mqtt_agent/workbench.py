@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from autogen_core import CancellationToken
 from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
@@ -29,7 +29,7 @@ from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
 __all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class MQTTWorkbench(StaticStreamWorkbench):
@@ -67,9 +67,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
         ValueError: ``broker`` is no broker URL, or ``tools`` is one text and no list.
     """
 
-    component_type = "workbench"
-    component_provider_override = "autogen_mqtt_agent.MQTTWorkbench"
-    component_config_schema = MQTTWorkbenchConfig  # pyright: ignore[reportAssignmentType]
+    component_provider_override: ClassVar[str | None] = "autogen_mqtt_agent.MQTTWorkbench"
+    component_config_schema: type[MQTTWorkbenchConfig] = MQTTWorkbenchConfig  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -245,7 +244,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
 class AnyArguments(BaseModel):
     """Any arguments: the tool server checks them against the tool's own schema."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
 
 class MQTTTool(BaseTool[AnyArguments, Any]):
