@@ -172,8 +172,9 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                 if self._config.absent != "notice":
                     raise
                 self._state.unsent = [self._codec.encode(message) for message in messages]
-                told = {"content": f"{self.name} is not there now: {error}", "metadata": {"mqtt_absent": "true"}}
-                yield Response(chat_message=TextMessage(source=self.name, **told))
+                words = f"{self.name} is not there now: {error}"
+                notice = TextMessage(content=words, source=self.name, metadata={"mqtt_absent": "true"})
+                yield Response(chat_message=notice)
                 return
             except TaskRejected as error:
                 # The peer knows a turn of this id already, from an earlier process whose messages had other ids.
