@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "factory", metavar="module:function", help="a function that makes the agent or the team of a conversation"
     )
     add_agent_options(serve)
-    serve.add_argument(
-        "--max-conversations", type=int, default=100, help="how many stay in memory (default: %(default)s)"
-    )
+    serve.add_argument("--max-conversations", type=int, default=100, help="how many stay in memory (%(default)s)")
     options = vars(parser.parse_args(arguments))
     target = options.pop("factory")
     try:
