@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.conversations import Conversations, saved_by_task
 from support import soon, until
+
+from tests.agents.conftest import MakeAgent
 
 
 async def test_turns_of_one_conversation_run_one_at_a_time_in_the_order_of_arrival() -> None:
@@ -112,3 +115,16 @@ async def test_a_turn_that_is_canceled_while_it_waits_lets_the_next_one_run() ->
     await soon(asyncio.gather(first, last))
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_what_an_earlier_task_saved_is_found_by_its_id(
+    make_agent: MakeAgent, writer: Agent, planner: Agent
+) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> None:
+        if task.prompt:
+            await task.save({"said": task.prompt})
+
+    await soon(planner.request("writer", "hello", task_id="t1"))
+    await soon(planner.request("writer", task_id="t2"))
+    assert [await saved_by_task(writer, name) for name in ("t1", "t2", "t3")] == [{"said": "hello"}, None, None]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from mqtt_agent import Agent, TaskContext, TaskHandle, TaskState
-from mqtt_agent.adapting.delegating import begun, check_online, delegated
+from mqtt_agent.adapting.delegating import begun, check_online, delegated, while_online
 from mqtt_agent.errors import PeerUnavailable, TaskFailed, TaskTimeout
 from support import soon, until
 
@@ -174,3 +174,50 @@ async def test_a_peer_that_is_away_is_told_with_advice(
 
     with pytest.raises(PeerUnavailable, match=f"agent 'writer' {words} in namespace .*; start it"):
         await soon(becomes_away())
+
+
+async def test_work_of_a_peer_that_comes_back_in_time_goes_on(make_agent: MakeAgent, planner: Agent) -> None:
+    writer = make_agent("writer", drain_timeout=0)
+    work = Work(writer)
+    await soon(writer.start())
+    handle = await soon(planner.delegate("writer", "x"))
+    waiting = asyncio.ensure_future(while_online(planner, handle, handle.result(), grace=60))
+    await soon(work.begun.wait())
+    await soon(writer.stop())
+    work.let_go.set()
+    await soon(writer.start())
+    assert await soon(waiting) == "done"
+
+
+async def test_a_peer_that_stays_away_longer_than_the_grace_is_unavailable(
+    make_agent: MakeAgent, planner: Agent
+) -> None:
+    writer = make_agent("writer", drain_timeout=0)
+    work = Work(writer)
+    await soon(writer.start())
+    handle = await soon(planner.delegate("writer", "x"))
+    ended = asyncio.Event()
+
+    async def read() -> object:
+        try:
+            return await handle.result()
+        finally:
+            ended.set()
+
+    waiting = asyncio.ensure_future(while_online(planner, handle, read(), grace=0.2))
+    await soon(work.begun.wait())
+    await soon(writer.stop())
+    with pytest.raises(PeerUnavailable, match=r"'writer' went away and has not come back within 0\.2 s") as raised:
+        await soon(waiting)
+    assert (raised.value.task_id, raised.value.peer) == (handle.task_id, "writer")
+    await soon(ended.wait())
+
+
+async def test_what_the_work_raises_reaches_the_caller_while_the_peer_is_online(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def fail(task: TaskContext) -> None:
+        raise TaskFailed("no paper")
+
+    handle = await soon(planner.delegate("writer", "x"))
+    with pytest.raises(TaskFailed, match="no paper"):
+        await soon(while_online(planner, handle, handle.result(), grace=60))

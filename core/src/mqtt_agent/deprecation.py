@@ -30,10 +30,10 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def _level_of_user() -> int:
-    """How many frames above the caller of this function the first frame outside of this package is."""
-    # The blocking classes add frames of this package between the user's code and the old name.
+    """How many frames above the caller of this function the first frame outside of the project's packages is."""
+    # The blocking classes and the adapters add frames between the user's code and the old name.
     frame, level = sys._getframe(1), 0  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0].endswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     return level
 

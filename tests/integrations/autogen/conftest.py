@@ -24,7 +24,8 @@ class Toolbox(ToolServer):
         self.canceled: list[str] = []
         self.running = asyncio.Event()
         for handler in (self.add, self.greet, self.count, self.fail, self.hang, self.picture, self.enlarge):
-            self.add_tool(handler.__name__, handler)
+            tags = ["numbers"] if handler in (self.add, self.count) else []
+            self.add_tool(handler.__name__, handler, meta={"tags": tags})
         self.add_tool("dotted.name", self.greet, input_schema={"type": "object"})
 
     async def add(self, a: int, b: int | None = None) -> dict[str, int]:

@@ -23,7 +23,7 @@ from autogen_agentchat.teams import (
 from autogen_core import CancellationToken, Image
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Broker, Embedded, Mosquitto
-from mqtt_agent import Agent, MemoryStore, TaskContext, errors
+from mqtt_agent import Agent, MemoryStore, Password, TaskContext, errors
 from support import soon, until
 
 from .conftest import red_dot
@@ -460,7 +460,19 @@ async def test_it_is_dumped_without_secrets_and_loads_again(namespace: str) -> N
 
 def test_one_agent_id_has_one_connection_and_one_way_to_make_it(namespace: str) -> None:
     one, two = (MQTTAgent(name, agent_id="caller", namespace=namespace) for name in ("one", "two"))
-    assert one._caller is two._caller
-    one._caller.use(one)
+    assert one._requester.agent is two._requester.agent
     with pytest.raises(ValueError, match="another store"):
         MQTTAgent("three", agent_id="caller", namespace=namespace, store="other.db")
+
+
+def test_participants_with_equal_credentials_share_one_connection(namespace: str) -> None:
+    def participant(name: str, password: str, **options: Any) -> MQTTAgent:
+        return MQTTAgent(name, namespace=namespace, credentials=Password("ada", password), **options)
+
+    one, two, other = participant("one", "x"), participant("two", "x"), participant("other", "y")
+    assert one._requester.agent is two._requester.agent
+    assert one.agent_id == two.agent_id != other.agent_id
+    named = participant("one", "x", agent_id="caller")
+    assert named._requester.agent is participant("two", "x", agent_id="caller")._requester.agent
+    with pytest.raises(ValueError, match="other credentials"):
+        participant("three", "y", agent_id="caller")

@@ -14,7 +14,7 @@ from autogen_agentchat import messages as m
 from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
-from autogen_mqtt_agent import AgentHost, MQTTAgent, serve_agent, serve_team
+from autogen_mqtt_agent import AgentHost, MQTTAgent, aserve_agent, aserve_team
 from autogen_mqtt_agent.__main__ import main
 from autogen_mqtt_agent.turns import TURN, Turn
 from brokers import Embedded, Mosquitto
@@ -192,8 +192,8 @@ async def test_serving_goes_on_until_it_is_canceled(
     embedded: Embedded, namespace: str, planner: Agent, tmp_path: Path
 ) -> None:
     options: Any = {"broker": embedded.url, "namespace": namespace}
-    agent = serve_agent(lambda name: Counter(), agent_id="counter", store=tmp_path / "a.db", **options)
-    team = serve_team(make_pair, agent_id="pair", store=tmp_path / "b.db", **options)
+    agent = aserve_agent(lambda name: Counter(), agent_id="counter", store=tmp_path / "a.db", **options)
+    team = aserve_team(make_pair, agent_id="pair", store=tmp_path / "b.db", **options)
     serving = [asyncio.create_task(each) for each in (agent, team)]
     assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
     assert await soon(planner.request("pair", "go", wait_online=True)) == "l1"

@@ -13,7 +13,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
-from autogen_mqtt_agent import MQTTWorkbench, mqtt_tools
+from autogen_mqtt_agent import MQTTWorkbench
 from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import ToolServer, errors
 from proxy import Proxy
@@ -78,10 +78,57 @@ async def test_only_the_wanted_tools_are_listed(
     toolbox: Toolbox, embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = ["add", "no_such_tool"]
-    tools = await soon(mqtt_tools(embedded.url, "agent-a", namespace=namespace, tools=wanted))
+    tools = await soon(MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, tools=wanted).get_tools())
     assert [tool.name for tool in tools] == ["add"]
     assert "no_such_tool" in caplog.text
     await soon(tools[0].workbench.stop())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed"),
+    [
+        ({"tools": ["gr*", "add"]}, {"greet", "add"}),
+        ({"exclude": ["*e*", "hang"]}, {"add", "count", "fail"}),
+        ({"servers": ["toolbox"], "tools": ["add"]}, {"add"}),
+        ({"servers": ["another"]}, set()),
+        ({"tags": ["numbers"]}, {"add", "count"}),
+        ({"where": lambda card: card.supports_streaming, "exclude": ["hang"]}, {"count"}),
+    ],
+)
+async def test_tools_are_chosen_by_pattern_server_tag_and_function(
+    toolbox: Toolbox, embedded: Embedded, namespace: str, wanted: dict[str, Any], listed: set[str]
+) -> None:
+    workbench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, **wanted)
+    assert await soon(names(workbench)) == listed
+    await soon(workbench.stop())
+
+
+async def test_a_missing_tool_can_be_an_error_of_the_first_list_and_a_list_that_was_had_stands(
+    embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    workbench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, tools=["add"], on_unavailable="raise")
+    with pytest.raises(errors.ToolUnavailable, match="add: no server offers this tool"):
+        await soon(workbench.list_tools())
+    async with Toolbox(embedded.url, namespace):
+        await becomes(lambda: _has(workbench, {"add"}))
+    await until_logged(workbench, caplog)
+    assert await soon(names(workbench)) == {"add"}
+    await soon(workbench.stop())
+
+
+async def _has(workbench: MQTTWorkbench, wanted: set[str]) -> bool:
+    try:
+        return await names(workbench) == wanted
+    except errors.ToolUnavailable:
+        return False
+
+
+async def until_logged(workbench: MQTTWorkbench, caplog: pytest.LogCaptureFixture) -> None:
+    async def logged() -> bool:
+        await workbench.list_tools()
+        return "the last list is used again: add: no server offers this tool" in caplog.text
+
+    await becomes(logged)
 
 
 async def test_without_a_broker_the_first_list_says_so(url_of_nobody: str) -> None:
@@ -180,7 +227,7 @@ async def test_a_model_is_told_of_a_picture_in_a_few_words(
     assistant = agent(workbench, calls(("picture", {})), "I see", max_tool_iterations=2)
     [execution] = executions(await soon(assistant.run(task="go")))
     assert execution.content == "a dot\n[a picture, which cannot be shown here]"
-    [tool] = await soon(mqtt_tools(embedded.url, namespace=namespace, tools=["picture"]))
+    [tool] = await soon(MQTTWorkbench(embedded.url, namespace=namespace, tools=["picture"]).get_tools())
     assert await soon(tool.run_json({}, CancellationToken())) == execution.content
     await soon(tool.workbench.stop())
 
@@ -193,7 +240,30 @@ def test_one_workbench_serves_several_event_loops(mosquitto: Mosquitto, namespac
     asyncio.run(workbench.stop())
 
 
-# Failing: the result is an error that the model can read, and never an exception
+async def test_a_model_is_told_of_what_autogen_cannot_carry(
+    embedded: Embedded, namespace: str, workbench: MQTTWorkbench
+) -> None:
+    blocks = [
+        {"type": "audio", "data": "AAAA", "mimeType": "audio/wav"},
+        {"type": "resource", "resource": {"uri": "file:///a.pdf", "mimeType": "application/pdf", "blob": "AAAA"}},
+        {"type": "resource", "resource": {"uri": "dot://", "mimeType": "image/png", "blob": red_dot()}},
+        {"type": "image", "data": "AAAA", "mimeType": "image/png"},
+    ]
+    server = ToolServer("media", broker=embedded.url, namespace=namespace)
+    server.add_tool("record", lambda: blocks, input_schema={"type": "object"})
+    async with server:
+        await becomes(lambda: _lists(workbench, "record"))
+        audio, file, picture, broken = (await soon(workbench.call_tool("record"))).result
+    assert [audio, file] == [
+        TextResultContent(content="[audio: audio/wav]"),
+        TextResultContent(content="[file: file:///a.pdf]"),
+    ]
+    assert isinstance(picture, ImageResultContent)
+    assert isinstance(broken, TextResultContent)
+    assert "an image that cannot be read" in broken.content
+
+
+# Failing: an error that the model can read, and never an exception
 
 
 @pytest.mark.parametrize(
@@ -275,7 +345,9 @@ async def test_a_team_ends_when_it_is_canceled_in_the_middle_of_a_call(
 
 
 async def test_a_list_of_tools_does_the_same(embedded: Embedded, namespace: str, toolbox: Toolbox) -> None:
-    tools = await soon(mqtt_tools(broker=embedded.url, agent_id="agent-b", namespace=namespace, timeout=5))
+    tools = await soon(
+        MQTTWorkbench(broker=embedded.url, agent_id="agent-b", namespace=namespace, timeout=5).get_tools()
+    )
     answers = calls(("add", {"a": 2, "b": 3}), ("fail", {}))
     assistant = AssistantAgent("assistant", says(answers), tools=list(tools))
     result = await soon(assistant.run(task="go"))
@@ -289,7 +361,7 @@ async def test_a_list_of_tools_does_the_same(embedded: Embedded, namespace: str,
 async def test_an_agent_with_a_list_of_tools_does_not_hang_when_it_is_canceled(
     embedded: Embedded, namespace: str, toolbox: Toolbox
 ) -> None:
-    tools = await soon(mqtt_tools(embedded.url, namespace=namespace))
+    tools = await soon(MQTTWorkbench(embedded.url, namespace=namespace).get_tools())
     token = CancellationToken()
     assistant = AssistantAgent("assistant", says(calls(("hang", {})), "gave up"), tools=list(tools))
     running = asyncio.create_task(assistant.run(task="go", cancellation_token=token))

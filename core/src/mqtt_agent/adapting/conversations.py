@@ -7,9 +7,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Conversation", "Conversations"]
+from mqtt_agent import Agent
+from mqtt_agent.agents.store import TaskKey
+from mqtt_agent.wire import normalize_namespace
+
+__all__ = ["Conversation", "Conversations", "saved_by_task"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,3 +95,23 @@ class Conversations(Generic[T]):
             await self._close(kept)
         except Exception:  # a conversation that cannot be closed must not keep the others open
             logger.warning("conversation %s could not be closed", conversation.name, exc_info=True)
+
+
+async def saved_by_task(agent: Agent, task_id: str) -> Any:
+    """What the handler of an earlier task has saved last with :meth:`TaskContext.save`.
+
+    A host that saves its state with each task can go on from there in the next task of the conversation.
+
+    Args:
+        agent: The agent that has done the task.
+        task_id: Which task.
+
+    Returns:
+        The saved value; None when the handler has saved nothing, or the agent's store does not keep the task any more.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    owner = f"{normalize_namespace(agent.namespace)}/{agent.agent_id}"
+    record = await agent.store.get(TaskKey(owner, "received", task_id))
+    return None if record is None else record.saved

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
 
-from mqtt_agent import Agent, TaskHandle
+from mqtt_agent import Agent, PeerChange, TaskHandle
 from mqtt_agent.errors import PeerUnavailable, TaskTimeout
 
-__all__ = ["abandon", "begun", "check_online", "delegated"]
+__all__ = ["abandon", "begun", "check_online", "delegated", "while_online"]
 
 T = TypeVar("T")
 GiveUp = Callable[[TaskHandle], Awaitable[object]]
@@ -95,6 +95,51 @@ async def check_online(agent: Agent, peer: str, advice: str) -> None:
     if card is None or card.status != "online":
         why = "is offline" if card is not None else "has never been seen"
         raise PeerUnavailable(f"agent {peer!r} {why} in namespace {agent.namespace!r}; {advice}", peer=peer)
+
+
+async def while_online(agent: Agent, handle: TaskHandle, work: Awaitable[T], *, grace: float) -> T:
+    """Wait for ``work``, which follows a task, for as long as the task's peer is online.
+
+    Args:
+        agent: Knows its peers.
+        handle: The task.
+        work: Canceled when the peer stays away.
+        grace: Seconds that the peer may be offline. A peer that is back in time goes on with the task.
+
+    Returns:
+        What ``work`` returned.
+
+    Raises:
+        PeerUnavailable: The peer has been offline for longer than ``grace``.
+        BaseException: What ``work`` raised.
+    """
+    working, away = asyncio.ensure_future(work), asyncio.ensure_future(_stays_away(agent, handle, grace))
+    try:
+        await asyncio.wait({working, away}, return_when=asyncio.FIRST_COMPLETED)
+        return await (working if working.done() else away)
+    finally:
+        for each in (working, away):
+            each.cancel()
+            _keep(each, None)
+
+
+async def _stays_away(agent: Agent, handle: TaskHandle, grace: float) -> NoReturn:
+    peer, changes = handle.peer, agent.watch_peers()
+    while True:
+        card = await agent.peer(peer)
+        online = card is not None and card.status == "online"
+        try:
+            await asyncio.wait_for(_change_of(changes, peer), None if online else grace)
+        except asyncio.TimeoutError:
+            what = f"agent {peer!r} went away and has not come back within {grace:g} s; the task is given up"
+            raise PeerUnavailable(what, task_id=handle.task_id, peer=peer) from None
+
+
+async def _change_of(changes: AsyncIterator[PeerChange], peer: str) -> None:
+    async for change in changes:
+        if change.name == peer:
+            return
+    await asyncio.Event().wait()  # the agent was stopped; the task's handle tells that
 
 
 async def _cancel(handle: TaskHandle) -> None:

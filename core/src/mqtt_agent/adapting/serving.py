@@ -45,7 +45,7 @@ def serve(service: Servable, name: str, on_started: OnStarted | None = None) -> 
         else:
             asyncio.run(service.serve_until_signal(on_started))
         return _Served(name)  # type: ignore[return-value]
-    warn_renamed(f"await {name}(...)", f"await a{name}(...)", stacklevel=3)
+    warn_renamed(f"await {name}(...)", f"await a{name}(...)")
     return service.serve_forever(on_started)  # type: ignore[return-value]
 
 
@@ -56,7 +56,7 @@ class _Served(Coroutine[Any, Any, None]):
         self._name = name
 
     def send(self, value: Any, /) -> Any:
-        warn_renamed(f"asyncio.run({self._name}(...))", f"{self._name}(...)", stacklevel=2)
+        warn_renamed(f"asyncio.run({self._name}(...))", f"{self._name}(...)")
         raise StopIteration
 
     def throw(self, *error: Any) -> Any:

@@ -1,9 +1,17 @@
 """AutoGen over MQTT 5: remote tools, and group chats whose participants live on other hosts."""
 
 from autogen_mqtt_agent.agent import MQTTAgent
-from autogen_mqtt_agent.host import AgentHost
-from autogen_mqtt_agent.serve import serve_agent, serve_team
-from autogen_mqtt_agent.tools import mqtt_tools
-from autogen_mqtt_agent.workbench import MQTTWorkbench
+from autogen_mqtt_agent.host import AgentHost, aserve_agent, aserve_team, serve_agent, serve_team
+from autogen_mqtt_agent.workbench import MQTTTool, MQTTWorkbench, mqtt_tools
 
-__all__ = ["AgentHost", "MQTTAgent", "MQTTWorkbench", "mqtt_tools", "serve_agent", "serve_team"]
+__all__ = [
+    "AgentHost",
+    "MQTTAgent",
+    "MQTTTool",
+    "MQTTWorkbench",
+    "aserve_agent",
+    "aserve_team",
+    "mqtt_tools",
+    "serve_agent",
+    "serve_team",
+]

@@ -1,7 +1,8 @@
-"""A participant that lives on another host."""
+"""The participant that stands in a team for an agent on another host."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,49 +24,55 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
+from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.adapting.streaming import Emit, stream
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
+from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ValidationError
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.bridge import Emit, Outcome, stream
-from autogen_mqtt_agent.caller import Caller, CallerSettings
-from autogen_mqtt_agent.incoming import Incoming
+from autogen_mqtt_agent.delegating import control_turn, give_turn
 from autogen_mqtt_agent.messages import AnyMessage, Codec
-from autogen_mqtt_agent.remote import Assignment, give, tell
-from autogen_mqtt_agent.settings import without_password
-from autogen_mqtt_agent.standing import DESCRIPTION, Absent, MQTTAgentConfig, MQTTAgentState
-from autogen_mqtt_agent.turns import Control, Turn, turn_id
+from autogen_mqtt_agent.replies import Replies
+from autogen_mqtt_agent.saved import DESCRIPTION, Absent, MQTTAgentConfig, MQTTAgentState
+from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control, Turn, turn_id
 
 __all__ = ["MQTTAgent"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_SHORT_RETENTION = 600.0
+"""Seconds that turns are kept in the memory of a process whose agent id is new: no other process can ask for them."""
+
 
 class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     """A participant that lives on another host, where :func:`serve_agent` or :func:`serve_team` runs it.
 
-    It stands in any team for the real one: its streaming chunks, tool events and answers come through. Turns survive
-    lost networks, a host that is killed, and with an ``agent_id`` also the end of this process. Participants with one
-    ``agent_id`` share one connection, which is made on first use.
+    The participant stands in any team for the real one: its streaming chunks, tool events and answers come through.
+    Turns survive lost networks, a host that is killed and, with an ``agent_id``, also the end of this process.
+    Participants with one ``agent_id`` share one connection, which is made on first use.
 
     Example:
         >>> writer = MQTTAgent("writer", broker="mqtt://localhost:1883", agent_id="host-a")  # doctest: +SKIP
         >>> team = RoundRobinGroupChat([planner, writer], max_turns=4)  # doctest: +SKIP
 
     Args:
-        name: What it is called in the team, a Python identifier; also the peer's agent id unless ``peer`` is given.
+        name: The participant's name in the team, a Python identifier. Without ``peer``, also the peer's agent id.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The name of this end, which must be the same after a restart for a turn to survive it. None: a fresh
-            one for all participants of the process that have none.
+        agent_id: The name in which this process gives turns. A turn survives a restart only if the name is the same
+            afterwards. None makes a new name, which all participants of the process without ``agent_id`` share.
         peer: The agent id of the other end.
         namespace: The prefix of all topics.
-        description: For whoever chooses the next speaker.
-        message_types: Types that it may answer with besides AutoGen's own, such as ``StructuredMessage[Report]``.
-        roster: The other participants, or these with what they can do, told to the host's factory. A handoff to
-            somebody else then becomes plain text, since it would end a Swarm.
-        absent: What to do when the peer is not there: ``raise`` PeerUnavailable, ``wait`` for it, or answer with a
-            ``notice``, and tell the peer in its next turn what it missed.
-        grace: Seconds that the peer may be away in the middle of a turn before that counts; unless ``wait``.
+        description: Tells the team what the participant can do, for the choice of the next speaker.
+        message_types: Types that the peer may answer with besides AutoGen's own, such as ``StructuredMessage[Report]``.
+        roster: The names of the other participants, or a mapping from names to what each can do. The host passes the
+            roster to its factory. A handoff to a name outside the roster becomes text, since it would end a Swarm.
+        absent: What to do when the peer is not there. ``raise`` raises PeerUnavailable. ``wait`` waits for the peer.
+            ``notice`` answers with a notice, and the peer is told in its next turn what it missed.
+        grace: Seconds that the peer may be away in the middle of a turn before it counts as not there. With
+            ``absent="wait"`` there is no limit.
         timeout: Seconds that a turn may take; None for no limit.
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
@@ -73,7 +80,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     Raises:
         InvalidIdentifier: A name or the namespace cannot be used in topics.
-        ValueError: ``name`` is no identifier, or ``broker`` no URL, or the ``agent_id`` is used with other settings.
+        ValueError: ``name`` is no identifier, ``broker`` is no URL, or the ``agent_id`` is used with other settings.
     """
 
     component_config_schema = MQTTAgentConfig
@@ -86,46 +93,46 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         broker: str | None = None,
         agent_id: str | None = None,
         peer: str | None = None,
-        namespace: str = "a2a/v1",
+        namespace: str = DEFAULT_NAMESPACE,
         description: str = DESCRIPTION,
         message_types: Sequence[type[AnyMessage]] = (),
         roster: Sequence[str] | Mapping[str, str] | None = None,
         absent: Absent = "raise",
         grace: float = 60.0,
-        timeout: float | None = None,
+        timeout: float | None = TASK_TIMEOUT,
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
     ) -> None:
         super().__init__(name, description)
         self.peer: str = peer or name
-        self._caller = Caller.shared(CallerSettings(broker, agent_id, namespace, store, credentials, tls))
+        options: dict[str, Any] = {"max_payload": MAX_PAYLOAD}
+        if agent_id is None and store is None:
+            options["retention"] = _SHORT_RETENTION
+        place = BrokerSettings(broker, namespace, credentials, tls)
+        self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
         self._codec = Codec(message_types)
         self._chat_types = [each for each in message_types if issubclass(each, BaseChatMessage)]
-        if roster is not None and not isinstance(roster, Mapping):
-            roster = dict.fromkeys(roster, "")
-        self._roster = None if roster is None else dict(roster)
-        self._absent: Absent = absent
-        self._grace = grace
-        self._timeout = timeout
-        self._state = MQTTAgentState()
+        if roster is not None:
+            roster = dict(roster) if isinstance(roster, Mapping) else dict.fromkeys(roster, "")
         self._config = MQTTAgentConfig(
             name=name,
-            broker=without_password(broker),
+            broker=broker,
             agent_id=agent_id,
             peer=peer,
             namespace=namespace,
             description=description,
-            roster=self._roster,
+            roster=roster,
             absent=absent,
             grace=grace,
             timeout=timeout,
         )
+        self._state = MQTTAgentState()
 
     @property
     def agent_id(self) -> str:
-        """The name of this end."""
-        return self._caller.agent_id
+        """The name in which this process gives turns."""
+        return self._requester.agent_id
 
     @property
     @override
@@ -137,14 +144,14 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @override
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        """Give the turn to the peer, and wait for its answer."""
+        """Give the turn to the peer, and wait for the peer's answer; raises what :meth:`on_messages_stream` raises."""
         return await _last(self.on_messages_stream(messages, cancellation_token))
 
     @override
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        """Give the turn to the peer: what happens there, as it happens, and then its answer.
+        """Give the turn to the peer, and give out what happens there as it happens, and then the peer's answer.
 
         Raises:
             PeerUnavailable: The peer is not there; see ``absent``.
@@ -154,82 +161,74 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         """
         missed = [each for each in map(self._codec.decode, self._state.unsent) if isinstance(each, BaseChatMessage)]
         messages = [*missed, *messages]
-        async with contextlib.aclosing(self._take(messages, cancellation_token)) as events:
-            async for event in events:
-                yield event
+        for is_last_try in (False, True):
+            try:
+                turn = self._follow(*self._next_turn(messages), cancellation_token)
+                async with contextlib.aclosing(turn) as events:
+                    async for event in events:
+                        yield event
+                return
+            except PeerUnavailable as error:
+                if self._config.absent != "notice":
+                    raise
+                self._state.unsent = [self._codec.encode(message) for message in messages]
+                words = f"{self.name} is not there now: {error}"
+                notice = TextMessage(content=words, source=self.name, metadata={"mqtt_absent": "true"})
+                yield Response(chat_message=notice)
+                return
+            except TaskRejected as error:
+                # The peer knows a turn of this id already, from an earlier process whose messages had other ids.
+                if error.code != "conflict" or is_last_try:
+                    raise
 
-    async def _take(
-        self, messages: Sequence[BaseChatMessage], token: CancellationToken
-    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        try:
-            async for event in self._give(messages, token):
-                yield event
-        except PeerUnavailable as error:
-            if self._absent != "notice":
-                raise
-            self._state.unsent = [self._codec.encode(message) for message in messages]
-            notice = f"{self.name} is not there now: {error}"
-            yield Response(chat_message=TextMessage(content=notice, source=self.name, metadata={"mqtt_absent": "true"}))
-        except TaskRejected as error:
-            if error.code != "conflict":
-                raise
-            # The peer knows the turn from another life of ours, with other ids of the messages in it.
-            async for event in self._give(messages, token):
-                yield event
-
-    async def _give(
-        self, messages: Sequence[BaseChatMessage], token: CancellationToken
-    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        state, seq = self._state, self._state.last_seq + 1
+    def _next_turn(self, messages: Sequence[BaseChatMessage]) -> tuple[str, Turn, str]:
+        """The task id of the next turn, what to ask, and the same as text."""
+        state = self._state
         turn = Turn(
             conversation=state.conversation_id,
-            seq=seq,
+            seq=state.last_seq + 1,
             previous=state.last_turn,
             participant=self.name,
-            roster=self._roster or {},
+            roster=self._config.roster or {},
             messages=[self._codec.encode(message) for message in messages],
         )
-        state.given_by = self.agent_id
-        state.pending = turn_id(state.conversation_id, seq, state.last_turn, state.tries, messages)
         prompt = "\n\n".join(f"{message.source}: {message.to_model_text()}" for message in messages)
-        async with contextlib.aclosing(self._follow(state.pending, turn, prompt, token)) as events:
-            async for event in events:
-                yield event
+        return turn_id(turn, state.tries, messages), turn, prompt
 
     async def _follow(
         self, task_id: str, turn: Turn | None, prompt: str, token: CancellationToken | None
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        state = self._state
-        assignment = Assignment(self.peer, task_id, turn, prompt, self._absent == "wait", self._grace, self._timeout)
-        incoming = Incoming(self.name, self._codec, self._roster)
+        state, answered = self._state, False
+        state.pending, state.given_by = task_id, self.agent_id
+        replies = Replies(self.name, self._codec, self._config.roster)
 
-        async def work(emit: Emit) -> Any:
-            return await self._caller.use(self).await_on_loop(give, assignment, emit)
+        async def give(emit: Emit) -> Any:
+            agent = self._requester.agent
+            return await agent.await_on_loop(give_turn, self._config, task_id, turn, prompt, emit)
 
-        answered = False
         try:
-            async with contextlib.aclosing(stream(work, token)) as events:
+            async with contextlib.aclosing(stream(give, token.add_callback if token else None)) as events:
                 async for event in events:
-                    if isinstance(event, Outcome):
-                        response = incoming.response(event.get())
-                        for late in incoming.left_out(response):
-                            yield late
-                        state.last_seq, state.last_turn = state.last_seq + 1, task_id
-                        state.tries, state.unsent, answered = 0, [], True
-                        yield response
-                    else:
-                        for message in incoming.event(event):
+                    if not isinstance(event, asyncio.Future):
+                        for message in replies.event(event):
                             yield message
+                        continue
+                    response = replies.response(event.result())
+                    for message in replies.left_out(response):
+                        yield message
+                    state.last_seq, state.last_turn, state.tries = state.last_seq + 1, task_id, 0
+                    state.unsent, answered = [], True
+                    yield response
         finally:
             state.pending = None
             if not answered:
-                state.tries += 1  # the id of this turn now stands for its failure
+                state.tries += 1  # the id of this turn stands for its failure from now on
 
     async def resume(self, cancellation_token: CancellationToken | None = None) -> BaseChatMessage | None:
-        """Wait for the answer to the turn that was under way when the state was saved that has been loaded.
+        """Wait for the answer to the turn that was under way when the loaded state was saved.
 
-        Give it to the team as the next task, and the team goes on from there: a team that is loaded in the middle of a
-        turn does not ask for that turn again.
+        Give the answer to the team as the next task, and the team goes on from there: a team that is loaded in the
+        middle of a turn does not ask for that turn again.
 
         Example:
             >>> await team.load_state(saved)  # doctest: +SKIP
@@ -249,15 +248,25 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     async def resume_stream(
         self, cancellation_token: CancellationToken | None = None
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        """The same as :meth:`resume`, with what happens until then; nothing when no turn was under way."""
-        if self._state.pending is not None:
-            if self._state.given_by != self.agent_id:
-                raise ValueError(
-                    f"{self._state.given_by} has given the turn: only MQTTAgent(agent_id=...) with it can resume"
-                )
-            async with contextlib.aclosing(self._follow(self._state.pending, None, "", cancellation_token)) as events:
-                async for event in events:
-                    yield event
+        """Give out what happens in the turn that :meth:`resume` waits for, and then the turn's answer.
+
+        Nothing comes when no turn was under way.
+
+        Raises:
+            ValueError: The turn was given under another ``agent_id``.
+            TaskError, TransportError: See :meth:`on_messages_stream`.
+        """
+        pending, given_by = self._state.pending, self._state.given_by
+        if pending is None:
+            return
+        if given_by != self.agent_id:
+            raise ValueError(
+                f"{given_by} has given the turn, and only {given_by} gets its answer: make the participant with "
+                f"MQTTAgent(agent_id={given_by!r})"
+            )
+        async with contextlib.aclosing(self._follow(pending, None, "", cancellation_token)) as events:
+            async for event in events:
+                yield event
 
     # Life
 
@@ -269,33 +278,33 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @override
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
         """Tell the peer, when a turn is under way, to pause its agent."""
-        await self._tell("pause")
+        await self._control("pause")
 
     @override
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
         """Tell the peer, when a turn is under way, to let its agent go on."""
-        await self._tell("resume")
+        await self._control("resume")
 
-    async def _tell(self, action: Literal["pause", "resume"]) -> None:
+    async def _control(self, action: Literal["pause", "resume"]) -> None:
         if self._state.pending is None:
             return
         control = Control(conversation=self._state.conversation_id, action=action)
         try:
-            await self._caller.use(self).await_on_loop(tell, self.peer, control)
+            await self._requester.agent.await_on_loop(control_turn, self.peer, control)
         except MQTTAgentError as error:
             logger.warning("%s could not be told to %s: %s", self.peer, action, error)
 
     @override
     async def save_state(self) -> Mapping[str, Any]:
-        """Where it stands; at once, and also in the middle of a turn."""
+        """Where the participant stands in its conversation. Works at any time, also in the middle of a turn."""
         return self._state.model_dump()
 
     @override
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, or go back to there: the host keeps the state after each turn.
+        """Go on from a saved state. An older state works too: the host keeps its agent's state after each turn.
 
         Raises:
-            ValueError: It is no state of such an agent.
+            ValueError: ``state`` is not the state of a participant.
         """
         try:
             self._state = MQTTAgentState.model_validate(json.loads(json.dumps(dict(state))))
@@ -304,8 +313,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @override
     async def close(self) -> None:
-        """Disconnect, when no other participant needs the connection. Using it connects again."""
-        await self._caller.release(self)
+        """Disconnect, unless another participant needs the connection. A later use connects again."""
+        await self._requester.aclose()
 
     @override
     def _to_config(self) -> MQTTAgentConfig:

@@ -23,59 +23,56 @@ logger: logging.Logger = logging.getLogger(__name__)
 AnyMessage = BaseAgentEvent | BaseChatMessage
 
 _VOLATILE = ("id", "created_at", "models_usage", "metadata", "full_message_id")
-DOWNGRADED = "mqtt_downgraded_from"
-"""The name in a message's metadata under which its real type stands, when it was not known here."""
 
 
 class Codec:
-    """Encodes every message type of AutoGen, and decodes those that are known here.
+    """Encodes every message type of AutoGen, and decodes the types that are known here.
 
-    A message of an unknown type becomes a ``TextMessage`` with its text, an unknown event a ``ThoughtEvent``; so does
-    one that cannot be read. ``metadata["mqtt_downgraded_from"]`` names its type then.
+    A message of an unknown type becomes a ``TextMessage`` with its text, and an unknown event a ``ThoughtEvent``. So
+    does a message that cannot be read. ``metadata["mqtt_downgraded_from"]`` has the name of the type then.
 
     Args:
         message_types: Further types, such as ``StructuredMessage[Report]``.
 
     Raises:
-        ValueError: One of them is no message type, or has the name of another one.
+        ValueError: One of the types is no message type, or has the name of another type.
     """
 
     def __init__(self, message_types: Iterable[type[AnyMessage]] = ()) -> None:
-        self._factory = MessageFactory()
+        self._of_teams = MessageFactory()
+        self._known = MessageFactory()
         for message_type in message_types:
-            self._factory.register(message_type)
-        self.known: MessageFactory = MessageFactory()
-        """Also what a team does not know unless it is told."""
-        for message_type in (*message_types, SelectorEvent):
-            if not self.known.is_registered(message_type):
-                self.known.register(message_type)
+            self._of_teams.register(message_type)
+            self._known.register(message_type)
+        if not self._known.is_registered(SelectorEvent):  # an AutoGen type that AutoGen's teams do not know
+            self._known.register(SelectorEvent)
 
     def encode(self, message: AnyMessage) -> dict[str, Any]:
-        """As JSON, with what a reader needs who does not know its type."""
+        """The message as JSON, with a text for readers that do not know the message's type."""
         kind = "chat" if isinstance(message, BaseChatMessage) else "event"
         return {"kind": kind, "message": dict(message.dump()), "text": message.to_text()}
 
     def decode(self, encoded: Mapping[str, Any]) -> AnyMessage:
-        """The message, or what is left of it here."""
+        """The message, or its text when the message cannot be read."""
         data = encoded.get("message")
         try:
             if not isinstance(data, Mapping):
-                raise ValueError("there is no message in it")
-            return self.known.create(data)
-        except Exception as error:  # whatever a peer wrote, and whatever a registered type's validators raise
+                raise ValueError("the encoded form has no message")
+            return self._known.create(data)
+        except Exception as error:  # a peer may write anything, and a registered type's validators may raise anything
             logger.info("a message is taken as text: %s", error)
             return _downgraded(encoded.get("kind") == "chat", data if isinstance(data, Mapping) else {}, encoded)
 
     def for_team(self, message: AnyMessage) -> AnyMessage:
-        """The message itself, or as text when a team does not know its type: that would end the team."""
-        if self._factory.is_registered(type(message)):
+        """The message itself, or as text when AutoGen's teams do not know its type: such a type would end a team."""
+        if self._of_teams.is_registered(type(message)):
             return message
         encoded = self.encode(message)
         return _downgraded(isinstance(message, BaseChatMessage), encoded["message"], encoded)
 
 
 def essence(message: AnyMessage) -> str:
-    """What two messages have in common that say the same, whenever and by whatever run of a model they were made."""
+    """The content of a message, without ids, times and usage. Two messages that say the same have the same essence."""
     content = {key: value for key, value in message.dump().items() if key not in _VOLATILE}
     return json.dumps(content, sort_keys=True)
 
@@ -83,10 +80,9 @@ def essence(message: AnyMessage) -> str:
 def _downgraded(chat: bool, data: Mapping[str, Any], encoded: Mapping[str, Any]) -> AnyMessage:
     text, source, known_id = encoded.get("text"), data.get("source"), data.get("id")
     kept: dict[str, Any] = {"id": known_id} if isinstance(known_id, str) else {}
-    metadata = {DOWNGRADED: str(data.get("type"))}
     return (TextMessage if chat else ThoughtEvent)(
         content=text if isinstance(text, str) else json.dumps(data),
         source=source if isinstance(source, str) else "unknown",
-        metadata=metadata,
+        metadata={"mqtt_downgraded_from": str(data.get("type"))},
         **kept,
     )

@@ -1,25 +1,25 @@
-"""From what a remote tool gives, or how it fails, to AutoGen's tool results."""
+"""How a remote tool's answer, its failure, and what it streams become AutoGen's tool results and events."""
 
 from __future__ import annotations
 
-import binascii
-import json
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from autogen_agentchat.messages import ThoughtEvent
 from autogen_core import Image
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult
+from mqtt_agent import CallHandle
+from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, content_of
 from typing_extensions import override
 
-__all__ = ["error_result", "partial_event", "tool_result"]
-
-Content = TextResultContent | ImageResultContent
+__all__ = ["error_result", "outcome_result", "partial_event"]
 
 
 class PictureResult(ToolResult):
-    """A result whose pictures a program can use. A model gets the text alone, and so is told that there are some:
-    AutoGen would write each out as base64, which no model can see and which fills its context.
+    """A result whose pictures a program can use. A model gets the text alone, and is told that there are pictures.
+
+    AutoGen would write each picture out as base64, which no model can see and which fills the model's context.
     """
 
     @override
@@ -27,57 +27,51 @@ class PictureResult(ToolResult):
         return super().to_text(replace_image or "[a picture, which cannot be shown here]")
 
 
-def tool_result(name: str, value: Any, blocks: list[dict[str, Any]] | None = None) -> ToolResult:
-    """What a tool returned. MCP's content blocks become texts and images; any other JSON value becomes one text.
+def outcome_result(name: str, outcome: asyncio.Future[CallHandle]) -> ToolResult:
+    """The result of a call.
 
     Args:
         name: What the model calls the tool.
-        value: The result.
-        blocks: The content blocks beside it, for a model to read.
+        outcome: A future that is done. It has the call's handle, or the error of a call that was not made.
     """
-    is_error = False
-    if not blocks:
-        found = value.get("content") if isinstance(value, Mapping) else value
-        blocks = found if _are_blocks(found) else None
-        is_error = isinstance(value, Mapping) and blocks is not None and value.get("isError") is True
-    contents = [_content(block) for block in blocks or ()] or [_text(value)]
-    pictures = any(isinstance(each, ImageResultContent) for each in contents)
-    return (PictureResult if pictures else ToolResult)(name=name, result=contents, is_error=is_error)
+    if outcome.cancelled():
+        return error_result(name, f"{name}: the call was canceled")
+    error = outcome.exception()
+    if error is None:
+        handle = outcome.result()
+        error = handle.failure()
+        if error is None and handle.response is not None:
+            return _tool_result(name, handle.response.result, handle.response.content)
+    return error_result(name, str(error) or type(error).__name__)
 
 
 def error_result(name: str, message: str) -> ToolResult:
-    """A call that failed, as something that the language model can read."""
+    """A failed call, as a result that the language model can read."""
     return ToolResult(name=name, result=[TextResultContent(content=message)], is_error=True)
 
 
 def partial_event(tool: str, call_id: str, partial: Any) -> ThoughtEvent:
-    """Something that a tool streamed before its result: an event of a type that every team knows."""
-    text = partial if isinstance(partial, str) else _json(partial)
-    return ThoughtEvent(content=text, source=tool, metadata={"mqtt_tool": tool, "mqtt_call_id": call_id})
+    """A value that a tool streams before its result, as an event of a type that every team knows."""
+    return ThoughtEvent(content=as_text(partial), source=tool, metadata={"mqtt_tool": tool, "mqtt_call_id": call_id})
 
 
-def _are_blocks(value: Any) -> bool:
-    known = ("text", "image", "audio", "resource", "resource_link")
-    return isinstance(value, list) and all(isinstance(each, Mapping) and each.get("type") in known for each in value)
+def _tool_result(name: str, value: Any, beside: list[dict[str, Any]] | None) -> ToolResult:
+    blocks = content_of({"content": value} if isinstance(value, list) else value, beside)
+    if blocks is None:
+        return ToolResult(name=name, result=[TextResultContent(content=as_text(value))])
+    contents = [_content(block) for block in blocks]
+    pictures = any(isinstance(each, ImageResultContent) for each in contents)
+    is_error = not beside and isinstance(value, Mapping) and value.get("isError") is True
+    return (PictureResult if pictures else ToolResult)(name=name, result=contents, is_error=is_error)
 
 
-def _content(block: Mapping[str, Any]) -> Content:
-    if block.get("type") == "text" and isinstance(block.get("text"), str):
-        return TextResultContent(content=block["text"])
-    if block.get("type") == "image" and isinstance(block.get("data"), str):
-        try:
-            return ImageResultContent(content=Image.from_base64(block["data"]))
-        except (OSError, ValueError, binascii.Error) as error:
-            return TextResultContent(content=f"[an image that cannot be read: {error}]")
-    resource = block.get("resource")
-    if isinstance(resource, Mapping) and isinstance(resource.get("text"), str):
-        return TextResultContent(content=resource["text"])
-    return _text(block)
-
-
-def _text(value: Any) -> TextResultContent:
-    return TextResultContent(content=value if isinstance(value, str) else _json(value))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _content(block: Block) -> TextResultContent | ImageResultContent:
+    if isinstance(block, Text):
+        return TextResultContent(content=block.text)
+    if isinstance(block, Link) or block.kind != "image":
+        told = block.uri or (block.mime_type if isinstance(block, Media) else "")
+        return TextResultContent(content=f"[{block.kind}: {told}]")  # AutoGen's results carry texts and pictures only
+    try:
+        return ImageResultContent(content=Image.from_base64(block.data))
+    except (OSError, ValueError) as error:  # no picture that Pillow can read, or no base64
+        return TextResultContent(content=f"[an image that cannot be read: {error}]")

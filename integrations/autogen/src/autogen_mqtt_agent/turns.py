@@ -16,13 +16,13 @@ from autogen_mqtt_agent.messages import essence
 __all__ = ["CONTROL", "MAX_PAYLOAD", "TURN", "Answer", "Control", "Told", "Turn", "turn_id"]
 
 TURN = "autogen.turn"
-"""The task type of a turn."""
+"""The type of a task that asks for a turn."""
 
 CONTROL = "autogen.control"
-"""The task type of a word about a turn that runs."""
+"""The type of a task that pauses or resumes a turn."""
 
 MAX_PAYLOAD = 16 * DEFAULT_MAX_PAYLOAD
-"""Bytes of the largest turn or answer that is read: pictures travel in them."""
+"""Bytes of the largest turn or answer that is read. Turns may contain pictures."""
 
 
 class Turn(BaseModel):
@@ -30,12 +30,12 @@ class Turn(BaseModel):
 
     Attributes:
         autogen: The version of this form.
-        conversation: Which conversation it belongs to; one instance of the hosted agent takes part in it.
+        conversation: Names the conversation. One instance of the hosted agent takes part in a conversation.
         seq: The number of the turn, 1 for the first.
-        previous: The task id of the turn before, whose state this one goes on from; None for the first.
-        participant: What the agent is called in the caller's team.
-        roster: The other participants there, and what they can do.
-        messages: What is new, each as :meth:`Codec.encode` made it.
+        previous: The task id of the previous turn, whose state this turn goes on from; None for the first.
+        participant: The agent's name in the caller's team.
+        roster: The names of the other participants of that team, and what each can do.
+        messages: The new messages, each as :meth:`Codec.encode` made it.
     """
 
     autogen: Literal[1] = 1
@@ -48,13 +48,13 @@ class Turn(BaseModel):
 
 
 class Answer(BaseModel):
-    """What came of a turn.
+    """The result of a turn.
 
     Attributes:
         autogen: The version of this form.
-        name: What the hosted agent calls itself.
-        chat_message: Its answer, encoded.
-        inner_messages: What happened on the way there, encoded; without the chunks of a model's stream.
+        name: The name that the hosted agent has on its host.
+        chat_message: The agent's answer, encoded.
+        inner_messages: The events before the answer, encoded, without the chunks that a model streams.
     """
 
     autogen: Literal[1]
@@ -68,8 +68,8 @@ class Told(BaseModel):
 
     Attributes:
         autogen: The version of this form.
-        message: What happened, encoded.
-        own: Whether the hosted agent itself is its source, and not somebody in a team of its own.
+        message: The event or message, encoded.
+        own: Whether the source is the hosted agent itself, and not a member of a team that it consists of.
     """
 
     autogen: Literal[1]
@@ -78,21 +78,26 @@ class Told(BaseModel):
 
 
 class Control(BaseModel):
-    """A word about the turn that a conversation is in.
+    """Tells a host to pause or resume the turn that a conversation is in.
 
     Attributes:
-        conversation: Which one.
-        action: What the hosted agent is to do.
+        conversation: Names the conversation.
+        action: What the hosted agent has to do.
     """
 
     conversation: str
     action: Literal["pause", "resume"]
 
 
-def turn_id(conversation: str, seq: int, previous: str | None, tries: int, messages: Sequence[BaseChatMessage]) -> str:
-    """The task id of a turn: the same whenever the same is asked at the same point of a conversation.
+def turn_id(turn: Turn, tries: int, messages: Sequence[BaseChatMessage]) -> str:
+    """The task id of a turn. The id is the same whenever the same is asked at the same point of a conversation.
 
     So a caller that starts again, and asks again, gets the answer of the turn that is under way or done already.
+
+    Args:
+        turn: The turn.
+        tries: How often a turn was given up at this point of the conversation.
+        messages: The turn's messages, decoded.
     """
-    asked = json.dumps([previous, tries, [essence(message) for message in messages]])
-    return f"{conversation}.{seq}.{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+    asked = json.dumps([turn.previous, tries, [essence(message) for message in messages]])
+    return f"{turn.conversation}.{turn.seq}.{hashlib.sha256(asked.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""The tools that servers offer on a broker, as an AutoGen workbench."""
+"""The tools that servers offer on a broker, as an AutoGen workbench and as a list of AutoGen tools."""
 
 from __future__ import annotations
 
@@ -6,47 +6,41 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-from autogen_core import CancellationToken, ComponentType
-from autogen_core.tools import ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
-from mqtt_agent import TLS, Connection, Password, Token, ToolCard, ToolClient
+from autogen_core import CancellationToken
+from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
+from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
+from mqtt_agent.adapting.calling import call_tool
+from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.adapting.schemas import speakable
-from mqtt_agent.sync import ToolClient as SyncToolClient
-from mqtt_agent.wire import new_call_id
-from pydantic import BaseModel
+from mqtt_agent.adapting.streaming import Emit, stream
+from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
+from mqtt_agent.sync import ToolClient
+from mqtt_agent.wire import DEFAULT_NAMESPACE
+from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.bridge import Emit, Outcome, stream
-from autogen_mqtt_agent.results import error_result, partial_event, tool_result
-from autogen_mqtt_agent.settings import without_password
+from autogen_mqtt_agent.results import error_result, outcome_result, partial_event
+from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
-__all__ = ["MQTTWorkbench", "MQTTWorkbenchConfig"]
+__all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-
-class MQTTWorkbenchConfig(BaseModel):
-    """What of a workbench is written down: no password, token or certificate."""
-
-    broker: str | None = None
-    agent_id: str | None = None
-    namespace: str = "a2a/v1"
-    tools: list[str] | None = None
-    timeout: float | None = 60.0
-    stream: bool = True
 
 
 class MQTTWorkbench(StaticStreamWorkbench):
     """The tools that servers offer on a broker now, for any AutoGen agent: ``AssistantAgent(workbench=...)``.
 
-    It connects on first use, on an event loop of its own, so that it can be used from any event loop, also several one
-    after the other. It need not be started nor stopped; what is still open when the program ends is closed then.
+    The workbench connects on first use, on an event loop of its own. So it can be used from any event loop, also from
+    several, one after the other. Nobody needs to start or stop a workbench: whatever is open when the program ends is
+    closed then.
 
-    A call that fails, however it does, is a result with ``is_error=True``, never an exception: AutoGen's agents wait
-    for ever when a workbench raises.
+    A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait for ever
+    when a workbench raises.
 
     Example:
         >>> workbench = MQTTWorkbench(broker="mqtt://localhost:1883", agent_id="agent-a")  # doctest: +SKIP
@@ -54,20 +48,25 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, told to the tools; None makes a fresh one.
+        agent_id: The caller's name, which tool servers see; None makes a new name.
         namespace: The prefix of all topics.
-        tools: Names of the tools wanted; None takes all that are online.
+        tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
+        exclude: Names or patterns of tools that are not wanted.
+        servers: Names or ids of servers whose tools are wanted; None takes those of all servers.
+        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
+        where: A function from a tool's card to whether the tool is wanted.
+        on_unavailable: What to do about a name or pattern in ``tools`` that no server offers: ``skip`` leaves it out
+            with a warning, ``raise`` makes the first :meth:`list_tools` raise.
         timeout: Seconds that a call may take; None for no limit.
-        stream: Whether what a tool streams comes as events, each a ``ThoughtEvent`` whose source is the tool.
+        stream: Whether a value that a tool streams becomes an event: a ``ThoughtEvent`` whose source is the tool.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is no broker URL, or ``tools`` is one text and no list.
     """
 
-    component_type: ClassVar[ComponentType] = "workbench"
     component_provider_override: ClassVar[str | None] = "autogen_mqtt_agent.MQTTWorkbench"
     component_config_schema: type[MQTTWorkbenchConfig] = MQTTWorkbenchConfig  # pyright: ignore[reportAssignmentType]
 
@@ -76,27 +75,34 @@ class MQTTWorkbench(StaticStreamWorkbench):
         broker: str | None = None,
         agent_id: str | None = None,
         *,
-        namespace: str = "a2a/v1",
+        namespace: str = DEFAULT_NAMESPACE,
         tools: Sequence[str] | None = None,
-        timeout: float | None = 60.0,
+        exclude: Sequence[str] = (),
+        servers: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        where: Callable[[ToolCard], bool] | None = None,
+        on_unavailable: OnUnavailable = "skip",
+        timeout: float | None = CALL_TIMEOUT,
         stream: bool = True,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
     ) -> None:
         super().__init__([])
-        if isinstance(tools, str):
-            raise ValueError(f"tools is a list of names: write [{tools!r}]")
-        self._client = SyncToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
-        self._wanted = None if tools is None else list(tools)
+        self._wanted = Selection(tools, exclude, servers, tags, where)
+        self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
         self._timeout = timeout
         self._stream = stream
         self._names: dict[str, str] = {}
         self._listed: list[ToolSchema] | None = None
         self._config = MQTTWorkbenchConfig(
-            broker=without_password(broker),
+            broker=broker,
             agent_id=agent_id,
             namespace=namespace,
-            tools=self._wanted,
+            tools=None if tools is None else list(tools),
+            exclude=list(exclude),
+            servers=None if servers is None else list(servers),
+            tags=None if tags is None else list(tags),
+            on_unavailable=on_unavailable,
             timeout=timeout,
             stream=stream,
         )
@@ -108,62 +114,68 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     @property
     def connection(self) -> Connection:
-        """The connection that all its tools share."""
+        """The connection that all tools of the workbench share."""
         return self._client.connection
 
     # Life
 
     @override
     async def start(self) -> None:
-        """Connect; a second call changes nothing, and the first use does it too.
+        """Connect; a second call changes nothing. The first use connects too.
 
         Raises:
             TransportError: The broker is not there, or refuses.
         """
-        await self._client.await_on_loop(_nothing)
+        await asyncio.to_thread(self._client.start)
 
     @override
     async def stop(self) -> None:
-        """Cancel the calls that are under way, and disconnect. Using it connects again."""
+        """Cancel the calls that are under way, and disconnect. A later use connects again."""
         await asyncio.to_thread(self._client.stop)
-
-    @override
-    async def reset(self) -> None:
-        """Do nothing: it has no state of its own."""
-
-    @override
-    async def save_state(self) -> Mapping[str, Any]:
-        """Nothing: the tools live elsewhere."""
-        return {}
-
-    @override
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Do nothing."""
 
     # Tools
 
     @override
     async def list_tools(self) -> list[ToolSchema]:
-        """The tools that can be called now, from a list that is kept up to date: no round trip.
+        """The wanted tools that can be called now. The list is kept up to date, so asking makes no round trip.
 
         Raises:
-            TransportError: The broker is not there, or refuses, and the tools have never been listed yet.
+            TransportError: The broker is not there, or refuses, and the tools were never listed before.
+            ToolUnavailable: A wanted tool is missing, ``on_unavailable`` is ``raise``, and the tools were never listed.
         """
         try:
-            cards = await self._client.await_on_loop(_find, self._wanted)
+            found = await self._client.await_on_loop(find_tools, self._wanted)
+            tell_missing(self._config.namespace, self._config.on_unavailable, found.missing)
         except Exception as error:
             if self._listed is None:
                 raise
-            # AutoGen's agents ask once more before each call, and wait for ever when that raises.
-            logger.warning("the tools cannot be listed; the last list stands: %s", error)
+            # AutoGen's agents list the tools again before each call, and wait for ever when that raises.
+            logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
             return self._listed
         taken: set[str] = set()
         self._listed = []
-        for card in cards:
+        for card in found.tools:
             name = legal_name(card.tool, taken)
             self._names[name] = card.tool
-            self._listed.append(_schema(card, name))
+            # AutoGen's form of a schema has no place for definitions.
+            parameters = cast(ParametersSchema, speakable(card.input_schema))
+            described = card.description or card.title or card.tool
+            self._listed.append(ToolSchema(name=name, description=described, parameters=parameters))
         return self._listed
+
+    async def get_tools(self) -> list[MQTTTool]:
+        """The tools that can be called now, as a list that stays as it is, for agents that take no workbench.
+
+        The tools call through this workbench and share its connection.
+
+        Example:
+            >>> tools = await MQTTWorkbench().get_tools()  # doctest: +SKIP
+            >>> agent = AssistantAgent("assistant", model_client, tools=tools)  # doctest: +SKIP
+
+        Raises:
+            TransportError, ToolUnavailable: See :meth:`list_tools`.
+        """
+        return [MQTTTool(self, schema) for schema in await self.list_tools()]
 
     @override
     async def call_tool(
@@ -173,13 +185,20 @@ class MQTTWorkbench(StaticStreamWorkbench):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,
     ) -> ToolResult:
-        """Call a tool; every failure is a result with ``is_error=True``. The token cancels the call at the server."""
-        result: ToolResult | None = None
-        async with contextlib.aclosing(self._events(name, arguments, cancellation_token)) as events:
+        """Call a tool. Every failure is a result with ``is_error=True``.
+
+        Args:
+            name: The tool's name, as :meth:`list_tools` tells it.
+            arguments: The arguments by name.
+            cancellation_token: Cancels the call at the server.
+            call_id: Not used: a call over MQTT has an id of its own.
+        """
+        result = error_result(name, f"{name}: no result")
+        events = self.call_tool_stream(name, arguments, cancellation_token)
+        async with contextlib.aclosing(events):
             async for event in events:
-                if isinstance(event, ToolResult):
-                    result = event
-        return result or error_result(name, f"{name}: no result")
+                result = event if isinstance(event, ToolResult) else result
+        return result
 
     @override
     async def call_tool_stream(
@@ -189,26 +208,26 @@ class MQTTWorkbench(StaticStreamWorkbench):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,
     ) -> AsyncGenerator[Any | ToolResult, None]:
-        """The same, with an event for each thing that the tool streams before its result."""
-        async with contextlib.aclosing(self._events(name, arguments, cancellation_token)) as events:
+        """Call a tool, and give out an event for each value that the tool streams, and then the result.
+
+        For the arguments see :meth:`call_tool`.
+        """
+        tool = self._names.get(name, name)
+
+        async def call(emit: Emit) -> CallHandle:
+            def on_partial(call_id: str, partial: Any) -> None:
+                emit(partial_event(tool, call_id, partial))
+
+            given, timeout = dict(arguments or {}), self._timeout
+            return await self._client.await_on_loop(call_tool, tool, given, timeout=timeout, on_partial=on_partial)
+
+        on_cancel = None if cancellation_token is None else cancellation_token.add_callback
+        async with contextlib.aclosing(stream(call, on_cancel)) as events:
             async for event in events:
-                if self._stream or isinstance(event, ToolResult):
+                if isinstance(event, asyncio.Future):
+                    yield outcome_result(name, event)
+                elif self._stream:
                     yield event
-
-    async def _events(
-        self, name: str, arguments: Mapping[str, Any] | None, token: CancellationToken | None
-    ) -> AsyncGenerator[Any, None]:
-        tool, call_id = self._names.get(name, name), new_call_id()
-
-        async def work(emit: Emit) -> Any:
-            return await self._client.await_on_loop(_call, tool, dict(arguments or {}), self._timeout, call_id, emit)
-
-        async with contextlib.aclosing(stream(work, token)) as events:
-            async for event in events:
-                if isinstance(event, Outcome):
-                    yield _result(name, event)
-                else:
-                    yield partial_event(tool, call_id, event)
 
     # Component
 
@@ -222,49 +241,51 @@ class MQTTWorkbench(StaticStreamWorkbench):
         return cls(**dict(config))
 
 
-def _schema(card: ToolCard, name: str) -> ToolSchema:
-    described = card.description or card.title or card.tool
-    # AutoGen's form has no place for definitions.
-    parameters = cast(ParametersSchema, speakable(card.input_schema))
-    return ToolSchema(name=name, description=described, parameters=parameters)
+class AnyArguments(BaseModel):
+    """Any arguments: the tool server checks them against the tool's own schema."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
 
-def _result(name: str, outcome: Outcome[Any]) -> ToolResult:
-    error = outcome.error
-    if error is None:
-        return tool_result(name, *outcome.get())
-    if isinstance(error, asyncio.CancelledError):
-        return error_result(name, f"{name}: the call was canceled")
-    return error_result(name, str(error) or type(error).__name__)
+class MQTTTool(BaseTool[AnyArguments, Any]):
+    """One remote tool. :meth:`MQTTWorkbench.get_tools` makes it.
+
+    Attributes:
+        workbench: Makes the calls.
+    """
+
+    def __init__(self, workbench: MQTTWorkbench, schema: ToolSchema) -> None:
+        super().__init__(AnyArguments, str, schema["name"], schema.get("description", ""))
+        self.workbench = workbench
+        self._schema = schema
+
+    @property
+    @override
+    def schema(self) -> ToolSchema:
+        """The name, the description and the parameters for the language model, as on the tool's card."""
+        return self._schema
+
+    @override
+    async def run(self, args: AnyArguments, cancellation_token: CancellationToken) -> str:
+        """Call the tool, and return its result as text.
+
+        Args:
+            args: The arguments.
+            cancellation_token: Cancels the call at the server.
+
+        Raises:
+            RuntimeError: The call failed, or was canceled. AutoGen's agents do not survive a ``CancelledError``.
+        """
+        try:
+            result = await self.workbench.call_tool(self.name, args.model_dump(), cancellation_token)
+        except asyncio.CancelledError:
+            raise RuntimeError(f"{self.name}: the call was canceled") from None
+        if result.is_error:
+            raise RuntimeError(result.to_text())
+        return result.to_text()
 
 
-async def _nothing(client: ToolClient) -> None:
-    pass
-
-
-async def _find(client: ToolClient, wanted: Sequence[str] | None) -> list[ToolCard]:
-    cards = {card.tool: card for card in await client.list_tools()}
-    if wanted is None:
-        return list(cards.values())
-    found = []
-    for name in wanted:
-        # Where a broker's rules forbid listing, a card can still be had by its name.
-        card = cards.get(name) or await client.get_tool(name)
-        if card is not None and card.status == "online":
-            found.append(card)
-        else:
-            logger.warning("%s: no server offers this tool now; it is left out", name)
-    return found
-
-
-async def _call(
-    client: ToolClient, tool: str, arguments: dict[str, Any], timeout: float | None, call_id: str, emit: Emit
-) -> tuple[Any, list[dict[str, Any]] | None]:
-    handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id)
-    try:
-        async for partial in handle.partials():
-            emit(partial)
-        result = await handle.result()
-        return result, handle.response.content if handle.response is not None else None
-    finally:
-        await handle.cancel("the caller gave up")  # also past its timeout: no model attaches to a call again
+def mqtt_tools(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, list[MQTTTool]]:
+    """The old form of ``MQTTWorkbench(...).get_tools()``; takes the arguments of :class:`MQTTWorkbench`."""
+    warn_renamed("mqtt_tools(...)", "MQTTWorkbench(...).get_tools()")
+    return MQTTWorkbench(*args, **kwargs).get_tools()

@@ -19,11 +19,6 @@ from crewai_mqtt_agent.tool import MQTTTool, make_tool
 
 __all__ = ["MQTTToolkit"]
 
-<<<<<<< HEAD
-logger: logging.Logger = logging.getLogger(__name__)
-
-=======
->>>>>>> cr
 
 class MQTTToolkit:
     """The tools that servers offer on a broker, for any CrewAI agent, task or crew.

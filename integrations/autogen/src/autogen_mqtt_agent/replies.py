@@ -1,8 +1,7 @@
-"""What comes back from a turn, as AutoGen's messages for the caller's team."""
+"""How a peer's events and answer become AutoGen's messages for the caller's team."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,23 +15,26 @@ from autogen_agentchat.messages import (
     ThoughtEvent,
 )
 from mqtt_agent import TaskEvent
+from mqtt_agent.adapting.content import as_text
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.messages import AnyMessage, Codec, essence
 from autogen_mqtt_agent.turns import Answer, Told
 
-__all__ = ["Incoming"]
+__all__ = ["Replies"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class Incoming:
-    """One turn's events and answer. What is told twice, because a host was killed and began again, is left out.
+class Replies:
+    """The events and the answer of one turn.
+
+    A host that was killed takes the turn again, and tells everything again. Such repeats are left out.
 
     Args:
-        name: What the participant is called here.
+        name: The participant's name in this team.
         codec: Reads messages.
-        roster: Whom a handoff may name; None for anybody.
+        roster: The names that a handoff may lead to; None for any name.
     """
 
     def __init__(self, name: str, codec: Codec, roster: Mapping[str, str] | None) -> None:
@@ -45,24 +47,23 @@ class Incoming:
         self._attempt: int | None = None
 
     def event(self, event: TaskEvent) -> Iterator[AnyMessage]:
-        """What an event tells that is news."""
+        """The message in an event; nothing when the event has none, or repeats one of an earlier attempt."""
         if event.attempt is not None and event.attempt != self._attempt:
-            self._attempt, self._place = event.attempt, 0  # another attempt tells all over again
+            self._attempt, self._place = event.attempt, 0  # another attempt tells everything again
         message = self._read(event)
         if message is not None and self._is_news(message):
             yield message
 
     def response(self, result: Any) -> Response:
-        """The answer; of an agent that knows nothing of AutoGen, as text."""
+        """The answer. The result of an agent that knows nothing of AutoGen becomes text."""
         try:
             answer = Answer.model_validate(result)
         except ValidationError:
-            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-            return Response(chat_message=TextMessage(content=text, source=self._name))
+            return Response(chat_message=TextMessage(content=as_text(result), source=self._name))
         message = self._codec.for_team(self._codec.decode(answer.chat_message))
         if not isinstance(message, BaseChatMessage):
             message = TextMessage(content=message.to_text(), source=self._name, id=message.id)
-        # A team knows its participants by the names that they have there; under another one, GraphFlow just ends.
+        # A team knows a participant by its name in the team. GraphFlow just ends when an answer has another name.
         message = message.model_copy(update={"source": self._name})
         inner: list[AnyMessage] | None = None
         if answer.inner_messages is not None:
@@ -70,23 +71,23 @@ class Incoming:
         return Response(chat_message=self._with_a_known_target(message), inner_messages=inner)
 
     def left_out(self, response: Response) -> Iterator[AnyMessage]:
-        """What was on the way to the answer, and did not come as an event: events are not sent again."""
+        """The inner messages that no event has told: events that get lost are not sent again."""
         for message in response.inner_messages or ():
             if message.id not in self._ids and self._is_news(message):
                 yield message
 
     def _read(self, event: TaskEvent) -> AnyMessage | None:
         if event.type == "progress":
-            text = event.content if isinstance(event.content, str) else ""
             of = "" if event.total is None else f" of {event.total:g}"
             progress = f"{event.progress:g}{of}" if event.progress is not None else ""
-            return ThoughtEvent(content=text or progress, source=self._name, metadata={"mqtt_progress": progress})
+            content = event.content or progress
+            return ThoughtEvent(content=content, source=self._name, metadata={"mqtt_progress": progress})
         if event.type != "partial":
             return None
         try:
             told = Told.model_validate(event.data)
         except ValidationError:
-            text = event.content if isinstance(event.content, str) else json.dumps(event.data, ensure_ascii=False)
+            text = as_text(event.data if event.content is None else event.content)
             return ModelClientStreamingChunkEvent(content=text, source=self._name)
         message = self._codec.decode(told.message)
         return self._named(message, message.source if told.own else None)
@@ -101,7 +102,11 @@ class Incoming:
             return message
         if message.target in self._roster or message.target in (self._name, "user"):
             return message
-        logger.warning("%s hands over to %r, who is not in the roster; taken as text", self._name, message.target)
+        logger.warning(
+            "%s hands over to %r, a name that is not in the roster: the handoff becomes text",
+            self._name,
+            message.target,
+        )
         metadata = {**message.metadata, "mqtt_unknown_target": message.target}
         return TextMessage(content=message.content, source=message.source, id=message.id, metadata=metadata)
 

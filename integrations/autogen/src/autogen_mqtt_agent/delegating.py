@@ -1,0 +1,90 @@
+"""Where a turn is given to a peer and followed, on the event loop of the connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mqtt_agent import Agent, TaskHandle, TaskState
+from mqtt_agent.adapting.delegating import check_online, delegated, while_online
+from mqtt_agent.adapting.streaming import Emit
+from mqtt_agent.errors import TaskError, TaskRejected
+
+from autogen_mqtt_agent.saved import MQTTAgentConfig
+from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn
+
+__all__ = ["control_turn", "give_turn"]
+
+_CONTROL_TIMEOUT = 5.0  # seconds
+
+
+async def give_turn(
+    agent: Agent, participant: MQTTAgentConfig, task_id: str, turn: Turn | None, prompt: str, emit: Emit
+) -> Any:
+    """Give a turn to the participant's peer, emit the task's events, and return the task's result.
+
+    When this function is canceled, the turn is canceled at the peer.
+
+    Args:
+        agent: The agent that gives the turn.
+        participant: Who the peer is, and how long to wait for the peer.
+        task_id: The id of the turn.
+        turn: What is asked; None for a turn that was given before.
+        prompt: What is asked, as text for people and for agents that know nothing of AutoGen.
+        emit: Called with each event.
+
+    Raises:
+        PeerUnavailable: The peer is not there, or has been away for longer than ``participant.grace``.
+        TaskError: The turn has no result.
+        TransportError: The broker is not there, or refuses.
+    """
+    peer, wait = participant.peer or participant.name, participant.absent == "wait"
+
+    async def begin() -> TaskHandle:
+        if turn is None:
+            return await agent.resume(task_id, peer=peer)
+        if not wait:
+            await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
+        try:
+            return await agent.delegate(
+                peer,
+                prompt,
+                type=TURN,
+                data=turn.model_dump(),
+                task_id=task_id,
+                context_id=turn.conversation,
+                wait_online=True,
+            )
+        except TaskRejected as error:
+            if error.code != "conflict":
+                raise
+            return await agent.resume(task_id)  # the same was asked before, in messages with other ids
+
+    async def follow(handle: TaskHandle) -> Any:
+        reading = _read(handle, emit)
+        return await (reading if wait else while_online(agent, handle, reading, grace=participant.grace))
+
+    return await delegated(begin, follow, timeout=participant.timeout)
+
+
+async def control_turn(agent: Agent, peer: str, control: Control) -> None:
+    """Pause or resume the turn that a peer is in, and wait a few seconds until the peer has done so.
+
+    Raises:
+        TaskError: The peer has not done so.
+        TransportError: The broker is not there, or refuses.
+    """
+    await agent.request(peer, type=CONTROL, data=control.model_dump(), timeout=_CONTROL_TIMEOUT)
+
+
+async def _read(handle: TaskHandle, emit: Emit) -> Any:
+    async for event in handle.events():
+        if event.type == "status" and event.status == TaskState.INPUT_REQUIRED.value:
+            raise TaskError(
+                f"{handle.peer} asks: {event.content} Nobody in a team can answer that: the turn is canceled. Let the "
+                "peer decide without asking, or put the answer into the team's messages",
+                task_id=handle.task_id,
+                peer=handle.peer,
+                code="input-required",
+            )
+        emit(event)
+    return await handle.result()

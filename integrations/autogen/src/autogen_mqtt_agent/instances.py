@@ -1,0 +1,170 @@
+"""The agents and teams that a host runs: one instance for each conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team
+from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_core import CancellationToken
+
+from autogen_mqtt_agent.messages import AnyMessage
+
+__all__ = ["Factory", "Instance", "Standing", "make"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Factory = Callable[..., ChatAgent | Team | Awaitable[ChatAgent | Team]]
+"""Makes the instance of a conversation. The function gets the conversation's id and, if it takes two arguments, also
+the roster: a dict with the names of the other participants and what each can do."""
+
+_SOCIETY = "mqtt_society_context"
+
+
+class _AgentInstance:
+    def __init__(self, agent: ChatAgent) -> None:
+        self._agent = agent
+        self.name: str = agent.name
+
+    async def take_turn(
+        self, messages: Sequence[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[AnyMessage | Response, None]:
+        async for each in self._agent.on_messages_stream(messages, token):
+            yield each
+
+    async def save_state(self) -> Mapping[str, Any]:
+        state = await self._agent.save_state()
+        if isinstance(self._agent, SocietyOfMindAgent):  # its own state leaves out the messages that it was given
+            return {**state, _SOCIETY: await self._agent._model_context.save_state()}
+        return state
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        own = {key: value for key, value in state.items() if key != _SOCIETY}
+        await self._agent.load_state(own)
+        if isinstance(self._agent, SocietyOfMindAgent) and _SOCIETY in state:
+            await self._agent._model_context.load_state(state[_SOCIETY])
+
+    async def pause(self) -> None:
+        await self._agent.on_pause(CancellationToken())
+
+    async def resume(self) -> None:
+        await self._agent.on_resume(CancellationToken())
+
+    async def close(self) -> None:
+        await self._agent.close()
+
+
+class _TeamInstance:
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self.name: str = team.name
+
+    async def take_turn(
+        self, messages: Sequence[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[AnyMessage | Response, None]:
+        result = TaskResult(messages=[])
+        task = list(messages) or None  # a team takes no empty list
+        async for each in self._team.run_stream(task=task, cancellation_token=token, output_task_messages=False):
+            if isinstance(each, TaskResult):
+                result = each
+            else:
+                yield each
+        said = [each for each in result.messages if isinstance(each, BaseChatMessage)]
+        stopped = {"mqtt_stop_reason": str(result.stop_reason)} if result.stop_reason else {}
+        answer = TextMessage(content="No response.", source=self.name, metadata=stopped)
+        if said:
+            # The last message is the answer. It gets an id of its own, since it was told as an inner message too.
+            answer = said[-1].model_copy(update={"id": answer.id, "metadata": {**said[-1].metadata, **stopped}})
+        yield Response(chat_message=answer, inner_messages=list(result.messages))
+
+    async def save_state(self) -> Mapping[str, Any]:
+        return await self._team.save_state()
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        await self._team.load_state(state)
+
+    async def pause(self) -> None:
+        await self._team.pause()
+
+    async def resume(self) -> None:
+        await self._team.resume()
+
+    async def close(self) -> None:
+        pass
+
+
+Instance = _AgentInstance | _TeamInstance
+"""A ChatAgent or a Team that takes part in one conversation."""
+
+
+@dataclass
+class Standing:
+    """Where a conversation stands at its host.
+
+    Attributes:
+        instance: Takes part in the conversation; None when there is none at the moment.
+        last: The task id of the turn that the instance has taken last.
+        seen: The ids of the messages that the instance has seen until then.
+        at_work: Whether the instance is in the middle of a turn.
+    """
+
+    instance: Instance | None = None
+    last: str | None = None
+    seen: list[str] = field(default_factory=list[str])
+    at_work: bool = False
+
+    @contextlib.asynccontextmanager
+    async def turn(self, instance: Instance) -> AsyncIterator[None]:
+        """Let an instance take a turn. An instance that fails is closed, since it may have kept half of the turn."""
+        self.instance, self.at_work = instance, True
+        try:
+            yield
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            self.at_work = False
+
+    async def close(self) -> None:
+        """Let go of the instance."""
+        instance, self.instance = self.instance, None
+        if instance is None:
+            return
+        try:
+            await instance.close()
+        except Exception:  # the conversation goes on with another instance
+            logger.warning("%s could not be closed", instance.name, exc_info=True)
+
+
+async def make(factory: Factory, conversation: str, roster: Mapping[str, str]) -> Instance:
+    """A new instance for a conversation.
+
+    Raises:
+        TypeError: The factory returned neither a ChatAgent nor a Team.
+    """
+    arguments = (conversation, dict(roster))[: _count_parameters(factory)]
+    made = factory(*arguments)
+    if inspect.isawaitable(made):
+        made = await made
+    if isinstance(made, Team):
+        return _TeamInstance(made)
+    if isinstance(made, ChatAgent):
+        return _AgentInstance(made)
+    raise TypeError(f"the factory must return a ChatAgent or a Team, not {type(made).__name__}")
+
+
+def _count_parameters(factory: Factory) -> int:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some callables have no signature that can be read
+        return 1
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return 2
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return len([each for each in positional if each.default is each.empty])

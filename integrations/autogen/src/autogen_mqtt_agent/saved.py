@@ -1,0 +1,80 @@
+"""What AutoGen saves of a participant and of a workbench: how each is made, and where a conversation stands."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Literal
+
+from mqtt_agent.adapting.finding import OnUnavailable
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT, TASK_TIMEOUT
+from mqtt_agent.transport import BrokerURL
+from mqtt_agent.wire import DEFAULT_NAMESPACE
+from pydantic import BaseModel, Field, field_validator
+
+__all__ = ["DESCRIPTION", "Absent", "MQTTAgentConfig", "MQTTAgentState", "MQTTWorkbenchConfig"]
+
+Absent = Literal["raise", "wait", "notice"]
+"""What a participant does when its peer is not there; see :class:`MQTTAgent`."""
+
+DESCRIPTION = "An agent on another host."
+
+
+class _Config(BaseModel):
+    """Arguments that a participant and a workbench share: no password, token or certificate."""
+
+    broker: str | None = None
+    agent_id: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+
+    @field_validator("broker")
+    @classmethod
+    def _without_password(cls, broker: str | None) -> str | None:
+        return None if broker is None else str(BrokerURL.parse(broker))
+
+
+class MQTTAgentConfig(_Config):
+    """The arguments of a participant, apart from secrets, the store and the message types."""
+
+    name: str
+    peer: str | None = None
+    description: str = DESCRIPTION
+    roster: dict[str, str] | None = None
+    absent: Absent = "raise"
+    grace: float = 60.0
+    timeout: float | None = TASK_TIMEOUT
+
+
+class MQTTAgentState(BaseModel):
+    """Where a participant stands in its conversation. The state of the hosted agent itself is with its host.
+
+    Attributes:
+        type: Tells this state from those of other agents.
+        conversation_id: Names the conversation.
+        last_seq: The number of the last turn that was answered.
+        last_turn: The task id of that turn. It names the state that the next turn goes on from.
+        tries: How many turns were given up since then.
+        pending: The task id of the turn that is under way.
+        given_by: The agent id that has given the turn. Only that agent gets the answer.
+        unsent: Messages that the peer has missed because it was not there.
+    """
+
+    type: Literal["MQTTAgentState"] = "MQTTAgentState"
+    conversation_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    last_seq: int = 0
+    last_turn: str | None = None
+    tries: int = 0
+    pending: str | None = None
+    given_by: str | None = None
+    unsent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+class MQTTWorkbenchConfig(_Config):
+    """The arguments of a workbench, apart from secrets and the function ``where``."""
+
+    tools: list[str] | None = None
+    exclude: list[str] = Field(default_factory=list[str])
+    servers: list[str] | None = None
+    tags: list[str] | None = None
+    on_unavailable: OnUnavailable = "skip"
+    timeout: float | None = CALL_TIMEOUT
+    stream: bool = True
