@@ -87,7 +87,7 @@ def deliverable(
 
     Returns:
         State and result as they can be sent. They are unchanged when the result fits, and while the connection is
-        away: then nobody knows how much the broker takes.
+        away: then the limit of the broker is not known.
     """
     try:
         payload = pydantic_core.to_json(result)

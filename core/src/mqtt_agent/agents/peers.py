@@ -64,7 +64,7 @@ class Peers:
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_cards, self._faults)
 
-    # What is known
+    # Looking up
 
     def card(self, name: str) -> AgentCard | None:
         """The card of one agent, with the agent's present status; None when the agent has published no card."""
@@ -131,7 +131,7 @@ class Peers:
     def _message_to_itself(self) -> bytes:
         return encode(Control(task_id=MARKER_PREFIX + new_task_id(), action="get", sender=self._scope.agent_id))
 
-    # What comes in
+    # Messages
 
     def _on_status(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_status(message.topic)

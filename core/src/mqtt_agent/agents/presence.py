@@ -99,25 +99,28 @@ class AgentPresence:
         await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
 
     def _on_own_status(self, message: InboundMessage) -> None:
+        """Look at a status of this agent, which may also come from another process with the same agent id."""
         if not self.announced:
             return
         try:
-            said = decode(AgentStatus, message.payload) if message.payload else None
+            status = decode(AgentStatus, message.payload) if message.payload else None
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable status", error)
-            said = None
-        if said is not None and said.status == "online" and said.started in (None, self._began):
-            if (said.epoch or 0) > self._connection.epoch:  # peers would take our Last Will for an outdated status
-                self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {said.epoch}")
+            status = None
+        if status is None or status.status != "online":
+            self._correct_soon()
+        elif status.started is None or status.started == self._began:
+            if (status.epoch or 0) > self._connection.epoch:  # peers would take our Last Will for an outdated status
+                self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {status.epoch}")
                 self._correct_soon()
-            return
-        if said is not None and said.status == "online" and said.started and said.started > self._began:
-            if self._connection.may_be_taken_over:
-                what = f"another process runs as agent {self.card.name!r} since {said.started}"
-                self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
-                return
-            self._faults.tell(message.topic, "a status that this agent did not write", f"started {said.started}")
-        self._correct_soon()
+        elif status.started < self._began:
+            self._correct_soon()
+        elif self._connection.may_be_taken_over:
+            what = f"another process runs as agent {self.card.name!r} since {status.started}"
+            self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
+        else:
+            self._faults.tell(message.topic, "a status that this agent did not write", f"started {status.started}")
+            self._correct_soon()
 
     def _on_own_card(self, message: InboundMessage) -> None:
         if message.retain or not self.announced:  # a retained card is from before the start

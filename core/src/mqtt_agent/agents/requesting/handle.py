@@ -22,7 +22,7 @@ _LATE_EVENTS = 1.0
 _DRAWN_EVERY = 0.1
 """Seconds between two views at least."""
 _CLOCK_TICKS = 1.0
-"""Seconds between two views at most: the elapsed time goes on."""
+"""Seconds between two views at most, so that the shown elapsed time changes."""
 
 
 class _Requester(Protocol):
