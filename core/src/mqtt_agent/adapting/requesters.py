@@ -130,6 +130,14 @@ class Requester:
         assert agent is not None
         return agent
 
+    def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(agent, *arguments)`` on the agent's event loop, and block for the result."""
+        return self.agent.run_on_loop(function, *arguments)
+
+    async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(agent, *arguments)`` on the agent's event loop, and await the result on any other."""
+        return await self.agent.await_on_loop(function, *arguments)
+
     def close(self) -> None:
         """Give the lease back. A task that a peer works on goes on."""
         shared = self._shared
@@ -162,11 +170,11 @@ class RequesterToolClient:
 
     def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Run ``function(tool_client, *arguments)`` on the agent's event loop, and block for the result."""
-        return self._requester.agent.run_on_loop(_with_tool_client, function, arguments)
+        return self._requester.run_on_loop(_with_tool_client, function, arguments)
 
     async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Run ``function(tool_client, *arguments)`` on the agent's event loop, and await the result on any other."""
-        return await self._requester.agent.await_on_loop(_with_tool_client, function, arguments)
+        return await self._requester.await_on_loop(_with_tool_client, function, arguments)
 
 
 async def _with_tool_client(agent: AsyncAgent, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
