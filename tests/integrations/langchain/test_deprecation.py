@@ -50,16 +50,20 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.parametrize("what", ["serve_tools", "serve_graph"])
-async def test_serving_can_still_be_awaited(broker: Broker, namespace: str, what: str) -> None:
-    where: Any = {"broker": broker.url, "namespace": namespace}
+def serve_a_graph(**options: Any) -> Any:
+    graph = StateGraph(MessagesState).add_node("talk", lambda state: state).add_edge(START, "talk").compile()
+    return serve_graph(graph, "talker", store=MemoryStore(), **options)
+
+
+def serve_a_tool(**options: Any) -> Any:
+    return serve_tools([add], "toolbox", **options)
+
+
+@pytest.mark.parametrize(("serve", "name"), [(serve_a_tool, "serve_tools"), (serve_a_graph, "serve_graph")])
+async def test_serving_can_still_be_awaited(broker: Broker, namespace: str, serve: Any, name: str) -> None:
     started = asyncio.Event()
-    with pytest.warns(DeprecationWarning, match=rf"await {what}\(...\) is called await a{what}\(...\) now") as caught:
-        if what == "serve_tools":
-            coroutine: Any = serve_tools([add], "toolbox", on_started=started.set, **where)
-        else:
-            graph = StateGraph(MessagesState).add_node("talk", lambda state: state).add_edge(START, "talk").compile()
-            coroutine = serve_graph(graph, "talker", on_started=started.set, store=MemoryStore(), **where)
+    with pytest.warns(DeprecationWarning, match=rf"await {name}\(...\) is called await a{name}\(...\) now") as caught:
+        coroutine = serve(broker=broker.url, namespace=namespace, on_started=started.set)
     assert caught[0].filename == __file__
     serving = asyncio.ensure_future(coroutine)
     await soon(started.wait())

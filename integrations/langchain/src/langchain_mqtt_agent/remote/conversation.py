@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from mqtt_agent import Agent, TaskEvent, TaskHandle, TaskState
@@ -71,7 +70,8 @@ async def converse(wanted: Delegation, run: Run) -> AsyncGenerator[str | Outcome
     """
     task, caller = _Task(wanted, run.patience), run.caller
     try:
-        for question in await caller.on_loop(task.open):
+        await caller.on_loop(task.begin)
+        for question in task.asked_before:
             _interrupt_again(question, run)  # LangGraph tells answers apart by the order of the interrupts
         for question in task.rounds:
             answer = _interrupt_again(question, run)
@@ -141,29 +141,47 @@ def _about(handle: TaskHandle) -> dict[str, Any]:
 
 
 class _Task(TaskSteps):
-    """A task at a place, with the questions that became interrupts: ``rounds``, in order."""
+    """A task at a place, with the questions that became interrupts, in order.
+
+    Attributes:
+        wanted: The task to give.
+        rounds: The questions of the task.
+        asked_before: The questions of the earlier tasks at this place, which came to nothing.
+    """
 
     def __init__(self, wanted: Delegation, patience: float | None) -> None:
-        super().__init__(timeout=wanted.timeout, patience=patience, give_up=_give_up)
+        super().__init__(self._give_or_find, timeout=wanted.timeout, patience=patience, give_up=_give_up)
         self.wanted = wanted
         self.rounds: list[dict[str, Any]] = []
+        self.asked_before: list[dict[str, Any]] = []
 
-    async def open(self, agent: Agent) -> list[dict[str, Any]]:
-        """Give the task, or find the task again.
-
-        Returns:
-            The questions of earlier tasks at this place that came to nothing.
-        """
-        wanted, task_id, asked_before = self.wanted, self.wanted.place.task_id, list[dict[str, Any]]()
-        if wanted.place.in_graph:
-            task_id, asked_before = await _find(agent, wanted.place)
+    async def _give_or_find(self, agent: Agent) -> TaskHandle:
+        wanted, asked = self.wanted, self.wanted.request
+        task_id = await self._find(agent) if wanted.place.in_graph else wanted.place.task_id
         if wanted.require_online:
             await check_online(agent, wanted.peer, "the task was not sent: try again later, or do without it")
-        asked = wanted.request
         options: dict[str, Any] = {"messages": asked.messages, "data": asked.data, **wanted.options}
-        await self.begin(agent, partial(agent.delegate, wanted.peer, asked.prompt, task_id=task_id, **options))
-        self.rounds += (self.handle.saved or {}).get("rounds", ())
-        return asked_before
+        handle = await agent.delegate(wanted.peer, asked.prompt, task_id=task_id, **options)
+        self.rounds += (handle.saved or {}).get("rounds", ())
+        return handle
+
+    async def _find(self, agent: Agent) -> str:
+        """The id of the task at this place.
+
+        LangGraph runs a node again after an error that the graph was told of: then there is a new task.
+        """
+        number = 0
+        while True:
+            task_id = self.wanted.place.attempt_id(number)
+            try:
+                known = await agent.resume(task_id)
+            except TaskNotFound:
+                return task_id
+            saved = known.saved or {}
+            if not saved.get("left") and not (known.done and known.state in _NOT_COMPLETED):
+                return task_id
+            self.asked_before += saved.get("rounds", ())
+            number += 1
 
     def question_of(self, event: TaskEvent) -> dict[str, Any]:
         """An event with a question as an interrupt tells the question."""
@@ -182,26 +200,6 @@ class _Task(TaskSteps):
         """Store a question that becomes an interrupt."""
         self.rounds.append(question)
         await self.handle.save({"rounds": self.rounds})
-
-
-async def _find(agent: Agent, place: Place) -> tuple[str, list[dict[str, Any]]]:
-    """The id of the task at a place, and the questions of the tasks there that came to nothing.
-
-    LangGraph runs a node again after an error that the graph was told of: then the task has another id.
-    """
-    asked_before: list[dict[str, Any]] = []
-    number = 0
-    while True:
-        task_id = place.attempt_id(number)
-        try:
-            known = await agent.resume(task_id)
-        except TaskNotFound:
-            return task_id, asked_before
-        saved = known.saved or {}
-        if not saved.get("left") and not (known.done and known.state in _NOT_COMPLETED):
-            return task_id, asked_before
-        asked_before += saved.get("rounds", ())
-        number += 1
 
 
 async def _give_up(handle: TaskHandle, reason: str) -> None:
