@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from langchain_core.tools import BaseTool
@@ -11,8 +11,8 @@ from langchain_mqtt_agent.toolkit import MQTTToolkit
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest
-except ImportError as error:
-    raise ImportError("MQTTLiveTools needs LangChain's agents: pip install 'langchain-mqtt-agent[agents]'") from error
+except ImportError as _error:
+    raise ImportError("MQTTLiveTools needs LangChain's agents: pip install 'langchain-mqtt-agent[agents]'") from _error
 
 __all__ = ["MQTTLiveTools"]
 
@@ -35,7 +35,7 @@ class MQTTLiveTools(AgentMiddleware):
 
     def __init__(self, toolkit: MQTTToolkit) -> None:
         super().__init__()
-        self.tools = []
+        self.tools: Sequence[BaseTool] = []
         self._toolkit = toolkit
         self._known: dict[str, BaseTool] = {}
 

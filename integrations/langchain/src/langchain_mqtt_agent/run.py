@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         self.caller = caller
         self.config = config
-        self.in_node = in_node(config)
+        self.in_node: bool = in_node(config)
         self._writer: Callable[[Any], None] | None = getattr(runtime, "stream_writer", None)
         self._delta: Callable[[Any], None] | None = getattr(runtime, "emit_output_delta", None)
         self._heartbeat = heartbeat_of(self.in_context(current_runtime)) if self.in_node else None

@@ -21,7 +21,7 @@ from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HandleToolError = bool | str | Callable[[ToolException], str]
 """What the language model is told when a call fails; see :class:`MQTTToolkit`."""
@@ -44,7 +44,7 @@ class RemoteTool(StructuredTool):
             work: Does the work for one call of the tool.
             fields: The fields of the tool, such as ``name``.
         """
-        from langchain_mqtt_agent.calling import Functions  # LangGraph takes a while to import
+        from langchain_mqtt_agent._tool_functions import Functions  # LangGraph takes a while to import
 
         functions = Functions(remote, work)
         return cls(func=functions.invoke, coroutine=functions.ainvoke, **fields)

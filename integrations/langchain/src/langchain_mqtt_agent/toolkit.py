@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, Agent, AgentCard, Connection, Password, Token, ToolCard, ToolClient
@@ -76,7 +76,9 @@ class MQTTToolkit(BaseToolkit):
         ValueError: ``broker`` is no broker URL, or this process uses ``agent_id`` with another login or store.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
+    )
 
     broker: str | None = Field(default=None, repr=False)  # the URL may hold a password
     agent_id: str | None = None

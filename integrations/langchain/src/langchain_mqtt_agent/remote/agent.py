@@ -113,8 +113,8 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         name: str | None = None,
         description: str | None = None,
     ) -> None:
-        self.peer = validate_identifier(peer, "agent id")
-        self.name = name or peer
+        self.peer: str = validate_identifier(peer, "agent id")
+        self.name: str | None = name or peer
         self.description = description
         self.input_key = input_key
         self.output_key = output_key
