@@ -92,7 +92,7 @@ async def test_an_awaitable_is_awaited_or_refused(client: ToolClient) -> None:
         return 7
 
     assert await AwaitingCaller(client).settle(answer()) == 7
-    with pytest.raises(TypeError, match="an async function cannot answer here: use ainvoke, or a plain function"):
+    with pytest.raises(TypeError, match="cannot call an async function: use ainvoke"):
         block(BlockingCaller(client).settle(answer()))
 
 

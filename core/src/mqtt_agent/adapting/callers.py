@@ -85,7 +85,9 @@ class BlockingCaller(Caller):
         if inspect.iscoroutine(value):
             value.close()
         if inspect.isawaitable(value):
-            raise TypeError("an async function cannot answer here: use ainvoke, or a plain function")
+            raise TypeError(
+                "code that blocks cannot call an async function: use ainvoke or the like, or a plain function"
+            )
         return value
 
 

@@ -72,7 +72,9 @@ def _sqlite(path: str) -> Any:
     try:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
     except ImportError as error:
-        raise ImportError("--checkpoints needs SQLite's: pip install 'langchain-mqtt-agent[checkpoints]'") from error
+        raise ImportError(
+            "--checkpoints needs an SQLite checkpointer: pip install 'langchain-mqtt-agent[checkpoints]'"
+        ) from error
     return AsyncSqliteSaver.from_conn_string(path)
 
 

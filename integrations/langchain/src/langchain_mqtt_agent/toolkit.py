@@ -1,4 +1,4 @@
-"""The tools that servers offer on a broker, and the agents there as tools, as a LangChain toolkit."""
+"""A LangChain toolkit: finds the tools that servers offer on a broker, and the agents there that become tools."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ async def _answer(task: _Task, event: TaskEvent, run: Run) -> Any:
         return await run.caller.settle(run.in_context(task.wanted.on_question, question))
     await run.caller.on_loop(task.leave, "nobody can answer its question")
     raise TaskError(
-        f"{task.handle.peer} asks: {event.content} Nobody can answer here: pass on_question=, or run it in a "
-        "LangGraph graph, where it becomes an interrupt",
+        f"{task.handle.peer} asks: {event.content} Nobody can answer here: pass on_question=, or run "
+        f"{task.handle.peer} in a LangGraph graph, where a question becomes an interrupt",
         task_id=task.handle.task_id,
         peer=task.handle.peer,
         code="input-required",
