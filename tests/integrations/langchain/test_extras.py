@@ -38,7 +38,7 @@ SERVE = "from langchain_mqtt_agent.__main__ import main; main(['serve', 'json:de
         (
             "langgraph.checkpoint.sqlite",
             f"{SERVE}, '--checkpoints', 'file'])",
-            "json:decoder: --checkpoints needs SQLite's: pip install 'langchain-mqtt-agent[checkpoints]'",
+            "json:decoder: --checkpoints needs an SQLite checkpointer: pip install 'langchain-mqtt-agent[checkpoints]'",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_mqtt_agent import MQTTRemoteAgent
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
+from mqtt_agent.adapting import identity
 from support import becomes, soon, until
 
 Peer = Callable[..., Any]
@@ -167,17 +168,19 @@ async def test_a_question_outside_a_graph_is_answered_by_a_function(peer: Agent,
     async def handle(task: TaskContext) -> Any:
         return [await task.ask("Which city?"), await task.ask("Which year?", {"type": "integer"})]
 
-    questions: list[dict[str, Any]] = []
+    questions: list[tuple[str, Any]] = []
 
-    async def answer(question: dict[str, Any]) -> Any:
-        questions.append(question)
-        if question["prompt"] == "Which city?":
+    async def answer(question: str, schema: Any) -> Any:
+        questions.append((question, schema))
+        if question == "Which city?":
             return "Oslo"
-        return 2024 if "fault" in question else "last year"
+        return 2024 if len(questions) == 3 else "last year"
 
-    asking = MQTTRemoteAgent("writer", agent=writer.agent, on_input=answer)
+    asking = MQTTRemoteAgent("writer", agent=writer.agent, on_question=answer)
     assert await soon(asking.ainvoke({})) == ["Oslo", 2024]
-    assert [question["prompt"] for question in questions] == ["Which city?", "Which year?", "Which year?"]
+    assert [schema for _, schema in questions] == [None, {"type": "integer"}, {"type": "integer"}]
+    assert [question.splitlines()[0] for question, _ in questions] == ["Which city?", "Which year?", "Which year?"]
+    assert '"last year" is not of type "integer"' in questions[2][0], "the question says what is wrong with the answer"
     with pytest.raises(TypeError, match="ainvoke"):
         await asyncio.to_thread(asking.invoke, {})
 
@@ -192,7 +195,7 @@ async def test_a_question_that_nobody_can_answer_ends_the_task(peer: Agent, writ
         finally:
             canceled.set()
 
-    with pytest.raises(errors.TaskError, match=r"Well\? Nobody can answer here: pass on_input"):
+    with pytest.raises(errors.TaskError, match=r"Well\? Nobody can answer here: pass on_question"):
         await soon(writer.ainvoke("go"))
     await soon(canceled.wait())
 
@@ -297,12 +300,13 @@ async def test_remote_agents_with_one_name_share_one_connection(broker: Broker, 
     options: Any = {"broker": broker.url, "namespace": namespace, "agent_id": "planner", "store": store}
     first, second = MQTTRemoteAgent("writer", **options), MQTTRemoteAgent("writer", **options)
     assert first.agent is second.agent
+    shared = second.agent
     assert (await soon(first.ainvoke("go"))).text == "ok"
     await soon(asyncio.to_thread(first.close))
     assert (await soon(second.ainvoke("go"))).text == "ok"
     await soon(second.__aexit__())
     third = MQTTRemoteAgent("writer", **options)
-    assert third.agent is not second.agent
+    assert third.agent is not shared
     third.close()
 
 
@@ -327,8 +331,6 @@ async def test_threads_and_loops_use_it_at_once(peer: Agent, writer: MQTTRemoteA
 async def test_without_a_name_a_program_has_the_same_one_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: str
 ) -> None:
-    from langchain_mqtt_agent.remote import identity
-
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     name, lasting = identity.default_agent_id(namespace)
     assert lasting

@@ -17,7 +17,7 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, ToolException, tool
-from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit, graph_agent, serve_graph, serve_tools
+from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit, aserve_graph, aserve_tools, graph_agent
 from langchain_mqtt_agent.__main__ import main
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -98,7 +98,7 @@ def shout(text: str) -> str:
 
 async def test_langchain_tools_are_tools_for_everybody(broker: Broker, namespace: str) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace}
-    async with Serving(serve_tools, [add, draw, fail, work, shout], "toolbox", **where):
+    async with Serving(aserve_tools, [add, draw, fail, work, shout], "toolbox", **where):
         async with ToolClient("client", **where) as client:
             cards = {card.tool: card for card in await client.list_tools()}
             assert cards["add"].description == "Add two numbers."
@@ -132,7 +132,7 @@ async def test_langchain_tools_are_tools_for_everybody(broker: Broker, namespace
 
 async def test_content_blocks_go_there_and_back(broker: Broker, namespace: str) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace}
-    async with Serving(serve_tools, [draw], "toolbox", **where), MQTTToolkit(**where) as toolkit:
+    async with Serving(aserve_tools, [draw], "toolbox", **where), MQTTToolkit(**where) as toolkit:
         agent: Any = create_agent(calls(("draw", {"what": "cat"})), await toolkit.aget_tools())
         state = await soon(agent.ainvoke({"messages": [("user", "go")]}))
         [message] = [each for each in state["messages"] if isinstance(each, ToolMessage)]
@@ -161,7 +161,7 @@ def talking_graph(**options: Any) -> Any:
 
 async def test_a_graph_is_an_agent(broker: Broker, namespace: str, planner: Agent) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
-    async with Serving(serve_graph, talking_graph(), "talker", description="Talks", **where):
+    async with Serving(aserve_graph, talking_graph(), "talker", description="Talks", **where):
         task = await soon(planner.delegate("talker", "hello"))
         events = [event async for event in task.events()]
         assert await soon(task.result()) == "hello"
@@ -179,7 +179,7 @@ async def test_tasks_of_one_context_share_the_memory_of_the_graph(
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
     with SqliteSaver.from_conn_string(str(tmp_path / "c.db")) as sqlite:
         graph = talking_graph(checkpointer=sqlite if saver == "sqlite" else InMemorySaver())
-        async with Serving(serve_graph, graph, "talker", **where):
+        async with Serving(aserve_graph, graph, "talker", **where):
             assert await soon(planner.request("talker", "one", context_id="c")) == "one"
             conversation = [
                 {"role": "user", "content": "one"},
@@ -207,7 +207,7 @@ def asking_graph(**options: Any) -> Any:
 
 async def test_interrupts_are_questions_also_to_a_graph_at_the_other_end(broker: Broker, namespace: str) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace}
-    async with Serving(serve_graph, asking_graph(), "asker", store=MemoryStore(), **where):
+    async with Serving(aserve_graph, asking_graph(), "asker", store=MemoryStore(), **where):
         remote = MQTTRemoteAgent("asker", agent_id="planner", store=MemoryStore(), timeout=20, **where)
 
         class State(TypedDict, total=False):
@@ -238,7 +238,7 @@ async def test_a_canceled_task_stops_the_run(broker: Broker, namespace: str, pla
 
     graph = StateGraph(MessagesState).add_node("hang", hang).add_edge(START, "hang").compile()
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
-    async with Serving(serve_graph, graph, "hanger", **where):
+    async with Serving(aserve_graph, graph, "hanger", **where):
         task = await soon(planner.delegate("hanger", "go"))
         await soon(running.wait())
         await soon(task.cancel())
@@ -249,7 +249,7 @@ async def test_a_canceled_task_stops_the_run(broker: Broker, namespace: str, pla
 
 async def test_an_agent_of_langchain_is_an_agent_here(broker: Broker, namespace: str, planner: Agent) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
-    async with Serving(serve_graph, create_agent(calls(("add", {"a": 1, "b": 2})), [add]), "adder", **where):
+    async with Serving(aserve_graph, create_agent(calls(("add", {"a": 1, "b": 2})), [add]), "adder", **where):
         assert await soon(planner.request("adder", "add")) == "done"
 
 
@@ -259,7 +259,7 @@ async def test_a_node_that_fails_fails_the_task(broker: Broker, namespace: str, 
 
     graph = StateGraph(MessagesState).add_node("broken", broken).add_edge(START, "broken")
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
-    async with Serving(serve_graph, graph, "broken", **where):
+    async with Serving(aserve_graph, graph, "broken", **where):
         with pytest.raises(errors.TaskFailed, match="no luck") as failed:
             await soon(planner.request("broken", "go"))
         assert failed.value.type == "ValueError"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "to_mcp"]
+__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "kind_of", "to_mcp"]
 
 _MCP_TYPES = ("text", "image", "audio", "resource", "resource_link")
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav", "file": "application/octet-stream"}
@@ -129,7 +129,7 @@ def _read(block: Mapping[str, Any]) -> Block:
         return Media(kind, block["data"], mime_type if isinstance(mime_type, str) else _DEFAULT_MIME_TYPES[kind])
     if kind == "resource_link" and isinstance(block.get("uri"), str):
         mime_type = mime_type if isinstance(mime_type, str) else None
-        return Link(_kind_of(mime_type), block["uri"], mime_type)
+        return Link(kind_of(mime_type), block["uri"], mime_type)
     resource = block.get("resource")
     if kind == "resource" and isinstance(resource, Mapping):
         found = _read_resource(cast("Mapping[str, Any]", resource))
@@ -145,10 +145,11 @@ def _read_resource(resource: Mapping[str, Any]) -> Block | None:
     if not isinstance(resource.get("blob"), str):
         return None
     mime_type = mime_type if isinstance(mime_type, str) else _DEFAULT_MIME_TYPES["file"]
-    return Media(_kind_of(mime_type), resource["blob"], mime_type, uri if isinstance(uri, str) else None)
+    return Media(kind_of(mime_type), resource["blob"], mime_type, uri if isinstance(uri, str) else None)
 
 
-def _kind_of(mime_type: str | None) -> Kind:
+def kind_of(mime_type: str | None) -> Kind:
+    """Whether content of a MIME type is an ``image``, ``audio``, or any other ``file``."""
     first = (mime_type or "").partition("/")[0]
     return "image" if first == "image" else "audio" if first == "audio" else "file"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import logging
 import os
@@ -53,6 +52,8 @@ def default_agent_id(namespace: str) -> tuple[str, bool]:
 
 
 def _user() -> str:
+    import getpass  # imported only for a program without an agent_id: the module imports the terminal's modules
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):

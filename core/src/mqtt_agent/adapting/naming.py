@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["legal_name"]
+from mqtt_agent import ToolCard
+
+__all__ = ["legal_name", "name_tools"]
 
 _MAX_NAME = 64
 
@@ -19,3 +22,24 @@ def legal_name(name: str, taken: set[str]) -> str:
         unique = legal[: _MAX_NAME - len(suffix)] + suffix
     taken.add(unique)
     return unique
+
+
+def name_tools(cards: Sequence[ToolCard], taken: set[str], *, prefix: bool = False) -> list[tuple[str, ToolCard]]:
+    """Give each tool a name of its own that language models accept.
+
+    Args:
+        cards: The cards of the tools.
+        taken: Names that no tool may have. The names of the tools are added.
+        prefix: Whether each name begins with the name of the tool's server. Otherwise only a tool gets such a name
+            whose own name is already the name of another server's tool.
+
+    Returns:
+        Each card with its name, in the same order.
+    """
+    named: list[tuple[str, ToolCard]] = []
+    owners: dict[str, str] = {}
+    for card in cards:
+        foreign = owners.setdefault(legal_name(card.tool, set()), card.server) != card.server
+        wished = f"{card.server}_{card.tool}" if prefix or foreign else card.tool
+        named.append((legal_name(wished, taken), card))
+    return named

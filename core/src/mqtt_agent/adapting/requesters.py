@@ -7,16 +7,20 @@ import os
 import threading
 import uuid
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
+from mqtt_agent import Agent as AsyncAgent
 from mqtt_agent.adapting.identity import default_agent_id
 from mqtt_agent.agents import MemoryStore, TaskStore
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 
-__all__ = ["Requester", "RequesterSettings"]
+__all__ = ["Requester", "RequesterSettings", "RequesterToolClient"]
+
+T = TypeVar("T")
 
 _FRESH_SESSION_EXPIRY = 60
 """Seconds. A generated agent id is never used again, so the broker need not keep the agent's session for long."""
@@ -126,6 +130,14 @@ class Requester:
         assert agent is not None
         return agent
 
+    def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(agent, *arguments)`` on the agent's event loop, and block for the result."""
+        return self.agent.run_on_loop(function, *arguments)
+
+    async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(agent, *arguments)`` on the agent's event loop, and await the result on any other."""
+        return await self.agent.await_on_loop(function, *arguments)
+
     def close(self) -> None:
         """Give the lease back. A task that a peer works on goes on."""
         shared = self._shared
@@ -142,6 +154,31 @@ class Requester:
     async def aclose(self) -> None:
         """Give the lease back; the same as :meth:`close`, awaited."""
         await asyncio.to_thread(self.close)
+
+
+class RequesterToolClient:
+    """Calls tools over the connection of a requester and in the requester's name, from any thread and event loop.
+
+    The methods are those of :class:`mqtt_agent.sync.ToolClient`.
+
+    Args:
+        requester: Whose agent calls the tools.
+    """
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+
+    def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and block for the result."""
+        return self._requester.run_on_loop(_with_tool_client, function, arguments)
+
+    async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and await the result on any other."""
+        return await self._requester.await_on_loop(_with_tool_client, function, arguments)
+
+
+async def _with_tool_client(agent: AsyncAgent, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+    return await function(agent.tool_client, *arguments)
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:

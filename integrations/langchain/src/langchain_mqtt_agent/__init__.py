@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
-from langchain_mqtt_agent.serving import graph_agent, serve_graph, serve_tools, tool_server
+from langchain_mqtt_agent.serving import aserve_graph, aserve_tools, graph_agent, serve_graph, serve_tools, tool_server
 from langchain_mqtt_agent.tool import MQTTTool
 from langchain_mqtt_agent.toolkit import MQTTToolkit
 
@@ -15,6 +15,8 @@ __all__ = [
     "MQTTRemoteAgent",
     "MQTTTool",
     "MQTTToolkit",
+    "aserve_graph",
+    "aserve_tools",
     "graph_agent",
     "serve_graph",
     "serve_tools",
@@ -23,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # LangChain's agents take a while to import, and not everybody has them.
+    # LangChain's agents take a while to import, and are an optional dependency.
     if name == "MQTTLiveTools":
         from langchain_mqtt_agent.middleware import MQTTLiveTools
 

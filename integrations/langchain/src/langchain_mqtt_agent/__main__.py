@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,51 +31,35 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m langchain_mqtt_agent", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("target", metavar="module:name", help="where it is; a function is called, and may be async")
+    common.add_argument(
+        "target",
+        metavar="module:name",
+        help="the graph or the list of tools, or a function, plain or async, that gives it",
+    )
     common.add_argument("--verbose", action="store_true", help="log what happens")
-    graph = commands.add_parser("serve", parents=[common], help="a LangGraph app as an agent")
+    graph = commands.add_parser("serve", parents=[common], help="serve a LangGraph app as an agent")
     add_agent_options(graph)
     graph.add_argument(
-        "--checkpoints", metavar="FILE", help="keep the graph's checkpoints in this SQLite file, so that it can go on"
+        "--checkpoints", metavar="FILE", help="keep the graph's checkpoints in this SQLite file, to go on after a crash"
     )
-    tools = commands.add_parser("serve-tools", parents=[common], help="a list of LangChain tools as a tool server")
+    tools = commands.add_parser(
+        "serve-tools", parents=[common], help="serve a list of LangChain tools as a tool server"
+    )
     add_broker_options(tools)
     tools.add_argument("--server", required=True, help="the server's name, the same for all its replicas")
     return parser
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    loop = asyncio.get_running_loop()
-    common: dict[str, Any] = {"broker": options.broker, "namespace": options.namespace}
+    where: dict[str, Any] = {"broker": options.broker, "namespace": options.namespace}
     async with contextlib.AsyncExitStack() as stack:
         target = await _made(load(options.target))
-        if options.command == "serve":
-            checkpointer = None
-            if options.checkpoints:
-                checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints))
-            service: Any = graph_agent(
-                target,
-                options.agent_id,
-                checkpointer=checkpointer,
-                description=options.description,
-                capabilities=options.capabilities,
-                store=options.store,
-                **common,
-            )
-            what = f"agent {options.agent_id} takes tasks at {service.connection.url}"
-        else:
-            service = tool_server(list(target), options.server, **common)
-            what = f"server {options.server} offers {len(service.tools)} tools at {service.connection.url}"
-
-        def say() -> None:
-            print(f"{what}; Ctrl-C stops it", file=sys.stderr, flush=True)  # noqa: T201
-
-        serving = asyncio.ensure_future(service.serve_forever(say))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, serving.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+        if options.command == "serve-tools":
+            await tool_server(list(target), options.server, **where).serve_until_signal()
+            return
+        checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints)) if options.checkpoints else None
+        about: dict[str, Any] = {name: getattr(options, name) for name in ("description", "capabilities", "store")}
+        await graph_agent(target, options.agent_id, checkpointer=checkpointer, **about, **where).serve_until_signal()
 
 
 async def _made(found: Any) -> Any:
@@ -89,7 +72,9 @@ def _sqlite(path: str) -> Any:
     try:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
     except ImportError as error:
-        raise ImportError("--checkpoints needs SQLite's: pip install 'langchain-mqtt-agent[checkpoints]'") from error
+        raise ImportError(
+            "--checkpoints needs an SQLite checkpointer: pip install 'langchain-mqtt-agent[checkpoints]'"
+        ) from error
     return AsyncSqliteSaver.from_conn_string(path)
 
 

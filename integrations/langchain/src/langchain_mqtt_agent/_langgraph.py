@@ -1,23 +1,24 @@
-"""What is used of LangGraph, which is imported only where it runs already or is asked for."""
+"""Everything that is used of LangGraph, which is imported only where LangGraph runs already or is asked for."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-__all__ = ["current_runtime", "in_node", "interrupt", "node_attempt", "require", "scratchpad_of"]
+__all__ = ["current_runtime", "heartbeat_of", "in_node", "interrupt", "node_attempt", "require", "scratchpad_of"]
 
 _SCRATCHPAD = "__pregel_scratchpad"
 
 
 def require(what: str) -> None:
-    """Say which extra is missing.
+    """Make sure that LangGraph is installed.
 
     Raises:
-        ImportError: LangGraph is not installed.
+        ImportError: LangGraph is missing; the message names the extra to install.
     """
     try:
         import langgraph.graph  # noqa: F401
@@ -27,16 +28,16 @@ def require(what: str) -> None:
 
 def in_node(config: RunnableConfig) -> bool:
     """Whether a configuration is that of a running node, where ``interrupt`` works."""
-    return _SCRATCHPAD in (config.get("configurable") or {})
+    return scratchpad_of(config) is not None
 
 
 def scratchpad_of(config: RunnableConfig) -> Any:
-    """An object that lives as long as one execution of a node."""
+    """An object that lives as long as one execution of a node; None outside a node."""
     return (config.get("configurable") or {}).get(_SCRATCHPAD)
 
 
 def current_runtime() -> Any:
-    """LangGraph's runtime of the node that runs here; None outside."""
+    """LangGraph's runtime of the node that runs here; None outside a node."""
     runtime = sys.modules.get("langgraph.runtime")
     if runtime is None:
         return None
@@ -47,12 +48,19 @@ def current_runtime() -> Any:
 
 
 def node_attempt(runtime: Any) -> int:
-    """Which attempt of its retry policy a node is at."""
+    """The number of the attempt in the node's retry policy, from 1."""
     return getattr(getattr(runtime, "execution_info", None), "node_attempt", 1)
 
 
+def heartbeat_of(runtime: Any) -> Callable[[], None] | None:
+    """The function that keeps LangGraph from taking a node for idle; None where no idle timeout is watched."""
+    beat = getattr(runtime, "heartbeat", None)
+    # Outside an attempt with an idle timeout, LangGraph has a function there that does nothing.
+    return None if beat is None or getattr(beat, "__name__", "").startswith("_no_op") else beat
+
+
 def interrupt(value: Any, schema: dict[str, Any] | None) -> Any:
-    """LangGraph's ``interrupt``; with a schema of the answer where this version takes one."""
+    """Call LangGraph's ``interrupt``, with the schema of the answer if this version of LangGraph takes a schema."""
     from langgraph.types import interrupt
 
     if schema is not None and "response_schema" in inspect.signature(interrupt).parameters:

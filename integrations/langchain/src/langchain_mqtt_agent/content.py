@@ -1,108 +1,68 @@
-"""Results as a model reads them: MCP's content blocks and LangChain's, both ways."""
+"""Results as a language model reads them: MCP's content blocks become LangChain's, and LangChain's become MCP's."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, kind_of
+from mqtt_agent.adapting.content import content_of as blocks_of
+from mqtt_agent.adapting.content import to_mcp as write_mcp
+
 __all__ = ["content_of", "to_mcp"]
 
-_to_text = json.JSONEncoder(ensure_ascii=False).encode
+_DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav"}
 _BINARY = ("image", "audio", "video", "file")
 
 
-def content_of(result: Any, blocks: list[dict[str, Any]] | None = None) -> Any:
+def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -> str | list[dict[str, Any]]:
     """The content of a tool message.
 
     Args:
-        result: Any JSON value: text as it is, a result in MCP's own form by its ``content``, anything else as JSON.
-        blocks: MCP content blocks, when the tool returned some.
+        result: Any JSON value. Text stays as it is, a result in MCP's own form gives its content blocks, and any other
+            value becomes JSON.
+        blocks: The MCP content blocks beside the result, when the tool returned some.
     """
-    if not blocks and isinstance(result, Mapping) and _are_blocks(result.get("content")):
-        blocks = result["content"]
-    if blocks:
-        return [_from_mcp(block) for block in blocks]
-    return result if isinstance(result, str) else _to_text(result)
+    found = blocks_of(result, blocks)
+    return as_text(result) if found is None else [_from_mcp(block) for block in found]
 
 
-def _are_blocks(value: Any) -> bool:
-    known = ("text", "image", "audio", "resource", "resource_link")
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(block, Mapping) and block.get("type") in known for block in value)
-    )
+def _from_mcp(block: Block) -> dict[str, Any]:
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    # An audio block is told as a file, because LangChain writes a tool's audio blocks out as text.
+    kind = "image" if block.kind == "image" else "file"
+    if isinstance(block, Media):
+        return {"type": kind, "base64": block.data, "mime_type": block.mime_type}
+    return {"type": kind, "url": block.uri, **({"mime_type": block.mime_type} if block.mime_type else {})}
 
 
-def _from_mcp(block: Mapping[str, Any]) -> dict[str, Any]:
-    """An MCP content block as one of LangChain's. What LangChain has no block for becomes text."""
-    kind, mime = block.get("type"), block.get("mimeType")
-    if kind == "text" and isinstance(block.get("text"), str):
-        return {"type": "text", "text": block["text"]}
-    if kind == "image" and isinstance(block.get("data"), str):
-        return {"type": "image", "base64": block["data"], "mime_type": mime or "image/png"}
-    if kind == "audio" and isinstance(block.get("data"), str):
-        # As a file: LangChain writes a tool's audio blocks out as text.
-        return {"type": "file", "base64": block["data"], "mime_type": mime or "audio/wav"}
-    if kind == "resource_link" and isinstance(block.get("uri"), str):
-        return _linked(block["uri"], mime)
-    resource = block.get("resource")
-    if kind == "resource" and isinstance(resource, Mapping):
-        mime = resource.get("mimeType")
-        if isinstance(resource.get("text"), str):
-            return {"type": "text", "text": resource["text"]}
-        if isinstance(resource.get("blob"), str):
-            return {**_kind(mime), "base64": resource["blob"]}
-    return {"type": "text", "text": _to_text(dict(block))}
+def to_mcp(content: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """LangChain's content blocks as MCP writes content blocks."""
+    return write_mcp([_to_mcp(block) for block in content])
 
 
-def _linked(uri: str, mime: Any) -> dict[str, Any]:
-    return {**_kind(mime, needed=False), "url": uri}
-
-
-def _kind(mime: Any, *, needed: bool = True) -> dict[str, Any]:
-    if isinstance(mime, str) and mime.startswith("image/"):
-        return {"type": "image", "mime_type": mime}
-    if isinstance(mime, str) or needed:
-        return {"type": "file", "mime_type": mime or "application/octet-stream"}
-    return {"type": "file"}
-
-
-def to_mcp(content: str | Sequence[Any]) -> list[dict[str, Any]] | None:
-    """LangChain's content as MCP content blocks; None for plain text, which needs none."""
-    if isinstance(content, str):
-        return None
-    return [_to_mcp(block) for block in content]
-
-
-def _to_mcp(block: Any) -> dict[str, Any]:
+def _to_mcp(block: str | Mapping[str, Any]) -> Block:
     if isinstance(block, str):
-        return {"type": "text", "text": block}
-    kind = block.get("type")
-    if kind == "text":
-        return {"type": "text", "text": str(block.get("text", ""))}
-    block = _of_image_url(block) if kind == "image_url" else block
-    kind = block.get("type")
-    data = block.get("base64") or (block.get("data") if block.get("source_type") == "base64" else None)
-    mime = block.get("mime_type")
+        return Text(block)
+    if block.get("type") == "text":
+        return Text(str(block.get("text", "")))
+    read = _of_image_url(block) if block.get("type") == "image_url" else block
+    kind, mime_type, url = str(read.get("type")), read.get("mime_type"), read.get("url")
+    data = read.get("base64") or (read.get("data") if read.get("source_type") == "base64" else None)
     if kind in _BINARY and isinstance(data, str):
-        mime = mime or {"image": "image/png", "audio": "audio/wav"}.get(kind, "application/octet-stream")
-        if mime.startswith(("image/", "audio/")):
-            return {"type": mime.split("/")[0], "data": data, "mimeType": mime}
-        resource = {"uri": block.get("id") or "file:///content", "mimeType": mime, "blob": data}
-        return {"type": "resource", "resource": resource}
-    if kind in _BINARY and isinstance(block.get("url"), str):
-        named = {"name": block["url"].rsplit("/", 1)[-1] or block["url"]}
-        return {"type": "resource_link", "uri": block["url"], **named, **({"mimeType": mime} if mime else {})}
-    return {"type": "text", "text": _to_text(block)}
+        mime_type = mime_type or _DEFAULT_MIME_TYPES.get(kind, "application/octet-stream")
+        return Media(kind_of(mime_type), data, mime_type, read.get("id"))
+    if kind in _BINARY and isinstance(url, str):
+        return Link(kind_of(mime_type), url, mime_type)
+    return Text(as_text(dict(block)))
 
 
-def _of_image_url(block: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's form of an image block in LangChain's."""
+def _of_image_url(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """OpenAI's form of an image block in LangChain's form."""
     url = block.get("image_url")
     url = url.get("url") if isinstance(url, Mapping) else url
     if isinstance(url, str) and url.startswith("data:") and ";base64," in url:
-        mime, _, data = url[len("data:") :].partition(";base64,")
-        return {"type": "image", "base64": data, "mime_type": mime}
-    return {"type": "image", "url": url} if isinstance(url, str) else dict(block, type="image_url_without_url")
+        mime_type, _, data = url.removeprefix("data:").partition(";base64,")
+        return {"type": "image", "base64": data, "mime_type": mime_type}
+    return {"type": "image", "url": url if isinstance(url, str) else None}

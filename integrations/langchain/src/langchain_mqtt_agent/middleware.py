@@ -1,4 +1,4 @@
-"""Tools that come and go while an agent runs."""
+"""Remote tools that come and go while a LangChain agent runs, as an agent middleware."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ __all__ = ["MQTTLiveTools"]
 
 
 class MQTTLiveTools(AgentMiddleware):
-    """Offers the model, at each of its calls, the tools and peers that are online now.
+    """Offers the language model, at each of its turns, the tools and peers that are online now.
 
-    A server that is started in the middle of a run is there at the model's next turn, one that is gone is not; a call
-    to a tool that went in between is told to the model as an error.
+    The model sees a server that was started in the middle of a run at its next turn, and no longer sees a server that
+    is gone. When the model calls a tool that went away in between, the model is told an error.
 
     Example:
         >>> agent = create_agent(model, middleware=[MQTTLiveTools(toolkit)])  # doctest: +SKIP
 
     Args:
-        toolkit: Says which tools are wanted. What it misses is left out; it never raises for that here.
+        toolkit: Finds the tools. Wanted tools that are not there are left out, also with ``on_unavailable="raise"``.
+
+    Raises:
+        ImportError: LangChain's agents are not installed.
     """
 
     def __init__(self, toolkit: MQTTToolkit) -> None:
@@ -37,21 +40,21 @@ class MQTTLiveTools(AgentMiddleware):
         self._known: dict[str, BaseTool] = {}
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Any]) -> Any:
-        """Let the model see the tools that are there now."""
+        """Let the model see the tools that are online now."""
         return handler(self._with(request, self._toolkit.get_online_tools()))
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """The same, awaited."""
+        """Let the model see the tools that are online now; awaited."""
         return await handler(self._with(request, await self._toolkit.aget_online_tools()))
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-        """Let the agent call them."""
+        """Let the agent call the tools that the model has seen."""
         return handler(self._resolved(request))
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """The same, awaited."""
+        """Let the agent call the tools that the model has seen; awaited."""
         if request.tool is None and request.tool_call["name"] not in self._known:
-            self._remember(await self._toolkit.aget_online_tools())  # resumed in another process
+            self._remember(await self._toolkit.aget_online_tools())  # the run was resumed in another process
         return await handler(self._resolved(request))
 
     def _with(self, request: ModelRequest[Any], online: list[BaseTool]) -> ModelRequest[Any]:

@@ -1,4 +1,4 @@
-"""One remote tool as a LangChain tool."""
+"""A remote tool as a LangChain tool: its definition for the language model, and what one call does."""
 
 from __future__ import annotations
 
@@ -7,31 +7,47 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
+from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
-from mqtt_agent.sync import ToolClient as SyncToolClient
+from mqtt_agent.adapting.steps import CallSteps
+from mqtt_agent.errors import CallCanceled, CallError
+from typing_extensions import Self
 
-__all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "config_of", "make_tool"]
+from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.run import Artifact, Run, Work
+
+__all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 HandleToolError = bool | str | Callable[[ToolException], str]
+"""What the language model is told when a call fails; see :class:`MQTTToolkit`."""
 
 _RUNTIME = "mqtt_runtime"
-"""The name under which LangGraph injects its runtime, into what a tool calls: one that no remote argument has."""
+"""The argument in which LangGraph injects its runtime: no argument of a remote tool has this name."""
 
 
 class RemoteTool(StructuredTool):
-    """A tool whose arguments are kept together, so that each may be called `config`, `run_manager` or `self`.
-
-    Its functions take ``arguments``, ``tool_call_id`` and LangGraph's runtime as ``mqtt_runtime``.
-    """
+    """A tool whose arguments are kept together, so that an argument may be called `config`, `run_manager` or `self`."""
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+
+    @classmethod
+    def make(cls, remote: Remote, work: Work, **fields: Any) -> Self:
+        """A tool that does its work at a remote end.
+
+        Args:
+            remote: Where the work is done.
+            work: Does the work for one call of the tool.
+            fields: The fields of the tool, such as ``name``.
+        """
+        from langchain_mqtt_agent._tool_functions import Functions  # LangGraph takes a while to import
+
+        functions = Functions(remote, work)
+        return cls(func=functions.invoke, coroutine=functions.ainvoke, **fields)
 
     def _to_args_and_kwargs(
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
@@ -42,7 +58,7 @@ class RemoteTool(StructuredTool):
         runtime = arguments.pop(_RUNTIME, None)
         return (), {"arguments": arguments, "tool_call_id": tool_call_id, _RUNTIME: runtime}
 
-    # No annotations here: LangChain evaluates those of both methods, and of what they call, in every call.
+    # No annotations here: LangChain evaluates the annotations of both methods in every call.
 
     def _run(self, **prepared):
         assert self.func is not None
@@ -52,7 +68,7 @@ class RemoteTool(StructuredTool):
         assert self.coroutine is not None
         return await self.coroutine(**prepared)
 
-    # LangChain asks for the signature in every call too: said beforehand, it takes half the time.
+    # LangChain also asks for the signatures in every call: a signature that is set already takes half the time.
     _run.__signature__ = inspect.signature(_run)  # pyright: ignore[reportFunctionMemberAccess]
     _arun.__signature__ = inspect.signature(_arun)  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -65,40 +81,33 @@ class MQTTTool(RemoteTool):
     """
 
 
-def config_of(runtime: Any) -> RunnableConfig:
-    """The configuration of the tool's run, as LangChain or LangGraph hands it on."""
-    config = ensure_config()
-    if not config.get("callbacks") and getattr(runtime, "config", None):
-        return ensure_config(runtime.config)  # Python 3.10 loses the context of awaited tools
-    return config
-
-
 def make_tool(
-    client: SyncToolClient, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
+    client: Remote, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
 ) -> MQTTTool:
     """A LangChain tool for a tool card.
 
     Args:
-        client: Where to call it.
-        card: What it is.
-        name: What the language model calls it.
-        timeout: Seconds for each call; None for no limit.
+        client: Calls the tool.
+        card: The tool's card.
+        name: What the language model calls the tool.
+        timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
     """
-    from langchain_mqtt_agent.calling import Calls  # LangGraph takes a while to import
 
-    calls = Calls(client, card, timeout)
+    async def work(run: Run, arguments: dict[str, Any], tool_call_id: str | None) -> tuple[Any, Artifact]:
+        return await _call(run, card.tool, arguments, timeout, tool_call_id)
+
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
         mqtt["title"] = card.title
     if card.annotations is not None:
         mqtt["annotations"] = card.annotations.model_dump(exclude_none=True)
-    tool = MQTTTool(
+    tool = MQTTTool.make(
+        client,
+        work,
         name=name,
         description=card.description or card.title or card.tool,
         args_schema=speakable(card.input_schema),
-        func=calls.invoke,
-        coroutine=calls.ainvoke,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
@@ -111,6 +120,38 @@ def make_tool(
 def _can_be_told(tool: BaseTool) -> bool:
     try:
         return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
-    except Exception as error:  # whatever it is that a peer wrote, the other tools must not suffer
+    except Exception as error:  # whatever a peer wrote into its card, the other tools must not suffer
         logger.debug("tool %r: %r", tool.name, error)
         return False
+
+
+async def _call(
+    run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, tool_call_id: str | None
+) -> tuple[Any, Artifact]:
+    """Call a tool, tell what the tool streams, and cancel the call when the caller gives up."""
+    call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
+    try:
+        while not call.over:
+            partials = await run.caller.on_loop(call.advance)
+            run.beat()
+            for partial in partials:
+                ids = {"tool": tool, "tool_call_id": tool_call_id, "call_id": call.handle.call_id}
+                await run.tell({**ids, "partial": partial})
+    except BaseException as error:
+        if call.begun:
+            await run.caller.undo(call.cancel)  # also after its timeout: no model asks for a call again under its id
+        # The language model can do something about a failed call: correct the arguments, or try another way. The
+        # language model cannot do anything about a connection that was closed.
+        if isinstance(error, CallError) and not isinstance(error, CallCanceled):
+            raise ToolException(str(error)) from error
+        raise
+    handle, response = call.handle, call.handle.response
+    assert response is not None
+    artifact = {
+        "structured_content": response.result,
+        "call_id": handle.call_id,
+        "server": handle.server,
+        "attempt": handle.attempt,
+        "elapsed_ms": handle.elapsed_ms,
+    }
+    return content_of(response.result, response.content), artifact

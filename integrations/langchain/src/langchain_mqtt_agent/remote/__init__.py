@@ -1,4 +1,4 @@
-"""Peer agents as Runnables, nodes and tools."""
+"""Peer agents as Runnables, LangGraph nodes and tools."""
 
 from langchain_mqtt_agent.remote.agent import MQTTRemoteAgent
 

@@ -1,45 +1,60 @@
-"""A peer agent as a LangChain Runnable."""
+"""A peer agent as a LangChain Runnable, a LangGraph node, or a tool."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, ToolException
 from mqtt_agent import TLS, Password, TaskStore, Token
+from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import legal_name
+from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
+from mqtt_agent.errors import TaskError
 from mqtt_agent.sync import Agent
-from mqtt_agent.wire import validate_identifier
+from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
 from typing_extensions import Self
 
-from langchain_mqtt_agent.driver import adrive, asteps, drive, steps
-from langchain_mqtt_agent.remote.conversation import Delegation, Outcome
-from langchain_mqtt_agent.remote.payload import Work
-from langchain_mqtt_agent.remote.plan import Placed, Plan, whole
-from langchain_mqtt_agent.remote.requester import Requester
+from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.remote.conversation import Delegation, OnQuestion, converse
+from langchain_mqtt_agent.remote.payload import Outcome, Reply, Request, request_from, shape_of
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
-from langchain_mqtt_agent.telling import heartbeat_of
-from langchain_mqtt_agent.tool import HandleToolError
+from langchain_mqtt_agent.run import Artifact, Run
+from langchain_mqtt_agent.tool import HandleToolError, RemoteTool
 
-__all__ = ["MQTTRemoteAgent"]
+__all__ = ["MQTTPeerTool", "MQTTRemoteAgent"]
+
+_TOOL_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "prompt": {"type": "string", "description": "What the agent is to do, with everything that it needs to know"}
+    },
+    "required": ["prompt"],
+}
 
 
 class MQTTRemoteAgent(Runnable[Any, Any]):
     """An agent in another process, as a Runnable: by itself, in a chain, as a LangGraph node, or as a tool.
 
-    It takes text, messages, a state with ``messages``, or any other JSON value as structured input. Text and messages
-    give an ``AIMessage``, a state gives ``{"messages": [AIMessage]}``, anything else gives the peer's result as it is;
-    with ``output_key`` the output is ``{output_key: result}``, an update for a state without messages. The message's
-    ``response_metadata["mqtt"]`` tells task id, attempt, elapsed time, artifacts and the result itself.
+    The input is text, messages, a state with ``messages``, or any other JSON value as structured input. For text and
+    messages, the output is an ``AIMessage``; for a state, ``{"messages": [AIMessage]}``; for anything else, the peer's
+    result as it is. With ``output_key``, the output is ``{output_key: result}``, an update for a state without
+    messages. The message's ``response_metadata["mqtt"]`` has the task id, the attempt, the elapsed time, the artifacts
+    and the result itself.
 
-    In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt, so it runs
-    once, and its result is there when the graph is resumed. What the peer asks becomes an ``interrupt``; its events go
+    In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt. So the task
+    runs once, and the result is there when the graph is resumed. The peer's questions become interrupts; its events go
     to the stream modes ``custom`` and ``messages``. Canceling the run cancels the task.
 
     Example:
@@ -49,28 +64,30 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     Args:
         peer: The agent id of the peer.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: In whose name tasks are given. Whoever resumes a graph in another process must use the same one. None
-            takes a name that this program always has on this machine.
+        agent_id: The name in which tasks are given. A process that resumes a graph must use the same name as the
+            process before. None takes a name that this program always has on this machine.
         namespace: The prefix of all topics.
-        store: Where that agent keeps its tasks; see :class:`mqtt_agent.Agent`.
+        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        agent: Use this :class:`mqtt_agent.sync.Agent`, which its owner stops, instead of making one.
-        type: What kind of task it is; chooses the peer's handler.
+        agent: Use this :class:`mqtt_agent.sync.Agent`, which its owner stops, instead of making an agent.
+        type: The kind of the task, which chooses the peer's handler.
         title: A line for people.
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
-        context_id: What the peer's conversation is called: a text, or None for one per thread of the graph.
-        timeout: Seconds to wait for a result; then ``TaskTimeout``, and the task goes on. None waits.
-        wait_online: Take also a peer that has never been seen: the task waits for it.
-        on_input: Who answers the peer's questions outside a graph: a function from the question (``prompt``,
-            ``schema``, ``round``, ...) to the answer; with the async methods it may be async.
-        name: The runnable's name; the peer's by default.
-        description: For the model, when it is used as a tool.
+        context_id: Names the conversation with the peer. None takes a conversation for each thread of the graph.
+        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None waits.
+        wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
+        on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
+            answer, or None. The function may be async for the async methods. An answer that does not fit is asked for
+            again; the question then says what is wrong.
+        on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
+        name: The name of the Runnable; None takes the name of the peer.
+        description: For the language model, when the agent is used as a tool.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is no broker URL, or this process uses ``agent_id`` with another login or store.
     """
 
     def __init__(
@@ -79,7 +96,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         *,
         broker: str | None = None,
         agent_id: str | None = None,
-        namespace: str = "a2a/v1",
+        namespace: str = DEFAULT_NAMESPACE,
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
@@ -89,8 +106,9 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         input_key: str | None = None,
         output_key: str | None = None,
         context_id: str | None = None,
-        timeout: float | None = None,
+        timeout: float | None = TASK_TIMEOUT,
         wait_online: bool = False,
+        on_question: Callable[[str, dict[str, Any] | None], Any] | None = None,
         on_input: Callable[[dict[str, Any]], Any] | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -101,14 +119,11 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         self.input_key = input_key
         self.output_key = output_key
         self.timeout = timeout
-        self._type = type
-        self._title = title
         self._context_id = context_id
-        self._wait_online = wait_online
-        self._on_input = on_input
-        self._requester = Requester(
-            agent_id, broker=broker, namespace=namespace, store=store, credentials=credentials, tls=tls, agent=agent
-        )
+        self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
+        self._on_question = _on_question(on_question, on_input)
+        settings = BrokerSettings(broker, namespace, credentials, tls)
+        self._requester = Requester(RequesterSettings(settings, agent_id, store, lasting=True), agent=agent)
 
     def __repr__(self) -> str:
         return f"<MQTTRemoteAgent {self.peer} for {self.agent.agent_id} at {self.agent.connection.url}>"
@@ -137,103 +152,109 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     # Running
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Give the task away and wait for its result.
+        """Give the task to the peer, and block for the result.
 
         Raises:
             PeerUnavailable: There is no such agent.
             TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: There is no result.
             ConnectionError: The broker is not there, or refuses.
         """
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+
+        def give(value: Any, run_manager: Any, config: RunnableConfig) -> Any:
+            return block(last(self._pieces(value, BlockingCaller, config)))
+
+        return self._call_with_config(give, input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The same as :meth:`invoke`, awaited."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        """Give the task to the peer, and await the result; see :meth:`invoke`."""
+
+        async def give(value: Any, run_manager: Any, config: RunnableConfig) -> Any:
+            return await last(self._pieces(value, AwaitingCaller, config))
+
+        return await self._acall_with_config(give, input, config, **kwargs)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """The same as :meth:`invoke`, piece by piece: what the peer streams as text comes as message chunks."""
-        yield from self._transform_stream_with_config(iter([input]), self._stream, config, **kwargs)
+        """Give the task to the peer, and iterate over the output: text comes as message chunks, piece by piece."""
+
+        def give(inputs: Iterator[Any], run_manager: Any, config: RunnableConfig) -> Iterator[Any]:
+            return iterate(self._pieces(next(inputs), BlockingCaller, config, in_chunks=True))
+
+        yield from self._transform_stream_with_config(iter([input]), give, config, **kwargs)
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
-        """The same as :meth:`stream`, awaited."""
+        """Give the task to the peer, and iterate asynchronously over the output; see :meth:`stream`."""
 
         async def inputs() -> AsyncIterator[Any]:
             yield input
 
-        async for piece in self._atransform_stream_with_config(inputs(), self._astream, config, **kwargs):
+        async def give(inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+            value = await anext(inputs)
+            async with aclosing(self._pieces(value, AwaitingCaller, config, in_chunks=True)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        async for piece in self._atransform_stream_with_config(inputs(), give, config, **kwargs):
             yield piece
 
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        """The same as :meth:`invoke` for several inputs at once."""
+        """Give a task for each input at once, and block for all results; see :meth:`invoke`."""
         return super().batch(self._in_order(inputs, config), config, **kwargs)
 
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        """The same as :meth:`batch`, awaited."""
+        """Give a task for each input at once, and await all results; see :meth:`invoke`."""
         return await super().abatch(self._in_order(inputs, config), config, **kwargs)
 
-    def _in_order(self, inputs: list[Any], config: Any) -> list[Any]:
-        # Places count up in the order of the inputs, not in that of the threads.
+    def _in_order(self, inputs: Sequence[Any], config: Any) -> list[Any]:
+        # Places are counted in the order of the inputs, because threads reach their places in any order.
         configs = config if isinstance(config, list) else [config] * len(inputs)
-        return [Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
+        return [_Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
 
-    def _invoke(self, value: Any, run_manager: Any, config: RunnableConfig) -> Any:
-        plan = Plan(self, value, config)
+    async def _pieces(
+        self, value: Any, kind: type[Caller], config: RunnableConfig, *, in_chunks: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """The output of one run: with ``in_chunks`` piece by piece, if the output is a message; else in one piece."""
+        placed = value if isinstance(value, _Placed) else _Placed(value, self.place(config))
+        value, message_id = placed.value, f"mqtt-{placed.place.task_id}"
+        reply = Reply(self.peer, shape_of(value), self.output_key, message_id)
+        in_chunks = in_chunks and reply.in_chunks
+        if self.input_key is not None:
+            value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
+        run = Run(kind(self._requester), config, current_runtime(), self.peer, message_id)
+        outcome: Outcome | None = None
         try:
-            outcome = drive(plan.script, self.agent, config, plan.telling)
-            output = plan.output(outcome)
+            async with aclosing(converse(self._delegation(request_from(value), placed.place), run)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Outcome):
+                        outcome = piece
+                    elif in_chunks:
+                        yield reply.chunk(piece)
+            assert outcome is not None
+            output = reply.output(outcome)
         except BaseException as error:
-            plan.telling.end(None, error)
+            await run.end(None, error)
             raise
-        plan.telling.end(plan.message)
-        return output
+        await run.end(reply.message(outcome))
+        yield reply.rest(outcome) if in_chunks else output
 
-    async def _ainvoke(self, value: Any, run_manager: Any, config: RunnableConfig) -> Any:
-        plan = Plan(self, value, config)
-        try:
-            outcome = await adrive(plan.script, self.agent, config, plan.telling)
-            output = plan.output(outcome)
-        except BaseException as error:
-            await plan.telling.aend(None, error)
-            raise
-        await plan.telling.aend(plan.message)
-        return output
+    def place(self, config: RunnableConfig, tool_call_id: str | None = None) -> Place:
+        """The place of the code that runs with a configuration; the place decides which task is given."""
+        return place_of(config, self.agent.namespace, self.peer, tool_call_id)
 
-    def _stream(self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig) -> Iterator[Any]:
-        plan = Plan(self, whole(list(inputs)), config)
-        running = steps(plan.script, self.agent, config, plan.telling)
-        try:
-            while True:
-                try:
-                    text = next(running)
-                except StopIteration as stop:
-                    outcome = stop.value
-                    break
-                if plan.in_chunks:
-                    yield plan.chunk(text)
-            output = plan.output(outcome)
-        except BaseException as error:
-            running.close()
-            plan.telling.end(None, error)
-            raise
-        plan.telling.end(plan.message)
-        yield plan.rest(outcome) if plan.in_chunks else output
+    def _delegation(self, request: Request, place: Place, **options: Any) -> Delegation:
+        context_id = self._context_id
+        if context_id is None and place.thread_id is not None:
+            context_id = f"{self.agent.agent_id}/{place.thread_id}"
+        return Delegation(
+            peer=self.peer,
+            request=request,
+            place=place,
+            options={**self._options, "context_id": context_id},
+            timeout=self.timeout,
+            on_question=self._on_question,
+            **options,
+        )
 
-    async def _astream(
-        self, inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig
-    ) -> AsyncIterator[Any]:
-        plan = Plan(self, whole([each async for each in inputs]), config)
-        outcomes: list[Outcome] = []
-        try:
-            async with aclosing(asteps(plan.script, self.agent, config, plan.telling, outcomes)) as running:  # type: ignore[type-var]
-                async for text in running:
-                    if plan.in_chunks:
-                        yield plan.chunk(text)
-            output = plan.output(outcomes[0])
-        except BaseException as error:
-            await plan.telling.aend(None, error)
-            raise
-        await plan.telling.aend(plan.message)
-        yield plan.rest(outcomes[0]) if plan.in_chunks else output
+    # As a tool
 
     def as_tool(
         self,
@@ -244,47 +265,73 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         arg_types: dict[str, Any] | None = None,
         handle_tool_error: HandleToolError = True,
     ) -> BaseTool:
-        """A tool ``ask_<peer>`` that takes a prompt and gives the result, with its questions as interrupts.
+        """A tool ``ask_<peer>`` that takes a prompt and gives the result. The peer's questions become interrupts.
 
         Args:
-            args_schema: With this or ``arg_types``, the tool is the one that any Runnable gives: it takes what they
-                say, as structured input.
-            name: What the model calls it.
-            description: For the model that chooses a tool.
+            args_schema: With ``args_schema`` or ``arg_types``, the tool is the one that any Runnable gives: the tool
+                takes these arguments, as structured input.
+            name: What the language model calls the tool.
+            description: For the language model that chooses a tool.
             arg_types: See ``args_schema``.
-            handle_tool_error: What the model is told when there is no result; see :class:`MQTTToolkit`.
+            handle_tool_error: What the language model is told when there is no result; see :class:`MQTTToolkit`.
         """
         if args_schema is not None or arg_types is not None:
             return super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
-        from langchain_mqtt_agent.remote.tool import make_peer_tool  # LangGraph takes a while to import
-
         words = description or self.description or f"Gives a task to the agent {self.peer} and returns its result."
-        name = name or legal_name(f"ask_{self.peer}", set())
-        metadata = {"peer": self.peer, "namespace": self.agent.namespace}
-        return make_peer_tool(self, name, words, handle_tool_error, metadata)
-
-    # For the plan, and for tools
-
-    def place(self, config: RunnableConfig, tool_call_id: str | None = None) -> Place:
-        """Where the code that runs with this configuration is."""
-        return place_of(config, self.agent.namespace, self.peer, tool_call_id)
-
-    def delegation(
-        self, work: Work, place: Place, runtime: Any, tool_call_id: str | None = None, *, require_online: bool = False
-    ) -> Delegation:
-        """What is given to the peer, as the settings say."""
-        context_id = self._context_id
-        if context_id is None and place.thread_id is not None:
-            context_id = f"{self.agent.agent_id}/{place.thread_id}"
-        options = {"type": self._type, "title": self._title, "context_id": context_id}
-        return Delegation(
-            peer=self.peer,
-            work=work,
-            place=place,
-            options={**options, "wait_online": self._wait_online},
-            require_online=require_online,
-            timeout=self.timeout,
-            tool_call_id=tool_call_id,
-            on_input=self._on_input,
-            heartbeat=heartbeat_of(runtime),
+        return MQTTPeerTool.make(
+            self._requester,
+            self._ask,
+            name=name or legal_name(f"ask_{self.peer}", set()),
+            description=words,
+            args_schema=_TOOL_SCHEMA,
+            handle_tool_error=handle_tool_error,
+            metadata={"mqtt": {"peer": self.peer, "namespace": self.agent.namespace}},
         )
+
+    async def _ask(self, run: Run, arguments: dict[str, Any], tool_call_id: str | None) -> tuple[str, Artifact]:
+        prompt = arguments.get("prompt")
+        if not isinstance(prompt, str):
+            raise ToolException(f"prompt must be a text, not {type(prompt).__name__}")
+        place = self.place(run.config, tool_call_id)
+        wanted = self._delegation(Request(prompt), place, tool_call_id=tool_call_id, require_online=True)
+        try:
+            outcome = await last(converse(wanted, run))
+        except TaskError as error:
+            raise ToolException(str(error)) from error
+        assert isinstance(outcome, Outcome)
+        return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
+
+
+class MQTTPeerTool(RemoteTool):
+    """A tool that gives a task to a peer agent. :meth:`MQTTRemoteAgent.as_tool` makes it.
+
+    In a tool message, the artifact is ``{"structured_content": ..., "peer": ..., "task_id": ..., "attempt": ...,
+    "elapsed_ms": ..., "artifacts": ...}``.
+    """
+
+
+@dataclass
+class _Placed:
+    """An input whose place is known already."""
+
+    value: Any
+    place: Place
+
+
+def _on_question(
+    on_question: Callable[[str, dict[str, Any] | None], Any] | None, on_input: Callable[[dict[str, Any]], Any] | None
+) -> OnQuestion | None:
+    if on_input is not None:
+        if on_question is not None:
+            raise TypeError("on_input is the old form of on_question: give one of them")
+        warn_renamed("on_input=", "on_question=")
+        return on_input
+    if on_question is None:
+        return None
+
+    def ask(question: dict[str, Any]) -> Any:
+        fault = question.get("fault")
+        prompt = question["prompt"] or ""
+        return on_question(prompt if fault is None else f"{prompt}\n({fault})", question["schema"])
+
+    return ask

@@ -1,175 +1,126 @@
-"""One task from its requester's side: given away once, followed, asked about, answered, canceled."""
+"""One task that is given to a peer, from its first message to its result; a question becomes a LangGraph interrupt."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
 from mqtt_agent import Agent, TaskEvent, TaskHandle, TaskState
-from mqtt_agent.errors import PeerUnavailable, TaskError, TaskNotFound
+from mqtt_agent.adapting.delegating import check_online
+from mqtt_agent.adapting.steps import TaskSteps
+from mqtt_agent.errors import TaskError, TaskNotFound
 
-from langchain_mqtt_agent._langgraph import in_node, interrupt
-from langchain_mqtt_agent.driver import Chunk, OnLoop, Resolve, Script, Tell, Token
-from langchain_mqtt_agent.remote.payload import Work
+from langchain_mqtt_agent._langgraph import interrupt
+from langchain_mqtt_agent.remote.payload import Outcome, Request
 from langchain_mqtt_agent.remote.task_ids import Place
+from langchain_mqtt_agent.run import Run
 
-__all__ = ["Delegation", "Outcome", "converse"]
+__all__ = ["Delegation", "OnQuestion", "converse"]
 
-_BEAT = 0.25
+OnQuestion = Callable[[dict[str, Any]], Any]
+"""From a question (``prompt``, ``schema``, ``round``, perhaps ``fault``, ...) to its answer; may be async."""
+
 _NOT_COMPLETED = (TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED)
+_CANCELED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+"""A run that ends with one of these has nobody any more who wants the result."""
 
 
 @dataclass
 class Delegation:
-    """What to give to whom.
+    """A task to give to a peer.
 
     Attributes:
-        peer: Who is to do it.
-        work: What to do.
-        place: Where it is given away.
+        peer: The agent id of the peer.
+        request: What the peer is asked to do.
+        place: Where the task is given.
         options: Further arguments of :meth:`mqtt_agent.Agent.delegate`.
         require_online: Whether to fail at once when the peer is offline.
-        timeout: Seconds to wait for the result; None for as long as it takes.
-        tool_call_id: The tool call that it is made for.
-        on_input: Who answers questions outside a graph.
-        heartbeat: Called now and then while it runs.
+        timeout: Seconds to wait for the result; None for no limit.
+        tool_call_id: The id of the tool call for which the task is given.
+        on_question: Answers the peer's questions outside a graph.
     """
 
     peer: str
-    work: Work
+    request: Request
     place: Place
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
     require_online: bool = False
     timeout: float | None = None
     tool_call_id: str | None = None
-    on_input: Callable[[dict[str, Any]], Any] | None = None
-    heartbeat: Callable[[], None] | None = None
+    on_question: OnQuestion | None = None
 
 
-@dataclass
-class Outcome:
-    """How it ended.
+async def converse(wanted: Delegation, run: Run) -> AsyncGenerator[str | Outcome, None]:
+    """Give a task, or find the task that was given at this place before, and follow the task to its end.
 
-    Attributes:
-        value: The result.
-        text: What the peer streamed as text.
-        about: Task id, peer, attempt, elapsed time, artifacts.
+    A run that is canceled cancels the task. After any other error, such as an interrupt, the task goes on, and the
+    next run at the same place finds the task again.
+
+    Args:
+        wanted: The task.
+        run: Hears what the peer tells.
+
+    Yields:
+        Each piece of text that the peer streams, and at last the :class:`Outcome`.
+
+    Raises:
+        TaskError: There is no result.
     """
-
-    value: Any
-    text: str
-    about: dict[str, Any]
-
-
-def converse(wanted: Delegation, config: RunnableConfig) -> Script[Outcome]:
-    """Give the task away, or find it again, and see it through."""
-    opened: list[TaskHandle] = []
+    task, caller = _Task(wanted, run.patience), run.caller
     try:
-        handle, asked_before = yield OnLoop(_open, (wanted, opened))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        yield OnLoop(_take_back_opened, (opened,))
+        await caller.on_loop(task.begin)
+        for question in task.asked_before:
+            _interrupt_again(question, run)  # LangGraph tells answers apart by the order of the interrupts
+        for question in task.rounds:
+            answer = _interrupt_again(question, run)
+            if question is task.rounds[-1] and not task.answered(question["input_id"]):
+                await caller.on_loop(task.send, answer, question["input_id"])
+        text: list[str] = []
+        while not task.over:
+            event = await caller.on_loop(task.next)
+            run.beat()
+            if event is None:
+                continue
+            await run.tell(_update(wanted, event))
+            if event.type == "partial" and event.content:
+                text.append(event.content)
+                await run.token(event.content)
+                yield event.content
+            elif task.asks(event):
+                answer = await _answer(task, event, run)
+                await caller.on_loop(task.send, answer, event.data.get("input_id"))
+        value = await caller.on_loop(task.result)
+        yield Outcome(value, "".join(text), _about(task.handle))
+    except BaseException as error:
+        if task.under_way:
+            await caller.undo(task.leave, "the run was canceled" if isinstance(error, _CANCELED) else None)
         raise
-    try:
-        for earlier in asked_before:  # LangGraph tells answers apart by the order of the questions
-            _ask_again(earlier, config)
-        rounds: list[dict[str, Any]] = list((handle.saved or {}).get("rounds", ()))
-        for earlier in rounds:
-            answer = _ask_again(earlier, config)
-            if earlier is rounds[-1] and earlier["input_id"] not in handle.answers and not handle.done:
-                yield OnLoop(_send, (handle, answer, earlier["input_id"]))
-        return (yield from _follow(wanted, handle, rounds, config))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        yield OnLoop(_give_up, (handle, "the run was canceled"))
-        raise
 
 
-def _follow(
-    wanted: Delegation, handle: TaskHandle, rounds: list[dict[str, Any]], config: RunnableConfig
-) -> Script[Outcome]:
-    text: list[str] = []
-    reader = _Reader(handle, None if wanted.heartbeat is None else _BEAT, wanted.timeout)
-    try:
-        yield from _read(wanted, handle, rounds, config, reader, text)
-    except BaseException:
-        yield OnLoop(reader.close)
-        raise
-    value = yield OnLoop(_result, (handle,))
-    return Outcome(value, "".join(text), _about(handle))
+async def _answer(task: _Task, event: TaskEvent, run: Run) -> Any:
+    """Get the answer to a question: from an interrupt in a node, from the user's function outside a graph."""
+    question = task.question_of(event)
+    if run.in_node:
+        # The question is stored before the interrupt: the run that resumes must know the question of each answer.
+        await run.caller.on_loop(task.save_round, question)
+        return run.in_context(interrupt, question, question["schema"])
+    if task.wanted.on_question is not None:
+        return await run.caller.settle(run.in_context(task.wanted.on_question, question))
+    await run.caller.on_loop(task.leave, "nobody can answer its question")
+    raise TaskError(
+        f"{task.handle.peer} asks: {event.content} Nobody can answer here: pass on_question=, or run "
+        f"{task.handle.peer} in a LangGraph graph, where a question becomes an interrupt",
+        task_id=task.handle.task_id,
+        peer=task.handle.peer,
+        code="input-required",
+        data=question,
+    )
 
 
-def _read(
-    wanted: Delegation,
-    handle: TaskHandle,
-    rounds: list[dict[str, Any]],
-    config: RunnableConfig,
-    reader: _Reader,
-    text: list[str],
-) -> Script[None]:
-    asked: TaskEvent | None = None
-    while True:
-        event = yield OnLoop(reader.next, (asked,))
-        if wanted.heartbeat is not None:
-            wanted.heartbeat()
-        if event is None:
-            continue
-        if event is _OVER:
-            return
-        if event is asked:
-            continue
-        yield Tell(_update(wanted, event))
-        if event.type == "partial" and event.content:
-            text.append(event.content)
-            yield Token(event.content)
-            yield Chunk(event.content)
-        elif event.status == TaskState.INPUT_REQUIRED.value and isinstance(event.data, dict):
-            if event is not handle.question:
-                continue  # it was answered before, or another one has come since
-            asked = event
-            if "fault" not in event.data and event.data.get("input_id") in handle.answers:
-                continue  # its answer is on the way
-            answer = yield from _answer(wanted, handle, event, rounds, config)
-            yield OnLoop(_send, (handle, answer, event.data.get("input_id")))
-
-
-def _answer(
-    wanted: Delegation, handle: TaskHandle, event: TaskEvent, rounds: list[dict[str, Any]], config: RunnableConfig
-) -> Script[Any]:
-    question = {
-        "type": "input-required",
-        "peer": handle.peer,
-        "task_id": handle.task_id,
-        "input_id": event.data.get("input_id"),
-        "round": len(rounds) + 1,
-        "prompt": event.content,
-        "schema": event.data.get("schema"),
-    }
-    if "fault" in event.data:
-        question["fault"] = event.data["fault"]
-    if in_node(config):
-        # Written down before it is asked: whoever resumes must know which answer is to which question.
-        rounds.append(question)
-        yield OnLoop(_save, (handle, {"rounds": rounds}))
-        return interrupt(question, question["schema"])
-    if wanted.on_input is None:
-        yield OnLoop(_give_up, (handle, "nobody can answer its question"))
-        raise TaskError(
-            f"{handle.peer} asks: {event.content} Nobody can answer here: pass on_input=, or run it in a LangGraph "
-            "graph, where it becomes an interrupt",
-            task_id=handle.task_id,
-            peer=handle.peer,
-            code="input-required",
-            data=question,
-        )
-    return (yield Resolve(wanted.on_input(question)))
-
-
-def _ask_again(earlier: dict[str, Any], config: RunnableConfig) -> Any:
-    return interrupt(earlier, earlier.get("schema")) if in_node(config) else None
+def _interrupt_again(question: dict[str, Any], run: Run) -> Any:
+    return run.in_context(interrupt, question, question.get("schema")) if run.in_node else None
 
 
 def _update(wanted: Delegation, event: TaskEvent) -> dict[str, Any]:
@@ -179,6 +130,7 @@ def _update(wanted: Delegation, event: TaskEvent) -> dict[str, Any]:
 
 
 def _about(handle: TaskHandle) -> dict[str, Any]:
+    """What is known about a task that is over."""
     result = handle.response
     about: dict[str, Any] = {"peer": handle.peer, "task_id": handle.task_id, "attempt": handle.attempt or 1}
     if result is not None and result.elapsed_ms is not None:
@@ -188,123 +140,68 @@ def _about(handle: TaskHandle) -> dict[str, Any]:
     return about
 
 
-# On the agent's loop
+class _Task(TaskSteps):
+    """A task at a place, with the questions that became interrupts, in order.
 
-_OVER: Any = object()
+    Attributes:
+        wanted: The task to give.
+        rounds: The questions of the task.
+        asked_before: The questions of the earlier tasks at this place, which came to nothing.
+    """
 
+    def __init__(self, wanted: Delegation, patience: float | None) -> None:
+        super().__init__(self._give_or_find, timeout=wanted.timeout, patience=patience, give_up=_give_up)
+        self.wanted = wanted
+        self.rounds: list[dict[str, Any]] = []
+        self.asked_before: list[dict[str, Any]] = []
 
-async def _open(agent: Agent, wanted: Delegation, opened: list[TaskHandle]) -> tuple[TaskHandle, list[dict[str, Any]]]:
-    """The task's handle, and what was asked in tries that came to nothing."""
-    asked_before: list[dict[str, Any]] = []
-    task_id = wanted.place.task_id
-    for number in itertools.count():
-        task_id = wanted.place.attempt_id(number)
-        if wanted.place.in_graph:
+    async def _give_or_find(self, agent: Agent) -> TaskHandle:
+        wanted, asked = self.wanted, self.wanted.request
+        task_id = await self._find(agent) if wanted.place.in_graph else wanted.place.task_id
+        if wanted.require_online:
+            await check_online(agent, wanted.peer, "the task was not sent: try again later, or do without it")
+        options: dict[str, Any] = {"messages": asked.messages, "data": asked.data, **wanted.options}
+        handle = await agent.delegate(wanted.peer, asked.prompt, task_id=task_id, **options)
+        self.rounds += (handle.saved or {}).get("rounds", ())
+        return handle
+
+    async def _find(self, agent: Agent) -> str:
+        """The id of the task at this place.
+
+        LangGraph runs a node again after an error that the graph was told of: then there is a new task.
+        """
+        number = 0
+        while True:
+            task_id = self.wanted.place.attempt_id(number)
             try:
                 known = await agent.resume(task_id)
             except TaskNotFound:
-                known = None
-            left = known is not None and (known.saved or {}).get("left")
-            if known is not None and (left or (known.done and known.state in _NOT_COMPLETED)):
-                # The graph has been told of its end, and runs the node again: that is a new task.
-                asked_before += (known.saved or {}).get("rounds", ())
-                continue
-        break
-    if wanted.require_online:
-        card = await agent.peer(wanted.peer)
-        if card is None or card.status != "online":
-            why = f"agent {wanted.peer!r} is offline; the task was not sent: try again later, or do without it"
-            raise PeerUnavailable(why, peer=wanted.peer)
-    work = wanted.work
-    giving = asyncio.ensure_future(
-        agent.delegate(
-            wanted.peer, work.prompt, messages=work.messages, data=work.data, task_id=task_id, **wanted.options
-        )
-    )
-    try:
-        opened.append(await asyncio.shield(giving))
-        return opened[0], asked_before
-    except asyncio.CancelledError:
-        # It may be on its way already: it is canceled as soon as that is known.
-        giving.add_done_callback(partial(_take_back, agent))
-        raise
+                return task_id
+            saved = known.saved or {}
+            if not saved.get("left") and not (known.done and known.state in _NOT_COMPLETED):
+                return task_id
+            self.asked_before += saved.get("rounds", ())
+            number += 1
+
+    def question_of(self, event: TaskEvent) -> dict[str, Any]:
+        """An event with a question as an interrupt tells the question."""
+        question = {
+            "type": "input-required",
+            "peer": self.handle.peer,
+            "task_id": self.handle.task_id,
+            "input_id": event.data.get("input_id"),
+            "round": len(self.rounds) + 1,
+            "prompt": event.content,
+            "schema": event.data.get("schema"),
+        }
+        return {**question, "fault": event.data["fault"]} if "fault" in event.data else question
+
+    async def save_round(self, agent: Agent, question: dict[str, Any]) -> None:
+        """Store a question that becomes an interrupt."""
+        self.rounds.append(question)
+        await self.handle.save({"rounds": self.rounds})
 
 
-_taking_back: set[asyncio.Task[None]] = set()
-
-
-def _take_back(agent: Agent, giving: asyncio.Future[TaskHandle]) -> None:
-    if not giving.cancelled() and giving.exception() is None:
-        task = asyncio.ensure_future(_give_up(agent, giving.result(), "the run was canceled"))
-        _taking_back.add(task)
-        task.add_done_callback(_taking_back.discard)
-
-
-async def _take_back_opened(agent: Agent, opened: list[TaskHandle]) -> None:
-    # It was open already, and the canceled run came to hear of it no more.
-    for handle in opened:
-        await _give_up(agent, handle, "the run was canceled")
-
-
-class _Reader:
-    """The events of a task, with a pause now and then, and with the question that was told before an interrupt."""
-
-    def __init__(self, handle: TaskHandle, pause: float | None, timeout: float | None) -> None:
-        self._handle = handle
-        self._events = handle.events()
-        self._pause = pause
-        self._timeout = timeout
-        self._deadline: float | None = None
-        self._coming: asyncio.Future[Any] | None = None
-
-    async def next(self, agent: Agent, asked: TaskEvent | None) -> Any:
-        """The next event; None when there was none for ``pause`` seconds."""
-        now = asyncio.get_running_loop().time()
-        if self._deadline is None and self._timeout is not None:
-            self._deadline = now + self._timeout
-        if self._deadline is not None and now >= self._deadline and not self._handle.done:
-            await self._handle.result(0)
-        if self._coming is None:
-            self._coming = asyncio.ensure_future(self._event())
-            await asyncio.sleep(0)
-        question = self._handle.question
-        if not self._coming.done() and question is not None and question is not asked:
-            return question
-        left = None if self._deadline is None else self._deadline - now
-        waits = [seconds for seconds in (self._pause, left) if seconds is not None]
-        await asyncio.wait([self._coming], timeout=max(0.0, min(waits)) if waits else None)
-        if not self._coming.done():
-            return None
-        coming, self._coming = self._coming, None
-        return coming.result()
-
-    async def _event(self) -> Any:
-        # StopAsyncIteration cannot leave a task.
-        async for event in self._events:
-            return event
-        return _OVER
-
-    async def close(self, agent: Agent) -> None:
-        """Read no more: what comes from now on is for who goes on with the task."""
-        if self._coming is not None:
-            self._coming.cancel()
-            await asyncio.wait([self._coming])
-
-
-async def _result(agent: Agent, handle: TaskHandle) -> Any:
-    return await handle.result()
-
-
-async def _send(agent: Agent, handle: TaskHandle, answer: Any, input_id: str | None) -> None:
-    if not handle.done:
-        await handle.send(answer, input_id)
-
-
-async def _save(agent: Agent, handle: TaskHandle, value: Any) -> None:
-    await handle.save(value)
-
-
-async def _give_up(agent: Agent, handle: TaskHandle, reason: str) -> None:
-    if not handle.done:
-        await handle.save({**(handle.saved or {}), "left": True})
-        await handle.cancel(reason)
+async def _give_up(handle: TaskHandle, reason: str) -> None:
+    await handle.save({**(handle.saved or {}), "left": True})
+    await handle.cancel(reason)

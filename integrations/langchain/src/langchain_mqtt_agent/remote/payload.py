@@ -1,30 +1,32 @@
-"""What goes to a peer for an input, and what its result becomes."""
+"""What a peer gets for a Runnable's input, and what the peer's result becomes: messages, a state update or a value."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
-__all__ = ["Work", "as_message", "as_text", "shape_of", "to_wire", "work_from"]
+__all__ = ["Outcome", "Reply", "Request", "request_from", "shape_of"]
 
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
 
+Shape = Literal["state", "message", "value"]
+
 
 @dataclass
-class Work:
+class Request:
     """What a peer is asked to do.
 
     Attributes:
-        prompt: As text.
-        messages: The conversation so far, as on the wire.
+        prompt: The request as text.
+        messages: The conversation so far, as tasks carry conversations.
         data: Structured input.
     """
 
@@ -33,32 +35,76 @@ class Work:
     data: Any = None
 
 
-def as_text(value: Any) -> str:
-    """A result as text: a string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+@dataclass
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        value: The result.
+        text: The text that the peer streamed.
+        about: Task id, peer, attempt, elapsed time in milliseconds, artifacts.
+    """
+
+    value: Any
+    text: str
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def request_from(value: Any) -> Request:
+    """What to ask for: text is the prompt, messages are the conversation, anything else is structured input.
+
+    A state with ``messages`` gives the conversation; its other keys are the graph's own business.
+
+    Raises:
+        ValueError: The conversation has no message that can be sent.
+    """
+    if isinstance(value, str):
+        return Request(prompt=value)
+    messages = _messages_of(value)
+    if messages or isinstance(value, PromptValue):
+        return _conversation(messages)
+    plain = _plain(value)
+    if isinstance(plain, Mapping):
+        return Request(data={key: _plain(each) for key, each in plain.items()})
+    return Request(data=plain)
+
+
+def shape_of(value: Any) -> Shape:
+    """What the output for an input is: a ``state`` with messages, a ``message``, or the plain ``value``."""
+    if isinstance(value, (str, BaseMessage, PromptValue)):
+        return "message"
+    plain = _plain(value)
+    if isinstance(plain, Mapping):
+        return "state" if "messages" in plain else "value"
+    return "value" if _messages_of(plain) is None else "message"
+
+
+def _messages_of(value: Any) -> Any:
+    """The conversation in an input; None when the input is none."""
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    if isinstance(value, BaseMessage):
+        return [value]
+    plain = _plain(value)
+    if isinstance(plain, Mapping):
+        return plain.get("messages")
+    is_conversation = isinstance(plain, Sequence) and plain and all(isinstance(each, BaseMessage) for each in plain)
+    return plain if is_conversation else None
+
+
+def _conversation(messages: Any) -> Request:
     """A conversation as a task carries it: what people and agents said, without the tool calls in between."""
-    wire: list[dict[str, Any]] = []
-    for message in messages:
-        kind = message.type.removesuffix("MessageChunk").lower()
-        role = _ROLES.get(kind)
+    told: list[dict[str, Any]] = []
+    for message in convert_to_messages(messages):
+        role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
         if role is None or not message.content:
             continue
         content = message.content if isinstance(message.content, str) else to_json(message.content)
-        named = {"name": message.name} if message.name else {}
-        wire.append({"role": role, "content": content, **named})
-    return wire
-
-
-def _of_messages(messages: Any) -> Work:
-    wire = to_wire(convert_to_messages(messages))
-    if not wire:
+        told.append({"role": role, "content": content, **({"name": message.name} if message.name else {})})
+    if not told:
         raise ValueError("there is no message to send: the conversation is empty")
-    last = wire[-1]["content"]
-    text = last if isinstance(last, str) else _text_of(last)
-    return Work(prompt=text, messages=wire)
+    last = told[-1]["content"]
+    return Request(prompt=last if isinstance(last, str) else _text_of(last), messages=told)
 
 
 def _text_of(blocks: list[Any]) -> str:
@@ -66,51 +112,62 @@ def _text_of(blocks: list[Any]) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-def work_from(value: Any) -> Work:
-    """What to ask for: text is the prompt, messages are the conversation, anything else is structured input.
-
-    A state with ``messages`` gives the conversation; its other keys are the graph's own business.
-    """
-    if isinstance(value, Work):
-        return value
-    if isinstance(value, PromptValue):
-        return _of_messages(value.to_messages())
-    if isinstance(value, str):
-        return Work(prompt=value)
-    if isinstance(value, BaseMessage):
-        return _of_messages([value])
-    plain = _plain(value)
-    if isinstance(plain, Mapping):
-        if plain.get("messages"):
-            return _of_messages(plain["messages"])
-        return Work(data={key: _plain(each) for key, each in plain.items()})
-    if isinstance(plain, Sequence) and plain and all(isinstance(each, BaseMessage) for each in plain):
-        return _of_messages(plain)
-    return Work(data=plain)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel) and not isinstance(value, BaseMessage):
         return dict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     return value
 
 
-def shape_of(value: Any) -> str:
-    """What the output for an input looks like: ``state`` with messages, a ``message``, or the plain ``value``."""
-    if isinstance(value, (str, BaseMessage, PromptValue)):
-        return "message"
-    plain = _plain(value)
-    if isinstance(plain, Mapping):
-        return "state" if "messages" in plain else "value"
-    is_conversation = isinstance(plain, Sequence) and plain and all(isinstance(each, BaseMessage) for each in plain)
-    return "message" if is_conversation else "value"
+@dataclass
+class Reply:
+    """The message that a peer writes, and the output of the Runnable for the message.
 
+    Attributes:
+        peer: The peer that writes.
+        shape: What the output is.
+        output_key: The key of the output that holds the result; None for an output of the input's own shape.
+        message_id: The id of the message.
+    """
 
-def as_message(value: Any, *, peer: str, message_id: str, about: dict[str, Any]) -> AIMessage:
-    """A result as a message of the peer; the result itself, and what is known about its task, is with it."""
-    content = value if isinstance(value, str) else as_text(value)
-    if isinstance(value, list) and value and all(isinstance(each, dict) and "type" in each for each in value):
-        content = value
-    return AIMessage(content=content, name=peer, id=message_id, response_metadata={"mqtt": about})
+    peer: str
+    shape: Shape
+    output_key: str | None
+    message_id: str
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether the output can come piece by piece, as chunks of the message."""
+        return self.shape == "message" and self.output_key is None
+
+    def message(self, outcome: Outcome) -> AIMessage:
+        """The message. ``response_metadata["mqtt"]`` has the result itself and what is known about the task."""
+        value = outcome.value
+        are_blocks = isinstance(value, list) and value and all(isinstance(e, dict) and "type" in e for e in value)
+        about = {"mqtt": {**outcome.about, "result": to_json(value)}}
+        content = value if are_blocks else as_text(value)
+        return AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
+
+    def output(self, outcome: Outcome) -> Any:
+        """The output for a result."""
+        value, message = outcome.value, self.message(outcome)
+        if outcome.text and value != outcome.text:
+            # LangGraph's mode "messages" tells a message again only if its id is not the id of the streamed tokens.
+            message.id = f"{self.message_id}-result"
+        if self.output_key is not None:
+            return {self.output_key: [message] if self.output_key == "messages" else value}
+        return {"messages": [message]} if self.shape == "state" else message if self.shape == "message" else value
+
+    def chunk(self, text: str) -> AIMessageChunk:
+        """A piece of the message."""
+        return AIMessageChunk(content=text, id=self.message_id, name=self.peer)
+
+    def rest(self, outcome: Outcome) -> AIMessageChunk:
+        """What the pieces lack: nothing, the end of the text, or all of a result that is not what was streamed."""
+        message = self.message(outcome)
+        content = message.content
+        if isinstance(content, str) and content.startswith(outcome.text):
+            content = content[len(outcome.text) :]
+        about = message.response_metadata
+        return AIMessageChunk(content=content, id=self.message_id, response_metadata=about, chunk_position="last")

@@ -1,4 +1,4 @@
-"""Which task a place in a graph stands for: the same after a crash, a retry or an interrupt."""
+"""The task that a place in a LangGraph graph stands for: the same task after a crash, a retry or an interrupt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Place", "place_of"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task is given away.
+    """Where a task is given.
 
     Attributes:
-        task_id: The id of the task's first try; those of further ones are made from it.
-        in_graph: Whether it is in a node, so that questions can become interrupts.
+        task_id: The id of the first task that is given here. Later tasks have ids that are made from this id.
+        in_graph: Whether the place is in a node, so that questions can become interrupts.
         thread_id: The thread of the graph; None without a checkpointer.
     """
 
@@ -30,7 +30,7 @@ class Place:
     thread_id: str | None
 
     def attempt_id(self, number: int) -> str:
-        """The task id of a try, from 0."""
+        """The id of a task that is given here, from number 0."""
         return self.task_id if number == 0 else f"{self.task_id}.{number}"
 
 
@@ -40,20 +40,22 @@ _MAX_EXECUTIONS = 10_000
 
 
 def place_of(config: RunnableConfig, namespace: str, peer: str, tool_call_id: str | None) -> Place:
-    """Where the code that runs with this configuration is.
+    """The place of the code that runs with a configuration.
 
-    In a node, the place is known by the thread, the node's checkpoint namespace (which names its task in the graph),
-    the call id for a tool, and by how many tasks the node has given to this peer before. Anywhere else it is new.
+    In a node, the place consists of the thread, the node's checkpoint namespace (which names the node's execution in
+    the graph), the id of the tool call, and the number of tasks that the node has given to this peer before. Outside
+    a node, each place is new.
     """
     configurable = config.get("configurable") or {}
     thread_id = configurable.get("thread_id")
+    thread_id = None if thread_id is None else str(thread_id)
     if not in_node(config):
-        return Place(new_task_id(), False, None if thread_id is None else str(thread_id))
+        return Place(new_task_id(), False, thread_id)
     node = str(configurable.get("checkpoint_ns", ""))
     before = _count(config, namespace, peer, tool_call_id)
-    parts = (namespace, peer, str(thread_id or ""), node, tool_call_id or "", str(before))
+    parts = (namespace, peer, thread_id or "", node, tool_call_id or "", str(before))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return Place(f"lg-{digest[:32]}", True, None if thread_id is None else str(thread_id))
+    return Place(f"lg-{digest[:32]}", True, thread_id)
 
 
 def _count(config: RunnableConfig, *what: Any) -> int:
@@ -61,7 +63,8 @@ def _count(config: RunnableConfig, *what: Any) -> int:
     scratchpad = scratchpad_of(config)
     key = (node_attempt(current_runtime()), *what)
     with _lock:
-        # Nothing that LangGraph has one of per execution takes a weak reference. Kept here, its id is not used again.
+        # Nothing that LangGraph has one of per execution takes a weak reference, so the scratchpad is kept here. As
+        # long as the scratchpad is kept, no other object can get its id.
         _, counts = _executions.pop(id(scratchpad), (scratchpad, {}))
         _executions[id(scratchpad)] = (scratchpad, counts)
         if len(_executions) > _MAX_EXECUTIONS:

@@ -1,12 +1,12 @@
-"""Between a task and a graph: its input, its questions, what it streams, and its result."""
+"""What passes between a task and a LangGraph graph: the input, the questions, the events, and the result."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
 from mqtt_agent import TaskContext
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import WireError
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
@@ -17,12 +17,16 @@ _KINDS: dict[str, type[BaseMessage]] = {"agent": AIMessage, "assistant": AIMessa
 
 
 def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
-    """What a graph gets for a task.
+    """The input of a graph for a task.
 
     Args:
         task: The task.
         keys: The keys of the graph's input state.
-        history: Whether the thread knows the conversation so far: then only what came since its last answer is new.
+        history: Whether the graph's thread has the conversation so far. Then only the messages after the graph's last
+            answer are new.
+
+    Raises:
+        ValueError: The task is a prompt, and the graph takes several keys.
     """
     data = dict(task.data) if isinstance(task.data, dict) else {}
     if "messages" in keys:
@@ -54,11 +58,11 @@ def question_of(interrupt: Any) -> tuple[str, Any]:
         for key in ("prompt", "question", "message"):
             if isinstance(value.get(key), str):
                 return value[key], schema
-    return value if isinstance(value, str) else _as_text(value), schema if isinstance(schema, dict) else None
+    return as_text(_plain(value)), schema if isinstance(schema, dict) else None
 
 
 async def tell(task: TaskContext, mode: str, piece: Any) -> None:
-    """What a graph streams, as an event of the task."""
+    """Tell the requester what a graph streams, as an event of the task."""
     if mode == "messages":
         message = piece[0]
         if isinstance(message, AIMessage) and message.text:
@@ -72,7 +76,7 @@ async def tell(task: TaskContext, mode: str, piece: Any) -> None:
 
 
 def result_of(values: Any) -> Any:
-    """The result of a graph: its structured response, else what it said last, else its state."""
+    """The result of a graph: the structured response, else the text of the last message, else the state."""
     if isinstance(values, BaseModel):
         values = dict(values)
     if not isinstance(values, dict):
@@ -101,7 +105,3 @@ def _plain(value: Any) -> Any:
         return to_json(value)
     except WireError:
         return str(value)
-
-
-def _as_text(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)

@@ -1,22 +1,23 @@
-"""A LangGraph app as an MQTT agent."""
+"""A LangGraph app as an MQTT agent: an interrupt becomes a question, a killed graph goes on from its checkpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.serving import serve
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
 
-__all__ = ["graph_agent", "serve_graph"]
+__all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
-"""The key in a checkpoint's metadata that tells whose it is."""
+"""The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
 
 
 def graph_agent(
@@ -30,58 +31,70 @@ def graph_agent(
     context: Any = None,
     **options: Any,
 ) -> Agent:
-    """An agent that does its tasks with a graph, not started.
+    """An agent that does its tasks with a graph. The agent is not started.
 
     - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
       run one after the other.
     - With a checkpointer that outlives the process, a killed agent goes on with the graph where it was. A graph
-      without one gets one in memory.
-    - An interrupt becomes a question to the requester; its answer resumes the graph.
+      without a checkpointer gets a checkpointer in memory.
+    - An interrupt becomes a question to the requester; the answer resumes the graph.
     - What chat models stream, and what nodes write to the stream writer, goes out as events.
     - A canceled task stops the run.
 
     Args:
-        graph: A compiled graph, or a builder that is compiled here; also what ``create_agent`` gives.
+        graph: A compiled graph, such as ``create_agent`` gives, or a builder, which is compiled here.
         agent_id: The agent's name.
-        checkpointer: Use this one in place of the graph's own.
-        input: What the graph gets for a task. By default the conversation as ``messages``, with structured input as
-            further keys; for a graph without messages the structured input, or the prompt as its one key.
-        output: What the final state becomes. By default its ``structured_response``, else the last message's text,
-            else the state.
-        config: For each run: ``recursion_limit``, ``tags``, ``configurable``, ...
-        context: For each run: what the graph's runtime gives as its context.
+        checkpointer: Use this checkpointer in place of the graph's own.
+        input: A function from a task to the input of the graph. By default, the input is the conversation as
+            ``messages``, with structured input as further keys; for a graph without messages, the structured input, or
+            the prompt as the graph's one key.
+        output: A function from the final state of the graph to the result of the task. By default, the result is the
+            state's ``structured_response``, else the text of the last message, else the state.
+        config: The configuration of each run: ``recursion_limit``, ``tags``, ``configurable``, ...
+        context: The context in the graph's runtime, for each run.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``store``, ``description``, ``skills``, ...
 
     Raises:
         ImportError: LangGraph is not installed.
         TypeError: ``graph`` is no graph.
+        InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
     """
     require("serving a graph")
-    runner = _Runner(_compiled(graph, checkpointer), input, output or result_of, config or {}, context)
+    context_options = {} if context is None else {"context": context}
+    runner = _Runner(_compiled(graph, checkpointer), input, output or result_of, config or {}, context_options)
     options.setdefault("description", getattr(graph, "description", None) or "")
     agent = Agent(agent_id, **options)
     agent.on_task(runner.run)
     return agent
 
 
-async def serve_graph(
-    graph: Any, agent_id: str, *, on_started: Callable[[], None] | None = None, **options: Any
-) -> None:
-    """Serve a graph as an agent until canceled.
+def serve_graph(graph: Any, agent_id: str, *, on_started: Callable[[], None] | None = None, **options: Any) -> None:
+    """Serve a graph as an agent until SIGINT or SIGTERM. For scripts: :func:`aserve_graph` is awaited.
 
     Example:
-        >>> await serve_graph(graph, agent_id="planner", checkpointer=saver)  # doctest: +SKIP
+        >>> serve_graph(graph, agent_id="planner", checkpointer=saver)  # doctest: +SKIP
 
     Args:
-        graph: See :func:`graph_agent`.
-        agent_id: See there.
-        on_started: Called when it serves.
-        options: See there.
+        graph: A compiled graph, or a builder; see :func:`graph_agent`.
+        agent_id: The agent's name.
+        on_started: Called when the agent serves. By default, a line on the standard error says what is served.
+        options: The other arguments of :func:`graph_agent`.
 
     Raises:
         ImportError: LangGraph is not installed.
         ConnectionError: The broker is not there, or refuses.
         SessionTakenOver: Another process runs under the same name.
+    """
+    return serve(graph_agent(graph, agent_id, **options), "serve_graph", on_started)
+
+
+async def aserve_graph(
+    graph: Any, agent_id: str, *, on_started: Callable[[], None] | None = None, **options: Any
+) -> None:
+    """Serve a graph as an agent until the task is canceled. The arguments are those of :func:`serve_graph`.
+
+    Example:
+        >>> await aserve_graph(graph, agent_id="planner", checkpointer=saver)  # doctest: +SKIP
     """
     await graph_agent(graph, agent_id, **options).serve_forever(on_started)
 
@@ -108,21 +121,29 @@ def _keys_of(graph: Any) -> list[str]:
 
 
 class _Runner:
-    def __init__(self, graph: Any, input: Any, output: Any, config: dict[str, Any], context: Any) -> None:
+    """Runs a graph for each task, and once more from the last checkpoint for a task whose run was killed."""
+
+    def __init__(
+        self,
+        graph: Any,
+        input: Callable[[TaskContext], Any] | None,
+        output: Callable[[Any], Any],
+        config: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
         self._graph = graph
         self._input = input
         self._output = output
         self._config = config
-        self._options = {} if context is None else {"context": context}
+        self._options = options
         self._keys = _keys_of(graph)
         self._awaits = True
-        self._threads: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._threads: Conversations[None] = Conversations(limit=0)
 
     async def run(self, task: TaskContext) -> Any:
-        """The task handler."""
+        """Handle a task, after the earlier tasks of the same thread."""
         thread = task.context_id or task.id
-        lock = self._threads.setdefault(thread, asyncio.Lock())
-        async with lock:
+        async with self._threads.turn(thread):
             config = {
                 **self._config,
                 "configurable": {**self._config.get("configurable", {}), "thread_id": thread},
@@ -134,7 +155,7 @@ class _Runner:
         state = await self._state(config)
         begun = (state.metadata or {}).get(_TASK) == task.id
         if begun and not state.next:
-            return state.values  # it was done, and died before it could say so
+            return state.values  # the graph was done, and the process was killed before the result was sent
         questions: list[dict[str, Any]] = list((task.saved or {}).get("questions", ()))
         answers = {each["id"]: await task.ask(each["prompt"], each["schema"]) for each in questions}
         given: Any = None
@@ -157,7 +178,7 @@ class _Runner:
         for interrupt in pending:
             if interrupt.id not in answers:
                 prompt, schema = question_of(interrupt)
-                # Written down before it is asked: the next attempt asks the same questions in the same order.
+                # Stored before the question is asked: the next attempt must ask the same questions in the same order.
                 questions.append({"id": interrupt.id, "prompt": prompt, "schema": schema})
                 await task.save({"questions": questions})
                 answers[interrupt.id] = await task.ask(prompt, schema)

@@ -11,23 +11,29 @@ from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException, tool
 from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
+from mqtt_agent.adapting.serving import serve
 from pydantic import BaseModel
 
 from langchain_mqtt_agent.content import to_mcp
 
-__all__ = ["serve_tools", "tool_server"]
+__all__ = ["aserve_tools", "serve_tools", "tool_server"]
 
 
 def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **options: Any) -> ToolServer:
-    """A tool server with these tools, not started.
+    """A tool server with LangChain tools. The server is not started.
 
-    What a tool tells with ``dispatch_custom_event`` is streamed to its caller. Content blocks go out as MCP content,
-    an artifact with ``structured_content`` as the result; a ``ToolException`` is a tool error.
+    What a tool tells with ``dispatch_custom_event`` is streamed to the caller. Content blocks go out as MCP content,
+    and the ``structured_content`` of an artifact goes out as the result. A ``ToolException`` is a tool error.
 
     Args:
-        tools: LangChain tools, or functions that ``@tool`` would make into some.
+        tools: LangChain tools, or functions that ``@tool`` would make into tools.
         server: The server's name, the same for all its replicas.
-        options: See :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``, ``credentials``, ...
+        options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``,
+            ``credentials``, ...
+
+    Raises:
+        InvalidIdentifier: A name cannot be used in topics.
+        ValueError: ``broker`` is no broker URL.
     """
     made = ToolServer(server, **options)
     for each in tools:
@@ -42,26 +48,43 @@ def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **o
     return made
 
 
-async def serve_tools(
+def serve_tools(
     tools: Sequence[BaseTool | Callable[..., Any]],
     server: str,
     *,
     on_started: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve LangChain tools until canceled; start it as often as you like, anywhere.
+    """Serve LangChain tools until SIGINT or SIGTERM. Start any number of replicas, anywhere.
+
+    For scripts: :func:`aserve_tools` is awaited.
 
     Example:
-        >>> await serve_tools([search, summarize], server="toolbox")  # doctest: +SKIP
+        >>> serve_tools([search, summarize], server="toolbox")  # doctest: +SKIP
 
     Args:
-        tools: See :func:`tool_server`.
-        server: See there.
-        on_started: Called when it serves.
-        options: See :class:`mqtt_agent.ToolServer`.
+        tools: LangChain tools, or functions that ``@tool`` would make into tools.
+        server: The server's name, the same for all its replicas.
+        on_started: Called when the server runs. By default, a line on the standard error says what is served.
+        options: Further arguments of :class:`mqtt_agent.ToolServer`.
 
     Raises:
         ConnectionError: The broker is not there, or refuses.
+    """
+    return serve(tool_server(tools, server, **options), "serve_tools", on_started)
+
+
+async def aserve_tools(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    server: str,
+    *,
+    on_started: Callable[[], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve LangChain tools until the task is canceled. The arguments are those of :func:`serve_tools`.
+
+    Example:
+        >>> await aserve_tools([search, summarize], server="toolbox")  # doctest: +SKIP
     """
     await tool_server(tools, server, **options).serve_forever(on_started)
 
@@ -75,15 +98,17 @@ def _schema_of(offered: BaseTool) -> dict[str, Any]:
 
 
 def _hints_of(offered: BaseTool) -> dict[str, Any]:
-    """What a remote tool's card said, when one is served on."""
+    """The hints on a remote tool's card, for a remote tool that is served once more."""
     hints = ((offered.metadata or {}).get("mqtt") or {}).get("annotations") or {}
     names = {"read_only": "readOnlyHint", "idempotent": "idempotentHint", "destructive": "destructiveHint"}
     return {name: hints[hint] for name, hint in names.items() if hint in hints}
 
 
 class _Handler:
+    """Runs a LangChain tool for each call."""
+
     def __init__(self, offered: BaseTool) -> None:
-        # Its caller decides what a model is told of an error.
+        # The caller of the tool decides what a language model is told of an error.
         self._tool = offered.model_copy(update={"handle_tool_error": False, "handle_validation_error": False})
         injected = set(offered.get_input_jsonschema().get("properties", ())) - set(
             _schema_of(offered).get("properties", ())
@@ -103,6 +128,8 @@ class _Handler:
 
 
 class _Streaming(AsyncCallbackHandler):
+    """Streams the custom events of a tool to the caller."""
+
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -110,7 +137,7 @@ class _Streaming(AsyncCallbackHandler):
     async def on_custom_event(self, name: str, data: Any, **about: Any) -> None:
         if asyncio.get_running_loop() is self._loop:
             await self._context.stream(data)
-        else:  # of a tool that runs in a thread
+        else:  # the tool runs in a thread
             streaming = asyncio.run_coroutine_threadsafe(self._context.stream(data), self._loop)
             await asyncio.wrap_future(streaming)
 

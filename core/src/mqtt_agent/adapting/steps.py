@@ -1,0 +1,229 @@
+"""Calls and tasks that are followed in steps, for a framework that must hear what happens in its own thread or context.
+
+The async methods are the steps: each runs on the event loop of the MQTT connection, and takes the agent or the tool
+client there as its first argument, as :meth:`mqtt_agent.adapting.callers.Caller.on_loop` passes it. The properties and
+the plain methods can be used anywhere between two steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from mqtt_agent import Agent, CallHandle, TaskEvent, TaskHandle, TaskState, ToolClient
+from mqtt_agent.adapting.delegating import begun
+from mqtt_agent.errors import TaskTimeout
+
+__all__ = ["CallSteps", "TaskSteps"]
+
+
+class CallSteps:
+    """A call of a tool.
+
+    Example:
+        >>> call = CallSteps("forecast", {"city": "Oslo"}, timeout=60)  # doctest: +SKIP
+        >>> while not call.over:  # doctest: +SKIP
+        ...     for partial in await caller.on_loop(call.advance):
+        ...         print(partial)
+        >>> call.handle.response.result  # doctest: +SKIP
+
+    Args:
+        tool: The tool's name.
+        arguments: The arguments by name.
+        timeout: Seconds that the call may take; None for no limit.
+        patience: Seconds that :meth:`advance` waits for news; None for no limit.
+
+    Attributes:
+        begun: Whether the first step was taken, so that there may be a call to cancel.
+        over: Whether the call has its result.
+    """
+
+    def __init__(
+        self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, patience: float | None = None
+    ) -> None:
+        self.begun = False
+        self.over = False
+        self._tool = tool
+        self._arguments = arguments
+        self._timeout = timeout
+        self._patience = patience
+        self._handle: CallHandle | None = None
+        self._canceled = False
+
+    @property
+    def handle(self) -> CallHandle:
+        """The call, after the first step."""
+        assert self._handle is not None
+        return self._handle
+
+    async def advance(self, client: ToolClient) -> list[Any]:
+        """Make the call, or wait for news of the call.
+
+        Returns:
+            The new partials; none when there was no news for ``patience`` seconds, and when the call is over.
+
+        Raises:
+            CallError: The call ended without a result.
+            TransportError: The call could not be sent, or the connection is lost for good.
+        """
+        self.begun = True
+        if self._handle is None:
+            self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
+            if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
+                await self.cancel(client)
+        partials = await self._handle.news(self._patience)
+        if not partials and self._handle.over:
+            await self._handle.result()
+            self.over = True
+        return partials
+
+    async def cancel(self, client: ToolClient) -> None:
+        """Cancel the call, also while the first step makes the call, and also after the call's timeout."""
+        self._canceled = True
+        if self._handle is not None:
+            await self._handle.cancel("the caller gave up")
+
+
+class TaskSteps:
+    """A task at a peer.
+
+    Example:
+        >>> task = TaskSteps(lambda agent: agent.delegate("writer", "a poem"), timeout=None)  # doctest: +SKIP
+        >>> await caller.on_loop(task.begin)  # doctest: +SKIP
+        >>> while not task.over:  # doctest: +SKIP
+        ...     event = await caller.on_loop(task.next)
+        >>> print(await caller.on_loop(task.result))  # doctest: +SKIP
+
+    Args:
+        give: Gives the task, or takes up a task that was given before.
+        timeout: Seconds to wait for the result; None for no limit.
+        patience: Seconds that :meth:`next` waits for an event; None for no limit.
+        give_up: Cancels a task that nobody waits for any more, for a reason.
+
+    Attributes:
+        over: Whether the last event was read, so that :meth:`result` need not wait.
+    """
+
+    def __init__(
+        self,
+        give: Callable[[Agent], Awaitable[TaskHandle]],
+        *,
+        timeout: float | None,
+        patience: float | None = None,
+        give_up: Callable[[TaskHandle, str], Awaitable[object]] = TaskHandle.cancel,
+    ) -> None:
+        self.over = False
+        self._give = give
+        self._timeout = timeout
+        self._patience = patience
+        self._give_up = give_up
+        self._begun = False
+        self._handle: TaskHandle | None = None
+        self._events: AsyncIterator[TaskEvent] | None = None
+        self._coming: asyncio.Future[TaskEvent | None] | None = None
+        self._deadline: float | None = None
+        self._asked: TaskEvent | None = None
+
+    @property
+    def handle(self) -> TaskHandle:
+        """The task, after :meth:`begin`."""
+        assert self._handle is not None
+        return self._handle
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the task is being given, or is given and not over."""
+        return self._begun and (self._handle is None or not self._handle.done)
+
+    async def begin(self, agent: Agent) -> None:
+        """Give the task. When this step is canceled, the task is canceled as soon as the task is given.
+
+        Raises:
+            BaseException: What ``give`` raised.
+        """
+        self._begun = True
+        self._handle = await begun(lambda: self._give(agent), give_up=self._take_back)
+        if self._timeout is not None:
+            self._deadline = asyncio.get_running_loop().time() + self._timeout
+        self._events = self._handle.events()
+
+    async def _take_back(self, handle: TaskHandle) -> None:
+        await self._give_up(handle, "the requester gave up")
+
+    async def next(self, agent: Agent) -> TaskEvent | None:
+        """Wait for the next event.
+
+        Returns:
+            The event; None when there was none for ``patience`` seconds, and when the task is over.
+
+        Raises:
+            TaskTimeout: The time of the task is over; the task goes on.
+        """
+        handle, left = self.handle, self._time_left()
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._next_event())
+            await asyncio.sleep(0)
+        question = handle.question
+        if not self._coming.done() and question is not None and question is not self._asked:
+            return question  # asked before the events were read, and not told again by the peer
+        waits = [seconds for seconds in (self._patience, left) if seconds is not None]
+        await asyncio.wait([self._coming], timeout=min(waits) if waits else None)
+        if not self._coming.done():
+            return None
+        event, self._coming = self._coming.result(), None
+        self.over = event is None
+        return None if event is self._asked else event
+
+    def _time_left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        left = self._deadline - asyncio.get_running_loop().time()
+        if left <= 0 and not self.handle.done:
+            what = f"task {self.handle.task_id} has no result from {self.handle.peer} after {self._timeout:g} s"
+            raise TaskTimeout(f"{what}; it goes on: resume() it", task_id=self.handle.task_id, peer=self.handle.peer)
+        return max(0.0, left)
+
+    async def _next_event(self) -> TaskEvent | None:
+        assert self._events is not None
+        async for event in self._events:
+            return event
+        return None
+
+    def asks(self, event: TaskEvent) -> bool:
+        """Whether an event is a question that waits for an answer now."""
+        data: object = event.data
+        if event.status != TaskState.INPUT_REQUIRED.value or not isinstance(data, dict):
+            return False
+        if event is not self.handle.question:
+            return False  # answered already, or another question has come since
+        self._asked = event
+        data = cast("dict[str, Any]", data)
+        return "fault" in data or not self.answered(data.get("input_id"))
+
+    def answered(self, input_id: str | None) -> bool:
+        """Whether a question has an answer, which may still be on its way, or needs no answer any more."""
+        return self.handle.done or input_id in self.handle.answers
+
+    async def send(self, agent: Agent, answer: Any, input_id: str | None) -> None:
+        """Answer a question, unless the task is over."""
+        if not self.handle.done:
+            await self.handle.send(answer, input_id)
+
+    async def result(self, agent: Agent) -> Any:
+        """Wait for the result; see :meth:`TaskHandle.result`."""
+        return await self.handle.result()
+
+    async def leave(self, agent: Agent, reason: str | None = None) -> None:
+        """Follow the task no more. Events that come later are for the code that goes on with the task.
+
+        Args:
+            agent: Gave the task.
+            reason: Why the task is canceled; None lets the task go on.
+        """
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait([coming])
+        if reason is not None and self._handle is not None and not self._handle.done:
+            await self._give_up(self._handle, reason)

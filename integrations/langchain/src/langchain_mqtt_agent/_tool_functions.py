@@ -1,0 +1,62 @@
+"""The functions that LangChain calls for a remote tool, and into which LangGraph injects its runtime.
+
+This module is imported when the first tool is made, because LangGraph takes a while to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Remote, block
+
+from langchain_mqtt_agent.run import Artifact, Run, Work
+
+try:
+    from langgraph.prebuilt import ToolRuntime
+except ImportError:  # LangGraph is optional; without LangGraph nobody injects a runtime
+    ToolRuntime = Any  # type: ignore[assignment,misc]
+
+__all__ = ["Functions"]
+
+
+class Functions:
+    """A blocking and an async function for the same work.
+
+    Args:
+        remote: Where the work is done.
+        work: Does the work for one call of the tool.
+    """
+
+    def __init__(self, remote: Remote, work: Work) -> None:
+        self._remote = remote
+        self._work = work
+
+    def invoke(
+        self,
+        arguments: dict[str, Any],
+        tool_call_id: str | None = None,
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+    ) -> tuple[Any, Artifact]:
+        """Do the work, and block for the content and the artifact of the tool message."""
+        run = Run(BlockingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime)
+        return block(self._work(run, arguments, tool_call_id))
+
+    async def ainvoke(
+        self,
+        arguments: dict[str, Any],
+        tool_call_id: str | None = None,
+        mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
+    ) -> tuple[Any, Artifact]:
+        """Do the work, and await the content and the artifact of the tool message."""
+        run = Run(AwaitingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime)
+        return await self._work(run, arguments, tool_call_id)
+
+
+def _config_of(runtime: Any) -> RunnableConfig:
+    """The configuration of the tool's run, as LangChain or LangGraph hands it on."""
+    config = ensure_config()
+    if not config.get("callbacks") and getattr(runtime, "config", None):
+        return ensure_config(runtime.config)  # Python 3.10 loses the context of awaited tools
+    return config
