@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Container
@@ -87,6 +88,7 @@ class PahoClient(paho.Client):
 
     taken: tuple[Container[int], ...] = ()
     """Packet identifiers that are in use."""
+    _raw: socket.socket | None = None  # the connected socket, which is closed when a handshake on it fails
 
     def __init__(self, options: ConnectOptions) -> None:
         super().__init__(
@@ -127,7 +129,26 @@ class PahoClient(paho.Client):
         self.connect(o.url.host, o.url.port, o.keep_alive, clean_start=o.clean_start, properties=properties)
 
     def _create_socket(self) -> Any:
-        return BufferedSocket(super()._create_socket())
+        try:
+            return BufferedSocket(super()._create_socket())
+        except BaseException:
+            if self._raw is not None:
+                self._raw.close()
+            raise
+
+    def _create_socket_connection(self) -> Any:
+        self._raw = super()._create_socket_connection()
+        return self._raw
+
+    def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
+        # paho-mqtt does the same, but a socket whose handshake fails stays open until the error is forgotten.
+        assert self._ssl_context is not None
+        self._raw = wrapped = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self._options.url.host, do_handshake_on_connect=False
+        )
+        wrapped.settimeout(self._options.timeout)
+        wrapped.do_handshake()
+        return wrapped
 
     def next_mid(self) -> int:
         """A packet identifier that nobody uses."""
