@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from crewai_mqtt_agent.version import __version__
+
 if TYPE_CHECKING:
     from crewai_mqtt_agent.events import (
         RemoteTaskArtifactEvent,
@@ -30,6 +32,7 @@ __all__ = [
     "RemoteTaskStatusEvent",
     "RemoteTaskStreamEvent",
     "RemoteToolPartialEvent",
+    "__version__",
     "host_agent",
     "host_crew",
     "host_flow",
