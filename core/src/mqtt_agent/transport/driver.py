@@ -142,11 +142,11 @@ class PahoClient(paho.Client):
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
         # paho-mqtt does the same, but a socket whose handshake fails stays open until the error is forgotten.
-        assert self._ssl_context is not None
-        self._raw = wrapped = self._ssl_context.wrap_socket(
-            tcp_sock, server_hostname=self._options.url.host, do_handshake_on_connect=False
-        )
-        wrapped.settimeout(self._options.timeout)
+        o = self._options
+        assert o.ssl_context is not None
+        wrapped = o.ssl_context.wrap_socket(tcp_sock, server_hostname=o.url.host, do_handshake_on_connect=False)
+        self._raw = wrapped
+        wrapped.settimeout(o.timeout)
         wrapped.do_handshake()
         return wrapped
 
