@@ -6,11 +6,14 @@ RUN := .venv/bin
 PARALLEL := -n 4 --dist worksteal
 INSTALLED := .venv/.installed
 BENCH := benchmarks/.env/.installed
+# In CI, the tests are measured: `make coverage` does so anywhere. Their processes and both environments add to one file.
+PYTEST := -m $(if $(CI),coverage run -m )pytest
+export COVERAGE_FILE := $(CURDIR)/.coverage
 # CrewAI pins older versions of packages that the other adapters use, so CrewAI has its own venv.
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test crewai crew notebooks docs wheels lowest storm lint format bench growth lock clean help
+.PHONY: demo test coverage crewai crew notebooks docs wheels lowest storm lint imports format hooks bench growth lock release clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -19,12 +22,19 @@ help:  ## list the commands
 demo: $(INSTALLED)  ## run the demo: a LangChain agent works with the tools of two replicas (DIR=folder, MODEL=provider:name)
 	@$(RUN)/python examples/demo $(if $(DIR),--dir "$(DIR)") $(if $(MODEL),--model "$(MODEL)")
 
-test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest)
-	@$(RUN)/python -m pytest $(PARALLEL) $(ARGS)
+test: $(INSTALLED)  ## run all tests (ARGS=... goes to pytest); where CI is set, below the coverage floor is a failure
+	@$(RUN)/python $(PYTEST) $(PARALLEL) $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory crewai)
+	@$(if $(CI),$(if $(ARGS),,$(RUN)/coverage combine -q && $(RUN)/coverage report))
+
+coverage: clean-coverage  ## run all tests, and show which lines and branches they miss
+	@$(MAKE) --no-print-directory CI=true test
+
+clean-coverage:
+	@rm -f .coverage .coverage.*
 
 crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and of its notebook (ARGS=... goes to pytest)
-	@$(CREWAI)/python -m pytest tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
+	@$(CREWAI)/python $(PYTEST) tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
 		tests/notebooks/test_with_a_real_client.py $(ARGS)
 
 crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is killed during its task, and the crew still reports
@@ -46,7 +56,7 @@ wheels: $(INSTALLED)  ## install each distribution alone in new environments, an
 lowest: $(INSTALLED)  ## run the LangChain adapter's tests with the lowest versions that it declares (ARGS=... goes to pytest)
 	@scripts/lowest $(ARGS)
 
-lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## check the code with ruff and pyright
+lint: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## check the code with ruff, import-linter and pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/pyright
@@ -55,6 +65,12 @@ lint: $(INSTALLED) $(CREWAI_INSTALLED)  ## check the code with ruff and pyright
 	@scripts/verifytypes langchain_mqtt_agent
 	@scripts/verifytypes autogen_mqtt_agent
 	@scripts/verifytypes crewai_mqtt_agent .venv-crewai
+
+imports: $(INSTALLED)  ## check who imports what (.importlinter)
+	@PYTHONPATH=integrations/crewai/src $(RUN)/lint-imports --no-logo --no-cache
+
+hooks: $(INSTALLED)  ## have git run ruff and import-linter before each commit
+	@$(RUN)/pre-commit install
 
 format: $(INSTALLED)  ## let ruff fix and format the code
 	@$(RUN)/ruff check --fix-only -q .
@@ -69,7 +85,10 @@ growth: $(BENCH)  ## measure with larger payloads, and more replicas, tools, cli
 lock: $(INSTALLED)  ## update requirements.txt from the pyproject files
 	@scripts/lock
 
-clean:  ## remove all virtual environments and caches
+release: $(INSTALLED)  ## make a release up to the upload (VERSION=1.2.3, ARGS=--dry-run)
+	@$(RUN)/python scripts/release.py $(ARGS) $(VERSION)
+
+clean: clean-coverage  ## remove all virtual environments and caches
 	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""Builds the wheel of each distribution, installs each wheel alone in a new environment, and tests it there.
+"""Builds each distribution, checks what its files hold, installs each wheel alone in a fresh environment, and uses it.
 
     python scripts/check_wheels.py [--quick] [PYTHON ...]
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import distributions
+from distributions import run
+
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = ["core", "integrations/langchain", "integrations/autogen", "integrations/crewai"]
 
 CORE_ALONE = """
 import sys
@@ -137,7 +138,11 @@ def main() -> None:
     options = parser.parse_args()
     pythons = options.pythons or ([sys.executable] if options.quick else oldest_and_newest())
     with tempfile.TemporaryDirectory(prefix="mqtt-agent-wheels-") as folder:
-        wheels = build(Path(folder))
+        built = Path(folder, "built")
+        distributions.build(ROOT, built)
+        distributions.check(ROOT, built)
+        print("ok  each wheel and sdist has its version and the licence", flush=True)
+        wheels = {file.name.split("-")[0]: file for file in built.glob("*.whl")}
         for python in pythons:
             for lowest in (False,) if options.quick else (True, False):
                 for number, (names, program) in enumerate(CHECKS):
@@ -161,13 +166,6 @@ def takes_crewai(python: str) -> bool:
     """Whether CrewAI supports this Python."""
     command = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 14))"]
     return subprocess.run(command, check=False).returncode == 0
-
-
-def build(folder: Path) -> dict[str, Path]:
-    """Build the wheels; returns them by the name of their distribution."""
-    for path in DISTRIBUTIONS:
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT / path)
-    return {file.name.split("-")[0]: file for file in folder.glob("*.whl")}
 
 
 def wheel(wheels: dict[str, Path], name: str) -> str:
@@ -195,20 +193,6 @@ def uv_command() -> list[str]:
     if importlib.util.find_spec("uv") is None and shutil.which("uv") is None:
         run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
     return [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
-
-
-def run(*command: object, cwd: Path | None = None, **environment: str) -> None:
-    """Run a program; if the program fails, show its output and exit."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))[:300]}\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

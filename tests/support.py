@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -35,6 +36,12 @@ async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> N
             await asyncio.sleep(0.005)
 
     await asyncio.wait_for(poll(), seconds)
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """End a process with SIGKILL, if it still runs, and close the pipes to it."""
+    with process:
+        process.kill()
 
 
 def require(kind: type[Any]) -> None:

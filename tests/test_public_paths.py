@@ -23,10 +23,11 @@ PUBLIC = {
     "mqtt_agent.tools": TOOLS,
     "mqtt_agent.transport": TRANSPORT,
     "mqtt_agent.wire": {"AgentCard", "ServerCard", "Task", "TaskEvent", "TaskMessage", "TaskResult", "ToolCard"},
-    "langchain_mqtt_agent": {"MQTTLiveTools", "MQTTRemoteAgent", "MQTTTool", "MQTTToolkit"}
+    "langchain_mqtt_agent": {"__version__", "MQTTLiveTools", "MQTTRemoteAgent", "MQTTTool", "MQTTToolkit"}
     | {"graph_agent", "serve_graph", "serve_tools", "tool_server"},
-    "autogen_mqtt_agent": {"AgentHost", "MQTTAgent", "MQTTWorkbench", "mqtt_tools", "serve_agent", "serve_team"},
-    "crewai_mqtt_agent": {"MQTTAgent", "MQTTTool", "MQTTToolkit"}
+    "autogen_mqtt_agent": {"__version__", "AgentHost", "MQTTAgent", "MQTTWorkbench"}
+    | {"mqtt_tools", "serve_agent", "serve_team"},
+    "crewai_mqtt_agent": {"__version__", "MQTTAgent", "MQTTTool", "MQTTToolkit"}
     | {f"RemoteTask{kind}Event" for kind in ("Artifact", "Progress", "Status", "Stream")}
     | {"RemoteToolPartialEvent"}
     | {f"{verb}_{what}" for verb in ("host", "serve") for what in ("agent", "crew", "flow")},

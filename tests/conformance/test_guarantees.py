@@ -14,7 +14,7 @@ from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import CallHandle, Connection, ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
-from support import soon, until
+from support import kill, soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
 
@@ -38,8 +38,7 @@ def spawn(namespace: str) -> Iterator[Spawn]:
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(10)
+        kill(process)
 
 
 async def submitted(client: ToolClient, tool: str, count: int, seconds: float = 60) -> list[CallHandle]:

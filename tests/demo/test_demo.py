@@ -13,6 +13,7 @@ import psutil
 import pytest
 from brokers import Mosquitto
 from model_server import Calls, ModelServer, Request, last_question, results
+from support import kill
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 Run = Callable[..., "subprocess.Popen[str]"]
@@ -46,8 +47,7 @@ def run() -> Iterator[Run]:
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(10)
+        kill(process)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -29,6 +29,7 @@ if str(TESTS) not in sys.path:
 
 from brokers import Mosquitto, die_with_parent  # noqa: E402
 from proxy import Proxy  # noqa: E402
+from support import kill  # noqa: E402
 
 PROGRAMS = TESTS / "programs"
 EXECUTORS = ("executor-0", "executor-1", "executor-2")
@@ -128,8 +129,7 @@ class Storm:
                 await self._calm(time.monotonic() + self._grace)
         finally:
             for process in self._processes.values():
-                process.kill()
-                process.wait(10)
+                kill(process)
             for network in self._networks.values():
                 await network.cut()
         self._check()
@@ -174,9 +174,8 @@ class Storm:
                 continue
             process = self._processes[victim]
             if process.poll() is not None:
-                continue  # a requester that has finished
-            process.kill()
-            await asyncio.to_thread(process.wait, 10)
+                continue  # a requester that is done
+            await asyncio.to_thread(kill, process)
             self._report.kills[victim.partition("-")[0]] += 1
             logger.info("%s was killed", victim)
             await asyncio.sleep(self._random.choice((0, 0, 0.5, 1.5)))  # longer or shorter than a will delay

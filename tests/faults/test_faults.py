@@ -16,7 +16,7 @@ from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
-from support import becomes, soon, until
+from support import becomes, kill, soon, until
 
 RUN_ON = ALL_BROKERS
 PROGRAM = Path(__file__).parents[1] / "programs" / "counting_server.py"
@@ -43,11 +43,10 @@ class Replicas:
         process = self.running.pop(name)
         process.send_signal(signal.SIGTERM)
         assert await soon(asyncio.to_thread(process.wait, 20), 20) == 0
+        kill(process)
 
     def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.kill()
-        process.wait(10)
+        kill(self.running.pop(name))
 
     @property
     def runs(self) -> Counter[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from brokers import Broker
 from mqtt_agent import ToolClient, ToolServer
-from support import soon
+from support import kill, soon
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "tool_server.py"
 MakeServer = Callable[..., ToolServer]
@@ -63,5 +63,4 @@ def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(10)
+        kill(process)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mqtt_agent.agents.store import RESERVED_SEQS, SqliteStore, TaskRecord
 from mqtt_agent.wire import TaskState
-from support import soon
+from support import kill, soon
 
 from .conftest import AGENT, new_record
 
@@ -34,8 +34,7 @@ def start() -> Iterator[Start]:
 
     yield run
     for process in started:
-        process.kill()
-        process.communicate(timeout=10)
+        kill(process)
 
 
 def go(*processes: subprocess.Popen[str]) -> None:

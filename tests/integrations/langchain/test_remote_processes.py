@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from brokers import Broker
-from support import soon, until
+from support import kill, soon, until
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -31,8 +31,7 @@ def start(broker: Broker, namespace: str, tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for process in started:
-        process.kill()
-        process.communicate()
+        kill(process)
 
 
 def lines(folder: Path) -> list[list[str]]:

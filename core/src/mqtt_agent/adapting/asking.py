@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from mqtt_agent import TaskContext
+from mqtt_agent.agents import TaskContext
 
 __all__ = ["Asker"]
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
 from typing import Any
 
-from mqtt_agent import CallHandle, ToolClient
 from mqtt_agent.errors import CallError
+from mqtt_agent.tools import CallHandle, ToolClient
 
 __all__ = ["call_tool", "calling"]
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from mqtt_agent import Agent
+from mqtt_agent.agents import Agent
 from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import normalize_namespace
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
-from mqtt_agent import Agent, PeerChange, TaskHandle
+from mqtt_agent.agents import Agent, PeerChange, TaskHandle
 from mqtt_agent.errors import PeerUnavailable, TaskTimeout
 
 __all__ = ["abandon", "begun", "check_online", "delegated", "while_online"]

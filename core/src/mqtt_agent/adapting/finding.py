@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
-from mqtt_agent import Agent, AgentCard, ToolCard, ToolClient
+from mqtt_agent.agents import Agent
 from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.tools import ToolClient
+from mqtt_agent.wire import AgentCard, ToolCard
 
 __all__ = ["Found", "OnUnavailable", "Selection", "describe_peer", "find_peers", "find_tools", "tell_missing"]
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mqtt_agent import TaskEvent, TaskHandle, TaskState
+from mqtt_agent.agents import TaskHandle
+from mqtt_agent.wire import TaskEvent, TaskState
 
 __all__ = ["follow", "is_question"]
 

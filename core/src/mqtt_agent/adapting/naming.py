@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mqtt_agent import ToolCard
+from mqtt_agent.wire import ToolCard
 
 __all__ = ["legal_name", "name_tools"]
 

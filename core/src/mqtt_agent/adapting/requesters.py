@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, TypeVar
 
-from mqtt_agent import Agent as AsyncAgent
 from mqtt_agent.adapting.identity import default_agent_id
+from mqtt_agent.agents import Agent as AsyncAgent
 from mqtt_agent.agents import MemoryStore, TaskStore
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings

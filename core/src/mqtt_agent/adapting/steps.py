@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
-from mqtt_agent import Agent, CallHandle, TaskEvent, TaskHandle, TaskState, ToolClient
 from mqtt_agent.adapting.delegating import begun
+from mqtt_agent.agents import Agent, TaskHandle
 from mqtt_agent.errors import TaskTimeout
+from mqtt_agent.tools import CallHandle, ToolClient
+from mqtt_agent.wire import TaskEvent, TaskState
 
 __all__ = ["CallSteps", "TaskSteps"]
 

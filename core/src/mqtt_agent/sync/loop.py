@@ -122,17 +122,7 @@ class Background:
                     raise
             finally:
                 with contextlib.suppress(RuntimeError):  # the caller's loop is closed
-                    here.call_soon_threadsafe(settle, value, failure)
-
-        def settle(value: Any, failure: BaseException | None) -> None:
-            if result.done():
-                return
-            if failure is None:
-                result.set_result(value)
-            elif isinstance(failure, asyncio.CancelledError):
-                result.cancel()
-            else:
-                result.set_exception(failure)
+                    here.call_soon_threadsafe(_settle, result, value, failure)
 
         def begin() -> None:
             nonlocal task
@@ -149,6 +139,17 @@ class Background:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(cancel)
             raise
+
+
+def _settle(result: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
+    if result.done():
+        return
+    if failure is None:
+        result.set_result(value)
+    elif isinstance(failure, asyncio.CancelledError):
+        result.cancel()
+    else:
+        result.set_exception(failure)
 
 
 async def _awaited(function: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Container
@@ -101,6 +102,7 @@ class PahoClient(paho.Client):
 
     taken: tuple[Container[int], ...] = ()
     """Collections with the packet identifiers that are in use."""
+    _raw: socket.socket | None = None  # the connected socket, which is closed when a handshake on it fails
 
     def __init__(self, options: ConnectOptions) -> None:
         settings = options.settings
@@ -152,7 +154,26 @@ class PahoClient(paho.Client):
         )
 
     def _create_socket(self) -> Any:
-        return BufferedSocket(super()._create_socket())
+        try:
+            return BufferedSocket(super()._create_socket())
+        except BaseException:
+            if self._raw is not None:
+                self._raw.close()
+            raise
+
+    def _create_socket_connection(self) -> Any:
+        self._raw = super()._create_socket_connection()
+        return self._raw
+
+    def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
+        # paho-mqtt does the same, but a socket whose handshake fails stays open until the error is forgotten.
+        o = self._options
+        assert o.ssl_context is not None
+        wrapped = o.ssl_context.wrap_socket(tcp_sock, server_hostname=o.url.host, do_handshake_on_connect=False)
+        self._raw = wrapped
+        wrapped.settimeout(o.timeout)
+        wrapped.do_handshake()
+        return wrapped
 
     def next_mid(self) -> int:
         """A packet identifier that is not in use."""

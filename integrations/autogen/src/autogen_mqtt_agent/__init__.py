@@ -2,6 +2,7 @@
 
 from autogen_mqtt_agent.agent import MQTTAgent
 from autogen_mqtt_agent.host import AgentHost, aserve_agent, aserve_team, serve_agent, serve_team
+from autogen_mqtt_agent.version import __version__
 from autogen_mqtt_agent.workbench import MQTTTool, MQTTWorkbench, mqtt_tools
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "MQTTAgent",
     "MQTTTool",
     "MQTTWorkbench",
+    "__version__",
     "aserve_agent",
     "aserve_team",
     "mqtt_tools",

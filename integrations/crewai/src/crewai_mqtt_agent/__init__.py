@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from crewai_mqtt_agent.version import __version__
+
 if TYPE_CHECKING:
     from crewai_mqtt_agent.events import (
         RemoteTaskArtifactEvent,
@@ -40,6 +42,7 @@ __all__ = [
     "RemoteTaskStatusEvent",
     "RemoteTaskStreamEvent",
     "RemoteToolPartialEvent",
+    "__version__",
     "aserve_agent",
     "aserve_crew",
     "aserve_flow",

@@ -6,6 +6,7 @@ from langchain_mqtt_agent.remote import MQTTRemoteAgent
 from langchain_mqtt_agent.serving import aserve_graph, aserve_tools, graph_agent, serve_graph, serve_tools, tool_server
 from langchain_mqtt_agent.tool import MQTTTool
 from langchain_mqtt_agent.toolkit import MQTTToolkit
+from langchain_mqtt_agent.version import __version__
 
 if TYPE_CHECKING:
     from langchain_mqtt_agent.middleware import MQTTLiveTools
@@ -15,6 +16,7 @@ __all__ = [
     "MQTTRemoteAgent",
     "MQTTTool",
     "MQTTToolkit",
+    "__version__",
     "aserve_graph",
     "aserve_tools",
     "graph_agent",
