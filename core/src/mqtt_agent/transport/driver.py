@@ -102,7 +102,7 @@ class PahoClient(paho.Client):
 
     taken: tuple[Container[int], ...] = ()
     """Collections with the packet identifiers that are in use."""
-    _raw: socket.socket | None = None  # the connected socket, which is closed when a handshake on it fails
+    _raw: socket.socket | None = None  # the connected socket; it is closed when a handshake on it fails
 
     def __init__(self, options: ConnectOptions) -> None:
         settings = options.settings
@@ -166,12 +166,13 @@ class PahoClient(paho.Client):
         return self._raw
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
-        # paho-mqtt does the same, but a socket whose handshake fails stays open until the error is forgotten.
-        o = self._options
-        assert o.ssl_context is not None
-        wrapped = o.ssl_context.wrap_socket(tcp_sock, server_hostname=o.url.host, do_handshake_on_connect=False)
+        # paho-mqtt does the same, but keeps a socket whose handshake fails open until the error is forgotten.
+        settings = self._options.settings
+        assert settings.ssl_context is not None
+        host = settings.url.host
+        wrapped = settings.ssl_context.wrap_socket(tcp_sock, server_hostname=host, do_handshake_on_connect=False)
         self._raw = wrapped
-        wrapped.settimeout(o.timeout)
+        wrapped.settimeout(settings.connect_timeout)
         wrapped.do_handshake()
         return wrapped
 

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
@@ -28,16 +28,25 @@ from crewai_mqtt_agent.events import (
 if TYPE_CHECKING:
     from crewai import Task
 
-    from crewai_mqtt_agent.member import MQTTAgent
-
 __all__ = ["OnQuestion", "work"]
 
 OnQuestion = Callable[[str, Any], Any]
 
 
+class Member(Protocol):
+    """What a conversation needs to know of the remote crew member; see :class:`MQTTAgent`."""
+
+    id: Any
+    role: str
+    peer: str
+    timeout: float | None
+    wait_online: bool
+    on_question: OnQuestion | None
+
+
 async def work(
     agent: Agent,
-    member: MQTTAgent,
+    member: Member,
     task: Task,
     assignment: Assignment,
     data: Any,
@@ -84,15 +93,13 @@ async def work(
         given.discard(giving)
 
 
-async def _tell(
-    handle: TaskHandle, event: TaskEvent, member: MQTTAgent, task: Task, scope: contextvars.Context
-) -> None:
+async def _tell(handle: TaskHandle, event: TaskEvent, member: Member, task: Task, scope: contextvars.Context) -> None:
     for told in _translated(handle, event, member, task):
         # In a thread: a listener may block, and may call back into this loop.
         await asyncio.to_thread(scope.copy().run, crewai_event_bus.emit, member, told)
 
 
-def _translated(handle: TaskHandle, event: TaskEvent, member: MQTTAgent, task: Task) -> list[BaseEvent]:
+def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task) -> list[BaseEvent]:
     about: dict[str, Any] = {
         "peer": handle.peer,
         "remote_task_id": handle.task_id,
