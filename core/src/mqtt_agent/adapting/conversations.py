@@ -15,7 +15,7 @@ from mqtt_agent.wire import normalize_namespace
 
 __all__ = ["Conversation", "Conversations", "saved_by_task"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Conversation(Generic[T]):
         self.name = name
         self.kept: T | None = None
         self.users = 0
-        self.turn = asyncio.Lock()
+        self.turn: asyncio.Lock = asyncio.Lock()
 
 
 class Conversations(Generic[T]):

@@ -15,7 +15,7 @@ from mqtt_agent.wire import AgentCard, ToolCard
 
 __all__ = ["Found", "OnUnavailable", "Selection", "describe_peer", "find_peers", "find_tools", "tell_missing"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 OnUnavailable = Literal["skip", "raise"]
 """What a toolkit does about a wanted tool or peer that is not there: leave it out with a warning, or raise."""

@@ -44,8 +44,8 @@ class CallSteps:
     def __init__(
         self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, patience: float | None = None
     ) -> None:
-        self.begun = False
-        self.over = False
+        self.begun: bool = False
+        self.over: bool = False
         self._tool = tool
         self._arguments = arguments
         self._timeout = timeout
@@ -115,7 +115,7 @@ class TaskSteps:
         patience: float | None = None,
         give_up: Callable[[TaskHandle, str], Awaitable[object]] = TaskHandle.cancel,
     ) -> None:
-        self.over = False
+        self.over: bool = False
         self._give = give
         self._timeout = timeout
         self._patience = patience

@@ -82,8 +82,8 @@ class BrokerLimits:
     forgets_groups: bool
 
     @classmethod
-    def read(cls, flags: paho.ConnectFlags, properties: Properties | None) -> BrokerLimits:
-        """Read the flags and properties that paho-mqtt has found in the CONNACK packet."""
+    def read(cls, flags: Any, properties: Any) -> BrokerLimits:
+        """Read the flags and properties that paho-mqtt has found in the CONNACK packet. paho-mqtt gives them no full types."""
         return cls(
             session_present=bool(flags.session_present),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
