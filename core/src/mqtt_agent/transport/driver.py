@@ -83,7 +83,7 @@ class BrokerLimits:
 
     @classmethod
     def read(cls, flags: Any, properties: Any) -> BrokerLimits:
-        """Read the flags and properties that paho-mqtt has found in the CONNACK packet. paho-mqtt gives them no full types."""
+        """Read the flags and properties of a CONNACK packet, as paho-mqtt found them."""
         return cls(
             session_present=bool(flags.session_present),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
