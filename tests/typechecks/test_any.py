@@ -13,25 +13,58 @@ SOURCES = [ROOT / "core/src", *sorted((ROOT / "integrations").glob("*/src"))]
 # The names of parameters that may be Any, by reason.
 PARAMETERS = {
     "json": {
-        *("answer", "arguments", "content", "data", "fields", "input", "inputs", "on_input", "on_partial", "output"),
+        *(
+            "answer",
+            "arguments",
+            "data",
+            "fields",
+            "input",
+            "inputs",
+            "on_input",
+            "on_partial",
+            "on_question",
+            "output",
+        ),
         *("partial", "piece", "result", "saved", "schema", "value", "values"),
     },
-    "user object": {"args", "args_schema", "context", "crew", "flow", "function", "graph", "on_event", "task"},
+    "user object": {"args", "args_schema", "context", "crew", "flow", "graph", "task"},
     "framework's own type": {
         *("apps", "buffer", "checkpointer", "config", "flags", "formatted_answer", "handler", "interrupt", "kwargs"),
-        *("mcps", "properties", "reason", "request", "runtime", "told"),
+        *("mcps", "properties", "request", "runtime", "told"),
     },
     "passed on to a function that checks it": {"options"},
-    "a type argument that may be any type": {"endpoint", "method", "on_failure", "run"},
+    "a type argument that may be any type": {"endpoint", "future", "method", "on_failure", "run"},
 }
 # The names of functions whose result may be Any, by reason.
 RESULTS = {
     "json": {
-        *("aask", "abatch", "ainvoke", "arun", "ask", "astream", "asteps", "batch", "call", "call_tool_stream"),
-        *("content_of", "give", "invoke", "news", "output", "output_value", "partials", "question_of", "request"),
-        *("result", "result_of", "run", "run_json", "saved", "steps", "stream", "to_json", "whole", "work"),
+        *(
+            "aask",
+            "abatch",
+            "advance",
+            "ainvoke",
+            "arun",
+            "ask",
+            "astream",
+            "batch",
+            "call",
+            "call_tool_stream",
+            "follow",
+        ),
+        *(
+            "give_turn",
+            "invoke",
+            "news",
+            "on_plain_task",
+            "on_turn",
+            "output",
+            "output_value",
+            "partials",
+            "question_of",
+        ),
+        *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
     },
-    "user object": {"bind", "input_of", "load", "renamed_names", "run_in_thread", "without_surprises"},
+    "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
         *("last_messages", "wrap_model_call", "wrap_tool_call"),

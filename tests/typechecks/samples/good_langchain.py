@@ -1,7 +1,7 @@
 """What users write with langchain_mqtt_agent: both type checkers accept it, and know the types."""
 
 from langchain_core.tools import BaseTool
-from langchain_mqtt_agent import MQTTLiveTools, MQTTRemoteAgent, MQTTToolkit, serve_tools, tool_server
+from langchain_mqtt_agent import MQTTLiveTools, MQTTRemoteAgent, MQTTToolkit, aserve_tools, tool_server
 from mqtt_agent import Connection, MemoryStore, ToolServer
 from typing_extensions import assert_type
 
@@ -23,4 +23,4 @@ assert_type(MQTTLiveTools(toolkit), MQTTLiveTools)
 
 async def use() -> None:
     assert_type(await toolkit.aget_tools(), list[BaseTool])
-    await serve_tools([add], "toolbox")
+    await aserve_tools([add], "toolbox")
