@@ -1,6 +1,6 @@
 """Mistakes in code with autogen_mqtt_agent: both type checkers refuse each line that is marked."""
 
-from autogen_mqtt_agent import AgentHost, MQTTAgent, MQTTWorkbench, mqtt_tools
+from autogen_mqtt_agent import AgentHost, MQTTAgent, MQTTWorkbench
 
 workbench = MQTTWorkbench(agent_id="planner")
 writer = MQTTAgent("writer", agent_id="planner")
@@ -15,4 +15,4 @@ async def use() -> None:
     await workbench.call_tool("forecast", ["Oslo"])  # refused
     await workbench.call_tool("forecast", argumnts={})  # refused
     await writer.on_messages("Write.")  # refused
-    await mqtt_tools(tiemout=3)  # refused
+    await workbench.get_tools(tiemout=3)  # refused
