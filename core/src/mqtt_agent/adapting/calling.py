@@ -19,7 +19,7 @@ async def calling(
 ) -> AsyncGenerator[CallHandle]:
     """Make a call, and cancel the call at the end of the block if no answer has come by then.
 
-    A call past its timeout is canceled too: no language model asks for a call again under the call's id.
+    A call past its timeout is canceled too, because no language model submits a call again with the same call id.
 
     Args:
         client: Calls the tool.
@@ -47,7 +47,7 @@ async def call_tool(
     call_id: str | None = None,
     on_partial: Callable[[str, Any], Awaitable[None] | None] | None = None,
 ) -> CallHandle:
-    """Call a tool, tell what the tool streams, and wait for the answer.
+    """Call a tool, pass on its partial results, and wait for the answer.
 
     Args:
         client: Calls the tool.
@@ -62,7 +62,8 @@ async def call_tool(
         ``handle.failure()`` the error of a call without a result.
 
     Raises:
-        ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection is lost for good.
+        ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection has failed
+            permanently.
     """
     async with calling(client, tool, arguments, timeout=timeout, call_id=call_id) as handle:
         async for partial in handle.partials():

@@ -51,7 +51,7 @@ class Table(list[T], ABC):
 
 
 def card(name: str, state: str, text: str, hints: Iterable[str], body: str = "", bar: str = "") -> str:
-    """The HTML of something with a name and a state, such as a tool, an agent or a task.
+    """The HTML of a tool, an agent, a task or another object with a name and a state.
 
     Args:
         name: The name, as plain text.

@@ -1,7 +1,8 @@
 """The background loop: the event loop, in its own thread, on which the blocking classes run their async objects.
 
 All blocking agents, tool servers and tool clients of a process share this loop. So any number of threads and event
-loops can use one connection to the broker. The loop starts with the first of these objects and ends with the last.
+loops can use one connection to the broker. The loop starts when the first of these objects starts, and ends when the
+last one stops.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Password:
 
     Args:
         username: The MQTT user name.
-        password: The MQTT password. It never appears in logs, reprs and errors.
+        password: The MQTT password. It never appears in logs, reprs or errors.
     """
 
     username: str
@@ -38,8 +38,8 @@ class Token:
         token: The token, or a function (plain or async) that returns the token. The function is called before each
             connect, on the event loop, so a function that asks another server should be async. When the tokens are
             JWTs, the connection is closed and opened again with a fresh token before the time in their ``exp`` claim.
-            No call is lost over that.
-        username: The MQTT user name, for brokers that want one beside the token.
+            No call is lost.
+        username: The MQTT user name, for brokers that want a user name beside the token.
     """
 
     token: TokenSource = field(repr=False)
@@ -58,7 +58,7 @@ Credentials = Union[Password, Token]
 
 
 async def username_password(credentials: Credentials | None, url: BrokerURL) -> Login:
-    """The user name and password for a CONNECT packet; ``credentials`` win over those in the URL."""
+    """The user name and password for a CONNECT packet; ``credentials`` take precedence over the URL."""
     if credentials is None:
         return url.username, url.password
     if isinstance(credentials, Password):

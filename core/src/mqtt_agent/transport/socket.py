@@ -1,6 +1,6 @@
 """A buffered, non-blocking socket that finds the MQTT packets in what it receives.
 
-A readable socket is emptied in one go, and all packets of one turn of the event loop are sent in one system call.
+A readable socket is emptied in one go, and all packets of one iteration of the event loop are sent in one system call.
 Packets that the link does not decode itself are made available to paho-mqtt, which reads them with ``recv``.
 """
 

@@ -64,7 +64,8 @@ class Response(Message):
         error: Why the call failed, when status is ``"error"``.
         elapsed_ms: How long the handler took, in milliseconds.
         server: The id of the replica that answered (ours).
-        seq: The ``seq`` of the call's last stream message. It tells the caller whether all have arrived (ours).
+        seq: The ``seq`` of the call's last stream message. It tells the caller whether all stream messages have arrived
+            (ours).
         content: MCP content blocks, when the tool returned more than plain JSON (ours).
     """
 
@@ -115,7 +116,7 @@ class Cancel(Message):
 class Query(Message):
     """Asks one replica which of the named calls it knows (ours).
 
-    The replica also sends again the responses to these calls that it still keeps. The answer to the query is a
+    The replica also sends the responses to these calls again, if it still keeps them. The answer to the query is a
     :class:`Response` whose ``call_id`` is the ``query_id``, with ``{"known": [call ids]}`` as its result.
 
     Attributes:
