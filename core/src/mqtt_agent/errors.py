@@ -11,7 +11,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── ConnectionLost                 the connection ended before the broker confirmed an operation
     │   ├── SessionTakenOver               another process connected with the same client id
     │   ├── TopicNotAuthorized             the broker forbids this client a topic
-    │   └── PublishRefused                 the broker refused one message, not for lack of authorization
+    │   └── PublishRefused                 the broker refused one message for a reason other than authorization
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── QueueFull                          too many messages or calls wait already
     ├── CallError                          a tool call ended without a result
@@ -428,8 +428,8 @@ class PeerUnavailable(TaskError):
     """The agent has never been seen in the namespace, or is offline now. The task was not sent.
 
     ``agent.delegate()`` raises it for an agent that was never seen. ``agent.request()`` raises it also for an agent
-    that is offline.
-    ``await agent.peers()`` lists the agents that are online. ``wait_online=True`` sends the task in either case.
+    that is offline. ``await agent.peers()`` lists the agents that are online. ``wait_online=True`` sends the task in
+    either case.
     """
 
 

@@ -1,4 +1,4 @@
-"""Asking the requester of a task from a framework, which may run in other threads and on other event loops."""
+"""Asks the requester of a task for a framework, which may run in other threads and on other event loops."""
 
 from __future__ import annotations
 

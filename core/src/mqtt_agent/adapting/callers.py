@@ -7,8 +7,8 @@ as coroutines that await the methods of a :class:`Caller`. There are two kinds o
 - The methods of a :class:`BlockingCaller` block the caller's thread and never suspend. A coroutine that awaits nothing
   else never suspends either, so :func:`block` needs no event loop to run the coroutine.
 
-The coroutines run in the caller's own thread and context, where the framework's context variables are set. Only what
-is given to :meth:`Caller.on_loop` runs on the event loop of the MQTT connection.
+The coroutines run in the caller's own thread and context, where the framework's context variables are set. Only the
+functions given to :meth:`Caller.on_loop` run on the event loop of the MQTT connection.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class BlockingCaller(Caller):
             value.close()
         if inspect.isawaitable(value):
             raise TypeError(
-                "code that blocks cannot call an async function: use ainvoke or the like, or a plain function"
+                "code that blocks cannot call an async function: use ainvoke() or another async method, "
+                "or give a plain function"
             )
         return value
 

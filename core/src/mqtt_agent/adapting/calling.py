@@ -1,4 +1,4 @@
-"""Calling a tool for a framework: the call is canceled at its server when the caller gives up."""
+"""Calls a tool for a framework, and cancels the call at the server when the caller gives up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def calling(
     A call past its timeout is canceled too, because no language model submits a call again with the same call id.
 
     Args:
-        client: Calls the tool.
+        client: The client that calls the tool.
         tool: The tool's name.
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
@@ -50,7 +50,7 @@ async def call_tool(
     """Call a tool, pass on its partial results, and wait for the answer.
 
     Args:
-        client: Calls the tool.
+        client: The client that calls the tool.
         tool: The tool's name.
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
@@ -58,8 +58,8 @@ async def call_tool(
         on_partial: Called, or awaited, with the call's id and each value that the tool streams before its result.
 
     Returns:
-        The handle of the call, which is over: ``handle.response`` has the result and MCP content blocks,
-        ``handle.failure()`` the error of a call without a result.
+        The handle of the call, which is over. ``handle.response`` has the result and MCP content blocks. When the call
+        has no result, ``handle.failure()`` returns the error.
 
     Raises:
         ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection has failed

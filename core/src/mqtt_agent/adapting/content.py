@@ -85,7 +85,7 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as a model reads it: text as it is, anything else as JSON."""
+    """Write a JSON value for a language model: a string stays as it is, any other value becomes JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

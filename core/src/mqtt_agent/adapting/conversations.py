@@ -28,7 +28,7 @@ class Conversation(Generic[T]):
 
     Attributes:
         name: The name of the conversation.
-        kept: What the host keeps in memory between two turns; None when there is nothing.
+        kept: The value that the host keeps in memory between two turns, or None.
         users: How many turns run or wait.
         turn: The lock that the running turn holds.
     """

@@ -56,7 +56,7 @@ async def delegated(
 
     Raises:
         TaskTimeout: The task took longer than ``timeout``.
-        BaseException: What ``begin`` or ``follow`` raised.
+        BaseException: Any error of ``begin`` or ``follow``.
     """
     give_up = give_up or _cancel
     handle = await begun(begin, give_up=give_up)
@@ -111,7 +111,7 @@ async def while_online(agent: Agent, handle: TaskHandle, work: Awaitable[T], *, 
 
     Raises:
         PeerUnavailable: The peer has been offline for longer than ``grace``.
-        BaseException: What ``work`` raised.
+        BaseException: Any error of ``work``.
     """
     working, away = asyncio.ensure_future(work), asyncio.ensure_future(_stays_away(agent, handle, grace))
     try:

@@ -1,4 +1,4 @@
-"""Finding the tools and peers that a toolkit was asked for."""
+"""Finds the tools and peers that the user of a toolkit asked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OnUnavailable = Literal["skip", "raise"]
 """What a toolkit does about a wanted tool or peer that is offline: leave it out with a warning, or raise an error."""
 
 _MAX_DESCRIPTION = 1024
-"""Characters of the description of a peer: model providers refuse longer ones."""
+"""The longest description of a peer, in characters. Model providers refuse longer descriptions."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Selection:
     """Which tools are wanted.
 
     Attributes:
-        tools: Names of tools, or patterns such as ``git_*``; None takes all that are online.
+        tools: Names of tools, or patterns such as ``git_*``; None takes all tools that are online.
         exclude: Names or patterns of tools that are not wanted.
         servers: Names or ids of servers whose tools are wanted; None takes the tools of all servers.
         tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
@@ -67,7 +67,7 @@ class Selection:
 
 @dataclass
 class Found:
-    """What a search for tools has found.
+    """The result of a search for tools.
 
     Attributes:
         tools: The cards of the wanted tools that are online, in the order in which they were asked for.

@@ -37,7 +37,7 @@ async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
 
     Raises:
         TaskError: The task has no result; see :meth:`mqtt_agent.TaskHandle.result`.
-        BaseException: What ``tell`` or ``answer`` raised.
+        BaseException: Any error of ``tell`` or ``answer``.
     """
     questions: asyncio.Queue[TaskEvent] = asyncio.Queue()
     reading = asyncio.ensure_future(_read(handle, tell, questions))

@@ -1,4 +1,4 @@
-"""The name under which a program gives tasks when the user chose none: the same in each run of the program."""
+"""Chooses the agent id of a program when the user gave no agent id. Each run of the program gets the same id."""
 
 from __future__ import annotations
 

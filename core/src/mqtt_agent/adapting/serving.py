@@ -29,8 +29,8 @@ class Servable(Protocol):
 def serve(service: Servable, name: str, on_started: OnStarted | None = None) -> None:
     """Serve until SIGINT or SIGTERM, and block.
 
-    In version 0.1, the adapters' functions ``serve_*`` were awaited. For one version they still can be, with a
-    ``DeprecationWarning``.
+    In version 0.1, the adapters' functions ``serve_*`` were awaited. For one more version they can still be
+    awaited, with a ``DeprecationWarning``.
 
     Args:
         service: What to serve.

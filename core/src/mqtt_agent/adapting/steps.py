@@ -143,7 +143,7 @@ class TaskSteps:
         """Give the task. When this step is canceled, the task is canceled as soon as the task is given.
 
         Raises:
-            BaseException: What ``give`` raised.
+            BaseException: Any error of ``give``.
         """
         self._begun = True
         self._handle = await begun(lambda: self._give(agent), give_up=self._take_back)
@@ -169,7 +169,7 @@ class TaskSteps:
             await asyncio.sleep(0)
         question = handle.question
         if not self._coming.done() and question is not None and question is not self._asked:
-            return question  # asked before the events were read, and not told again by the peer
+            return question  # the peer asked before the events were read, and does not send the question again
         waits = [seconds for seconds in (self._patience, left) if seconds is not None]
         await asyncio.wait([self._coming], timeout=min(waits) if waits else None)
         if not self._coming.done():
@@ -199,7 +199,7 @@ class TaskSteps:
         if event.status != TaskState.INPUT_REQUIRED.value or not isinstance(data, dict):
             return False
         if event is not self.handle.question:
-            return False  # answered already, or another question has come since
+            return False  # answered already, or the peer has asked another question since
         self._asked = event
         data = cast("dict[str, Any]", data)
         return "fault" in data or not self.answered(data.get("input_id"))

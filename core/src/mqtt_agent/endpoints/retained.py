@@ -1,4 +1,4 @@
-"""A local copy of retained messages: tells when the copy is complete, and removes what the broker no longer keeps."""
+"""A local copy of retained messages: tells when the copy is complete, and removes messages that the broker removed."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ class Retained:
             name: The name of the peer in the message's topic; None when the topic has no valid name.
 
         Returns:
-            The decoded message. None when there is nothing to keep: the message is empty, is unreadable, or exceeds
-            the limit of messages.
+            The decoded message. None when there is nothing to keep: the message is empty or unreadable, or too
+            many messages are kept already.
         """
         if name is None:
             self._faults.tell(message.topic, "a card or status for an impossible name", "")

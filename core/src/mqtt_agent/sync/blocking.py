@@ -1,4 +1,4 @@
-"""How a blocking class is made from an async class: its methods run on the background loop, and block."""
+"""Makes blocking classes from async classes: the async methods run on the background loop, and the caller waits."""
 
 from __future__ import annotations
 

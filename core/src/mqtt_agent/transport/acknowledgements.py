@@ -83,7 +83,7 @@ class Acknowledgements:
 
 
 class PendingPuback:
-    """The PUBACK of one message, from its arrival until it is sent."""
+    """The PUBACK of one message, from the arrival of the message until the PUBACK is sent."""
 
     __slots__ = ("_all", "done", "held", "mid", "started")
 

@@ -1,4 +1,4 @@
-"""Translates the errors of paho-mqtt, ssl and socket at connecting into messages that say what to do."""
+"""Translates connection errors of paho-mqtt, ssl and socket into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["WRONG_PORT", "explain", "refused"]
 
-WRONG_PORT: str = "is this port for another one of mqtt://, mqtts://, ws:// and wss://?"
+WRONG_PORT: str = "this port may need another scheme: mqtt://, mqtts://, ws:// or wss://"
 """A hint for a server that does not answer as expected."""
 _ADVICE = {  # by the reason code of the CONNACK
     0x84: "use a broker that speaks MQTT 5",

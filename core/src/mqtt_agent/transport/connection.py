@@ -124,9 +124,9 @@ class Connection:
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether the connection broke within the last 10 s.
+        """Whether another client may have taken over the session: the connection broke within the last 10 s.
 
-        Some brokers do not tell a client that another client with the same id has taken its place.
+        Some brokers do not tell a client that another client with the same id has connected.
         """
         return self._reconnector.may_be_taken_over
 
@@ -175,7 +175,7 @@ class Connection:
         await self._lifetime.start()
 
     async def stop(self, *, end_session: bool = False) -> None:
-        """Count one endpoint less. When none is left, send the buffered packets, then disconnect.
+        """Count one endpoint less. When no endpoint is left, send the buffered packets, then disconnect.
 
         Messages that the broker has not confirmed fail with :class:`ConnectionLost`.
 
@@ -260,7 +260,7 @@ class Connection:
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """Stop calling ``handler``. Unsubscribe at the broker when no other handler has the same filter."""
-        await self._renewal.wait_over()  # a renewal has no link for the UNSUBSCRIBE
+        await self._renewal.wait_over()  # during a renewal, no link can send the UNSUBSCRIBE
         await self._subscriber.unsubscribe(topic_filter, handler)
 
     async def leave(self, topic_filter: str) -> None:

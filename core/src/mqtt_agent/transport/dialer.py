@@ -32,7 +32,7 @@ class Dialer:
         """Whether each link begins with a new session."""
         self._settings = settings
         self._renewal = renewal
-        self._token = uuid.uuid4().hex[:6]  # tells this process from others that have the same client id
+        self._token = uuid.uuid4().hex[:6]  # distinguishes this process from others that have the same client id
 
     @property
     def url(self) -> BrokerURL:

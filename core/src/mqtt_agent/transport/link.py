@@ -201,7 +201,7 @@ class Link:
             return
         if message.qos == 1:
             message.acknowledgement = self._acknowledgements.add(mid)
-        elif message.qos == 2:  # the subscription is another program's; paho-mqtt answers the PUBREL
+        elif message.qos == 2:  # another program has subscribed in this session; paho-mqtt answers the PUBREL
             self._pump.send(pack_pubrec(mid))
         self._received.append(message)
         self._deliver()

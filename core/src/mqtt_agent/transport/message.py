@@ -1,4 +1,4 @@
-"""Messages: a received message, the MQTT properties of a sent one, and the Last Will."""
+"""Messages: a received message, the MQTT properties of a sent message, and the Last Will."""
 
 from __future__ import annotations
 

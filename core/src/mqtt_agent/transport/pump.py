@@ -64,7 +64,7 @@ class Pump:
 
     @property
     def error(self) -> OSError | None:
-        """Why the socket failed; None when it has not."""
+        """Why the socket failed; None when the socket has not failed."""
         return None if self._socket is None else self._socket.error
 
     def start(self) -> None:

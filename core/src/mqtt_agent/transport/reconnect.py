@@ -28,12 +28,12 @@ _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts
 
 
 class Reconnector:
-    """Keeps one link to the broker up, from :meth:`start` to :meth:`stop`.
+    """Keeps a link to the broker open, from :meth:`start` to :meth:`stop`.
 
     Args:
         dialer: Opens each link.
         subscriber: Makes the subscriptions over each link.
-        outbox: Sends over each link.
+        outbox: Sends the messages over each link.
         renewal: Ends a link whose token is about to expire.
         on_reconnected: Called after each reconnect; the argument tells whether the broker still had the session.
         on_taken_over: Called when another process has taken the client id; then no further link is opened.

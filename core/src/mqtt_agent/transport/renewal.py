@@ -46,7 +46,7 @@ class Renewal:
 
     @property
     def under_way(self) -> bool:
-        """Whether the connection is closed for a moment because a fresh token replaces one that expires."""
+        """Whether the connection is closed for a moment because a fresh token replaces an expiring token."""
         return self._renewed is not None
 
     async def login(self) -> Login:
@@ -133,7 +133,7 @@ def renewal_delay(remaining: float) -> float:
         remaining: Seconds until the token expires.
 
     Returns:
-        Seconds to wait. At least one second of the token's life is left then, but the wait is never below one second.
+        Seconds to wait. The token then has at least one second left. But the wait is never shorter than one second.
     """
     return max(_MARGIN, min(random.uniform(0.8, 0.9) * remaining, remaining - _MARGIN))
 

@@ -20,7 +20,7 @@ class Call(Message):
     """A request to run a tool (spec).
 
     Attributes:
-        call_id: Any string. Together with ``client`` it identifies the call, so that a repeat is not run again.
+        call_id: Any string. Together with ``client`` it identifies the call. A repeated call is not run again.
         arguments: The arguments of the tool, by name.
         client: The caller's name. The caller chooses it, and nothing proves it.
         timestamp: When the call was made, ISO 8601 UTC.
@@ -100,7 +100,7 @@ class StreamMessage(Message):
 
 
 class Cancel(Message):
-    """Asks the replica that runs a call to stop it. The message goes to all replicas (ours).
+    """Asks the replica that runs a call to stop the call. The message goes to all replicas (ours).
 
     Attributes:
         call_id: The id of the call.

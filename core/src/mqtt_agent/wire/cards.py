@@ -117,7 +117,7 @@ class ToolCard(Message):
 
 
 class ServerCard(Message):
-    """The tools that one running tool server offers. The server's Last Will is the same card, offline (spec).
+    """The tools that one running tool server offers. The server's Last Will is this card with status offline (spec).
 
     Attributes:
         version: The version of the card format.
@@ -137,8 +137,8 @@ class ServerCard(Message):
         epoch: The number of the connection that the card belongs to, 1 for the process's first connection (ours).
         session_present: Whether the broker still had the server's session, with the calls that wait in it, when that
             connection was opened (ours).
-        standby: Whether another replica serves, and this one waits to take its place; then ``tools`` is empty. None
-            where the broker spreads calls over all replicas (ours).
+        standby: Whether this replica is on standby: another replica serves, and this replica waits to take its place.
+            ``tools`` is empty then. None when the broker spreads the calls over all replicas (ours).
         features: The optional parts of the protocol that the server supports (ours).
     """
 

@@ -105,7 +105,7 @@ class Task(Message):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the content. Messages that ask for the same work have the same digest, at any time."""
+        """The SHA-256 of the content. Messages that ask for the same work have the same digest: times do not count."""
         content = {"from": self.sender, **self._content()}
         return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
@@ -196,7 +196,7 @@ class TaskEvent(Message):
 
 
 class Control(Message):
-    """Tells the agent that has a task to cancel it, to take an input, or to send its state (ours).
+    """Asks the agent that has a task to cancel the task, to accept an input, or to send the task's state (ours).
 
     Attributes:
         task_id: The id of the task.
