@@ -13,7 +13,10 @@ _MAX_NAME = 64
 
 
 def legal_name(name: str, taken: set[str]) -> str:
-    """Make a name that language models accept, ``[a-zA-Z0-9_-]{1,64}``, and that is not in ``taken``. Add it there."""
+    """Make a name that language models accept: ``[a-zA-Z0-9_-]{1,64}``.
+
+    The name is not in ``taken`` before. It is added to ``taken``.
+    """
     legal = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME] or "_"
     unique, number = legal, 1
     while unique in taken:

@@ -159,7 +159,7 @@ class Requester:
 class RequesterToolClient:
     """Calls tools over the connection of a requester and in the requester's name, from any thread and event loop.
 
-    It has two methods of :class:`mqtt_agent.sync.ToolClient`.
+    It offers ``run_on_loop`` and ``await_on_loop``, as :class:`mqtt_agent.sync.ToolClient` does.
 
     Args:
         requester: The requester whose agent calls the tools.

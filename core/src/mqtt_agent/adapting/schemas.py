@@ -19,8 +19,8 @@ def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     - A schema without ``properties`` gets empty ``properties``, because some frameworks fail without them.
     - ``true`` and ``false`` as schemas of a property are written as objects.
-    - Each reference is replaced by the schema that it names. A reference to a schema around it keeps only the type, the
-      title and the description. Parts that are nested too deep, or make the schema too large, accept anything.
+    - Each reference is replaced by the schema that it names. When that schema contains the reference, only the type,
+      title and description are kept. Parts that are nested too deep, or make the schema too large, accept anything.
 
     The server checks the arguments against its own schema, never against this one.
     """

@@ -1,4 +1,4 @@
-"""A local copy of retained messages: tells when the copy is complete, and removes messages that the broker removed."""
+"""Follows retained messages: tells when all of them have arrived, and forgets those that the broker no longer has."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ class Connection:
         await self._subscriber.take_alone(owner, keep=keep)
 
     async def leave_alone(self, owner: str) -> None:
-        """Undo :meth:`take_alone`, also one from before a reconnect, when the broker has kept the session."""
+        """Undo :meth:`take_alone`. After a reconnect this works too, when the broker has kept the session."""
         await self._subscriber.leave_alone(owner)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
@@ -326,9 +326,9 @@ class Connection:
             payload: The bytes to send.
             retain: Whether the broker keeps the message for later subscribers.
             properties: The MQTT properties.
-            repeatable: Whether the message may be sent again, and so may arrive twice, when the connection is lost
-                before the broker has confirmed it. In that case a future of a message that is not repeatable raises
-                :class:`ConnectionLost`.
+            repeatable: Whether the message is sent again when the connection is lost before the broker has confirmed
+                the message. A repeatable message may arrive twice. For any other message, the future raises
+                :class:`ConnectionLost` in this case.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -344,7 +344,7 @@ class Connection:
         return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes) -> None:
-        """Raise what :meth:`publish` would raise immediately, without publishing.
+        """Raise the errors that :meth:`publish` would raise immediately, without publishing.
 
         Call it before work that a failing :meth:`publish` would have to undo.
 

@@ -12,7 +12,7 @@ from mqtt_agent.transport.url import BrokerURL
 __all__ = ["Credentials", "Login", "Password", "Token", "TokenSource", "username_password"]
 
 TokenSource = Union[str, Callable[[], Union[str, Awaitable[str]]]]
-"""A token, or a function (plain or async) that returns one."""
+"""A token, or a function (plain or async) that returns a token."""
 Login = tuple[Union[str, None], Union[str, None]]
 """The user name and the password of a CONNECT packet. Either may be missing."""
 
@@ -54,7 +54,7 @@ class Token:
 
 
 Credentials = Union[Password, Token]
-"""What a user may give as ``credentials``."""
+"""The values that a user may give as ``credentials``."""
 
 
 async def username_password(credentials: Credentials | None, url: BrokerURL) -> Login:

@@ -67,7 +67,7 @@ class BrokerLimits:
         session_present: Whether the broker still had the client's session.
         receive_maximum: How many QoS 1 messages the broker takes before it has confirmed the first of them.
         maximum_packet_size: Bytes of the largest packet that the broker takes; None is no limit.
-        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated as
+        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated like
             ejabberd, which sends a client nothing more, not even at QoS 0, until the client has acknowledged the last
             QoS 1 message. So every message from such a broker is acknowledged on arrival.
         forgets_groups: Whether the broker is rumqttd, where a share group does not outlive the connections of its

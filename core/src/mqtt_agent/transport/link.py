@@ -165,7 +165,7 @@ class Link:
         for waiter in self._subscribes.values():
             if not waiter.done():
                 waiter.set_exception(reason)
-                waiter.exception()  # marks the error as retrieved: asyncio would log an error that no code awaits
+                waiter.exception()  # marks the error as retrieved, so that asyncio does not log the error
         self._subscribes.clear()
         if not self._connack.done():
             self._connack.set_exception(reason)

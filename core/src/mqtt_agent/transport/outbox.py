@@ -169,7 +169,7 @@ class _Publication:
     def fail(self, error: TransportError) -> None:
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
-            self.confirmed.exception()  # marks the error as retrieved: asyncio would log an error that no code awaits
+            self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
 
 
 def check_reason_code(reason_code: int, topic: str) -> int:
