@@ -231,7 +231,7 @@ class InvalidArguments(CallError):
     names the path of the wrong value. ``await client.get_tool(name)`` shows what the tool takes.
 
     Attributes:
-        data: A list such as ``[{"path": "/days", "message": "..."}]`` when the server sends one, else None.
+        data: A list such as ``[{"path": "/days", "message": "..."}]`` when the server sends such a list, else None.
     """
 
     def __init__(self, message: str, *, tool: str = "", call_id: str | None = None, data: Any = None) -> None:

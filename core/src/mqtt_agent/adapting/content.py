@@ -30,7 +30,7 @@ class Media:
         kind: ``image``, ``audio`` or ``file``.
         data: The bytes, in base64.
         mime_type: For example ``image/png``.
-        uri: Where the file comes from; None when the block does not tell.
+        uri: Where the file comes from; None when the block does not name a URI.
     """
 
     kind: Kind
@@ -57,7 +57,7 @@ class Link:
     Attributes:
         kind: ``image``, ``audio`` or ``file``.
         uri: The address of the bytes.
-        mime_type: For example ``image/png``; None when the block does not tell.
+        mime_type: For example ``image/png``; None when the block does not name a type.
     """
 
     kind: Kind

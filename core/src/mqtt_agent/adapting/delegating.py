@@ -43,7 +43,7 @@ async def delegated(
     """Give a task, follow the task to its end, and cancel the task at the peer when the caller is canceled.
 
     A caller can be canceled at any moment: before the task is sent, while the task is being sent, and later. In each
-    case the peer is told, unless the task is over. After ``timeout`` the task is canceled too.
+    case the peer gets a cancellation, unless the task is over. After ``timeout`` the task is canceled too.
 
     Args:
         begin: A function that gives the task, or resumes a task that was given before.

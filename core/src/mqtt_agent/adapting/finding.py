@@ -110,7 +110,7 @@ async def find_peers(agent: Agent, wanted: Literal["all"] | Sequence[str]) -> tu
         wanted: Agent ids. Or ``all`` for every agent that takes tasks, without agents that only give tasks.
 
     Returns:
-        The cards of the peers, and the names of those that are not online.
+        The cards of the peers, and the names of the wanted peers that are not online.
     """
     cards = {card.name: card for card in await agent.peers()}
     if wanted == "all":

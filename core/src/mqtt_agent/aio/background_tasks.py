@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """Keeps asyncio tasks alive while they run, and reports those that fail.
+    """Keeps asyncio tasks alive while they run, and reports tasks that fail.
 
     Example:
         >>> tasks = BackgroundTasks(lambda task, error: logger.error("%s", error))  # doctest: +SKIP

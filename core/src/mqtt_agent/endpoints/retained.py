@@ -37,7 +37,7 @@ class Source:
         without: What is not possible when the broker does not allow one of the filters, for the log.
         marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topic.
         more: Awaited after all retained messages have arrived, and before any message is forgotten. It waits for
-            further messages, which the endpoint subscribed to because of the retained ones.
+            further messages, which the endpoint subscribed to because of the retained messages.
     """
 
     filters: Sequence[tuple[str, Handler]]

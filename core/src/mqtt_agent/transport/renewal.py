@@ -30,7 +30,7 @@ class Renewal:
 
     Args:
         credentials: The credentials that the user gave.
-        settings: The URL and the connect timeout are used. The URL's user and password count when there are no
+        settings: The URL and the connect timeout are used. The URL's user and password are used without
             credentials. The timeout limits the wait for confirmations before a link is ended.
         outbox: Knows which messages must be confirmed before a link is ended.
     """

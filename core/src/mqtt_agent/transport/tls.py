@@ -42,7 +42,7 @@ def tls_context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext:
         raise _tls_error(error, f"TLS(ca={_path(tls.ca)})", "is not a certificate in PEM format") from error
     if tls.certificate:
         try:
-            # Without a password, OpenSSL would ask the terminal for one. An empty password prevents that.
+            # Without a password, OpenSSL would ask for a password in the terminal. An empty password prevents that.
             context.load_cert_chain(tls.certificate, tls.key, tls.key_password or "")
         except OSError as error:
             what = f"TLS(certificate={_path(tls.certificate)}, key={_path(tls.key)})"

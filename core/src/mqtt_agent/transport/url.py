@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 __all__ = ["DEFAULT_BROKER", "ENVIRONMENT_VARIABLE", "BrokerURL"]
 
 ENVIRONMENT_VARIABLE: str = "MQTT_AGENT_BROKER"
-"""The environment variable with the URL of the broker. It counts when a program gives no URL."""
+"""The environment variable with the URL of the broker. It is used when a program gives no URL."""
 DEFAULT_BROKER: str = "mqtt://localhost:1883"
 """The URL when neither the program nor the environment gives a URL."""
 
