@@ -101,5 +101,5 @@ def test_work_that_awaits_something_else_is_refused_instead_of_hanging(client: T
         await asyncio.sleep(0)
         raise AssertionError("it went on")
 
-    with pytest.raises(RuntimeError, match="awaited something else than its BlockingCaller"):
+    with pytest.raises(RuntimeError, match="awaited something other than its BlockingCaller"):
         block(sleeps())

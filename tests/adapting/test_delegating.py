@@ -207,7 +207,7 @@ async def test_a_peer_that_stays_away_longer_than_the_grace_is_unavailable(
     waiting = asyncio.ensure_future(while_online(planner, handle, read(), grace=0.2))
     await soon(work.begun.wait())
     await soon(writer.stop())
-    with pytest.raises(PeerUnavailable, match=r"'writer' went away and has not come back within 0\.2 s") as raised:
+    with pytest.raises(PeerUnavailable, match=r"'writer' went offline and has not come back within 0\.2 s") as raised:
         await soon(waiting)
     assert (raised.value.task_id, raised.value.peer) == (handle.task_id, "writer")
     await soon(ended.wait())

@@ -100,8 +100,8 @@ def test_a_traceback_is_short_and_names_the_next_step(agent: Kernel) -> None:
         "",
         "PeerUnavailable: no agent 'nobody' has been seen in namespace 'a2a/v1'; the task was not sent: "
         "check the id with peers(), or wait_online=True",
-        "Next: await agent.peers() lists who is online; delegate(..., wait_online=True) waits for it.",
-        "(%xmode Verbose before the cell shows the whole traceback.)",
+        "Next: await agent.peers() lists the agents that are online; wait_online=True sends the task anyway.",
+        "(Run %xmode Verbose before the cell to see the whole traceback.)",
     ]
     agent.run("%xmode Verbose")
     [error] = [each for each in agent.outputs(agent.send(cell)) if each["type"] == "error"]

@@ -22,7 +22,7 @@ def warn_renamed(old: str, new: str) -> None:
     """Warn about the use of an old name. The warning names the line of the user's code.
 
     Args:
-        old: The old name, as the user wrote the name.
+        old: The old name, as it stands in the user's code.
         new: The new name, as the user should write it.
     """
     message = f"{old} is called {new} now; the old name will be removed in the next version"
@@ -30,7 +30,7 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def _level_of_user() -> int:
-    """How many frames above the caller of this function the first frame outside of the project's packages is."""
+    """Count the frames from the caller of this function up to the first frame outside of the project's packages."""
     # The blocking classes and the adapters add frames between the user's code and the old name.
     frame, level = sys._getframe(1), 0  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0].endswith(_PACKAGE):

@@ -5,13 +5,13 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     MQTTAgentError
     ├── InvalidIdentifier (ValueError)     a name that cannot be one level of an MQTT topic
     ├── WireError (ValueError)             bytes that are not a valid message, or a value that JSON cannot carry
-    ├── TransportError (ConnectionError)   between this process and the broker
+    ├── TransportError (ConnectionError)   a problem between this process and the broker
     │   ├── BrokerUnreachable              no MQTT broker answers at the URL
     │   ├── ConnectionRefused              the broker refused the connection: credentials, client id, protocol
     │   ├── ConnectionLost                 the connection ended before the broker confirmed an operation
     │   ├── SessionTakenOver               another process connected with the same client id
     │   ├── TopicNotAuthorized             the broker forbids this client a topic
-    │   └── PublishRefused                 the broker refused one message for another reason
+    │   └── PublishRefused                 the broker refused one message for a reason other than authorization
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── QueueFull                          too many messages or calls wait already
     ├── CallError                          a tool call ended without a result
@@ -22,7 +22,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── CallCanceled                   the caller canceled the call
     │   └── ToolUnavailable                no server offers the tool, or the server of a call is gone
     ├── ToolError                          raised *by* a tool handler, to choose the error code
-    ├── TaskError                          a task ended, or was left, without a result
+    ├── TaskError                          a task has no result
     │   ├── TaskFailed                     the agent tried and failed; also raised *by* task handlers
     │   ├── TaskRejected                   the agent does not take the task; also raised *by* task handlers
     │   ├── TaskCanceled                   canceled before the task was completed
@@ -79,7 +79,7 @@ class MQTTAgentError(Exception):
     """The base class of every error that MQTT.Agent raises."""
 
     def _render_traceback_(self) -> list[str]:
-        # IPython calls this. The frames inside MQTT.Agent do not help the reader; the next step does.
+        # IPython calls this. The frames inside MQTT.Agent do not help the user. A hint about the next step helps.
         from mqtt_agent.display import short_traceback
 
         return short_traceback(self)
@@ -97,9 +97,9 @@ class InvalidIdentifier(MQTTAgentError, ValueError):
 class WireError(MQTTAgentError, ValueError):
     """Bytes that are not a valid message of this protocol, or a value that JSON cannot carry.
 
-    ``decode`` and ``encode`` of ``mqtt_agent.wire`` raise it, and every method that sends the user's values: a call
-    with its arguments, a task with its data. Pass plain JSON values, dataclasses or pydantic models.
-    An unreadable message from a peer is logged, and raises nothing.
+    ``decode`` and ``encode`` of ``mqtt_agent.wire`` raise it. Every method that sends the user's values raises it too,
+    for example for the arguments of a call or the data of a task. Pass plain JSON values, dataclasses or pydantic
+    models. An unreadable message from a peer is logged, and raises no error.
     """
 
 
@@ -107,16 +107,16 @@ class TransportError(MQTTAgentError, ConnectionError):
     """Something went wrong between this process and the broker.
 
     It is the base class of the errors of a connection, and a :class:`ConnectionError`, so that general retry policies
-    recognize it. The subclasses say what to do. Otherwise look at the broker's log.
+    recognize it. The subclasses say what to do. For an error of this class itself, look at the broker's log.
     """
 
 
 class BrokerUnreachable(TransportError):
     """No MQTT broker answers at the URL.
 
-    ``start()`` raises it, and so does everything that starts an endpoint. The message says why. Check the URL: host,
-    port, and which of ``mqtt://``, ``mqtts://``, ``ws://`` and ``wss://`` the port is for. For first steps,
-    :class:`EmbeddedBroker` is a broker. After the first connect this error is not raised: reconnecting goes on.
+    ``start()`` raises it, and so does everything that starts an endpoint. The message says why. Check the URL: the
+    host, the port, and whether the port is for ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. For first steps, use
+    :class:`EmbeddedBroker`. After the first connect this error is not raised, because the connection tries again.
     """
 
 
@@ -124,7 +124,7 @@ class ConnectionRefused(TransportError):
     """The broker answered and refused the connection.
 
     ``start()`` raises it, and so does everything that starts an endpoint. Check the credentials, and what the broker
-    allows this user. After the first connect this error is not raised: reconnecting goes on.
+    allows this user. After the first connect this error is not raised, because the connection tries again.
 
     Attributes:
         reason_code: The MQTT 5 reason code of the CONNACK, for example 0x86 for a bad user name or password.
@@ -143,7 +143,7 @@ class ConnectionLost(TransportError):
     continue with ``agent.resume(task_id)`` or ``client.submit(..., call_id=...)``.
 
     Attributes:
-        reason_code: The MQTT 5 reason code of the broker's DISCONNECT, or None when it sent none.
+        reason_code: The MQTT 5 reason code of the broker's DISCONNECT, or None when the broker sent no DISCONNECT.
     """
 
     def __init__(self, message: str, *, reason_code: int | None = None) -> None:
@@ -154,8 +154,9 @@ class ConnectionLost(TransportError):
 class SessionTakenOver(TransportError):
     """Another process connected with the same client id, so this process stopped.
 
-    ``serve_forever()`` raises it, and so does every later use of the connection. It does not reconnect, because the two
-    processes would disconnect each other forever. Give each process an agent id or client id of its own.
+    ``serve_forever()`` raises it, and so does every later use of the connection. The connection does not reconnect,
+    because the two processes would disconnect each other forever. Give each process an agent id or client id of its
+    own.
     """
 
 
@@ -193,23 +194,24 @@ class PublishRefused(TransportError):
 class PayloadTooLarge(MQTTAgentError, ValueError):
     """The message is larger than the broker's Maximum Packet Size. It was not sent.
 
-    Everything that sends raises it. Send less, or store the data elsewhere and send a reference to it, or raise both
-    the limit of the broker and ``max_packet_size`` of the connections.
+    Every method that sends a message raises it. Send less, or store the data elsewhere and send a reference to it, or
+    raise both the limit of the broker and ``max_packet_size`` of the connections.
     """
 
 
 class QueueFull(MQTTAgentError):
     """Too many messages or calls wait already. Nothing was sent.
 
-    Publishing raises it when ``max_queued`` messages wait for the broker, and a call when ``max_pending`` calls wait
-    for their answers. Wait for some of them before sending more, or raise the limit.
+    Publishing raises it when ``max_queued`` messages wait for the broker. A call raises it when ``max_pending`` calls
+    wait for their answers. Wait for some of them before sending more, or raise the limit.
     """
 
 
 class CallError(MQTTAgentError):
     """A tool call ended without a result.
 
-    It is the base class of what ``client.call()`` and ``handle.result()`` raise. The subclasses say what to do.
+    It is the base class of the errors that ``client.call()`` and ``handle.result()`` raise. The subclasses say what to
+    do.
 
     Attributes:
         tool: The name of the tool.
@@ -229,7 +231,7 @@ class InvalidArguments(CallError):
     names the path of the wrong value. ``await client.get_tool(name)`` shows what the tool takes.
 
     Attributes:
-        data: A list such as ``[{"path": "/days", "message": "..."}]`` when the server sends one, else None.
+        data: A list such as ``[{"path": "/days", "message": "..."}]`` when the server sends such a list, else None.
     """
 
     def __init__(self, message: str, *, tool: str = "", call_id: str | None = None, data: Any = None) -> None:
@@ -251,7 +253,7 @@ class ToolFailed(CallError):
     tool server has the traceback.
 
     Attributes:
-        code: The code that the tool chose with :class:`ToolError`, or the class name of its exception.
+        code: The code that the tool chose with :class:`ToolError`, or the class name of the handler's exception.
         data: The JSON value that the tool attached to its error, if any.
         server: The id of the replica that answered, if it is known.
     """
@@ -310,12 +312,12 @@ class ToolError(MQTTAgentError):
     """Raise this error in a tool handler to fail the call with a code of your choice. The caller gets ToolFailed.
 
     Example:
-        >>> raise ToolError("the database is away", code="E_DB", retryable=True)  # doctest: +SKIP
+        >>> raise ToolError("the database is down", code="E_DB", retryable=True)  # doctest: +SKIP
 
     Attributes:
         code: A short code that callers can test for.
         data: Any JSON value that helps the caller.
-        retryable: Whether the same call may succeed later; None leaves that open.
+        retryable: Whether the same call may succeed later; None means unknown.
     """
 
     def __init__(
@@ -328,14 +330,14 @@ class ToolError(MQTTAgentError):
 
 
 class TaskError(MQTTAgentError):
-    """A task ended, or was left, without a result.
+    """A task has no result.
 
-    It is the base class of what ``agent.request()`` and ``handle.result()`` raise. The class itself is raised when an
-    operation does not fit the state of the task, for example input for a task that is over.
+    It is the base class of the errors that ``agent.request()`` and ``handle.result()`` raise. The class itself is
+    raised when an operation does not fit the state of the task, for example when input is sent to a task that is over.
 
     Attributes:
         task_id: The id of the task; None when there is no task yet.
-        peer: The agent that was to do the task, if known.
+        peer: The agent that the task was given to, if known.
         code: A short code that requesters can test for.
         data: Any JSON value that helps the requester.
     """
@@ -383,8 +385,8 @@ class TaskFailed(TaskError):
 class TaskRejected(TaskError):
     """The agent does not take the task.
 
-    ``agent.request()`` and ``handle.result()`` raise it, and ``agent.delegate()`` when the task id names another task
-    already. Give the task to another agent. Raise it in a task handler to reject a task.
+    ``agent.request()`` and ``handle.result()`` raise it. ``agent.delegate()`` raises it when another task has this
+    task id already. Give the task to another agent. Raise it in a task handler to reject a task.
 
     Example:
         >>> raise TaskRejected("not my job")  # doctest: +SKIP
@@ -395,7 +397,7 @@ class TaskCanceled(TaskError):
     """The task was canceled before it was completed.
 
     ``agent.request()`` and ``handle.result()`` raise it. Delegate the work again, with another task id, if the result
-    is still wanted. In a task handler, it is raised by the methods of an attempt that is over.
+    is still wanted. In a task handler, the methods of the task context raise it when the attempt is over.
     """
 
 
@@ -425,8 +427,9 @@ class TaskNotFound(TaskError, LookupError):
 class PeerUnavailable(TaskError):
     """The agent has never been seen in the namespace, or is offline now. The task was not sent.
 
-    ``agent.delegate()`` raises it for an agent that was never seen, ``agent.request()`` also for one that is offline.
-    ``await agent.peers()`` lists the agents that are online. ``wait_online=True`` sends the task in either case.
+    ``agent.delegate()`` raises it for an agent that was never seen. ``agent.request()`` raises it also for an agent
+    that is offline. ``await agent.peers()`` lists the agents that are online. ``wait_online=True`` sends the task in
+    either case.
     """
 
 

@@ -1,4 +1,4 @@
-"""Running a framework on an event loop of its own in a thread: where the framework blocks, MQTT goes on meanwhile."""
+"""Runs a framework on its own event loop in a thread, so that MQTT continues while the framework blocks."""
 
 from __future__ import annotations
 

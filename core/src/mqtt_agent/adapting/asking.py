@@ -1,4 +1,4 @@
-"""Asking the requester of a task from a framework, which may run in other threads and on other event loops."""
+"""Asks the requester of a task for a framework, which may run in other threads and on other event loops."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Asker"]
 
 
 class Asker:
-    """Asks the requester of a task, from any thread. A task can ask one question at a time, so questions wait in line.
+    """Asks the requester of a task, from any thread. A task can ask one question at a time, so others wait their turn.
 
-    Make it on the event loop on which the task's handler runs.
+    Create an asker on the event loop on which the task's handler runs.
 
     Args:
         task: The task whose requester is asked.
@@ -45,11 +45,15 @@ class Asker:
         return await asyncio.wrap_future(self._start(prompt, schema))
 
     def ask(self, prompt: str, schema: Any = None) -> Any:
-        """Ask, and block for the answer; see :meth:`aask`."""
+        """Ask, and block for the answer; see :meth:`aask`.
+
+        Raises:
+            CancelledError: The task is over. The class is that of ``asyncio`` or of ``concurrent.futures``.
+        """
         return self._start(prompt, schema).result()
 
     def close(self) -> None:
-        """Cancel the questions that are open or wait in line. Later questions are canceled at once."""
+        """Cancel all questions without an answer. Later questions are canceled at once."""
         with self._guard:
             self._closed = True
             waiting = list(self._open)

@@ -1,4 +1,4 @@
-"""Code that blocks and code that awaits: an adapter writes its work once, and serves both with it.
+"""Lets an adapter write its work once, for code that blocks and for code that awaits.
 
 Frameworks run most things in two ways: ``invoke`` blocks a thread, ``ainvoke`` is awaited. An adapter writes its work
 as coroutines that await the methods of a :class:`Caller`. There are two kinds of callers:
@@ -7,8 +7,8 @@ as coroutines that await the methods of a :class:`Caller`. There are two kinds o
 - The methods of a :class:`BlockingCaller` block the caller's thread and never suspend. A coroutine that awaits nothing
   else never suspends either, so :func:`block` needs no event loop to run the coroutine.
 
-The coroutines run in the caller's own thread and context, where the framework's context variables are set. Only what
-is given to :meth:`Caller.on_loop` runs on the event loop of the MQTT connection.
+The coroutines run in the caller's own thread and context, where the framework's context variables are set. Only the
+functions given to :meth:`Caller.on_loop` run on the event loop of the MQTT connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Remote(Protocol):
-    """An agent or a tool client on the event loop of its connection, such as :class:`mqtt_agent.sync.ToolClient`."""
+    """Runs functions on the event loop of an agent or a tool client, such as :class:`mqtt_agent.sync.ToolClient`."""
 
     def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Run ``function(agent or client, *arguments)`` on the connection's event loop, and block for the result."""
@@ -38,14 +38,14 @@ class Remote(Protocol):
 
 
 class Caller(ABC):
-    """The code that wants something from a remote end.
+    """The code that called the adapter: it blocks, or it awaits.
 
     Args:
-        remote: Where the work is done.
+        remote: The agent or the tool client that the adapter uses.
     """
 
     awaits: ClassVar[bool]
-    """Whether the code awaits."""
+    """Whether the caller awaits; otherwise the caller blocks."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
@@ -60,7 +60,7 @@ class Caller(ABC):
 
     @abstractmethod
     async def settle(self, value: Any) -> Any:
-        """Take what a function of the user or of the framework returned: a value, or an awaitable of the value.
+        """Get the value that a function of the user or of the framework returned, directly or as an awaitable.
 
         Raises:
             TypeError: The caller blocks, and ``value`` is an awaitable.
@@ -68,7 +68,7 @@ class Caller(ABC):
 
 
 class BlockingCaller(Caller):
-    """Code that blocks."""
+    """A caller that blocks its thread."""
 
     awaits = False
 
@@ -81,18 +81,19 @@ class BlockingCaller(Caller):
         return self._remote.run_on_loop(function, *arguments)
 
     async def settle(self, value: Any) -> Any:
-        """Take a value that need not be awaited."""
+        """Return the value. An awaitable raises ``TypeError``."""
         if inspect.iscoroutine(value):
             value.close()
         if inspect.isawaitable(value):
             raise TypeError(
-                "code that blocks cannot call an async function: use ainvoke or the like, or a plain function"
+                "code that blocks cannot call an async function: use ainvoke() or another async method, "
+                "or give a plain function"
             )
         return value
 
 
 class AwaitingCaller(Caller):
-    """Code that awaits, on any event loop."""
+    """A caller that awaits, on any event loop."""
 
     awaits = True
 
@@ -105,7 +106,7 @@ class AwaitingCaller(Caller):
         return await asyncio.shield(asyncio.ensure_future(self._remote.await_on_loop(function, *arguments)))
 
     async def settle(self, value: Any) -> Any:
-        """Take a value, or await the value."""
+        """Return the value, after awaiting it if necessary."""
         return await value if inspect.isawaitable(value) else value
 
 
@@ -116,11 +117,11 @@ def block(work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         return stop.value
     work.close()
-    raise RuntimeError("code that blocks awaited something else than its BlockingCaller")
+    raise RuntimeError("code that blocks awaited something other than its BlockingCaller")
 
 
 def iterate(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
-    """Iterate over pieces whose generator awaits nothing but a :class:`BlockingCaller`."""
+    """Iterate over an async generator that awaits nothing but a :class:`BlockingCaller`."""
     try:
         while True:
             try:
@@ -133,7 +134,7 @@ def iterate(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
 
 
 async def last(pieces: AsyncGenerator[T, None]) -> T:
-    """The last of some pieces; there is at least one piece."""
+    """Return the last item of an async generator, which has at least one item."""
     found: list[T] = []
     async with aclosing(pieces):
         async for piece in pieces:

@@ -1,4 +1,4 @@
-"""Calling a tool for a framework: the call is canceled at its server when the caller gives up."""
+"""Calls a tool for a framework, and cancels the call at the server when the caller gives up."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ async def calling(
 ) -> AsyncGenerator[CallHandle]:
     """Make a call, and cancel the call at the end of the block if no answer has come by then.
 
-    A call past its timeout is canceled too: no language model asks for a call again under the call's id.
+    A call past its timeout is canceled too, because no language model submits a call again with the same call id.
 
     Args:
-        client: Calls the tool.
+        client: The client that calls the tool.
         tool: The tool's name.
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
@@ -47,10 +47,10 @@ async def call_tool(
     call_id: str | None = None,
     on_partial: Callable[[str, Any], Awaitable[None] | None] | None = None,
 ) -> CallHandle:
-    """Call a tool, tell what the tool streams, and wait for the answer.
+    """Call a tool, pass on its partial results, and wait for the answer.
 
     Args:
-        client: Calls the tool.
+        client: The client that calls the tool.
         tool: The tool's name.
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
@@ -58,11 +58,12 @@ async def call_tool(
         on_partial: Called, or awaited, with the call's id and each value that the tool streams before its result.
 
     Returns:
-        The handle of the call, which is over: ``handle.response`` has the result and MCP content blocks,
-        ``handle.failure()`` the error of a call without a result.
+        The handle of the call, which is over. ``handle.response`` has the result and MCP content blocks. When the call
+        has no result, ``handle.failure()`` returns the error.
 
     Raises:
-        ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection is lost for good.
+        ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection has failed
+            permanently.
     """
     async with calling(client, tool, arguments, timeout=timeout, call_id=call_id) as handle:
         async for partial in handle.partials():

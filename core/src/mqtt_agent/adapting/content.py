@@ -30,7 +30,7 @@ class Media:
         kind: ``image``, ``audio`` or ``file``.
         data: The bytes, in base64.
         mime_type: For example ``image/png``.
-        uri: Where the file comes from, when the block says so.
+        uri: Where the file comes from; None when the block does not name a URI.
     """
 
     kind: Kind
@@ -52,12 +52,12 @@ class Media:
 
 @dataclass(frozen=True)
 class Link:
-    """An image, a recording or a file that lies elsewhere.
+    """An image, a recording or a file whose bytes are not in the block.
 
     Attributes:
         kind: ``image``, ``audio`` or ``file``.
-        uri: Where.
-        mime_type: When the block says so.
+        uri: The address of the bytes.
+        mime_type: For example ``image/png``; None when the block does not name a type.
     """
 
     kind: Kind
@@ -76,7 +76,7 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
         blocks: The MCP content blocks beside the result, when the tool returned some.
 
     Returns:
-        The blocks in order, or None when the answer has none: then the result itself is what the tool said.
+        The blocks in order, or None when the answer has no blocks: then the result itself is the answer.
     """
     if not blocks and isinstance(result, Mapping):
         inside = cast("Mapping[str, Any]", result).get("content")
@@ -85,7 +85,7 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as a model reads it: text as it is, anything else as JSON."""
+    """Write a JSON value for a language model: a string stays as it is, any other value becomes JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -99,7 +99,7 @@ def in_words(blocks: Sequence[Block]) -> str:
 
 
 def to_mcp(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Blocks as MCP writes them."""
+    """Write blocks in MCP's form."""
     return [_write(block) for block in blocks]
 
 
@@ -121,7 +121,7 @@ def _are_blocks(value: object) -> bool:
 
 
 def _read(block: Mapping[str, Any]) -> Block:
-    """A block that lacks what its type needs becomes text, so that nothing is lost."""
+    """Read an MCP block. A block without a required field becomes text, so that nothing is lost."""
     kind, mime_type = block.get("type"), block.get("mimeType")
     if kind == "text" and isinstance(block.get("text"), str):
         return Text(block["text"])

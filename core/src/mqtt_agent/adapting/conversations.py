@@ -1,4 +1,7 @@
-"""The conversations that a host takes part in: one turn at a time in each, and the latest ones kept in memory."""
+"""The conversations of a host: each runs one turn at a time, and the latest conversations are kept in memory.
+
+A host is an agent that serves the agents of a framework to peers.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ class Conversation(Generic[T]):
     """One conversation.
 
     Attributes:
-        name: Names the conversation.
-        kept: What the host keeps in memory between two turns; None when there is nothing.
+        name: The name of the conversation.
+        kept: The value that the host keeps in memory between two turns, or None.
         users: How many turns run or wait.
-        turn: Held by the turn that runs.
+        turn: The lock that the running turn holds.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,8 +48,8 @@ class Conversations(Generic[T]):
         ...     conversation.kept = conversation.kept or make_instance()
 
     Args:
-        limit: How many conversations without a turn are kept in memory.
-        close: Awaited with what was kept of a conversation that leaves the memory.
+        limit: How many conversations without a running turn are kept in memory.
+        close: Awaited with the ``kept`` value of a conversation that is removed from memory.
     """
 
     def __init__(self, limit: int, close: Callable[[T], Awaitable[None]] | None = None) -> None:
@@ -55,7 +58,7 @@ class Conversations(Generic[T]):
         self._all: OrderedDict[str, Conversation[T]] = OrderedDict()
 
     def all(self) -> list[Conversation[T]]:
-        """The conversations in memory, the one that was used last at the end."""
+        """The conversations in memory, from the least to the most recently used."""
         return list(self._all.values())
 
     def find(self, name: str) -> Conversation[T] | None:
@@ -76,7 +79,7 @@ class Conversations(Generic[T]):
             await self._trim()
 
     async def close(self) -> None:
-        """Let go of all conversations."""
+        """Remove all conversations from memory, and close their ``kept`` values."""
         everything, self._all = self.all(), OrderedDict()
         for conversation in everything:
             await self._let_go(conversation)
@@ -98,13 +101,13 @@ class Conversations(Generic[T]):
 
 
 async def saved_by_task(agent: Agent, task_id: str) -> Any:
-    """What the handler of an earlier task has saved last with :meth:`TaskContext.save`.
+    """Read the value that the handler of an earlier task saved last with :meth:`TaskContext.save`.
 
     A host that saves its state with each task can go on from there in the next task of the conversation.
 
     Args:
-        agent: The agent that has done the task.
-        task_id: Which task.
+        agent: The agent that executed the task.
+        task_id: The id of the task.
 
     Returns:
         The saved value; None when the handler has saved nothing, or the agent's store does not keep the task any more.

@@ -1,4 +1,4 @@
-"""Giving a task for a framework, so that no work is left behind when the framework cancels its side."""
+"""Gives tasks for a framework. When the framework cancels its side, the task at the peer is canceled too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def begun(begin: Callable[[], Awaitable[TaskHandle]], *, give_up: GiveUp |
     """Wait until a task is given. When the caller is canceled meanwhile, the task is canceled as soon as it is given.
 
     Args:
-        begin: A function that gives the task, or takes up a task that was given before.
+        begin: A function that gives the task, or resumes a task that was given before.
         give_up: Called instead of :meth:`TaskHandle.cancel` for a task that nobody waits for any more.
     """
     beginning = asyncio.ensure_future(begin())
@@ -43,20 +43,20 @@ async def delegated(
     """Give a task, follow the task to its end, and cancel the task at the peer when the caller is canceled.
 
     A caller can be canceled at any moment: before the task is sent, while the task is being sent, and later. In each
-    case the peer is told, unless the task is over. After ``timeout`` the task is canceled too.
+    case the peer gets a cancellation, unless the task is over. After ``timeout`` the task is canceled too.
 
     Args:
-        begin: A function that gives the task, or takes up a task that was given before.
-        follow: Waits for the end of the task and returns what the framework wants.
+        begin: A function that gives the task, or resumes a task that was given before.
+        follow: Waits for the end of the task and returns the value for the framework.
         timeout: Seconds that the task may take from the moment it is given; None for no limit.
         give_up: Called instead of :meth:`TaskHandle.cancel` for a task that nobody waits for any more.
 
     Returns:
-        What ``follow`` returned.
+        The value that ``follow`` returned.
 
     Raises:
         TaskTimeout: The task took longer than ``timeout``.
-        BaseException: What ``begin`` or ``follow`` raised.
+        BaseException: Any error of ``begin`` or ``follow``.
     """
     give_up = give_up or _cancel
     handle = await begun(begin, give_up=give_up)
@@ -84,9 +84,9 @@ async def check_online(agent: Agent, peer: str, advice: str) -> None:
     """Make sure that a peer is online before a task is given.
 
     Args:
-        agent: Knows its peers.
+        agent: The agent that gives the task.
         peer: The peer's agent id.
-        advice: What to do about a peer that is away.
+        advice: What the user can do when the peer is offline, for the error message.
 
     Raises:
         PeerUnavailable: The peer is offline, or was never seen.
@@ -101,17 +101,17 @@ async def while_online(agent: Agent, handle: TaskHandle, work: Awaitable[T], *, 
     """Wait for ``work``, which follows a task, for as long as the task's peer is online.
 
     Args:
-        agent: Knows its peers.
+        agent: The agent that gave the task.
         handle: The task.
-        work: Canceled when the peer stays away.
-        grace: Seconds that the peer may be offline. A peer that is back in time goes on with the task.
+        work: An awaitable, which is canceled when the peer stays offline.
+        grace: Seconds that the peer may be offline. A peer that is online again in time continues the task.
 
     Returns:
-        What ``work`` returned.
+        The value that ``work`` returned.
 
     Raises:
         PeerUnavailable: The peer has been offline for longer than ``grace``.
-        BaseException: What ``work`` raised.
+        BaseException: Any error of ``work``.
     """
     working, away = asyncio.ensure_future(work), asyncio.ensure_future(_stays_away(agent, handle, grace))
     try:
@@ -131,7 +131,7 @@ async def _stays_away(agent: Agent, handle: TaskHandle, grace: float) -> NoRetur
         try:
             await asyncio.wait_for(_change_of(changes, peer), None if online else grace)
         except asyncio.TimeoutError:
-            what = f"agent {peer!r} went away and has not come back within {grace:g} s; the task is given up"
+            what = f"agent {peer!r} went offline and has not come back within {grace:g} s; the task is given up"
             raise PeerUnavailable(what, task_id=handle.task_id, peer=peer) from None
 
 
@@ -139,7 +139,7 @@ async def _change_of(changes: AsyncIterator[PeerChange], peer: str) -> None:
     async for change in changes:
         if change.name == peer:
             return
-    await asyncio.Event().wait()  # the agent was stopped; the task's handle tells that
+    await asyncio.Event().wait()  # the agent was stopped, and the task's handle reports this
 
 
 async def _cancel(handle: TaskHandle) -> None:

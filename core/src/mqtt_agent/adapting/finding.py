@@ -1,4 +1,4 @@
-"""Finding the tools and peers that a toolkit was asked for."""
+"""Finds the tools and peers that the user of a toolkit asked for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Found", "OnUnavailable", "Selection", "describe_peer", "find_peers",
 logger: logging.Logger = logging.getLogger(__name__)
 
 OnUnavailable = Literal["skip", "raise"]
-"""What a toolkit does about a wanted tool or peer that is not there: leave it out with a warning, or raise."""
+"""What a toolkit does about a wanted tool or peer that is offline: leave it out with a warning, or raise an error."""
 
 _MAX_DESCRIPTION = 1024
-"""Characters of the description of a peer: model providers refuse longer ones."""
+"""The longest description of a peer, in characters. Model providers refuse longer descriptions."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Selection:
     """Which tools are wanted.
 
     Attributes:
-        tools: Names of tools, or patterns such as ``git_*``; None takes all that are online.
+        tools: Names of tools, or patterns such as ``git_*``; None takes all tools that are online.
         exclude: Names or patterns of tools that are not wanted.
-        servers: Names or ids of servers whose tools are wanted; None takes those of all.
+        servers: Names or ids of servers whose tools are wanted; None takes the tools of all servers.
         tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
-        where: A function from the card to whether the tool is wanted.
+        where: A function that gets a card and returns whether the tool is wanted.
 
     Raises:
-        ValueError: ``tools`` is one text and no list.
+        ValueError: ``tools`` is a string, and not a list of strings.
     """
 
     tools: Sequence[str] | None = None
@@ -50,7 +50,7 @@ class Selection:
             raise ValueError(f"tools is a list of names: write [{self.tools!r}]")
 
     def takes(self, card: ToolCard, offered: set[str] | None) -> bool:
-        """Whether a tool is wanted, apart from its name being in ``tools``.
+        """Whether a tool is wanted by ``exclude``, ``servers``, ``tags`` and ``where``. ``tools`` is not checked.
 
         Args:
             card: The tool's card.
@@ -67,7 +67,7 @@ class Selection:
 
 @dataclass
 class Found:
-    """What a search for tools has found.
+    """The result of a search for tools.
 
     Attributes:
         tools: The cards of the wanted tools that are online, in the order in which they were asked for.
@@ -82,7 +82,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
     """Find the wanted tools that are online.
 
     Raises:
-        TransportError: The broker is not there, or refuses.
+        TransportError: The broker is not reachable, or refuses the client.
     """
     found = Found()
     cards = {card.tool: card for card in await client.list_tools()}
@@ -93,7 +93,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         if wanted.tools is not None and _is_pattern(name):
             matching = [card for tool, card in cards.items() if fnmatchcase(tool, name)]
         else:
-            # Where a broker's rules forbid listing, a card can still be had by its name.
+            # Some brokers' access rules forbid listing. A card can still be fetched by its name.
             card = cards.get(name) or await client.get_tool(name)
             matching = [card] if card is not None and card.status == "online" else []
         if not matching and wanted.tools is not None:
@@ -106,11 +106,11 @@ async def find_peers(agent: Agent, wanted: Literal["all"] | Sequence[str]) -> tu
     """Find the wanted peers that are online.
 
     Args:
-        agent: Knows its peers.
-        wanted: Agent ids, or ``all``: every agent that takes tasks. Agents that only give tasks are left out then.
+        agent: The agent whose peers are listed.
+        wanted: Agent ids. Or ``all`` for every agent that takes tasks, without agents that only give tasks.
 
     Returns:
-        The cards of the peers, and the names of those that are not online.
+        The cards of the peers, and the names of the wanted peers that are not online.
     """
     cards = {card.name: card for card in await agent.peers()}
     if wanted == "all":
@@ -121,7 +121,7 @@ async def find_peers(agent: Agent, wanted: Literal["all"] | Sequence[str]) -> tu
 def tell_missing(
     namespace: str, on_unavailable: OnUnavailable, tools: Sequence[str], peers: Sequence[str] = ()
 ) -> None:
-    """Tell that wanted tools or peers are not there.
+    """Log a warning, or raise an error, about wanted tools or peers that are offline.
 
     Raises:
         ToolUnavailable: Something is missing and ``on_unavailable`` is ``raise``.

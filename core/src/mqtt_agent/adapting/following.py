@@ -1,4 +1,4 @@
-"""Following a task for a framework: events are told, the peer's questions are answered, the result is returned."""
+"""Follows a task for a framework: passes on events, answers the peer's questions, and returns the result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def is_question(event: TaskEvent) -> bool:
 async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
     """Follow a task to its end.
 
-    A question may wait for a person for a long time. Events go on being told meanwhile, and the end of the task ends
-    the wait.
+    A question may wait for a person for a long time. Meanwhile, further events are passed on. The end of the task
+    ends the wait.
 
     Args:
         handle: The task.
@@ -37,7 +37,7 @@ async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
 
     Raises:
         TaskError: The task has no result; see :meth:`mqtt_agent.TaskHandle.result`.
-        BaseException: What ``tell`` or ``answer`` raised.
+        BaseException: Any error of ``tell`` or ``answer``.
     """
     questions: asyncio.Queue[TaskEvent] = asyncio.Queue()
     reading = asyncio.ensure_future(_read(handle, tell, questions))
@@ -63,7 +63,7 @@ async def _answer_all(handle: TaskHandle, answer: Answer, questions: asyncio.Que
         event = await questions.get()
         input_id, fault = event.data.get("input_id"), event.data.get("fault")
         if input_id in handle.answers and fault is None:
-            continue  # the same question was told again, and its answer is on the way
+            continue  # the peer sent the same question again, and the answer is on the way
         question = event.content or ""
         value = await answer(question if fault is None else f"{question}\n({fault})", event.data.get("schema"))
         await handle.send(value, input_id)

@@ -1,4 +1,4 @@
-"""The name under which a program gives tasks when the user chose none: the same in each run of the program."""
+"""Chooses the agent id of a program when the user gave no agent id. Each run of the program gets the same id."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _held: dict[str, IO[Any]] = {}
 
 
 def default_agent_id(namespace: str) -> tuple[str, bool]:
-    """A name that is the same each time this program runs on this machine, so that it finds its tasks again.
+    """Choose a name that is the same each time this program runs on this machine, so that it finds its tasks again.
 
-    While another process of the same program has it, a fresh name.
+    While another process of the same program uses this name, choose a new random name.
 
     Returns:
-        The name, and whether the next process will have it too.
+        The name, and whether the next run of the program gets the same name.
     """
     program = Path(sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c") else sys.executable)
     place = f"{_user()}@{socket.gethostname()}:{program.absolute()}"
@@ -42,8 +42,8 @@ def default_agent_id(namespace: str) -> tuple[str, bool]:
         return name, True
     fresh = f"{readable}-{uuid.uuid4().hex[:10]}"
     logger.info(
-        "another process of %s runs as agent %s; this one is %s, and no other process can resume its tasks: "
-        "give it an agent_id for that",
+        "another process of %s runs as agent %s, so this process runs as agent %s, and no later process can resume "
+        "its tasks: set an agent_id to change this",
         program,
         name,
         fresh,
@@ -52,7 +52,7 @@ def default_agent_id(namespace: str) -> tuple[str, bool]:
 
 
 def _user() -> str:
-    import getpass  # imported only for a program without an agent_id: the module imports the terminal's modules
+    import getpass  # only a program without an agent_id needs this module, which imports modules for terminals
 
     try:
         return getpass.getuser()
@@ -61,7 +61,7 @@ def _user() -> str:
 
 
 def _hold(path: Path) -> bool:
-    """Keep a lock for as long as this process lives; False when another process has it."""
+    """Lock a file for the life of this process. False when another process has the lock, or files cannot be locked."""
     if str(path) in _held:
         return True
     if fcntl is None:
@@ -70,7 +70,7 @@ def _hold(path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a")
     except OSError as error:
-        logger.info("no lock at %s: %s", path, error)
+        logger.info("the lock file %s cannot be opened: %s", path, error)
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

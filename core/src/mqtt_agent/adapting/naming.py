@@ -1,4 +1,4 @@
-"""What a language model calls a tool."""
+"""The names by which language models call tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _MAX_NAME = 64
 
 
 def legal_name(name: str, taken: set[str]) -> str:
-    """A name that language models accept, ``[a-zA-Z0-9_-]{1,64}``, and that is not taken; it is taken then."""
+    """Make a name that language models accept: ``[a-zA-Z0-9_-]{1,64}``.
+
+    The name is not in ``taken`` before. It is added to ``taken``.
+    """
     legal = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME] or "_"
     unique, number = legal, 1
     while unique in taken:
@@ -30,8 +33,8 @@ def name_tools(cards: Sequence[ToolCard], taken: set[str], *, prefix: bool = Fal
     Args:
         cards: The cards of the tools.
         taken: Names that no tool may have. The names of the tools are added.
-        prefix: Whether each name begins with the name of the tool's server. Otherwise only a tool gets such a name
-            whose own name is already the name of another server's tool.
+        prefix: Whether each name begins with the name of the tool's server. Otherwise a tool gets this prefix only if
+            a tool of another server has the same name already.
 
     Returns:
         Each card with its name, in the same order.

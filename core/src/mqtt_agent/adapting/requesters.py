@@ -1,4 +1,4 @@
-"""The agents in whose names a process gives tasks: one agent and one connection for all that use the same settings."""
+"""The agents in whose names a process gives tasks. Equal settings share one agent and one connection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RequesterSettings:
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
         prefix: The first part of a generated name.
         lasting: Whether the generated name is the same each time the program runs on this machine. Otherwise the name
-            is new in each process, and the given tasks are kept in memory.
+            is new in each process, and the given tasks are kept in memory unless ``store`` is given.
         options: Further arguments of :class:`mqtt_agent.Agent`, such as ``max_payload`` in bytes.
     """
 
@@ -50,8 +50,8 @@ class RequesterSettings:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def same_agent(self, other: RequesterSettings) -> bool:
-        """Whether both settings stand for one agent."""
-        return self._login() == other._login() and self.broker == other.broker and self._where() == other._where()
+        """Whether both settings mean the same agent."""
+        return self._identity() == other._identity() and self.broker == other.broker and self._where() == other._where()
 
     def same_name(self, other: RequesterSettings) -> bool:
         """Whether both settings name the same agent id at the same broker, even with another login or store."""
@@ -62,7 +62,7 @@ class RequesterSettings:
         )
         return self.agent_id is not None and self.agent_id == other.agent_id and place == other_place
 
-    def _login(self) -> tuple[str | None, str, bool]:
+    def _identity(self) -> tuple[str | None, str, bool]:
         return (self.agent_id, "", False) if self.agent_id is not None else (None, self.prefix, self.lasting)
 
     def _where(self) -> Any:
@@ -95,8 +95,8 @@ class Requester:
         >>> requester.close()  # doctest: +SKIP
 
     Args:
-        settings: Which agent.
-        agent: Use this agent instead. The agent's owner starts and stops the agent.
+        settings: The settings of the agent.
+        agent: An agent to use instead. Its owner starts and stops this agent.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -135,11 +135,11 @@ class Requester:
         return self.agent.run_on_loop(function, *arguments)
 
     async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Run ``function(agent, *arguments)`` on the agent's event loop, and await the result on any other."""
+        """Run ``function(agent, *arguments)`` on the agent's event loop, and await the result on any loop."""
         return await self.agent.await_on_loop(function, *arguments)
 
     def close(self) -> None:
-        """Give the lease back. A task that a peer works on goes on."""
+        """Give the lease back. Peers continue to work on their tasks."""
         shared = self._shared
         if shared is None:
             return
@@ -152,17 +152,17 @@ class Requester:
             shared.agent.stop()
 
     async def aclose(self) -> None:
-        """Give the lease back; the same as :meth:`close`, awaited."""
+        """Call :meth:`close` in a thread, and await its end."""
         await asyncio.to_thread(self.close)
 
 
 class RequesterToolClient:
     """Calls tools over the connection of a requester and in the requester's name, from any thread and event loop.
 
-    The methods are those of :class:`mqtt_agent.sync.ToolClient`.
+    It offers ``run_on_loop`` and ``await_on_loop``, as :class:`mqtt_agent.sync.ToolClient` does.
 
     Args:
-        requester: Whose agent calls the tools.
+        requester: The requester whose agent calls the tools.
     """
 
     def __init__(self, requester: Requester) -> None:
@@ -173,7 +173,7 @@ class RequesterToolClient:
         return self._requester.run_on_loop(_with_tool_client, function, arguments)
 
     async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and await the result on any other."""
+        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and await the result on any loop."""
         return await self._requester.await_on_loop(_with_tool_client, function, arguments)
 
 

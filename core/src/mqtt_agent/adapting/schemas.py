@@ -1,4 +1,4 @@
-"""Input schemas as language models and agent frameworks take them."""
+"""Input schemas in a form that language models and agent frameworks accept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _PLAIN = ("const", "default", "enum", "examples", "required")
 
 
 def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same schema in a form that agent frameworks and model providers can read.
+    """Rewrite a schema in a form that agent frameworks and model providers can read.
 
-    - Without ``properties``, some of them fail: there are none, then.
+    - A schema without ``properties`` gets empty ``properties``, because some frameworks fail without them.
     - ``true`` and ``false`` as schemas of a property are written as objects.
-    - References are written out; one that leads back to itself, or beyond what anybody could read, to "anything".
+    - Each reference is replaced by the schema that it names. When that schema contains the reference, only the type,
+      title and description are kept. Parts that are nested too deep, or make the schema too large, accept anything.
 
-    What the arguments must be is checked by the server against its own schema, never against this one.
+    The server checks the arguments against its own schema, never against this one.
     """
     plain = _Writer(schema).walk(dict(schema), ())
     if not isinstance(plain.get("properties"), dict):
@@ -31,7 +32,7 @@ def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes the references of a schema out, as far as that stays readable.
+    """Replaces the references of a schema by the schemas that they name, up to a depth and a size.
 
     Args:
         root: The schema.
@@ -42,7 +43,7 @@ class _Writer:
         self._left = _MAX_NODES
 
     def walk(self, node: Any, above: tuple[str, ...]) -> Any:
-        """A part of the schema, below the references and levels named in ``above``."""
+        """Rewrite a part of the schema. ``above`` has an entry for each level and each reference above this part."""
         if isinstance(node, list):
             return [self.walk(each, above) for each in cast("list[Any]", node)]
         return self._object(cast("Mapping[str, Any]", node), above) if isinstance(node, Mapping) else node

@@ -1,4 +1,4 @@
-"""The ``serve_*`` functions of the adapters: one blocks for scripts, its twin ``aserve_*`` is awaited."""
+"""The ``serve_*`` functions of the adapters block, for scripts. The ``aserve_*`` functions are awaited."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ OnStarted = Callable[[], None]
 
 
 class Servable(Protocol):
-    """What can be served: an agent, a tool server, or a framework's own host."""
+    """An object that can be served: an agent, a tool server, or a framework's own host."""
 
     async def serve_forever(self, on_started: OnStarted | None = None) -> None:
-        """Serve until the task is canceled or the connection is lost for good."""
+        """Serve until the asyncio task is canceled or the connection has failed permanently."""
 
     async def serve_until_signal(self, on_started: OnStarted | None = None) -> None:
         """Serve until SIGINT or SIGTERM."""
@@ -29,13 +29,13 @@ class Servable(Protocol):
 def serve(service: Servable, name: str, on_started: OnStarted | None = None) -> None:
     """Serve until SIGINT or SIGTERM, and block.
 
-    In version 0.1, the adapters' functions ``serve_*`` were awaited. For one version they still can be, with a
-    ``DeprecationWarning``.
+    In version 0.1, the adapters' functions ``serve_*`` were awaited. For one more version they can still be
+    awaited, with a ``DeprecationWarning``.
 
     Args:
         service: What to serve.
-        name: The name of the function that is called by the user.
-        on_started: Called when the service runs. By default, a line on the standard error says what is served.
+        name: The name of the ``serve_*`` function that the user called.
+        on_started: Called when the service runs. By default, a line on standard error says what is served.
     """
     try:
         asyncio.get_running_loop()
@@ -50,7 +50,7 @@ def serve(service: Servable, name: str, on_started: OnStarted | None = None) -> 
 
 
 class _Served(Coroutine[Any, Any, None]):
-    """Lets ``asyncio.run(serve_graph(...))`` end without an error: the work is done by the time that it runs."""
+    """Lets ``asyncio.run(serve_graph(...))`` end without an error. The service has ended before ``run`` is called."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""Calls and tasks that are followed in steps, for a framework that must hear what happens in its own thread or context.
+"""Follows calls and tasks in steps, for a framework that handles events in its own thread or context.
 
 The async methods are the steps: each runs on the event loop of the MQTT connection, and takes the agent or the tool
 client there as its first argument, as :meth:`mqtt_agent.adapting.callers.Caller.on_loop` passes it. The properties and
@@ -63,11 +63,12 @@ class CallSteps:
         """Make the call, or wait for news of the call.
 
         Returns:
-            The new partials; none when there was no news for ``patience`` seconds, and when the call is over.
+            The new partial results. The list is empty after ``patience`` seconds without news, and when the call is
+            over.
 
         Raises:
             CallError: The call ended without a result.
-            TransportError: The call could not be sent, or the connection is lost for good.
+            TransportError: The call could not be sent, or the connection has failed permanently.
         """
         self.begun = True
         if self._handle is None:
@@ -81,7 +82,7 @@ class CallSteps:
         return partials
 
     async def cancel(self, client: ToolClient) -> None:
-        """Cancel the call, also while the first step makes the call, and also after the call's timeout."""
+        """Cancel the call. This works while the first step makes the call, and after the call's timeout, too."""
         self._canceled = True
         if self._handle is not None:
             await self._handle.cancel("the caller gave up")
@@ -98,10 +99,10 @@ class TaskSteps:
         >>> print(await caller.on_loop(task.result))  # doctest: +SKIP
 
     Args:
-        give: Gives the task, or takes up a task that was given before.
+        give: Gives the task, or resumes a task that was given before.
         timeout: Seconds to wait for the result; None for no limit.
         patience: Seconds that :meth:`next` waits for an event; None for no limit.
-        give_up: Cancels a task that nobody waits for any more, for a reason.
+        give_up: Called with a handle and a reason, to cancel a task that nobody waits for any more.
 
     Attributes:
         over: Whether the last event was read, so that :meth:`result` need not wait.
@@ -142,7 +143,7 @@ class TaskSteps:
         """Give the task. When this step is canceled, the task is canceled as soon as the task is given.
 
         Raises:
-            BaseException: What ``give`` raised.
+            BaseException: Any error of ``give``.
         """
         self._begun = True
         self._handle = await begun(lambda: self._give(agent), give_up=self._take_back)
@@ -157,10 +158,10 @@ class TaskSteps:
         """Wait for the next event.
 
         Returns:
-            The event; None when there was none for ``patience`` seconds, and when the task is over.
+            The event. None after ``patience`` seconds without an event, and when the task is over.
 
         Raises:
-            TaskTimeout: The time of the task is over; the task goes on.
+            TaskTimeout: ``timeout`` seconds have passed. The task itself goes on.
         """
         handle, left = self.handle, self._time_left()
         if self._coming is None:
@@ -168,7 +169,7 @@ class TaskSteps:
             await asyncio.sleep(0)
         question = handle.question
         if not self._coming.done() and question is not None and question is not self._asked:
-            return question  # asked before the events were read, and not told again by the peer
+            return question  # the peer asked before the events were read, and does not send the question again
         waits = [seconds for seconds in (self._patience, left) if seconds is not None]
         await asyncio.wait([self._coming], timeout=min(waits) if waits else None)
         if not self._coming.done():
@@ -198,7 +199,7 @@ class TaskSteps:
         if event.status != TaskState.INPUT_REQUIRED.value or not isinstance(data, dict):
             return False
         if event is not self.handle.question:
-            return False  # answered already, or another question has come since
+            return False  # answered already, or the peer has asked another question since
         self._asked = event
         data = cast("dict[str, Any]", data)
         return "fault" in data or not self.answered(data.get("input_id"))
@@ -217,10 +218,10 @@ class TaskSteps:
         return await self.handle.result()
 
     async def leave(self, agent: Agent, reason: str | None = None) -> None:
-        """Follow the task no more. Events that come later are for the code that goes on with the task.
+        """Stop following the task. Code that resumes the task gets the later events.
 
         Args:
-            agent: Gave the task.
+            agent: The agent that gave the task.
             reason: Why the task is canceled; None lets the task go on.
         """
         coming, self._coming = self._coming, None

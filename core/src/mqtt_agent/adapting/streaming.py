@@ -1,4 +1,4 @@
-"""Following work that runs on another event loop than the framework's: what the work tells, and then how it ended."""
+"""Follows work that runs on another event loop than the framework's: its events, then its result or error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Emit", "stream"]
 T = TypeVar("T")
 
 Emit = Callable[[Any], None]
-"""Tells something that happens during the work. The function may be called in any thread."""
+"""A function that reports an event of the work. It may be called in any thread."""
 
 
 async def stream(
     work: Callable[[Emit], Coroutine[Any, Any, T]],
     on_cancel: Callable[[Callable[[], None]], object] | None = None,
 ) -> AsyncGenerator[Any | asyncio.Future[T], None]:
-    """Run ``work`` and give what the work emits, as it comes. The last item is a future that is done.
+    """Run ``work``, and yield each item at once when the work emits it. The last item is a future that is done.
 
     This generator never raises by itself: the future has the result or the error. The future is canceled when the work
     or the caller's own task was canceled. Closing the generator cancels the work.
@@ -48,7 +48,7 @@ async def stream(
     running = asyncio.ensure_future(work(lambda each: soon(queue.put_nowait, each)))
     running.add_done_callback(on_done)
     if on_cancel is not None:
-        on_cancel(lambda: soon(running.cancel))  # tokens may hold a lock while they call back, so nothing happens yet
+        on_cancel(lambda: soon(running.cancel))  # tokens may hold a lock while they call back, so this must not wait
     try:
         while True:
             try:

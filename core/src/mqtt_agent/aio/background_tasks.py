@@ -1,4 +1,4 @@
-"""asyncio tasks that run in the background, with their failures reported."""
+"""Runs asyncio tasks in the background, and reports their failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """Keeps asyncio tasks alive while they run, and reports those that fail.
+    """Keeps asyncio tasks alive while they run, and reports tasks that fail.
 
     Example:
         >>> tasks = BackgroundTasks(lambda task, error: logger.error("%s", error))  # doctest: +SKIP
@@ -20,8 +20,8 @@ class BackgroundTasks:
         >>> tasks.cancel()  # doctest: +SKIP
 
     Args:
-        on_failure: Called with each task that raised, and with its exception. None leaves it to asyncio, which logs an
-            exception that no code has retrieved.
+        on_failure: Called with each task that raised, and with its exception. With None, asyncio logs an exception that
+            no code has retrieved.
     """
 
     def __init__(self, on_failure: Callable[[asyncio.Task[Any], BaseException], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again."""
+"""Waits longer and longer before a failed operation is tried again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _MAX_DOUBLINGS = 20
 class Backoff:
     """Waits between attempts, each time twice as long as before.
 
-    Each wait is cut by a random share of up to one half, so that many clients of one broker do not come back together.
+    Each wait is shortened by a random share of up to one half. So many clients of one broker do not reconnect at the
+    same moment.
 
     Args:
-        first: The first wait in seconds, before the cut.
-        longest: The longest wait in seconds, before the cut.
+        first: The first wait in seconds, before it is shortened.
+        longest: The longest wait in seconds, before it is shortened.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -26,7 +27,7 @@ class Backoff:
         self._doublings = 0
 
     def reset(self) -> None:
-        """Make the next wait a first one again."""
+        """Begin again with the first wait."""
         self._doublings = 0
 
     async def wait(self) -> None:

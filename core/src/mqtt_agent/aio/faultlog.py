@@ -1,4 +1,4 @@
-"""A log of what peers send wrong, in which a repeated fault appears once."""
+"""Logs faulty messages of peers. A repeated fault gives one warning only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FaultLog:
 
         Args:
             topic: The topic of the faulty message.
-            kind: The kind of fault, a short constant text. The same topic and kind are a repeat.
+            kind: The kind of fault, a short constant text. A fault with the same topic and kind is a repeat.
             detail: What exactly is wrong. Peers can influence this text, so it is cut at 300 characters.
         """
         key = (topic[:300], kind)

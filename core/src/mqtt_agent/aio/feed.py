@@ -1,4 +1,4 @@
-"""An async iterator that is fed from elsewhere in the program."""
+"""An async iterator over items that other code adds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """Iterates over the items that are put in, until the feed is closed. It keeps the latest 1,000 unread items.
+    """Iterates over the items that other code adds, until the feed is closed. It keeps the latest 1,000 unread items.
 
     Attributes:
         dropped: How many items were dropped because they were not read in time.
@@ -43,7 +43,7 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._arrived.set()
 
     async def aclose(self) -> None:
-        """Do the same as :meth:`close`: async generators have a method of this name."""
+        """Call :meth:`close`. The method has the name that async generators use."""
         self.close()
 
     async def __anext__(self) -> T:

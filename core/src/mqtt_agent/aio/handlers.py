@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class HandlerFailed(Exception):
-    """Stands for an exception of a handler that a future cannot carry; that exception is the ``__cause__``."""
+    """Replaces a handler's exception that a future cannot hold. The original exception is the ``__cause__``."""
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
-    """Whether calling the handler returns something to await. Partials and callable objects are looked into."""
+    """Whether calling the handler returns something to await. The handler may be a partial or a callable object."""
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func
@@ -31,7 +31,7 @@ def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
     """Wrap a function so that its result or exception can be put into a future.
 
     Returns:
-        A function that runs ``function`` in a copy of the present context (see ``contextvars``).
+        A function that runs ``function`` in a copy of the current context (see ``contextvars``).
 
     Raises:
         HandlerFailed: Raised by the returned function in place of StopIteration, SystemExit, GeneratorExit and
@@ -50,7 +50,7 @@ def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
 
 
 def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a function in a daemon thread of its own, so that it cannot keep the process from exiting.
+    """Run a function in a daemon thread of its own. The thread cannot keep the process from exiting.
 
     Args:
         function: The function.
@@ -85,7 +85,7 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """The class name and the message of a handler's exception, as text that can be sent in every case."""
+    """The class name and the message of a handler's exception, as text that can always be encoded as UTF-8."""
     if isinstance(error, HandlerFailed) and error.__cause__ is not None:
         error = error.__cause__
     try:

@@ -22,7 +22,7 @@ def add_broker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an agent, with those of :func:`add_broker_options`.
+    """Add the options of an agent, and the options of :func:`add_broker_options`.
 
     The parsed options have the names of the arguments of :class:`mqtt_agent.Agent`.
 

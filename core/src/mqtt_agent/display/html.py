@@ -16,7 +16,7 @@ __all__ = ["ROUND", "Table", "card", "colour_of", "coloured", "duration", "escap
 _LONGEST = 300
 _MOST_ROWS = 200
 
-# Of medium brightness, so that they can be read on white and on the dark theme of a notebook.
+# The colours have medium brightness. They can be read on white and on the dark theme of a notebook.
 _GREY = "#757e8a"  # offline, canceled, submitted, and unknown states
 _COLOURS = {
     **dict.fromkeys(("online", "completed"), "#1d903e"),
@@ -51,7 +51,7 @@ class Table(list[T], ABC):
 
 
 def card(name: str, state: str, text: str, hints: Iterable[str], body: str = "", bar: str = "") -> str:
-    """The HTML of something with a name and a state, such as a tool, an agent or a task.
+    """The HTML of a tool, an agent, a task or another object with a name and a state.
 
     Args:
         name: The name, as plain text.

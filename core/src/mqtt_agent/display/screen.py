@@ -11,7 +11,7 @@ __all__ = ["Screen", "find_shell"]
 
 
 class Screen:
-    """Shows one task while it changes. A notebook redraws it in place; a terminal gets a line for each change."""
+    """Shows one task while it changes. A notebook redraws the task in place. A terminal gets a line for each change."""
 
     def __init__(self) -> None:
         ipython = find_shell()

@@ -54,7 +54,7 @@ class TaskView:
 
     Attributes:
         task_id: The id of the task.
-        peer: The agent that is to do the task.
+        peer: The agent that the task was given to.
         state: The state of the task.
         attempt: The number of the peer's present attempt, if known.
         queued: Whether the task waits for a peer that is offline.

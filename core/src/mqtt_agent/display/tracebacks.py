@@ -16,11 +16,11 @@ NEXT_STEPS: dict[str, str] = {
     "InvalidIdentifier": "choose a name that can be one level of an MQTT topic, such as 'weather-1'",
     "WireError": "pass plain JSON values, dataclasses or pydantic models",
     "TransportError": "look at the broker's log",
-    "BrokerUnreachable": "start a broker there, pass broker=..., set MQTT_AGENT_BROKER, or use EmbeddedBroker()",
+    "BrokerUnreachable": "start a broker at this URL, pass broker=..., set MQTT_AGENT_BROKER, or use EmbeddedBroker()",
     "ConnectionRefused": "check credentials=... and what the broker allows this user",
     "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
     "SessionTakenOver": "give each process an agent id or client id of its own",
-    "TopicNotAuthorized": "allow this user the topic in the broker's access rules: docs/production.md",
+    "TopicNotAuthorized": "allow the topic for this user in the broker's access rules, see docs/wire-format.md",
     "PublishRefused": "look at the broker's log for the reason",
     "PayloadTooLarge": "send less, send a reference to the data, or raise the broker's Maximum Packet Size",
     "QueueFull": "wait for some results before sending more, or raise max_pending (calls) or max_queued (messages)",
@@ -30,7 +30,7 @@ NEXT_STEPS: dict[str, str] = {
     "ToolFailed": "see the error's .code and .data; the tool server's log has the traceback",
     "CallTimeout": "the call may still run; client.submit(..., call_id=error.call_id) attaches to it",
     "CallCanceled": "make the call again if its result is still wanted",
-    "ToolUnavailable": "start its server, or use wait_online=True; .maybe_executed tells whether the tool may have run",
+    "ToolUnavailable": "start a server of the tool, or use wait_online=True; if .maybe_executed, the tool may have run",
     "TaskError": "the error's .task_id names the task",
     "TaskFailed": "see the error's .code, .type and .data; the log of the executing agent has the traceback",
     "TaskRejected": "give the task to another agent; await agent.peers() lists them",
@@ -38,7 +38,7 @@ NEXT_STEPS: dict[str, str] = {
     "TaskExpired": "delegate the work again with a later expires_at",
     "TaskTimeout": "the task goes on: handle = await agent.resume(error.task_id)",
     "TaskNotFound": "await agent.delegations() lists the stored tasks; or name the peer: resume(task_id, peer=...)",
-    "PeerUnavailable": "await agent.peers() lists who is online; delegate(..., wait_online=True) waits for it",
+    "PeerUnavailable": "await agent.peers() lists the agents that are online; wait_online=True sends the task anyway",
     "StoreError": "check the file's path, permissions and disk space; a damaged file is never overwritten",
 }
 """What the user can do about an error, by the name of its class."""
@@ -70,7 +70,7 @@ def short_traceback(error: BaseException) -> list[str]:
     lines.append(f"\x1b[31m{type(error).__name__}\x1b[0m: {one_line(str(error), 2000)}")
     if step is not None:
         lines.append(f"\x1b[1mNext:\x1b[0m {step}.")
-    lines.append("(%xmode Verbose before the cell shows the whole traceback.)")
+    lines.append("(Run %xmode Verbose before the cell to see the whole traceback.)")
     return lines
 
 

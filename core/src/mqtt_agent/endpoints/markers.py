@@ -10,7 +10,7 @@ from mqtt_agent.transport import Connection, InboundMessage
 __all__ = ["MARKER_PREFIX", "Marker"]
 
 MARKER_PREFIX: str = "barrier-"
-"""How the id in a marker message begins, where other clients can see the message."""
+"""The first characters of the id in a marker message that other clients can see."""
 
 
 class Marker:
@@ -22,10 +22,10 @@ class Marker:
     Args:
         connection: The connection that sends.
         topic: The topic. The owner subscribes to it, and passes each message to :meth:`recognize`.
-        make_payload: Returns the payload of a marker, a different one at each call.
+        make_payload: Returns the payload of a marker. Each call returns a different payload.
 
     Attributes:
-        topic: As given.
+        topic: The topic of the markers.
     """
 
     def __init__(self, connection: Connection, topic: str, make_payload: Callable[[], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A local copy of retained messages: tells when the copy is complete, and removes what the broker no longer keeps."""
+"""Follows retained messages: tells when all of them have arrived, and forgets those that the broker no longer has."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Source:
         forget: Called with a topic when nothing is retained there any more.
         without: What is not possible when the broker does not allow one of the filters, for the log.
         marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topic.
-        more: Waits for messages that the retained messages have led to. It is called after all retained messages have
-            arrived, and before any is forgotten.
+        more: Awaited after all retained messages have arrived, and before any message is forgotten. It waits for
+            further messages, which the endpoint subscribed to because of the retained messages.
     """
 
     filters: Sequence[tuple[str, Handler]]
@@ -48,13 +48,13 @@ class Source:
 
 
 class Retained:
-    """Keeps track of which retained messages exist, through lost connections.
+    """Keeps track of which retained messages exist, also across reconnects.
 
     Args:
         connection: The connection that subscribes.
         source: The messages to follow.
         namespace: The namespace of the topics, for the log.
-        most: How many messages to keep. More are ignored, which is logged once.
+        most: How many messages to keep at most. Further messages are ignored, and a warning is logged once.
         faults: Logs what is wrong with a message.
     """
 
@@ -111,12 +111,12 @@ class Retained:
             return False
 
     async def barrier(self) -> bool:
-        """Wait until every message that the broker has queued for this client now has arrived.
+        """Wait until every message that the broker had queued for this client before this call has arrived.
 
         Returns:
             False when this cannot be known, for example because the broker forbids the marker's topic.
         """
-        why: object = "no marker message came back"
+        why: object = "no marker message returned"
         try:
             if await self._source.marker.round_trip(_MARKER_TIMEOUT):
                 return True
@@ -126,7 +126,7 @@ class Retained:
         return False
 
     def read(self, message: InboundMessage, model: type[M], name: str | None) -> M | None:
-        """Decode a message, and note that its topic has one.
+        """Decode a message, and note that a message is retained on its topic.
 
         Args:
             message: The message from the broker. An empty payload means that nothing is retained there any more.
@@ -134,8 +134,8 @@ class Retained:
             name: The name of the peer in the message's topic; None when the topic has no valid name.
 
         Returns:
-            The decoded message, or None when there is nothing to keep: the message is empty, unreadable, or one more
-            than the limit.
+            The decoded message. None when there is nothing to keep: the message is empty or unreadable, or too
+            many messages are kept already.
         """
         if name is None:
             self._faults.tell(message.topic, "a card or status for an impossible name", "")
@@ -164,7 +164,7 @@ class Retained:
             return False
         if self._source.more is not None:
             await self._source.more()
-        # What did not arrive again was removed while the client was offline, or the broker has lost it.
+        # A message that did not arrive again was removed while the client was offline, or the broker has lost it.
         self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
         return True
 

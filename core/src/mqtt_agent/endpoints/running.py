@@ -1,4 +1,4 @@
-"""How a tool server or an agent is run: start, serve until a signal or a failure, stop in good order."""
+"""Runs a tool server or an agent: start, serve until a signal or a failure, stop gracefully."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Service(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Finish the work that runs, publish the status offline, disconnect. A second call changes nothing."""
+        """Finish the work that runs, publish the status ``offline``, disconnect. A second call changes nothing."""
 
     @abstractmethod
     def _hurry(self) -> None:
-        """Make a :meth:`stop` that is under way end without waiting for the work that runs."""
+        """Let a :meth:`stop` that has begun end without waiting for the work that runs."""
 
     @property
     @abstractmethod
@@ -53,13 +53,13 @@ class Service(ABC):
         """One line for people: what the endpoint serves."""
 
     async def serve_forever(self, on_started: Callable[[], None] | None = None) -> None:
-        """Start, and serve until the asyncio task is canceled or the connection has ended for good.
+        """Start, and serve until the asyncio task is canceled or the connection has failed permanently.
 
         Args:
             on_started: Called when the endpoint serves.
 
         Raises:
-            SessionTakenOver: Another process runs under the same name.
+            SessionTakenOver: Another process connected with the same client id.
             TransportError: The broker is not reachable at the start, or refuses the connection.
         """
         failed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
@@ -79,7 +79,7 @@ class Service(ABC):
             await self._stop_surely()
 
     async def _stop_surely(self) -> None:
-        """Stop in good order. When the task is canceled once more meanwhile, do not wait for the work that runs."""
+        """Stop gracefully. When the task is canceled again meanwhile, do not wait for the work that runs."""
         stopping = asyncio.ensure_future(self.stop())
         while not stopping.done():
             try:
@@ -90,11 +90,11 @@ class Service(ABC):
                 self._hurry()
 
     def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`stop`. It blocks, and is meant for scripts.
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`. This method blocks, and is meant for scripts.
 
         A second signal ends the endpoint without waiting for the work that runs. A line on standard error says what is
-        served. When the endpoint cannot start, or its connection has ended for good, the process exits with status 1
-        and one line that says why.
+        served. When the endpoint cannot start, or its connection has failed permanently, the process exits with
+        status 1 and one line that says why.
         """
         try:
             asyncio.run(self.serve_until_signal())
@@ -102,10 +102,10 @@ class Service(ABC):
             sys.exit(f"{self._label}: {error}")
 
     async def serve_until_signal(self, on_started: Callable[[], None] | None = None) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`stop`; a second signal waits for nothing.
+        """Serve until SIGINT or SIGTERM, then :meth:`stop`. After a second signal, do not wait for the work that runs.
 
         Args:
-            on_started: Called when it serves. By default, a line on the standard error says what is served.
+            on_started: Called when the endpoint serves. By default, a line on standard error says what is served.
         """
         loop = asyncio.get_running_loop()
         serving = asyncio.ensure_future(self.serve_forever(on_started or self._say_what_it_serves))

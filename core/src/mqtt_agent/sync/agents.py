@@ -74,7 +74,7 @@ class TaskHandle(Wrapper[aio_handle.TaskHandle]):
 
     @property
     def dropped_events(self) -> int:
-        """How many events were dropped because nobody read them."""
+        """How many events were dropped because they were not read in time."""
         return self._async.dropped_events
 
     @property

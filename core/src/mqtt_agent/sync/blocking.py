@@ -1,4 +1,4 @@
-"""How a blocking class is made from an async class: its methods run on the background loop, and block."""
+"""Makes blocking classes from async classes: the async methods run on the background loop, and the caller waits."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Endpoint(Wrapper[S]):
 
     Args:
         target: The async endpoint.
-        background: Access to the loop on which the async endpoint runs. None makes a new access.
+        background: Access to the loop on which the async endpoint runs. None makes a new :class:`Background`.
     """
 
     def __init__(self, target: S, background: Background | None = None) -> None:
@@ -182,6 +182,6 @@ class Endpoint(Wrapper[S]):
 
 @atexit.register
 def _stop_all() -> None:
-    # A script or a notebook kernel may end without stop(). Its agents and servers still say that they go offline.
+    # A script or a notebook kernel may end without stop(). Its agents and servers must still publish that they stop.
     for endpoint in list(_started):
         endpoint.stop()

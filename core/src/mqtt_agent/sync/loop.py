@@ -1,7 +1,8 @@
 """The background loop: the event loop, in its own thread, on which the blocking classes run their async objects.
 
 All blocking agents, tool servers and tool clients of a process share this loop. So any number of threads and event
-loops can use one connection to the broker. The loop starts with the first of these objects and ends with the last.
+loops can use one connection to the broker. The loop starts when the first of these objects starts, and ends when the
+last one stops.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Background:
 
         Raises:
             ConnectionLost: The ``with`` block of this access has not begun, or has ended.
-            RuntimeError: The caller runs on the background loop itself. Waiting there would block the loop for ever.
+            RuntimeError: The caller runs on the background loop itself. Waiting there would block the loop forever.
         """
         loop = self._entered()
         if _running_loop() is loop:
@@ -107,7 +108,7 @@ class Background:
         loop, here = self._entered(), asyncio.get_running_loop()
         if here is loop:
             return await function(*args, **kwargs)
-        # Not asyncio.wrap_future(): its chain of futures and callbacks takes one more cycle of each event loop.
+        # Not asyncio.wrap_future(): its chain of futures and callbacks takes one more iteration of each event loop.
         result: asyncio.Future[R] = here.create_future()
         task: asyncio.Task[None] | None = None
 

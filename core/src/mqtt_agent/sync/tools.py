@@ -54,7 +54,7 @@ class CallHandle(Wrapper[aio_handle.CallHandle]):
 
     @property
     def dropped_partials(self) -> int:
-        """How many partial results were dropped because nobody read them."""
+        """How many partial results were dropped because they were not read in time."""
         return self._async.dropped_partials
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable
 __all__ = ["Acknowledgements", "PendingPuback"]
 
 _RELIEF_AFTER = 0.025
-"""Seconds. Short work ends within this time, so its message is acknowledged in time without the early way."""
+"""Seconds before messages are acknowledged early. Short work ends within this time and needs no early PUBACK."""
 
 
 class Acknowledgements:
@@ -18,8 +18,8 @@ class Acknowledgements:
     Args:
         send: Sends the PUBACK with a packet identifier.
         max_unacknowledged: When more messages than this stay unacknowledged, the oldest whose work has started are
-            acknowledged before the work is done. So long work never uses up the number of messages that the broker
-            sends without acknowledgement.
+            acknowledged before the work is done. Otherwise a broker, which sends only a limited number of messages
+            without acknowledgement, would stop sending during long work.
 
     Attributes:
         on_arrival: Whether each message is acknowledged as soon as its handlers have been called.
@@ -34,7 +34,7 @@ class Acknowledgements:
         self._relief: asyncio.TimerHandle | None = None
 
     def add(self, mid: int) -> PendingPuback:
-        """Note a message that its handlers acknowledge.
+        """Add a message that its handlers will acknowledge.
 
         Args:
             mid: The packet identifier of the message.
@@ -42,18 +42,18 @@ class Acknowledgements:
         entry = PendingPuback(self, mid)
         self._pending.append(entry)
         if self.on_arrival:
-            self._loop.call_soon(entry.acknowledge_on_arrival)  # the handlers are called before that
+            self._loop.call_soon(entry.acknowledge_on_arrival)  # the handlers are called first
         return entry
 
     def add_unhandled(self, mid: int) -> None:
-        """Note a message that no handler gets, and acknowledge it.
+        """Add a message that no handler gets, and acknowledge it.
 
         Args:
             mid: The packet identifier of the message.
         """
         entry = PendingPuback(self, mid)
         self._pending.append(entry)
-        self._loop.call_soon(entry.acknowledge)  # not inside of paho-mqtt's locks
+        self._loop.call_soon(entry.acknowledge)
 
     def close(self) -> None:
         """Acknowledge nothing more, because the link is lost. The broker sends unacknowledged messages again."""
@@ -68,7 +68,7 @@ class Acknowledgements:
             self._send(self._pending.popleft().mid)
 
     def check_window(self) -> None:
-        """Prepare to acknowledge early when too many messages are unacknowledged."""
+        """Schedule an early acknowledgement when too many messages are unacknowledged."""
         if len(self._pending) > self._max_unacknowledged and self._relief is None:
             self._relief = self._loop.call_later(_RELIEF_AFTER, self._relieve)
 
@@ -83,7 +83,7 @@ class Acknowledgements:
 
 
 class PendingPuback:
-    """The PUBACK of one message, from its arrival until it is sent."""
+    """The PUBACK of one message, from the arrival of the message until the PUBACK is sent."""
 
     __slots__ = ("_all", "done", "held", "mid", "started")
 

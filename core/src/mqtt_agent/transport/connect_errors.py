@@ -1,4 +1,4 @@
-"""Translates the errors of paho-mqtt, ssl and socket at connecting into messages that say what to do."""
+"""Translates connection errors of paho-mqtt, ssl and socket into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["WRONG_PORT", "explain", "refused"]
 
-WRONG_PORT: str = "is this port for another one of mqtt://, mqtts://, ws:// and wss://?"
+WRONG_PORT: str = "this port may need another scheme: mqtt://, mqtts://, ws:// or wss://"
 """A hint for a server that does not answer as expected."""
 _ADVICE = {  # by the reason code of the CONNACK
     0x84: "use a broker that speaks MQTT 5",
@@ -40,31 +40,31 @@ def refused(url: BrokerURL, reason: ReasonCode, *, anonymous: bool) -> Connectio
 
 
 def explain(error: BaseException) -> str:
-    """Say in words for the user why connecting failed before the broker answered.
+    """Explain to the user why connecting failed before the broker answered.
 
     Args:
         error: The error of paho-mqtt, ssl or socket.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = (
-            "; name its certificate authority with tls=TLS(ca=...)" if error.verify_code in _UNKNOWN_AUTHORITY else ""
+            "; name the certificate authority with tls=TLS(ca=...)" if error.verify_code in _UNKNOWN_AUTHORITY else ""
         )
-        return f"its certificate was not accepted ({error.verify_message}){advice}"
+        return f"the server's certificate was not accepted ({error.verify_message}){advice}"
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
         if "CERTIFICATE_REQUIRED" in reason:
-            return "it asks for a client certificate; give tls=TLS(certificate=..., key=...)"
+            return "the server asks for a client certificate; give tls=TLS(certificate=..., key=...)"
         if "ALERT" in reason and ("_CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
-            return f"it did not accept the client certificate ({reason})"
+            return f"the server did not accept the client certificate ({reason})"
         return f"TLS failed ({reason}); {WRONG_PORT}"
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "the connection timed out"
     if isinstance(error, ConnectionResetError):
-        return f"it closed the connection; {WRONG_PORT}"
+        return f"the server closed the connection; {WRONG_PORT}"
     if isinstance(error, paho.WebsocketConnectionError):
-        return f"it does not speak WebSocket; {WRONG_PORT}"
+        return f"the server does not speak WebSocket; {WRONG_PORT}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The MQTT connection that endpoints share. It reconnects by itself, and no message is lost over that."""
+"""The MQTT connection that endpoints share. It reconnects by itself, and loses no message."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Connection:
     A connection belongs to the event loop that starts it. The first :meth:`start` connects, and the last :meth:`stop`
     disconnects. In between, the connection reconnects by itself. After a reconnect it subscribes again when the broker
     has lost the session, and sends again every message that the broker had not confirmed. So a message may arrive
-    twice, and no message is lost while its sender waits for it.
+    twice, and no message is lost while its sender waits for the confirmation.
 
     Args:
         broker: The broker's URL: ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. None means
             ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        client_id: The MQTT client id; None makes a fresh one.
+        client_id: The MQTT client id; None generates an id.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
         keep_alive: Seconds of silence after which the connection is tested with a PINGREQ.
@@ -55,11 +55,11 @@ class Connection:
     Attributes:
         url: The broker's URL.
         client_id: The MQTT client id.
-        will_delay: As given.
-        session_expiry: As given, but at least ``will_delay`` and at least one second.
+        will_delay: Seconds that the broker waits before it publishes the Last Will.
+        session_expiry: Seconds that the broker keeps the session: at least ``will_delay``, and at least one second.
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
-        on_failed: Functions called with the reason when the connection has ended for good.
+        on_failed: Functions called with the reason when the connection has failed permanently.
 
     Raises:
         ValueError: ``broker`` is not a broker URL.
@@ -124,9 +124,9 @@ class Connection:
 
     @property
     def may_be_taken_over(self) -> bool:
-        """Whether the connection broke within the last 10 s.
+        """Whether another client may have taken over the session: the connection broke within the last 10 s.
 
-        Some brokers do not tell a client that another client with the same id has taken its place.
+        Some brokers do not tell a client that another client with the same id has connected.
         """
         return self._reconnector.may_be_taken_over
 
@@ -148,15 +148,15 @@ class Connection:
     # Starting and stopping
 
     def claim_will(self, will: Will) -> None:
-        """Set the Last Will. A connection has one only, and needs it before the start.
+        """Set the Last Will. A connection can have only one Last Will, which must be set before the start.
 
         Raises:
             ValueError: The connection has a Last Will already, or has been started.
         """
         if self._dialer.will is not None:
-            raise ValueError("this connection's will is taken: give each tool server a connection of its own")
+            raise ValueError("this connection has a Last Will already: give each tool server a connection of its own")
         if self.started:
-            raise ValueError("a will must be known before the connection starts: create the tool server first")
+            raise ValueError("a Last Will must be set before the connection starts: create the tool server first")
         self._dialer.will = will
 
     def release_will(self, will: Will) -> None:
@@ -175,7 +175,7 @@ class Connection:
         await self._lifetime.start()
 
     async def stop(self, *, end_session: bool = False) -> None:
-        """Count one endpoint less. When none is left, send the buffered packets, then disconnect.
+        """Count one endpoint less. When no endpoint is left, send the buffered packets, then disconnect.
 
         Messages that the broker has not confirmed fail with :class:`ConnectionLost`.
 
@@ -185,7 +185,7 @@ class Connection:
         await self._lifetime.stop(end_session=end_session)
 
     def give_up(self, failure: TransportError) -> None:
-        """End the connection for good, and leave its session to the process that takes it over.
+        """End the connection permanently, and leave its session to the process that takes it over.
 
         The broker does not publish the Last Will.
 
@@ -208,7 +208,8 @@ class Connection:
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
-        Before :meth:`start`, the subscription is only noted. So a message that waits in the session finds its handler.
+        Before :meth:`start`, this method only registers the handler. At the start, the handler then gets the messages
+        that wait in the session.
 
         Args:
             topic_filter: An MQTT topic filter, which may be a shared one (``$share/group/filter``). When the broker has
@@ -241,11 +242,12 @@ class Connection:
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """Make the exclusive subscriptions of an owner, at a broker without shared subscriptions.
 
-        They last until the link is lost. The caller must know that no other connection has them.
+        They last until the network connection is lost. The caller must know that no other connection has them.
 
         Args:
             owner: The owner of the subscriptions.
-            keep: Whether messages for them that waited in the session are handled; otherwise these are dropped.
+            keep: Whether the handlers get the messages for these subscriptions that waited in the session. Otherwise
+                the messages are dropped.
 
         Raises:
             TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
@@ -253,12 +255,12 @@ class Connection:
         await self._subscriber.take_alone(owner, keep=keep)
 
     async def leave_alone(self, owner: str) -> None:
-        """Undo :meth:`take_alone`, also one of an earlier link whose session the broker has kept."""
+        """Undo :meth:`take_alone`. After a reconnect this works too, when the broker has kept the session."""
         await self._subscriber.leave_alone(owner)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """Stop calling ``handler``. Unsubscribe at the broker when no other handler has the same filter."""
-        await self._renewal.wait_over()  # without an UNSUBSCRIBE, the session would keep the subscription
+        await self._renewal.wait_over()  # during a renewal, no link can send the UNSUBSCRIBE
         await self._subscriber.unsubscribe(topic_filter, handler)
 
     async def leave(self, topic_filter: str) -> None:
@@ -324,12 +326,13 @@ class Connection:
             payload: The bytes to send.
             retain: Whether the broker keeps the message for later subscribers.
             properties: The MQTT properties.
-            repeatable: Whether the message may be sent again, and so may arrive twice, when the connection is lost
-                before the broker has confirmed it. Otherwise the future raises :class:`ConnectionLost` then.
+            repeatable: Whether the message is sent again when the connection is lost before the broker has confirmed
+                the message. A repeatable message may arrive twice. For any other message, the future raises
+                :class:`ConnectionLost` in this case.
 
         Returns:
-            A future with the reason code of the PUBACK, whatever it is. Cancel the future to give the message up: then
-            it is not sent again after a reconnect.
+            A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
+            message up: then it is not sent again after a reconnect.
 
         Raises:
             PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
@@ -341,13 +344,13 @@ class Connection:
         return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes) -> None:
-        """Raise what :meth:`publish` would raise immediately, without publishing.
+        """Raise the errors that :meth:`publish` would raise immediately, without publishing.
 
         Call it before work that a failing :meth:`publish` would have to undo.
 
         Raises:
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
-            TransportError: The connection has not been started, or has ended for good.
+            TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
         self._outbox.check_size(topic, payload, _NO_PROPERTIES)

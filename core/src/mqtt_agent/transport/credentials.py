@@ -12,7 +12,7 @@ from mqtt_agent.transport.url import BrokerURL
 __all__ = ["Credentials", "Login", "Password", "Token", "TokenSource", "username_password"]
 
 TokenSource = Union[str, Callable[[], Union[str, Awaitable[str]]]]
-"""A token, or a function (plain or async) that returns one."""
+"""A token, or a function (plain or async) that returns a token."""
 Login = tuple[Union[str, None], Union[str, None]]
 """The user name and the password of a CONNECT packet. Either may be missing."""
 
@@ -23,7 +23,7 @@ class Password:
 
     Args:
         username: The MQTT user name.
-        password: The MQTT password. It never appears in logs, reprs and errors.
+        password: The MQTT password. It never appears in logs, reprs or errors.
     """
 
     username: str
@@ -38,8 +38,8 @@ class Token:
         token: The token, or a function (plain or async) that returns the token. The function is called before each
             connect, on the event loop, so a function that asks another server should be async. When the tokens are
             JWTs, the connection is closed and opened again with a fresh token before the time in their ``exp`` claim.
-            No call is lost over that.
-        username: The MQTT user name, for brokers that want one beside the token.
+            No call is lost.
+        username: The MQTT user name, for brokers that want a user name beside the token.
     """
 
     token: TokenSource = field(repr=False)
@@ -54,11 +54,11 @@ class Token:
 
 
 Credentials = Union[Password, Token]
-"""What a user may give as ``credentials``."""
+"""The values that a user may give as ``credentials``."""
 
 
 async def username_password(credentials: Credentials | None, url: BrokerURL) -> Login:
-    """The user name and password for a CONNECT packet; ``credentials`` win over those in the URL."""
+    """The user name and password for a CONNECT packet; ``credentials`` take precedence over the URL."""
     if credentials is None:
         return url.username, url.password
     if isinstance(credentials, Password):

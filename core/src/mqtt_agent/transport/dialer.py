@@ -1,4 +1,4 @@
-"""Opens each link of a connection with the right client id, login and Last Will."""
+"""Opens the links (network connections) of a :class:`Connection`: each with its client id, login and Last Will."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Dialer:
         """Whether each link begins with a new session."""
         self._settings = settings
         self._renewal = renewal
-        self._token = uuid.uuid4().hex[:6]  # tells this process from others that have the same client id
+        self._token = uuid.uuid4().hex[:6]  # distinguishes this process from others that have the same client id
 
     @property
     def url(self) -> BrokerURL:
@@ -50,7 +50,7 @@ class Dialer:
         """Open the next link.
 
         Args:
-            on_message: Called with each message, for the first time after this method has returned.
+            on_message: Called with each message, but not before this method has returned.
             on_lost: Called with the reason when the link was open and is lost.
 
         Raises:
@@ -60,7 +60,7 @@ class Dialer:
         will = self.will
         login = await self._renewal.login()
         # With a clean start, each link has a client id of its own: rumqttd mixes up the Last Wills of connections with
-        # the same client id, also across processes. No session is lost by it, for a clean start has none to resume.
+        # the same client id, also across processes. No session is lost, because a clean start resumes no session.
         client_id = f"{self.client_id}~{self._token}{self.epoch}" if self.clean_start else self.client_id
         link = Link(ConnectOptions(self._settings, client_id, login, self.clean_start, will), on_message, on_lost)
         await link.open()

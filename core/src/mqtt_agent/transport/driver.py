@@ -1,4 +1,4 @@
-"""paho-mqtt, set up for one link. It handles all packets except PUBLISH, PUBACK, SUBSCRIBE and UNSUBSCRIBE."""
+"""paho-mqtt, set up for one link. It handles rare packets, such as CONNECT; ``packets`` handles the frequent ones."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class BrokerLimits:
         session_present: Whether the broker still had the client's session.
         receive_maximum: How many QoS 1 messages the broker takes before it has confirmed the first of them.
         maximum_packet_size: Bytes of the largest packet that the broker takes; None is no limit.
-        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated as
-            ejabberd. Until a client has acknowledged the last QoS 1 message, ejabberd sends it nothing more, not even
-            at QoS 0. So every message from such a broker is acknowledged on arrival.
+        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated like
+            ejabberd, which sends a client nothing more, not even at QoS 0, until the client has acknowledged the last
+            QoS 1 message. So every message from such a broker is acknowledged on arrival.
         forgets_groups: Whether the broker is rumqttd, where a share group does not outlive the connections of its
             members. Two members that resume their sessions each get every message. When the last member leaves and its
             session has an unacknowledged message, the broker crashes. So members must use a clean start there.
@@ -83,7 +83,7 @@ class BrokerLimits:
 
     @classmethod
     def read(cls, flags: Any, properties: Any) -> BrokerLimits:
-        """Read the flags and properties of a CONNACK packet, as paho-mqtt found them."""
+        """Read the flags and properties of a CONNACK packet, as paho-mqtt decoded them."""
         return cls(
             session_present=bool(flags.session_present),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
@@ -166,7 +166,7 @@ class PahoClient(paho.Client):
         return self._raw
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
-        # paho-mqtt does the same, but keeps a socket whose handshake fails open until the error is forgotten.
+        # paho-mqtt does this too, but leaves the socket of a failed handshake open as long as the exception exists.
         settings = self._options.settings
         assert settings.ssl_context is not None
         host = settings.url.host

@@ -75,7 +75,7 @@ class EmbeddedBroker:
         """The broker's URL, for example ``mqtt://127.0.0.1:41234``.
 
         Raises:
-            RuntimeError: The port is chosen at the first start, and the broker has not been started.
+            RuntimeError: ``port`` was 0, and the broker has never been started, so it has no port yet.
         """
         if not self._port:
             raise RuntimeError("the embedded broker has no URL before its first start: call start(), or use 'with'")
@@ -83,7 +83,7 @@ class EmbeddedBroker:
 
     @property
     def port(self) -> int:
-        """The TCP port. It is 0 before the first start when a free port is to be chosen."""
+        """The TCP port. Before the first start, it is 0 if a free port will be chosen."""
         return self._port
 
     @property

@@ -1,4 +1,4 @@
-"""Starts a shared connection for its first endpoint, stops it after its last one, and ends it for good on failure."""
+"""Starts a shared connection for its first endpoint, and stops it after its last endpoint or on a permanent failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Lifetime:
     Args:
         dialer: Opens each link.
         subscriber: Makes the subscriptions over each link.
-        outbox: Sends over each link.
+        outbox: Sends the messages over each link.
         renewal: Ends a link whose token is about to expire.
     """
 
@@ -32,7 +32,7 @@ class Lifetime:
         self.users: int = 0
         """How many endpoints use the connection."""
         self.failure: TransportError | None = None
-        """Why the connection has ended for good."""
+        """Why the connection has failed permanently."""
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
         """See :class:`Connection`."""
         self.on_failed: list[Callable[[TransportError], None]] = []
@@ -78,10 +78,10 @@ class Lifetime:
         self._fail(failure)
 
     def check_usable(self) -> None:
-        """Refuse to send when nothing can ever be sent.
+        """Raise an error when the connection cannot be used.
 
         Raises:
-            TransportError: The connection has not been started, or has ended for good.
+            TransportError: The connection has not been started, or has failed permanently.
         """
         if self.failure is not None:
             raise self.failure

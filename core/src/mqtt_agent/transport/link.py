@@ -90,7 +90,7 @@ class Link:
         """Connect, and wait for the broker's CONNACK packet.
 
         Returns:
-            The attribute ``limits``.
+            What the broker said in its CONNACK packet.
 
         Raises:
             BrokerUnreachable: No answer in time, or an answer that is not MQTT 5.
@@ -111,7 +111,7 @@ class Link:
             await asyncio.wait([self._connack], timeout=self._timeout)
             if not self._connack.done():
                 raise BrokerUnreachable(
-                    f"{self._url} accepts connections but did not answer MQTT within {self._timeout:g} s"
+                    f"{self._url} accepts connections but sent no MQTT answer within {self._timeout:g} s"
                 )
             self.limits = self._connack.result()
         except ConnectionLost as error:
@@ -141,7 +141,7 @@ class Link:
         """
         if self._closed is None:
             self._pump.send(pack_disconnect(end_session=end_session))
-            self._close(ConnectionLost("this side closed the connection"), linger=True)
+            self._close(ConnectionLost("this client closed the connection"), linger=True)
 
     async def wait_closed(self) -> None:
         """Wait until the broker has received the DISCONNECT packet, for about one second at most."""
@@ -153,7 +153,7 @@ class Link:
         Args:
             reason: Why, for ``on_closed`` and for operations that wait for the broker.
         """
-        self._close(reason or ConnectionLost("this side dropped the connection"))
+        self._close(reason or ConnectionLost("this client dropped the connection"))
 
     def _close(self, reason: TransportError, *, linger: bool = False) -> None:
         if self._closed is not None:
@@ -165,11 +165,11 @@ class Link:
         for waiter in self._subscribes.values():
             if not waiter.done():
                 waiter.set_exception(reason)
-                waiter.exception()  # marks it as retrieved: asyncio would complain when no code awaits it
+                waiter.exception()  # marks the error as retrieved, so that asyncio does not log the error
         self._subscribes.clear()
         if not self._connack.done():
             self._connack.set_exception(reason)
-            self._connack.exception()  # the same
+            self._connack.exception()  # marks this error as retrieved too
         if self._opened:
             self._opened = False
             self._on_closed(reason)
@@ -201,7 +201,7 @@ class Link:
             return
         if message.qos == 1:
             message.acknowledgement = self._acknowledgements.add(mid)
-        elif message.qos == 2:  # from a subscription that another program made; paho-mqtt answers the PUBREL
+        elif message.qos == 2:  # another program has subscribed in this session; paho-mqtt answers the PUBREL
             self._pump.send(pack_pubrec(mid))
         self._received.append(message)
         self._deliver()
@@ -290,7 +290,7 @@ class Link:
         self._pump.send(packet)
         since = self._loop.time()
         while not waiter.done():
-            # A broker that sends anything is alive, and busy with earlier packets, such as thousands of subscriptions.
+            # A broker that sends anything is alive. It may be busy with earlier packets, such as many subscriptions.
             silence = self._loop.time() - max(since, self._pump.heard_at)
             if silence >= self._timeout:
                 self.abort(ConnectionLost(f"{self._url} stopped answering"))
@@ -337,7 +337,7 @@ class Link:
             what = f"{self._url} ended the connection: {reason} (0x{reason.value:02x})"
             lost = ConnectionLost(what, reason_code=reason.value)
         else:
-            cause = self._pump.error or "the other side closed it"
+            cause = self._pump.error or "the broker closed it"
             lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks
 

@@ -1,4 +1,4 @@
-"""Messages: a received message, the MQTT properties of a sent one, and the Last Will."""
+"""Messages: a received message, the MQTT properties of a sent message, and the Last Will."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class InboundMessage:
         topic: The topic that the message was published to.
         payload: The bytes of the message.
         qos: 0, 1 or 2.
-        retain: Whether the broker sent the message because of a new subscription, from its retained messages.
+        retain: Whether this is a retained message, which the broker sent because of a new subscription.
         duplicate: Whether the broker says that it has sent the message before.
         response_topic: The MQTT 5 Response Topic, if any.
         correlation_data: The MQTT 5 Correlation Data, if any.
@@ -113,7 +113,7 @@ class InboundMessage:
     def acknowledge(self) -> None:
         """Acknowledge the message to the broker, because the work on it is done.
 
-        Every task on the connection's event loop may call this, and more than once. When the network connection that
+        Any code on the connection's event loop may call this, also more than once. When the network connection that
         the message arrived on has ended, nothing is sent. The broker then delivers the message again after the
         reconnect, so the receiver must recognize repeated messages.
         """
@@ -130,7 +130,7 @@ class InboundMessage:
             self.acknowledgement.work_started()
 
     def hold(self) -> None:
-        """Note that the message is about to be stored: it is never acknowledged before :meth:`acknowledge`.
+        """Note that the message is about to be stored. Only :meth:`acknowledge` acknowledges it after this.
 
         Only the handler may call this, before it returns, and only for short work: some brokers wait for each
         acknowledgement before they send the next message.

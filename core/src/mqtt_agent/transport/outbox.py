@@ -169,7 +169,7 @@ class _Publication:
     def fail(self, error: TransportError) -> None:
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
-            self.confirmed.exception()  # marks it as retrieved: asyncio would complain when no code awaits the future
+            self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
 
 
 def check_reason_code(reason_code: int, topic: str) -> int:
@@ -181,7 +181,7 @@ def check_reason_code(reason_code: int, topic: str) -> int:
 
     Raises:
         TopicNotAuthorized: The reason code is 0x87.
-        PublishRefused: The reason code is another one of 0x80 and more.
+        PublishRefused: The reason code is another code of 0x80 or more.
     """
     if reason_code < 0x80:
         return reason_code

@@ -1,4 +1,4 @@
-"""Encodes and decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, their answers.
+"""Encodes and decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE and others.
 
 paho-mqtt can do this too, but needs about 500 Python calls for each PUBLISH packet. It still handles the packets that
 are sent once per connection, such as CONNECT.
@@ -141,7 +141,7 @@ def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
     """
     if end < at + 3:
         raise ValueError("a SUBACK that is cut short")
-    _, after = find_packet(data, at + 1)  # the length of the properties is encoded like a packet's
+    _, after = find_packet(data, at + 1)  # the length of the properties is encoded like the length of a packet
     if not after or after > end:
         raise ValueError("the properties of a SUBACK are cut short")
     return data[at] << 8 | data[at + 1], data[after] if after < end else 0
@@ -224,8 +224,9 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
         The message, and its packet identifier; 0 at QoS 0.
 
     Raises:
-        Unreadable: The topic is complete and the rest is invalid. The message can be acknowledged and ignored.
-        ValueError: The packet is cut short before that, or its QoS is 3.
+        Unreadable: The topic and the packet identifier are complete, and the rest is invalid. The message can be
+            acknowledged and ignored.
+        ValueError: The packet ends before its packet identifier is complete, or its QoS is 3.
     """
     qos = head >> 1 & 0x03
     begin = at + 2
@@ -239,7 +240,7 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
     topic_bytes = data[begin:mid_at]
     try:
         topic = topic_bytes.decode()
-        pos, after = find_packet(data, at - 1)  # the length of the properties is encoded like a packet's
+        pos, after = find_packet(data, at - 1)  # the length of the properties is encoded like the length of a packet
         if not pos or after > end:
             raise ValueError("its properties are cut short")
         message = InboundMessage(topic, data[after:end], qos=qos, retain=head & 0x01 == 1, duplicate=head & 0x08 == 8)

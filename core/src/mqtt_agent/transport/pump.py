@@ -31,7 +31,7 @@ class Pump:
         client: The paho-mqtt client.
         settings: The broker's URL, for logs and errors, and the keep alive in seconds.
         on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK packet, never inside of paho-mqtt's locks. The
-            arguments are the packet's first byte, bytes that contain its body, and the body's begin and end in them.
+            arguments are the packet's first byte, bytes that contain its body, and where the body begins and ends.
         on_broken: Called when the broker sent bytes that are not MQTT.
 
     Attributes:
@@ -64,7 +64,7 @@ class Pump:
 
     @property
     def error(self) -> OSError | None:
-        """Why the socket failed; None when it has not."""
+        """Why the socket failed; None when the socket has not failed."""
         return None if self._socket is None else self._socket.error
 
     def start(self) -> None:
@@ -128,13 +128,13 @@ class Pump:
             self._unwatch()
 
     def flush_soon(self) -> None:
-        """Send the buffered bytes at the end of this turn of the event loop."""
+        """Send the buffered bytes in the next iteration of the event loop."""
         if not self._flush_scheduled and not self._closed:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def send(self, packet: bytes) -> None:
-        """Send a packet from the link, at the end of this turn of the event loop."""
+        """Send a packet from the link, in the next iteration of the event loop."""
         if self._socket is None or self._closed:
             return
         if self._client.want_write():

@@ -1,4 +1,4 @@
-"""Opens the connection to the broker, and opens it again when it is lost: waits, logs in, subscribes anew."""
+"""Opens the connection to the broker, and opens it again when it is lost: waits, logs in, subscribes again."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts
 
 
 class Reconnector:
-    """Keeps one link to the broker up, from :meth:`start` to :meth:`stop`.
+    """Keeps a link to the broker open, from :meth:`start` to :meth:`stop`.
 
     Args:
         dialer: Opens each link.
         subscriber: Makes the subscriptions over each link.
-        outbox: Sends over each link.
+        outbox: Sends the messages over each link.
         renewal: Ends a link whose token is about to expire.
         on_reconnected: Called after each reconnect; the argument tells whether the broker still had the session.
         on_taken_over: Called when another process has taken the client id; then no further link is opened.
@@ -49,7 +49,7 @@ class Reconnector:
         on_taken_over: Callable[[SessionTakenOver], None],
     ) -> None:
         self.link: Link | None = None
-        """The present link, from the moment when its subscriptions are being made."""
+        """The present link, or None. It is set before its subscriptions are made."""
         self.limits: BrokerLimits | None = None
         """What the broker said in the latest CONNACK."""
         self._dialer = dialer
@@ -91,7 +91,7 @@ class Reconnector:
         self._task = asyncio.create_task(self._keep_up(link), name=f"mqtt-agent {self._dialer.client_id}")
 
     async def stop(self, *, end_session: bool) -> None:
-        """End the link, and open no other one."""
+        """End the link, and open no further link."""
         tasks = [task for task in (self._task, self._announcing) if task is not None]
         self._task = self._announcing = None
         for task in tasks:
@@ -101,7 +101,7 @@ class Reconnector:
             await self._leave(self.link, end_session=end_session)
 
     def give_up(self) -> None:
-        """End the link without waiting, and open no other one. The session stays, for the process that takes over."""
+        """End the link without waiting, and open no further link. The process that takes over needs the session."""
         for task in (self._task, self._announcing):
             if task is not None:
                 task.cancel()
@@ -113,7 +113,7 @@ class Reconnector:
         self.link, self._ready = None, False
 
     async def begin_clean(self) -> None:
-        """Replace the link by one with a new session; every later link begins with a new session too."""
+        """Replace the link by a link with a new session. Every later link begins with a new session too."""
         self._dialer.clean_start = True
         self._is_ready.clear()
         if self.link is not None:
@@ -128,7 +128,7 @@ class Reconnector:
             try:
                 await self._set_up(link)
             except ConnectionLost:
-                # rumqttd sometimes takes the end of an earlier connection for the end of a new one.
+                # rumqttd sometimes mistakes the end of an earlier connection for the end of the new connection.
                 if attempt == _FIRST_ATTEMPTS - 1:
                     raise
             except BaseException:
@@ -154,7 +154,7 @@ class Reconnector:
         return link
 
     async def _set_up(self, link: Link) -> None:
-        """Subscribe first, then send what waits: an answer must find its subscription."""
+        """Subscribe first, then send the waiting messages: an answer must find its subscription."""
         self.link = link
         await self._subscriber.open(link)
         self._ready = True
@@ -200,7 +200,7 @@ class Reconnector:
             reason = await self._lost
         finally:
             renewing.cancel()
-        # If the next link came earlier, the broker might take it for a takeover, and publish the Last Will.
+        # If the next link opened earlier, the broker might see a takeover, and publish the Last Will.
         await link.wait_closed()
         return reason
 

@@ -1,4 +1,4 @@
-"""Renews a token before it expires: closes the connection in good order and lets it be opened with a fresh token."""
+"""Renews a token before it expires: closes the connection, which then opens again with a fresh token."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FIRST_RETRY, _LONGEST_RETRY = 0.2, 30.0  # seconds
 
 
 class Renewal:
-    """The login of one connection, and its renewal when it is a token that expires.
+    """The login of one connection. A token that expires is renewed.
 
     Args:
         credentials: The credentials that the user gave.
-        settings: The URL, whose user and password count when there are no credentials, and the connect timeout, which
-            is also how long the broker gets to confirm what was sent before a link is left.
-        outbox: Holds what was sent and must be confirmed before a link is left.
+        settings: The URL and the connect timeout are used. The URL's user and password are used without
+            credentials. The timeout limits the wait for confirmations before a link is ended.
+        outbox: Knows which messages must be confirmed before a link is ended.
     """
 
     def __init__(self, credentials: Credentials | None, settings: LinkSettings, outbox: Outbox) -> None:
@@ -46,7 +46,7 @@ class Renewal:
 
     @property
     def under_way(self) -> bool:
-        """Whether the connection is closed for a moment because a fresh token replaces one that expires."""
+        """Whether the connection is closed for a moment because a fresh token replaces an expiring token."""
         return self._renewed is not None
 
     async def login(self) -> Login:
@@ -57,7 +57,7 @@ class Renewal:
     async def leave_in_time(self, link: Link) -> None:
         """Wait until the token is about to expire, then end the link.
 
-        The owner of the link opens the next one at once. Returns immediately when the login has no token that expires.
+        The owner of the link opens the next link at once. Returns immediately when the login has no token that expires.
         """
         renewed = await renewed_login(self._credentials, self._login)
         if renewed is None:
@@ -79,7 +79,7 @@ class Renewal:
             await self._over.wait()
 
     async def _settle(self, link: Link) -> None:
-        """Wait until the broker has confirmed what was sent: unconfirmed messages would be sent twice."""
+        """Wait until the broker has confirmed all sent messages: unconfirmed messages would be sent twice."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while loop.time() < deadline:
@@ -92,8 +92,8 @@ class Renewal:
 async def renewed_login(credentials: Credentials | None, login: Login) -> Login | None:
     """Wait until a token is about to expire, then fetch its successor.
 
-    When the user's function raises, or has no newer token yet, it is called again after a growing wait. Each error is
-    logged once.
+    When the user's function raises, or returns no newer token, it is called again after a growing wait. An error that
+    repeats is logged once.
 
     Args:
         credentials: The credentials that ``login`` came from.
@@ -133,13 +133,13 @@ def renewal_delay(remaining: float) -> float:
         remaining: Seconds until the token expires.
 
     Returns:
-        Seconds to wait. At least one second of the token's life is left then, but the wait is never below one second.
+        Seconds to wait. The token then has at least one second left. But the wait is never shorter than one second.
     """
     return max(_MARGIN, min(random.uniform(0.8, 0.9) * remaining, remaining - _MARGIN))
 
 
 def token_expiry(token: str) -> float | None:
-    """When a JWT says that it expires. The signature is not verified: that is the broker's task.
+    """Read the time at which a JWT expires. The signature is not verified: that is the broker's task.
 
     Args:
         token: Any token. A JWT has three parts in base64url with dots between them; the second is a JSON object.

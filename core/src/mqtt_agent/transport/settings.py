@@ -17,10 +17,10 @@ __all__ = ["BrokerSettings"]
 
 @dataclass(frozen=True, eq=False)
 class BrokerSettings:
-    """Which broker, which namespace, and how to log in there.
+    """Which broker, which namespace, and how to log in.
 
-    Two settings are equal when they mean the same broker and the same login: equal passwords are equal settings,
-    and ``None`` equals the URL that ``None`` stands for. Settings have no hash, because a token may be any function.
+    Two settings are equal when they mean the same broker, namespace and login. A broker of ``None`` equals the URL that
+    ``None`` stands for. Settings have no hash, because a token function may have no hash.
 
     Attributes:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.

@@ -1,6 +1,6 @@
-"""A buffered, non-blocking socket that finds the MQTT packets in what it receives.
+"""A buffered, non-blocking socket that finds the MQTT packets in the received bytes.
 
-A readable socket is emptied in one go, and all packets of one turn of the event loop are sent in one system call.
+A readable socket is emptied at once, and all packets of one iteration of the event loop are sent in one system call.
 Packets that the link does not decode itself are made available to paho-mqtt, which reads them with ``recv``.
 """
 
@@ -37,8 +37,8 @@ class BufferedSocket:
         raw: The connected socket.
 
     Attributes:
-        data: The received bytes. :meth:`next_packet` tells where in them a packet is.
-        error: The error that broke the connection; None while it works and after an orderly end.
+        data: The received bytes. :meth:`next_packet` finds the packets in them.
+        error: The error that broke the connection; None while the connection works, and after an orderly end.
     """
 
     def __init__(self, raw: RawSocket) -> None:
@@ -88,7 +88,7 @@ class BufferedSocket:
             self._missing -= len(chunk)
             room -= len(chunk)
             if len(chunk) < _CHUNK and not isinstance(self._tcp, ssl.SSLSocket) and self._tcp is self._raw:
-                break  # a plain socket gives less than was asked for when it is empty
+                break  # a plain socket returns fewer bytes than requested when it is empty
         self._quick_ack()
         # The pieces of a large packet are joined only once, when all have arrived.
         if self._later and (self._missing <= 0 or self._eof):
@@ -126,7 +126,7 @@ class BufferedSocket:
 
     @property
     def ended(self) -> bool:
-        """Whether the other side has closed the connection, or it has failed."""
+        """Whether the other side has closed the connection, or the connection has failed."""
         return self._eof
 
     def _pending(self) -> int:
@@ -154,7 +154,7 @@ class BufferedSocket:
         return len(self._out)
 
     def flush(self) -> bool:
-        """Send the buffered bytes as far as the kernel takes them; True when none is left."""
+        """Send as many buffered bytes as the kernel takes. True when all bytes are sent."""
         while self._out:
             try:
                 sent = self._raw.send(self._out)

@@ -20,8 +20,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 class Subscriber:
     """Makes the subscriptions of one connection.
 
-    A broker without shared subscriptions needs a substitute for them. There, only one connection at a time may have the
-    subscriptions of an owner. They are *held* until :meth:`take_alone` is called.
+    A broker without shared subscriptions needs a substitute: only one connection at a time may have the subscriptions
+    of an owner. There, such subscriptions are *held*: they are not made at the broker before :meth:`take_alone`.
 
     Args:
         url: The broker's URL, for logs and errors.
@@ -82,7 +82,7 @@ class Subscriber:
                 if each.confirmed and not each.left:
                     each.confirmed = False
                     await link.unsubscribe(each.topic_filter)
-        # Also when the broker still has the session: some brokers have lost a part of it, mostly share groups.
+        # Even when the broker still has the session: some brokers lose a part of the session, mostly share groups.
         await asyncio.gather(*(self._make(link, each) for each in self._subscriptions if not (each.left or each.held)))
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Subscriber:
         self._alone.clear()
 
     def forget_session(self) -> None:
-        """Note that the connection was stopped: the broker has no subscription of it any more."""
+        """Note that the connection was stopped. The broker may forget its subscriptions before the next start."""
         self._link = None
         for subscription in self._subscriptions:
             subscription.confirmed = False

@@ -31,7 +31,7 @@ class Subscription:
         manual: Whether the handlers acknowledge each message themselves.
         handlers: Called for each message, one after the other, on the event loop.
         confirmed: Whether the subscription is known to be in the broker's session.
-        left: Whether the broker was told to send no more messages. Messages that it had queued still arrive.
+        left: Whether the broker was told to send no more messages. Messages that the broker had queued still arrive.
         exclusive: The owner, when only one connection at a time may have the subscription at a broker without shared
             subscriptions. None for all other subscriptions.
         held: Whether the subscription is exclusive, and this connection has not taken it.

@@ -1,4 +1,4 @@
-"""TLS settings: which certificates are trusted, and which one this side shows."""
+"""TLS settings: which certificates are trusted, and which certificate this client shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TLS:
     Args:
         ca: The certificates of the authorities that may have signed the broker's certificate; None trusts the
             authorities of the operating system.
-        certificate: This side's own certificate, for brokers that ask for one.
+        certificate: This client's own certificate, for brokers that ask for a certificate.
         key: The private key of ``certificate``.
         key_password: The password of ``key``, if it has one.
     """
@@ -39,14 +39,14 @@ def tls_context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:  # the error of ssl does not name the file
-        raise _tls_error(error, f"TLS(ca={_path(tls.ca)})", "is no certificate in PEM") from error
+        raise _tls_error(error, f"TLS(ca={_path(tls.ca)})", "is not a certificate in PEM format") from error
     if tls.certificate:
         try:
-            # Without a password, OpenSSL would ask the terminal for one. An empty password prevents that.
+            # Without a password, OpenSSL would ask for a password in the terminal. An empty password prevents that.
             context.load_cert_chain(tls.certificate, tls.key, tls.key_password or "")
         except OSError as error:
             what = f"TLS(certificate={_path(tls.certificate)}, key={_path(tls.key)})"
-            problem = "are not a certificate and its key in PEM, or key_password is wrong or missing"
+            problem = "are not a certificate and its key in PEM format, or key_password is wrong or missing"
             raise _tls_error(error, what, problem) from error
     return context
 

@@ -1,4 +1,4 @@
-"""BrokerURL: reads a broker URL, or takes the default one."""
+"""BrokerURL: reads a broker URL, or takes the default URL."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 __all__ = ["DEFAULT_BROKER", "ENVIRONMENT_VARIABLE", "BrokerURL"]
 
 ENVIRONMENT_VARIABLE: str = "MQTT_AGENT_BROKER"
-"""The environment variable with the URL of the broker, for when a program gives none."""
+"""The environment variable with the URL of the broker. It is used when a program gives no URL."""
 DEFAULT_BROKER: str = "mqtt://localhost:1883"
-"""The URL when neither the program nor the environment gives one."""
+"""The URL when neither the program nor the environment gives a URL."""
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 

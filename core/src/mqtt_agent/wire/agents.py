@@ -43,7 +43,8 @@ class AgentCard(Message):
         namespace: The namespace, as it was given to the agent.
         description: For the person or the model that chooses an agent.
         capabilities: Keywords to search for.
-        status: Whether the agent was online when it wrote the card. The agent's status message is newer.
+        status: Whether the agent was online when it wrote the card. The agent's status message tells the present
+            status.
         last_seen: When the card was published, ISO 8601 UTC.
         version_info: The version of the agent's SDK.
         skills: What the agent can do, in A2A's form (ours).
@@ -92,7 +93,7 @@ class AgentStatus(Message):
         status: Online or offline.
         timestamp: When the message was written, ISO 8601 UTC. For a Last Will: when the connection was opened.
         started: When the agent's process started, ISO 8601 UTC (ours).
-        epoch: The number of the connection that the message belongs to, 1 for the process's first one (ours).
+        epoch: The number of the connection that the message belongs to, 1 for the process's first connection (ours).
     """
 
     name: str = ""
@@ -102,7 +103,7 @@ class AgentStatus(Message):
     epoch: int | None = None
 
     def speaks_before(self, other: AgentStatus) -> bool:
-        """Whether this message is from an earlier connection than ``other``: an outdated Last Will."""
+        """Whether this message is from an earlier connection than ``other``. Then it is an outdated Last Will."""
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)

@@ -20,7 +20,7 @@ class Call(Message):
     """A request to run a tool (spec).
 
     Attributes:
-        call_id: Any string. Together with ``client`` it identifies the call, so that a repeat is not run again.
+        call_id: Any string. Together with ``client`` it identifies the call. A repeated call is not run again.
         arguments: The arguments of the tool, by name.
         client: The caller's name. The caller chooses it, and nothing proves it.
         timestamp: When the call was made, ISO 8601 UTC.
@@ -64,7 +64,8 @@ class Response(Message):
         error: Why the call failed, when status is ``"error"``.
         elapsed_ms: How long the handler took, in milliseconds.
         server: The id of the replica that answered (ours).
-        seq: The ``seq`` of the call's last stream message. It tells the caller whether all have arrived (ours).
+        seq: The ``seq`` of the call's last stream message. It tells the caller whether all stream messages have arrived
+            (ours).
         content: MCP content blocks, when the tool returned more than plain JSON (ours).
     """
 
@@ -99,7 +100,7 @@ class StreamMessage(Message):
 
 
 class Cancel(Message):
-    """Asks the replica that runs a call to stop it. The message goes to all replicas (ours).
+    """Asks the replica that runs a call to stop the call. The message goes to all replicas (ours).
 
     Attributes:
         call_id: The id of the call.
@@ -115,7 +116,7 @@ class Cancel(Message):
 class Query(Message):
     """Asks one replica which of the named calls it knows (ours).
 
-    The replica also sends again the responses to these calls that it still keeps. The answer to the query is a
+    The replica also sends the responses to these calls again, if it still keeps them. The answer to the query is a
     :class:`Response` whose ``call_id`` is the ``query_id``, with ``{"known": [call ids]}`` as its result.
 
     Attributes:

@@ -19,7 +19,7 @@ FEATURES: tuple[str, ...] = ("cancel", "progress", "query", "replay")
 
 
 class VersionInfo(Message):
-    """Versions of the software behind a card (spec).
+    """Versions of the software that a card describes (spec).
 
     Attributes:
         sdk: The version of the SDK.
@@ -117,7 +117,7 @@ class ToolCard(Message):
 
 
 class ServerCard(Message):
-    """The tools that one running tool server offers. The server's Last Will is the same card, offline (spec).
+    """The tools that one running tool server offers. The server's Last Will is this card with status offline (spec).
 
     Attributes:
         version: The version of the card format.
@@ -129,15 +129,16 @@ class ServerCard(Message):
         last_seen: When the card was published, ISO 8601 UTC.
         name: The name that all replicas of this server share (ours).
         replica: The name of this replica among them (ours).
-        agent: The agent whose connection the server uses, if any. The agent's status then counts as well (ours).
+        agent: The agent whose connection the server uses, if any. The server counts as offline while this agent is
+            offline (ours).
         started: When this process began to serve, ISO 8601 UTC (ours).
         since: When this replica joined the queue of replicas that may serve, ISO 8601 UTC. None when the broker spreads
             the calls over all replicas (ours).
-        epoch: The number of the connection that the card belongs to, 1 for the process's first one (ours).
-        session_present: Whether the broker had kept the server's session, with the calls in it, until that connection
-            (ours).
-        standby: Whether another replica serves, and this one waits to take its place; then ``tools`` is empty. None
-            where the broker spreads calls over all replicas (ours).
+        epoch: The number of the connection that the card belongs to, 1 for the process's first connection (ours).
+        session_present: Whether the broker still had the server's session, with the calls that wait in it, when that
+            connection was opened (ours).
+        standby: Whether this replica is on standby: another replica serves, and this replica waits to take its place.
+            ``tools`` is empty then. None when the broker spreads the calls over all replicas (ours).
         features: The optional parts of the protocol that the server supports (ours).
     """
 
@@ -159,7 +160,7 @@ class ServerCard(Message):
     features: list[str] | None = None
 
     def speaks_before(self, other: ServerCard) -> bool:
-        """Whether this card is from an earlier connection than ``other``: an outdated Last Will."""
+        """Whether this card is from an earlier connection than ``other``. Then it is an outdated Last Will."""
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)

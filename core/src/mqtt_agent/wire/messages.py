@@ -64,7 +64,7 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
         raise WireError(f"{model.__name__}: {len(payload)} bytes are more than the limit of {max_bytes}")
     try:
         if b"NaN" in payload or b"Infinity" in payload:
-            # The reader below accepts NaN and Infinity as numbers. This one refuses them, except inside of strings.
+            # model_validate_json accepts NaN and Infinity as numbers. from_json refuses them, except inside of strings.
             pydantic_core.from_json(bytes(payload), allow_inf_nan=False)
         return model.model_validate_json(payload)
     except ValidationError as error:

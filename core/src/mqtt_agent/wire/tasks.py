@@ -64,14 +64,14 @@ class TaskMessage(Message, extra="allow"):
 
 
 class Task(Message):
-    """A task for an agent (spec: ``task_id``; ours: the rest).
+    """A task for an agent (``task_id``: spec; the other fields: ours).
 
     The id is the idempotency key: the same id with the same content is never run twice.
 
     Attributes:
         task_id: The id of the task.
         sender: ``from`` in JSON: the requester. The requester chooses this name, and nothing proves it.
-        to: The agent that is to do the task.
+        to: The agent that should do the task.
         type: The kind of task, which chooses the handler.
         title: One line for people.
         prompt: What to do, as text.
@@ -105,7 +105,7 @@ class Task(Message):
 
     @property
     def digest(self) -> str:
-        """A SHA-256 of the content: the same for all messages that ask for the same work, whenever they were made."""
+        """The SHA-256 of the content. Messages that ask for the same work have the same digest: times do not count."""
         content = {"from": self.sender, **self._content()}
         return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
@@ -171,8 +171,8 @@ class TaskEvent(Message):
 
     Attributes:
         task_id: The id of the task.
-        seq: The number of the event, from 1 for each task. It goes on counting after a restart; a crash may leave a
-            gap.
+        seq: The number of the event, from 1 for each task. The numbers continue after a restart. A crash may leave
+            a gap.
         type: ``status``, ``progress``, ``partial`` or ``artifact``.
         status: The new state, for ``status``.
         progress: How much is done, for ``progress``.
@@ -196,7 +196,7 @@ class TaskEvent(Message):
 
 
 class Control(Message):
-    """Tells the agent that has a task to cancel it, to take an input, or to send its state (ours).
+    """Asks the agent that has a task to cancel the task, to accept an input, or to send the task's state (ours).
 
     Attributes:
         task_id: The id of the task.
@@ -224,9 +224,9 @@ def read_result_state(result: TaskResult) -> TaskState:
     """The state that a result reports. When its ``status`` is an unknown word, its ``error`` decides.
 
     Returns:
-        A terminal state. Another state when the sender has reported on a running task with a result message.
+        A terminal state. It is another state when the sender used a result message to report on a running task.
     """
-    # A2A's protobuf form of a state has the prefix and the underscores.
+    # In A2A's protobuf form, a state has this prefix, and underscores instead of hyphens.
     word = result.status.lower().removeprefix("task_state_").replace("_", "-")
     if word in _OTHER_WORDS:
         return _OTHER_WORDS[word]

@@ -50,14 +50,14 @@ class Topics:
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/call"
 
     def tool_call_shared(self, tool: str) -> str:
-        """The shared filter by which replicas subscribe to calls (spec).
+        """The shared topic filter by which replicas subscribe to calls (spec).
 
         All implementations must use the same group name, because each group gets every call.
         """
         return f"$share/mcp-tool-{tool}/{self.tool_call(tool)}"
 
     def tool_cancel(self, tool: str) -> str:
-        """The topic to which callers publish cancels (ours)."""
+        """The topic to which callers publish cancel messages (ours)."""
         return f"{self._tools}{validate_identifier(tool, 'tool name')}/cancel"
 
     def tool_stream(self, tool: str, call_id: str) -> str:
@@ -109,7 +109,7 @@ class Topics:
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox"
 
     def overview_inbox(self, agent: str) -> str:
-        """The inbox topic in the overview of the specification, which agents subscribe to as well (spec)."""
+        """Another inbox topic, from the specification's overview (spec). Agents subscribe to both."""
         return f"{self._agents}{validate_identifier(agent, 'agent id')}/inbox"
 
     def results(self, agent: str) -> str:
@@ -117,7 +117,7 @@ class Topics:
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/results"
 
     def control(self, agent: str) -> str:
-        """The topic of control messages to an agent, about tasks that it has (ours)."""
+        """The topic of control messages to an agent, about tasks that it has received (ours)."""
         return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control"
 
     def task_result(self, task_id: str) -> str:
