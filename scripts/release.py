@@ -24,7 +24,7 @@ BRANCH = "main"
 
 
 def main() -> None:
-    """Release what the command line asks for."""
+    """Make the release that the command line asks for."""
     parser = argparse.ArgumentParser(prog="release", description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="work on a temporary copy")
     parser.add_argument("version", metavar="VERSION", help="such as 0.2.0")

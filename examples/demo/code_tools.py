@@ -235,9 +235,7 @@ async def search_text(
     try:
         await asyncio.wait_for(follow(), seconds + 1)
     except asyncio.TimeoutError:
-        message = (
-            f"stopped after {seconds:g} s: {pattern!r:.100} is too slow on some line, often because of nested repeats"
-        )
+        message = f"stopped after {seconds:g} s: {pattern!r:.100} is too slow on some line; nested repeats often are"
         raise ToolError(message, code="TOO_SLOW") from None
     return result
 

@@ -60,7 +60,7 @@ def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolSe
 
 
 def end_with_parent() -> None:
-    """End this process when its parent process has ended: then the pipe of the standard input closes."""
+    """End this process when its parent process has ended, because the pipe of the standard input closes then."""
 
     def wait_for_the_end() -> None:
         while os.read(sys.stdin.fileno(), 1024):
