@@ -37,8 +37,7 @@ def archive(agent: Agent) -> None:
 def writer(agent: Agent) -> None:
     @agent.on_task
     async def write(task: TaskContext) -> str:
-        # The id is made from the id of our own task, so that a second attempt finds the archive's task and gives no new
-        # one.
+        # The id is derived from our own task's id, so that a second attempt finds the archive's task again.
         asked = await agent.delegate(
             "archive", task.prompt, task_id=f"{task.id}-sources", context_id=task.context_id, wait_online=True
         )

@@ -37,7 +37,7 @@ LOOK_UP = FunctionCall(id="1", name="count_arms", arguments='{"animal": "octopus
 
 
 class Model(ReplayChatCompletionClient):
-    """Chooses its answer by the number of its earlier answers in the chat, so a new process gives the same answer."""
+    """Chooses each answer by the number of its earlier answers, so a new process answers as the killed one did."""
 
     async def create(self, messages, **options):
         """Wait, and answer."""

@@ -1,4 +1,4 @@
-"""Builds each distribution, checks what its files hold, installs each wheel alone in a fresh environment, and uses it.
+"""Builds each distribution, checks its files, installs each wheel alone in a new environment, and runs a program there.
 
     python scripts/check_wheels.py [--quick] [PYTHON ...]
 
@@ -110,7 +110,7 @@ with EmbeddedBroker() as broker:
     with server, MQTTToolkit(broker.url, agent_id="a") as toolkit, Agent(
         "writer", broker=broker.url, store="writer.db"
     ) as writer:
-        [tool] = toolkit.tools()
+        [tool] = toolkit.get_tools()
         assert "42" in str(tool.run(number=21))
         writer.on_task(lambda task: "WRITTEN")
         member = MQTTAgent(role="writer", peer="writer", broker=broker.url, wait_online=True)
@@ -126,7 +126,7 @@ CHECKS = [
     (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
     (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),
 ]
-# So that CrewAI contacts no server.
+# These settings prevent CrewAI from contacting servers.
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}
 
 
@@ -189,7 +189,7 @@ def check(python: str, lowest: bool, wheels: list[str], program: str, place: Pat
 
 
 def uv_command() -> list[str]:
-    """The command that runs uv; pip cannot install the lowest versions."""
+    """The command that runs uv, which is needed because pip cannot choose the lowest versions."""
     if importlib.util.find_spec("uv") is None and shutil.which("uv") is None:
         run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
     return [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]

@@ -1,4 +1,4 @@
-"""The distributions that are published: where they lie, and how their files are built and checked."""
+"""The distributions that are published: their folders, and how their files are built and checked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FOLDERS = {
     "autogen_mqtt_agent": "integrations/autogen",
     "crewai_mqtt_agent": "integrations/crewai",
 }
-"""By the name of the package, which is also the name of the distribution."""
+"""The folder of each package. The name of the package is also the name of the distribution, with ``_`` for ``-``."""
 
 
 def version_file(root: Path, package: str) -> Path:
-    """The one place where the version of a distribution is written down."""
+    """The file that contains the version of a distribution."""
     return root / FOLDERS[package] / "src" / package / "version.py"
 
 
@@ -34,7 +34,7 @@ def version(root: Path, package: str) -> str:
 
 
 def build(root: Path, folder: Path) -> None:
-    """Build the sdist of each distribution, and the wheel from the sdist, with what is installed here."""
+    """Build the sdist of each distribution, and the wheel from the sdist, with the build tools of this environment."""
     for path in FOLDERS.values():
         run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, root / path)
 
@@ -61,7 +61,7 @@ def check(root: Path, folder: Path) -> None:
 
 
 def contents(file: Path) -> dict[str, bytes]:
-    """What a wheel or an sdist holds."""
+    """Read a wheel or an sdist: the content of each file, by the file's name."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}
@@ -71,7 +71,7 @@ def contents(file: Path) -> dict[str, bytes]:
 
 
 def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
-    """Run a program, and give its output; a failure ends this program with all that the other one said."""
+    """Run a program, and return its standard output. When it fails, exit with its command and its whole output."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

@@ -21,7 +21,7 @@ class Roles(griffe.Extension):
         self._package: Any = None
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
-        """A package has been loaded."""
+        """Rewrite the docstrings of a package that griffe has loaded."""
         if pkg.path == _PUBLIC:
             self._package = pkg
             self._public = {name: f"{_PUBLIC}.{name}" for name in pkg.members if not name.startswith("_")}

@@ -2,8 +2,8 @@
 
     python scripts/release.py [--dry-run] VERSION
 
-The working tree must be clean and on the branch main. Nothing leaves this machine: the last lines say how to push and
-to upload. ``--dry-run`` does the same to a copy of the tree in a temporary folder, also when the tree is not clean.
+The working tree must be clean and on the branch main. The script pushes and uploads nothing. Its last lines say how to
+push and to upload. ``--dry-run`` does the same in a temporary copy of the tree, and the tree need not be clean then.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BRANCH = "main"
 
 
 def main() -> None:
-    """Release what the command line asks for."""
+    """Make the release that the command line asks for."""
     parser = argparse.ArgumentParser(prog="release", description=__doc__.splitlines()[0])
-    parser.add_argument("--dry-run", action="store_true", help="work on a copy, and throw it away")
+    parser.add_argument("--dry-run", action="store_true", help="work on a temporary copy")
     parser.add_argument("version", metavar="VERSION", help="such as 0.2.0")
     options = parser.parse_args()
     if not options.dry_run:
@@ -34,11 +34,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="mqtt-agent-release-") as folder:
         release(copied(Path(folder, "copy")), options.version)
-    print("This was a dry run: all of it happened to a copy, which is gone.")
+    print("This was a dry run in a temporary copy, which has been deleted. Nothing in this repository has changed.")
 
 
 def copied(copy: Path) -> Path:
-    """A repository with the files of this one, as they are now."""
+    """Make a new repository with the current files of this one, and return its folder."""
     ignored = [Path(line).name for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split()]
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", *ignored))
     run("git", "init", "--quiet", "--initial-branch", BRANCH, cwd=copy)
@@ -50,7 +50,7 @@ def copied(copy: Path) -> Path:
 
 
 def release(root: Path, number: str) -> None:
-    """Do everything but the upload; when a step fails, the files are as they were."""
+    """Do everything but the upload. When a step fails, restore the files."""
     tag = f"v{number}"
     check_state(root, number, tag)
     folder = root / "dist" / number
@@ -97,9 +97,13 @@ def check_state(root: Path, number: str, tag: str) -> None:
 
 
 def set_versions(root: Path, number: str) -> list[Path]:
-    """Write the version into all distributions, and into what the adapters need of the core; what was written."""
+    """Write the version into all distributions, and into the adapters' requirement of the core.
+
+    Returns:
+        The changed files.
+    """
     wanted = Version(number)
-    # Before 1.0, a new minor version may break what used the one before.
+    # Before 1.0, a new minor version may break programs that use the previous version.
     limit = f"{wanted.major + 1}" if wanted.major else f"0.{wanted.minor + 1}"
     changed: list[Path] = []
     for package, path in FOLDERS.items():
@@ -113,20 +117,20 @@ def set_versions(root: Path, number: str) -> list[Path]:
 
 
 def date_changelog(root: Path, number: str) -> Path:
-    """Make a dated section of what is unreleased, below a new empty one."""
+    """Move the unreleased entries to a dated section, and leave the section "Unreleased" empty. Return the file."""
     changelog = root / "CHANGELOG.md"
     if not re.search(r"^## Unreleased\n+(?!## |\Z)", changelog.read_text(encoding="utf-8"), re.MULTILINE):
-        sys.exit("CHANGELOG.md says nothing under '## Unreleased': there is nothing to release")
+        sys.exit("CHANGELOG.md has no entry under '## Unreleased', so there is nothing to release")
     today = datetime.date.today().isoformat()
     replace(changelog, r"^## Unreleased$", f"## Unreleased\n\n## {number} ({today})")
     return changelog
 
 
 def replace(file: Path, pattern: str, new: str) -> None:
-    """Replace the only place in a file that fits."""
+    """Replace the only match of a pattern in a file."""
     text, count = re.subn(pattern, lambda _: new, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if count != 1:
-        sys.exit(f"{file} has {count} places that fit {pattern}, and not one")
+        sys.exit(f"{file} has {count} matches of {pattern}, and exactly one is expected")
     file.write_text(text, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Runs a crew twice. Its analyst runs on another host, and this host is killed during the second run.
+"""Runs a crew twice. The crew's analyst runs on another host, which is killed during the second run.
 
 Start this example with ``make crew``. The example needs no broker, no API key and no network.
 """

@@ -1,4 +1,4 @@
-"""The analyst, on its own host: analyst_host.py BROKER NAMESPACE STORE LEDGER PAUSE.
+"""The analyst, on its own host. Usage: analyst_host.py BROKER NAMESPACE STORE LEDGER PAUSE.
 
 The analyst is itself a crew, with two tasks. When its process is killed during the second task and started again, the
 first task is not done again. Each finished task is a line in the ledger file.

@@ -1,4 +1,4 @@
-"""A server with two tools, independent of any crew: harvest_tools.py BROKER NAMESPACE."""
+"""A tool server that knows nothing of the crew. Usage: harvest_tools.py BROKER NAMESPACE."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A crew of three members. One member runs in another process, and this process is killed during its task."""
+"""A crew of three members. One member runs in another process, and that process is killed during the member's task."""
 
 import os
 import subprocess
@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 
 
 class Story:
-    """The crew, and the processes of its analyst and of its tools.
+    """The crew, the process of its analyst, and the process of its tools.
 
     Args:
-        broker: URL of the broker that all of them use.
-        namespace: The prefix of their topics.
+        broker: URL of the broker that all processes use.
+        namespace: The prefix of all topics.
         folder: The folder for the analyst's store and ledger.
         say: Called with each line that reports what happens.
     """

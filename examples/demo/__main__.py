@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    # These imports take a second. They are here so that Ctrl-C already works during that second.
+    # These imports take a second. They are here, and not at the top, so that Ctrl-C works during that second.
     import code_tools
     import models
     import story

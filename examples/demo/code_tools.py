@@ -116,7 +116,7 @@ def inside(root: Path, path: str) -> Path:
     if os.path.isabs(path) or not place.is_relative_to(root):
         raise ToolError(f"{path!r} is outside the folder; give a path relative to it", code="OUTSIDE")
     if any(_left_out(part) for part in place.relative_to(root).parts):
-        raise ToolError(f"{path!r} is left out: generated, not of this project, or secret", code="LEFT_OUT")
+        raise ToolError(f"{path!r} cannot be read here: it is generated, secret, or third-party", code="LEFT_OUT")
     if not exists:
         raise ToolError(f"there is no {path!r} in the folder", code="NOT_FOUND")
     return place
@@ -230,12 +230,12 @@ async def search_text(
                     result.top_files = [FileMatches(file, *numbers) for file, *numbers in report["top"]]
                     result.complete = complete and report["searched"] == len(files)
                     return
-        raise ToolError("the search process ended before its time", code="WORKER_DIED")
+        raise ToolError("the search process ended without a result", code="WORKER_DIED")
 
     try:
         await asyncio.wait_for(follow(), seconds + 1)
     except asyncio.TimeoutError:
-        message = f"stopped after {seconds:g} s: {pattern!r:.100} takes too long on some line; nested repeats do that"
+        message = f"stopped after {seconds:g} s: {pattern!r:.100} is too slow on some line; nested repeats often are"
         raise ToolError(message, code="TOO_SLOW") from None
     return result
 

@@ -32,7 +32,7 @@ class ModelError(Exception):
 
 
 def choose(name: str | None) -> BaseChatModel:
-    """The model with LangChain's name ``provider:name``, or the scripted stand-in without a name.
+    """Return the model with LangChain's name ``provider:name``; for None, return the scripted stand-in.
 
     Raises:
         ModelError: The provider is unknown, or its package or key is missing.

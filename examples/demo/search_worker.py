@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def search(expression: re.Pattern[str], order: dict[str, Any]) -> None:
-    """Report each match at once, the progress about twenty times, and the counts at the end."""
+    """Report each match when it is found, the progress about twenty times, and the counts at the end."""
     deadline = time.monotonic() + order["seconds"]
     files = order["files"]
     step = max(1, len(files) // 20)

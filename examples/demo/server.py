@@ -25,7 +25,7 @@ TOOLS = frozenset(("folder_stats", "search_text", "read_lines"))
 def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolServer:
     """Make the server with its three tools. Names, descriptions and schemas come from the functions."""
     # In this demo, a killed replica is shown as offline after one second, and the broker then drops its queue. In
-    # production, use a longer delay: a replica loses no call if its network is down for less than these seconds.
+    # production, use a longer delay: a replica loses no call if its network is down for less than this delay.
     server = ToolServer(NAME, broker=broker, replica=replica, will_delay=1, session_expiry=1, max_concurrency=8)
 
     @server.tool(read_only=True)
@@ -60,7 +60,7 @@ def make_server(folder: Path, broker: str | None, replica: str | None) -> ToolSe
 
 
 def end_with_parent() -> None:
-    """End this process when its parent process has ended: then the pipe of the standard input closes."""
+    """End this process when its parent process has ended, because the pipe of the standard input closes then."""
 
     def wait_for_the_end() -> None:
         while os.read(sys.stdin.fileno(), 1024):
