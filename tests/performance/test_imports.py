@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ HEAVY = {
 
 def modules_after(program: str) -> set[str]:
     script = f"{program}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    # Where coverage is measured, it would load modules of its own into this process too.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=60, check=True)
     return set(done.stdout.split())
 
 
