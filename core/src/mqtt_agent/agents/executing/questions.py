@@ -1,4 +1,4 @@
-"""Where a question of a handler is stored, and where the answer reaches the handler that waits for it."""
+"""Stores the questions of a handler, and gives the answers to the handler that waits for them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Questions:
         elif known is None:
             input_id = str(place + 1)
         else:
-            # The handler takes another way than in an earlier attempt: the stored questions from here on do not count.
+            # The handler asks another question than in the earlier attempt. From here on, stored questions are ignored.
             input_id = f"{place + 1}.{self._attempt.number}"
         question = {"input_id": input_id, "prompt": prompt, "schema": schema}
         self._inputs = [*self._inputs[:place], question]
@@ -122,7 +122,7 @@ class Questions:
         try:
             await self._attempt.change(inputs=answered)
         except BaseException:
-            waiting.storing = False  # the answer is not stored: it may come again
+            waiting.storing = False  # the answer is not stored, so it may be sent again
             raise
         self._inputs = answered
         if not waiting.answered.done():  # the handler may have been canceled meanwhile

@@ -1,4 +1,4 @@
-"""Where a task is delegated: it is stored, then sent to its peer. Also where handles of earlier tasks are made."""
+"""Delegates tasks: a task is stored, then sent to its peer. Makes the handles of earlier tasks too."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _AT_ONCE = 200
 class Delegations:
     """Delegates the tasks of one agent.
 
-    A task is stored before it is sent. As long as it has no result, it is sent again: when this agent starts or
-    reconnects, when the peer comes back, and now and then. The task's id makes this harmless: a peer that has the task
-    answers with the result, or with the present state.
+    A task is stored before it is sent. Until its result arrives, the task is sent again: when this agent starts or
+    reconnects, when the peer comes back, and at growing intervals. The task's id makes this harmless: a peer that has
+    the task answers with the result, or with the present state.
 
     Args:
         scope: The agent's shared values.
@@ -67,10 +67,10 @@ class Delegations:
         await self._resender.start()
 
     async def stop(self, reason: MQTTAgentError | None = None) -> None:
-        """Follow no task any more. The tasks themselves go on.
+        """Stop following tasks. The tasks themselves continue at their peers.
 
         Args:
-            reason: Why the agent stops, for the handles of open tasks; None when the agent is stopped in good order.
+            reason: Why the agent stops, for the handles of open tasks; None when :meth:`Agent.stop` was called.
         """
         self._started = False
         self._tasks.background.cancel()
@@ -182,11 +182,11 @@ class Delegations:
         return handle
 
     async def _add_unknown(self, task_id: str, peer: str | None) -> TaskRecord:
-        """Store a task of which only the id and the peer are known: its peer is asked for the result."""
+        """Store a task when only its id and its peer are known. The peer is then asked for the result."""
         agent_id = self._scope.agent_id
         if peer is None:
             raise TaskNotFound(
-                f"agent {agent_id} has delegated no task {task_id} that its store knows; name the peer to ask it",
+                f"the store of agent {agent_id} has no delegated task {task_id}; give peer= to ask the peer for it",
                 task_id=task_id,
             )
         task = Task(task_id=task_id, sender=agent_id, to=peer)
@@ -236,7 +236,7 @@ class Delegations:
         await self._resender.resend(handle.task_id)  # the peer answers with the present state
 
     async def _subscribed(self) -> None:
-        """Let the background tasks run that send subscriptions, before the caller sends anything."""
+        """Wait until the background tasks have sent their subscriptions, before the caller sends anything."""
         await asyncio.sleep(0)
 
     def _forget(self, task_id: str) -> None:

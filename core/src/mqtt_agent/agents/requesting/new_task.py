@@ -1,4 +1,4 @@
-"""Where the message of a new task is made from the arguments of ``delegate()`` and ``request()``."""
+"""Makes the message of a new task from the arguments of ``delegate()`` and ``request()``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def new_task(
     """
     if task_id is not None and task_id.startswith(MARKER_PREFIX):
         raise InvalidIdentifier(
-            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or give none"
+            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another task id, or none"
         )
     try:
         return Task(
