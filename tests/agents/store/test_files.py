@@ -170,7 +170,7 @@ class TestBadFiles:
 
     async def test_a_link_to_nowhere(self, path: Path, tmp_path: Path) -> None:
         path.symlink_to(tmp_path / "nowhere" / "tasks.db")
-        with pytest.raises(StoreError, match=r"tasks\.db cannot be made .*choose another path"):
+        with pytest.raises(StoreError, match=r"tasks\.db cannot be created .*choose another path"):
             await soon(SqliteStore(path).open())
 
 

@@ -1,4 +1,4 @@
-"""The ``Agent``, which takes tasks from its peers and gives tasks to them: its arguments, its start and its stop."""
+"""The class ``Agent``: its arguments, its start and its stop."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Agent(Requester, Service):
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
             too small.
     """
 
@@ -179,8 +179,8 @@ class Agent(Requester, Service):
     def on_task(self, handler: Any = None, /) -> Any:
         """Make the decorated function a task handler.
 
-        ``@agent.on_task("research")`` is for tasks of this type. ``@agent.on_task`` is for all tasks whose type has no
-        handler of its own.
+        ``@agent.on_task("research")`` makes the handler of tasks of type ``research``. ``@agent.on_task`` makes the
+        handler of all tasks whose type has no handler of its own.
 
         The function is called with a :class:`TaskContext`, and returns the result: anything that has a JSON form. An
         exception fails the task. :class:`TaskRejected` rejects the task. :class:`TaskFailed` lets the handler choose
@@ -295,7 +295,7 @@ class Agent(Requester, Service):
         await self._presence.unfollow()
         await self._inbox.drain()
         await self.connection.stop()
-        # Only now, after the disconnect: so the broker keeps the subscriptions, and the session collects messages.
+        # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
         for topic, handler, _ in self._subscriptions():
             await self.connection.unsubscribe(topic, handler)
         await self.store.close()

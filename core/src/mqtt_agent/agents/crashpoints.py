@@ -29,7 +29,7 @@ POINTS: frozenset[str] = frozenset(
     )
 )
 """The names. At an executor: ``received`` when a task arrives, ``finished`` when a handler ends, ``result`` when the
-result is sent. At a requester: ``delegated`` when a task is given away, ``outcome`` when its result arrives."""
+result is sent. At a requester: ``delegated`` when a task is delegated, ``outcome`` when its result arrives."""
 
 _setting = os.environ.get("MQTT_AGENT_CRASH_POINT", "").split(":")
 _name = _setting[0]
@@ -46,7 +46,7 @@ def reached(point: str) -> None:
 
 
 async def reached_when_sent(point: str) -> None:
-    """Kill the process, if this is the chosen point, after the packets before it have been written to the socket.
+    """Kill the process, if this is the chosen point, when all earlier packets have been written to the socket.
 
     The event loop writes packets on its next turn, so this function waits for some turns first. When another point is
     chosen, the function returns at once.

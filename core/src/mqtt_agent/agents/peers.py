@@ -42,7 +42,7 @@ class Peers:
 
     Args:
         scope: The agent's shared values.
-        max_cards: How many cards and statuses are kept. Further ones are ignored, and the log says so once.
+        max_cards: How many cards and statuses are kept. Further cards and statuses are ignored, with one warning.
 
     Attributes:
         on_back: Functions to call with the name of a peer that came online, was restarted, or has reconnected.

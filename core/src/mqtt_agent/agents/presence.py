@@ -75,7 +75,7 @@ class AgentPresence:
         """
         if self.announced and session_present and self._connection.may_be_taken_over:
             # rumqttd sends no retained message for a subscription that the session has already. A new subscription
-            # makes it send the retained status, which tells whether another process has this agent id.
+            # makes rumqttd send the retained status, which shows whether another process uses this agent id.
             await self._connection.unsubscribe(self._status_topic, self._on_own_status)
             await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         if self.announced:
@@ -99,7 +99,7 @@ class AgentPresence:
         await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
 
     def _on_own_status(self, message: InboundMessage) -> None:
-        """Look at a status of this agent, which may also come from another process with the same agent id."""
+        """Check a status on this agent's topic, which another process with the same agent id may have published."""
         if not self.announced:
             return
         try:

@@ -1,4 +1,4 @@
-"""Follows which agents are online that host tool servers. When such an agent is lost, its tool servers are lost too."""
+"""Follows the statuses of agents that host tool servers. When an agent is lost, its tool servers are lost too."""
 
 from __future__ import annotations
 

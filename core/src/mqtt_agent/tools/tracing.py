@@ -96,7 +96,9 @@ Sent = TypeVar("Sent", bound=Pending)
 Run = TypeVar("Run", bound=Handled)
 
 _MAX_TEXT = 1000
+"""The length of the longest text in a span, in characters."""
 _MAX_PROPERTY = 8192
+"""The length of the longest user property that carries trace context, in characters."""
 _ERROR_TYPES: dict[type[BaseException], str] = {
     ToolFailed: "tool_error",
     InvalidArguments: "invalid_arguments",
@@ -156,7 +158,7 @@ def trace_context() -> UserProperties:
 def traced_handler(
     run: Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]],
 ) -> Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]]:
-    """Decorate a method that runs the handler of a call, so that it runs in a SERVER span of the caller's trace."""
+    """Decorate a method that runs the handler of a call. The handler runs in a SERVER span of the caller's trace."""
     if not ENABLED:
         return run
 

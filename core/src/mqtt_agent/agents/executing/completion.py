@@ -18,12 +18,12 @@ __all__ = ["Completion"]
 
 
 class Completion:
-    """Stores the result of each task once, then has it sent.
+    """Stores the result of each task once, and then sends the result.
 
     Args:
         scope: The agent's shared values.
         replies: Sends the results to the requesters.
-        background: Runs the sending.
+        background: Runs the work that sends results.
     """
 
     def __init__(self, scope: Scope, replies: Replies, background: BackgroundTasks) -> None:

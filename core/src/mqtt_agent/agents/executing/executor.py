@@ -32,9 +32,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 _CLAIM_AGAIN_AFTER = 0.5
 """Seconds until the next claim, after the store has failed."""
 _CONFIRMED_WITHIN = 5.0
-"""Seconds in which the broker should confirm the last results of an agent that stops."""
+"""Seconds to wait until the broker has confirmed the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
-"""Seconds in which a canceled handler should end."""
+"""Seconds to wait until a canceled handler has ended."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Run:
 
 
 class TaskExecutor:
-    """Runs the handlers of stored tasks. Each task is completed once, even when processes die meanwhile.
+    """Runs the handlers of stored tasks. Each task is completed once, even when a process dies.
 
     Args:
         scope: The agent's shared values.
@@ -311,4 +311,4 @@ class TaskExecutor:
 
 
 def _expired(task: Task) -> Ending:
-    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not done by {task.expires_at}"))
+    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not finished by {task.expires_at}"))

@@ -83,7 +83,7 @@ class ReceivedTasks:
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
             acknowledge()
-            message = f"{self._scope.agent_id} has {self._executor.waiting} tasks waiting already"
+            message = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
             self._replies.refuse(task, reply_to, "overloaded", message)
             return
         stored, added = await self._add(record, slot, acknowledge)
@@ -222,7 +222,7 @@ class ReceivedTasks:
         run = await self._executor.find_run(record.task_id)
         if run is not None:
             run.attempt.state = TaskState.CANCELED
-            with contextlib.suppress(TaskCanceled):  # no event number is left, and the store reserves no more
+            with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
                 await run.attempt.send_status()
             await self._executor.end([run])
         elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:

@@ -24,7 +24,7 @@ class _Waiting:
     Attributes:
         question: The question as it is stored.
         answered: Gets the answer once the answer is stored.
-        storing: Whether an answer is on its way to the store: a second answer comes too late.
+        storing: Whether an answer is being stored. Then a second answer comes too late.
     """
 
     question: dict[str, Any]
@@ -72,7 +72,7 @@ class Questions:
             self._waiting = self._attempt.question = None
 
     def _next_question(self, prompt: str, schema: Any) -> dict[str, Any]:
-        """The question at the next place: with its stored answer, or new."""
+        """The handler's next question: a stored question, perhaps with its answer, or a new question."""
         place, self._asked = self._asked, self._asked + 1
         known = self._inputs[place] if place < len(self._inputs) else None
         if known is not None and known["prompt"] == prompt:

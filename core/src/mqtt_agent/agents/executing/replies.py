@@ -44,7 +44,7 @@ class Replies:
         """
         sending = record.task_id, record.reply_to
         if sending in self._sending:
-            return  # the connection still has the result, and sends it when the broker is back
+            return  # the connection still has the message, and sends it after the reconnect
         self._sending.add(sending)
         try:
             await self._send_once(record)

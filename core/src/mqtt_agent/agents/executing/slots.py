@@ -40,7 +40,7 @@ class Slot:
             future.add_done_callback(lambda _: self._slots.give_back())
 
     async def take_again(self) -> None:
-        """Wait until the slot is held again. Slots that are taken again come before slots for new tasks."""
+        """Wait until the slot is held again. A handler that continues gets a slot before a new task does."""
         await self._slots.wait()
         self._held = True
 

@@ -62,7 +62,7 @@ class Delegations:
     # Life
 
     async def start(self) -> None:
-        """Send all tasks again that have no result yet."""
+        """Send all tasks without a result again."""
         self._started = True
         await self._resender.start()
 
@@ -70,7 +70,7 @@ class Delegations:
         """Stop following tasks. The tasks themselves continue at their peers.
 
         Args:
-            reason: Why the agent stops, for the handles of open tasks; None when :meth:`Agent.stop` was called.
+            reason: The error that ends the connection, for the handles of open tasks; None when there is no error.
         """
         self._started = False
         self._tasks.background.cancel()
@@ -101,7 +101,7 @@ class Delegations:
         Args:
             task: The complete task, with its peer as ``to``.
             synchronous: Whether the result goes to a topic of the task's own.
-            listen: Whether events are wanted.
+            listen: Whether the requester wants events.
             expires_at: When the task expires, Unix seconds; None for never.
 
         Raises:
@@ -222,7 +222,7 @@ class Delegations:
 
     def _listen(self, task_id: str, topic: str, handler: Handler, *, manual: bool = False) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))
-        # Not awaited: the task follows on the same connection, so the broker reads the subscription first.
+        # This need not be awaited: the task is sent later on the same connection, so the broker subscribes first.
         self._tasks.background.start(self._scope.connection.subscribe(topic, handler, manual=manual))
 
     async def listen(self, handle: TaskHandle) -> None:

@@ -26,7 +26,7 @@ _CLOCK_TICKS = 1.0
 
 
 class _Requester(Protocol):
-    """What a handle needs of the agent that delegated the task."""
+    """The part of the delegating agent that a handle uses."""
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None: ...
 
@@ -179,8 +179,8 @@ class TaskHandle:
     async def show(self) -> None:
         """Show the task's state and progress, until the task is over or asks a question.
 
-        A notebook shows a bar that changes in its place. Anywhere else, lines are printed. Events that are shown here
-        are not taken from :meth:`events`.
+        A notebook shows a bar that changes in its place. Anywhere else, lines are printed. :meth:`events` still gives
+        every event.
         """
         screen = Screen()
         async for view in self.views():

@@ -35,7 +35,7 @@ class DelegatedTasks:
     Attributes:
         scope: The agent's shared values.
         handles: The handles of the followed tasks, by task id.
-        reminders: When each open task is sent again.
+        reminders: Decides when each open task is sent again.
         background: The asyncio tasks that work for delegated tasks in the background.
     """
 

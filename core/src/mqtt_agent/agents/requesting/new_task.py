@@ -77,5 +77,5 @@ def _iso_time(time: datetime | str | None) -> str | None:
     if isinstance(time, datetime):
         return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if time is not None and read_time(time) is None:
-        raise ValueError(f"expires_at must be a datetime or ISO 8601, not {time!r}")
+        raise ValueError(f"expires_at must be a datetime or an ISO 8601 time, not {time!r}")
     return time

@@ -134,7 +134,7 @@ class Reminders:
         return due, expired
 
     async def _wait(self) -> None:
-        """Wait until the first entry of the queue is due, or until an earlier entry comes."""
+        """Wait until the first entry of the queue is due, or until an earlier entry is added."""
         self._wakes_at = self._queue[0][0] if self._queue else math.inf
         self._woken.clear()
         left = None if self._wakes_at == math.inf else self._wakes_at - asyncio.get_running_loop().time()

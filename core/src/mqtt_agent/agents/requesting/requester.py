@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Requester:
-    """The methods by which an agent finds peers and gives them tasks.
+    """The methods with which an agent finds peers and gives them tasks.
 
     Attributes:
         agent_id: The agent's id.

@@ -60,7 +60,7 @@ class Results:
         self._take_until_stored(partial(self._take_result, result, message), f"the result of task {result.task_id}")
 
     def _problem(self, result: TaskResult, message: InboundMessage) -> tuple[str, str] | None:
-        """What is wrong with a result message, and the wrong value; None when the message is in order."""
+        """What is wrong with a result message, and the wrong value; None when the message is valid."""
         if message.retain or not is_identifier(result.task_id):
             return "a result that is retained, or has an impossible task id", repr(result.task_id)
         if not read_result_state(result).terminal:

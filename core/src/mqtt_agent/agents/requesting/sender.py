@@ -50,7 +50,7 @@ class TaskSender:
         """Send a task for the first time.
 
         Args:
-            handle: The task's handle. It fails when the broker refuses the task.
+            handle: The task's handle, which fails when the broker refuses the task.
             record: The task's record.
             synchronous: Whether the result goes to a topic of the task's own. Then this does not wait for the broker's
                 confirmation: the requester waits for the result anyway.

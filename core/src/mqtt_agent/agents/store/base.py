@@ -51,14 +51,15 @@ class TaskRecord:
         peer: The other agent: the requester of a received task, the executor of a delegated task. None when a requester
             did not name itself.
         task: The task message.
-        digest: The digest of the task's content. It tells a repeat of a task from another task with the same id.
+        digest: The digest of the task's content. A repeat of the task has the same digest; another task with the same
+            id has another digest.
         state: The state of the task.
         attempt: How many attempts have begun. Only for received tasks; else 0.
         seq: The highest event number that is used or reserved. Only for received tasks; else 0.
         saved: For a received task, the handler's latest checkpoint. For a delegated task, the latest value from
             :meth:`TaskHandle.save`.
         inputs: For a received task, the questions in the order in which they were asked: ``{"input_id", "prompt",
-            "schema", "answer"}`` each. ``answer`` is missing until the answer is there. For a delegated task, the
+            "schema", "answer"}`` each. ``answer`` is missing until the question is answered. For a delegated task, the
             answers: ``{"input_id", "answer"}`` each.
         result: The result message, once the task is over.
         reply_to: The topic to which the result goes; None for the default topics.
@@ -95,7 +96,7 @@ class TaskRecord:
         return self.key.task_id
 
     def copy(self) -> TaskRecord:
-        """Copy the record. The copy shares no changeable value with the record."""
+        """Copy the record. The copy shares no mutable value with the record."""
         return replace(
             self,
             task=copy.deepcopy(self.task),
@@ -234,7 +235,8 @@ class TaskStore(ABC):
             states: Only records in one of these states; None for all states.
             peer: Only records with this peer; None for all peers.
             unsettled: Only records that are not settled.
-            after: Only records with a higher ``position``. To read on, give the last position of the call before.
+            after: Only records with a higher ``position``. To read the next records, give the ``position`` of the last
+                record that was returned.
             limit: How many records are returned at most.
         """
 

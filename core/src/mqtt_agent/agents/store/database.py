@@ -79,7 +79,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
         check_limit: The size of the largest file that is checked for damage, in bytes.
 
     Raises:
-        StoreError: The file is not the file of a task store, is damaged, or cannot be used. It is left unchanged.
+        StoreError: The file is not the file of a task store, is damaged, or cannot be used. The file is left unchanged.
     """
     try:
         with _opening:
@@ -99,7 +99,7 @@ def translate(error: BaseException, path: Path) -> StoreError:
     text = str(error)
     advice = next((advice for words, advice in _ADVICE if words in text), f"failed: {text or type(error).__name__}")
     if isinstance(error, OSError):
-        advice = f"cannot be made ({error.strerror}); choose another path, or make its folder writable"
+        advice = f"cannot be created ({error.strerror}); choose another path, or make its folder writable"
     translated = StoreError(f"task store {path} {advice}")
     translated.__cause__ = error
     return translated
@@ -109,12 +109,12 @@ _ADVICE = (
     ("file is not a database", "is not an SQLite database and was left as it is; choose another path"),
     (
         "malformed",
-        "is damaged and was left as it is; move it away to begin anew, restore a copy, "
-        "or save what can be read with: sqlite3 FILE .recover",
+        "is damaged and was left as it is; move the file away to start with an empty store, restore a copy, "
+        "or save the readable data with: sqlite3 FILE .recover",
     ),
     ("disk is full", "cannot be written: the disk is full; free some space. Acknowledged tasks are kept"),
     ("disk I/O error", "cannot be read or written: the disk is full, over a quota, or failing; check it"),
-    ("locked", "is locked by another process for too long; end the program that holds it, or raise busy_timeout"),
+    ("locked", "is locked by another process; end the program that locks the file, or raise busy_timeout"),
     ("readonly", "cannot be written; check the permissions of the file and of its folder"),
     ("unable to open", "cannot be opened; check the permissions of the file and of its folder"),
     ("it is closed", "is not open; call open() first"),
@@ -213,7 +213,7 @@ def _open(path: Path, synchronous: Synchronous, busy_timeout: float) -> sqlite3.
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             connection.close()
-            # When several processes open a file at once, SQLite does not always wait: it avoids a possible deadlock.
+            # When several processes open a file at once, SQLite does not always wait, in order to avoid a deadlock.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_AFTER)

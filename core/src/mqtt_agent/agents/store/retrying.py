@@ -1,4 +1,4 @@
-"""Tries work again that failed because the store cannot be written."""
+"""Repeats work that failed because the store could not be written."""
 
 from __future__ import annotations
 

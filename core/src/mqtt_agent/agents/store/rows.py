@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 def to_row(record: TaskRecord) -> Row:
-    """Make the row of a record. Its position is 0 until the record is added.
+    """Make the row of a record. The row's position is 0 until the record is added.
 
     Raises:
         StoreError: A value of the record has no JSON form.

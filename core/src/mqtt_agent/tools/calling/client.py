@@ -50,12 +50,12 @@ class ToolClient:
     Attributes:
         agent_id: The caller's id.
         connection: The client's connection to the broker.
-        starts_on_use: Whether the first use of the client starts the client. Without it, a use before :meth:`start`
+        starts_on_use: Whether the first use of the client starts the client. If false, a use before :meth:`start`
             raises :class:`ConnectionLost`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is not a broker URL.
     """
 
     @renamed_arguments(name="agent_id")
@@ -219,7 +219,7 @@ class ToolClient:
         return None if card is None else self._catalog.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:
-        """Iterate over the changes from now on: a tool comes online, goes offline, or has another card or other server.
+        """Iterate over the changes from now on: a tool comes online, goes offline, or changes its card or its servers.
 
         Example:
             >>> async for change in client.watch_tools():  # doctest: +SKIP
@@ -254,7 +254,7 @@ class ToolClient:
             wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
             retry: Whether to send the call again when the replica that had the call is lost, so that the call may run
                 twice. None means yes for tools that are read-only or idempotent.
-            call_id: The call's id; None makes a new id. The id of an earlier call attaches to that call.
+            call_id: The call's id; None makes a new id. Give the id of an earlier call to attach to that call.
 
         Returns:
             The result, any JSON value.

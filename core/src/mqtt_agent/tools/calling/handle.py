@@ -111,10 +111,10 @@ class CallHandle:
         return response.result
 
     async def partials(self) -> AsyncIterator[Any]:
-        """The partial results that the tool streams before its result, in order: a text as str, or another JSON value.
+        """Iterate over the partial results, in order: each is a text as ``str``, or another JSON value.
 
-        Progress is ``{"progress": 3, "total": 10, "message": "page 3"}``. The iteration ends when the call has ended,
-        with a result or with an error.
+        A progress report is ``{"progress": 3, "total": 10, "message": "page 3"}``. The iteration ends when the call has
+        ended, with a result or with an error.
         """
         while True:
             while self._partials:

@@ -23,8 +23,7 @@ class PendingCall:
         repeatable: Whether the call may run twice.
         resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
         timer: Fails the call at its deadline.
-        resend: Sends the call again soon. While this timer is set, the client assumes that no
-            server has the call.
+        resend: Sends the call again soon. While this timer is set, the client assumes that no server has the call.
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.

@@ -24,9 +24,12 @@ __all__ = ["Decision", "Recovery", "Situation", "decide"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_BROKER_STOPS_WITHIN = 2.0  # seconds
-_LEAVES_WITHIN = 1.0  # seconds
-_RESTART_QUERIES = 3  # a new process may be too busy to answer: the broker gives it the old calls again
+_BROKER_STOPS_WITHIN = 2.0
+"""Seconds before the client's reconnect. A server that went offline in this time is expected to come back."""
+_LEAVES_WITHIN = 1.0
+"""Seconds to wait until a lost server has left the share group of its tools."""
+_RESTART_QUERIES = 3
+"""How many times a new process is asked. It may be too busy to answer, because the broker gives it the old calls."""
 
 
 class Decision(Enum):
@@ -214,7 +217,7 @@ class Recovery:
     # Deciding
 
     def _carry_out(self, pending: PendingCall, holder: str | None, all_answered: bool) -> None:
-        """Decide what becomes of a call, and do it.
+        """Decide what to do with a call, and do it.
 
         Args:
             pending: The call.

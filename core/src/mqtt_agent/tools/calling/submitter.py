@@ -1,4 +1,4 @@
-"""Submitting a call: wait for a server, build the call, subscribe to its partial results, and send the call."""
+"""Submits calls: waits for a server, builds the call, subscribes to its partial results, and sends the call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the schema of a tool's arguments from a handler's parameters, and checks the arguments of calls against it."""
+"""Makes the schema of a tool's arguments from a handler's parameters, and checks the arguments of calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from mqtt_agent.errors import InvalidArguments
 __all__ = ["ArgumentsChecker", "UntitledSchema"]
 
 _MAX_FAULTS = 20
+"""How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
+"""The size of the largest call of which all faults are looked for, in bytes."""
 
 
 class ArgumentsChecker:

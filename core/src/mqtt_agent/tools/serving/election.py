@@ -19,8 +19,8 @@ the same name subscribes and serves, and the others are on standby. The replicas
 Another replica takes over when the claim goes offline (by the Last Will, or because the claimant stops), when the
 claim is removed, or when nobody is subscribed to the claimant's query topic any more. The calls of a replica that was
 killed are lost: their callers get ``ToolUnavailable`` with ``maybe_executed``, or send the calls again if the tool is
-read-only or idempotent. A replica that is stopped finishes its calls before it says offline. Until then, new calls
-wait at their callers.
+read-only or idempotent. A replica that is stopped finishes its calls before its card says offline. Until then, new
+calls wait at their callers.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 _ASK_AFTER = 10.0
 """Seconds after which a replica on standby asks whether the replica that serves is still there."""
 _CLAIMS_MEET = 2.0
-"""Seconds that a replica which serves waits before it gives way to another claim. A claim that still stands then was
-not made at the same time by chance: a cluster of brokers was split, or somebody else wrote the card."""
+"""Seconds that a serving replica waits before it withdraws because of another claim. If the other claim still stands
+then, the two claims were not made at once by chance: a broker cluster was split, or somebody else wrote the card."""
 
 
 class Election:
@@ -179,7 +179,7 @@ class Election:
                 )
 
     async def _ask(self) -> None:
-        """Find out whether the replica in front is still there: a broker that was killed publishes no Last Wills."""
+        """Find out whether the rival replica is still there: a broker that was killed publishes no Last Wills."""
         rival = self._rival()
         if self._serves or rival is None:
             return

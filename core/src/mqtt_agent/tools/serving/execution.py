@@ -41,7 +41,7 @@ class Execution:
         messages: The call's message and its repeats. All of them are acknowledged after the response was published.
         expires: ``time.monotonic()`` after which the caller does not wait for the result any more; None means never.
         context: The context that the handler got. None before the handler is called, and after the handler has ended.
-        task: The task that runs the call; None while the call waits for its turn.
+        task: The asyncio task that runs the call; None while the call waits for its turn.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
         stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.
     """

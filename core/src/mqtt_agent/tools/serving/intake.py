@@ -1,4 +1,4 @@
-"""Where calls, cancels and queries arrive at a tool server. Peers may send anything, so every message is checked."""
+"""Takes the calls, cancels and queries that arrive at a tool server. Peers may send anything, so all is checked."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ToolServer(ToolOffering, Service):
 
     A server may run several times, in one process or on several machines: each of them is a replica of the server.
     The broker spreads the calls over all replicas. At a broker without shared subscriptions, one replica serves and
-    the others are on standby, to take its place when it is lost.
+    the others are on standby: another replica takes over when the serving replica is lost.
 
     Example:
         >>> server = ToolServer("weather")  # doctest: +SKIP
@@ -75,7 +75,7 @@ class ToolServer(ToolOffering, Service):
 
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
             too small.
     """
 
