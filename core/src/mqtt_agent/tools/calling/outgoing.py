@@ -181,7 +181,7 @@ class OutgoingCalls:
             # Neither a server nor the broker has the call, so it cannot run twice.
             self.send_again_later(pending, _RESEND_AFTER)
         else:
-            what = f"{handle.tool}: no server takes the tool's calls now; to wait for a server, pass wait_online=True"
+            what = f"{handle.tool}: no server is subscribed to the tool's calls; pass wait_online=True to wait"
             handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
 
     # Settling
