@@ -77,7 +77,7 @@ def result_of(
 def deliverable(
     connection: Connection, topics: list[str], state: TaskState, result: dict[str, Any]
 ) -> tuple[TaskState, dict[str, Any]]:
-    """Replace a result that is too large for the broker by a small result: the task failed.
+    """Replace a result that is too large for the broker by a small result, which reports that the task failed.
 
     Args:
         connection: The connection, which knows the broker's limit for the size of a message.

@@ -83,7 +83,7 @@ class Peers:
         return name in self._cards or name in self._statuses
 
     def is_online(self, name: str) -> bool:
-        """Whether an agent is online, according to its status. An agent without a status is judged by its card."""
+        """Whether an agent is online, according to its status. The card decides when the agent has no status."""
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
 

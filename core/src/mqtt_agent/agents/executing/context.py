@@ -16,7 +16,7 @@ __all__ = ["SyncTaskContext", "TaskContext"]
 
 
 class TaskContext:
-    """The task that a handler works on: the argument of an ``async`` handler.
+    """The task that a handler works on: the argument of an ``async`` handler. See also :class:`SyncTaskContext`.
 
     Example:
         >>> @agent.on_task  # doctest: +SKIP

@@ -118,7 +118,7 @@ class TaskExecutor:
         again = await self._scope.store.reopen(self._scope.owner)
         if again:
             logger.info(
-                "agent %s runs %d tasks again that were not finished when it last stopped", self._scope.agent_id, again
+                "agent %s runs %d tasks again, because their handlers had not finished", self._scope.agent_id, again
             )
         self.waiting = await self._count_waiting()
         self.executing = True

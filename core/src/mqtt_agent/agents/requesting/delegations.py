@@ -62,7 +62,7 @@ class Delegations:
     # Life
 
     async def start(self) -> None:
-        """Send all tasks without a result again."""
+        """Send all open tasks again, because they have no result yet."""
         self._started = True
         await self._resender.start()
 
@@ -222,7 +222,7 @@ class Delegations:
 
     def _listen(self, task_id: str, topic: str, handler: Handler, *, manual: bool = False) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))
-        # This need not be awaited: the task is sent later on the same connection, so the broker subscribes first.
+        # This need not be awaited: the task is sent later on the same connection, so the subscription comes first.
         self._tasks.background.start(self._scope.connection.subscribe(topic, handler, manual=manual))
 
     async def listen(self, handle: TaskHandle) -> None:

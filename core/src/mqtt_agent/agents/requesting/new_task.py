@@ -41,7 +41,7 @@ def new_task(
     """
     if task_id is not None and task_id.startswith(MARKER_PREFIX):
         raise InvalidIdentifier(
-            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another task id, or none"
+            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or pass none"
         )
     try:
         return Task(

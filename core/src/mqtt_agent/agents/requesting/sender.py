@@ -75,7 +75,7 @@ class TaskSender:
             return  # the task is sent again when the connection is back
         code = confirmed.result()
         if code == NO_MATCHING_SUBSCRIBERS:
-            logger.info("agent %s does not receive tasks yet: task %s waits for it", record.peer, record.task_id)
+            logger.info("nobody is subscribed to the inbox of agent %s: task %s waits", record.peer, record.task_id)
         try:
             check_reason_code(code, self._scope.topics.inbox(record.peer or ""))
         except TransportError as error:

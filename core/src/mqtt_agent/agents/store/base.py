@@ -141,8 +141,8 @@ class TaskStore(ABC):
     async def open(self) -> None:
         """Make the store ready for use.
 
-        Several users may open one store: each user calls :meth:`open` and later :meth:`close`. Only the first call of
-        :meth:`open` has an effect.
+        Several users may open one store: each user calls :meth:`open` and later :meth:`close`. The first call of
+        :meth:`open` opens the store.
 
         Raises:
             StoreError: The store is damaged, was made by a newer version, or cannot be reached. The store is left

@@ -18,7 +18,7 @@ T = TypeVar("T")
 MAX_BATCH = 1000
 """How many jobs one transaction has at most. In a longer transaction, the first job would wait long for its commit."""
 
-# These errors mean that the values of one job were bad. Its statement did nothing, and the other jobs go on.
+# These errors mean that the values of one job were bad. The job's statement did nothing, and the other jobs continue.
 _BAD_VALUES = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -139,7 +139,7 @@ class Writer:
             _deliver(self._waiting)
 
     def _next(self) -> list[_Job]:
-        """Wait for jobs, and return all jobs that are there. Returns an empty list when the writer is closed."""
+        """Wait for jobs, and return up to 1,000 of them. Returns an empty list when the writer is closed."""
         job = self._jobs.get()
         if job is None:
             return []

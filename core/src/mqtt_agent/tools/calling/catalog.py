@@ -20,7 +20,7 @@ class Catalog:
     Attributes:
         on_server_gone: Functions to call when a server went offline, is on standby from now on, or came back without
             its session. The first argument is the server's last card. The second argument is a bool: whether the
-            server's process may have ended, so that its calls are lost.
+            server's process may have ended and lost its calls.
         on_server_restarted: Functions to call when a new process has taken over the session of a server's old process,
             with the calls that the old process had not acknowledged. The argument is the last card of the old process.
     """

@@ -119,7 +119,7 @@ class Recovery:
 
         Args:
             card: The server's last card.
-            with_its_calls: Whether the server's process may have ended, so that its calls are lost.
+            with_its_calls: Whether the server's process may have ended and lost its calls.
         """
         now = asyncio.get_running_loop().time()
         self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)

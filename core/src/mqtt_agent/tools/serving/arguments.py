@@ -18,7 +18,7 @@ __all__ = ["ArgumentsChecker", "UntitledSchema"]
 _MAX_FAULTS = 20
 """How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
-"""The size of the largest call of which all faults are looked for, in bytes."""
+"""The size of the largest call for which an error lists several faults, in bytes."""
 
 
 class ArgumentsChecker:

@@ -91,7 +91,8 @@ class Election:
             await self._presence.unfollow_server()  # the card would arrive twice, from two subscriptions
         except TopicNotAuthorized as error:
             logger.warning(
-                "server %s may not read the cards of its replicas: run only one replica, or allow it at the broker: %s",
+                "the broker does not let server %s read the cards of its replicas: run only one replica, or change the"
+                " broker's access rules: %s",
                 self._server_id,
                 error,
             )
