@@ -40,7 +40,7 @@ class TaskContext:
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
             at this time.
-        attempt: 1 for the first attempt, 2 for the second attempt, and so on.
+        attempt: 1 for the first attempt. Each crash or stop of the agent leads to one more attempt.
         canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
             plain function should check ``canceled`` regularly, and return when ``canceled`` is true.
         interrupted: Whether the handler was canceled because its agent stops. The agent's next start runs the task

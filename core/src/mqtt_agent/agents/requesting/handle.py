@@ -146,9 +146,9 @@ class TaskHandle:
             TaskFailed: The peer's handler failed.
             TaskRejected: The peer does not take the task.
             TaskCanceled: The task was canceled.
-            TaskExpired: The task was not done by its ``expires_at``.
-            TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself goes on.
-            ConnectionLost: This agent was stopped. The task itself goes on; :meth:`Agent.resume` finds it again.
+            TaskExpired: The task was not finished before its ``expires_at``.
+            TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself continues.
+            ConnectionLost: This agent was stopped. The task itself continues; :meth:`Agent.resume` finds it again.
             TransportError: The broker refused the task, or the connection has ended for good.
         """
         if not self._outcome.done():

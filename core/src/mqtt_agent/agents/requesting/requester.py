@@ -197,8 +197,8 @@ class Requester:
             metadata: Further information for the peer.
             wait_online: Whether to wait for a peer that is offline or has never been seen. By default this raises
                 :class:`PeerUnavailable` at once.
-            timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself goes on after a timeout:
-                :meth:`resume` gives a new handle of it.
+            timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself continues after a timeout:
+                :meth:`resume` gives a new handle.
             on_event: Called with each event. An ``async`` function is awaited.
 
         Returns:
