@@ -142,7 +142,7 @@ async def test_each_way_to_fail_has_its_own_error(writer: Agent, planner: Agent)
     assert failed.value.type == "KeyError"
     assert failed.value.task_id
     assert failed.value.peer == "writer"
-    with pytest.raises(errors.TaskFailed, match="gave up"):
+    with pytest.raises(errors.TaskFailed, match="raised CancelledError"):
         await soon(planner.request("writer", data="cancel"))
     with pytest.raises(errors.TaskFailed) as failed:
         await soon(planner.request("writer", data="no json"))

@@ -121,7 +121,7 @@ class TestBadFiles:
     async def test_a_file_with_damaged_pages(self, path: Path, first_page: int) -> None:
         await make_good(path)
         overwrite(path, first_page)
-        await refused(path, "is damaged and was left as it is; move it away.*recover")
+        await refused(path, "is damaged and was left as it is; move the file away.*recover")
 
     async def test_a_damaged_file_of_a_process_that_has_crashed(self, path: Path) -> None:
         await make_good(path)
@@ -170,7 +170,7 @@ class TestBadFiles:
 
     async def test_a_link_to_nowhere(self, path: Path, tmp_path: Path) -> None:
         path.symlink_to(tmp_path / "nowhere" / "tasks.db")
-        with pytest.raises(StoreError, match=r"tasks\.db cannot be made .*choose another path"):
+        with pytest.raises(StoreError, match=r"tasks\.db cannot be created .*choose another path"):
             await soon(SqliteStore(path).open())
 
 

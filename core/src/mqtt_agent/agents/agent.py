@@ -1,4 +1,4 @@
-"""The ``Agent``, which takes tasks from its peers and gives tasks to them: its arguments, its start and its stop."""
+"""The class ``Agent``: its arguments, its start and its stop."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ __all__ = ["Agent"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_GOODBYE_WITHIN = 10.0
-"""Seconds in which the broker should take the offline status."""
+_OFFLINE_WITHIN = 10.0
+"""Seconds to wait until the broker has confirmed the offline status."""
 
 Handler = TypeVar("Handler", bound=TaskHandler)
 
 
 class Agent(Requester, Service):
-    """Takes tasks from its peers, and gives tasks to them. No task is lost, whatever process dies meanwhile.
+    """Takes tasks from its peers, and gives tasks to them. No task is lost when a process dies.
 
     Example:
         >>> agent = Agent("researcher", capabilities=["research"])  # doctest: +SKIP
@@ -61,7 +61,7 @@ class Agent(Requester, Service):
         >>> agent.run()  # doctest: +SKIP
 
     Args:
-        agent_id: The agent's id, by which peers give it tasks. Only one process at a time may run under an id.
+        agent_id: The agent's id. Peers give tasks to this id. Only one process at a time may use an id.
         broker: The broker's URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         description: What the agent does, for a person or a model that chooses an agent.
@@ -69,7 +69,7 @@ class Agent(Requester, Service):
         skills: What the agent can do, in A2A's form: :class:`AgentSkill`, or mappings with its fields.
         input_modes: The MIME types that the agent takes.
         output_modes: The MIME types that the agent gives.
-        meta: Any further fields of the card.
+        meta: Any other information for the card, as JSON.
         store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
             user's state directory; each agent id and namespace has its own file.
         credentials: A :class:`Password` or a :class:`Token`.
@@ -77,24 +77,24 @@ class Agent(Requester, Service):
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store.
         max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
-        drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then it cancels them, and the agent's
-            next start runs their tasks again.
-        will_delay: How many seconds the broker waits for an agent whose connection broke, before the agent's Last Will
-            reports it offline.
+        drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then :meth:`stop` cancels the handlers,
+            and the agent's next start runs their tasks again.
+        will_delay: How many seconds after a lost connection the broker publishes the agent's Last Will, which reports
+            the agent offline.
         session_expiry: How many seconds the broker keeps messages for an agent that is not connected.
         max_payload: The size of the largest task or result that the agent reads, in bytes.
-        retention: How many seconds finished tasks are kept. As long as a task is kept, a repeat of it is recognized.
-        max_peers: How many cards and statuses of peers are kept; further ones are ignored.
+        retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
+        max_peers: How many cards and statuses of peers are kept. Further cards and statuses are ignored.
 
     Attributes:
         agent_id: The agent's id.
-        namespace: The prefix of all topics, as the constructor got it.
+        namespace: The prefix of all topics, as it was given to the constructor.
         connection: The agent's connection to the broker.
         store: The store that keeps the agent's tasks.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
             too small.
     """
 
@@ -177,13 +177,16 @@ class Agent(Requester, Service):
     def on_task(self, type: str | None = None, /) -> Callable[[Handler], Handler]: ...
 
     def on_task(self, handler: Any = None, /) -> Any:
-        """Decorate a function that does tasks: tasks of one type with ``@agent.on_task("research")``, else all others.
+        """Make the decorated function a task handler.
+
+        ``@agent.on_task("research")`` makes the handler of tasks of type ``research``. ``@agent.on_task`` makes the
+        handler of all tasks whose type has no handler of its own.
 
         The function is called with a :class:`TaskContext`, and returns the result: anything that has a JSON form. An
-        exception fails the task. With :class:`TaskRejected` the agent does not take the task; with :class:`TaskFailed`
-        the handler chooses the error's code. An ``async`` function runs on the event loop and must not block; a plain
-        ``def`` runs in a thread and may. After a crash the function is called again, with a higher ``task.attempt``
-        and with what it has saved.
+        exception fails the task. :class:`TaskRejected` rejects the task. :class:`TaskFailed` lets the handler choose
+        the error's code. An ``async`` function runs on the event loop and must not block. A plain ``def`` function runs
+        in a thread and may block. After a crash the function is called again: ``task.attempt`` is higher, and
+        ``task.saved`` holds the latest checkpoint.
 
         Returns:
             The function itself.
@@ -205,7 +208,7 @@ class Agent(Requester, Service):
     # Life
 
     async def start(self) -> None:
-        """Open the store, connect, publish card and status, and go on with the tasks of an earlier process.
+        """Open the store, connect, publish the card and the status, and continue the tasks of an earlier process.
 
         A second call changes nothing.
 
@@ -251,9 +254,9 @@ class Agent(Requester, Service):
         await self._peers.start()
 
     async def stop(self) -> None:
-        """Begin with no further task, wait for running handlers, publish the offline status, and disconnect.
+        """Start no further task, wait for running handlers, publish the offline status, and disconnect.
 
-        Tasks that arrive meanwhile are stored, and are done after the next start. A second call changes nothing.
+        Tasks that arrive meanwhile are stored, and run after the next start. A second call changes nothing.
         """
         async with self._starting:
             if self._started:
@@ -268,9 +271,9 @@ class Agent(Requester, Service):
             await self._tools.stop()
             await self._delegations.stop(self._failure)
             if announced and self.connection.connected:
-                await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
+                await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
-            logger.warning("%s could not publish that it goes offline: %s", self.agent_id, error)
+            logger.warning("agent %s could not publish its offline status: %s", self.agent_id, error)
         finally:
             await self._leave()
 
@@ -292,7 +295,7 @@ class Agent(Requester, Service):
         await self._presence.unfollow()
         await self._inbox.drain()
         await self.connection.stop()
-        # After the connection has stopped: at the broker the subscriptions stay, and the session collects messages.
+        # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
         for topic, handler, _ in self._subscriptions():
             await self.connection.unsubscribe(topic, handler)
         await self.store.close()
@@ -338,9 +341,9 @@ class Agent(Requester, Service):
     async def serve_tools(self, server: ToolServer) -> None:
         """Serve tools over this agent's connection, from now or from the agent's start, until the agent stops.
 
-        The server's card names the agent: when the agent goes offline, so do its tools. While the agent is away, the
-        broker keeps its session for ``session_expiry`` seconds, and goes on sending the session a share of the calls.
-        So a server that has replicas elsewhere should have a connection of its own.
+        The server's card names the agent: when the agent goes offline, the server's tools go offline too. While the
+        agent is not connected, the broker keeps the agent's session for ``session_expiry`` seconds, and still puts a
+        share of the calls into the session. So a server that has replicas elsewhere should have its own connection.
 
         Args:
             server: A server that has not started. Its own broker and credentials are not used.
@@ -355,7 +358,9 @@ class Agent(Requester, Service):
             await server.start()
 
     def add_server(self, server: ToolServer) -> None:
-        """Serve tools from the agent's next start: :meth:`serve_tools` without ``await``, for an agent not yet started.
+        """Serve tools from the agent's next start.
+
+        This is :meth:`serve_tools` without ``await``, for an agent that is not started.
 
         Args:
             server: A server that has not started. Its own broker and credentials are not used.

@@ -1,7 +1,7 @@
 """Named places at which a test can kill the process, so that each gap between two writes can be tested.
 
-Set ``MQTT_AGENT_CRASH_POINT`` to a name, and the process sends itself SIGKILL when it first reaches that place. With
-``name:3`` it does so at the third time. Only this module reads the variable.
+Set ``MQTT_AGENT_CRASH_POINT`` to the name of a place. The process sends itself SIGKILL when it reaches the place for
+the first time, or with ``name:3`` for the third time. Only this module reads the variable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POINTS: frozenset[str] = frozenset(
     )
 )
 """The names. At an executor: ``received`` when a task arrives, ``finished`` when a handler ends, ``result`` when the
-result is sent. At a requester: ``delegated`` when a task is given away, ``outcome`` when its result arrives."""
+result is sent. At a requester: ``delegated`` when a task is delegated, ``outcome`` when its result arrives."""
 
 _setting = os.environ.get("MQTT_AGENT_CRASH_POINT", "").split(":")
 _name = _setting[0]
@@ -46,10 +46,10 @@ def reached(point: str) -> None:
 
 
 async def reached_when_sent(point: str) -> None:
-    """Kill the process, if this is the chosen point, after the packets before it have been written to the socket.
+    """Kill the process, if this is the chosen point, when all earlier packets have been written to the socket.
 
-    Packets are written on the event loop's next turn, so this lets the loop turn first. At any other point it returns
-    at once.
+    The event loop writes packets on its next turn, so this function waits for some turns first. When another point is
+    chosen, the function returns at once.
     """
     if _name and point == _name:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The list of peers that ``Agent.peers()`` returns. A notebook shows it as a table."""
+"""The list of cards that ``Agent.peers()`` returns."""
 
 from __future__ import annotations
 

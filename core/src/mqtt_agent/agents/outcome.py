@@ -77,17 +77,17 @@ def result_of(
 def deliverable(
     connection: Connection, topics: list[str], state: TaskState, result: dict[str, Any]
 ) -> tuple[TaskState, dict[str, Any]]:
-    """Replace a result that is too large for the broker by a small one, which says that the task failed.
+    """Replace a result that is too large for the broker by a small result, which reports that the task failed.
 
     Args:
-        connection: Knows how much the broker takes.
+        connection: The connection, which knows the broker's limit for the size of a message.
         topics: The topics to which the result goes.
         state: The state in which the task ended.
         result: The result message, as plain JSON.
 
     Returns:
-        State and result as they can be sent. They are unchanged when the result fits, and while the connection is
-        away: then the limit of the broker is not known.
+        The state and the result to send. They are unchanged when the result fits. They are also unchanged when the
+        connection is not started or has ended, because then the broker's limit is not known.
     """
     try:
         payload = pydantic_core.to_json(result)
@@ -105,7 +105,7 @@ def deliverable(
 
 
 def ending_of_exception(error: BaseException) -> Ending:
-    """How a task ends whose handler raised this exception."""
+    """How a task ends when its handler has raised this exception."""
     kind, message = describe(error)
     if isinstance(error, WireError):
         return Ending(TaskState.FAILED, fault=TaskFault(type=kind, message=message, code="RESULT_NOT_JSON"))
@@ -114,7 +114,7 @@ def ending_of_exception(error: BaseException) -> Ending:
     state = TaskState.FAILED
     if isinstance(error, TaskFailed) and error.type:
         kind = error.type
-    elif error.task_id is None:  # an error with a task id tells of another task, which the handler delegated
+    elif error.task_id is None:  # an error with a task id is about another task, which the handler delegated
         if isinstance(error, TaskRejected):
             state, kind = TaskState.REJECTED, "rejected"
         elif isinstance(error, TaskCanceled):
@@ -129,11 +129,11 @@ def ending_of_exception(error: BaseException) -> Ending:
 
 def with_message(error: MQTTAgentError, message: str) -> MQTTAgentError:
     """Copy an error, with another message. The error itself becomes the cause of the copy."""
-    told = error.__class__.__new__(error.__class__)  # some constructors need more than a message; __dict__ has the rest
-    told.args = (message,)
-    told.__dict__.update(error.__dict__)
-    told.__cause__ = error
-    return told
+    copy = error.__class__.__new__(error.__class__)  # some constructors need more than a message; __dict__ has the rest
+    copy.args = (message,)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error
+    return copy
 
 
 def error_of(result: TaskResult, peer: str | None) -> TaskError | None:
@@ -147,7 +147,7 @@ def error_of(result: TaskResult, peer: str | None) -> TaskError | None:
     if state is TaskState.COMPLETED:
         return None
     fault = result.error or TaskFault(message=f"{state.value}, without a reason")
-    who = peer or result.sender or "its agent"
+    who = peer or result.sender or "an unknown agent"
     words = {TaskState.REJECTED: "was rejected by", TaskState.CANCELED: "was canceled at"}.get(state, "failed at")
     text = f"task {result.task_id} {words} {who}: {fault.message or fault.type}"
     if state is TaskState.REJECTED:

@@ -42,10 +42,10 @@ class Peers:
 
     Args:
         scope: The agent's shared values.
-        max_cards: How many cards and statuses are kept. Further ones are ignored, and the log says so once.
+        max_cards: How many cards and statuses are kept. Further cards and statuses are ignored, with one warning.
 
     Attributes:
-        on_back: Called with the name of a peer that came online, or that was restarted or has reconnected.
+        on_back: Functions to call with the name of a peer that came online, was restarted, or has reconnected.
     """
 
     def __init__(self, scope: Scope, max_cards: int) -> None:
@@ -83,7 +83,7 @@ class Peers:
         return name in self._cards or name in self._statuses
 
     def is_online(self, name: str) -> bool:
-        """Whether an agent is online: its status says so, or its card when it has no status."""
+        """Whether an agent is online, according to its status. The card decides when the agent has no status."""
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
 
@@ -95,17 +95,17 @@ class Peers:
         """Wait until all retained cards and statuses have arrived.
 
         Returns:
-            Whether they have. False when the broker does not let this agent see all of them.
+            True when all have arrived. False when the broker does not let this agent see all of them.
         """
         return await self._retained.complete()
 
     async def look_again(self) -> None:
-        """Wait for the cards and statuses that are on their way, such as those of an agent that has just started."""
+        """Wait for the cards and statuses that the broker has queued, such as those of a newly started agent."""
         if self._scope.connection.connected:
             await self._retained.barrier()
 
     def watch(self) -> Feed[PeerChange]:
-        """Iterate over the changes from now on, until the iterator is closed or dropped."""
+        """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
         watcher = Feed[PeerChange]()
         self._watchers.add(watcher)
         return watcher
@@ -125,7 +125,7 @@ class Peers:
         self._statuses.clear()
 
     def on_reconnected(self) -> None:
-        """Compare the copy with what the broker retains, because the connection was away."""
+        """Compare the copy with the broker's retained messages, because the connection was lost."""
         self._retained.on_reconnected()
 
     def _message_to_itself(self) -> bytes:
@@ -144,7 +144,7 @@ class Peers:
         was_online = self.is_online(name)
         self._statuses[name] = status
         restarted = before is not None and status.started != before.started
-        # The peer reconnected before its Last Will was published. Its session may have lost messages all the same.
+        # The peer reconnected before its Last Will was published. The peer's session may still have lost messages.
         back = before is not None and status.epoch is not None and status.epoch != before.epoch
         self._compare(name, was_online, changed=restarted, back=restarted or back)
 
@@ -187,5 +187,5 @@ class Peers:
 
 
 def _essence(card: AgentCard) -> AgentCard:
-    """The card without the fields that tell of the present status."""
+    """The card without the fields that change with the peer's status."""
     return card.model_copy(update={"last_seen": "", "status": "online", "started": None})

@@ -29,8 +29,8 @@ class AgentPresence:
         card: The card to publish.
 
     Attributes:
-        announced: Whether peers are told that the agent is online, or will be in a moment.
-        card: The card, without the fields that tell of the present status.
+        announced: Whether the agent publishes that it is online. True from the first announcement to the agent's stop.
+        card: The card, without the present values of ``status``, ``last_seen`` and ``started``.
     """
 
     def __init__(self, scope: Scope, card: AgentCard) -> None:
@@ -64,7 +64,7 @@ class AgentPresence:
         """Publish the card, then the status ``online`` (spec: in this order)."""
         self.announced = True
         await self._publish_card("online")
-        if self.announced:  # not when the agent has begun to stop meanwhile
+        if self.announced:  # the agent may have begun to stop meanwhile
             await self._publish_status("online")
 
     async def announce_again(self, session_present: bool) -> None:
@@ -75,7 +75,7 @@ class AgentPresence:
         """
         if self.announced and session_present and self._connection.may_be_taken_over:
             # rumqttd sends no retained message for a subscription that the session has already. A new subscription
-            # makes it send the retained status, which tells whether another process has this agent id.
+            # makes rumqttd send the retained status, which shows whether another process uses this agent id.
             await self._connection.unsubscribe(self._status_topic, self._on_own_status)
             await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         if self.announced:
@@ -99,7 +99,7 @@ class AgentPresence:
         await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
 
     def _on_own_status(self, message: InboundMessage) -> None:
-        """Look at a status of this agent, which may also come from another process with the same agent id."""
+        """Check a status on this agent's topic, which another process with the same agent id may have published."""
         if not self.announced:
             return
         try:
@@ -110,7 +110,7 @@ class AgentPresence:
         if status is None or status.status != "online":
             self._correct_soon()
         elif status.started is None or status.started == self._began:
-            if (status.epoch or 0) > self._connection.epoch:  # peers would take our Last Will for an outdated status
+            if (status.epoch or 0) > self._connection.epoch:  # with a lower epoch, peers would ignore our Last Will
                 self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {status.epoch}")
                 self._correct_soon()
         elif status.started < self._began:
@@ -135,7 +135,7 @@ class AgentPresence:
             self._correct_soon()
 
     def _correct_soon(self) -> None:
-        # Not at once: when two processes overwrite each other's status, neither may flood the broker.
+        # Not at once: two processes that overwrite each other's status would flood the broker.
         if self._correcting is None:
             self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
 
@@ -145,4 +145,4 @@ class AgentPresence:
             self._tasks.start(self.announce())
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        logger.warning("%s could not publish its card and status: %s", self.card.name, error)
+        logger.warning("agent %s could not publish its card and status: %s", self.card.name, error)

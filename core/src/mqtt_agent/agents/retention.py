@@ -1,4 +1,4 @@
-"""Where finished tasks are removed from the store, once their retention is over."""
+"""Removes finished tasks from the store, when their retention is over."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SWEEP_EVERY = 3600.0
 
 
 class Retention:
-    """Removes tasks that ended long ago, once an hour.
+    """Removes old tasks once an hour.
 
     Args:
         scope: The agent's shared values.
-        seconds: How long finished tasks are kept.
+        seconds: How many seconds a finished task is kept.
     """
 
     def __init__(self, scope: Scope, seconds: float) -> None:
@@ -43,7 +43,11 @@ class Retention:
         while True:
             try:
                 while await self._scope.store.sweep(time.time() - self._seconds):
-                    logger.debug("%s removed tasks that ended long ago", self._scope.agent_id)
+                    logger.debug("agent %s removed old tasks from its store", self._scope.agent_id)
             except StoreError as error:
-                logger.warning("%s could not remove old tasks, and will try again: %s", self._scope.agent_id, error)
+                logger.warning(
+                    "agent %s could not remove old tasks from its store, and will try again in an hour: %s",
+                    self._scope.agent_id,
+                    error,
+                )
             await asyncio.sleep(_SWEEP_EVERY)

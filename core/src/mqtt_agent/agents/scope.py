@@ -46,7 +46,7 @@ class Scope:
     async def records(
         self, role: TaskRole, states: Collection[TaskState] | None, *, unsettled: bool = False
     ) -> AsyncIterator[list[TaskRecord]]:
-        """This agent's records in the order in which they were added, in lists of up to 100.
+        """Iterate over this agent's records in the order in which they were added, in lists of up to 100.
 
         Args:
             role: Received or delegated tasks.

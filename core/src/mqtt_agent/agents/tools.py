@@ -1,4 +1,4 @@
-"""The tools of an agent: the tool client that it calls tools with, and the tool servers on its connection."""
+"""The tools of an agent: its tool client, and the tool servers on its connection."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class AgentTools:
         self._servers: list[ToolServer] = []
 
     def client(self, *, starts_on_use: bool) -> ToolClient:
-        """The tool client; the first call makes it.
+        """The tool client, which is made by the first call.
 
         Args:
-            starts_on_use: Whether the client starts at its first use. It must not when the agent is not started.
+            starts_on_use: Whether the client starts at its first use. False while the agent is not started.
         """
         if self._client is None:
             scope = self._scope

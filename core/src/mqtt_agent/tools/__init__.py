@@ -1,4 +1,4 @@
-"""Tools (the MCP profile): callers find and call the tools that tool servers offer."""
+"""The MCP profile: tool servers offer tools, and tool clients find and call them."""
 
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.client import ToolClient

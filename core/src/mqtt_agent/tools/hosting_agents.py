@@ -1,4 +1,4 @@
-"""Whether the agents that host tool servers are online: a server on an agent's connection is lost with the agent."""
+"""Follows the statuses of agents that host tool servers. When an agent is lost, its tool servers are lost too."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class HostingAgents:
     Args:
         connection: The connection over which the statuses arrive.
         topics: The topics of the namespace.
-        on_change: Called with each server card whose agent went online or offline. The card has the status that is
-            true now.
+        on_change: Called with each server card whose agent went online or offline. The card has the server's present
+            status.
     """
 
     def __init__(self, connection: Connection, topics: Topics, on_change: Callable[[ServerCard], object]) -> None:
@@ -59,11 +59,11 @@ class HostingAgents:
 
     @property
     def pending(self) -> bool:
-        """Whether a card has named an agent whose status is not subscribed to yet."""
+        """Whether subscriptions to agents' statuses are still being made."""
         return len(self._subscribing) > 0
 
     async def known(self) -> None:
-        """Wait until the statuses of all agents that cards have named are subscribed to."""
+        """Wait until these subscriptions are made; see :attr:`pending`."""
         await self._subscribing.wait()
 
     async def stop(self) -> None:
@@ -79,8 +79,8 @@ class HostingAgents:
             await self._connection.subscribe(self._topics.agent_status(agent), self._on_status, snapshot=True)
         except TransportError as error:
             logger.info(
-                "the status of agent %s, which hosts tool servers, cannot be read, so its servers may be shown as"
-                " online when the agent is lost: %s",
+                "the status of agent %s cannot be read; the tool servers on this agent may look online after the agent"
+                " was lost: %s",
                 agent,
                 error,
             )

@@ -1,4 +1,4 @@
-"""The lists that a tool client returns, which notebooks show as tables."""
+"""The lists of cards that tool clients and tool servers return. Notebooks show these lists as tables."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A call has a CLIENT span at its caller, and a SERVER span around its handler. Th
 properties, with the names that the application's propagators use: by default ``traceparent``, ``tracestate`` and
 ``baggage``. The attributes follow OpenTelemetry's semantic conventions for MCP.
 
-Whether the API is installed is found out once, when this module is imported.
+The module checks only once, when it is imported, whether the API is installed.
 """
 
 # pyright: reportPossiblyUnboundVariable=false
@@ -58,7 +58,7 @@ UserProperties = tuple[tuple[str, str], ...]
 
 
 class Pending(Protocol):
-    """What a CLIENT span needs of a call that was sent: see :class:`CallHandle`."""
+    """The part of :class:`CallHandle` that a CLIENT span uses."""
 
     call_id: str
     server: str | None
@@ -73,7 +73,7 @@ class Pending(Protocol):
 
 
 class Handled(Protocol):
-    """What a SERVER span needs of a call at its server: see :class:`Execution`."""
+    """The part of :class:`Execution` that a SERVER span uses."""
 
     call: Call
     canceled: bool
@@ -96,7 +96,9 @@ Sent = TypeVar("Sent", bound=Pending)
 Run = TypeVar("Run", bound=Handled)
 
 _MAX_TEXT = 1000
+"""The length of the longest text in a span, in characters."""
 _MAX_PROPERTY = 8192
+"""The length of the longest user property that carries trace context, in characters."""
 _ERROR_TYPES: dict[type[BaseException], str] = {
     ToolFailed: "tool_error",
     InvalidArguments: "invalid_arguments",
@@ -113,7 +115,8 @@ def traced_call(
 ) -> Callable[Concatenate[S, str, P], Coroutine[Any, Any, Sent]]:
     """Decorate a method that sends a call and returns the call's handle.
 
-    The CLIENT span starts with the method, is the current span in it, and ends when the call is over.
+    The CLIENT span starts when the method is called, is the current span inside the method, and ends when the call is
+    over.
     """
     if not ENABLED:
         return submit
@@ -155,13 +158,13 @@ def trace_context() -> UserProperties:
 def traced_handler(
     run: Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]],
 ) -> Callable[Concatenate[S, Run, P], Coroutine[Any, Any, Any]]:
-    """Decorate a method that runs the handler of a call, so that it runs in a SERVER span of the caller's trace."""
+    """Decorate a method that runs the handler of a call. The handler runs in a SERVER span of the caller's trace."""
     if not ENABLED:
         return run
 
     @functools.wraps(run)
     async def traced(self: S, execution: Run, *args: P.args, **kwargs: P.kwargs) -> Any:
-        # The current context here is that of the code which started the server. It is not the caller's.
+        # The current context belongs to the code that started the server, not to the caller.
         context = _context_of(execution.user_properties)
         tool, call = execution.tool_name, execution.call
         attributes = _attributes(tool)
@@ -228,7 +231,7 @@ def _error_type(error: BaseException) -> str:
 
 
 def _clean(text: object, most: int = _MAX_TEXT) -> str:
-    """A text that every exporter can encode, whatever a peer or a handler has put into it."""
+    """Make a text that every exporter can encode. The text may come from a peer or a handler."""
     try:
         return str(text)[:most].encode(errors="backslashreplace").decode()
     except Exception:

@@ -1,4 +1,4 @@
-"""One attempt at a received task: its events are sent to the requester, its checkpoints and states are stored."""
+"""One attempt at a received task. Its events are sent to the requester; its checkpoints and states are stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Attempt:
         send: Publishes an event of the task; returns the future of the broker's confirmation.
 
     Attributes:
-        number: 1 for the first attempt at the task; each further attempt has a number higher by 1.
+        number: 1 for the first attempt at the task, 2 for the second attempt, and so on.
         key: The key of the task's record.
         saved: The latest checkpoint, any JSON value; None when there is none.
         state: The state of the task.
@@ -80,8 +80,8 @@ class Attempt:
     async def reserve(self) -> None:
         """Make sure that the next event has a number.
 
-        The store reserves numbers before they are used. After a crash, the next attempt begins above them, so no number
-        is used twice.
+        The store reserves numbers before they are used. After a crash, the next attempt begins above the reserved
+        numbers. So no number is used twice.
 
         Raises:
             TaskCanceled: The attempt is over.
@@ -94,7 +94,7 @@ class Attempt:
     def status(self) -> TaskEvent:
         """The task's present state as an event without a number.
 
-        Such an event answers a requester that asks for the state; it is not part of the numbered events.
+        Such an event answers a requester that asks for the state. The event does not belong to the numbered sequence.
         """
         event = TaskEvent(task_id=self.key.task_id, type="status", status=self.state.value, attempt=self.number)
         if self.state is TaskState.INPUT_REQUIRED and self.question is not None:
@@ -108,7 +108,7 @@ class Attempt:
         """Send the task's present state as an event, if the requester wants events.
 
         Args:
-            fault: Why the answer to the open question was not accepted.
+            fault: Why the answer to the open question was not accepted; None when no answer was refused.
         """
         if self.over or not self.listening:
             return

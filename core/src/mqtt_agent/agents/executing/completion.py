@@ -1,4 +1,4 @@
-"""Where the result of a handler is stored. Then ``replies`` sends it."""
+"""Stores the result of a handler. The module ``replies`` sends the stored result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.outcome import Ending, deliverable, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskRecord
-from mqtt_agent.agents.store.patience import Patience
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TaskCanceled
 
@@ -18,27 +18,27 @@ __all__ = ["Completion"]
 
 
 class Completion:
-    """Stores the result of each task once, then has it sent.
+    """Stores the result of each task once, and then sends the result.
 
     Args:
         scope: The agent's shared values.
         replies: Sends the results to the requesters.
-        background: Runs the sending.
+        background: Runs the work that sends results.
     """
 
     def __init__(self, scope: Scope, replies: Replies, background: BackgroundTasks) -> None:
         self._scope = scope
         self._replies = replies
         self._background = background
-        self._patience = Patience()
+        self._retry = StoreRetry()
 
     def begin(self) -> None:
-        """From now on, try to store each result until the store takes it."""
-        self._patience.begin()
+        """From now on, try to store each result until the store accepts it."""
+        self._retry.begin()
 
     def end(self) -> None:
         """From now on, give up when the store fails: the agent's next start runs the task again."""
-        self._patience.end()
+        self._retry.end()
 
     async def finish(self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending) -> None:
         """End a task. Nothing happens when the attempt is over.
@@ -56,7 +56,7 @@ class Completion:
             return
         what = f"the result of task {record.task_id}"
         try:
-            await self._patience.stored(attempt.reserve, what)
+            await self._retry.until_stored(attempt.reserve, what)
         except TaskCanceled:
             return
         result = result_of(
@@ -74,7 +74,7 @@ class Completion:
         change = partial(
             self._scope.store.change, record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
         )
-        changed = await self._patience.stored(change, what)
+        changed = await self._retry.until_stored(change, what)
         reached("finished.after-commit")
         if changed is not None:
             attempt.state = state

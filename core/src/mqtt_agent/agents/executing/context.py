@@ -1,4 +1,4 @@
-"""What a task handler is called with: the task, and methods to report, save, ask and send while the handler runs."""
+"""The argument of a task handler: the task, with methods to report, save, ask and send while the handler runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SyncTaskContext", "TaskContext"]
 
 
 class TaskContext:
-    """The task that a handler works on. An ``async`` handler is called with this.
+    """The task that a handler works on: the argument of an ``async`` handler. See also :class:`SyncTaskContext`.
 
     Example:
         >>> @agent.on_task  # doctest: +SKIP
@@ -29,19 +29,20 @@ class TaskContext:
 
     Attributes:
         id: The task's id.
-        sender: The agent that gave the task, in that agent's own words: this proves no identity. None when the task
-            does not name its requester.
-        type: The type of the task, which has chosen the handler.
-        title: A line for people.
+        sender: The id that the requester gives itself, which is no proof of identity. None when the task does not name
+            its requester.
+        type: The type of the task, by which the handler was chosen.
+        title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
         messages: The conversation so far; each message has a ``role`` and a ``content``.
         context_id: The conversation: all tasks of a conversation have the same ``context_id``.
         data: Structured input, any JSON value.
         metadata: Further information from the requester.
-        expires_at: When nobody needs the result any more, ISO 8601; None for never. The handler is canceled then.
-        attempt: 1 for the first attempt; after each crash the next attempt has a number higher by 1.
+        expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
+            at this time.
+        attempt: 1 for the first attempt. Each crash or stop of the agent leads to one more attempt.
         canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
-            plain function should look at ``canceled`` now and then, and return.
+            plain function should check ``canceled`` regularly, and return when ``canceled`` is true.
         interrupted: Whether the handler was canceled because its agent stops. The agent's next start runs the task
             again, so the handler should not undo its work.
     """
@@ -99,8 +100,8 @@ class TaskContext:
     async def stream(self, value: Any) -> None:
         """Send a part of the result to the requester before the result is ready.
 
-        This waits while the broker is slow to take earlier events. Events are not stored: after a crash, the next
-        attempt sends its own events.
+        This waits while too many earlier events are not confirmed by the broker. Events are not stored: after a crash,
+        the next attempt sends its own events.
 
         Args:
             value: A string, which is sent as text; or any other JSON value, which is sent as data.
@@ -131,12 +132,12 @@ class TaskContext:
         When this returns, the checkpoint is as durable as the store can make it.
 
         Args:
-            value: Any JSON value. It replaces the checkpoint before.
+            value: Any JSON value. The value replaces the earlier checkpoint.
 
         Raises:
             WireError: The value has no JSON form.
             StoreError: The store cannot be written.
-            TaskCanceled: This attempt is over: the task was canceled, or another process has begun with it.
+            TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
         """
         await self._attempt.save(to_json(value))
 
@@ -156,7 +157,7 @@ class TaskContext:
             The answer: any JSON value, or an instance of the model class.
 
         Raises:
-            TaskCanceled: This attempt is over: the task was canceled, or another process has begun with it.
+            TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
             StoreError: The question could not be stored.
             RuntimeError: An earlier question of this task still waits for its answer.
         """

@@ -1,4 +1,4 @@
-"""Where the handlers of received tasks are called: as many at once as there are slots."""
+"""Calls the handlers of received tasks, at most as many at once as there are slots."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 _CLAIM_AGAIN_AFTER = 0.5
 """Seconds until the next claim, after the store has failed."""
 _CONFIRMED_WITHIN = 5.0
-"""Seconds in which the broker should confirm the last results of an agent that stops."""
+"""Seconds to wait until the broker has confirmed the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
-"""Seconds in which a canceled handler should end."""
+"""Seconds to wait until a canceled handler has ended."""
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Run:
         task: The task.
         attempt: The handler's attempt at the task.
         questions: The handler's questions to the requester.
-        context: What the handler is called with.
-        slot: The handler's place.
+        context: The argument of the handler.
+        slot: The slot that the handler holds.
         expired: Whether the handler was canceled because its task has expired.
         work: The asyncio task that calls the handler.
     """
@@ -73,7 +73,7 @@ class Run:
 
 
 class TaskExecutor:
-    """Runs the handlers of stored tasks. Each task is completed once, even when processes die meanwhile.
+    """Runs the handlers of stored tasks. Each task is completed once, even when a process dies.
 
     Args:
         scope: The agent's shared values.
@@ -84,7 +84,7 @@ class TaskExecutor:
     Attributes:
         executing: Whether handlers may begin.
         waiting: How many stored tasks wait for a slot.
-        background: Work for tasks that nothing else awaits. :meth:`drain` waits for it.
+        background: The running handlers, and other work that nothing else awaits. :meth:`drain` waits for this work.
     """
 
     def __init__(self, scope: Scope, router: Router, replies: Replies, max_concurrency: int) -> None:
@@ -105,19 +105,21 @@ class TaskExecutor:
         return len(self._runs)
 
     async def find_run(self, task_id: str) -> Run | None:
-        """The handler that works on a task, or that is about to; None when there is no such handler."""
+        """The handler that works on a task; None when there is none. Waits for a handler that begins at this moment."""
         if task_id not in self._runs and self._undecided:
-            # The task may have begun in the store already, and its handler begins a moment later.
+            # The task may be ``working`` in the store already, a moment before its handler begins.
             await asyncio.wait([slot.decided for slot in self._undecided])
         return self._runs.get(task_id)
 
     # Life
 
     async def begin(self) -> None:
-        """Begin to run handlers. Tasks that an earlier process has left are run again."""
+        """Begin to run handlers. Tasks that an earlier process did not finish are run again."""
         again = await self._scope.store.reopen(self._scope.owner)
         if again:
-            logger.info("%s runs %d tasks again, which had not ended at its last stop", self._scope.agent_id, again)
+            logger.info(
+                "agent %s runs %d tasks again, because their handlers had not finished", self._scope.agent_id, again
+            )
         self.waiting = await self._count_waiting()
         self.executing = True
         self._completion.begin()
@@ -125,7 +127,7 @@ class TaskExecutor:
         self._fill()
 
     async def drain(self, timeout: float) -> None:
-        """Begin with no further task, and wait for running handlers.
+        """Start no further task, and wait for running handlers.
 
         Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
         """
@@ -141,7 +143,11 @@ class TaskExecutor:
             self._decide(slot)
 
     async def abandon(self) -> None:
-        """Cancel all handlers at once: another process has taken over the session, and runs their tasks."""
+        """Start no further task, and cancel all handlers at once.
+
+        Called when the agent must stop without waiting for its handlers, or when the connection has ended for good. The
+        tasks run again at the agent's next start, or in a process that has taken over the session.
+        """
         self._begin_nothing()
         await self.end(list(self._runs.values()), interrupted=True)
 
@@ -185,7 +191,7 @@ class TaskExecutor:
         slot.release()
 
     def enqueue(self) -> None:
-        """Count one more stored task that waits for a slot."""
+        """Add a stored task to the tasks that wait for a slot, and start it when a slot is free."""
         self.waiting += 1
         self._fill()
 
@@ -210,7 +216,7 @@ class TaskExecutor:
             if record is None:  # the task was canceled meanwhile, or was counted twice
                 self.waiting = await self._count_waiting()
         except StoreError as error:
-            logger.error("%s cannot begin with the next task, and will try again: %s", self._scope.agent_id, error)
+            logger.error("agent %s cannot start the next task, and will try again: %s", self._scope.agent_id, error)
             await asyncio.sleep(_CLAIM_AGAIN_AFTER)
             self.waiting += 1
             return None
@@ -269,7 +275,8 @@ class TaskExecutor:
                 return None
             if run.expired:
                 return _expired(run.task)
-            return Ending(TaskState.FAILED, fault=TaskFault(type="CancelledError", message="the handler gave up"))
+            fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
+            return Ending(TaskState.FAILED, fault=fault)
         except Exception as error:
             if run.attempt.over:
                 return None
@@ -292,7 +299,7 @@ class TaskExecutor:
         try:
             result = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            # A thread cannot be stopped: it keeps its slot until it has seen `canceled` and returned.
+            # A thread cannot be stopped. The handler keeps its slot until it checks `canceled` and returns.
             context.canceled = True
             run.slot.release_when_done(thread)
             thread.add_done_callback(lambda late: late.cancelled() or late.exception())
@@ -300,8 +307,8 @@ class TaskExecutor:
         return await result if inspect.isawaitable(result) else result
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        logger.error("%s could not go on with a task", self._scope.agent_id, exc_info=error)
+        logger.error("agent %s could not continue its work on a task", self._scope.agent_id, exc_info=error)
 
 
 def _expired(task: Task) -> Ending:
-    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not done by {task.expires_at}"))
+    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not finished by {task.expires_at}"))

@@ -1,6 +1,6 @@
-"""Where tasks and control messages arrive at an executor: they are read and checked, then passed on or refused.
+"""Reads and checks the tasks and control messages that arrive at an executor, and passes them on or refuses them.
 
-No message that arrives here can harm the agent.
+Any client of the broker may send such messages. No message can harm the agent, whatever the message contains.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pydantic_core
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store.patience import Patience
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
@@ -34,8 +34,8 @@ class Inbox:
 
     Args:
         scope: The agent's shared values.
-        received: Gets the messages that are in order.
-        replies: Rejects the other tasks.
+        received: Gets the valid messages.
+        replies: Sends the rejections of invalid tasks.
     """
 
     def __init__(self, scope: Scope, received: ReceivedTasks, replies: Replies) -> None:
@@ -43,7 +43,7 @@ class Inbox:
         self._received = received
         self._replies = replies
         self._tasks = BackgroundTasks(self._on_failure)
-        self._patience = Patience()
+        self._retry = StoreRetry()
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -68,10 +68,10 @@ class Inbox:
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
         take = partial(self._received.take, task, message.response_topic, expires_at, message.acknowledge)
-        self._tasks.start(self._patience.stored(take, f"task {task.task_id:.80}"), name=task.task_id)
+        self._tasks.start(self._retry.until_stored(take, f"task {task.task_id:.80}"), name=task.task_id)
 
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
-        """Why a task is refused; None when the task is in order."""
+        """Why a task is refused; None when the task is valid."""
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
         if task.task_id.startswith(MARKER_PREFIX):
@@ -85,7 +85,7 @@ class Inbox:
         if reply_to is not None and reply_to not in allowed:
             return f"the Response Topic must be one of {', '.join(allowed)}, not {reply_to!r:.200}"
         if task.expires_at is not None and read_time(task.expires_at) is None:
-            return f"expires_at {task.expires_at!r:.80} is no ISO 8601 time"
+            return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time"
         return None
 
     def _refuse(self, task: Task, message: InboundMessage, problem: str) -> None:
@@ -96,7 +96,7 @@ class Inbox:
             self._replies.refuse(task.model_copy(update={"sender": sender}), reply_to, "invalid_task", problem)
 
     def _refuse_unreadable(self, message: InboundMessage, error: WireError) -> None:
-        """Reject an unreadable task, if the payload or the correlation data tells the task's id."""
+        """Reject an unreadable task, if the payload or the correlation data contains the task's id."""
         fields: Any = None
         if len(message.payload) <= self._scope.max_payload:
             with contextlib.suppress(ValueError, RecursionError):
@@ -112,7 +112,7 @@ class Inbox:
             self._replies.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
 
     def on_control(self, message: InboundMessage) -> None:
-        """Take a control message: cancel a task, answer a question, or ask where a task stands."""
+        """Take a control message, which cancels a task, answers a question, or asks for the state of a task."""
         try:
             control = decode(Control, message.payload, self._scope.max_payload)
         except WireError as error:
@@ -148,7 +148,7 @@ class Inbox:
 
     def _on_failure(self, work: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError):
-            # A task comes again from the broker, and a control message from its requester.
+            # Nothing is lost: the broker delivers a task again, and the requester sends a control message again.
             logger.error(
                 "a message about task %.80s was not handled, because the store failed: %s", work.get_name(), error
             )
@@ -156,7 +156,7 @@ class Inbox:
             logger.error("a message about task %.80s could not be handled", work.get_name(), exc_info=error)
 
     async def drain(self) -> None:
-        """Wait until the messages that have arrived are stored, or cannot be stored now."""
-        self._patience.end()
+        """Wait until the messages that have arrived are stored, or until storing them has failed."""
+        self._retry.end()
         await self._tasks.wait()
-        self._patience.begin()
+        self._retry.begin()

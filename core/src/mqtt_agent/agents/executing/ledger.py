@@ -1,4 +1,4 @@
-"""Where an arriving task is stored, before its message is acknowledged. Also where cancels and answers are stored."""
+"""Stores arriving tasks before their messages are acknowledged. Stores cancels and answers too."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class ReceivedTasks:
             expires_at=expires_at,
         )
         slot = self._executor.take_slot()
-        if slot is not None:  # the first attempt begins at once: one change in the store instead of two
+        if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
             acknowledge()
-            message = f"{self._scope.agent_id} has {self._executor.waiting} tasks waiting already"
+            message = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
             self._replies.refuse(task, reply_to, "overloaded", message)
             return
         stored, added = await self._add(record, slot, acknowledge)
@@ -97,7 +97,7 @@ class ReceivedTasks:
             self._executor.enqueue()
 
     async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
-        """Take a message that names a task and says nothing else: it asks for the task's result or state."""
+        """Take a message that has only a task id. Such a message asks for the task's result or state."""
         record = await self.find(task.task_id)
         acknowledge()
         if record is None or task.sender not in (None, record.peer):
@@ -109,7 +109,7 @@ class ReceivedTasks:
             await self.attach(record, reply_to)
 
     async def _is_one_too_many(self, key: TaskKey) -> bool:
-        """Whether a task that must wait is new, and too many tasks wait already."""
+        """Whether a task must be rejected, because the task is new and too many tasks wait already."""
         return self._executor.waiting >= self._max_waiting and await self._scope.store.get(key) is None
 
     async def _add(
@@ -134,13 +134,13 @@ class ReceivedTasks:
         if digest == record.digest or canceled_early:
             await self.attach(record, reply_to, task)
         else:
-            message = f"{task.task_id} names another task at {self._scope.agent_id} already"
+            message = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"
             self._replies.refuse(task, reply_to, "conflict", message)
 
     # Telling the result or the state
 
     async def attach(self, record: TaskRecord, reply_to: str | None, task: Task | None = None) -> None:
-        """Send the requester of a known task its result, or its present state.
+        """Send the result of a known task, or the task's present state, to the requester.
 
         Args:
             record: The task's record.
@@ -163,14 +163,14 @@ class ReceivedTasks:
     async def _run_again(self, record: TaskRecord) -> TaskRecord:
         """Run a task that has begun in the store, although no handler of this process works on it.
 
-        Another process with this agent id has begun with the task after this process had started.
+        This happens when another process with this agent id started the task after the start of this process.
         """
         again = await self._scope.store.change(
             record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
         )
         if again is None:
             return record
-        logger.info("%s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
+        logger.info("agent %s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
         self._executor.enqueue()
         return again
 
@@ -183,7 +183,7 @@ class ReceivedTasks:
         self._replies.publish(self._scope.topics.task_events(record.task_id), encode(event), record.task_id)
 
     async def _answer_stranger(self, record: TaskRecord, reply_to: str | None) -> None:
-        """Answer a message that does not name its sender. Where the requester gets the result stays as it is."""
+        """Answer a message that does not name its sender. The requester's topic for the result does not change."""
         if record.result is None:
             await self._say_status(record)
         else:
@@ -205,7 +205,7 @@ class ReceivedTasks:
         result = result_of(task_id, self._scope.agent_id, sender, ending)
         record = await self.find(task_id)
         if record is None:
-            # The cancel may have overtaken its task. When the task arrives, this record keeps it from running.
+            # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
             content = {"task_id": task_id}
             canceled = TaskRecord(self._key(task_id), sender, content, "", ending.state, result=result)
             record, _ = await self._scope.store.add(canceled)
@@ -218,11 +218,11 @@ class ReceivedTasks:
         changed = await self._scope.store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
         if changed is None:
             return await self._scope.store.get(record.key) or record
-        # Looked up only after the change: a handler may have begun meanwhile.
+        # The handler is looked up only after the change, because it may have begun meanwhile.
         run = await self._executor.find_run(record.task_id)
         if run is not None:
             run.attempt.state = TaskState.CANCELED
-            with contextlib.suppress(TaskCanceled):  # no event number is left, and the store reserves no more
+            with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
                 await run.attempt.send_status()
             await self._executor.end([run])
         elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
@@ -230,7 +230,7 @@ class ReceivedTasks:
         return changed
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
-        """Store an answer to a question. The handler that waits gets it at once, otherwise when it runs again.
+        """Store an answer to a question. A handler gets the answer at once if it waits, else when it runs again.
 
         Args:
             task_id: The task's id.
@@ -243,7 +243,7 @@ class ReceivedTasks:
         run = await self._executor.find_run(task_id)
         if run is not None and await run.questions.take_input(input_id, answer):
             return True
-        async with self._answering:  # of two answers at once, the second must see what the first has stored
+        async with self._answering:  # a second answer must see the first answer in the store
             while True:
                 record = await self.find(task_id)
                 if record is None or record.state.terminal:

@@ -1,4 +1,4 @@
-"""Where a question of a handler is stored, and where the answer reaches the handler that waits for it."""
+"""Stores the questions of a handler, and gives the answers to the handler that waits for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Waiting:
     Attributes:
         question: The question as it is stored.
         answered: Gets the answer once the answer is stored.
-        storing: Whether an answer is on its way to the store: a second answer comes too late.
+        storing: Whether an answer is being stored. Then a second answer comes too late.
     """
 
     question: dict[str, Any]
@@ -72,7 +72,7 @@ class Questions:
             self._waiting = self._attempt.question = None
 
     def _next_question(self, prompt: str, schema: Any) -> dict[str, Any]:
-        """The question at the next place: with its stored answer, or new."""
+        """The handler's next question: a stored question, perhaps with its answer, or a new question."""
         place, self._asked = self._asked, self._asked + 1
         known = self._inputs[place] if place < len(self._inputs) else None
         if known is not None and known["prompt"] == prompt:
@@ -82,7 +82,7 @@ class Questions:
         elif known is None:
             input_id = str(place + 1)
         else:
-            # The handler takes another way than in an earlier attempt: the stored questions from here on do not count.
+            # The handler asks another question than in the earlier attempt. From here on, stored questions are ignored.
             input_id = f"{place + 1}.{self._attempt.number}"
         question = {"input_id": input_id, "prompt": prompt, "schema": schema}
         self._inputs = [*self._inputs[:place], question]
@@ -122,7 +122,7 @@ class Questions:
         try:
             await self._attempt.change(inputs=answered)
         except BaseException:
-            waiting.storing = False  # the answer is not stored: it may come again
+            waiting.storing = False  # the answer is not stored, so it may be sent again
             raise
         self._inputs = answered
         if not waiting.answered.done():  # the handler may have been canceled meanwhile

@@ -1,4 +1,4 @@
-"""Where an executor sends results, and other replies, to the requesters of its tasks."""
+"""Sends results and other replies from an executor to the requesters of its tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Replies:
         self._sending: set[tuple[str, str | None]] = set()
 
     async def send_unsettled(self) -> None:
-        """Send all results that the broker may not have: those of tasks that are not settled."""
+        """Send the results of all tasks that are not settled, because the broker may not have these results."""
         async for records in self._scope.records("received", TERMINAL, unsettled=True):
             await asyncio.gather(*(self.send(record) for record in records))
 
@@ -44,7 +44,7 @@ class Replies:
         """
         sending = record.task_id, record.reply_to
         if sending in self._sending:
-            return  # the connection still has the result, and sends it when the broker is back
+            return  # the connection still has the message, and sends it after the reconnect
         self._sending.add(sending)
         try:
             await self._send_once(record)

@@ -1,4 +1,4 @@
-"""Which handler gets which task: a handler for each type of task, and one for all other tasks."""
+"""Chooses the handler of a task: a type of task may have its own handler; another handler takes all other tasks."""
 
 from __future__ import annotations
 

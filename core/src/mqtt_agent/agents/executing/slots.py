@@ -1,4 +1,4 @@
-"""Where a handler gets its place: an agent has ``max_concurrency`` slots, and each running handler holds a slot."""
+"""The slots for handlers. An agent has ``max_concurrency`` slots, and each running handler holds a slot."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Slot", "Slots"]
 
 
 class Slot:
-    """The place of one handler. :meth:`Slots.take_now` makes a slot, which is held from then on.
+    """The right to run one handler. :meth:`Slots.take_now` makes a slot, which is held from then on.
 
     Attributes:
-        decided: Done when a handler has begun in this slot, or when it is certain that none will.
+        decided: A future. It is done when a handler has begun in this slot, or when no handler will begin in this slot.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -40,7 +40,7 @@ class Slot:
             future.add_done_callback(lambda _: self._slots.give_back())
 
     async def take_again(self) -> None:
-        """Wait until the slot is held again. Slots that are taken again come before slots for new tasks."""
+        """Wait until the slot is held again. A handler that continues gets a slot before a new task does."""
         await self._slots.wait()
         self._held = True
 
@@ -69,7 +69,7 @@ class Slots:
         return True
 
     async def wait(self) -> None:
-        """Take a slot, and wait until a slot is free. For :meth:`Slot.take_again`."""
+        """Wait until a slot is free, and take the slot. For :meth:`Slot.take_again`."""
         if self._take():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,1 +1,1 @@
-"""The requester's side of a task: the task is delegated to a peer, followed, and its one result is taken."""
+"""The requester's side of a task: the task is delegated to a peer and followed, and its result is stored once."""

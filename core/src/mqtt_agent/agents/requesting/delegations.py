@@ -1,4 +1,4 @@
-"""Where a task is delegated: it is stored, then sent to its peer. Also where handles of earlier tasks are made."""
+"""Delegates tasks: a task is stored, then sent to its peer. Makes the handles of earlier tasks too."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _AT_ONCE = 200
 class Delegations:
     """Delegates the tasks of one agent.
 
-    A task is stored before it is sent. As long as it has no result, it is sent again: when this agent starts or
-    reconnects, when the peer comes back, and now and then. The task's id makes this harmless: a peer that has the task
-    answers with the result, or with the present state.
+    A task is stored before it is sent. Until its result arrives, the task is sent again: when this agent starts or
+    reconnects, when the peer comes back, and at growing intervals. The task's id makes this harmless: a peer that has
+    the task answers with the result, or with the present state.
 
     Args:
         scope: The agent's shared values.
@@ -62,15 +62,15 @@ class Delegations:
     # Life
 
     async def start(self) -> None:
-        """Send all tasks again that have no result yet."""
+        """Send all open tasks again, because they have no result yet."""
         self._started = True
         await self._resender.start()
 
     async def stop(self, reason: MQTTAgentError | None = None) -> None:
-        """Follow no task any more. The tasks themselves go on.
+        """Stop following tasks. The tasks themselves continue at their peers.
 
         Args:
-            reason: Why the agent stops, for the handles of open tasks; None when the agent is stopped in good order.
+            reason: The error that ends the connection, for the handles of open tasks; None when there is no error.
         """
         self._started = False
         self._tasks.background.cancel()
@@ -101,7 +101,7 @@ class Delegations:
         Args:
             task: The complete task, with its peer as ``to``.
             synchronous: Whether the result goes to a topic of the task's own.
-            listen: Whether events are wanted.
+            listen: Whether the requester wants events.
             expires_at: When the task expires, Unix seconds; None for never.
 
         Raises:
@@ -182,11 +182,11 @@ class Delegations:
         return handle
 
     async def _add_unknown(self, task_id: str, peer: str | None) -> TaskRecord:
-        """Store a task of which only the id and the peer are known: its peer is asked for the result."""
+        """Store a task when only its id and its peer are known. The peer is then asked for the result."""
         agent_id = self._scope.agent_id
         if peer is None:
             raise TaskNotFound(
-                f"agent {agent_id} has delegated no task {task_id} that its store knows; name the peer to ask it",
+                f"the store of agent {agent_id} has no delegated task {task_id}; give peer= to ask the peer for it",
                 task_id=task_id,
             )
         task = Task(task_id=task_id, sender=agent_id, to=peer)
@@ -222,7 +222,7 @@ class Delegations:
 
     def _listen(self, task_id: str, topic: str, handler: Handler, *, manual: bool = False) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))
-        # Not awaited: the task follows on the same connection, so the broker reads the subscription first.
+        # This need not be awaited: the task is sent later on the same connection, so the subscription comes first.
         self._tasks.background.start(self._scope.connection.subscribe(topic, handler, manual=manual))
 
     async def listen(self, handle: TaskHandle) -> None:
@@ -236,7 +236,7 @@ class Delegations:
         await self._resender.resend(handle.task_id)  # the peer answers with the present state
 
     async def _subscribed(self) -> None:
-        """Let the background tasks run that send subscriptions, before the caller sends anything."""
+        """Wait until the background tasks have sent their subscriptions, before the caller sends anything."""
         await asyncio.sleep(0)
 
     def _forget(self, task_id: str) -> None:

@@ -20,13 +20,13 @@ __all__ = ["SentAnswer", "TaskHandle", "input_id_of"]
 _LATE_EVENTS = 1.0
 """Seconds to wait for events that arrive after the result."""
 _DRAWN_EVERY = 0.1
-"""Seconds between two views at least."""
+"""The shortest time between two views, in seconds."""
 _CLOCK_TICKS = 1.0
-"""Seconds between two views at most, so that the shown elapsed time changes."""
+"""The longest time between two views, in seconds, so that the shown elapsed time changes."""
 
 
 class _Requester(Protocol):
-    """What a handle needs of the agent that delegated the task."""
+    """The part of the delegating agent that a handle uses."""
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None: ...
 
@@ -56,7 +56,7 @@ def input_id_of(event: TaskEvent) -> str | None:
 
 
 class TaskHandle:
-    """A task that was given to a peer. :meth:`Agent.delegate` and :meth:`Agent.resume` make it.
+    """A task that was given to a peer. :meth:`Agent.delegate` and :meth:`Agent.resume` return handles.
 
     Attributes:
         task_id: The task's id. :meth:`Agent.resume` finds the task again by its id, also in another process.
@@ -94,7 +94,7 @@ class TaskHandle:
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
         self._end_timer: asyncio.TimerHandle | None = None
-        self._over = False  # whether the events have ended too, and not only the task
+        self._over = False  # whether no event can arrive any more; the task may have ended earlier
         self._on_end: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -146,9 +146,9 @@ class TaskHandle:
             TaskFailed: The peer's handler failed.
             TaskRejected: The peer does not take the task.
             TaskCanceled: The task was canceled.
-            TaskExpired: The task was not done by its ``expires_at``.
-            TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself goes on.
-            ConnectionLost: This agent was stopped. The task itself goes on; :meth:`Agent.resume` finds it again.
+            TaskExpired: The task was not finished before its ``expires_at``.
+            TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself continues.
+            ConnectionLost: This agent was stopped. The task itself continues; :meth:`Agent.resume` finds it again.
             TransportError: The broker refused the task, or the connection has ended for good.
         """
         if not self._outcome.done():
@@ -179,8 +179,8 @@ class TaskHandle:
     async def show(self) -> None:
         """Show the task's state and progress, until the task is over or asks a question.
 
-        A notebook shows a bar that changes in its place. Anywhere else, lines are printed. Events that are shown here
-        are not taken from :meth:`events`.
+        A notebook shows a bar that changes in its place. Anywhere else, lines are printed. :meth:`events` still gives
+        every event.
         """
         screen = Screen()
         async for view in self.views():
@@ -226,7 +226,7 @@ class TaskHandle:
         Nothing is stored when the task is over.
 
         Args:
-            value: Any JSON value. It replaces the value before.
+            value: Any JSON value. The value replaces the earlier value.
 
         Raises:
             WireError: The value has no JSON form.
@@ -237,7 +237,7 @@ class TaskHandle:
     # For the agent
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when neither a result nor events can arrive any more; at once when this is so now."""
+        """Call ``callback`` once, when neither a result nor events can arrive any more. This may be at once."""
         if self._over:
             callback()
         else:
@@ -307,14 +307,14 @@ class TaskHandle:
         self._outcome.set_result(result)
         self._ended_at = self._ended_at or time.time()
         self._changed()
-        if not self._end_if_complete():  # events may come later: brokers keep the order in a topic only
+        if not self._end_if_complete():  # events may come later: brokers keep the order only within a topic
             self._end_timer = self._loop.call_later(_LATE_EVENTS, self._end)
 
     def fail(self, error: MQTTAgentError) -> None:
         """End the handle with an error, because the task cannot be followed any more."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
-            self._outcome.exception()  # marks the error as seen: asyncio must not log it when nobody awaits it
+            self._outcome.exception()  # so that asyncio does not log an error that nobody awaits
             self._changed()
             self._end()
 

@@ -1,4 +1,4 @@
-"""Where a requester's answers to the questions of its peers are stored, sent, and sent again when they get lost."""
+"""Stores and sends a requester's answers to the questions of its peers. Sends lost answers again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Inputs:
         await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
 
     def on_question(self, handle: TaskHandle, question: TaskEvent) -> None:
-        """Look at a question that a peer asks: a question that was answered before may need its answer again.
+        """Take a question of a peer. If this agent has answered the question already, a lost answer is sent again.
 
         Args:
             handle: The handle of the task.
@@ -63,10 +63,10 @@ class Inputs:
             self._tasks.background.start(self._sender.send_control_soon(handle.peer, control))
 
     def _is_lost(self, sent: SentAnswer | None, question: TaskEvent) -> bool:
-        """Whether the stored answer to a question has to be sent again.
+        """Whether the stored answer to a question must be sent again.
 
-        It has, when an earlier process has sent it, when it went to an earlier attempt, or when it was sent a while
-        ago and the question is still asked.
+        The answer counts as lost when an earlier process has sent it, when it was sent to an earlier attempt, or when
+        it was sent more than 5 s ago and the peer still asks.
         """
         if sent is None or sent.attempt != question.attempt:
             return True

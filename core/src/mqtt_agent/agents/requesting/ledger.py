@@ -35,8 +35,8 @@ class DelegatedTasks:
     Attributes:
         scope: The agent's shared values.
         handles: The handles of the followed tasks, by task id.
-        reminders: When each open task is sent again.
-        background: Work for delegated tasks that nothing else awaits.
+        reminders: Decides when each open task is sent again.
+        background: The asyncio tasks that work for delegated tasks in the background.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -85,7 +85,7 @@ class DelegatedTasks:
             handle.settle(TaskResult.model_validate(record.result))
 
     def forget(self, task_id: str) -> None:
-        """Drop the handle of a task, for which neither a result nor events can arrive any more."""
+        """Drop the handle of a task, because neither a result nor events can arrive any more."""
         self.handles.pop(task_id, None)
         self._unstored.pop(task_id, None)
         self.reminders.drop(task_id)
@@ -107,9 +107,9 @@ class DelegatedTasks:
     # States
 
     def store_state_soon(self, handle: TaskHandle) -> None:
-        """Store the state of a task in a moment.
+        """Store the state of a task after 0.2 s.
 
-        Most tasks end before that. Then the result is stored, and the state in between need not be.
+        Most tasks end earlier. Then only the result is stored, and the store has less to write.
         """
         self._unstored[handle.task_id] = handle
         if self._storing is None:
@@ -134,6 +134,6 @@ class DelegatedTasks:
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, MQTTAgentError):
-            logger.warning("agent %s could not go on with a delegated task: %s", self.scope.agent_id, error)
+            logger.warning("agent %s could not continue a delegated task: %s", self.scope.agent_id, error)
         else:
-            logger.error("agent %s could not go on with a delegated task", self.scope.agent_id, exc_info=error)
+            logger.error("agent %s could not continue a delegated task", self.scope.agent_id, exc_info=error)

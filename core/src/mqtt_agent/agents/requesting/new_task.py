@@ -1,4 +1,4 @@
-"""Where the message of a new task is made from the arguments of ``delegate()`` and ``request()``."""
+"""Makes the message of a new task from the arguments of ``delegate()`` and ``request()``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def new_task(
     """
     if task_id is not None and task_id.startswith(MARKER_PREFIX):
         raise InvalidIdentifier(
-            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or give none"
+            f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or pass none"
         )
     try:
         return Task(
@@ -77,5 +77,5 @@ def _iso_time(time: datetime | str | None) -> str | None:
     if isinstance(time, datetime):
         return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if time is not None and read_time(time) is None:
-        raise ValueError(f"expires_at must be a datetime or ISO 8601, not {time!r}")
+        raise ValueError(f"expires_at must be a datetime or an ISO 8601 time, not {time!r}")
     return time

@@ -1,4 +1,4 @@
-"""When each open task of a requester is sent again: after 10 s without news of the task, then at growing intervals."""
+"""Decides when an open task is sent again: after 10 s without a message about the task, then at growing intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Reminders"]
 _FIRST, _MAX = 10.0, 300.0
 """Seconds until a task is sent again: the first interval, and the longest."""
 _EXPIRY_GRACE = 5.0
-"""Seconds that the peer gets after a task has expired: its own result then says so."""
+"""Seconds to wait for the peer's own result after a task has expired."""
 
 
 @dataclass
@@ -24,23 +24,23 @@ class _Entry:
     Attributes:
         peer: The agent that the task was given to.
         due: When the task is to be sent again, in loop time.
-        queued: The time under which the entry stands in the queue. Places in the queue for other times are outdated.
-        patience: How long to wait after that until the task is sent once more, in seconds.
+        queued: The time of the task's valid item in the queue. Items of the task with other times are outdated.
+        interval: How long to wait after ``due`` until the task is sent once more, in seconds.
         expires_at: When the task expires, Unix seconds; None for never.
     """
 
     peer: str
     due: float
     queued: float
-    patience: float
+    interval: float
     expires_at: float | None
 
 
 class Reminders:
     """The open tasks of a requester, each with the time at which it is sent again.
 
-    A task is due after 10 s, then after intervals that double up to 300 s. News of the task begins the present
-    interval anew.
+    A task is due after 10 s, then after intervals that double up to 300 s. A message about the task restarts the
+    present interval.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Reminders:
         self._wakes_at = math.inf
 
     def add(self, task_id: str, peer: str, expires_at: float | None, *, at_once: bool = False) -> None:
-        """Add a task, or begin its intervals anew.
+        """Add a task, or restart its intervals.
 
         Args:
             task_id: The task's id.
@@ -73,21 +73,21 @@ class Reminders:
         self._queue.clear()
 
     def put_off(self, task_id: str) -> None:
-        """Begin the present interval of a task anew, because its peer has told something about the task.
+        """Restart the present interval of a task, because its peer has sent a message about the task.
 
-        The interval does not grow: the message that tells of the task's end may still get lost, for brokers drop
-        messages when a queue is full.
+        The interval does not grow, because the message with the result may still get lost: brokers drop messages when
+        a queue is full.
         """
         entry = self._entries.get(task_id)
         if entry is not None:
-            entry.due = asyncio.get_running_loop().time() + entry.patience
+            entry.due = asyncio.get_running_loop().time() + entry.interval
 
     def hurry(self, peer: str) -> None:
         """Make all tasks of a peer due within 0.1 s."""
         now = asyncio.get_running_loop().time()
         for task_id, entry in self._entries.items():
             if entry.peer == peer:
-                entry.due, entry.patience = now + random.uniform(0, 0.1), _FIRST
+                entry.due, entry.interval = now + random.uniform(0, 0.1), _FIRST
                 self._enqueue(task_id, entry)
 
     def _enqueue(self, task_id: str, entry: _Entry) -> None:
@@ -129,12 +129,12 @@ class Reminders:
                 continue
             if entry.due <= now:
                 due.append(task_id)
-                entry.due, entry.patience = now + entry.patience, min(_MAX, entry.patience * 2)
+                entry.due, entry.interval = now + entry.interval, min(_MAX, entry.interval * 2)
             self._enqueue(task_id, entry)
         return due, expired
 
     async def _wait(self) -> None:
-        """Wait until the first entry of the queue is due, or until an earlier entry comes."""
+        """Wait until the first entry of the queue is due, or until an earlier entry is added."""
         self._wakes_at = self._queue[0][0] if self._queue else math.inf
         self._woken.clear()
         left = None if self._wakes_at == math.inf else self._wakes_at - asyncio.get_running_loop().time()

@@ -23,11 +23,11 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Requester:
-    """The methods by which an agent finds peers and gives them tasks.
+    """The methods with which an agent finds peers and gives them tasks.
 
     Attributes:
         agent_id: The agent's id.
-        namespace: The prefix of all topics, as the agent's constructor got it.
+        namespace: The prefix of all topics, as it was given to the agent's constructor.
     """
 
     agent_id: str
@@ -126,13 +126,13 @@ class Requester:
             peer: The id of the agent that is to do the task.
             prompt: What to do, as text.
             type: The type of the task. It chooses the peer's handler.
-            title: A line for people.
-            messages: The conversation so far: ``{"role": "user" | "agent", "content": ...}`` each. By default the
+            title: A short title for people.
+            messages: The conversation so far: ``{"role": "user" | "agent", "content": ...}`` each. None means the
                 prompt, as a message of the user.
             data: Structured input, any JSON value.
-            task_id: An id of your own. Two tasks with the same id and the same content run once. A fresh id by default.
+            task_id: An id of your own. Two tasks with the same id and the same content run once. None makes a new id.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
-            expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
+            expires_at: The time after which nobody needs the result: a ``datetime``, or ISO 8601. None for never.
             metadata: Further information for the peer.
             wait_online: Whether to accept a peer that has never been seen: the task waits until the peer comes online.
 
@@ -188,17 +188,17 @@ class Requester:
             peer: The id of the agent that is to do the task.
             prompt: What to do, as text.
             type: The type of the task. It chooses the peer's handler.
-            title: A line for people.
+            title: A short title for people.
             messages: The conversation so far, as for :meth:`delegate`.
             data: Structured input, any JSON value.
             task_id: An id of your own, as for :meth:`delegate`.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
-            expires_at: When nobody needs the result any more: a ``datetime``, or ISO 8601. None for never.
+            expires_at: The time after which nobody needs the result: a ``datetime``, or ISO 8601. None for never.
             metadata: Further information for the peer.
             wait_online: Whether to wait for a peer that is offline or has never been seen. By default this raises
                 :class:`PeerUnavailable` at once.
-            timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself goes on after a timeout:
-                :meth:`resume` gives a new handle of it.
+            timeout: Seconds until :class:`TaskTimeout`; None for no limit. The task itself continues after a timeout:
+                :meth:`resume` gives a new handle.
             on_event: Called with each event. An ``async`` function is awaited.
 
         Returns:
@@ -239,7 +239,7 @@ class Requester:
                 telling.cancel()
 
     async def resume(self, task_id: str, *, peer: str | None = None) -> TaskHandle:
-        """Make a handle of a task that was delegated before, in this process or in another one with the same store.
+        """Make a handle of a task that was delegated before, by this process or by another process with the same store.
 
         Args:
             task_id: The task's id.
@@ -287,10 +287,10 @@ class Requester:
         return handle
 
     async def _look_for(self, peer: str, task_id: str, *, wait_online: bool, request: bool) -> None:
-        """Wait until all peers are known.
+        """Check that a peer can get a task, after the cards and statuses of all peers have arrived.
 
         Raises:
-            PeerUnavailable: The task must not wait for its peer, and the peer is not there.
+            PeerUnavailable: The peer is offline or was never seen, and the task must not wait for the peer.
         """
         is_there = self._peers.is_online if request else self._peers.is_known
         seen_all = await self._peers.complete()
@@ -300,11 +300,11 @@ class Requester:
         if is_there(peer):
             return
         if self._peers.is_known(peer):
-            why = f"agent {peer!r} is offline; the task was not sent: delegate() it, or wait_online=True"
+            why = f"agent {peer!r} is offline; the task was not sent: use delegate(), or pass wait_online=True"
         else:
             why = (
                 f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent: "
-                "check the id with peers(), or wait_online=True"
+                "check the id with peers(), or pass wait_online=True"
             )
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 

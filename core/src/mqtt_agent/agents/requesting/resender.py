@@ -1,4 +1,4 @@
-"""Where a lost task is sent again: a task without a result is sent again now and then until the result arrives."""
+"""Sends a task again, at growing intervals, until its result arrives: the task or the result may have been lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Resender:
         self._all_answered = asyncio.Event()
 
     async def start(self) -> None:
-        """Send all open tasks again now, and each of them later whenever it is due."""
+        """Send all open tasks again now. Later, send each open task again whenever the task is due."""
         await self.resend_all()
         self._tasks.background.start(self._run(), name="mqtt-agent resender")
 
@@ -89,7 +89,7 @@ class Resender:
             self._all_answered.set()
 
     async def resend(self, task_id: str) -> bool:
-        """Send a task again, unless it is over, its peer is offline, or the connection is away.
+        """Send a task again, unless the task is over, its peer is offline, or this agent is not connected.
 
         Returns:
             Whether the task was sent.
@@ -110,7 +110,7 @@ class Resender:
         return False
 
     async def send_again(self, record: TaskRecord) -> None:
-        """Send a task again; or a cancel, when the task is to be canceled."""
+        """Send a task again. If the task is to be canceled, send the cancel again instead."""
         peer, handle = record.peer or "", self._tasks.handles.get(record.task_id)
         try:
             if record.cancel_requested:

@@ -1,4 +1,4 @@
-"""Where a result arrives at its requester: it is stored, then acknowledged. Events of tasks arrive here too."""
+"""Takes results at their requester: a result is stored, then its message is acknowledged. Takes events of tasks too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.resender import Resender
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store.patience import Patience
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport import InboundMessage
@@ -31,7 +31,7 @@ class Results:
     Args:
         scope: The agent's shared values.
         tasks: The delegated tasks.
-        resender: Waits for answers to the tasks that it has sent again.
+        resender: Gets the ids of tasks for which a result or an event has arrived.
         inputs: Gets the questions of the peers.
     """
 
@@ -40,7 +40,7 @@ class Results:
         self._tasks = tasks
         self._resender = resender
         self._inputs = inputs
-        self._patience = Patience()
+        self._retry = StoreRetry()
         self._faults = FaultLog(logger)
 
     def on_result(self, message: InboundMessage) -> None:
@@ -49,7 +49,7 @@ class Results:
             result = decode(TaskResult, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
-            self._take_patiently(partial(self._take_unreadable, message, str(error)), "an unreadable result")
+            self._take_until_stored(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
         problem = self._problem(result, message)
         if problem is not None:
@@ -57,10 +57,10 @@ class Results:
             message.acknowledge()
             return
         message.hold()
-        self._take_patiently(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+        self._take_until_stored(partial(self._take_result, result, message), f"the result of task {result.task_id}")
 
     def _problem(self, result: TaskResult, message: InboundMessage) -> tuple[str, str] | None:
-        """What is wrong with a result message, and the wrong value; None when the message is in order."""
+        """What is wrong with a result message, and the wrong value; None when the message is valid."""
         if message.retain or not is_identifier(result.task_id):
             return "a result that is retained, or has an impossible task id", repr(result.task_id)
         if not read_result_state(result).terminal:
@@ -69,8 +69,8 @@ class Results:
             return "a result for another agent", repr(result.to)
         return None
 
-    def _take_patiently(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
-        self._tasks.background.start(self._patience.stored(take, what))
+    def _take_until_stored(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        self._tasks.background.start(self._retry.until_stored(take, what))
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
         # The task fails. Otherwise it would be sent again, and each time its peer would send the same result.
@@ -95,7 +95,7 @@ class Results:
         handle = tasks.handles.get(task_id) or handle  # a handle may have been made meanwhile
         if handle is None:
             return
-        if changed is None:  # the task was over already: the stored result counts
+        if changed is None:  # the task was over already: the stored result stays
             stored = await tasks.get(task_id)
             if stored is None or stored.result is None:
                 return
@@ -103,7 +103,7 @@ class Results:
         handle.settle(result)
 
     async def _is_expected(self, result: TaskResult, message: InboundMessage) -> bool:
-        """Whether a result is of an open task, and comes from the peer that the task was given to."""
+        """Whether a result belongs to an open task, and comes from the peer of the task."""
         handle = self._tasks.handles.get(result.task_id)
         if handle is not None:
             peer: str | None = handle.peer

@@ -1,4 +1,4 @@
-"""Where tasks and control messages leave a requester for the inboxes and control topics of its peers."""
+"""Sends a requester's tasks and control messages to the inboxes and control topics of its peers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CONFIRMED_WITHIN", "TaskSender"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 CONFIRMED_WITHIN = 5.0
-"""Seconds to wait for the broker's confirmation. A message without it is sent again when the connection is back."""
+"""Seconds to wait for the broker's confirmation. An unconfirmed message is sent again after a reconnect."""
 
 _MAX_EXPIRY = 2**32 - 1  # MQTT's Message Expiry Interval has 32 bits
 
@@ -50,7 +50,7 @@ class TaskSender:
         """Send a task for the first time.
 
         Args:
-            handle: The task's handle. It fails when the broker refuses the task.
+            handle: The task's handle, which fails when the broker refuses the task.
             record: The task's record.
             synchronous: Whether the result goes to a topic of the task's own. Then this does not wait for the broker's
                 confirmation: the requester waits for the result anyway.
@@ -75,7 +75,7 @@ class TaskSender:
             return  # the task is sent again when the connection is back
         code = confirmed.result()
         if code == NO_MATCHING_SUBSCRIBERS:
-            logger.info("agent %s has no inbox yet: task %s waits for it", record.peer, record.task_id)
+            logger.info("nobody is subscribed to the inbox of agent %s: task %s waits", record.peer, record.task_id)
         try:
             check_reason_code(code, self._scope.topics.inbox(record.peer or ""))
         except TransportError as error:
@@ -111,7 +111,7 @@ class TaskSender:
     async def send_control_soon(self, peer: str, control: Control) -> None:
         """Send a control message, and wait up to 5 s for the broker.
 
-        While the connection is away this does not wait: the message is sent when the connection is back.
+        When this agent is not connected, this does not wait: the message is sent after the reconnect.
 
         Raises:
             TransportError: The message cannot be sent, or the broker refused it.

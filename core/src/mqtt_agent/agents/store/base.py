@@ -21,7 +21,7 @@ OPEN = frozenset(state for state in TaskState if not state.terminal)
 """The states of a task that is not over."""
 
 ACTIVE = OPEN - {TaskState.SUBMITTED}
-"""The states of a task with which a handler has begun, and which is not over."""
+"""The states of a task that a handler has started, and that is not over."""
 
 RESERVED_SEQS = 1000
 """How many event numbers :meth:`TaskStore.claim` reserves for an attempt."""
@@ -51,18 +51,20 @@ class TaskRecord:
         peer: The other agent: the requester of a received task, the executor of a delegated task. None when a requester
             did not name itself.
         task: The task message.
-        digest: The digest of the task's content. It tells a repeat of a task from another task with the same id.
+        digest: The digest of the task's content. A repeat of the task has the same digest; another task with the same
+            id has another digest.
         state: The state of the task.
         attempt: How many attempts have begun. Only for received tasks; else 0.
         seq: The highest event number that is used or reserved. Only for received tasks; else 0.
-        saved: The latest checkpoint of the handler; for a delegated task, what :meth:`TaskHandle.save` stored last.
-        inputs: The questions of a received task in the order in which they were asked: ``{"input_id", "prompt",
-            "schema", "answer"}``, without ``answer`` as long as there is none. For a delegated task, the answers:
-            ``{"input_id", "answer"}``.
+        saved: For a received task, the handler's latest checkpoint. For a delegated task, the latest value from
+            :meth:`TaskHandle.save`.
+        inputs: For a received task, the questions in the order in which they were asked: ``{"input_id", "prompt",
+            "schema", "answer"}`` each. ``answer`` is missing until the question is answered. For a delegated task, the
+            answers: ``{"input_id", "answer"}`` each.
         result: The result message, once the task is over.
         reply_to: The topic to which the result goes; None for the default topics.
-        settled: Whether nothing is left to do for a task that is over. For a received task this means that the broker
-            has the result.
+        settled: Whether all work for a finished task is done. A received task is settled when the broker has the
+            result.
         cancel_requested: Whether the requester has asked for the task to be canceled.
         created_at: When the record was made, Unix seconds.
         updated_at: When the state last changed, Unix seconds.
@@ -94,7 +96,7 @@ class TaskRecord:
         return self.key.task_id
 
     def copy(self) -> TaskRecord:
-        """Copy the record. The copy shares no changeable value with the record."""
+        """Copy the record. The copy shares no mutable value with the record."""
         return replace(
             self,
             task=copy.deepcopy(self.task),
@@ -127,8 +129,8 @@ class TaskStore(ABC):
       asyncio task that awaits the method is canceled, the change may still be made.
     - Each method is atomic, also for other processes that use the same store.
     - Only :meth:`change`, :meth:`claim` and :meth:`reopen` change a record's state. They are compare-and-set.
-    - A terminal state never changes, and neither does the result that was stored with it. :meth:`change` refuses this,
-      whatever the caller expects.
+    - A terminal state never changes, and neither does the result that was stored with it. :meth:`change` refuses such
+      changes, whatever states its ``expected`` names.
     - The store takes and returns copies. Changing a returned record changes nothing in the store.
     - Values are stored as JSON, never pickled.
 
@@ -139,15 +141,17 @@ class TaskStore(ABC):
     async def open(self) -> None:
         """Make the store ready for use.
 
-        Several users may open one store: each calls :meth:`open` and later :meth:`close`. Only the first call opens.
+        Several users may open one store: each user calls :meth:`open` and later :meth:`close`. The first call of
+        :meth:`open` opens the store.
 
         Raises:
-            StoreError: The store is damaged, was made by a newer version, or cannot be reached. It is left unchanged.
+            StoreError: The store is damaged, was made by a newer version, or cannot be reached. The store is left
+                unchanged.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish the changes under way. The last user's call closes the store."""
+        """Finish the changes under way. When the last user calls this, the store is closed."""
 
     @abstractmethod
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
@@ -202,7 +206,7 @@ class TaskStore(ABC):
 
     @abstractmethod
     async def reopen(self, agent: str) -> int:
-        """Set the agent's received tasks with which a handler has begun back to ``submitted``.
+        """Set the agent's received tasks from a state in ``ACTIVE`` back to ``submitted``, so that they run again.
 
         Args:
             agent: The agent, see :attr:`TaskKey.agent`.
@@ -231,7 +235,8 @@ class TaskStore(ABC):
             states: Only records in one of these states; None for all states.
             peer: Only records with this peer; None for all peers.
             unsettled: Only records that are not settled.
-            after: Only records with a higher ``position``. To read on, give the last position of the call before.
+            after: Only records with a higher ``position``. To read the next records, give the ``position`` of the last
+                record that was returned.
             limit: How many records are returned at most.
         """
 
@@ -247,7 +252,7 @@ class TaskStore(ABC):
 
     @abstractmethod
     async def sweep(self, before: float, *, limit: int = 1000) -> int:
-        """Remove the records, of all agents, whose tasks ended before a given time.
+        """Remove the records of tasks that ended before a given time. The records of all agents are removed.
 
         Args:
             before: The time, Unix seconds.

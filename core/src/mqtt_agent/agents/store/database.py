@@ -23,7 +23,7 @@ APPLICATION_ID = int.from_bytes(b"MQTA", "big")
 """Marks the file of a task store, in SQLite's header."""
 
 OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if state.terminal))
-"""The condition of the index ``tasks_over``. SQLite uses the index only for exactly this condition."""
+"""The condition of the index ``tasks_over``. SQLite uses the index only for a statement with exactly this condition."""
 
 MIGRATIONS: list[Sequence[str]] = [
     (
@@ -57,15 +57,15 @@ MIGRATIONS: list[Sequence[str]] = [
 ]
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 
-_LOOKS = 20
-"""How often a file that looks damaged is checked at most."""
-_LOOK_AGAIN = 0.05
+_MAX_CHECKS = 20
+"""How many times a file that looks damaged is checked at most."""
+_RETRY_AFTER = 0.05
 """Seconds until the next check, or until the next attempt to open the file."""
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 """The size to which SQLite cuts the write-ahead log, in bytes."""
 
-# When a process closes a descriptor of a file, it loses all locks that it has on the file. So no other thread may open
-# the file while one thread makes it.
+# On POSIX systems, a process that closes a descriptor of a file loses all its locks on the file. So while a thread
+# opens the file, no other thread may open and close the file.
 _opening = threading.Lock()
 
 
@@ -79,7 +79,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
         check_limit: The size of the largest file that is checked for damage, in bytes.
 
     Raises:
-        StoreError: The file is not the file of a task store, is damaged, or cannot be used. It is left unchanged.
+        StoreError: The file is not the file of a task store, is damaged, or cannot be used. The file is left unchanged.
     """
     try:
         with _opening:
@@ -91,7 +91,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
 
 
 def translate(error: BaseException, path: Path) -> StoreError:
-    """Make a :class:`StoreError` from an error of SQLite or of the file system: it says what to do next."""
+    """Make a :class:`StoreError` from an error of SQLite or of the file system. Its message says what to do next."""
     if isinstance(error, StoreError):
         copy = StoreError(*error.args)
         copy.__cause__ = error.__cause__
@@ -99,7 +99,7 @@ def translate(error: BaseException, path: Path) -> StoreError:
     text = str(error)
     advice = next((advice for words, advice in _ADVICE if words in text), f"failed: {text or type(error).__name__}")
     if isinstance(error, OSError):
-        advice = f"cannot be made ({error.strerror}); choose another path, or make its folder writable"
+        advice = f"cannot be created ({error.strerror}); choose another path, or make its folder writable"
     translated = StoreError(f"task store {path} {advice}")
     translated.__cause__ = error
     return translated
@@ -109,12 +109,12 @@ _ADVICE = (
     ("file is not a database", "is not an SQLite database and was left as it is; choose another path"),
     (
         "malformed",
-        "is damaged and was left as it is; move it away to begin anew, restore a copy, "
-        "or save what can be read with: sqlite3 FILE .recover",
+        "is damaged and was left as it is; move the file away to start with an empty store, restore a copy, "
+        "or save the readable data with: sqlite3 FILE .recover",
     ),
-    ("disk is full", "cannot be written: the disk is full; free some space. What was acknowledged is kept"),
+    ("disk is full", "cannot be written: the disk is full; free some space. Acknowledged tasks are kept"),
     ("disk I/O error", "cannot be read or written: the disk is full, over a quota, or failing; check it"),
-    ("locked", "is locked by another process for too long; end the program that holds it, or raise busy_timeout"),
+    ("locked", "is locked by another process; end the program that locks the file, or raise busy_timeout"),
     ("readonly", "cannot be written; check the permissions of the file and of its folder"),
     ("unable to open", "cannot be opened; check the permissions of the file and of its folder"),
     ("it is closed", "is not open; call open() first"),
@@ -130,7 +130,7 @@ def _make(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Only the user may read the file, for tasks may hold secrets. SQLite gives its other files the same mode.
+        # Only the user may read the file, because tasks may hold secrets. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:  # another process was faster
         return
@@ -139,27 +139,27 @@ def _make(path: Path) -> None:
 def _inspect(path: Path, check_limit: int) -> None:
     """Check a file without changing it.
 
-    The check takes no lock. So another process may write meanwhile, and a good file may look damaged. Only a file that
-    looks damaged twice, and was not written in between, is damaged.
+    The check takes no lock. So another process may write meanwhile, and a good file may look damaged. A file counts as
+    damaged only when two checks fail, and no process has written the file between them.
     """
     seen: object = None
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_CHECKS):
         try:
-            return _look(path, check_limit)
+            return _check(path, check_limit)
         except (StoreError, sqlite3.Error):
             now = [_stat(path, suffix) for suffix in ("", "-wal", "-journal")]
             if now == seen:
                 raise
             seen = now
-            time.sleep(_LOOK_AGAIN)
-    return _look(path, check_limit)
+            time.sleep(_RETRY_AFTER)
+    return _check(path, check_limit)
 
 
-def _look(path: Path, check_limit: int) -> None:
+def _check(path: Path, check_limit: int) -> None:
     if (_stat(path, "-journal") or (0,))[0]:
-        return  # a process died while it made the file: SQLite must roll back first, before the file can be read
+        return  # a process died while it made the file: SQLite must roll back before the file can be read
     size = path.stat().st_size
-    # SQLite takes a file of one byte for an empty file, because on macOS it makes such files itself.
+    # SQLite treats a file of one byte as empty, because SQLite itself makes such files on macOS.
     if size == 1 and sys.platform != "darwin":
         raise sqlite3.DatabaseError("file is not a database")
     mode = "mode=ro" if (_stat(path, "-wal") or (0,))[0] else "immutable=1"
@@ -213,10 +213,10 @@ def _open(path: Path, synchronous: Synchronous, busy_timeout: float) -> sqlite3.
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             connection.close()
-            # When several processes open a file at once, SQLite does not always wait: it avoids a possible deadlock.
+            # When several processes open a file at once, SQLite does not always wait, in order to avoid a deadlock.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_RETRY_AFTER)
         except BaseException:
             connection.close()
             raise

@@ -117,7 +117,7 @@ class MemoryStore(TaskStore):
         wanted = frozenset(TaskState if states is None else states)
         found: list[TaskRecord] = []
         with self._lock:
-            # Each of these indexes has all matching records, in order. The shortest has the fewest other records.
+            # Each of these choices has all matching records, in order, and other records. The shortest is the fastest.
             choices = [[self._by_state[agent, role, state] for state in wanted]]
             if peer is not None:
                 choices.append([self._by_peer[agent, role, peer]])

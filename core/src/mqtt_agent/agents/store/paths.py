@@ -19,8 +19,8 @@ _READABLE = 40
 def default_store_path(namespace: str, agent_id: str) -> Path:
     """The path of the file for one agent's tasks, in the user's state directory.
 
-    The file's name contains the namespace and the agent id. It ends with a hash of both, because a file system may take
-    two different names for the same.
+    The file's name contains the namespace and the agent id, shortened and without unsafe characters. Two agents may
+    have this part in common, and some file systems ignore case. So the name ends with a hash of the full names.
 
     Raises:
         InvalidIdentifier: The namespace or the agent id cannot be used in topics.

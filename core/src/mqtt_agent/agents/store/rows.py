@@ -1,4 +1,4 @@
-"""Records as rows of plain values, and the rules by which rows change. All stores here use them."""
+"""Records as rows of plain values, and the rules for changes to rows. Both stores of this package use these rules."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 def to_row(record: TaskRecord) -> Row:
-    """Make the row of a record. Its position is 0 until the record is added.
+    """Make the row of a record. The row's position is 0 until the record is added.
 
     Raises:
         StoreError: A value of the record has no JSON form.
@@ -117,7 +117,7 @@ def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in _CHANGEABLE:
-            raise TypeError(f"change() does not change {name!r}")
+            raise TypeError(f"change() cannot change the field {name!r}")
         if name == "state":
             columns[name] = TaskState(value).value
         elif name in _FLAGS:
@@ -170,14 +170,14 @@ def _encode(value: Any, name: str, key: TaskKey) -> str:
     try:
         return pydantic_core.to_json(value, inf_nan_mode="null").decode()
     except (ValueError, TypeError, RecursionError) as error:
-        raise StoreError(f"task {key.task_id!r}: {name!r} has a value that JSON cannot carry: {error}") from error
+        raise StoreError(f"task {key.task_id!r}: {name!r} has a value without a JSON form: {error}") from error
 
 
 def _decode(text: str) -> Any:
     try:
         return pydantic_core.from_json(text)
     except ValueError:
-        # pydantic_core reads 200 levels and 4,300 digits at most, but writes more than that.
+        # pydantic_core reads at most 200 levels of nesting and numbers of 4,300 digits, but writes more.
         return json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
 
 

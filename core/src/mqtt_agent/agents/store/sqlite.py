@@ -28,7 +28,7 @@ _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
 
 # Each statement names its index. SQLite must not choose another index from its statistics, and a statement fails when
-# it cannot use its index. A search in several states merges one search for each state, so nothing has to be sorted.
+# it cannot use its index. A search in several states merges the sorted results of one search for each state.
 INSERT = (
     f"INSERT INTO tasks ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))})"
     " ON CONFLICT (agent, role, task_id) DO NOTHING"
@@ -76,7 +76,7 @@ class SqliteStore(TaskStore):
 
     Any number of agents, threads and event loops may share one ``SqliteStore``. Any number of processes may share one
     file, as long as the file is on a local disk. Changes that are made at the same time are written together. A missing
-    file and its folder are made. Only the user may read the file, for tasks may hold secrets.
+    file and its folder are made. Only the user may read the file, because tasks may hold secrets.
 
     Example:
         >>> async with SqliteStore("tasks.db") as store:  # doctest: +SKIP
@@ -107,7 +107,7 @@ class SqliteStore(TaskStore):
         if synchronous not in ("full", "normal"):
             raise ValueError(f"synchronous must be 'full' or 'normal', not {synchronous!r}")
         if os.fspath(path) == ":memory:":
-            raise ValueError("':memory:' is no file; use MemoryStore() instead")
+            raise ValueError("':memory:' is not a file; use MemoryStore() instead")
         self.path: Path = Path(path).absolute()
         self._connect = partial(
             connect, self.path, synchronous=synchronous, busy_timeout=busy_timeout, check_limit=check_limit
@@ -244,7 +244,7 @@ class SqliteStore(TaskStore):
         return await writer.submit(work, writes=writes)
 
     def _leave(self) -> Writer | None:
-        """Count one user less. Returns the writer when it has no user any more and is to be closed."""
+        """Remove a user. Returns the writer to close when no user is left, else None."""
         with self._lock:
             self._users = max(0, self._users - 1)
             if self._users:

@@ -16,9 +16,9 @@ __all__ = ["Writer"]
 T = TypeVar("T")
 
 MAX_BATCH = 1000
-"""How many jobs one transaction has at most. Otherwise the first job might wait long for the last."""
+"""How many jobs one transaction has at most. In a longer transaction, the first job would wait long for its commit."""
 
-# These errors mean that the values of one job were bad. Its statement did nothing, and the other jobs go on.
+# These errors mean that the values of one job were bad. The job's statement did nothing, and the other jobs continue.
 _BAD_VALUES = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -80,8 +80,8 @@ class Writer:
         """Run a job.
 
         Args:
-            work: The job, which is called with the connection. Only its last statement may change something: so a job
-                that fails has changed nothing.
+            work: The job, which is called with the connection. Only the job's last SQL statement may change something,
+                so that a failed job has changed nothing.
             writes: Whether the job may change something.
 
         Returns:
@@ -139,7 +139,7 @@ class Writer:
             _deliver(self._waiting)
 
     def _next(self) -> list[_Job]:
-        """Wait for jobs, and take all that have gathered. Returns no job when the writer is closed."""
+        """Wait for jobs, and return up to 1,000 of them. Returns an empty list when the writer is closed."""
         job = self._jobs.get()
         if job is None:
             return []
@@ -150,7 +150,7 @@ class Writer:
             except Empty:
                 break
             if job is None:
-                self._jobs.put(None)  # the mark of the end: the next call finds it again
+                self._jobs.put(None)  # put the end mark back for the next call
                 break
             batch.append(job)
         return batch

@@ -1,1 +1,1 @@
-"""The caller's side: finding tools, calling them, and deciding what becomes of a call when a server is lost."""
+"""The caller's side: finds tools, calls them, and decides what to do with a call when its server is lost."""

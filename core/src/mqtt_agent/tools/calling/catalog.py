@@ -1,4 +1,4 @@
-"""What the cards of one namespace say together: which tools there are, and which servers serve them."""
+"""The tools of one namespace and the servers of each tool, according to the cards of the namespace."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ class Catalog:
 
     Attributes:
         on_server_gone: Functions to call when a server went offline, is on standby from now on, or came back without
-            its session. They are called with the server's last card, and with whether the server may have ended, and
-            its calls with it.
-        on_server_restarted: Functions to call when a new process has taken the place of a server, with the session of
-            the old process and so with the calls that the old process had not acknowledged. They are called with the
-            last card of the old process.
+            its session. The first argument is the server's last card. The second argument is a bool: whether the
+            server's process may have ended and lost its calls.
+        on_server_restarted: Functions to call when a new process has taken over the session of a server's old process,
+            with the calls that the old process had not acknowledged. The argument is the last card of the old process.
     """
 
     def __init__(self) -> None:
@@ -69,8 +68,8 @@ class Catalog:
     def is_online(self, tool: str) -> bool:
         """Whether a tool can be called, because an online server card lists it.
 
-        When no server card lists the tool, not even an offline one, and no replica is on standby for the tool, then
-        the status of the tool's own card counts.
+        The status of the tool's own card decides when no server card, online or offline, lists the tool, and no
+        replica is on standby for the tool.
         """
         if tool in self._serving:
             return True
@@ -88,11 +87,11 @@ class Catalog:
         return any(c.standby is not None and tool not in c.tools for c in replicas)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
-        """A copy of a tool card with the status that is true now."""
+        """A copy of a tool card with the tool's present status."""
         return card.model_copy(update={"status": "online" if self.is_online(card.tool) else "offline"})
 
     def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
-        """Copies of the tool cards, sorted by name, each with the status that is true now.
+        """Copies of the tool cards, sorted by name, each with the tool's present status.
 
         Until a card changes, the same list is returned again.
 
@@ -114,7 +113,7 @@ class Catalog:
         return listing
 
     def watch(self) -> ToolChanges:
-        """The changes from now on, until the iterator is closed or no longer referenced."""
+        """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
         watcher = ToolChanges()
         self._watchers.add(watcher)
         return watcher
@@ -122,7 +121,7 @@ class Catalog:
     # Changing
 
     def put_tool(self, card: ToolCard) -> None:
-        """Keep a tool's card in place of the one before."""
+        """Keep a tool's card, which replaces the tool's earlier card."""
         before = self._tools.get(card.tool)
         self._tools[card.tool] = card
         self._listings.clear()
@@ -136,7 +135,7 @@ class Catalog:
             self._tell_watchers(name, changed=True)
 
     def put_server(self, card: ServerCard) -> bool:
-        """Keep a server's card in place of the one before.
+        """Keep a server's card, which replaces the server's earlier card.
 
         Returns:
             Whether the card was kept. A late Last Will of an earlier connection is not kept.

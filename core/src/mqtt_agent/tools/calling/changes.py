@@ -17,7 +17,7 @@ class ToolChange:
 
     Attributes:
         kind: ``online``: the tool can be called from now on. ``offline``: the tool cannot be called any more.
-            ``changed``: the tool's card is another one, or other servers offer the tool.
+            ``changed``: the tool has another card, or other servers offer the tool.
         tool: The tool's name.
         card: The tool's card after the change, or None when the card was removed.
         servers: The ids of the replicas that serve the tool after the change.
@@ -30,4 +30,4 @@ class ToolChange:
 
 
 class ToolChanges(Feed[ToolChange]):
-    """An async iterator over the changes of a catalog. At most the latest 1,000 changes wait to be read."""
+    """An async iterator over the changes of a catalog. Only the latest 1,000 unread changes are kept."""

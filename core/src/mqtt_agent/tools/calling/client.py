@@ -36,7 +36,7 @@ class ToolClient:
         ...     print(await client.call("forecast", {"city": "Oslo"}))
 
     Args:
-        agent_id: The caller's id, which tools and servers see. None makes a new id.
+        agent_id: The caller's id. Tool servers and their handlers see this id. None makes a new id.
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`.
@@ -50,12 +50,12 @@ class ToolClient:
     Attributes:
         agent_id: The caller's id.
         connection: The client's connection to the broker.
-        starts_on_use: Whether the first use of the client starts the client. Without it, a use before :meth:`start`
+        starts_on_use: Whether the first use of the client starts the client. If false, a use before :meth:`start`
             raises :class:`ConnectionLost`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL.
+        ValueError: ``broker`` is not a broker URL.
     """
 
     @renamed_arguments(name="agent_id")
@@ -110,7 +110,7 @@ class ToolClient:
         """Connect, and begin to follow the tool list. A second call changes nothing.
 
         Raises:
-            TransportError: The broker does not answer, or refuses; see :meth:`Connection.start`.
+            TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
         """
         async with self._starting:
             if self._started:
@@ -140,9 +140,10 @@ class ToolClient:
         self._started = False
         self._recovery.stop()
         self._partials.stop()
-        self._calls.cancel_all("the client was closed")
+        self._calls.cancel_all("the client was stopped")
         if self.connection.connected:
-            # Disconnecting must not lose the cancels: when a later message has come back, the broker has the cancels.
+            # Wait until the broker has the cancels. The client sends itself a message: when the message returns, the
+            # broker has received everything that the client sent earlier.
             await self._catalog.barrier()
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
@@ -184,8 +185,8 @@ class ToolClient:
             online_only: Only the tools that a server serves now.
 
         Returns:
-            The tools' cards, each with the status that is true now. Until a card changes, further listings return the
-            same card objects: copy a card before you change it.
+            The tools' cards, each with the tool's present status. Until a card changes, further listings return the
+            same card objects. So copy a card before you change it.
         """
         await self._ensure_started()
         await self._catalog.complete()
@@ -218,7 +219,7 @@ class ToolClient:
         return None if card is None else self._catalog.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:
-        """The changes of the tool list from now on: tools that come online, go offline, or get another card or server.
+        """Iterate over the changes from now on: a tool comes online, goes offline, or changes its card or its servers.
 
         Example:
             >>> async for change in client.watch_tools():  # doctest: +SKIP
@@ -240,18 +241,20 @@ class ToolClient:
         retry: bool | None = None,
         call_id: str | None = None,
     ) -> Any:
-        """Call a tool and wait for its result. Canceling the task that waits cancels the call at the server.
+        """Call a tool and wait for its result.
+
+        When the asyncio task that waits here is canceled, the call is canceled at its server too.
 
         Args:
             tool: The tool's name.
             arguments: The tool's arguments.
             timeout: Seconds until the call fails with :class:`CallTimeout`; None means no limit. After a timeout, the
-                call may still run: submit it again with its ``call_id`` to attach to it.
-            on_partial: Called, or awaited, with each partial result that the tool streams.
+                call may still run: a new call with the same ``call_id`` attaches to the running call.
+            on_partial: Called with each partial result that the tool streams. An ``async`` function is awaited.
             wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
             retry: Whether to send the call again when the replica that had the call is lost, so that the call may run
                 twice. None means yes for tools that are read-only or idempotent.
-            call_id: An id of your own, for example that of an earlier call, to attach to that call.
+            call_id: The call's id; None makes a new id. Give the id of an earlier call to attach to that call.
 
         Returns:
             The result, any JSON value.

@@ -1,4 +1,4 @@
-"""The handle on one call: the caller waits for its result, reads its partial results, and cancels it."""
+"""The handle on one call, with which the caller waits for the result, reads partial results, and cancels the call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CallHandle:
         call_id: The id of the call. Submit with the same id again to attach to the same call.
         tool: The tool's name.
         server: The id of the replica that runs or ran the call; None while the replica is not known.
-        attempt: How often the call was given to a server: 1, and one more each time that its server was lost.
+        attempt: 1 at first. The number grows by 1 each time that the server of the call is lost.
         elapsed_ms: How long the handler took, in milliseconds. None until the response has arrived.
         dropped_partials: How many partial results were dropped because nobody read them. At most the latest 1,000 are
             kept.
@@ -85,21 +85,21 @@ class CallHandle:
 
     @property
     def response(self) -> Response | None:
-        """The response as it arrived; None before, or when the call ended without a response."""
+        """The response as it arrived; None when no response has arrived yet, or the call ended without a response."""
         failed = not self._outcome.done() or self._outcome.cancelled() or self._outcome.exception() is not None
         return None if failed else self._outcome.result()
 
     async def result(self) -> Any:
         """Wait for the result: any JSON value.
 
-        Canceling the task that waits here leaves the call running; :meth:`cancel` stops it.
+        Canceling the asyncio task that waits here does not cancel the call; :meth:`cancel` does.
 
         Raises:
             InvalidArguments: The arguments do not fit the tool's schema.
             CallerNotAuthorized: The server refuses this caller.
             ToolFailed: The tool ran and failed.
             CallTimeout: No response arrived in time.
-            CallCanceled: The call was canceled by :meth:`cancel`, or the client was closed.
+            CallCanceled: The call was canceled by :meth:`cancel`, or the client was stopped.
             ToolUnavailable: No server serves the tool, or the server that had the call is lost.
             TransportError: The broker refused the call, or the connection is lost for good.
         """
@@ -111,10 +111,10 @@ class CallHandle:
         return response.result
 
     async def partials(self) -> AsyncIterator[Any]:
-        """The partial results that the tool streams before its result, in order: a text as str, or another JSON value.
+        """Iterate over the partial results, in order: each is a text as ``str``, or another JSON value.
 
-        Progress is ``{"progress": 3, "total": 10, "message": "page 3"}``. The iteration ends when the call has ended,
-        with a result or with an error.
+        A progress report is ``{"progress": 3, "total": 10, "message": "page 3"}``. The iteration ends when the call has
+        ended, with a result or with an error.
         """
         while True:
             while self._partials:
@@ -126,11 +126,11 @@ class CallHandle:
     async def cancel(self, reason: str | None = None) -> None:
         """Cancel the call, also at its server if the server can cancel calls.
 
-        After :class:`CallTimeout`, the server is told as well, because the call may still run. A call that is over in
-        another way stays as it is.
+        After :class:`CallTimeout`, the server gets the cancel too, because the call may still run. Any other call that
+        is over does not change.
 
         Args:
-            reason: Why, for the server.
+            reason: Why, as text for the server.
         """
         self._cancel(self, reason)
 
@@ -222,7 +222,7 @@ class CallHandle:
 
     async def _change(self, patience: float | None = None) -> None:
         """Wait until the call has ended, or a partial result has arrived."""
-        # Each waiting task has a future of its own, so that canceling the task leaves the outcome alone. With
+        # Each waiting asyncio task has its own future, so that canceling the task does not cancel the outcome. With
         # asyncio.shield() instead, the task would wake one turn of the event loop later.
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._waiting.add(waiting)
@@ -259,7 +259,7 @@ def _resolve(waiting: asyncio.Future[None]) -> None:
 
 
 def _error(tool: str, response: Response) -> CallError:
-    error = response.error or CallFault(message="the tool failed without saying why")
+    error = response.error or CallFault(message="the tool failed without a reason")
     text, call_id = f"{tool}: {error.message}", response.call_id
     kind = read_error_type(error.type)
     if kind == "invalid_arguments":

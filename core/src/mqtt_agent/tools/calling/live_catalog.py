@@ -1,4 +1,4 @@
-"""Where the live list of tools is kept: follows the retained cards below one namespace, and waits for servers."""
+"""Keeps the live list of tools: follows the retained cards of one namespace, and waits for servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LiveCatalog(Catalog):
         self._connection = scope.connection
         self._topics = topics = scope.topics
         self._stale: set[str] = set()
-        """Servers that have not shown themselves since the broker lost the client's session."""
+        """Servers whose cards have not arrived again since the broker lost the client's session."""
         self._news = asyncio.Event()
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
@@ -55,7 +55,7 @@ class LiveCatalog(Catalog):
     # Waiting
 
     def is_settled(self, tool: str) -> bool:
-        """Whether a server of the tool has shown itself since the broker last lost the client's session.
+        """Whether the card of a server of the tool has arrived since the broker last lost the client's session.
 
         Also true when no server offers the tool.
         """
@@ -63,12 +63,12 @@ class LiveCatalog(Catalog):
         return not servers or not servers <= self._stale
 
     async def settled(self, tool: str) -> None:
-        """Wait until :meth:`is_settled`, at most 15 s. A server that has not shown itself by then counts as gone."""
+        """Wait until :meth:`is_settled`, at most 15 s. Then, a server whose card has not arrived counts as gone."""
         while not self.is_settled(tool):
             await self._news.wait()
 
     async def all_settled(self, tool: str) -> None:
-        """Wait until every server of the tool has shown itself or counts as gone, at most 15 s."""
+        """Wait until the cards of all servers of the tool have arrived, at most 15 s; see :meth:`settled`."""
         while not self._stale.isdisjoint(self._serving.get(tool, ())):
             await self._news.wait()
 

@@ -1,6 +1,6 @@
 """Sends a client's calls and settles them: by the response, the timeout, a cancellation or the broker's refusal.
 
-What becomes of a call when a server or the broker is lost is decided in :mod:`mqtt_agent.tools.calling.recovery`.
+:mod:`mqtt_agent.tools.calling.recovery` decides what to do with a call when a server or the broker is lost.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ class OutgoingCalls:
         repeatable: bool,
         resend_until: float,
     ) -> CallHandle:
-        """Begin to keep a call; :meth:`send` sends it.
+        """Register a call, which :meth:`send` then sends.
 
         Args:
             tool: The tool's name.
             call: The call.
-            timeout: Seconds that the caller gave the call. Some of them may have passed.
+            timeout: The timeout that the caller has set, in seconds. A part of this time may have passed.
             deadline: Loop time at which the timeout is over. Then the call fails with :class:`CallTimeout`.
             repeatable: Whether the call may run twice.
             resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
@@ -120,7 +120,7 @@ class OutgoingCalls:
             TransportError, PayloadTooLarge, QueueFull: The call cannot be sent.
         """
         pending = self._pending.get(handle.call_id)
-        if pending is not None:  # None when the timeout was over before the client had subscribed to the stream
+        if pending is not None:  # None if the timeout ended while the client subscribed to the stream
             self._send(pending)
 
     def send_again(self, pending: PendingCall) -> None:
@@ -135,7 +135,7 @@ class OutgoingCalls:
             pending.handle.fail(error)
 
     def send_again_later(self, pending: PendingCall, delay: float) -> None:
-        """The same as :meth:`send_again`, after ``delay`` seconds."""
+        """Send a call another time after ``delay`` seconds; see :meth:`send_again`."""
         pending.resend = asyncio.get_running_loop().call_later(delay, self.send_again, pending)
 
     def _send(self, pending: PendingCall) -> None:
@@ -181,7 +181,7 @@ class OutgoingCalls:
             # Neither a server nor the broker has the call, so it cannot run twice.
             self.send_again_later(pending, _RESEND_AFTER)
         else:
-            what = f"{handle.tool}: no server is subscribed to the tool's calls; wait_online=True waits for one"
+            what = f"{handle.tool}: no server is subscribed to the tool's calls; pass wait_online=True to wait"
             handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
 
     # Settling
@@ -230,7 +230,7 @@ class OutgoingCalls:
             try:
                 self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
             except (TransportError, QueueFull) as error:
-                logger.debug("call %s is canceled here, but its server was not told: %s", handle.call_id, error)
+                logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every call that is under way."""

@@ -1,4 +1,4 @@
-"""Where a call's partial results arrive at its caller: one subscription for each call that streams."""
+"""Receives the partial results of calls, with one subscription for each call that streams."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PartialResults:
         await self._scope.connection.subscribe(topic, on_message)
 
     def stop(self) -> None:
-        """Cancel the unsubscribing that runs in the background."""
+        """Cancel the background work that unsubscribes from streams."""
         self._unsubscribing.cancel()
 
     def _take(self, handle: CallHandle, message: InboundMessage) -> None:

@@ -1,4 +1,4 @@
-"""What a client keeps of a call that is under way: the message to send, the deadline, and where the call may be."""
+"""A client's record of a call that is under way: the message, the deadline, and the servers that may have the call."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class PendingCall:
         topic: The topic to which the call is published.
         payload: The call as it is published.
         user_properties: The MQTT user properties of the call, which carry the trace context.
-        timeout: Seconds that the caller gave the call; None means no limit.
+        timeout: The timeout that the caller has set, in seconds; None means no limit.
         deadline: Loop time at which the timeout is over; None means never.
         repeatable: Whether the call may run twice.
         resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
         timer: Fails the call at its deadline.
-        resend: Sends the call again soon. While this timer is set, the call counts as being with no server.
-        confirmed: The broker's confirmation of the last time that the call was sent.
+        resend: Sends the call again soon. While this timer is set, the client assumes that no server has the call.
+        confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process

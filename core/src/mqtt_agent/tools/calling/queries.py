@@ -1,4 +1,4 @@
-"""Queries: a client asks servers which of its calls they have."""
+"""Queries, with which a client asks servers which of the client's calls they have."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Queries:
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
         """Ask each of these servers which of these calls it has. Each server gets 5 seconds to answer.
 
-        A call that is over, and whose response a server still keeps, counts as well: the server sends the response
-        again.
+        A server also has a call that is over, as long as the server keeps the response. Then the server sends the
+        response again.
 
         Args:
             servers: The ids of the servers.

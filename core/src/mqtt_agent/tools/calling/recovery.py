@@ -1,7 +1,7 @@
-"""The retry decision of a lost call: what becomes of calls when a server, or the connection to the broker, is lost.
+"""Decides what to do with calls when a server, or the connection to the broker, is lost.
 
-When a client cannot know what became of a call, it asks every online server of the tool which of the calls it has.
-Then :func:`decide` chooses for each call what to do, and :class:`Recovery` does it.
+When a client does not know whether a server still has a call, the client asks every online server of the tool. Then
+:func:`decide` chooses what to do with each call, and :class:`Recovery` carries out the decision.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ __all__ = ["Decision", "Recovery", "Situation", "decide"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_BROKER_STOPS_WITHIN = 2.0  # seconds
-_LEAVES_WITHIN = 1.0  # seconds
-_RESTART_QUERIES = 3  # a new process may be too busy to answer, with the calls that the broker gives it again
+_BROKER_STOPS_WITHIN = 2.0
+"""Seconds before the client's reconnect. A server that went offline in this time is expected to come back."""
+_LEAVES_WITHIN = 1.0
+"""Seconds to wait until a lost server has left the share group of its tools."""
+_RESTART_QUERIES = 3
+"""How many times a new process is asked. It may be too busy to answer, because the broker gives it the old calls."""
 
 
 class Decision(Enum):
-    """What becomes of a call that may be lost."""
+    """What to do with a call that may be lost."""
 
     KEEP = "keep waiting for the response"
     SEND_AGAIN = "send the call again now"
@@ -50,8 +53,8 @@ class Situation:
         unconfirmed: The connection was lost before the broker confirmed the call.
         all_answered: There are online servers of the tool, and each of them has answered.
         group_left: Every lost server that may have had the call left the tool's share group before its card said
-            offline. Our servers do so. Other implementations may not, and then the broker could still give such a
-            server the call.
+            offline. The servers of this package do this. A server of another implementation may stay in the group, and
+            then the broker could still give the call to this server.
     """
 
     held: bool
@@ -64,7 +67,7 @@ class Situation:
 
 
 def decide(call: Situation) -> Decision:
-    """Choose what becomes of a call that may be lost.
+    """Choose what to do with a call that may be lost.
 
     A repeatable call is sent again. A call that must not run twice is sent again only when no server can have run it:
     all online servers say that they do not have the call, and no process that may have had the call has ended.
@@ -116,7 +119,7 @@ class Recovery:
 
         Args:
             card: The server's last card.
-            with_its_calls: Whether the server may have ended, and its calls with it.
+            with_its_calls: Whether the server's process may have ended and lost its calls.
         """
         now = asyncio.get_running_loop().time()
         self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)
@@ -152,7 +155,7 @@ class Recovery:
         return [
             pending
             for pending in self._calls.under_way()
-            if pending.resend is None  # a call that is about to be sent again counts as being with no server
+            if pending.resend is None  # no server has a call that is about to be sent again
             # A server that is known to have a call keeps it, even when the server does not offer the tool any more.
             and (pending.handle.server == card.server if pending.handle.server else pending.handle.tool in tools)
         ]
@@ -164,10 +167,10 @@ class Recovery:
             self._tasks.start(self._recover(affected))
 
     async def _recover_from_restart(self, before: ServerCard, affected: list[PendingCall]) -> None:
-        """Ask the new process which calls it was given; the other calls are lost with the old process."""
+        """Ask the new process which calls it has. The other calls are lost with the old process."""
         holders: dict[str, str] = {}
         for _ in range(_RESTART_QUERIES):
-            # The broker keeps the order: the query reaches the new process after the calls that it is given again.
+            # The broker keeps the order. So the new process gets the old process's calls first, and then the query.
             call_ids = [pending.handle.call_id for pending in affected if not pending.handle.done]
             holders, answered = await self._queries.ask([before.server], call_ids)
             if answered:
@@ -181,7 +184,7 @@ class Recovery:
         self._recover_soon(lost)
 
     async def _recover(self, affected: list[PendingCall]) -> None:
-        # One recovery at a time: when one has sent calls again, the next one finds these calls at their server.
+        # Recoveries run one after the other. So a recovery finds the calls that an earlier recovery has sent again.
         async with self._one_at_a_time:
             # Responses that were on their way must arrive first.
             await self._catalog.barrier()
@@ -201,20 +204,20 @@ class Recovery:
     async def _servers_to_ask(self, tool: str) -> list[str]:
         """Wait until the servers of a tool are known again, and return the ids of those that may have its calls."""
         await self._catalog.all_settled(tool)
-        # When a broker stops in good order, it publishes the Last Wills of its clients. A server that went offline
-        # shortly before the connection came back is therefore expected back, too.
+        # A broker that stops normally publishes the Last Wills of its clients. So a server that went offline shortly
+        # before the connection came back is expected to come back too.
         since = self._calls.resend_until - PATIENCE - _BROKER_STOPS_WITHIN
         lost = [s.server for s in self._lost_servers.values() if s.lost_at > since and tool in s.tools]
         await self._catalog.back(lost, self._calls.resend_until)
         await self._catalog.taken_over(tool)
-        # A replica that has become a standby finishes the calls that it had.
+        # A replica that has gone on standby still finishes its calls.
         serving = self._catalog.servers_of(tool)
         return [*serving, *(s for s in lost if s not in serving and self._catalog.is_server_online(s))]
 
     # Deciding
 
     def _carry_out(self, pending: PendingCall, holder: str | None, all_answered: bool) -> None:
-        """Decide what becomes of a call, and do it.
+        """Decide what to do with a call, and do it.
 
         Args:
             pending: The call.
@@ -223,7 +226,7 @@ class Recovery:
         """
         handle = pending.handle
         server_ended = self._server_ended(pending)
-        # Without a known server before, the holder may have had the call all the time: that is no new attempt.
+        # If the call's server was not known, the holder may have had the call from the start: this is no new attempt.
         if server_ended and (holder is None or handle.server is not None):
             handle.attempt += 1
         decision = decide(

@@ -1,4 +1,4 @@
-"""Submitting a call: wait for a server, build the call, subscribe to its partial results, and send the call."""
+"""Submits calls: waits for a server, builds the call, subscribes to its partial results, and sends the call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Submitter:
     Args:
         scope: What all parts of the client share.
         catalog: The tools and the servers that serve them.
-        calls: The calls of the client. Every new call is added there.
+        calls: The calls of the client. The submitter adds every new call.
         partials: Receives the partial results that tools stream.
         ensure_started: Starts the client if the client starts on its first use; raises when the client is not started.
     """

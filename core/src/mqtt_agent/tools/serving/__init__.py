@@ -1,1 +1,1 @@
-"""The server's side: publishing tools on cards, taking calls in, running each call once, and answering the calls."""
+"""The server's side: publishes tools on cards, receives calls, runs each call once, and answers the calls."""

@@ -1,4 +1,4 @@
-"""Where a call is answered, and acknowledged only after that."""
+"""Answers calls, and acknowledges each call only after its answer."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Answers:
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
 
-        A response that is too large is replaced by an error. When the response cannot be sent at all, the call is
-        acknowledged nevertheless: it has run, and must not be delivered again.
+        A response that is too large is replaced by an error. When no response can be sent, the call is acknowledged
+        nevertheless, because the call has run and must not be delivered again.
 
         Args:
             call_id: The id of the call.
@@ -53,11 +53,11 @@ class Answers:
         acknowledge(messages)
 
     def publish_soon(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
-        """The same as :meth:`publish`, in the background."""
+        """Publish a response in the background; see :meth:`publish`."""
         self._tasks.start(self.publish(call_id, reply_to, messages, payload))
 
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
-        """Answer a message that is no acceptable call with an error, and then acknowledge the message."""
+        """Answer an invalid call with an error, and then acknowledge its message."""
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
         self.publish_soon(call_id, reply_to, [message], encode(response))
 

@@ -1,4 +1,4 @@
-"""Where a call's arguments are checked against the schema, and the schema is made from a handler's parameters."""
+"""Makes the schema of a tool's arguments from a handler's parameters, and checks the arguments of calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from mqtt_agent.errors import InvalidArguments
 __all__ = ["ArgumentsChecker", "UntitledSchema"]
 
 _MAX_FAULTS = 20
+"""How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
+"""The size of the largest call for which an error lists several faults, in bytes."""
 
 
 class ArgumentsChecker:
@@ -24,7 +26,7 @@ class ArgumentsChecker:
 
     Args:
         tool: The tool's name, for errors.
-        parameters: The handler's parameters, without the one for the context.
+        parameters: The handler's parameters, without the context parameter.
         schema: The JSON Schema of the arguments. None makes the schema from the parameters.
 
     Attributes:
@@ -53,7 +55,7 @@ class ArgumentsChecker:
 
         Args:
             arguments: The arguments as the caller sent them.
-            size: The size of the call, in bytes. Only for a small call, all faults are listed.
+            size: The size of the call, in bytes. The error for a call above 20,000 bytes has only one fault.
 
         Returns:
             The value of each of the handler's parameters, by name.
@@ -64,7 +66,7 @@ class ArgumentsChecker:
         try:
             self._validator.validate(arguments)
         except jsonschema_rs.ValidationError as first:
-            # To list all faults of a large call would take seconds.
+            # It would take seconds to list all faults of a large call.
             errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
             raise self._invalid([(list(error.instance_path), error.message) for error in errors]) from None
         if self._model is not None:

@@ -1,4 +1,4 @@
-"""The context of a call, with which a handler streams partial results and sees whether the call is canceled."""
+"""The context of a call: a handler uses it to stream partial results, and to check whether the call is canceled."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class CallStream:
         self._sender = PacedSender(send) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
-        """Send a stream message. Wait while the broker has not confirmed more than 32 messages.
+        """Send a stream message. This waits while more than 32 messages are unconfirmed by the broker.
 
         Args:
             kind: The ``type`` of the :class:`StreamMessage`.
-            fields: Its further fields.
+            fields: Further fields of the :class:`StreamMessage`.
         """
         if self.closed or self._sender is None:
             return
@@ -81,10 +81,10 @@ class ToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The caller's id as the caller gives it. It is never a proof of identity.
+        client: The id that the caller gives itself, which is no proof of identity.
         server: The id of the replica that runs the call.
-        canceled: Whether the call was canceled, so that nobody waits for the result any more. An async handler also
-            gets ``CancelledError``. A plain ``def`` handler should look at this attribute now and then.
+        canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
+            gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
 
     def __init__(self, *, call_id: str, tool: str, client: str, server: str, stream: CallStream) -> None:
@@ -111,8 +111,8 @@ class ToolContext:
     async def stream(self, value: Any) -> None:
         """Send a partial result to the caller: a string as text, any other JSON value as data.
 
-        Wait while the broker is slow to confirm earlier partial results. Nothing is sent when the caller does not
-        listen, or after the call has ended.
+        This waits while too many earlier partial results are not confirmed by the broker. Nothing is sent when the
+        caller does not listen, or after the call has ended.
 
         Raises:
             WireError: The value has no JSON form.
@@ -126,7 +126,7 @@ class ToolContext:
         """Tell the caller how far the work is.
 
         Args:
-            progress: How much is done, in any unit. The value should grow from one progress to the next.
+            progress: How much is done, in any unit. The number should grow with each call.
             total: How much there is to do, in the same unit, if known.
             message: What is being done now.
         """
@@ -144,7 +144,7 @@ class SyncToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The caller's id as the caller gives it. It is never a proof of identity.
+        client: The id that the caller gives itself, which is no proof of identity.
         server: The id of the replica that runs the call.
     """
 

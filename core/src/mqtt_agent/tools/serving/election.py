@@ -1,10 +1,10 @@
-"""Where one of several replicas is chosen to serve, at a broker without shared subscriptions.
+"""Chooses one of several replicas to serve, at a broker without shared subscriptions.
 
-Such a broker gives each call to every client that is subscribed to the call's topic. So of the replicas with the same
-name, one subscribes and serves, and the others are on standby. The replicas agree by means of their server cards alone:
+Such a broker gives each call to every client that is subscribed to the call's topic. So only one of the replicas with
+the same name subscribes and serves, and the others are on standby. The replicas agree only through their server cards:
 
-* The card of a replica on standby says so, and lists no tools. Every other online card is a *claim* to serve. A new
-  claim lists no tools yet.
+* The card of a replica on standby has ``standby`` set, and lists no tools. Every other online card is a *claim* to
+  serve. A new claim lists no tools yet.
 * A replica that has a claim keeps its claim. When no replica has a claim, the replica that is first in line claims.
   First in line is the replica with the smallest ``(since, server id)``.
 * A claim is valid when the claimant's card is published, every message that the broker had queued for the claimant has
@@ -19,8 +19,8 @@ name, one subscribes and serves, and the others are on standby. The replicas agr
 Another replica takes over when the claim goes offline (by the Last Will, or because the claimant stops), when the
 claim is removed, or when nobody is subscribed to the claimant's query topic any more. The calls of a replica that was
 killed are lost: their callers get ``ToolUnavailable`` with ``maybe_executed``, or send the calls again if the tool is
-read-only or idempotent. A replica that is stopped finishes its calls before it says offline. Until then, new calls
-wait at their callers.
+read-only or idempotent. A replica that is stopped finishes its calls before its card says offline. Until then, new
+calls wait at their callers.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ logger: logging.Logger = logging.getLogger(__name__)
 _ASK_AFTER = 10.0
 """Seconds after which a replica on standby asks whether the replica that serves is still there."""
 _CLAIMS_MEET = 2.0
-"""Seconds that a replica which serves waits before it gives way to another claim. A claim that still stands then was
-not made at the same time by chance: a cluster of brokers was split, or somebody else wrote the card."""
+"""Seconds that a serving replica waits before it withdraws because of another claim. If the other claim still stands
+then, the two claims were not made at once by chance: a broker cluster was split, or somebody else wrote the card."""
 
 
 class Election:
-    """The part of one replica in the agreement.
+    """One replica's part in the election.
 
     Args:
-        scope: What all parts of the server share. The election is about the exclusive subscriptions of its connection.
+        scope: What all parts of the server share. The election decides whether its connection may make the exclusive
+            subscriptions.
         presence: Publishes the replica's cards.
         barrier: Waits until every message that the broker had queued for this connection has arrived. Returns True when
             they have arrived, and False when the replica cannot find out.
@@ -90,7 +91,8 @@ class Election:
             await self._presence.unfollow_server()  # the card would arrive twice, from two subscriptions
         except TopicNotAuthorized as error:
             logger.warning(
-                "server %s cannot see the cards of its replicas: run only one replica, or let the broker allow it: %s",
+                "the broker does not let server %s read the cards of its replicas: run only one replica, or change the"
+                " broker's access rules: %s",
                 self._server_id,
                 error,
             )
@@ -103,11 +105,11 @@ class Election:
                 await self._presence.announce_server()
             await self._decide()
         except ConnectionLost as error:
-            logger.info("server %s goes on with the election when its connection is back: %s", self._server_id, error)
+            logger.info("server %s continues the election after its reconnect: %s", self._server_id, error)
         self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent election {self._server_id}")
 
     async def stop(self) -> None:
-        """Decide no more. A replica that serves goes on to serve."""
+        """Stop deciding. A replica that serves continues to serve."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
@@ -117,7 +119,7 @@ class Election:
         self._valid_in = self._continued_in = None
 
     def wake(self) -> None:
-        """Decide again: the connection is a new one, or the card of another replica has changed."""
+        """Decide again, because the connection was lost and is back, or the card of another replica has changed."""
         self._news.set()
 
     # What is known
@@ -178,7 +180,7 @@ class Election:
                 )
 
     async def _ask(self) -> None:
-        """Find out whether the replica in front is still there: a broker that was killed publishes no Last Wills."""
+        """Find out whether the rival replica is still there: a broker that was killed publishes no Last Wills."""
         rival = self._rival()
         if self._serves or rival is None:
             return
@@ -195,7 +197,7 @@ class Election:
                 await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
                 return  # a card has changed, so decide before asking again
         logger.warning(
-            "server %s says online, but nobody is subscribed to %s: server %s takes it for gone",
+            "server %s says online, but nobody is subscribed to %s: server %s treats it as gone",
             rival.server,
             topic,
             self._server_id,
@@ -250,9 +252,9 @@ class Election:
         if not self._connection.connected or self._connection.epoch != epoch:
             return False
         if not all_came:
-            # With a claim made now, two replicas could serve.
+            # If this replica claimed now, two replicas could serve.
             logger.warning(
-                "replica %s does not know yet which replica serves %r, because the broker is slow; it tries again",
+                "replica %s does not know yet which replica serves %r, because the broker is slow; trying again",
                 self._server_id,
                 self._name,
             )

@@ -1,4 +1,4 @@
-"""What a server keeps of one call from its arrival to its response."""
+"""A server's record of one call, from the call's arrival to its response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Execution", "ServedTool"]
 
 @dataclass(frozen=True)
 class ServedTool:
-    """A tool as far as running its calls needs it.
+    """The parts of a tool that are needed to run its calls.
 
     Attributes:
         function: The handler and its schemas.
@@ -40,8 +40,8 @@ class Execution:
         reply_to: The caller's topic for responses, already validated.
         messages: The call's message and its repeats. All of them are acknowledged after the response was published.
         expires: ``time.monotonic()`` after which the caller does not wait for the result any more; None means never.
-        context: What the handler got as its context. None before the handler is called, and after it has ended.
-        task: The task that runs the call; None while the call waits for its turn.
+        context: The context that the handler got. None before the handler is called, and after the handler has ended.
+        task: The asyncio task that runs the call; None while the call waits for its turn.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
         stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.
     """
@@ -72,7 +72,7 @@ class Execution:
         return self.messages[0].user_properties
 
     def stop(self, answer: CallFault | None) -> None:
-        """Cancel the handler if it runs. A call that waits for its turn is not run then.
+        """Cancel the handler if it runs. If the call still waits for its turn, the handler is not called.
 
         Args:
             answer: The error that answers the call. None means that the caller wants no answer.

@@ -1,4 +1,4 @@
-"""When a call runs at its server: each call once, a limited number of calls at once, the others in a queue."""
+"""Decides when a call runs at its server: each call runs once, a limited number at the same time, the others wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Executor:
     Args:
         scope: What all parts of the server share.
         max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival.
-        replay: The responses that the server has given lately.
+        replay: The latest responses of the server.
 
     Attributes:
         answers: Publishes the responses.
@@ -79,7 +79,7 @@ class Executor:
             self._queue.append(execution)
 
     def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
-        """Which of these calls run, wait, or are over. The stored responses of those that are over are sent again.
+        """Which of these calls run, wait, or are over with a stored response. Stored responses are sent again.
 
         Args:
             client: The caller's id.
@@ -122,7 +122,7 @@ class Executor:
                 await asyncio.wait_for(self._idle.wait(), _CANCELED_WITHIN)
             except asyncio.TimeoutError:
                 logger.warning(
-                    "the handlers of %d calls go on although they were canceled; the process ends when they do",
+                    "the handlers of %d calls still run although they were canceled; the process ends when they end",
                     len(self._known),
                 )
         self._runner.close()

@@ -34,7 +34,7 @@ class ToolFunction:
     Attributes:
         name: The tool's name.
         handler: The handler.
-        is_async: Whether a call of the handler must be awaited. Other handlers run in a thread.
+        is_async: Whether calls of the handler must be awaited. Other handlers run in a thread.
         input_schema: JSON Schema of the arguments.
         output_schema: JSON Schema of the result, if there is one.
 
@@ -76,7 +76,7 @@ class ToolFunction:
         Args:
             arguments: The arguments as the caller sent them.
             context: The value of the handler's context parameter.
-            size: The size of the call, in bytes. Only for a small call, all faults of the arguments are listed.
+            size: The size of the call, in bytes; see :meth:`ArgumentsChecker.check`.
 
         Returns:
             A function that calls the handler.
@@ -92,13 +92,13 @@ class ToolFunction:
 
 
 def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Parameter], str | None, Any]:
-    """The parameters of a handler, the name of the one for the context, and the return annotation."""
+    """The parameters of a handler, the name of the context parameter, and the return annotation."""
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func
     try:
         hints = get_type_hints(target if inspect.isroutine(target) else type(target).__call__, include_extras=True)
-    except Exception as error:  # to resolve annotations, Python evaluates them, and that may raise anything
+    except Exception as error:  # Python evaluates annotations to resolve them, which may raise anything
         raise TypeError(f"tool {name!r}: its annotations cannot be resolved ({error})") from error
     parameters: list[inspect.Parameter] = []
     context: str | None = None

@@ -1,4 +1,4 @@
-"""Where calls, cancels and queries arrive at a tool server. Peers may send anything, so every message is checked."""
+"""Takes the calls, cancels and queries that arrive at a tool server. Peers may send anything, so all is checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Subscribes for one tool server, and passes on the messages that are in order.
+    """Subscribes for one tool server, and passes on the valid messages.
 
     Args:
         scope: What all parts of the server share.
@@ -53,7 +53,7 @@ class Intake:
         await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
 
     async def leave(self, name: str) -> None:
-        """Ask the broker for no further calls of a tool. Calls that the broker has sent or queued are still taken."""
+        """Leave the share group of a tool's calls. Calls that the broker has sent or queued are still taken."""
         await self._connection.leave(self._topics.tool_call_shared(name))
 
     def shut(self) -> None:
@@ -61,7 +61,7 @@ class Intake:
         self._executor = None
 
     async def unsubscribe(self) -> None:
-        """Take back all subscriptions."""
+        """Unsubscribe from all topics."""
         while self._subscribed:
             await self._connection.unsubscribe(*self._subscribed.pop(0))
 
@@ -97,7 +97,7 @@ class Intake:
     def _on_call(self, tool: ServedTool, message: InboundMessage) -> None:
         executor = self._executor
         if executor is None:
-            return  # not acknowledged, so the call stays in the session, or goes to another replica
+            return  # the call is not acknowledged: it stays in the session, or goes to another replica
         if message.retain:
             self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
             message.acknowledge()

@@ -114,8 +114,8 @@ class ToolOffering(ABC):
 
         Args:
             name: The tool's name, unique in the namespace.
-            handler: ``async def``, or ``def``, which then runs in a thread. A parameter annotated with
-                :class:`ToolContext` gets the call's context. The handler must return something with a JSON form.
+            handler: An ``async def`` function, or a ``def`` function, which runs in a thread. A parameter annotated
+                with :class:`ToolContext` gets the call's context. The result must have a JSON form.
             description: For the person or the model that chooses a tool. None means the handler's docstring.
             input_schema: JSON Schema of the arguments. None makes the schema from the handler's parameters. With a
                 schema of your own, the handler gets the arguments as keywords. There is one exception: a handler with

@@ -1,4 +1,4 @@
-"""The cards of a tool server and its tools: published online and offline, and corrected when others change them."""
+"""Publishes the cards of a tool server and its tools, online and offline, and corrects cards that others changed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class Presence:
         cards: The tool cards. The server may add further cards later.
 
     Attributes:
-        announced: Whether the cards say online, or are about to.
+        announced: Whether the cards should say online: from the first announcement until the server begins to stop.
         serving: Whether the server card lists the tools. Otherwise another replica serves them.
-        standby: Whether the server card says that this replica is on standby; None where there are no elections.
+        standby: Whether the server card says that this replica is on standby; None at a broker with shared
+            subscriptions, where there are no elections.
         decided_in: The connection's epoch in which an election decided on ``serving`` and ``standby``; None where
             there are no elections.
     """
@@ -57,7 +58,7 @@ class Presence:
         self._topic = scope.topics.server_card(scope.server_id)
         self._began = self._since = utc_now()
         self._said: deque[bytes] = deque(maxlen=8)
-        """The latest server cards that this process has published, to tell them from those of others."""
+        """The latest server cards that this process has published, to recognize cards of other processes."""
         self._correcting: asyncio.TimerHandle | None = None
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks = BackgroundTasks(self._on_failure)
@@ -81,12 +82,12 @@ class Presence:
         self._since = utc_now()
 
     async def follow(self) -> None:
-        """Follow the server's own card. To be called before the connection starts."""
+        """Follow the server's own card. Call this before the connection starts."""
         self._began = self._since = utc_now()
         await self._connection.subscribe(self._topic, self.on_own_server_card, snapshot=True)
 
     async def unfollow_server(self) -> None:
-        """Do not follow the server's own card any more. An election passes the card to :meth:`on_own_server_card`."""
+        """Stop following the server's own card. An election passes the card to :meth:`on_own_server_card`."""
         await self._connection.unsubscribe(self._topic, self.on_own_server_card)
 
     async def follow_tool(self, name: str) -> None:
@@ -95,7 +96,7 @@ class Presence:
         await self._connection.subscribe(self._topics.tool_card(name), handler)
 
     async def unfollow(self) -> None:
-        """Do not follow any card any more."""
+        """Stop following all cards."""
         await self.unfollow_server()
         for name, handler in self._tool_handlers.items():
             await self._connection.unsubscribe(self._topics.tool_card(name), handler)
@@ -107,7 +108,7 @@ class Presence:
     async def announce(self) -> None:
         """Publish all cards with status online."""
         self.announced = True
-        # A tool can be called as soon as a server card lists it, so the tool's own card is published before.
+        # A tool can be called as soon as a server card lists it. So the tool's own card is published first.
         if self.serving:
             await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
         if self.announced:  # the server may have begun to stop meanwhile
@@ -171,7 +172,7 @@ class Presence:
             started=self._began,
             since=None if self.standby is None else self._since,
             epoch=self._connection.epoch,
-            # Without shared subscriptions, calls are acknowledged on arrival, so the session does not have them.
+            # Without shared subscriptions, calls are acknowledged on arrival. So the session holds no running call.
             session_present=self._connection.session_present and self._connection.shared_subscriptions,
             standby=self.standby,
             features=list(SERVER_FEATURES),
@@ -209,7 +210,7 @@ class Presence:
             self._correct_soon()
 
     def _correct_soon(self) -> None:
-        # Not at once: when another process uses the same id, both would flood the broker with corrections.
+        # Not at once: two processes with the same id would flood the broker with corrections.
         if self._correcting is None or self._correcting.when() < asyncio.get_running_loop().time():
             self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
 

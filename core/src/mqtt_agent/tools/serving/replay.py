@@ -1,4 +1,4 @@
-"""Where a repeated call gets its stored response, so that the call is answered and not run again."""
+"""Keeps the responses of a server, so that a repeated call gets its stored response and is not run again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CallKey = tuple[str, str]
 
 
 class ReplayStore:
-    """The responses that a server has given lately, limited in number, age and size.
+    """The latest responses of a server, limited in number, age and size.
 
     Args:
         max_entries: How many responses to keep.
@@ -43,7 +43,7 @@ class ReplayStore:
             self._forget(oldest)
 
     def get(self, key: CallKey) -> bytes | None:
-        """The response to a call; None when it is not kept, or not any more."""
+        """The response to a call; None when the store has no response, or has dropped it."""
         entry = self._entries.get(key)
         if entry is None:
             return None

@@ -21,7 +21,7 @@ class ReplicaCards:
 
     Args:
         scope: What all parts of the server share.
-        on_own_card: Called with each message that has this replica's own card.
+        on_own_card: Called with each message on the topic of this replica's own card.
         on_news: Called when the card of another replica has changed.
     """
 
@@ -38,7 +38,7 @@ class ReplicaCards:
         self._cards: dict[str, tuple[int, ServerCard]] = {}
         """The latest card of each replica, and the epoch of our connection in which the card arrived."""
         self._absent: dict[str, ServerCard] = {}
-        """The cards of replicas that say online and do not listen, until a newer card arrives."""
+        """The cards of replicas that say online although nobody listens, until a newer card arrives."""
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._on_true_status)
 
     async def start(self) -> None:
@@ -69,7 +69,7 @@ class ReplicaCards:
         return sorted(others, key=place_in_line)
 
     def take_for_gone(self, card: ServerCard) -> None:
-        """Leave out a replica that says online and does not listen, until the replica has a newer card."""
+        """Ignore a replica that says online although nobody listens, until the replica publishes a newer card."""
         self._absent[card.server] = card
 
     def _on_card(self, message: InboundMessage) -> None:
@@ -100,5 +100,5 @@ class ReplicaCards:
 
 
 def place_in_line(card: ServerCard) -> tuple[str, str]:
-    """A replica's place in the line of those that may serve. The smallest place is the first in line."""
+    """A replica's place in the line of replicas that may serve. The smallest place is the first in line."""
     return card.since or card.started or "", card.server

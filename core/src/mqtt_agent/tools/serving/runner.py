@@ -1,4 +1,4 @@
-"""Where a call's handler is run, and its result or exception becomes the response."""
+"""Runs a call's handler, and makes the response from the handler's result or exception."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _encode(response: Response) -> bytes:
 
 
 def _fault(error: BaseException) -> CallFault:
-    """What the caller is told about a handler's exception. It can be sent, whatever the exception holds."""
+    """The error for the caller, from a handler's exception. Every exception gives an error that can be sent."""
     kind, message = describe(error)
     if isinstance(error, InvalidArguments):
         return CallFault(type="invalid_arguments", message=message, data=error.data)
@@ -150,14 +150,14 @@ def _fault(error: BaseException) -> CallFault:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether somebody cancels the task that runs the call, in contrast to a handler that raises CancelledError."""
-    # Before Python 3.11, tasks do not count cancellations. Then the exception is taken for the handler's.
+    """Whether the asyncio task that runs the call is being canceled. Else the handler itself raised CancelledError."""
+    # Before Python 3.11, asyncio tasks do not count cancellations. There, the exception counts as the handler's own.
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is not None and cancelling() > 0
 
 
 def _uncancel() -> None:
-    """End the cancellation of the running task: it was meant for the handler only."""
+    """End the cancellation of the running asyncio task, because only the handler should be canceled."""
     # Python 3.11 and later count cancellations, and would cancel the publish that follows.
     uncancel = getattr(asyncio.current_task(), "uncancel", None)
     if uncancel is not None:

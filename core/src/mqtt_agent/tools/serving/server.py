@@ -1,4 +1,4 @@
-"""The tool server: starts and stops, takes calls, and says online and offline."""
+"""The tool server: starts, takes calls, publishes its cards, and stops."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ __all__ = ["ToolServer"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_ALL_COMES_WITHIN = 5.0  # seconds
-_GOODBYE_WITHIN = 10.0  # seconds
+_BARRIER_WITHIN = 5.0
+"""Seconds to wait until every message that the broker had queued has arrived."""
+_OFFLINE_WITHIN = 10.0
+"""Seconds to wait until the broker has confirmed the offline cards."""
 
 
 class ToolServer(ToolOffering, Service):
@@ -36,7 +38,7 @@ class ToolServer(ToolOffering, Service):
 
     A server may run several times, in one process or on several machines: each of them is a replica of the server.
     The broker spreads the calls over all replicas. At a broker without shared subscriptions, one replica serves and
-    the others are on standby, to take its place when it is lost.
+    the others are on standby: another replica takes over when the serving replica is lost.
 
     Example:
         >>> server = ToolServer("weather")  # doctest: +SKIP
@@ -50,7 +52,7 @@ class ToolServer(ToolOffering, Service):
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         replica: The name of this replica. None makes a new name. With a name of your own, a restarted process takes
-            over the session of the process before, with the calls that wait in the session.
+            over the session of the earlier process, and the calls that wait in the session.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection to share. None makes a connection that only this server uses.
@@ -58,8 +60,8 @@ class ToolServer(ToolOffering, Service):
         drain_timeout: Seconds that :meth:`stop` waits for running calls.
         will_delay: Seconds after which a server that was lost is shown as offline.
         session_expiry: Seconds that the broker keeps the session of a server that was lost, with the calls in it. None
-            means as long as ``will_delay``. A longer time is good only for a server without replicas: some brokers go
-            on giving a share of the calls to a session that no process takes over.
+            means as long as ``will_delay``. Use a longer time only for a server without replicas: some brokers continue
+            to put a share of the calls into a session that no process uses.
         max_payload: The size of the largest call that the server reads, in bytes.
         replay_entries: How many responses are kept for repeated calls.
         replay_seconds: Seconds that each of these responses is kept.
@@ -73,7 +75,7 @@ class ToolServer(ToolOffering, Service):
 
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, ``connection`` has a Last Will already or is started, or a number is
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
             too small.
     """
 
@@ -131,7 +133,7 @@ class ToolServer(ToolOffering, Service):
         self.connection: Connection = scope.connection
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._cards)
-        self._election = Election(scope, self._presence, partial(self._intake.barrier, _ALL_COMES_WITHIN))
+        self._election = Election(scope, self._presence, partial(self._intake.barrier, _BARRIER_WITHIN))
 
     def move_to(self, connection: Connection, agent: str) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
@@ -163,7 +165,7 @@ class ToolServer(ToolOffering, Service):
         """Connect, take calls, and publish the cards. A second call changes nothing.
 
         Raises:
-            TransportError: The broker does not answer, or refuses; see :meth:`Connection.start`.
+            TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
         """
         if self._executor is not None:
             return
@@ -184,7 +186,10 @@ class ToolServer(ToolOffering, Service):
             raise
 
     async def stop(self) -> None:
-        """Take no new calls, wait for those that run, say offline, and disconnect. A second call changes nothing."""
+        """Take no new calls, wait for running calls, publish the offline cards, and disconnect.
+
+        A second call changes nothing.
+        """
         executor = self._executor
         if executor is None:
             return
@@ -199,10 +204,10 @@ class ToolServer(ToolOffering, Service):
                 await self._intake.barrier(self._drain_timeout)
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
-                await asyncio.wait_for(self._presence.say_offline(), _GOODBYE_WITHIN)
+                await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
-                "server %s could not publish that it goes offline, so its cards may go on to say online: %s",
+                "server %s could not publish its offline cards, so its cards may still say online: %s",
                 self.server_id,
                 error,
             )

@@ -1,4 +1,4 @@
-"""Where work that failed because the store cannot be written is tried again."""
+"""Repeats work that failed because the store could not be written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from mqtt_agent.errors import StoreError
 
-__all__ = ["Patience"]
+__all__ = ["StoreRetry"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -19,29 +19,29 @@ _RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
 T = TypeVar("T")
 
 
-class Patience:
-    """Does work that stores something, again and again until the store takes it.
+class StoreRetry:
+    """Repeats work that stores something, until the store accepts the work.
 
     A message is acknowledged when it is stored, and messages are acknowledged in the order of their arrival. So a
     single message that is never stored would stop all acknowledgements, and then the broker would send nothing more.
-    That is why the work is not given up while the agent runs.
+    Therefore the work is tried until it succeeds, as long as the agent runs.
     """
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
 
     def begin(self) -> None:
-        """From now on, try until the store takes the work."""
+        """From now on, try until the store accepts the work."""
         self._over = asyncio.Event()
 
     def end(self) -> None:
-        """From now on, give up when the store fails: the agent's next start brings the message again."""
+        """From now on, give up when the store fails. The broker sends the message again at the agent's next start."""
         self._over.set()
 
-    async def stored(self, work: Callable[[], Awaitable[T]], what: str) -> T:
+    async def until_stored(self, work: Callable[[], Awaitable[T]], what: str) -> T:
         """Do some work until it raises no :class:`StoreError`.
 
-        Between two attempts this waits, at first 0.5 s and in the end 30 s.
+        The wait between two attempts grows from 0.5 s to 30 s.
 
         Args:
             work: Does the work; called once for each attempt.
