@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from crewai.tools import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
-from mqtt_agent import TLS, Connection, Password, Token, ToolCard
-from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, find_tools, tell_missing
+from mqtt_agent import TLS, Password, Token, ToolCard
+from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, tell_missing
+from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
 from pydantic import BaseModel
-from typing_extensions import Self
 
 from crewai_mqtt_agent.tool import MQTTTool, make_tool
 
 __all__ = ["MQTTToolkit"]
 
 
-class MQTTToolkit:
+class MQTTToolkit(Toolkit[BaseTool]):
     """The tools that servers offer on a broker, for any CrewAI agent, task or crew.
 
     All tools of a toolkit share one connection, which lives on an event loop of its own: CrewAI calls tools from
@@ -71,6 +71,7 @@ class MQTTToolkit:
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
+        self._remote = self._client
         self._namespace = namespace
         self._on_unavailable: OnUnavailable = on_unavailable
         self._timeout = timeout
@@ -81,26 +82,8 @@ class MQTTToolkit:
 
     @property
     def agent_id(self) -> str:
-        """The caller's name."""
+        """The caller's agent id."""
         return self._client.agent_id
-
-    @property
-    def connection(self) -> Connection:
-        """The connection that all tools of this toolkit share."""
-        return self._client.connection
-
-    def get_tools(self) -> list[BaseTool]:
-        """The tools that can be called now. Each call looks anew.
-
-        Raises:
-            BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or the broker refuses.
-            ToolUnavailable: Nobody serves a wanted tool, and ``on_unavailable`` is ``raise``.
-        """
-        return self._make_tools(self._client.run_on_loop(find_tools, self._selection))
-
-    async def aget_tools(self) -> list[BaseTool]:
-        """The tools that can be called now; the same as :meth:`get_tools`, awaited."""
-        return self._make_tools(await self._client.await_on_loop(find_tools, self._selection))
 
     def tools(self) -> list[BaseTool]:
         """The old name of :meth:`get_tools`."""
@@ -112,15 +95,8 @@ class MQTTToolkit:
         warn_renamed("MQTTToolkit.atools()", "MQTTToolkit.aget_tools()")
         return await self.aget_tools()
 
-    def close(self) -> None:
-        """Cancel the calls that are under way, and disconnect. Using a tool connects again."""
-        self._client.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def _wanted(self) -> tuple[Selection, None]:
+        return self._selection, None
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
         tell_missing(self._namespace, self._on_unavailable, found.missing)
