@@ -24,6 +24,7 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
+from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -145,7 +146,9 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @override
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
         """Give the turn to the peer, and wait for the peer's answer; raises what :meth:`on_messages_stream` raises."""
-        return await _last(self.on_messages_stream(messages, cancellation_token))
+        response = await last(self.on_messages_stream(messages, cancellation_token))
+        assert isinstance(response, Response)
+        return response
 
     @override
     async def on_messages_stream(
@@ -243,7 +246,9 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         """
         if self._state.pending is None:
             return None
-        return (await _last(self.resume_stream(cancellation_token))).chat_message
+        response = await last(self.resume_stream(cancellation_token))
+        assert isinstance(response, Response)
+        return response.chat_message
 
     async def resume_stream(
         self, cancellation_token: CancellationToken | None = None
@@ -324,12 +329,3 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @classmethod
     def _from_config(cls, config: MQTTAgentConfig) -> Self:
         return cls(**dict(config))
-
-
-async def _last(events: AsyncGenerator[Any, None]) -> Response:
-    response: Response | None = None
-    async with contextlib.aclosing(events):
-        async for event in events:
-            response = event if isinstance(event, Response) else response
-    assert response is not None
-    return response

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from mqtt_agent import Agent, TaskHandle, TaskState
+from mqtt_agent import Agent, TaskEvent, TaskHandle
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
+from mqtt_agent.adapting.following import follow
 from mqtt_agent.adapting.streaming import Emit
 from mqtt_agent.errors import TaskError, TaskRejected
 
@@ -59,11 +60,23 @@ async def give_turn(
                 raise
             return await agent.resume(task_id)  # the same was asked before, in messages with other ids
 
-    async def follow(handle: TaskHandle) -> Any:
-        reading = _read(handle, emit)
-        return await (reading if wait else while_online(agent, handle, reading, grace=participant.grace))
+    async def follow_turn(handle: TaskHandle) -> Any:
+        async def tell(event: TaskEvent) -> None:
+            emit(event)
 
-    return await delegated(begin, follow, timeout=participant.timeout)
+        async def refuse(question: str, schema: Any) -> NoReturn:
+            raise TaskError(
+                f"{peer} asks: {question} Nobody in a team can answer that: the turn is canceled. Let the peer decide "
+                "without asking, or put the answer into the team's messages",
+                task_id=task_id,
+                peer=peer,
+                code="input-required",
+            )
+
+        following = follow(handle, tell, refuse)
+        return await (following if wait else while_online(agent, handle, following, grace=participant.grace))
+
+    return await delegated(begin, follow_turn, timeout=participant.timeout)
 
 
 async def control_turn(agent: Agent, peer: str, control: Control) -> None:
@@ -74,17 +87,3 @@ async def control_turn(agent: Agent, peer: str, control: Control) -> None:
         TransportError: The broker is not there, or refuses.
     """
     await agent.request(peer, type=CONTROL, data=control.model_dump(), timeout=_CONTROL_TIMEOUT)
-
-
-async def _read(handle: TaskHandle, emit: Emit) -> Any:
-    async for event in handle.events():
-        if event.type == "status" and event.status == TaskState.INPUT_REQUIRED.value:
-            raise TaskError(
-                f"{handle.peer} asks: {event.content} Nobody in a team can answer that: the turn is canceled. Let the "
-                "peer decide without asking, or put the answer into the team's messages",
-                task_id=handle.task_id,
-                peer=handle.peer,
-                code="input-required",
-            )
-        emit(event)
-    return await handle.result()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from autogen_core import CancellationToken
 from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
+from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.naming import legal_name
@@ -24,7 +25,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.results import error_result, outcome_result, partial_event
+from autogen_mqtt_agent.results import outcome_result, partial_event
 from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
 __all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
@@ -193,12 +194,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
             cancellation_token: Cancels the call at the server.
             call_id: Not used: a call over MQTT has an id of its own.
         """
-        result = error_result(name, f"{name}: no result")
-        events = self.call_tool_stream(name, arguments, cancellation_token)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                result = event if isinstance(event, ToolResult) else result
-        return result
+        return await last(self.call_tool_stream(name, arguments, cancellation_token))
 
     @override
     async def call_tool_stream(

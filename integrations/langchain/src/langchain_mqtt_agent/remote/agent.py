@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool, ToolException
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
@@ -330,8 +331,6 @@ def _on_question(
         return None
 
     def ask(question: dict[str, Any]) -> Any:
-        fault = question.get("fault")
-        prompt = question["prompt"] or ""
-        return on_question(prompt if fault is None else f"{prompt}\n({fault})", question["schema"])
+        return on_question(wording(question["prompt"], question.get("fault")), question["schema"])
 
     return ask
