@@ -9,7 +9,7 @@ from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, kind_
 from mqtt_agent.adapting.content import content_of as blocks_of
 from mqtt_agent.adapting.content import to_mcp as write_mcp
 
-__all__ = ["content_of", "to_mcp"]
+__all__ = ["content_of", "text_of", "to_mcp"]
 
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav"}
 _BINARY = ("image", "audio", "video", "file")
@@ -25,6 +25,12 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
     """
     found = blocks_of(result, blocks)
     return as_text(result) if found is None else [_from_mcp(block) for block in found]
+
+
+def text_of(content: Sequence[str | Mapping[str, Any]]) -> str:
+    """The texts in LangChain's content blocks, one block a line."""
+    texts = (block if isinstance(block, str) else block.get("text") for block in content)
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _from_mcp(block: Block) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
+from langchain_mqtt_agent.content import text_of
+
 __all__ = ["Outcome", "Reply", "Request", "request_from", "shape_of"]
 
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
@@ -104,12 +106,7 @@ def _conversation(messages: Any) -> Request:
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
     last = told[-1]["content"]
-    return Request(prompt=last if isinstance(last, str) else _text_of(last), messages=told)
-
-
-def _text_of(blocks: list[Any]) -> str:
-    texts = (block if isinstance(block, str) else block.get("text") for block in blocks)
-    return "\n".join(text for text in texts if isinstance(text, str))
+    return Request(prompt=last if isinstance(last, str) else text_of(last), messages=told)
 
 
 def _plain(value: Any) -> Any:

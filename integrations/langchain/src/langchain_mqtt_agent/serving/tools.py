@@ -14,7 +14,7 @@ from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
 from mqtt_agent.adapting.serving import serve
 from pydantic import BaseModel
 
-from langchain_mqtt_agent.content import to_mcp
+from langchain_mqtt_agent.content import text_of, to_mcp
 
 __all__ = ["aserve_tools", "serve_tools", "tool_server"]
 
@@ -157,6 +157,4 @@ def _result_of(result: Any) -> Any:
 
 
 def _with_blocks(blocks: Sequence[Any], structured: Any) -> ToolResult:
-    texts = [block if isinstance(block, str) else block.get("text") for block in blocks]
-    text = "\n".join(each for each in texts if isinstance(each, str))
-    return ToolResult(text if structured is None else structured, to_mcp(list(blocks)))
+    return ToolResult(text_of(blocks) if structured is None else structured, to_mcp(blocks))
