@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mqtt_agent.adapting.schemas import speakable
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-__all__ = ["Arguments", "make_arguments_model", "wire_arguments"]
+__all__ = ["Arguments", "make_arguments_model", "never_cache", "wire_arguments"]
 
 
 class Arguments(BaseModel):
@@ -73,6 +73,11 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
 def wire_arguments(model: type[Arguments], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments to send: without each null that only means that an argument was left out."""
     return {name: value for name, value in given.items() if value is not None or name in model.nullable}
+
+
+def never_cache(arguments: Any = None, result: Any = None) -> bool:
+    """The cache function of a tool whose results CrewAI must not use again."""
+    return False
 
 
 def _is_field_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from crewai.tools import BaseTool
 from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
-from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
 from crewai_mqtt_agent.assignment import TOOL_CALL
 from crewai_mqtt_agent.reporting import output_value
 
@@ -119,12 +119,8 @@ def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
             name=each["name"],
             description=str(each.get("description") or each["name"]),
             args_schema=schema,
-            cache_function=_never_cache,
+            cache_function=never_cache,
         )
         tool._requester = requester  # pyright: ignore[reportPrivateUsage]
         tools.append(tool)
     return tools
-
-
-def _never_cache(arguments: Any = None, result: Any = None) -> bool:
-    return False

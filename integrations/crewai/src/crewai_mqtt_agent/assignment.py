@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
 from crewai.tools import BaseTool
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import TaskFailed
 from pydantic import BaseModel, ValidationError
 
@@ -102,7 +103,7 @@ def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
         TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask a language model
             to mend it, and a remote member has none.
     """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = as_text(value)
     model = task.output_pydantic or task.output_json
     if model is None:
         return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,6 +18,7 @@ from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.asking import Asker
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.serving import OnStarted, serve
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
@@ -156,7 +156,7 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
 
     def make_crew() -> Crew:
         work = Task(
-            description=task.prompt or _as_text(task.data),
+            description=task.prompt or as_text(task.data),
             expected_output=str(about.get("expected_output") or "A complete answer"),
             agent=agent,
             tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
@@ -263,7 +263,3 @@ def _inputs(task: TaskContext) -> dict[str, Any]:
     elif task.data is not None:
         inputs["data"] = task.data
     return inputs
-
-
-def _as_text(data: Any) -> str:
-    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)

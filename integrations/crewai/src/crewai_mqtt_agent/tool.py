@@ -11,7 +11,6 @@ from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
 from mqtt_agent import CallHandle, ToolCard
-from mqtt_agent import ToolClient as AsyncToolClient
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
 from mqtt_agent.errors import (
@@ -30,7 +29,7 @@ from mqtt_agent.sync import ToolClient
 from mqtt_agent.wire import Response
 from pydantic import BaseModel, PrivateAttr
 
-from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
 from crewai_mqtt_agent.events import RemoteToolPartialEvent
 
 __all__ = ["MQTTTool", "make_tool"]
@@ -66,7 +65,7 @@ class MQTTTool(BaseTool):
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            handle = self._client.run_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = self._client.run_on_loop(call_tool, self._card.tool, wanted, **self._options())
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
         return self._outcome(handle)
@@ -74,10 +73,13 @@ class MQTTTool(BaseTool):
     async def _arun(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            handle = await self._client.await_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = await self._client.await_on_loop(call_tool, self._card.tool, wanted, **self._options())
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
         return self._outcome(handle)
+
+    def _options(self) -> dict[str, Any]:
+        return {"timeout": self._timeout, "on_partial": _teller(self)}
 
     def _wire(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
         model = self.args_schema
@@ -134,7 +136,7 @@ def make_tool(
         description=card.description or card.title or card.tool,
         args_schema=make_arguments_model(f"{name}_arguments", card.input_schema),
         result_schema=result_schema,
-        cache_function=_cache if card.read_only else _never_cache,
+        cache_function=_cache if card.read_only else never_cache,
     )
     tool._client, tool._card, tool._timeout = client, card, timeout  # pyright: ignore[reportPrivateUsage]
     return tool
@@ -142,10 +144,6 @@ def make_tool(
 
 def _cache(arguments: Any = None, result: Any = None) -> bool:
     return not isinstance(result, ToolFailure)
-
-
-def _never_cache(arguments: Any = None, result: Any = None) -> bool:
-    return False
 
 
 def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
@@ -175,13 +173,3 @@ def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
         await asyncio.to_thread(context.copy().run, crewai_event_bus.emit, tool, event)  # a listener may block
 
     return tell
-
-
-async def _call(
-    client: AsyncToolClient,
-    tool: str,
-    arguments: dict[str, Any],
-    timeout: float | None,
-    tell: Callable[[str, Any], Awaitable[None]],
-) -> CallHandle:
-    return await call_tool(client, tool, arguments, timeout=timeout, on_partial=tell)
