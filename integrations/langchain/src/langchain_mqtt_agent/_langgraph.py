@@ -1,4 +1,4 @@
-"""Everything that is used of LangGraph, which is imported only where LangGraph runs already or is asked for."""
+"""Access to a running LangGraph node. LangGraph is optional, and imported only where it runs or is needed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def node_attempt(runtime: Any) -> int:
 
 
 def heartbeat_of(runtime: Any) -> Callable[[], None] | None:
-    """The function that keeps LangGraph from taking a node for idle; None where no idle timeout is watched."""
+    """The function that tells LangGraph that a node is not idle; None when the node has no idle timeout."""
     beat = getattr(runtime, "heartbeat", None)
     # Outside an attempt with an idle timeout, LangGraph has a function there that does nothing.
     return None if beat is None or getattr(beat, "__name__", "").startswith("_no_op") else beat

@@ -36,7 +36,7 @@ def text_of(content: Sequence[str | Mapping[str, Any]]) -> str:
 def _from_mcp(block: Block) -> dict[str, Any]:
     if isinstance(block, Text):
         return {"type": "text", "text": block.text}
-    # An audio block is told as a file, because LangChain writes a tool's audio blocks out as text.
+    # An audio block becomes a file block, because LangChain converts the audio blocks of a tool message to text.
     kind = "image" if block.kind == "image" else "file"
     if isinstance(block, Media):
         return {"type": kind, "base64": block.data, "mime_type": block.mime_type}
@@ -44,7 +44,7 @@ def _from_mcp(block: Block) -> dict[str, Any]:
 
 
 def to_mcp(content: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """LangChain's content blocks as MCP writes content blocks."""
+    """Convert LangChain's content blocks to MCP's content blocks."""
     return write_mcp([_to_mcp(block) for block in content])
 
 
@@ -65,7 +65,7 @@ def _to_mcp(block: str | Mapping[str, Any]) -> Block:
 
 
 def _of_image_url(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    """OpenAI's form of an image block in LangChain's form."""
+    """Convert an image block of OpenAI's form to LangChain's form."""
     url = block.get("image_url")
     url = url.get("url") if isinstance(url, Mapping) else url
     if isinstance(url, str) and url.startswith("data:") and ";base64," in url:

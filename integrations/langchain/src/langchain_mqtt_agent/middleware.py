@@ -1,4 +1,4 @@
-"""Remote tools that come and go while a LangChain agent runs, as an agent middleware."""
+"""An agent middleware: a running LangChain agent always has the remote tools that are online now."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["MQTTLiveTools"]
 class MQTTLiveTools(AgentMiddleware):
     """Offers the language model, at each of its turns, the tools and peers that are online now.
 
-    The model sees a server that was started in the middle of a run at its next turn, and no longer sees a server that
-    is gone. When the model calls a tool that went away in between, the model is told an error.
+    When a tool server starts in the middle of a run, the model has its tools at the next turn. When a server goes
+    offline, the model loses its tools. A call of a tool that went offline in between gives the model an error message.
 
     Example:
         >>> agent = create_agent(model, middleware=[MQTTLiveTools(toolkit)])  # doctest: +SKIP
 
     Args:
-        toolkit: Finds the tools. Wanted tools that are not there are left out, also with ``on_unavailable="raise"``.
+        toolkit: Finds the tools. Wanted tools that are not online are left out, even with ``on_unavailable="raise"``.
 
     Raises:
         ImportError: LangChain's agents are not installed.
@@ -44,7 +44,7 @@ class MQTTLiveTools(AgentMiddleware):
         return handler(self._with(request, self._toolkit.get_online_tools()))
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Let the model see the tools that are online now; awaited."""
+        """Let the model see the tools that are online now; the async form of :meth:`wrap_model_call`."""
         return await handler(self._with(request, await self._toolkit.aget_online_tools()))
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
@@ -52,7 +52,7 @@ class MQTTLiveTools(AgentMiddleware):
         return handler(self._resolved(request))
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Let the agent call the tools that the model has seen; awaited."""
+        """Let the agent call the tools that the model has seen; the async form of :meth:`wrap_tool_call`."""
         if request.tool is None and request.tool_call["name"] not in self._known:
             self._remember(await self._toolkit.aget_online_tools())  # the run was resumed in another process
         return await handler(self._resolved(request))

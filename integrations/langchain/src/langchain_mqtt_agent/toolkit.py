@@ -1,4 +1,4 @@
-"""A LangChain toolkit: finds the tools that servers offer on a broker, and the agents there that become tools."""
+"""A LangChain toolkit: it finds the tools of the tool servers at a broker, and agents that become tools."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, told to the tools. None makes a new name, or with ``peers`` takes a name that this
-            program always has on this machine.
+        agent_id: The id under which the tools are called; the tool servers see it. None makes a new id. With
+            ``peers``, None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
-        tools: Names of the tools wanted, or patterns such as ``git_*``; None takes all that are online.
+        tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
         exclude: Names or patterns of tools that are not wanted.
         servers: Names or ids of the servers whose tools are wanted; None takes the tools of all servers.
         tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
-        where: A function from a :class:`mqtt_agent.ToolCard` to whether the tool is wanted.
-        prefix: Whether the names of all tools begin with their server's name. Otherwise only a tool whose name is also
-            the name of another server's tool gets such a name.
-        peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none. The
-            tasks are given in the name of ``agent_id``, on the connection on which the tools are called.
+        where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
+        prefix: Whether each tool's name begins with its server's name. Otherwise a tool gets this prefix only if an
+            earlier tool of another server has the same name.
+        peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none. Tasks
+            are given under ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
-        on_unavailable: What to do about a wanted tool or peer that is not there: ``skip`` it with a warning, or
+        on_unavailable: What to do about a wanted tool or peer that is not online: ``skip`` it with a warning, or
             ``raise``.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
@@ -61,7 +61,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, or this process uses ``agent_id`` with another login or store.
+        ValueError: ``broker`` is no broker URL, or the process uses ``agent_id`` with other credentials or store.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -97,7 +97,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         self.agent_id = self._remote.agent_id
 
     def get_online_tools(self) -> list[BaseTool]:
-        """Find the tools that can be called now. Tools and peers that are not there cause no warning and no error."""
+        """Find the tools that can be called now. Tools and peers that are not online cause no warning and no error."""
         return self._take(self._find())
 
     async def aget_online_tools(self) -> list[BaseTool]:

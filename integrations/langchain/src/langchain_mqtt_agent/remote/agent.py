@@ -65,30 +65,30 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     Args:
         peer: The agent id of the peer.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The name in which tasks are given. A process that resumes a graph must use the same name as the
-            process before. None takes a name that this program always has on this machine.
+        agent_id: The id under which tasks are given. A process that resumes a graph must use the same id as the
+            process before. None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        agent: Use this :class:`mqtt_agent.sync.Agent`, which its owner stops, instead of making an agent.
-        type: The kind of the task, which chooses the peer's handler.
+        agent: The :class:`mqtt_agent.sync.Agent` that gives the tasks, instead of a new one. Its owner stops it.
+        type: The type of the task, which selects the peer's handler.
         title: A line for people.
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
         context_id: Names the conversation with the peer. None takes a conversation for each thread of the graph.
-        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None waits.
+        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
-            answer, or None. The function may be async for the async methods. An answer that does not fit is asked for
-            again; the question then says what is wrong.
+            answer, or None. The function may be async for the async methods. When the peer does not
+            accept the answer, the question comes again with the reason.
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
         description: For the language model, when the agent is used as a tool.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, or this process uses ``agent_id`` with another login or store.
+        ValueError: ``broker`` is no broker URL, or the process uses ``agent_id`` with other credentials or store.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
 
     @property
     def agent(self) -> Agent:
-        """The agent in whose name tasks are given."""
+        """The agent that gives the tasks."""
         return self._requester.agent
 
     def close(self) -> None:
-        """Disconnect, unless others in this process use the same agent. What runs at the peer goes on."""
+        """Disconnect, unless others in this process use the same agent. The tasks at peers go on."""
         self._requester.close()
 
     def __enter__(self) -> Self:
@@ -206,7 +206,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         return await super().abatch(self._in_order(inputs, config), config, **kwargs)
 
     def _in_order(self, inputs: Sequence[Any], config: Any) -> list[Any]:
-        # Places are counted in the order of the inputs, because threads reach their places in any order.
+        # The places are counted here, in the order of the inputs: later, the threads of the batch run in any order.
         configs = config if isinstance(config, list) else [config] * len(inputs)
         return [_Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
 
@@ -269,8 +269,8 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         """A tool ``ask_<peer>`` that takes a prompt and gives the result. The peer's questions become interrupts.
 
         Args:
-            args_schema: With ``args_schema`` or ``arg_types``, the tool is the one that any Runnable gives: the tool
-                takes these arguments, as structured input.
+            args_schema: With ``args_schema`` or ``arg_types``, the tool is made by ``Runnable.as_tool``: it takes
+                these arguments, and sends them as structured input.
             name: What the language model calls the tool.
             description: For the language model that chooses a tool.
             arg_types: See ``args_schema``.
