@@ -1,4 +1,4 @@
-"""Where a turn is given to a peer and followed, on the event loop of the connection."""
+"""Giving a turn to a peer and following it. These functions run on the event loop of the connection."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def give_turn(
 
     Args:
         agent: The agent that gives the turn.
-        participant: Who the peer is, and how long to wait for the peer.
+        participant: The arguments of the participant: its peer, and how long to wait for the peer.
         task_id: The id of the turn.
-        turn: What is asked; None for a turn that was given before.
-        prompt: What is asked, as text for people and for agents that know nothing of AutoGen.
+        turn: The turn; None for a turn that was given before.
+        prompt: The turn as text, for people and for agents that do not use AutoGen.
         emit: Called with each event.
 
     Raises:
-        PeerUnavailable: The peer is not there, or has been away for longer than ``participant.grace``.
+        PeerUnavailable: The peer is not online, or has been offline for longer than ``participant.grace``.
         TaskError: The turn has no result.
         TransportError: The broker is not there, or refuses.
     """
@@ -58,7 +58,7 @@ async def give_turn(
         except TaskRejected as error:
             if error.code != "conflict":
                 raise
-            return await agent.resume(task_id)  # the same was asked before, in messages with other ids
+            return await agent.resume(task_id)  # the same turn was given before, in messages with other ids
 
     async def follow_turn(handle: TaskHandle) -> Any:
         async def tell(event: TaskEvent) -> None:
@@ -83,7 +83,7 @@ async def control_turn(agent: Agent, peer: str, control: Control) -> None:
     """Pause or resume the turn that a peer is in, and wait a few seconds until the peer has done so.
 
     Raises:
-        TaskError: The peer has not done so.
-        TransportError: The broker is not there, or refuses.
+        TaskError: The peer has not done so in time, or it refused.
+        TransportError: The broker cannot be reached, or it refuses the connection.
     """
     await agent.request(peer, type=CONTROL, data=control.model_dump(), timeout=_CONTROL_TIMEOUT)

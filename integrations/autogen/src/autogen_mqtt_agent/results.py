@@ -51,7 +51,7 @@ def _error_result(name: str, message: str) -> ToolResult:
 
 
 def partial_event(tool: str, call_id: str, partial: Any) -> ThoughtEvent:
-    """A value that a tool streams before its result, as an event of a type that every team knows."""
+    """A value that a tool streams before its result, as an event. Every team accepts events of this type."""
     return ThoughtEvent(content=as_text(partial), source=tool, metadata={"mqtt_tool": tool, "mqtt_call_id": call_id})
 
 
@@ -72,5 +72,5 @@ def _content(block: Block) -> TextResultContent | ImageResultContent:
         return TextResultContent(content=in_words([block]))  # AutoGen's results carry texts and pictures only
     try:
         return ImageResultContent(content=Image.from_base64(block.data))
-    except (OSError, ValueError) as error:  # no picture that Pillow can read, or no base64
+    except (OSError, ValueError) as error:  # Pillow cannot read the picture, or the data is not base64
         return TextResultContent(content=f"[an image that cannot be read: {error}]")

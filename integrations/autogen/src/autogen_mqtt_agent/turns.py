@@ -1,4 +1,4 @@
-"""What a participant's turn looks like between two hosts: the data and the result of a task."""
+"""The wire format of a participant's turn: the data, the events and the result of a task."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Told(BaseModel):
     Attributes:
         autogen: The version of this form.
         message: The event or message, encoded.
-        own: Whether the source is the hosted agent itself, and not a member of a team that it consists of.
+        own: Whether the message's source is the hosted agent or team itself, and not a member of the hosted team.
     """
 
     autogen: Literal[1]
@@ -90,13 +90,13 @@ class Control(BaseModel):
 
 
 def turn_id(turn: Turn, tries: int, messages: Sequence[BaseChatMessage]) -> str:
-    """The task id of a turn. The id is the same whenever the same is asked at the same point of a conversation.
+    """The task id of a turn. The same messages at the same point of a conversation give the same id.
 
-    So a caller that starts again, and asks again, gets the answer of the turn that is under way or done already.
+    So a caller that was restarted, and gives the turn again, gets the answer of the turn that it gave before.
 
     Args:
         turn: The turn.
-        tries: How often a turn was given up at this point of the conversation.
+        tries: How many turns at this point of the conversation ended without an answer.
         messages: The turn's messages, decoded.
     """
     asked = json.dumps([turn.previous, tries, [essence(message) for message in messages]])
