@@ -24,12 +24,12 @@ _WAITING_TURNS = 1000
 
 
 class AgentHost(Agent):
-    """Runs an agent or a team for :class:`MQTTAgent` participants elsewhere, one instance for each conversation.
+    """Runs an agent or a team for each :class:`MQTTAgent` on another host, one instance for each conversation.
 
     A host is a :class:`mqtt_agent.Agent`, so it is an async context manager. ``run()`` serves until SIGINT or SIGTERM.
     After each turn, the instance's state and its answer are stored together. A host that is killed in the middle of a
-    turn takes that turn again when it is back, from the state before the turn. When an answered turn is given again, the
-    host sends the stored answer.
+    turn takes that turn again after its restart, from the state before the turn. When an answered turn is given again,
+    the host sends the stored answer.
 
     The host also takes other tasks, from agents that do not use AutoGen. The instance gets the task's prompt, and the
     result is the answer as text. Tasks with one context id are one conversation, as long as the host

@@ -138,7 +138,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     @override
     async def list_tools(self) -> list[ToolSchema]:
-        """The wanted tools that can be called now. The client keeps a list of all tools up to date, without round trips.
+        """The wanted tools that can be called now. The client keeps its list of all tools up to date.
 
         Raises:
             TransportError: The broker is not there, or refuses, and the tools were never listed before.

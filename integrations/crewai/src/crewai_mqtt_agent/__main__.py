@@ -13,7 +13,14 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Args:
+        arguments: The words after the program's name; None takes those of this process.
+
+    Raises:
+        SystemExit: The arguments are wrong, or the target cannot be served.
+    """
     parser = argparse.ArgumentParser(prog="python -m crewai_mqtt_agent", description="CrewAI over MQTT 5")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="serve a crew, a flow or an agent until Ctrl-C")

@@ -1,7 +1,7 @@
-"""Between a CrewAI task and a task on the wire: what a peer is given, and how its result becomes CrewAI's answer.
+"""A CrewAI task becomes a task for a peer, and the peer's result becomes CrewAI's answer.
 
-``metadata["crewai"]`` of the task tells a host that knows CrewAI more: ``role``, ``expected_output``,
-``output_schema``, ``human_input``, and ``tools``, which the host may call by asking.
+``metadata["crewai"]`` of the task holds more for a host that uses CrewAI: ``role``, ``expected_output``,
+``output_schema``, ``human_input``, and ``tools``. The host calls one of these tools by asking a question.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Assignment:
     """One task for a peer.
 
     Attributes:
-        task_id: The same for the same piece of work, so that work that is given twice is done once.
+        task_id: The id of the task. The same work has the same id, so work that is given twice is done once.
         prompt: Everything that the peer needs to know, as text.
         title: A line for people.
         metadata: See the docstring of this module.
@@ -100,8 +100,8 @@ def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
     """A peer's result as the text that CrewAI takes.
 
     Raises:
-        TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask a language model
-            to mend it, and a remote member has none.
+        TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask the
+            member's language model to correct it, and a remote member has no model.
     """
     text = as_text(value)
     model = task.output_pydantic or task.output_json
@@ -112,7 +112,7 @@ def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
     except ValidationError as error:
         fault = error.errors()[0]
         where = "/".join(str(part) for part in fault["loc"])
-        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'it'}: {fault['msg']}"
+        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'the answer'}: {fault['msg']}"
         raise TaskFailed(message, task_id=task_id, peer=peer, code="unfit_answer") from error
 
 

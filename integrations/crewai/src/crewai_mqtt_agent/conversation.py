@@ -34,7 +34,7 @@ OnQuestion = Callable[[str, Any], Any]
 
 
 class Member(Protocol):
-    """What a conversation needs to know of the remote crew member; see :class:`MQTTAgent`."""
+    """The attributes of a remote crew member that a conversation needs; see :class:`MQTTAgent`."""
 
     id: Any
     role: str
@@ -55,8 +55,8 @@ async def work(
 ) -> Any:
     """Give the task to the peer, follow the task to its end, and return its result. Runs on the loop of ``agent``.
 
-    Canceling this cancels the peer's task, unless the host of a served crew stops: then the next attempt at the crew
-    wants the same task.
+    When this function is canceled, the peer's task is canceled. The exception is the stop of a served crew's host: the
+    task goes on, since the next attempt at the crew needs its result.
     """
     giving = asyncio.ensure_future(
         agent.delegate(

@@ -43,10 +43,10 @@ Factory = Callable[..., Any] | Crew | BaseAgent
 def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     """Make an agent that does each task with a crew of its own. Start the agent with ``async with``.
 
-    The crew's inputs are ``prompt`` and the task's ``data``, where the data is a dictionary. The output of the crew's
-    last task is the result. The output of each of the crew's tasks is an artifact and is stored: after a crash, the
-    crew goes on behind the last task that was finished. With ``human_input``, the requester is asked. Canceling the
-    task cancels the crew.
+    The crew's inputs are the task's ``prompt`` and the keys of the task's ``data``; data that is no dictionary becomes
+    the input ``data``. The output of the crew's last task is the result. The output of each of the crew's tasks is an
+    artifact, and is stored: after a crash, the crew continues after the last task that was finished. With
+    ``human_input``, the requester is asked. When the requester's task is canceled, the crew is canceled.
 
     Args:
         factory: A function that makes a new crew for each task; two runs of one crew disturb each other. A function
@@ -196,7 +196,7 @@ async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: di
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
-        # With this id, CrewAI takes the crew for one that goes on, and skips the tasks that have an output.
+        # With this id, CrewAI treats the kickoff as continued, and skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
         scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
@@ -222,7 +222,7 @@ async def _reported(
         hosted.interrupted = task.interrupted
 
     async def run() -> Any:
-        # These settings are context variables, so other runs at the same time have their own.
+        # These settings are context variables, so runs at the same time do not share them.
         current_run.set(hosted)
         current_requester.set(requester)
         set_provider(HumanInput(requester))
@@ -240,7 +240,7 @@ def _factory(target: Any) -> Callable[..., Any]:
     if isinstance(target, (Crew, BaseAgent)):
         return target.copy
     if isinstance(target, Flow):
-        raise TypeError("a flow can run once only: give its class, or a function that makes it")
+        raise TypeError("a flow can run once only: give its class, or a function that makes a new flow")
     if isinstance(target, type) and hasattr(target, "crew"):  # a class with @CrewBase
         return lambda: target().crew()
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Flow)):

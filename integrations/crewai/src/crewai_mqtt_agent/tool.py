@@ -38,9 +38,9 @@ __all__ = ["MQTTTool", "make_tool"]
 class MQTTTool(BaseTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
-    A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
-    tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``canceled``, or
-    the one that the tool chose; ``retryable`` says whether the same call may be made again without harm.
+    A call that fails returns a ``ToolFailure`` and never raises: after an exception, CrewAI makes the call again, but
+    the tool may have run. The failure's ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``,
+    ``canceled``, or a code of the tool. ``retryable`` says whether the same call can be made again without harm.
     """
 
     _client: ToolClient = PrivateAttr()
@@ -59,7 +59,7 @@ class MQTTTool(BaseTool):
         return self._claim_usage() or self._run(*args, **arguments)
 
     async def arun(self, /, *args: Any, **arguments: Any) -> Any:
-        """Call the tool; the same as :meth:`run`, awaited."""
+        """Call the tool; the async form of :meth:`run`."""
         return self._claim_usage() or await self._arun(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
@@ -95,7 +95,7 @@ class MQTTTool(BaseTool):
         result = response.result
         if self.result_schema is not None:
             return result
-        # Text, as CrewAI's own MCP tools give: of any other value the model would see Python's repr.
+        # CrewAI's own MCP tools return text, too. The language model would see another value as its Python repr.
         blocks = content_of(result, response.content)
         text = as_text(result) if blocks is None else in_words(blocks)
         if blocks is not None and isinstance(result, dict) and result.get("isError") is True:
@@ -106,7 +106,7 @@ class MQTTTool(BaseTool):
         safe = self._card.read_only or self._card.idempotent
         code, retryable, reason = _judge(error, safe)
         if isinstance(error, ToolFailed) and response is not None and response.error is not None:
-            retryable = bool(response.error.retryable)  # the tool's own word
+            retryable = bool(response.error.retryable)  # the tool itself says so
         details: dict[str, Any] = {"tool": self._card.tool}
         for name in ("call_id", "data", "server", "maybe_executed"):
             value = getattr(error, name, None)
@@ -122,14 +122,14 @@ def make_tool(
     timeout: float | None,
     result_schema: type[BaseModel] | None = None,
 ) -> MQTTTool:
-    """A CrewAI tool for a tool card.
+    """Make a CrewAI tool from a tool card.
 
     Args:
-        client: Where to call it.
-        card: What it is.
-        name: What the language model calls it.
-        timeout: Seconds for each call; None for no limit.
-        result_schema: CrewAI's model of the result.
+        client: Calls the tool.
+        card: The tool's card.
+        name: The tool's name for the language model.
+        timeout: Seconds that a call may take; None for no limit.
+        result_schema: The pydantic model with which CrewAI checks the result; None for no check.
     """
     tool = MQTTTool(
         name=name,
@@ -166,7 +166,7 @@ def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
 
 
 def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
-    context = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
+    context = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
 
     async def tell(call_id: str, partial: Any) -> None:
         event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)

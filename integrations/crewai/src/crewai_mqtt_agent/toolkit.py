@@ -24,7 +24,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
     """The tools that servers offer on a broker, for any CrewAI agent, task or crew.
 
     All tools of a toolkit share one connection, which lives on an event loop of its own: CrewAI calls tools from
-    several threads. The toolkit connects on first use. Use it as a context manager, or call :meth:`close` at the end.
+    several threads. The toolkit connects on first use. Use the toolkit as a context manager, or call :meth:`close` at
+    the end.
     A toolkit that is still open when the program ends is closed then.
 
     Example:
@@ -33,17 +34,17 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, which the tools are told; None makes a fresh one.
+        agent_id: The id under which the tools are called; the tool servers see it. None makes a new id.
         namespace: The prefix of all topics.
         tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
         exclude: Names or patterns of tools that are not wanted.
-        servers: Names or ids of the servers whose tools are wanted; None takes those of all.
-        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
-        where: A function from a :class:`mqtt_agent.ToolCard` to whether the tool is wanted.
+        servers: Names or ids of the servers whose tools are wanted; None takes the tools of all servers.
+        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
+        where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
         on_unavailable: What to do about a wanted tool that nobody serves: ``skip`` it with a warning, or ``raise``.
         timeout: Seconds that a call may take; None for no limit.
-        result_schemas: For tools, by name, the pydantic model of their result: CrewAI checks the result and shows it
-            to the model as JSON. Without a model, a result is JSON text.
+        result_schemas: The pydantic models of tools' results, by tool name. CrewAI checks a result with its model, and
+            gives the result to the language model as JSON. Without a pydantic model, a result is text.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -82,7 +83,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
     @property
     def agent_id(self) -> str:
-        """The caller's agent id."""
+        """The id under which the tools are called."""
         return self._client.agent_id
 
     def tools(self) -> list[BaseTool]:
@@ -109,7 +110,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
 
 def _legal_name(name: str, taken: set[str]) -> str:
-    """The name that CrewAI tells the language model. No other tool may have this name: CrewAI drops one of two."""
+    """A name that no other tool has, in CrewAI's form. Of two tools with one name, CrewAI would drop one."""
     legal = unique = sanitize_tool_name(name) or "tool"
     number = 1
     while unique in taken:
