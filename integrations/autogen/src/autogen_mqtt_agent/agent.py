@@ -145,7 +145,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @override
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        """Give the turn to the peer, and wait for the peer's answer; raises what :meth:`on_messages_stream` raises."""
+        """Give the turn to the peer, and wait for the answer. For the errors see :meth:`on_messages_stream`."""
         response = await last(self.on_messages_stream(messages, cancellation_token))
         assert isinstance(response, Response)
         return response
@@ -160,7 +160,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             PeerUnavailable: The peer is not online; see ``absent``.
             TaskFailed: The hosted agent failed.
             TaskTimeout: The turn took too long.
-            TransportError: The broker is not there, or refuses.
+            TransportError: The broker cannot be reached, or it refuses the connection.
         """
         missed = [each for each in map(self._codec.decode, self._state.unsent) if isinstance(each, BaseChatMessage)]
         messages = [*missed, *messages]
@@ -180,7 +180,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                 yield Response(chat_message=notice)
                 return
             except TaskRejected as error:
-                # The peer knows a turn of this id already, from an earlier process whose messages had other ids.
+                # The peer already has a turn with this id, from an earlier process whose messages had other ids.
                 if error.code != "conflict" or is_last_try:
                     raise
 
@@ -277,17 +277,17 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @override
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """Begin a new conversation. The peer need not be there."""
+        """Begin a new conversation. The peer need not be online."""
         self._state = MQTTAgentState()
 
     @override
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        """Tell the peer, when a turn is under way, to pause its agent."""
+        """If a turn is under way, tell the peer to pause its agent."""
         await self._control("pause")
 
     @override
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        """Tell the peer, when a turn is under way, to let its agent go on."""
+        """If a turn is under way, tell the peer to let its agent continue."""
         await self._control("resume")
 
     async def _control(self, action: Literal["pause", "resume"]) -> None:
@@ -297,7 +297,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         try:
             await self._requester.agent.await_on_loop(control_turn, self.peer, control)
         except MQTTAgentError as error:
-            logger.warning("%s could not be told to %s: %s", self.peer, action, error)
+            logger.warning("%s did not %s its agent: %s", self.peer, action, error)
 
     @override
     async def save_state(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Giving a turn to a peer and following it. These functions run on the event loop of the connection."""
+"""Giving a turn to a peer and following the turn. These functions run on the event loop of the connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def give_turn(
     Raises:
         PeerUnavailable: The peer is not online, or has been offline for longer than ``participant.grace``.
         TaskError: The turn has no result.
-        TransportError: The broker is not there, or refuses.
+        TransportError: The broker cannot be reached, or it refuses the connection.
     """
     peer, wait = participant.peer or participant.name, participant.absent == "wait"
 

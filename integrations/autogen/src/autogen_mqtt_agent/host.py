@@ -1,4 +1,4 @@
-"""The host of an agent or a team, which so takes part in teams on other hosts."""
+"""A host for an agent or a team that takes part in teams on other hosts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WAITING_TURNS = 1000
 
 
 class AgentHost(Agent):
-    """Runs an agent or a team for each :class:`MQTTAgent` on another host, one instance for each conversation.
+    """Hosts an agent or a team for :class:`MQTTAgent` participants. Each conversation has an instance of its own.
 
     A host is a :class:`mqtt_agent.Agent`, so it is an async context manager. ``run()`` serves until SIGINT or SIGTERM.
     After each turn, the instance's state and its answer are stored together. A host that is killed in the middle of a
@@ -32,8 +32,7 @@ class AgentHost(Agent):
     the host sends the stored answer.
 
     The host also takes other tasks, from agents that do not use AutoGen. The instance gets the task's prompt, and the
-    result is the answer as text. Tasks with one context id are one conversation, as long as the host
-    runs.
+    result is the answer as text. Tasks with one context id are one conversation, as long as the host runs.
 
     Args:
         factory: Makes the instance of a conversation, a ``ChatAgent`` or a ``Team``; may be async. The function gets
@@ -45,11 +44,11 @@ class AgentHost(Agent):
         description: For the person or the model that chooses an agent.
         capabilities: Short words to search for.
         message_types: Types of messages that callers may send besides AutoGen's own.
-        max_conversations: How many instances are kept in memory between turns. For any other conversation, the
-            next turn makes a new instance from the stored state.
+        max_conversations: How many instances are kept in memory between turns. For any other conversation, the next
+            turn makes a new instance from the stored state.
         max_concurrency: How many turns run at once.
-        retention: Seconds that turns are kept after they were answered. After that, a conversation
-            can continue only while its instance is in memory.
+        retention: Seconds that turns are kept after they were answered. After that, a conversation can continue only
+            while its instance is in memory.
         store: Where turns are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
@@ -121,7 +120,7 @@ class AgentHost(Agent):
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Host an agent until SIGINT or SIGTERM. Blocks; for scripts.
+    """Host an agent until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_agent`.
 
     Example:
         >>> serve_agent(make_writer, agent_id="writer", broker="mqtt://localhost:1883")  # doctest: +SKIP
@@ -134,8 +133,8 @@ def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None
 
     Raises:
         SystemExit: The broker cannot be reached or refuses, the store cannot be opened, or another process with the
-            same agent id has taken over.
-            With ``on_started``, the :class:`mqtt_agent.errors.MQTTAgentError` itself is raised.
+            same agent id has taken over. With ``on_started``, the
+            :class:`mqtt_agent.errors.MQTTAgentError` itself is raised.
     """
     return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_agent", on_started)
 
@@ -151,10 +150,10 @@ async def aserve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted
 
 
 def serve_team(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Host a team until SIGINT or SIGTERM. Blocks; for scripts.
+    """Host a team until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_team`.
 
     The factory returns the team that takes part in a conversation. The team's last message is its answer, and the
-    messages before come as inner messages. For the other arguments and the errors see :func:`serve_agent`.
+    earlier messages are its inner messages. For the other arguments and the errors see :func:`serve_agent`.
     """
     return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_team", on_started)
 

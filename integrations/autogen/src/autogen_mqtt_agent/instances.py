@@ -110,7 +110,7 @@ class Standing:
     """The state of a conversation at its host.
 
     Attributes:
-        instance: Takes part in the conversation; None when there is none at the moment.
+        instance: Takes part in the conversation; None when there is no instance in memory.
         last: The task id of the last turn that the instance took.
         seen: The ids of the messages that the instance has seen up to that turn.
         at_work: Whether the instance is in the middle of a turn.

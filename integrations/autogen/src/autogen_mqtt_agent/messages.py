@@ -57,7 +57,7 @@ class Codec:
         data = encoded.get("message")
         try:
             if not isinstance(data, Mapping):
-                raise ValueError("the encoded form has no message")
+                raise ValueError("the encoded message has no field 'message'")
             return self._known.create(data)
         except Exception as error:  # a peer may write anything, and a registered type's validators may raise anything
             logger.info("a message cannot be decoded, and becomes text: %s", error)

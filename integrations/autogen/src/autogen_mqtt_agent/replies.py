@@ -47,7 +47,7 @@ class Replies:
         self._attempt: int | None = None
 
     def event(self, event: TaskEvent) -> Iterator[AnyMessage]:
-        """The message in an event; nothing when the event has none, or repeats one of an earlier attempt."""
+        """The message in an event; nothing when the event has no message, or repeats a message of another attempt."""
         if event.attempt is not None and event.attempt != self._attempt:
             self._attempt, self._place = event.attempt, 0  # another attempt sends everything again
         message = self._read(event)
@@ -63,7 +63,7 @@ class Replies:
         message = self._codec.for_team(self._codec.decode(answer.chat_message))
         if not isinstance(message, BaseChatMessage):
             message = TextMessage(content=message.to_text(), source=self._name, id=message.id)
-        # A team knows a participant by its name in the team. GraphFlow just ends when an answer has another name.
+        # A team knows a participant by its name in the team. GraphFlow ends silently when an answer has another name.
         message = message.model_copy(update={"source": self._name})
         inner: list[AnyMessage] | None = None
         if answer.inner_messages is not None:

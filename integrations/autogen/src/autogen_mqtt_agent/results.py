@@ -17,7 +17,7 @@ __all__ = ["outcome_result", "partial_event"]
 
 
 class PictureResult(ToolResult):
-    """A result whose pictures a program can use. A model gets the text alone, and is told that there are pictures.
+    """A result whose pictures a program can use. A model gets only text, which says that there are pictures.
 
     AutoGen would write each picture out as base64, which no model can see and which fills the model's context.
     """
@@ -31,7 +31,7 @@ def outcome_result(name: str, outcome: asyncio.Future[CallHandle]) -> ToolResult
     """The result of a call.
 
     Args:
-        name: What the model calls the tool.
+        name: The tool's name for the language model.
         outcome: A future that is done. It has the call's handle, or the error of a call that was not made.
     """
     if outcome.cancelled():

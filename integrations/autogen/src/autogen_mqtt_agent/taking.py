@@ -63,7 +63,7 @@ class Turns:
         return await self._take(task, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
 
     async def on_plain_task(self, task: TaskContext) -> Any:
-        """Take a turn for an agent that knows nothing of AutoGen, and give the answer as text."""
+        """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
         name = task.context_id or task.id
         known = self._conversations.find(name)
         turn = Turn(conversation=name, previous=known.kept.last if known is not None and known.kept else None)
@@ -97,8 +97,8 @@ class Turns:
     async def _go_on(self, conversation: Conversation[Standing], turn: Turn) -> tuple[Standing, Instance]:
         """Return the conversation's state after the previous turn, and an instance in that state.
 
-        The stored task of the previous turn holds that state. So a conversation can continue without its
-        instance, after the host was killed, and from an earlier turn, when the caller has loaded an older state.
+        The stored task of the previous turn holds that state. So a conversation can continue without its instance,
+        after the host was killed, or from an earlier turn after the caller has loaded an older state.
         """
         standing = conversation.kept = conversation.kept or Standing()
         if standing.instance is not None and standing.last == turn.previous:

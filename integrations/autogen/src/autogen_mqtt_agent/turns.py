@@ -32,10 +32,10 @@ class Turn(BaseModel):
         autogen: The version of this form.
         conversation: Names the conversation. One instance of the hosted agent takes part in a conversation.
         seq: The number of the turn, 1 for the first.
-        previous: The task id of the previous turn, whose state this turn goes on from; None for the first.
+        previous: The task id of the previous turn, after whose state this turn continues; None for the first.
         participant: The agent's name in the caller's team.
         roster: The names of the other participants of that team, and what each can do.
-        messages: The new messages, each as :meth:`Codec.encode` made it.
+        messages: The new messages, encoded with :meth:`Codec.encode`.
     """
 
     autogen: Literal[1] = 1
@@ -82,7 +82,7 @@ class Control(BaseModel):
 
     Attributes:
         conversation: Names the conversation.
-        action: What the hosted agent has to do.
+        action: What the hosted agent does: pause or resume.
     """
 
     conversation: str

@@ -125,7 +125,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """Connect; a second call changes nothing. The first use connects too.
 
         Raises:
-            TransportError: The broker is not there, or refuses.
+            TransportError: The broker cannot be reached, or it refuses the connection.
         """
         await asyncio.to_thread(self._client.start)
 
@@ -141,7 +141,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """The wanted tools that can be called now. The client keeps its list of all tools up to date.
 
         Raises:
-            TransportError: The broker is not there, or refuses, and the tools were never listed before.
+            TransportError: The broker cannot be reached or refuses, and the tools were never listed before.
             ToolUnavailable: A wanted tool is missing, ``on_unavailable`` is ``raise``, and the tools were never listed.
         """
         try:
@@ -150,7 +150,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         except Exception as error:
             if self._listed is None:
                 raise
-            # AutoGen's agents list the tools again before each call, and wait for ever when that raises.
+            # AutoGen's agents list the tools again before each call, and wait for ever when the listing raises.
             logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
             return self._listed
         taken: set[str] = set()

@@ -106,7 +106,7 @@ def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
     """Make the tools that a requester lends.
 
     Args:
-        told: The list of tools in the metadata of the requester's task.
+        told: The value of ``tools`` in the metadata of the requester's task.
         requester: Asks the requester to call a tool.
     """
     tools: list[BaseTool] = []

@@ -34,7 +34,7 @@ class Run:
     """A run of a served crew.
 
     Attributes:
-        id: The same in each attempt at the run, so that the crew's remote members are given the same tasks again.
+        id: The id of the run, the same in each attempt, so that the crew's remote members get the same tasks again.
         interrupted: Whether the host stops. The remote tasks go on then, because the next attempt wants their results.
     """
 
@@ -53,9 +53,9 @@ class Assignment:
     Attributes:
         task_id: The id of the task. The same work has the same id, so work that is given twice is done once.
         prompt: Everything that the peer needs to know, as text.
-        title: A line for people.
+        title: The title of the task, one line for people.
         metadata: See the docstring of this module.
-        tools: The tools that the peer may ask for, by the names that the peer was told.
+        tools: The tools that the peer may call, by their names in ``metadata``.
     """
 
     task_id: str
@@ -97,10 +97,10 @@ def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: d
 
 
 def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
-    """A peer's result as the text that CrewAI takes.
+    """Convert a peer's result to text for CrewAI.
 
     Raises:
-        TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask the
+        TaskFailed: The task has an output model, and the answer does not fit this model. CrewAI would ask the
             member's language model to correct it, and a remote member has no model.
     """
     text = as_text(value)

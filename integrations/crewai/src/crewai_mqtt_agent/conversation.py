@@ -71,7 +71,7 @@ async def work(
     )
     given.add(giving)
 
-    async def see_through(handle: TaskHandle) -> Any:
+    async def follow_task(handle: TaskHandle) -> Any:
         return await follow(handle, lambda event: _tell(handle, event, member, task, scope), answer)
 
     async def answer(question: str, schema: Any) -> Any:
@@ -88,7 +88,7 @@ async def work(
             await handle.cancel("the requester gave up")
 
     try:
-        return await delegated(lambda: giving, see_through, timeout=member.timeout, give_up=give_up)
+        return await delegated(lambda: giving, follow_task, timeout=member.timeout, give_up=give_up)
     finally:
         given.discard(giving)
 
@@ -122,7 +122,7 @@ def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task
 
 
 def _call_tool(tools: dict[str, Any], call: dict[str, Any]) -> str:
-    """Run one of the member's own tools for its peer. An error is told to the peer's language model."""
+    """Run one of the member's own tools for its peer. The peer's language model gets the text of an error."""
     tool = tools.get(str(call.get("name")))
     if tool is None:
         return f"There is no tool {call.get('name')!r} here; there are: {', '.join(tools) or 'none'}"

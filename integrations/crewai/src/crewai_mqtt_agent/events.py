@@ -35,7 +35,7 @@ class RemoteTaskEvent(BaseEvent):
 
     Attributes:
         peer: The agent id of the peer.
-        remote_task_id: The id of the task at the peer. ``task_id`` and ``agent_role`` are CrewAI's own.
+        remote_task_id: The id of the task at the peer. ``task_id`` and ``agent_role`` are those of CrewAI's task.
     """
 
     peer: str

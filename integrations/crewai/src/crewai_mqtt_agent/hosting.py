@@ -101,7 +101,7 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
 
 
 def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Serve a crew until SIGINT or SIGTERM, and block. For scripts.
+    """Serve a crew until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_crew`.
 
     Example:
         >>> serve_crew(build_crew, agent_id="report-crew", capabilities=["report"])  # doctest: +SKIP
@@ -109,7 +109,7 @@ def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None 
     Args:
         factory: See :func:`host_crew`.
         agent_id: The agent's name.
-        on_started: Called when the agent takes tasks.
+        on_started: Called when the agent serves. By default, a line on the standard error says what is served.
         options: See :func:`host_crew`.
     """
     return serve(host_crew(factory, agent_id=agent_id, **options), "serve_crew", on_started)

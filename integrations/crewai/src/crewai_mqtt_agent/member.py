@@ -56,8 +56,7 @@ class MQTTAgent(BaseAgent):
             share one id and one connection.
         run_id: A name for the crew's work. A crew that is kicked off again under this name, also in another process,
             gets the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
-        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. Without ``agent_id``, the default is the
-            memory.
+        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory if there is no ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         timeout: Seconds that a task may take; then the task is canceled. None for no limit.
@@ -116,7 +115,7 @@ class MQTTAgent(BaseAgent):
     # Work
 
     def execute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """Have the peer do a task, and wait for its answer.
+        """Give a task to the peer, and wait for the answer.
 
         Raises:
             PeerUnavailable: There is no such agent.

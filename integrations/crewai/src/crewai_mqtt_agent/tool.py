@@ -104,7 +104,7 @@ class MQTTTool(BaseTool):
 
     def _failure(self, error: Exception, response: Response | None = None) -> ToolFailure:
         safe = self._card.read_only or self._card.idempotent
-        code, retryable, reason = _judge(error, safe)
+        code, retryable, reason = _classify(error, safe)
         if isinstance(error, ToolFailed) and response is not None and response.error is not None:
             retryable = bool(response.error.retryable)  # the tool itself says so
         details: dict[str, Any] = {"tool": self._card.tool}
@@ -146,7 +146,7 @@ def _cache(arguments: Any = None, result: Any = None) -> bool:
     return not isinstance(result, ToolFailure)
 
 
-def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
+def _classify(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
     reported = ToolFailureReason.TOOL_REPORTED
     if isinstance(error, (InvalidArguments, WireError)) or not isinstance(error, MQTTAgentError):
         return "invalid_arguments", False, ToolFailureReason.INVALID_INPUT

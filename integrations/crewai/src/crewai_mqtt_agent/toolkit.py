@@ -24,9 +24,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
     """The tools that servers offer on a broker, for any CrewAI agent, task or crew.
 
     All tools of a toolkit share one connection, which lives on an event loop of its own: CrewAI calls tools from
-    several threads. The toolkit connects on first use. Use the toolkit as a context manager, or call :meth:`close` at
-    the end.
-    A toolkit that is still open when the program ends is closed then.
+    several threads. The toolkit connects on first use. Use the toolkit as a context manager, sync or
+    async, or call :meth:`close` at the end. A toolkit that is still open when the program ends is closed then.
 
     Example:
         >>> with MQTTToolkit(broker="mqtt://localhost:1883", agent_id="agent-a") as toolkit:  # doctest: +SKIP

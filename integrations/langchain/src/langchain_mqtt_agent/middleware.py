@@ -49,12 +49,14 @@ class MQTTLiveTools(AgentMiddleware):
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """Let the agent call the tools that the model has seen."""
+        if self._is_unknown(request):
+            self._remember(self._toolkit.get_online_tools())
         return handler(self._resolved(request))
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Let the agent call the tools that the model has seen; the async form of :meth:`wrap_tool_call`."""
-        if request.tool is None and request.tool_call["name"] not in self._known:
-            self._remember(await self._toolkit.aget_online_tools())  # the run was resumed in another process
+        if self._is_unknown(request):
+            self._remember(await self._toolkit.aget_online_tools())
         return await handler(self._resolved(request))
 
     def _with(self, request: ModelRequest[Any], online: list[BaseTool]) -> ModelRequest[Any]:
@@ -66,11 +68,10 @@ class MQTTLiveTools(AgentMiddleware):
     def _remember(self, online: list[BaseTool]) -> None:
         self._known.update({tool.name: tool for tool in online})
 
+    def _is_unknown(self, request: Any) -> bool:
+        """Whether a request is for a remote tool that is unknown here, because the run was resumed in another process."""
+        return request.tool is None and request.tool_call["name"] not in self._known
+
     def _resolved(self, request: Any) -> Any:
-        if request.tool is not None:
-            return request
-        name = request.tool_call["name"]
-        if name not in self._known:
-            self._remember(self._toolkit.get_online_tools())
-        tool = self._known.get(name)
+        tool = self._known.get(request.tool_call["name"]) if request.tool is None else None
         return request if tool is None else request.override(tool=tool)

@@ -89,7 +89,7 @@ def make_tool(
     Args:
         client: Calls the tool.
         card: The tool's card.
-        name: What the language model calls the tool.
+        name: The tool's name for the language model.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
     """
@@ -111,7 +111,7 @@ def make_tool(
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
-    if not _can_be_told(tool):
+    if not _has_readable_schema(tool):
         logger.warning(
             "tool %r: LangChain cannot give its input schema to a model; the model sees a tool without arguments",
             card.tool,
@@ -120,7 +120,7 @@ def make_tool(
     return tool
 
 
-def _can_be_told(tool: BaseTool) -> bool:
+def _has_readable_schema(tool: BaseTool) -> bool:
     try:
         return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
     except Exception as error:  # a card may contain anything, and must not affect the other tools

@@ -30,7 +30,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     All tools of the toolkit share one connection, which lives on an event loop of its own. So the tools can be used
     from any thread and from any event loop, sync and async. The connection is made on first use. Use the toolkit as a
     context manager, sync or async, or call :meth:`close` at the end. A connection that is still open when the program
-    ends is closed then.
+    ends is closed then. A tool whose card has not changed is the same object in each list.
 
     Example:
         >>> with MQTTToolkit(broker="mqtt://localhost:1883", agent_id="agent-a") as toolkit:  # doctest: +SKIP
@@ -48,14 +48,15 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
         prefix: Whether each tool's name begins with its server's name. Otherwise a tool gets this prefix only if an
             earlier tool of another server has the same name.
-        peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none. Tasks
-            are given under ``agent_id``, on the connection on which the tools are called.
+        peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none of them.
+            Tasks are given under ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
         on_unavailable: What to do about a wanted tool or peer that is not online: ``skip`` it with a warning, or
             ``raise``.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
-            a function from the ``ToolException`` to a text. False raises the ``ToolException``, which ends the run.
+            a function that gets the ``ToolException`` and returns a text. False raises the ``ToolException``, which
+            ends the run.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 

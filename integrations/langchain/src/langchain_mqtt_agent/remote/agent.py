@@ -55,8 +55,8 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     and the result itself.
 
     In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt. So the task
-    runs once, and the result is there when the graph is resumed. The peer's questions become interrupts; its events go
-    to the stream modes ``custom`` and ``messages``. Canceling the run cancels the task.
+    runs once, and the result is there when the graph is resumed. The peer's questions become interrupts. The peer's
+    events go to the stream modes ``custom`` and ``messages``. When the run is canceled, the task is canceled.
 
     Example:
         >>> researcher = MQTTRemoteAgent("researcher", agent_id="planner")  # doctest: +SKIP
@@ -73,15 +73,15 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         agent: The :class:`mqtt_agent.sync.Agent` that gives the tasks, instead of a new one. Its owner stops it.
         type: The type of the task, which selects the peer's handler.
-        title: A line for people.
+        title: The title of the task, one line for people.
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
         context_id: Names the conversation with the peer. None takes a conversation for each thread of the graph.
         timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
-            answer, or None. The function may be async for the async methods. When the peer does not
-            accept the answer, the question comes again with the reason.
+            answer, or None. The function may be async for the async methods. When the peer does not accept the answer,
+            the question comes again with the reason.
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
         description: For the language model, when the agent is used as a tool.
@@ -158,7 +158,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         Raises:
             PeerUnavailable: There is no such agent.
             TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: There is no result.
-            ConnectionError: The broker is not there, or refuses.
+            ConnectionError: The broker cannot be reached, or it refuses the connection.
         """
 
         def give(value: Any, run_manager: Any, config: RunnableConfig) -> Any:
@@ -266,12 +266,12 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         arg_types: dict[str, Any] | None = None,
         handle_tool_error: HandleToolError = True,
     ) -> BaseTool:
-        """A tool ``ask_<peer>`` that takes a prompt and gives the result. The peer's questions become interrupts.
+        """Make a tool ``ask_<peer>``: a prompt gives the peer's result. The peer's questions become interrupts.
 
         Args:
             args_schema: With ``args_schema`` or ``arg_types``, the tool is made by ``Runnable.as_tool``: it takes
                 these arguments, and sends them as structured input.
-            name: What the language model calls the tool.
+            name: The tool's name for the language model.
             description: For the language model that chooses a tool.
             arg_types: See ``args_schema``.
             handle_tool_error: What the language model is told when there is no result; see :class:`MQTTToolkit`.

@@ -44,7 +44,9 @@ def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
     if data or task.prompt is None:
         return data
     if len(keys) != 1:
-        raise ValueError(f"the graph takes {', '.join(keys) or 'nothing'}: send them as data")
+        raise ValueError(
+            f"a prompt cannot be the input of this graph: send data with the keys {', '.join(keys) or '(none)'}"
+        )
     return {keys[0]: task.prompt}
 
 

@@ -31,7 +31,7 @@ def graph_agent(
     context: Any = None,
     **options: Any,
 ) -> Agent:
-    """An agent that does its tasks with a graph. The agent is not started.
+    """Make an agent that does its tasks with a graph. The caller starts the agent.
 
     - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
       run one after the other.
@@ -39,7 +39,7 @@ def graph_agent(
       checkpoint. A graph without a checkpointer gets a checkpointer in memory.
     - An interrupt becomes a question to the requester; the answer resumes the graph.
     - The tokens of chat models and the values that nodes give to the stream writer are sent as events.
-    - A canceled task stops the run.
+    - When the task is canceled, the run stops.
 
     Args:
         graph: A compiled graph, such as ``create_agent`` returns, or a builder, which is compiled here.
@@ -82,7 +82,7 @@ def serve_graph(graph: Any, agent_id: str, *, on_started: Callable[[], None] | N
 
     Raises:
         ImportError: LangGraph is not installed.
-        ConnectionError: The broker is not there, or refuses.
+        ConnectionError: The broker cannot be reached, or it refuses the connection.
         SessionTakenOver: Another process runs under the same name.
     """
     return serve(graph_agent(graph, agent_id, **options), "serve_graph", on_started)

@@ -20,7 +20,7 @@ __all__ = ["aserve_tools", "serve_tools", "tool_server"]
 
 
 def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **options: Any) -> ToolServer:
-    """A tool server with LangChain tools. The server is not started.
+    """Make a tool server with LangChain tools. The caller starts the server.
 
     The values that a tool gives to ``dispatch_custom_event`` are streamed to the caller. Content blocks are sent as MCP
     content. The ``structured_content`` of an artifact is sent as the result. A ``ToolException`` is a tool error.
@@ -69,7 +69,7 @@ def serve_tools(
         options: Further arguments of :class:`mqtt_agent.ToolServer`.
 
     Raises:
-        ConnectionError: The broker is not there, or refuses.
+        ConnectionError: The broker cannot be reached, or it refuses the connection.
     """
     return serve(tool_server(tools, server, **options), "serve_tools", on_started)
 
