@@ -69,7 +69,7 @@ class MQTTLiveTools(AgentMiddleware):
         self._known.update({tool.name: tool for tool in online})
 
     def _is_unknown(self, request: Any) -> bool:
-        """Whether a request is for a remote tool that is unknown here, because the run was resumed in another process."""
+        """Whether a request is for a tool that is unknown here: the run may come from another process."""
         return request.tool is None and request.tool_call["name"] not in self._known
 
     def _resolved(self, request: Any) -> Any:
