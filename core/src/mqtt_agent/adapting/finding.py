@@ -100,7 +100,7 @@ async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | N
     """Find the wanted tools and peers that are online.
 
     Args:
-        endpoint: Searches for them; an agent if peers are wanted.
+        endpoint: Does the search: an agent, or a tool client if no peers are wanted.
         wanted: The tools.
         peers: The peers; None for no peers.
 

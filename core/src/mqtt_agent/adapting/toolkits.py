@@ -44,7 +44,7 @@ class Toolkit(ABC, Generic[T]):
 
         Raises:
             BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or the broker refuses.
-            ToolUnavailable: A wanted tool or peer is not there, and ``on_unavailable`` is ``raise``.
+            ToolUnavailable: A wanted tool or peer is not online, and ``on_unavailable`` is ``raise``.
         """
         return self._make_tools(self._find())
 

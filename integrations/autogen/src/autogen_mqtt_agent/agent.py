@@ -71,7 +71,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         roster: The names of the other participants, or a mapping from names to what each can do. The host passes the
             roster to its factory. A handoff to a name outside the roster becomes text, since it would end a Swarm.
         absent: What to do when the peer is not online. ``raise`` raises PeerUnavailable. ``wait`` waits for the peer.
-            ``notice`` answers with a notice, and the peer is told in its next turn what it missed.
+            ``notice`` answers with a notice, and the peer gets the messages that it missed with its next turn.
         grace: Seconds that the peer may be offline in the middle of a turn before ``absent`` applies. With
             ``absent="wait"`` there is no limit.
         timeout: Seconds that a turn may take; None for no limit.

@@ -59,7 +59,7 @@ class MQTTAgent(BaseAgent):
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory if there is no ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        timeout: Seconds that a task may take; then the task is canceled. None for no limit.
+        timeout: Seconds that a task may take. After that, the task is canceled. None for no limit.
         wait_online: Whether to wait for a peer that was never seen. If the peer was seen before and is offline now,
             the task always waits.
         send_inputs: Whether to send the crew's inputs as the task's ``data``, which a served crew or flow takes as

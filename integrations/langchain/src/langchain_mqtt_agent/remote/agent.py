@@ -76,7 +76,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         title: The title of the task, one line for people.
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
-        context_id: Names the conversation with the peer. None takes a conversation for each thread of the graph.
+        context_id: Names the conversation with the peer. None: each thread of the graph has a conversation of its own.
         timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the

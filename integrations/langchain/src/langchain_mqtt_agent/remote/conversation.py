@@ -55,8 +55,8 @@ class Delegation:
 async def converse(wanted: Delegation, run: Run) -> AsyncGenerator[str | Outcome, None]:
     """Give a task, or find the task that was given at this place before, and follow the task to its end.
 
-    A run that is canceled cancels the task. After any other error, such as an interrupt, the task goes on, and the
-    next run at the same place finds the task again.
+    When the run is canceled, the task is canceled. After any other error, such as an interrupt, the task goes on, and
+    the next run at the same place finds the task again.
 
     Args:
         wanted: The task.

@@ -95,7 +95,7 @@ def _messages_of(value: Any) -> Any:
 
 
 def _conversation(messages: Any) -> Request:
-    """A conversation in the wire format of a task: the messages of people and agents, without tool calls."""
+    """Make a request from a conversation: it has the messages of people and agents, without tool calls."""
     told: list[dict[str, Any]] = []
     for message in convert_to_messages(messages):
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
