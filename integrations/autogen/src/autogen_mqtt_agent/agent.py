@@ -64,7 +64,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         agent_id: The id under which this process gives turns. A turn survives a restart only if the id is the same
             afterwards. None makes a new id, which all participants of the process without ``agent_id`` share.
-        peer: The agent id of the other end.
+        peer: The agent id of the host that runs the agent.
         namespace: The prefix of all topics.
         description: What the participant can do. Teams use it to choose the next speaker.
         message_types: Types that the peer may answer with besides AutoGen's own, such as ``StructuredMessage[Report]``.

@@ -41,8 +41,8 @@ class AgentHost(Agent):
         agent_id: The host's agent id. Only one process at a time can use it.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
-        description: For the person or the model that chooses an agent.
-        capabilities: Short words to search for.
+        description: What the agent or team does, for the person or the model that chooses an agent.
+        capabilities: Words by which others find the host.
         message_types: Types of messages that callers may send besides AutoGen's own.
         max_conversations: How many instances are kept in memory between turns. For any other conversation, the next
             turn makes a new instance from the stored state.

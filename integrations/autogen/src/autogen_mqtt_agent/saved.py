@@ -20,7 +20,7 @@ DESCRIPTION = "An agent on another host."
 
 
 class _Config(BaseModel):
-    """Arguments that a participant and a workbench share: no password, token or certificate."""
+    """Arguments that a participant and a workbench have in common, without passwords, tokens and certificates."""
 
     broker: str | None = None
     agent_id: str | None = None

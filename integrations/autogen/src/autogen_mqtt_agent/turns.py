@@ -29,7 +29,7 @@ class Turn(BaseModel):
     """A turn that a participant is asked to take.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         conversation: Names the conversation. One instance of the hosted agent takes part in a conversation.
         seq: The number of the turn, 1 for the first.
         previous: The task id of the previous turn, after whose state this turn continues; None for the first.
@@ -51,7 +51,7 @@ class Answer(BaseModel):
     """The result of a turn.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         name: The name that the hosted agent has on its host.
         chat_message: The agent's answer, encoded.
         inner_messages: The events before the answer, encoded, without the chunks that a model streams.
@@ -67,7 +67,7 @@ class Told(BaseModel):
     """Something that happens during a turn.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         message: The event or message, encoded.
         own: Whether the message's source is the hosted agent or team itself, and not a member of the hosted team.
     """

@@ -1,4 +1,4 @@
-"""Crews, flows and agents of CrewAI as agents that take tasks, and go on after a crash."""
+"""Crews, flows and agents of CrewAI as agents that take tasks, and continue after a crash."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     After a crash, a flow with ``@persist`` finds its state again. Any other flow starts anew.
 
     Args:
-        factory: A class of flows, or a function that makes a new flow for each task.
+        factory: A subclass of ``Flow``, or a function that makes a new flow for each task.
         agent_id: The agent's name.
         options: See :func:`host_crew`.
     """

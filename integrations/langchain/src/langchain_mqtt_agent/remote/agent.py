@@ -84,7 +84,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
             the question comes again with the reason.
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
-        description: For the language model, when the agent is used as a tool.
+        description: What the peer does, for the language model that uses it as a tool.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
