@@ -275,3 +275,34 @@ class TestVersions:
         await make_good(path)
         upgraded(*self.NEXT, "INSERT INTO nowhere VALUES (1)")
         await refused(path, "nowhere")
+
+
+async def test_a_file_that_another_process_makes_in_this_moment_is_not_taken_for_a_foreign_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "tasks.db", database._pragma  # pyright: ignore[reportPrivateUsage]
+    path.touch(0o600)
+    outcomes: list[str] = []
+
+    def read_while_another_process_makes_the_file(connection: sqlite3.Connection, name: str) -> int:
+        value = read(connection, name)
+        if name == "application_id" and not outcomes:
+            try:
+                with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    other.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    for statement in (each for statements in MIGRATIONS for each in statements):
+                        other.execute(statement)
+                    other.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                    other.execute("COMMIT")
+                outcomes.append("made between the reads")
+            except sqlite3.OperationalError:
+                outcomes.append("must wait until all is read")
+        return value
+
+    monkeypatch.setattr(database, "_pragma", read_while_another_process_makes_the_file)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert database._is_ours(connection, path) is False  # pyright: ignore[reportPrivateUsage]
+    assert outcomes == ["must wait until all is read"]
+    async with SqliteStore(path) as store:
+        await add_many(store, 1)

@@ -445,7 +445,7 @@ async def test_the_same_question_at_the_same_point_gets_the_answer_that_is_under
 
 
 async def test_a_state_of_something_else_is_refused(remote: MakeAgent) -> None:
-    with pytest.raises(ValueError, match="no state of counter"):
+    with pytest.raises(ValueError, match="no saved state of participant counter"):
         await remote("counter").load_state({"type": "AssistantAgentState"})
 
 

@@ -118,7 +118,7 @@ async def test_what_was_seen_before_is_not_told_again(embedded: Embedded, namesp
 
 async def test_a_conversation_whose_past_is_lost_says_so(embedded: Embedded, namespace: str, planner: Agent) -> None:
     async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
-        with pytest.raises(errors.TaskFailed, match="reset it") as lost:
+        with pytest.raises(errors.TaskFailed, match="reset the conversation") as lost:
             await take(planner, "t2", turn("a", "y", previous="t1"))
         assert lost.value.code == "CONVERSATION_LOST"
         with pytest.raises(errors.TaskRejected, match="no turn"):

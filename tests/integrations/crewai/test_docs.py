@@ -84,7 +84,7 @@ async def test_the_served_crew_and_its_remote_member(
 ) -> None:
     served: list[Agent] = []
     monkeypatch.setattr(Agent, "run", lambda self: served.append(self))  # the real run() would block for ever
-    exec(the_example("docs/crewai.md", "serve_crew", embedded), {})
+    await asyncio.to_thread(exec, the_example("docs/crewai.md", "serve_crew", embedded), {})
     [analyst] = served
     async with analyst:
         assert analyst.card.capabilities == ["analysis"]

@@ -7,10 +7,16 @@ from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
 from typing import Any
 
+from mqtt_agent.agents import Agent
 from mqtt_agent.errors import CallError
 from mqtt_agent.tools import CallHandle, ToolClient
 
-__all__ = ["call_tool", "calling"]
+__all__ = ["call_tool", "calling", "tool_client_of"]
+
+
+def tool_client_of(endpoint: Agent | ToolClient) -> ToolClient:
+    """The tool client of an agent; a tool client itself stays as it is."""
+    return endpoint.tool_client if isinstance(endpoint, Agent) else endpoint
 
 
 @asynccontextmanager

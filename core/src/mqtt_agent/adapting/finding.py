@@ -8,17 +8,31 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
+from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.agents import Agent
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ToolClient
 from mqtt_agent.wire import AgentCard, ToolCard
 
-__all__ = ["Found", "OnUnavailable", "Selection", "describe_peer", "find_peers", "find_tools", "tell_missing"]
+__all__ = [
+    "Found",
+    "OnUnavailable",
+    "Peers",
+    "Selection",
+    "describe_peer",
+    "find",
+    "find_peers",
+    "find_tools",
+    "tell_missing",
+]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 OnUnavailable = Literal["skip", "raise"]
 """What a toolkit does about a wanted tool or peer that is offline: leave it out with a warning, or raise an error."""
+
+Peers = Literal["all"] | Sequence[str]
+"""Which peers are wanted: their agent ids, or ``all`` that are online."""
 
 _MAX_DESCRIPTION = 1024
 """The longest description of a peer, in characters. Model providers refuse longer descriptions."""
@@ -67,15 +81,36 @@ class Selection:
 
 @dataclass
 class Found:
-    """The result of a search for tools.
+    """The result of a search for tools and peers.
 
     Attributes:
         tools: The cards of the wanted tools that are online, in the order in which they were asked for.
         missing: The names and patterns that were asked for and that no server offers.
+        peers: The cards of the wanted peers that are online.
+        missing_peers: The agent ids of the wanted peers that are not online.
     """
 
     tools: list[ToolCard] = field(default_factory=list[ToolCard])
     missing: list[str] = field(default_factory=list[str])
+    peers: list[AgentCard] = field(default_factory=list[AgentCard])
+    missing_peers: list[str] = field(default_factory=list[str])
+
+
+async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | None = None) -> Found:
+    """Find the wanted tools and peers that are online.
+
+    Args:
+        endpoint: Does the search: an agent, or a tool client if no peers are wanted.
+        wanted: The tools.
+        peers: The peers; None for no peers.
+
+    Raises:
+        TransportError: The broker is not there, or refuses.
+    """
+    found = await find_tools(tool_client_of(endpoint), wanted)
+    if peers is not None and isinstance(endpoint, Agent):
+        found.peers, found.missing_peers = await find_peers(endpoint, peers)
+    return found
 
 
 async def find_tools(client: ToolClient, wanted: Selection) -> Found:
@@ -102,7 +137,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
     return found
 
 
-async def find_peers(agent: Agent, wanted: Literal["all"] | Sequence[str]) -> tuple[list[AgentCard], list[str]]:
+async def find_peers(agent: Agent, wanted: Peers) -> tuple[list[AgentCard], list[str]]:
     """Find the wanted peers that are online.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.wire import TaskEvent, TaskState
 
-__all__ = ["follow", "is_question"]
+__all__ = ["follow", "is_question", "wording"]
 
 Tell = Callable[[TaskEvent], Awaitable[None]]
 Answer = Callable[[str, Any], Awaitable[Any]]
@@ -18,6 +18,11 @@ Answer = Callable[[str, Any], Awaitable[Any]]
 def is_question(event: TaskEvent) -> bool:
     """Whether the peer asks something with this event and waits for the answer."""
     return event.status == TaskState.INPUT_REQUIRED.value and isinstance(event.data, dict)
+
+
+def wording(question: str | None, fault: str | None) -> str:
+    """A question as a person or a model reads it: with the reason, when the peer did not accept an earlier answer."""
+    return question or "" if fault is None else f"{question or ''}\n({fault})"
 
 
 async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
@@ -64,6 +69,5 @@ async def _answer_all(handle: TaskHandle, answer: Answer, questions: asyncio.Que
         input_id, fault = event.data.get("input_id"), event.data.get("fault")
         if input_id in handle.answers and fault is None:
             continue  # the peer sent the same question again, and the answer is on the way
-        question = event.content or ""
-        value = await answer(question if fault is None else f"{question}\n({fault})", event.data.get("schema"))
+        value = await answer(wording(event.content, fault), event.data.get("schema"))
         await handle.send(value, input_id)

@@ -13,12 +13,11 @@ from os import PathLike
 from typing import Any, TypeVar
 
 from mqtt_agent.adapting.identity import default_agent_id
-from mqtt_agent.agents import Agent as AsyncAgent
 from mqtt_agent.agents import MemoryStore, TaskStore
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 
-__all__ = ["Requester", "RequesterSettings", "RequesterToolClient"]
+__all__ = ["Requester", "RequesterSettings"]
 
 T = TypeVar("T")
 
@@ -154,31 +153,6 @@ class Requester:
     async def aclose(self) -> None:
         """Call :meth:`close` in a thread, and await its end."""
         await asyncio.to_thread(self.close)
-
-
-class RequesterToolClient:
-    """Calls tools over the connection of a requester and in the requester's name, from any thread and event loop.
-
-    It offers ``run_on_loop`` and ``await_on_loop``, as :class:`mqtt_agent.sync.ToolClient` does.
-
-    Args:
-        requester: The requester whose agent calls the tools.
-    """
-
-    def __init__(self, requester: Requester) -> None:
-        self._requester = requester
-
-    def run_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and block for the result."""
-        return self._requester.run_on_loop(_with_tool_client, function, arguments)
-
-    async def await_on_loop(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Run ``function(tool_client, *arguments)`` on the agent's event loop, and await the result on any loop."""
-        return await self._requester.await_on_loop(_with_tool_client, function, arguments)
-
-
-async def _with_tool_client(agent: AsyncAgent, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
-    return await function(agent.tool_client, *arguments)
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:

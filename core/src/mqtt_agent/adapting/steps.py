@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
+from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.adapting.delegating import begun
+from mqtt_agent.adapting.following import is_question
 from mqtt_agent.agents import Agent, TaskHandle
 from mqtt_agent.errors import TaskTimeout
 from mqtt_agent.tools import CallHandle, ToolClient
-from mqtt_agent.wire import TaskEvent, TaskState
+from mqtt_agent.wire import TaskEvent
 
 __all__ = ["CallSteps", "TaskSteps"]
 
@@ -59,7 +61,7 @@ class CallSteps:
         assert self._handle is not None
         return self._handle
 
-    async def advance(self, client: ToolClient) -> list[Any]:
+    async def advance(self, endpoint: Agent | ToolClient) -> list[Any]:
         """Make the call, or wait for news of the call.
 
         Returns:
@@ -72,17 +74,17 @@ class CallSteps:
         """
         self.begun = True
         if self._handle is None:
-            self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout)
+            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, timeout=self._timeout)
             if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
-                await self.cancel(client)
+                await self.cancel(endpoint)
         partials = await self._handle.news(self._patience)
         if not partials and self._handle.over:
             await self._handle.result()
             self.over = True
         return partials
 
-    async def cancel(self, client: ToolClient) -> None:
-        """Cancel the call. This works while the first step makes the call, and after the call's timeout, too."""
+    async def cancel(self, endpoint: Agent | ToolClient) -> None:
+        """Cancel the call, also while the first step makes the call, and also after the call's timeout."""
         self._canceled = True
         if self._handle is not None:
             await self._handle.cancel("the caller gave up")
@@ -195,14 +197,10 @@ class TaskSteps:
 
     def asks(self, event: TaskEvent) -> bool:
         """Whether an event is a question that waits for an answer now."""
-        data: object = event.data
-        if event.status != TaskState.INPUT_REQUIRED.value or not isinstance(data, dict):
-            return False
-        if event is not self.handle.question:
-            return False  # answered already, or the peer has asked another question since
+        if not is_question(event) or event is not self.handle.question:
+            return False  # no question, a question that is answered already, or not the latest question
         self._asked = event
-        data = cast("dict[str, Any]", data)
-        return "fault" in data or not self.answered(data.get("input_id"))
+        return "fault" in event.data or not self.answered(event.data.get("input_id"))
 
     def answered(self, input_id: str | None) -> bool:
         """Whether a question has an answer, which may still be on its way, or needs no answer any more."""

@@ -6,9 +6,10 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["add_agent_options", "add_broker_options", "load"]
+__all__ = ["add_agent_options", "add_broker_options", "load", "serve_target"]
 
 
 def add_broker_options(parser: argparse.ArgumentParser) -> None:
@@ -71,3 +72,21 @@ def load(target: str) -> Any:
             raise ValueError(f"module {module} has no {name}")
         found = getattr(found, part)
     return found
+
+
+def serve_target(make: Callable[..., Any], target: str, **options: Any) -> None:
+    """Import an object, and serve it until SIGINT or SIGTERM.
+
+    Args:
+        make: Gets the object and the options, and returns an agent or a host.
+        target: See :func:`load`.
+        options: The options of the command line.
+
+    Raises:
+        SystemExit: The object cannot be imported or served.
+    """
+    try:
+        host = make(load(target), **options)
+    except (ImportError, TypeError, ValueError) as error:
+        sys.exit(f"{target} cannot be served: {error}")
+    host.run()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mqtt_agent.cli.options import add_agent_options, load
+from mqtt_agent.cli.options import add_agent_options, serve_target
 
 from autogen_mqtt_agent.host import AgentHost
 
@@ -26,17 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="host an agent or a team")
     serve.add_argument(
-        "factory", metavar="module:function", help="a function that makes the agent or the team of a conversation"
+        "target", metavar="module:function", help="a function that makes the agent or the team of a conversation"
     )
     add_agent_options(serve)
     serve.add_argument("--max-conversations", type=int, default=100, help="how many stay in memory (%(default)s)")
-    options = vars(parser.parse_args(arguments))
-    target = options.pop("factory")
-    try:
-        host = AgentHost(load(target), **options)
-    except (ImportError, TypeError, ValueError) as error:
-        sys.exit(f"{target} cannot be served: {error}")
-    host.run()
+    serve_target(AgentHost, **vars(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

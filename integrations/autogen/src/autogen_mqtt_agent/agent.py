@@ -1,4 +1,4 @@
-"""The participant that stands in a team for an agent on another host."""
+"""A participant of a team that represents an agent on another host."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
+from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -50,7 +51,7 @@ _SHORT_RETENTION = 600.0
 class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     """A participant that lives on another host, where :func:`serve_agent` or :func:`serve_team` runs it.
 
-    The participant stands in any team for the real one: its streaming chunks, tool events and answers come through.
+    In any team, the participant represents the hosted agent: its chunks, tool events and answers reach the team.
     Turns survive lost networks, a host that is killed and, with an ``agent_id``, also the end of this process.
     Participants with one ``agent_id`` share one connection, which is made on first use.
 
@@ -61,17 +62,17 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     Args:
         name: The participant's name in the team, a Python identifier. Without ``peer``, also the peer's agent id.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The name in which this process gives turns. A turn survives a restart only if the name is the same
-            afterwards. None makes a new name, which all participants of the process without ``agent_id`` share.
-        peer: The agent id of the other end.
+        agent_id: The id under which this process gives turns. A turn survives a restart only if the id is the same
+            afterwards. None makes a new id, which all participants of the process without ``agent_id`` share.
+        peer: The agent id of the host that runs the agent.
         namespace: The prefix of all topics.
-        description: Tells the team what the participant can do, for the choice of the next speaker.
+        description: What the participant can do. Teams use it to choose the next speaker.
         message_types: Types that the peer may answer with besides AutoGen's own, such as ``StructuredMessage[Report]``.
         roster: The names of the other participants, or a mapping from names to what each can do. The host passes the
             roster to its factory. A handoff to a name outside the roster becomes text, since it would end a Swarm.
-        absent: What to do when the peer is not there. ``raise`` raises PeerUnavailable. ``wait`` waits for the peer.
-            ``notice`` answers with a notice, and the peer is told in its next turn what it missed.
-        grace: Seconds that the peer may be away in the middle of a turn before it counts as not there. With
+        absent: What to do when the peer is not online. ``raise`` raises PeerUnavailable. ``wait`` waits for the peer.
+            ``notice`` answers with a notice, and the peer gets the messages that it missed with its next turn.
+        grace: Seconds that the peer may be offline in the middle of a turn before ``absent`` applies. With
             ``absent="wait"`` there is no limit.
         timeout: Seconds that a turn may take; None for no limit.
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
@@ -80,7 +81,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     Raises:
         InvalidIdentifier: A name or the namespace cannot be used in topics.
-        ValueError: ``name`` is no identifier, ``broker`` is no URL, or the ``agent_id`` is used with other settings.
+        ValueError: ``name`` is no identifier, ``broker`` is no URL, or ``agent_id`` has other settings in this process.
     """
 
     component_config_schema = MQTTAgentConfig
@@ -131,7 +132,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @property
     def agent_id(self) -> str:
-        """The name in which this process gives turns."""
+        """The id under which this process gives turns."""
         return self._requester.agent_id
 
     @property
@@ -144,20 +145,22 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     @override
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        """Give the turn to the peer, and wait for the peer's answer; raises what :meth:`on_messages_stream` raises."""
-        return await _last(self.on_messages_stream(messages, cancellation_token))
+        """Give the turn to the peer, and wait for the answer. For the errors see :meth:`on_messages_stream`."""
+        response = await last(self.on_messages_stream(messages, cancellation_token))
+        assert isinstance(response, Response)
+        return response
 
     @override
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        """Give the turn to the peer, and give out what happens there as it happens, and then the peer's answer.
+        """Give the turn to the peer. Yield the turn's events as they arrive, and then the peer's answer.
 
         Raises:
-            PeerUnavailable: The peer is not there; see ``absent``.
+            PeerUnavailable: The peer is not online; see ``absent``.
             TaskFailed: The hosted agent failed.
             TaskTimeout: The turn took too long.
-            TransportError: The broker is not there, or refuses.
+            TransportError: The broker cannot be reached, or it refuses the connection.
         """
         missed = [each for each in map(self._codec.decode, self._state.unsent) if isinstance(each, BaseChatMessage)]
         messages = [*missed, *messages]
@@ -177,12 +180,12 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                 yield Response(chat_message=notice)
                 return
             except TaskRejected as error:
-                # The peer knows a turn of this id already, from an earlier process whose messages had other ids.
+                # The peer already has a turn with this id, from an earlier process whose messages had other ids.
                 if error.code != "conflict" or is_last_try:
                     raise
 
     def _next_turn(self, messages: Sequence[BaseChatMessage]) -> tuple[str, Turn, str]:
-        """The task id of the next turn, what to ask, and the same as text."""
+        """The task id of the next turn, the turn, and its text as the prompt."""
         state = self._state
         turn = Turn(
             conversation=state.conversation_id,
@@ -222,13 +225,13 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         finally:
             state.pending = None
             if not answered:
-                state.tries += 1  # the id of this turn stands for its failure from now on
+                state.tries += 1  # the same messages are a new turn then, with another id
 
     async def resume(self, cancellation_token: CancellationToken | None = None) -> BaseChatMessage | None:
         """Wait for the answer to the turn that was under way when the loaded state was saved.
 
-        Give the answer to the team as the next task, and the team goes on from there: a team that is loaded in the
-        middle of a turn does not ask for that turn again.
+        A team that is loaded in the middle of a turn does not ask for that turn again. So give the answer to the team
+        as its next task.
 
         Example:
             >>> await team.load_state(saved)  # doctest: +SKIP
@@ -243,14 +246,16 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         """
         if self._state.pending is None:
             return None
-        return (await _last(self.resume_stream(cancellation_token))).chat_message
+        response = await last(self.resume_stream(cancellation_token))
+        assert isinstance(response, Response)
+        return response.chat_message
 
     async def resume_stream(
         self, cancellation_token: CancellationToken | None = None
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        """Give out what happens in the turn that :meth:`resume` waits for, and then the turn's answer.
+        """Yield the events of the turn that :meth:`resume` waits for, and then the answer.
 
-        Nothing comes when no turn was under way.
+        Without a turn under way, nothing is yielded.
 
         Raises:
             ValueError: The turn was given under another ``agent_id``.
@@ -261,28 +266,28 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             return
         if given_by != self.agent_id:
             raise ValueError(
-                f"{given_by} has given the turn, and only {given_by} gets its answer: make the participant with "
+                f"agent {given_by} has given the turn, and only this agent gets the answer: make the participant with "
                 f"MQTTAgent(agent_id={given_by!r})"
             )
         async with contextlib.aclosing(self._follow(pending, None, "", cancellation_token)) as events:
             async for event in events:
                 yield event
 
-    # Life
+    # Lifecycle
 
     @override
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """Begin a new conversation. The peer need not be there."""
+        """Begin a new conversation. The peer need not be online."""
         self._state = MQTTAgentState()
 
     @override
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        """Tell the peer, when a turn is under way, to pause its agent."""
+        """If a turn is under way, tell the peer to pause its agent."""
         await self._control("pause")
 
     @override
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        """Tell the peer, when a turn is under way, to let its agent go on."""
+        """If a turn is under way, tell the peer to let its agent continue."""
         await self._control("resume")
 
     async def _control(self, action: Literal["pause", "resume"]) -> None:
@@ -292,16 +297,16 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         try:
             await self._requester.agent.await_on_loop(control_turn, self.peer, control)
         except MQTTAgentError as error:
-            logger.warning("%s could not be told to %s: %s", self.peer, action, error)
+            logger.warning("%s did not %s its agent: %s", self.peer, action, error)
 
     @override
     async def save_state(self) -> Mapping[str, Any]:
-        """Where the participant stands in its conversation. Works at any time, also in the middle of a turn."""
+        """The state of the participant's conversation. Works at any time, also in the middle of a turn."""
         return self._state.model_dump()
 
     @override
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state. An older state works too: the host keeps its agent's state after each turn.
+        """Continue from a saved state. An older state works too: the host stores its agent's state after each turn.
 
         Raises:
             ValueError: ``state`` is not the state of a participant.
@@ -309,7 +314,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         try:
             self._state = MQTTAgentState.model_validate(json.loads(json.dumps(dict(state))))
         except ValidationError as error:
-            raise ValueError(f"this is no state of {self.name}: {error}") from error
+            raise ValueError(f"this is no saved state of participant {self.name}: {error}") from error
 
     @override
     async def close(self) -> None:
@@ -324,12 +329,3 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @classmethod
     def _from_config(cls, config: MQTTAgentConfig) -> Self:
         return cls(**dict(config))
-
-
-async def _last(events: AsyncGenerator[Any, None]) -> Response:
-    response: Response | None = None
-    async with contextlib.aclosing(events):
-        async for event in events:
-            response = event if isinstance(event, Response) else response
-    assert response is not None
-    return response

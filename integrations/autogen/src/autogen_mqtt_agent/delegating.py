@@ -1,11 +1,12 @@
-"""Where a turn is given to a peer and followed, on the event loop of the connection."""
+"""Giving a turn to a peer and following the turn. These functions run on the event loop of the connection."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from mqtt_agent import Agent, TaskHandle, TaskState
+from mqtt_agent import Agent, TaskEvent, TaskHandle
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
+from mqtt_agent.adapting.following import follow
 from mqtt_agent.adapting.streaming import Emit
 from mqtt_agent.errors import TaskError, TaskRejected
 
@@ -26,16 +27,16 @@ async def give_turn(
 
     Args:
         agent: The agent that gives the turn.
-        participant: Who the peer is, and how long to wait for the peer.
+        participant: The arguments of the participant: its peer, and how long to wait for the peer.
         task_id: The id of the turn.
-        turn: What is asked; None for a turn that was given before.
-        prompt: What is asked, as text for people and for agents that know nothing of AutoGen.
+        turn: The turn; None for a turn that was given before.
+        prompt: The turn as text, for people and for agents that do not use AutoGen.
         emit: Called with each event.
 
     Raises:
-        PeerUnavailable: The peer is not there, or has been away for longer than ``participant.grace``.
+        PeerUnavailable: The peer is not online, or has been offline for longer than ``participant.grace``.
         TaskError: The turn has no result.
-        TransportError: The broker is not there, or refuses.
+        TransportError: The broker cannot be reached, or it refuses the connection.
     """
     peer, wait = participant.peer or participant.name, participant.absent == "wait"
 
@@ -57,34 +58,32 @@ async def give_turn(
         except TaskRejected as error:
             if error.code != "conflict":
                 raise
-            return await agent.resume(task_id)  # the same was asked before, in messages with other ids
+            return await agent.resume(task_id)  # the same turn was given before, in messages with other ids
 
-    async def follow(handle: TaskHandle) -> Any:
-        reading = _read(handle, emit)
-        return await (reading if wait else while_online(agent, handle, reading, grace=participant.grace))
+    async def follow_turn(handle: TaskHandle) -> Any:
+        async def tell(event: TaskEvent) -> None:
+            emit(event)
 
-    return await delegated(begin, follow, timeout=participant.timeout)
+        async def refuse(question: str, schema: Any) -> NoReturn:
+            raise TaskError(
+                f"{peer} asks: {question} Nobody in a team can answer that: the turn is canceled. Let the peer decide "
+                "without asking, or put the answer into the team's messages",
+                task_id=task_id,
+                peer=peer,
+                code="input-required",
+            )
+
+        following = follow(handle, tell, refuse)
+        return await (following if wait else while_online(agent, handle, following, grace=participant.grace))
+
+    return await delegated(begin, follow_turn, timeout=participant.timeout)
 
 
 async def control_turn(agent: Agent, peer: str, control: Control) -> None:
     """Pause or resume the turn that a peer is in, and wait a few seconds until the peer has done so.
 
     Raises:
-        TaskError: The peer has not done so.
-        TransportError: The broker is not there, or refuses.
+        TaskError: The peer has not done so in time, or it refused.
+        TransportError: The broker cannot be reached, or it refuses the connection.
     """
     await agent.request(peer, type=CONTROL, data=control.model_dump(), timeout=_CONTROL_TIMEOUT)
-
-
-async def _read(handle: TaskHandle, emit: Emit) -> Any:
-    async for event in handle.events():
-        if event.type == "status" and event.status == TaskState.INPUT_REQUIRED.value:
-            raise TaskError(
-                f"{handle.peer} asks: {event.content} Nobody in a team can answer that: the turn is canceled. Let the "
-                "peer decide without asking, or put the answer into the team's messages",
-                task_id=handle.task_id,
-                peer=handle.peer,
-                code="input-required",
-            )
-        emit(event)
-    return await handle.result()

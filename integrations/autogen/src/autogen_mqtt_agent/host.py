@@ -1,4 +1,4 @@
-"""Where an agent or a team is hosted, so that it can take part in teams on other hosts."""
+"""A host for an agent or a team that takes part in teams on other hosts."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ _WAITING_TURNS = 1000
 
 
 class AgentHost(Agent):
-    """Runs an agent or a team for :class:`MQTTAgent` participants elsewhere, one instance for each conversation.
+    """Hosts an agent or a team for :class:`MQTTAgent` participants. Each conversation has an instance of its own.
 
-    A host is a :class:`mqtt_agent.Agent`, so it is an async context manager, and ``run()`` serves until a signal comes.
+    A host is a :class:`mqtt_agent.Agent`, so it is an async context manager. ``run()`` serves until SIGINT or SIGTERM.
     After each turn, the instance's state and its answer are stored together. A host that is killed in the middle of a
-    turn takes that turn again when it is back, from the state before the turn. A turn that was answered is answered
-    again without being taken.
+    turn takes that turn again after its restart, from the state before the turn. When an answered turn is given again,
+    the host sends the stored answer.
 
-    The host also takes tasks that are no turns, from agents that know nothing of AutoGen. The instance gets the task's
-    prompt, and the result is the answer as text. Tasks with one context id are one conversation, as long as the host
-    runs.
+    The host also takes other tasks, from agents that do not use AutoGen. The instance gets the task's prompt, and the
+    result is the answer as text. Tasks with one context id are one conversation, as long as the host runs.
 
     Args:
         factory: Makes the instance of a conversation, a ``ChatAgent`` or a ``Team``; may be async. The function gets
             the conversation's id and, if it takes two arguments, also the roster of the caller's team: a dict with the
             names of the other participants and what each can do.
-        agent_id: The host's name, which one process at a time can have.
+        agent_id: The host's agent id. Only one process at a time can use it.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
-        description: For the person or the model that chooses an agent.
-        capabilities: Short words to search for.
+        description: What the agent or team does, for the person or the model that chooses an agent.
+        capabilities: Words by which others find the host.
         message_types: Types of messages that callers may send besides AutoGen's own.
-        max_conversations: How many instances are kept in memory between turns. The others are made anew.
+        max_conversations: How many instances are kept in memory between turns. For any other conversation, the next
+            turn makes a new instance from the stored state.
         max_concurrency: How many turns run at once.
-        retention: Seconds that turns are kept after they were answered. A conversation that has been silent for longer
-            cannot go on once its instance is no longer in memory.
+        retention: Seconds that turns are kept after they were answered. After that, a conversation can continue only
+            while its instance is in memory.
         store: Where turns are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
@@ -104,7 +104,7 @@ class AgentHost(Agent):
 
     @property
     def agent(self) -> Self:
-        """The old way to the agent that a host is itself now."""
+        """The old attribute for the agent: the host itself is the agent now."""
         warn_renamed("AgentHost.agent", "AgentHost")
         return self
 
@@ -114,26 +114,27 @@ class AgentHost(Agent):
         return self._turns.instances
 
     async def stop(self) -> None:
-        """Finish the turns that run, disconnect, and let go of all instances; a second call changes nothing."""
+        """Finish the turns that run, disconnect, and close all instances. A second call changes nothing."""
         await super().stop()
         await self._turns.close()
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Host an agent until SIGINT or SIGTERM. Blocks; for scripts.
+    """Host an agent until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_agent`.
 
     Example:
         >>> serve_agent(make_writer, agent_id="writer", broker="mqtt://localhost:1883")  # doctest: +SKIP
 
     Args:
         factory: Called with a conversation's id; returns the agent that takes part in the conversation.
-        agent_id: The host's name, which one process at a time can have.
+        agent_id: The host's agent id. Only one process at a time can use it.
         on_started: Called when the host serves. By default, a line on the standard error says what is served.
         options: See :class:`AgentHost`: ``broker``, ``namespace``, ``store``, ``credentials`` and so on.
 
     Raises:
-        SystemExit: The broker is not there or refuses, the store cannot be opened, or another process has taken over.
-            With ``on_started``, the :class:`mqtt_agent.errors.MQTTAgentError` itself is raised.
+        SystemExit: The broker cannot be reached or refuses, the store cannot be opened, or another process with the
+            same agent id has taken over. With ``on_started``, the
+            :class:`mqtt_agent.errors.MQTTAgentError` itself is raised.
     """
     return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_agent", on_started)
 
@@ -142,17 +143,17 @@ async def aserve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted
     """Host an agent until the task that awaits this function is canceled. For the arguments see :func:`serve_agent`.
 
     Raises:
-        TransportError: The broker is not there, refuses, or another process has taken over.
+        TransportError: The broker cannot be reached or refuses, or another process has taken over the agent id.
         StoreError: The store cannot be opened.
     """
     await AgentHost(factory, agent_id=agent_id, **options).serve_forever(on_started)
 
 
 def serve_team(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Host a team until SIGINT or SIGTERM. Blocks; for scripts.
+    """Host a team until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_team`.
 
     The factory returns the team that takes part in a conversation. The team's last message is its answer, and the
-    messages before come as inner messages. For the other arguments and the errors see :func:`serve_agent`.
+    earlier messages are its inner messages. For the other arguments and the errors see :func:`serve_agent`.
     """
     return serve(AgentHost(factory, agent_id=agent_id, **options), "serve_team", on_started)
 

@@ -40,7 +40,9 @@ class _AgentInstance:
 
     async def save_state(self) -> Mapping[str, Any]:
         state = await self._agent.save_state()
-        if isinstance(self._agent, SocietyOfMindAgent):  # its own state leaves out the messages that it was given
+        if isinstance(
+            self._agent, SocietyOfMindAgent
+        ):  # the state that AutoGen saves lacks the messages that the agent was given
             return {**state, _SOCIETY: await self._agent._model_context.save_state()}
         return state
 
@@ -69,7 +71,7 @@ class _TeamInstance:
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
     ) -> AsyncGenerator[AnyMessage | Response, None]:
         result = TaskResult(messages=[])
-        task = list(messages) or None  # a team takes no empty list
+        task = list(messages) or None  # a team does not accept an empty list
         async for each in self._team.run_stream(task=task, cancellation_token=token, output_task_messages=False):
             if isinstance(each, TaskResult):
                 result = each
@@ -79,7 +81,7 @@ class _TeamInstance:
         stopped = {"mqtt_stop_reason": str(result.stop_reason)} if result.stop_reason else {}
         answer = TextMessage(content="No response.", source=self.name, metadata=stopped)
         if said:
-            # The last message is the answer. It gets an id of its own, since it was told as an inner message too.
+            # The last message is the answer. The answer gets a new id, since the same message is also an inner message.
             answer = said[-1].model_copy(update={"id": answer.id, "metadata": {**said[-1].metadata, **stopped}})
         yield Response(chat_message=answer, inner_messages=list(result.messages))
 
@@ -105,12 +107,12 @@ Instance = _AgentInstance | _TeamInstance
 
 @dataclass
 class Standing:
-    """Where a conversation stands at its host.
+    """The state of a conversation at its host.
 
     Attributes:
-        instance: Takes part in the conversation; None when there is none at the moment.
-        last: The task id of the turn that the instance has taken last.
-        seen: The ids of the messages that the instance has seen until then.
+        instance: Takes part in the conversation; None when there is no instance in memory.
+        last: The task id of the last turn that the instance took.
+        seen: The ids of the messages that the instance has seen up to that turn.
         at_work: Whether the instance is in the middle of a turn.
     """
 
@@ -121,7 +123,7 @@ class Standing:
 
     @contextlib.asynccontextmanager
     async def turn(self, instance: Instance) -> AsyncIterator[None]:
-        """Let an instance take a turn. An instance that fails is closed, since it may have kept half of the turn."""
+        """Let an instance take a turn. An instance that fails is closed, since its state may hold half of the turn."""
         self.instance, self.at_work = instance, True
         try:
             yield
@@ -132,7 +134,7 @@ class Standing:
             self.at_work = False
 
     async def close(self) -> None:
-        """Let go of the instance."""
+        """Close the instance, and forget it."""
         instance, self.instance = self.instance, None
         if instance is None:
             return
@@ -143,7 +145,7 @@ class Standing:
 
 
 async def make(factory: Factory, conversation: str, roster: Mapping[str, str]) -> Instance:
-    """A new instance for a conversation.
+    """Make an instance for a conversation.
 
     Raises:
         TypeError: The factory returned neither a ChatAgent nor a Team.

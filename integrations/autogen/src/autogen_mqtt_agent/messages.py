@@ -28,8 +28,8 @@ _VOLATILE = ("id", "created_at", "models_usage", "metadata", "full_message_id")
 class Codec:
     """Encodes every message type of AutoGen, and decodes the types that are known here.
 
-    A message of an unknown type becomes a ``TextMessage`` with its text, and an unknown event a ``ThoughtEvent``. So
-    does a message that cannot be read. ``metadata["mqtt_downgraded_from"]`` has the name of the type then.
+    A message of an unknown type becomes a ``TextMessage`` with its text, and an unknown event a ``ThoughtEvent``. The
+    same happens to a message that cannot be decoded. ``metadata["mqtt_downgraded_from"]`` then has the type's name.
 
     Args:
         message_types: Further types, such as ``StructuredMessage[Report]``.
@@ -44,7 +44,7 @@ class Codec:
         for message_type in message_types:
             self._of_teams.register(message_type)
             self._known.register(message_type)
-        if not self._known.is_registered(SelectorEvent):  # an AutoGen type that AutoGen's teams do not know
+        if not self._known.is_registered(SelectorEvent):  # AutoGen's own type, which is not in its MessageFactory
             self._known.register(SelectorEvent)
 
     def encode(self, message: AnyMessage) -> dict[str, Any]:
@@ -57,14 +57,14 @@ class Codec:
         data = encoded.get("message")
         try:
             if not isinstance(data, Mapping):
-                raise ValueError("the encoded form has no message")
+                raise ValueError("the encoded message has no field 'message'")
             return self._known.create(data)
         except Exception as error:  # a peer may write anything, and a registered type's validators may raise anything
-            logger.info("a message is taken as text: %s", error)
+            logger.info("a message cannot be decoded, and becomes text: %s", error)
             return _downgraded(encoded.get("kind") == "chat", data if isinstance(data, Mapping) else {}, encoded)
 
     def for_team(self, message: AnyMessage) -> AnyMessage:
-        """The message itself, or as text when AutoGen's teams do not know its type: such a type would end a team."""
+        """The message, or its text when its type is not registered in AutoGen's teams: the message would end a team."""
         if self._of_teams.is_registered(type(message)):
             return message
         encoded = self.encode(message)

@@ -29,7 +29,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 class Replies:
     """The events and the answer of one turn.
 
-    A host that was killed takes the turn again, and tells everything again. Such repeats are left out.
+    A host that was killed takes the turn again, and sends all its messages again. Repeated messages are left out.
 
     Args:
         name: The participant's name in this team.
@@ -47,15 +47,15 @@ class Replies:
         self._attempt: int | None = None
 
     def event(self, event: TaskEvent) -> Iterator[AnyMessage]:
-        """The message in an event; nothing when the event has none, or repeats one of an earlier attempt."""
+        """The message in an event; nothing when the event has no message, or repeats a message of another attempt."""
         if event.attempt is not None and event.attempt != self._attempt:
-            self._attempt, self._place = event.attempt, 0  # another attempt tells everything again
+            self._attempt, self._place = event.attempt, 0  # another attempt sends everything again
         message = self._read(event)
         if message is not None and self._is_news(message):
             yield message
 
     def response(self, result: Any) -> Response:
-        """The answer. The result of an agent that knows nothing of AutoGen becomes text."""
+        """The answer. The result of an agent that does not use AutoGen becomes text."""
         try:
             answer = Answer.model_validate(result)
         except ValidationError:
@@ -63,7 +63,7 @@ class Replies:
         message = self._codec.for_team(self._codec.decode(answer.chat_message))
         if not isinstance(message, BaseChatMessage):
             message = TextMessage(content=message.to_text(), source=self._name, id=message.id)
-        # A team knows a participant by its name in the team. GraphFlow just ends when an answer has another name.
+        # A team knows a participant by its name in the team. GraphFlow ends silently when an answer has another name.
         message = message.model_copy(update={"source": self._name})
         inner: list[AnyMessage] | None = None
         if answer.inner_messages is not None:
@@ -71,7 +71,7 @@ class Replies:
         return Response(chat_message=self._with_a_known_target(message), inner_messages=inner)
 
     def left_out(self, response: Response) -> Iterator[AnyMessage]:
-        """The inner messages that no event has told: events that get lost are not sent again."""
+        """The inner messages that did not arrive as events. Lost events are not sent again."""
         for message in response.inner_messages or ():
             if message.id not in self._ids and self._is_news(message):
                 yield message

@@ -10,14 +10,14 @@ from autogen_agentchat.messages import ThoughtEvent
 from autogen_core import Image
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult
 from mqtt_agent import CallHandle
-from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, content_of
+from mqtt_agent.adapting.content import Block, Link, Text, as_text, content_of, in_words
 from typing_extensions import override
 
-__all__ = ["error_result", "outcome_result", "partial_event"]
+__all__ = ["outcome_result", "partial_event"]
 
 
 class PictureResult(ToolResult):
-    """A result whose pictures a program can use. A model gets the text alone, and is told that there are pictures.
+    """A result whose pictures a program can use. A model gets only text, which says that there are pictures.
 
     AutoGen would write each picture out as base64, which no model can see and which fills the model's context.
     """
@@ -31,27 +31,27 @@ def outcome_result(name: str, outcome: asyncio.Future[CallHandle]) -> ToolResult
     """The result of a call.
 
     Args:
-        name: What the model calls the tool.
+        name: The tool's name for the language model.
         outcome: A future that is done. It has the call's handle, or the error of a call that was not made.
     """
     if outcome.cancelled():
-        return error_result(name, f"{name}: the call was canceled")
+        return _error_result(name, f"{name}: the call was canceled")
     error = outcome.exception()
     if error is None:
         handle = outcome.result()
         error = handle.failure()
         if error is None and handle.response is not None:
             return _tool_result(name, handle.response.result, handle.response.content)
-    return error_result(name, str(error) or type(error).__name__)
+    return _error_result(name, str(error) or type(error).__name__)
 
 
-def error_result(name: str, message: str) -> ToolResult:
+def _error_result(name: str, message: str) -> ToolResult:
     """A failed call, as a result that the language model can read."""
     return ToolResult(name=name, result=[TextResultContent(content=message)], is_error=True)
 
 
 def partial_event(tool: str, call_id: str, partial: Any) -> ThoughtEvent:
-    """A value that a tool streams before its result, as an event of a type that every team knows."""
+    """A value that a tool streams before its result, as an event. Every team accepts events of this type."""
     return ThoughtEvent(content=as_text(partial), source=tool, metadata={"mqtt_tool": tool, "mqtt_call_id": call_id})
 
 
@@ -69,9 +69,8 @@ def _content(block: Block) -> TextResultContent | ImageResultContent:
     if isinstance(block, Text):
         return TextResultContent(content=block.text)
     if isinstance(block, Link) or block.kind != "image":
-        told = block.uri or (block.mime_type if isinstance(block, Media) else "")
-        return TextResultContent(content=f"[{block.kind}: {told}]")  # AutoGen's results carry texts and pictures only
+        return TextResultContent(content=in_words([block]))  # AutoGen's results carry texts and pictures only
     try:
         return ImageResultContent(content=Image.from_base64(block.data))
-    except (OSError, ValueError) as error:  # no picture that Pillow can read, or no base64
+    except (OSError, ValueError) as error:  # Pillow cannot read the picture, or the data is not base64
         return TextResultContent(content=f"[an image that cannot be read: {error}]")

@@ -1,4 +1,4 @@
-"""What AutoGen saves of a participant and of a workbench: how each is made, and where a conversation stands."""
+"""What AutoGen saves: the arguments of a participant and of a workbench, and the state of a conversation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pydantic import BaseModel, Field, field_validator
 __all__ = ["DESCRIPTION", "Absent", "MQTTAgentConfig", "MQTTAgentState", "MQTTWorkbenchConfig"]
 
 Absent = Literal["raise", "wait", "notice"]
-"""What a participant does when its peer is not there; see :class:`MQTTAgent`."""
+"""What a participant does when its peer is not online; see :class:`MQTTAgent`."""
 
 DESCRIPTION = "An agent on another host."
 
 
 class _Config(BaseModel):
-    """Arguments that a participant and a workbench share: no password, token or certificate."""
+    """Arguments that a participant and a workbench have in common, without passwords, tokens and certificates."""
 
     broker: str | None = None
     agent_id: str | None = None
@@ -45,17 +45,17 @@ class MQTTAgentConfig(_Config):
 
 
 class MQTTAgentState(BaseModel):
-    """Where a participant stands in its conversation. The state of the hosted agent itself is with its host.
+    """The state of a participant's conversation. The state of the hosted agent is kept at its host.
 
     Attributes:
-        type: Tells this state from those of other agents.
+        type: Distinguishes this state from the states of other agents.
         conversation_id: Names the conversation.
         last_seq: The number of the last turn that was answered.
-        last_turn: The task id of that turn. It names the state that the next turn goes on from.
-        tries: How many turns were given up since then.
+        last_turn: The task id of that turn. The next turn continues from the state after that turn.
+        tries: How many turns failed or were canceled since then.
         pending: The task id of the turn that is under way.
-        given_by: The agent id that has given the turn. Only that agent gets the answer.
-        unsent: Messages that the peer has missed because it was not there.
+        given_by: The id of the agent that gave the pending turn. Only that agent gets the answer.
+        unsent: Messages that the peer has missed because it was not online.
     """
 
     type: Literal["MQTTAgentState"] = "MQTTAgentState"

@@ -1,4 +1,4 @@
-"""Where a host takes the turns that participants elsewhere give it."""
+"""The task handlers of a host: they take the turns that participants on other hosts give to it."""
 
 from __future__ import annotations
 
@@ -48,20 +48,22 @@ class Turns:
         return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
 
     async def close(self) -> None:
-        """Let go of all instances."""
+        """Close all instances."""
         await self._conversations.close()
 
     async def on_turn(self, task: TaskContext) -> Any:
-        """Take the turn that a participant gives."""
+        """Handle a turn that a participant gives."""
         try:
             turn = Turn.model_validate(task.data)
         except ValidationError as error:
-            raise TaskRejected(f"this is no turn: {error.errors()[0]['msg']}", code="not_a_turn") from error
+            raise TaskRejected(
+                f"the data of the task is no turn: {error.errors()[0]['msg']}", code="not_a_turn"
+            ) from error
         messages = [self._codec.decode(each) for each in turn.messages]
         return await self._take(task, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
 
     async def on_plain_task(self, task: TaskContext) -> Any:
-        """Take a turn for an agent that knows nothing of AutoGen, and give the answer as text."""
+        """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
         name = task.context_id or task.id
         known = self._conversations.find(name)
         turn = Turn(conversation=name, previous=known.kept.last if known is not None and known.kept else None)
@@ -86,17 +88,17 @@ class Turns:
             async with standing.turn(instance):
                 response = await self._run(task, instance, fresh)
                 answer = self._encode(instance.name, response)
-                # Also the agent's own answer: a caller that goes on from a saved state may give it to all as a task.
+                # The agent's own answer, too: after `resume()`, a team gives the answer to all participants as a task.
                 seen = [*standing.seen, *(message.id for message in fresh), response.chat_message.id]
                 await task.save({"state": await instance.save_state(), "seen": seen, "answer": answer})
             standing.last, standing.seen = task.id, seen
             return answer
 
     async def _go_on(self, conversation: Conversation[Standing], turn: Turn) -> tuple[Standing, Instance]:
-        """Where the conversation stood after the previous turn, and an instance in the state of that time.
+        """Return the conversation's state after the previous turn, and an instance in that state.
 
-        The record of the previous turn's task holds that state. So the conversation goes on when the instance is gone,
-        when the host was killed, and when the caller has gone back to an earlier point of the conversation.
+        The stored task of the previous turn holds that state. So a conversation can continue without its instance,
+        after the host was killed, or from an earlier turn after the caller has loaded an older state.
         """
         standing = conversation.kept = conversation.kept or Standing()
         if standing.instance is not None and standing.last == turn.previous:
@@ -104,7 +106,7 @@ class Turns:
         saved = None if turn.previous is None else await saved_by_task(self._agent, turn.previous)
         if turn.previous is not None and (not isinstance(saved, dict) or "state" not in saved):
             raise TaskFailed(
-                f"the conversation as it was after turn {turn.previous} is not kept any more: reset it",
+                f"the state after turn {turn.previous} is not stored any more: reset the conversation",
                 code="CONVERSATION_LOST",
             )
         await standing.close()

@@ -1,4 +1,4 @@
-"""What a participant's turn looks like between two hosts: the data and the result of a task."""
+"""The wire format of a participant's turn: the data, the events and the result of a task."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Turn(BaseModel):
     """A turn that a participant is asked to take.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         conversation: Names the conversation. One instance of the hosted agent takes part in a conversation.
         seq: The number of the turn, 1 for the first.
-        previous: The task id of the previous turn, whose state this turn goes on from; None for the first.
+        previous: The task id of the previous turn, after whose state this turn continues; None for the first.
         participant: The agent's name in the caller's team.
         roster: The names of the other participants of that team, and what each can do.
-        messages: The new messages, each as :meth:`Codec.encode` made it.
+        messages: The new messages, encoded with :meth:`Codec.encode`.
     """
 
     autogen: Literal[1] = 1
@@ -51,7 +51,7 @@ class Answer(BaseModel):
     """The result of a turn.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         name: The name that the hosted agent has on its host.
         chat_message: The agent's answer, encoded.
         inner_messages: The events before the answer, encoded, without the chunks that a model streams.
@@ -67,9 +67,9 @@ class Told(BaseModel):
     """Something that happens during a turn.
 
     Attributes:
-        autogen: The version of this form.
+        autogen: The version of this format.
         message: The event or message, encoded.
-        own: Whether the source is the hosted agent itself, and not a member of a team that it consists of.
+        own: Whether the message's source is the hosted agent or team itself, and not a member of the hosted team.
     """
 
     autogen: Literal[1]
@@ -82,7 +82,7 @@ class Control(BaseModel):
 
     Attributes:
         conversation: Names the conversation.
-        action: What the hosted agent has to do.
+        action: What the hosted agent does: pause or resume.
     """
 
     conversation: str
@@ -90,13 +90,13 @@ class Control(BaseModel):
 
 
 def turn_id(turn: Turn, tries: int, messages: Sequence[BaseChatMessage]) -> str:
-    """The task id of a turn. The id is the same whenever the same is asked at the same point of a conversation.
+    """The task id of a turn. The same messages at the same point of a conversation give the same id.
 
-    So a caller that starts again, and asks again, gets the answer of the turn that is under way or done already.
+    So a caller that was restarted, and gives the turn again, gets the answer of the turn that it gave before.
 
     Args:
         turn: The turn.
-        tries: How often a turn was given up at this point of the conversation.
+        tries: How many turns at this point of the conversation ended without an answer.
         messages: The turn's messages, decoded.
     """
     asked = json.dumps([turn.previous, tries, [essence(message) for message in messages]])

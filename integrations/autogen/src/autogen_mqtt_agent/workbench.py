@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from autogen_core import CancellationToken
 from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench, ToolResult, ToolSchema
 from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
+from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.naming import legal_name
@@ -24,7 +25,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
 
-from autogen_mqtt_agent.results import error_result, outcome_result, partial_event
+from autogen_mqtt_agent.results import outcome_result, partial_event
 from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
 __all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
@@ -36,8 +37,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
     """The tools that servers offer on a broker now, for any AutoGen agent: ``AssistantAgent(workbench=...)``.
 
     The workbench connects on first use, on an event loop of its own. So it can be used from any event loop, also from
-    several, one after the other. Nobody needs to start or stop a workbench: whatever is open when the program ends is
-    closed then.
+    several, one after the other. Calling :meth:`start` and :meth:`stop` is optional: a connection that is open when the
+    program ends is closed then.
 
     A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait for ever
     when a workbench raises.
@@ -48,13 +49,13 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, which tool servers see; None makes a new name.
+        agent_id: The id under which the tools are called; the tool servers see it. None makes a new id.
         namespace: The prefix of all topics.
         tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
         exclude: Names or patterns of tools that are not wanted.
-        servers: Names or ids of servers whose tools are wanted; None takes those of all servers.
+        servers: Names or ids of servers whose tools are wanted; None takes the tools of all servers.
         tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
-        where: A function from a tool's card to whether the tool is wanted.
+        where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
         on_unavailable: What to do about a name or pattern in ``tools`` that no server offers: ``skip`` leaves it out
             with a warning, ``raise`` makes the first :meth:`list_tools` raise.
         timeout: Seconds that a call may take; None for no limit.
@@ -109,7 +110,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     @property
     def agent_id(self) -> str:
-        """The caller's name."""
+        """The id under which the tools are called."""
         return self._client.agent_id
 
     @property
@@ -117,14 +118,14 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """The connection that all tools of the workbench share."""
         return self._client.connection
 
-    # Life
+    # Lifecycle
 
     @override
     async def start(self) -> None:
         """Connect; a second call changes nothing. The first use connects too.
 
         Raises:
-            TransportError: The broker is not there, or refuses.
+            TransportError: The broker cannot be reached, or it refuses the connection.
         """
         await asyncio.to_thread(self._client.start)
 
@@ -137,10 +138,10 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     @override
     async def list_tools(self) -> list[ToolSchema]:
-        """The wanted tools that can be called now. The list is kept up to date, so asking makes no round trip.
+        """The wanted tools that can be called now. The client keeps its list of all tools up to date.
 
         Raises:
-            TransportError: The broker is not there, or refuses, and the tools were never listed before.
+            TransportError: The broker cannot be reached or refuses, and the tools were never listed before.
             ToolUnavailable: A wanted tool is missing, ``on_unavailable`` is ``raise``, and the tools were never listed.
         """
         try:
@@ -149,7 +150,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         except Exception as error:
             if self._listed is None:
                 raise
-            # AutoGen's agents list the tools again before each call, and wait for ever when that raises.
+            # AutoGen's agents list the tools again before each call, and wait for ever when the listing raises.
             logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
             return self._listed
         taken: set[str] = set()
@@ -157,14 +158,14 @@ class MQTTWorkbench(StaticStreamWorkbench):
         for card in found.tools:
             name = legal_name(card.tool, taken)
             self._names[name] = card.tool
-            # AutoGen's form of a schema has no place for definitions.
+            # AutoGen's ParametersSchema has no `$defs`, so `speakable` replaces the references.
             parameters = cast(ParametersSchema, speakable(card.input_schema))
             described = card.description or card.title or card.tool
             self._listed.append(ToolSchema(name=name, description=described, parameters=parameters))
         return self._listed
 
     async def get_tools(self) -> list[MQTTTool]:
-        """The tools that can be called now, as a list that stays as it is, for agents that take no workbench.
+        """Find the tools that can be called now. The list does not change later; it is for agents without a workbench.
 
         The tools call through this workbench and share its connection.
 
@@ -188,17 +189,12 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """Call a tool. Every failure is a result with ``is_error=True``.
 
         Args:
-            name: The tool's name, as :meth:`list_tools` tells it.
+            name: The tool's name in the list of :meth:`list_tools`.
             arguments: The arguments by name.
             cancellation_token: Cancels the call at the server.
             call_id: Not used: a call over MQTT has an id of its own.
         """
-        result = error_result(name, f"{name}: no result")
-        events = self.call_tool_stream(name, arguments, cancellation_token)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                result = event if isinstance(event, ToolResult) else result
-        return result
+        return await last(self.call_tool_stream(name, arguments, cancellation_token))
 
     @override
     async def call_tool_stream(
@@ -208,7 +204,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,
     ) -> AsyncGenerator[Any | ToolResult, None]:
-        """Call a tool, and give out an event for each value that the tool streams, and then the result.
+        """Call a tool, and yield an event for each value that the tool streams, and then the result.
 
         For the arguments see :meth:`call_tool`.
         """
@@ -274,7 +270,7 @@ class MQTTTool(BaseTool[AnyArguments, Any]):
             cancellation_token: Cancels the call at the server.
 
         Raises:
-            RuntimeError: The call failed, or was canceled. AutoGen's agents do not survive a ``CancelledError``.
+            RuntimeError: The call failed, or was canceled. A ``CancelledError`` would end AutoGen's agents.
         """
         try:
             result = await self.workbench.call_tool(self.name, args.model_dump(), cancellation_token)

@@ -1,6 +1,6 @@
 """Remote tools, remote crew members and served crews over MQTT 5, for CrewAI.
 
-Importing this package does not import CrewAI, which takes many seconds: the first use of a name does.
+Importing this package does not import CrewAI, because that takes many seconds. The first use of a name imports CrewAI.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ __all__ = [
     "serve_flow",
 ]
 
-_ROOMS = {"MQTTAgent": "member", "MQTTTool": "tool", "MQTTToolkit": "toolkit"}
+_MODULES = {"MQTTAgent": "member", "MQTTTool": "tool", "MQTTToolkit": "toolkit"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = _ROOMS.get(name) or ("events" if name.endswith("Event") else "hosting")
-    value = getattr(importlib.import_module(f"{__name__}.{room}"), name)
+    module = _MODULES.get(name) or ("events" if name.endswith("Event") else "hosting")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mqtt_agent.cli.options import add_agent_options, load
+from mqtt_agent.cli.options import add_agent_options, serve_target
 from mqtt_agent.deprecation import warn_renamed
+
+import crewai_mqtt_agent
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Args:
+        arguments: The words after the program's name; None takes those of this process.
+
+    Raises:
+        SystemExit: The arguments are wrong, or the target cannot be served.
+    """
     parser = argparse.ArgumentParser(prog="python -m crewai_mqtt_agent", description="CrewAI over MQTT 5")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="serve a crew, a flow or an agent until Ctrl-C")
@@ -22,18 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     serve.add_argument("--max-concurrency", type=int, default=8, help="how many tasks run at once (%(default)s)")
     serve.add_argument("--max-tasks", type=int, help=argparse.SUPPRESS)  # the old name
     options = vars(parser.parse_args(arguments))
-    target, old = options.pop("target"), options.pop("max_tasks")
+    old = options.pop("max_tasks")
     if old is not None:
         warn_renamed("--max-tasks", "--max-concurrency")
         options["max_concurrency"] = old
-    try:
-        found = load(target)
-        from crewai_mqtt_agent.hosting import host_crew
-
-        agent = host_crew(found, **options)
-    except (ImportError, TypeError, ValueError) as error:
-        sys.exit(f"{target} cannot be served: {error}")
-    agent.run()
+    # The first use of a name of the package imports CrewAI, which takes many seconds.
+    serve_target(lambda found, **given: crewai_mqtt_agent.host_crew(found, **given), **options)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from mqtt_agent.adapting.schemas import speakable
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-__all__ = ["Arguments", "make_arguments_model", "wire_arguments"]
+__all__ = ["Arguments", "make_arguments_model", "never_cache", "wire_arguments"]
 
 
 class Arguments(BaseModel):
     """The arguments of one call, as the language model gave them.
 
-    The values stay what they are: the server judges them by its own schema, and names the path of what is wrong,
-    which a pydantic model made from a JSON Schema can only approach.
+    The values are not checked here. The server checks them against its own schema, and names the path of a wrong value.
+    A pydantic model that is made from a JSON Schema cannot check as exactly.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -25,26 +25,26 @@ class Arguments(BaseModel):
     )
 
     told_schema: ClassVar[dict[str, Any]] = {"type": "object", "properties": {}}
-    """The schema that a language model is told."""
+    """The schema that a language model gets."""
     nullable: ClassVar[frozenset[str]] = frozenset()
     """The properties that accept null."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
-        """The server's schema, in which null may stand for an argument that is left out."""
+        """The server's schema, but null is allowed for each argument that may be left out."""
         return copy.deepcopy(cls.told_schema)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """The given arguments under their own names. CrewAI would add None for each missing one."""
+        """The given arguments under their own names. CrewAI would add None for each missing argument."""
         return super().model_dump(**{**options, "exclude_unset": True, "by_alias": True})
 
 
 def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments]:
-    """A model for the arguments that a JSON Schema describes.
+    """Make a model for the arguments that a JSON Schema describes.
 
     Args:
-        name: The tool's name.
-        schema: Its input schema.
+        name: The name of the model.
+        schema: The tool's input schema.
     """
     whole = speakable(schema)
     properties: dict[str, Any] = whole["properties"]
@@ -73,6 +73,11 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
 def wire_arguments(model: type[Arguments], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments to send: without each null that only means that an argument was left out."""
     return {name: value for name, value in given.items() if value is not None or name in model.nullable}
+
+
+def never_cache(arguments: Any = None, result: Any = None) -> bool:
+    """The cache function of a tool whose results CrewAI must not use again."""
+    return False
 
 
 def _is_field_name(name: str) -> bool:

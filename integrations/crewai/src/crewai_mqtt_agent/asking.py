@@ -1,4 +1,4 @@
-"""What a served crew or flow asks its requester: human input, flow input, feedback, and calls of lent tools."""
+"""A served crew or flow asks its requester: for human input, flow input, feedback, and calls of lent tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crewai.tools import BaseTool
 from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
-from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
 from crewai_mqtt_agent.assignment import TOOL_CALL
 from crewai_mqtt_agent.reporting import output_value
 
@@ -39,7 +39,7 @@ class HumanInput(SyncHumanInputProvider):
         return answer
 
     async def handle_feedback_async(self, formatted_answer: Any, context: Any) -> Any:
-        """Show the answer to the requester; the same as :meth:`handle_feedback`, awaited."""
+        """Show the answer to the requester; the async form of :meth:`handle_feedback`."""
         answer = formatted_answer
         while context.ask_for_human_input:
             if self._done(await self._requester.aask(self._question(answer)), context):
@@ -48,7 +48,7 @@ class HumanInput(SyncHumanInputProvider):
         return answer
 
     def _question(self, answer: Any) -> str:
-        return f"{self._get_output_string(answer)}\n\nAny wishes for changes? An empty answer accepts it."
+        return f"{self._get_output_string(answer)}\n\nDo you want changes? An empty reply accepts this answer."
 
     @staticmethod
     def _done(feedback: Any, context: Any) -> bool:
@@ -60,7 +60,7 @@ class HumanInput(SyncHumanInputProvider):
 
 
 class FlowInput:
-    """Asks the requester what a flow asks with ``Flow.ask``."""
+    """Asks the requester the questions that a flow asks with ``Flow.ask``."""
 
     def __init__(self, requester: Asker) -> None:
         self._requester = requester
@@ -72,7 +72,7 @@ class FlowInput:
 
 
 class FlowFeedback:
-    """Asks the requester for what ``@human_feedback`` wants to know; outside of a run, asks at the console."""
+    """Asks the requester for the feedback of ``@human_feedback``. Outside of a run, it asks at the console."""
 
     def request_feedback(self, context: PendingFeedbackContext, flow: Any) -> str:
         """Ask the requester; this is the method of ``crewai.flow.HumanFeedbackProvider``."""
@@ -106,7 +106,7 @@ def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
     """Make the tools that a requester lends.
 
     Args:
-        told: The list of tools in the metadata of the requester's task.
+        told: The value of ``tools`` in the metadata of the requester's task.
         requester: Asks the requester to call a tool.
     """
     tools: list[BaseTool] = []
@@ -119,12 +119,8 @@ def borrowed_tools(told: Any, requester: Asker) -> list[BaseTool]:
             name=each["name"],
             description=str(each.get("description") or each["name"]),
             args_schema=schema,
-            cache_function=_never_cache,
+            cache_function=never_cache,
         )
         tool._requester = requester  # pyright: ignore[reportPrivateUsage]
         tools.append(tool)
     return tools
-
-
-def _never_cache(arguments: Any = None, result: Any = None) -> bool:
-    return False

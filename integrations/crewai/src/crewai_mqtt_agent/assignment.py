@@ -1,7 +1,7 @@
-"""Between a CrewAI task and a task on the wire: what a peer is given, and how its result becomes CrewAI's answer.
+"""A CrewAI task becomes a task for a peer, and the peer's result becomes CrewAI's answer.
 
-``metadata["crewai"]`` of the task tells a host that knows CrewAI more: ``role``, ``expected_output``,
-``output_schema``, ``human_input``, and ``tools``, which the host may call by asking.
+``metadata["crewai"]`` of the task holds more for a host that uses CrewAI: ``role``, ``expected_output``,
+``output_schema``, ``human_input``, and ``tools``. The host calls one of these tools by asking a question.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
 from crewai.tools import BaseTool
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import TaskFailed
 from pydantic import BaseModel, ValidationError
 
@@ -33,7 +34,7 @@ class Run:
     """A run of a served crew.
 
     Attributes:
-        id: The same in each attempt at the run, so that the crew's remote members are given the same tasks again.
+        id: The id of the run, the same in each attempt, so that the crew's remote members get the same tasks again.
         interrupted: Whether the host stops. The remote tasks go on then, because the next attempt wants their results.
     """
 
@@ -50,11 +51,11 @@ class Assignment:
     """One task for a peer.
 
     Attributes:
-        task_id: The same for the same piece of work, so that work that is given twice is done once.
+        task_id: The id of the task. The same work has the same id, so work that is given twice is done once.
         prompt: Everything that the peer needs to know, as text.
-        title: A line for people.
+        title: The title of the task, one line for people.
         metadata: See the docstring of this module.
-        tools: The tools that the peer may ask for, by the names that the peer was told.
+        tools: The tools that the peer may call, by their names in ``metadata``.
     """
 
     task_id: str
@@ -96,13 +97,13 @@ def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: d
 
 
 def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
-    """A peer's result as the text that CrewAI takes.
+    """Convert a peer's result to text for CrewAI.
 
     Raises:
-        TaskFailed: The task wants a pydantic model, and the answer does not fit it. CrewAI would ask a language model
-            to mend it, and a remote member has none.
+        TaskFailed: The task has an output model, and the answer does not fit this model. CrewAI would ask the
+            member's language model to correct it, and a remote member has no model.
     """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = as_text(value)
     model = task.output_pydantic or task.output_json
     if model is None:
         return text
@@ -111,7 +112,7 @@ def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
     except ValidationError as error:
         fault = error.errors()[0]
         where = "/".join(str(part) for part in fault["loc"])
-        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'it'}: {fault['msg']}"
+        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'the answer'}: {fault['msg']}"
         raise TaskFailed(message, task_id=task_id, peer=peer, code="unfit_answer") from error
 
 

@@ -34,7 +34,7 @@ OnQuestion = Callable[[str, Any], Any]
 
 
 class Member(Protocol):
-    """What a conversation needs to know of the remote crew member; see :class:`MQTTAgent`."""
+    """The attributes of a remote crew member that a conversation needs; see :class:`MQTTAgent`."""
 
     id: Any
     role: str
@@ -55,8 +55,8 @@ async def work(
 ) -> Any:
     """Give the task to the peer, follow the task to its end, and return its result. Runs on the loop of ``agent``.
 
-    Canceling this cancels the peer's task, unless the host of a served crew stops: then the next attempt at the crew
-    wants the same task.
+    When this function is canceled, the peer's task is canceled. The exception is the stop of a served crew's host: the
+    task goes on, since the next attempt at the crew needs its result.
     """
     giving = asyncio.ensure_future(
         agent.delegate(
@@ -71,7 +71,7 @@ async def work(
     )
     given.add(giving)
 
-    async def see_through(handle: TaskHandle) -> Any:
+    async def follow_task(handle: TaskHandle) -> Any:
         return await follow(handle, lambda event: _tell(handle, event, member, task, scope), answer)
 
     async def answer(question: str, schema: Any) -> Any:
@@ -88,7 +88,7 @@ async def work(
             await handle.cancel("the requester gave up")
 
     try:
-        return await delegated(lambda: giving, see_through, timeout=member.timeout, give_up=give_up)
+        return await delegated(lambda: giving, follow_task, timeout=member.timeout, give_up=give_up)
     finally:
         given.discard(giving)
 
@@ -122,7 +122,7 @@ def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task
 
 
 def _call_tool(tools: dict[str, Any], call: dict[str, Any]) -> str:
-    """Run one of the member's own tools for its peer. An error is told to the peer's language model."""
+    """Run one of the member's own tools for its peer. The peer's language model gets the text of an error."""
     tool = tools.get(str(call.get("name")))
     if tool is None:
         return f"There is no tool {call.get('name')!r} here; there are: {', '.join(tools) or 'none'}"

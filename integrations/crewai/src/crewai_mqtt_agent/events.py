@@ -1,4 +1,4 @@
-"""Events on CrewAI's bus that tell of remote tools and remote members while they work."""
+"""Events on CrewAI's bus about remote tools and remote members while they work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RemoteTaskEvent(BaseEvent):
 
     Attributes:
         peer: The agent id of the peer.
-        remote_task_id: The id of the task at the peer. ``task_id`` and ``agent_role`` are CrewAI's own.
+        remote_task_id: The id of the task at the peer. ``task_id`` and ``agent_role`` are those of CrewAI's task.
     """
 
     peer: str
@@ -47,7 +47,7 @@ class RemoteTaskStatusEvent(RemoteTaskEvent):
 
     Attributes:
         status: The state.
-        attempt: 1, and one more after every crash of the peer.
+        attempt: The number of the attempt: 1, and 1 more after each crash of the peer.
         message: The text that the peer sent with the state, for example a question.
     """
 
@@ -58,7 +58,7 @@ class RemoteTaskStatusEvent(RemoteTaskEvent):
 
 
 class RemoteTaskProgressEvent(RemoteTaskEvent):
-    """The peer told its progress.
+    """The peer reported its progress.
 
     Attributes:
         progress: How much is done.

@@ -1,10 +1,9 @@
-"""Crews, flows and agents of CrewAI as agents that take tasks, and go on after a crash."""
+"""Crews, flows and agents of CrewAI as agents that take tasks, and continue after a crash."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,6 +18,7 @@ from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.asking import Asker
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.serving import OnStarted, serve
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
@@ -43,10 +43,10 @@ Factory = Callable[..., Any] | Crew | BaseAgent
 def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     """Make an agent that does each task with a crew of its own. Start the agent with ``async with``.
 
-    The crew's inputs are ``prompt`` and the task's ``data``, where the data is a dictionary. The output of the crew's
-    last task is the result. The output of each of the crew's tasks is an artifact and is stored: after a crash, the
-    crew goes on behind the last task that was finished. With ``human_input``, the requester is asked. Canceling the
-    task cancels the crew.
+    The crew's inputs are the task's ``prompt`` and the keys of the task's ``data``; data that is no dictionary becomes
+    the input ``data``. The output of the crew's last task is the result. The output of each of the crew's tasks is an
+    artifact, and is stored: after a crash, the crew continues after the last task that was finished. With
+    ``human_input``, the requester is asked. When the requester's task is canceled, the crew is canceled.
 
     Args:
         factory: A function that makes a new crew for each task; two runs of one crew disturb each other. A function
@@ -93,7 +93,7 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     After a crash, a flow with ``@persist`` finds its state again. Any other flow starts anew.
 
     Args:
-        factory: A class of flows, or a function that makes a new flow for each task.
+        factory: A subclass of ``Flow``, or a function that makes a new flow for each task.
         agent_id: The agent's name.
         options: See :func:`host_crew`.
     """
@@ -101,7 +101,7 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
 
 
 def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
-    """Serve a crew until SIGINT or SIGTERM, and block. For scripts.
+    """Serve a crew until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_crew`.
 
     Example:
         >>> serve_crew(build_crew, agent_id="report-crew", capabilities=["report"])  # doctest: +SKIP
@@ -109,7 +109,7 @@ def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None 
     Args:
         factory: See :func:`host_crew`.
         agent_id: The agent's name.
-        on_started: Called when the agent takes tasks.
+        on_started: Called when the agent serves. By default, a line on the standard error says what is served.
         options: See :func:`host_crew`.
     """
     return serve(host_crew(factory, agent_id=agent_id, **options), "serve_crew", on_started)
@@ -156,7 +156,7 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
 
     def make_crew() -> Crew:
         work = Task(
-            description=task.prompt or _as_text(task.data),
+            description=task.prompt or as_text(task.data),
             expected_output=str(about.get("expected_output") or "A complete answer"),
             agent=agent,
             tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
@@ -196,7 +196,7 @@ async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: di
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
-        # With this id, CrewAI takes the crew for one that goes on, and skips the tasks that have an output.
+        # With this id, CrewAI treats the kickoff as continued, and skips the tasks that have an output.
         crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
         crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
         scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
@@ -222,7 +222,7 @@ async def _reported(
         hosted.interrupted = task.interrupted
 
     async def run() -> Any:
-        # These settings are context variables, so other runs at the same time have their own.
+        # These settings are context variables, so runs at the same time do not share them.
         current_run.set(hosted)
         current_requester.set(requester)
         set_provider(HumanInput(requester))
@@ -240,7 +240,7 @@ def _factory(target: Any) -> Callable[..., Any]:
     if isinstance(target, (Crew, BaseAgent)):
         return target.copy
     if isinstance(target, Flow):
-        raise TypeError("a flow can run once only: give its class, or a function that makes it")
+        raise TypeError("a flow can run once only: give its class, or a function that makes a new flow")
     if isinstance(target, type) and hasattr(target, "crew"):  # a class with @CrewBase
         return lambda: target().crew()
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Flow)):
@@ -263,7 +263,3 @@ def _inputs(task: TaskContext) -> dict[str, Any]:
     elif task.data is not None:
         inputs["data"] = task.data
     return inputs
-
-
-def _as_text(data: Any) -> str:
-    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A crew member that lives elsewhere."""
+"""A crew member on another host."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ class MQTTAgent(BaseAgent):
         peer: The agent id of the agent that does the work.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
-        agent_id: The name under which this program gives tasks; None makes a fresh one. Members with the same
-            settings share one identity and one connection.
+        agent_id: The id under which this program gives tasks; None makes a new id. Members with the same settings
+            share one id and one connection.
         run_id: A name for the crew's work. A crew that is kicked off again under this name, also in another process,
             gets the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
-        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory, without ``agent_id``.
+        store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory if there is no ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        timeout: Seconds for each task; then the task is canceled. None is no limit.
-        wait_online: Whether to wait for a peer that was never seen. A peer that was seen and is offline is always
-            waited for.
+        timeout: Seconds that a task may take. After that, the task is canceled. None for no limit.
+        wait_online: Whether to wait for a peer that was never seen. If the peer was seen before and is offline now,
+            the task always waits.
         send_inputs: Whether to send the crew's inputs as the task's ``data``, which a served crew or flow takes as
             its inputs.
         on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
-            answer, or None instead of a schema. Without ``on_question``, the console asks.
+            answer, or None instead of a schema. Without ``on_question``, the user is asked at the console.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
@@ -73,7 +73,7 @@ class MQTTAgent(BaseAgent):
     goal: str = "Do the work that is given to it, on another host"
     backstory: str = ""
     peer: str
-    broker: str | None = Field(default=None, repr=False, exclude=True)  # it may hold a password
+    broker: str | None = Field(default=None, repr=False, exclude=True)  # the URL may hold a password
     namespace: str = "a2a/v1"
     agent_id: str | None = None
     run_id: str | None = None
@@ -85,7 +85,7 @@ class MQTTAgent(BaseAgent):
     send_inputs: bool = False
     on_question: OnQuestion | None = Field(default=None, exclude=True)
 
-    # What CrewAI reads and sets on every agent, without saying so in BaseAgent.
+    # CrewAI reads and sets these attributes on every agent, though BaseAgent does not have them.
     function_calling_llm: Any = Field(default=None, exclude=True)
     step_callback: Any = Field(default=None, exclude=True)
 
@@ -96,17 +96,17 @@ class MQTTAgent(BaseAgent):
     @model_validator(mode="after")
     def _check_run_id(self) -> Self:
         if self.run_id is not None and self.agent_id is None:
-            raise ValueError("run_id needs an agent_id: nobody else is given the answers to tasks of another name")
+            raise ValueError("run_id needs an agent_id: only the agent that gave a task gets its result")
         return self
 
     @property
     def last_messages(self) -> list[Any]:
-        """What was given and answered last, as messages."""
+        """The last prompt and its answer, as messages."""
         return list(self._last_messages)
 
     @property
     def requester(self) -> SyncAgent:
-        """The agent that gives the tasks. Members with equal settings share one."""
+        """The agent that gives the tasks. Members with equal settings share one agent."""
         if self._lease is None:
             broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
             self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
@@ -115,12 +115,12 @@ class MQTTAgent(BaseAgent):
     # Work
 
     def execute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """Have the peer do a task, and wait for its answer.
+        """Give a task to the peer, and wait for the answer.
 
         Raises:
             PeerUnavailable: There is no such agent.
             TaskFailed, TaskRejected, TaskCanceled, TaskTimeout: See :meth:`mqtt_agent.TaskHandle.result`.
-            TransportError: There is no broker, or it refuses.
+            TransportError: The broker cannot be reached, or it refuses the connection.
         """
         assignment, arguments = self._begin(task, context, tools)
         try:
@@ -131,7 +131,7 @@ class MQTTAgent(BaseAgent):
             raise
 
     async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
-        """Have the peer do a task; the same as :meth:`execute_task`, awaited. Canceling cancels the peer's task."""
+        """The async form of :meth:`execute_task`. When it is canceled, the peer's task is canceled."""
         assignment, arguments = self._begin(task, context, tools)
         try:
             value = await self.requester.await_on_loop(*arguments)
@@ -141,7 +141,7 @@ class MQTTAgent(BaseAgent):
             raise
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel all that the peer does for this member, from any thread: those tasks fail with ``TaskCanceled``."""
+        """Cancel all tasks that the peer does for this member; they fail with ``TaskCanceled``. Safe in any thread."""
         self.requester.run_on_loop(_cancel, list(self._given), reason)
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class MQTTAgent(BaseAgent):
             self._lease.close()
 
     def copy(self) -> Self:
-        """A member for another run of the crew, over the same connection."""
+        """Make a copy of the member for another run of the crew. The copy uses the same connection."""
         copied = super().copy()
         for name in ("broker", "store", "credentials", "tls", "on_question"):
             setattr(copied, name, getattr(self, name))
@@ -163,7 +163,7 @@ class MQTTAgent(BaseAgent):
             self, AgentExecutionStartedEvent(agent=self, task=task, tools=tools, task_prompt=assignment.prompt)
         )
         data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
-        scope = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
+        scope = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
         return assignment, (work, self, task, assignment, data, self._given, scope)
 
     def _end(self, task: Task, assignment: Assignment, value: Any) -> str:
@@ -179,26 +179,26 @@ class MQTTAgent(BaseAgent):
         what = str(error) or type(error).__name__
         crewai_event_bus.emit(self, AgentExecutionErrorEvent(agent=self, task=task, error=what))
 
-    # What the rest of an agent's life needs
+    # The other methods that CrewAI's BaseAgent requires
 
     def create_agent_executor(self, tools: list[BaseTool] | None = None) -> None:
-        """Nothing: the work is done elsewhere."""
+        """Do nothing: the peer does the work."""
 
     def get_delegation_tools(self, agents: Sequence[BaseAgent]) -> list[BaseTool]:
         """The tools by which the peer can give work to its coworkers here."""
         return AgentTools(agents=agents).tools()
 
     def get_platform_tools(self, apps: Any) -> list[BaseTool]:
-        """None: they belong to whoever has the language model."""
+        """No tools: they belong to the agent that has the language model."""
         return []
 
     def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
-        """None: they belong to whoever has the language model."""
+        """No tools: they belong to the agent that has the language model."""
         return []
 
 
 async def _cancel(agent: Agent, given: list[asyncio.Future[TaskHandle]], reason: str | None) -> None:
-    # A task that is being given right now is waited for: it is the peer's a moment later.
+    # This also waits for tasks that are being given right now, since the peer gets them a moment later.
     for handle in await asyncio.gather(*map(asyncio.shield, given), return_exceptions=True):
         if isinstance(handle, TaskHandle):
             await handle.cancel(reason)

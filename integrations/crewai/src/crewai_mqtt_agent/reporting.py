@@ -1,4 +1,4 @@
-"""What a served crew tells its requester and stores while it works; how it goes on after a crash."""
+"""What a served crew reports to its requester and stores while it works, and how it continues after a crash."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Reporter", "artifact_name", "output_value", "restore", "saved_output
 
 
 class Reporter:
-    """A sink for CrewAI's stream of events.
+    """A sink for CrewAI's events: it reports them to the requester, and stores the outputs of finished tasks.
 
     Args:
-        task: Lives on the loop that runs where this is made.
-        crew: Whose tasks count for progress, and are kept for another attempt; None for a flow.
+        task: The requester's task. Make the reporter on the event loop of this task's handler.
+        crew: The crew, whose finished tasks are counted as progress and stored for another attempt; None for a flow.
     """
 
     def __init__(self, task: TaskContext, crew: Crew | None = None) -> None:
@@ -114,10 +114,10 @@ def saved_output(key: str, output: TaskOutput) -> dict[str, Any]:
 
 
 def restore(crew: Crew, saved: Any) -> int:
-    """Give the stored outputs to the crew's tasks, up to the first task that was not finished.
+    """Give the stored outputs to the crew's tasks, up to the first task that was not finished or has changed.
 
     Returns:
-        How many were; none, when the crew is another one than it was.
+        The number of tasks that got an output.
     """
     outputs = saved.get("outputs") if isinstance(saved, dict) else None
     count = 0

@@ -11,7 +11,6 @@ from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
 from mqtt_agent import CallHandle, ToolCard
-from mqtt_agent import ToolClient as AsyncToolClient
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
 from mqtt_agent.errors import (
@@ -30,7 +29,7 @@ from mqtt_agent.sync import ToolClient
 from mqtt_agent.wire import Response
 from pydantic import BaseModel, PrivateAttr
 
-from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, wire_arguments
+from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
 from crewai_mqtt_agent.events import RemoteToolPartialEvent
 
 __all__ = ["MQTTTool", "make_tool"]
@@ -39,9 +38,9 @@ __all__ = ["MQTTTool", "make_tool"]
 class MQTTTool(BaseTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
-    A call that fails gives a ``ToolFailure`` and never raises: CrewAI answers an exception with a second call, and the
-    tool may have run. Its ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``, ``canceled``, or
-    the one that the tool chose; ``retryable`` says whether the same call may be made again without harm.
+    A call that fails returns a ``ToolFailure`` and never raises: after an exception, CrewAI makes the call again, but
+    the tool may have run. The failure's ``code`` is ``offline``, ``timeout``, ``denied``, ``invalid_arguments``,
+    ``canceled``, or a code of the tool. ``retryable`` says whether the same call can be made again without harm.
     """
 
     _client: ToolClient = PrivateAttr()
@@ -60,13 +59,13 @@ class MQTTTool(BaseTool):
         return self._claim_usage() or self._run(*args, **arguments)
 
     async def arun(self, /, *args: Any, **arguments: Any) -> Any:
-        """Call the tool; the same as :meth:`run`, awaited."""
+        """Call the tool; the async form of :meth:`run`."""
         return self._claim_usage() or await self._arun(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            handle = self._client.run_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = self._client.run_on_loop(call_tool, self._card.tool, wanted, **self._options())
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
         return self._outcome(handle)
@@ -74,10 +73,13 @@ class MQTTTool(BaseTool):
     async def _arun(self, /, *args: Any, **arguments: Any) -> Any:
         try:
             wanted = self._wire(args, arguments)
-            handle = await self._client.await_on_loop(_call, self._card.tool, wanted, self._timeout, _teller(self))
+            handle = await self._client.await_on_loop(call_tool, self._card.tool, wanted, **self._options())
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
         return self._outcome(handle)
+
+    def _options(self) -> dict[str, Any]:
+        return {"timeout": self._timeout, "on_partial": _teller(self)}
 
     def _wire(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
         model = self.args_schema
@@ -93,7 +95,7 @@ class MQTTTool(BaseTool):
         result = response.result
         if self.result_schema is not None:
             return result
-        # Text, as CrewAI's own MCP tools give: of any other value the model would see Python's repr.
+        # CrewAI's own MCP tools return text, too. The language model would see another value as its Python repr.
         blocks = content_of(result, response.content)
         text = as_text(result) if blocks is None else in_words(blocks)
         if blocks is not None and isinstance(result, dict) and result.get("isError") is True:
@@ -102,9 +104,9 @@ class MQTTTool(BaseTool):
 
     def _failure(self, error: Exception, response: Response | None = None) -> ToolFailure:
         safe = self._card.read_only or self._card.idempotent
-        code, retryable, reason = _judge(error, safe)
+        code, retryable, reason = _classify(error, safe)
         if isinstance(error, ToolFailed) and response is not None and response.error is not None:
-            retryable = bool(response.error.retryable)  # the tool's own word
+            retryable = bool(response.error.retryable)  # the tool itself says so
         details: dict[str, Any] = {"tool": self._card.tool}
         for name in ("call_id", "data", "server", "maybe_executed"):
             value = getattr(error, name, None)
@@ -120,21 +122,21 @@ def make_tool(
     timeout: float | None,
     result_schema: type[BaseModel] | None = None,
 ) -> MQTTTool:
-    """A CrewAI tool for a tool card.
+    """Make a CrewAI tool from a tool card.
 
     Args:
-        client: Where to call it.
-        card: What it is.
-        name: What the language model calls it.
-        timeout: Seconds for each call; None for no limit.
-        result_schema: CrewAI's model of the result.
+        client: Calls the tool.
+        card: The tool's card.
+        name: The tool's name for the language model.
+        timeout: Seconds that a call may take; None for no limit.
+        result_schema: The pydantic model with which CrewAI checks the result; None for no check.
     """
     tool = MQTTTool(
         name=name,
         description=card.description or card.title or card.tool,
         args_schema=make_arguments_model(f"{name}_arguments", card.input_schema),
         result_schema=result_schema,
-        cache_function=_cache if card.read_only else _never_cache,
+        cache_function=_cache if card.read_only else never_cache,
     )
     tool._client, tool._card, tool._timeout = client, card, timeout  # pyright: ignore[reportPrivateUsage]
     return tool
@@ -144,11 +146,7 @@ def _cache(arguments: Any = None, result: Any = None) -> bool:
     return not isinstance(result, ToolFailure)
 
 
-def _never_cache(arguments: Any = None, result: Any = None) -> bool:
-    return False
-
-
-def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
+def _classify(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
     reported = ToolFailureReason.TOOL_REPORTED
     if isinstance(error, (InvalidArguments, WireError)) or not isinstance(error, MQTTAgentError):
         return "invalid_arguments", False, ToolFailureReason.INVALID_INPUT
@@ -168,20 +166,10 @@ def _judge(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
 
 
 def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
-    context = contextvars.copy_context()  # CrewAI's event scope and stream sinks are the caller's
+    context = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
 
     async def tell(call_id: str, partial: Any) -> None:
         event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
         await asyncio.to_thread(context.copy().run, crewai_event_bus.emit, tool, event)  # a listener may block
 
     return tell
-
-
-async def _call(
-    client: AsyncToolClient,
-    tool: str,
-    arguments: dict[str, Any],
-    timeout: float | None,
-    tell: Callable[[str, Any], Awaitable[None]],
-) -> CallHandle:
-    return await call_tool(client, tool, arguments, timeout=timeout, on_partial=tell)

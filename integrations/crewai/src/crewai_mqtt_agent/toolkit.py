@@ -7,25 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 from crewai.tools import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
-from mqtt_agent import TLS, Connection, Password, Token, ToolCard
-from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, find_tools, tell_missing
+from mqtt_agent import TLS, Password, Token, ToolCard
+from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, tell_missing
+from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
 from pydantic import BaseModel
-from typing_extensions import Self
 
 from crewai_mqtt_agent.tool import MQTTTool, make_tool
 
 __all__ = ["MQTTToolkit"]
 
 
-class MQTTToolkit:
+class MQTTToolkit(Toolkit[BaseTool]):
     """The tools that servers offer on a broker, for any CrewAI agent, task or crew.
 
     All tools of a toolkit share one connection, which lives on an event loop of its own: CrewAI calls tools from
-    several threads. The toolkit connects on first use. Use it as a context manager, or call :meth:`close` at the end.
-    A toolkit that is still open when the program ends is closed then.
+    several threads. The toolkit connects on first use. Use the toolkit as a context manager, sync or
+    async, or call :meth:`close` at the end. A toolkit that is still open when the program ends is closed then.
 
     Example:
         >>> with MQTTToolkit(broker="mqtt://localhost:1883", agent_id="agent-a") as toolkit:  # doctest: +SKIP
@@ -33,17 +33,17 @@ class MQTTToolkit:
 
     Args:
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The caller's name, which the tools are told; None makes a fresh one.
+        agent_id: The id under which the tools are called; the tool servers see it. None makes a new id.
         namespace: The prefix of all topics.
         tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
         exclude: Names or patterns of tools that are not wanted.
-        servers: Names or ids of the servers whose tools are wanted; None takes those of all.
-        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all.
-        where: A function from a :class:`mqtt_agent.ToolCard` to whether the tool is wanted.
+        servers: Names or ids of the servers whose tools are wanted; None takes the tools of all servers.
+        tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
+        where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
         on_unavailable: What to do about a wanted tool that nobody serves: ``skip`` it with a warning, or ``raise``.
         timeout: Seconds that a call may take; None for no limit.
-        result_schemas: For tools, by name, the pydantic model of their result: CrewAI checks the result and shows it
-            to the model as JSON. Without a model, a result is JSON text.
+        result_schemas: The pydantic models of tools' results, by tool name. CrewAI checks a result with its model, and
+            gives the result to the language model as JSON. Without a pydantic model, a result is text.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -71,6 +71,7 @@ class MQTTToolkit:
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
+        self._remote = self._client
         self._namespace = namespace
         self._on_unavailable: OnUnavailable = on_unavailable
         self._timeout = timeout
@@ -81,26 +82,8 @@ class MQTTToolkit:
 
     @property
     def agent_id(self) -> str:
-        """The caller's name."""
+        """The id under which the tools are called."""
         return self._client.agent_id
-
-    @property
-    def connection(self) -> Connection:
-        """The connection that all tools of this toolkit share."""
-        return self._client.connection
-
-    def get_tools(self) -> list[BaseTool]:
-        """The tools that can be called now. Each call looks anew.
-
-        Raises:
-            BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or the broker refuses.
-            ToolUnavailable: Nobody serves a wanted tool, and ``on_unavailable`` is ``raise``.
-        """
-        return self._make_tools(self._client.run_on_loop(find_tools, self._selection))
-
-    async def aget_tools(self) -> list[BaseTool]:
-        """The tools that can be called now; the same as :meth:`get_tools`, awaited."""
-        return self._make_tools(await self._client.await_on_loop(find_tools, self._selection))
 
     def tools(self) -> list[BaseTool]:
         """The old name of :meth:`get_tools`."""
@@ -112,15 +95,8 @@ class MQTTToolkit:
         warn_renamed("MQTTToolkit.atools()", "MQTTToolkit.aget_tools()")
         return await self.aget_tools()
 
-    def close(self) -> None:
-        """Cancel the calls that are under way, and disconnect. Using a tool connects again."""
-        self._client.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def _wanted(self) -> tuple[Selection, None]:
+        return self._selection, None
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
         tell_missing(self._namespace, self._on_unavailable, found.missing)
@@ -133,7 +109,7 @@ class MQTTToolkit:
 
 
 def _legal_name(name: str, taken: set[str]) -> str:
-    """The name that CrewAI tells the language model. No other tool may have this name: CrewAI drops one of two."""
+    """A name that no other tool has, in CrewAI's form. Of two tools with one name, CrewAI would drop one."""
     legal = unique = sanitize_tool_name(name) or "tool"
     number = 1
     while unique in taken:

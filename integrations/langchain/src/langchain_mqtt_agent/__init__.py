@@ -1,4 +1,4 @@
-"""Remote tools and agents over MQTT 5 as native LangChain tools, Runnables and LangGraph nodes; and the way back."""
+"""Remote tools and agents over MQTT 5 as LangChain tools, Runnables and LangGraph nodes; serving graphs and tools."""
 
 from typing import TYPE_CHECKING, Any
 

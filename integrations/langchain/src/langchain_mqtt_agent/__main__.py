@@ -18,7 +18,7 @@ from langchain_mqtt_agent.serving import graph_agent, tool_server
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve what the command line says until SIGINT or SIGTERM."""
+    """Run the command line: serve a graph or tools until SIGINT or SIGTERM."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
     try:
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "target",
         metavar="module:name",
-        help="the graph or the list of tools, or a function, plain or async, that gives it",
+        help="the graph or the list of tools, or a function, plain or async, that returns it",
     )
     common.add_argument("--verbose", action="store_true", help="log what happens")
     graph = commands.add_parser("serve", parents=[common], help="serve a LangGraph app as an agent")

@@ -1,4 +1,4 @@
-"""Everything that is used of LangGraph, which is imported only where LangGraph runs already or is asked for."""
+"""Access to a running LangGraph node. LangGraph is optional, and imported only where it runs or is needed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ _SCRATCHPAD = "__pregel_scratchpad"
 def require(what: str) -> None:
     """Make sure that LangGraph is installed.
 
+    Args:
+        what: What needs LangGraph, for the error message.
+
     Raises:
         ImportError: LangGraph is missing; the message names the extra to install.
     """
@@ -27,7 +30,7 @@ def require(what: str) -> None:
 
 
 def in_node(config: RunnableConfig) -> bool:
-    """Whether a configuration is that of a running node, where ``interrupt`` works."""
+    """Whether a configuration belongs to a running node, where ``interrupt`` works."""
     return scratchpad_of(config) is not None
 
 
@@ -53,9 +56,9 @@ def node_attempt(runtime: Any) -> int:
 
 
 def heartbeat_of(runtime: Any) -> Callable[[], None] | None:
-    """The function that keeps LangGraph from taking a node for idle; None where no idle timeout is watched."""
+    """The function that tells LangGraph that a node is not idle; None when the node has no idle timeout."""
     beat = getattr(runtime, "heartbeat", None)
-    # Outside an attempt with an idle timeout, LangGraph has a function there that does nothing.
+    # Without an idle timeout, LangGraph's function is one that does nothing.
     return None if beat is None or getattr(beat, "__name__", "").startswith("_no_op") else beat
 
 

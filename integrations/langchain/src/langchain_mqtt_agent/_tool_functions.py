@@ -55,7 +55,7 @@ class Functions:
 
 
 def _config_of(runtime: Any) -> RunnableConfig:
-    """The configuration of the tool's run, as LangChain or LangGraph hands it on."""
+    """The configuration of the tool's run, as LangChain or LangGraph passes it on."""
     config = ensure_config()
     if not config.get("callbacks") and getattr(runtime, "config", None):
         return ensure_config(runtime.config)  # Python 3.10 loses the context of awaited tools

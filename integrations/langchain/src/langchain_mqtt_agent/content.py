@@ -9,7 +9,7 @@ from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, kind_
 from mqtt_agent.adapting.content import content_of as blocks_of
 from mqtt_agent.adapting.content import to_mcp as write_mcp
 
-__all__ = ["content_of", "to_mcp"]
+__all__ = ["content_of", "text_of", "to_mcp"]
 
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav"}
 _BINARY = ("image", "audio", "video", "file")
@@ -27,10 +27,16 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
     return as_text(result) if found is None else [_from_mcp(block) for block in found]
 
 
+def text_of(content: Sequence[str | Mapping[str, Any]]) -> str:
+    """The texts in LangChain's content blocks, one block a line."""
+    texts = (block if isinstance(block, str) else block.get("text") for block in content)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
 def _from_mcp(block: Block) -> dict[str, Any]:
     if isinstance(block, Text):
         return {"type": "text", "text": block.text}
-    # An audio block is told as a file, because LangChain writes a tool's audio blocks out as text.
+    # An audio block becomes a file block, because LangChain converts the audio blocks of a tool message to text.
     kind = "image" if block.kind == "image" else "file"
     if isinstance(block, Media):
         return {"type": kind, "base64": block.data, "mime_type": block.mime_type}
@@ -38,7 +44,7 @@ def _from_mcp(block: Block) -> dict[str, Any]:
 
 
 def to_mcp(content: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """LangChain's content blocks as MCP writes content blocks."""
+    """Convert LangChain's content blocks to MCP's content blocks."""
     return write_mcp([_to_mcp(block) for block in content])
 
 
@@ -59,7 +65,7 @@ def _to_mcp(block: str | Mapping[str, Any]) -> Block:
 
 
 def _of_image_url(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    """OpenAI's form of an image block in LangChain's form."""
+    """Convert an image block of OpenAI's form to LangChain's form."""
     url = block.get("image_url")
     url = url.get("url") if isinstance(url, Mapping) else url
     if isinstance(url, str) and url.startswith("data:") and ";base64," in url:

@@ -1,4 +1,4 @@
-"""Remote tools that come and go while a LangChain agent runs, as an agent middleware."""
+"""An agent middleware: a running LangChain agent always has the remote tools that are online now."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["MQTTLiveTools"]
 class MQTTLiveTools(AgentMiddleware):
     """Offers the language model, at each of its turns, the tools and peers that are online now.
 
-    The model sees a server that was started in the middle of a run at its next turn, and no longer sees a server that
-    is gone. When the model calls a tool that went away in between, the model is told an error.
+    When a tool server starts in the middle of a run, the model has its tools at the next turn. When a server goes
+    offline, the model loses its tools. A call of a tool that went offline in between gives the model an error message.
 
     Example:
         >>> agent = create_agent(model, middleware=[MQTTLiveTools(toolkit)])  # doctest: +SKIP
 
     Args:
-        toolkit: Finds the tools. Wanted tools that are not there are left out, also with ``on_unavailable="raise"``.
+        toolkit: Finds the tools. Wanted tools that are not online are left out, even with ``on_unavailable="raise"``.
 
     Raises:
         ImportError: LangChain's agents are not installed.
@@ -44,17 +44,19 @@ class MQTTLiveTools(AgentMiddleware):
         return handler(self._with(request, self._toolkit.get_online_tools()))
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Let the model see the tools that are online now; awaited."""
+        """Let the model see the tools that are online now; the async form of :meth:`wrap_model_call`."""
         return await handler(self._with(request, await self._toolkit.aget_online_tools()))
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """Let the agent call the tools that the model has seen."""
+        if self._is_unknown(request):
+            self._remember(self._toolkit.get_online_tools())
         return handler(self._resolved(request))
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Let the agent call the tools that the model has seen; awaited."""
-        if request.tool is None and request.tool_call["name"] not in self._known:
-            self._remember(await self._toolkit.aget_online_tools())  # the run was resumed in another process
+        """Let the agent call the tools that the model has seen; the async form of :meth:`wrap_tool_call`."""
+        if self._is_unknown(request):
+            self._remember(await self._toolkit.aget_online_tools())
         return await handler(self._resolved(request))
 
     def _with(self, request: ModelRequest[Any], online: list[BaseTool]) -> ModelRequest[Any]:
@@ -66,11 +68,10 @@ class MQTTLiveTools(AgentMiddleware):
     def _remember(self, online: list[BaseTool]) -> None:
         self._known.update({tool.name: tool for tool in online})
 
+    def _is_unknown(self, request: Any) -> bool:
+        """Whether a request is for a tool that is unknown here: the run may come from another process."""
+        return request.tool is None and request.tool_call["name"] not in self._known
+
     def _resolved(self, request: Any) -> Any:
-        if request.tool is not None:
-            return request
-        name = request.tool_call["name"]
-        if name not in self._known:
-            self._remember(self._toolkit.get_online_tools())
-        tool = self._known.get(name)
+        tool = self._known.get(request.tool_call["name"]) if request.tool is None else None
         return request if tool is None else request.override(tool=tool)

@@ -1,4 +1,4 @@
-"""One run of a remote tool or peer: its configuration, and everything in LangChain and LangGraph that listens."""
+"""One run of a remote tool or peer: its configuration, and how LangChain and LangGraph get its events."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ T = TypeVar("T")
 _EVENT = "mqtt_agent"
 """The name of the custom events."""
 _HEARTBEAT_PERIOD = 0.25
-"""Seconds after which a heartbeat is due, even if the remote end tells nothing."""
+"""Seconds between two heartbeats while no event comes from the remote end."""
 
 
 class Run:
-    """One run of a remote tool or peer, in the context of the code that called, where LangGraph's functions work.
+    """One run of a remote tool or peer. It has the context of the calling code, in which LangGraph's functions work.
 
-    - Updates go to LangGraph's stream mode ``custom``, those of tools also to the mode ``tools``, and to LangChain's
-      callbacks as custom events named ``mqtt_agent`` (``astream_events``).
-    - Pieces of a message's text go to the stream mode ``messages``, as the tokens of a chat model do.
-    - Outside a graph and without callbacks nobody listens, and nothing fails.
+    - Updates go to LangGraph's stream mode ``custom``. The updates of a tool go to the mode ``tools``, too.
+    - Updates also go to LangChain's callbacks, as custom events named ``mqtt_agent`` (see ``astream_events``).
+    - Pieces of a message's text go to the stream mode ``messages``, like the tokens of a chat model.
+    - Outside a graph and without callbacks, updates and pieces are dropped.
 
     Args:
-        caller: The code that called, which blocks or awaits.
+        caller: Runs functions on the connection's event loop for the calling code, which blocks or awaits.
         config: The configuration of the run.
-        runtime: LangGraph's runtime of the node, or the runtime that LangGraph injects into a tool; None outside.
+        runtime: LangGraph's runtime of the node, or the runtime that LangGraph injects into a tool. None outside of a
+            graph.
         name: The name of the agent that writes the message.
         message_id: The id of the message.
     """
@@ -59,7 +60,7 @@ class Run:
         self._message_run: Any = None
 
     def in_context(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that looks for the run's configuration in the context, as LangGraph's functions do."""
+        """Call a function in a context that has the run's configuration, which LangGraph's functions look for."""
         with set_config_context(self.config) as context:
             return context.run(function, *arguments)
 
@@ -74,10 +75,10 @@ class Run:
             self._heartbeat()
 
     async def tell(self, update: dict[str, Any]) -> None:
-        """Tell an update to the stream modes and to the callbacks."""
+        """Send an update to the stream modes and to the callbacks."""
         if self._writer is not None or self._delta is not None:
             self.in_context(self._write, update)
-        # A custom event belongs to a run, and somebody must want the event.
+        # LangChain raises an error for a custom event without a parent run.
         callbacks = self.config.get("callbacks")
         if getattr(callbacks, "handlers", None) and getattr(callbacks, "parent_run_id", None) is not None:
             dispatch = adispatch_custom_event if self.caller.awaits else dispatch_custom_event
@@ -89,7 +90,7 @@ class Run:
                 write(update)
 
     async def token(self, text: str) -> None:
-        """Tell a piece of the message's text."""
+        """Send a piece of the message's text, as a chat model sends a token."""
         if self._message_run is None:
             manager_of = (
                 get_async_callback_manager_for_config if self.caller.awaits else get_callback_manager_for_config
@@ -103,7 +104,7 @@ class Run:
         await self.caller.settle(self._message_run.on_llm_new_token(text, chunk=ChatGenerationChunk(message=message)))
 
     async def end(self, message: AIMessage | None, error: BaseException | None = None) -> None:
-        """Tell that the message is complete, or why there will be none."""
+        """Report that the message is complete, or the error for which there is no message."""
         ended, self._message_run = self._message_run, None
         if ended is not None and message is not None:
             await self.caller.settle(ended.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]])))
@@ -114,4 +115,4 @@ class Run:
 Artifact = dict[str, Any]
 """What a tool message holds for the program and not for the language model."""
 Work = Callable[[Run, dict[str, Any], str | None], Coroutine[Any, Any, tuple[Any, Artifact]]]
-"""What a remote tool does: from the run, the arguments and the tool call's id to the content and the artifact."""
+"""Does the work of one tool call: gets the run, the arguments and the call's id; returns content and artifact."""

@@ -27,17 +27,17 @@ HandleToolError = bool | str | Callable[[ToolException], str]
 """What the language model is told when a call fails; see :class:`MQTTToolkit`."""
 
 _RUNTIME = "mqtt_runtime"
-"""The argument in which LangGraph injects its runtime: no argument of a remote tool has this name."""
+"""The argument into which LangGraph injects its runtime. No argument of a remote tool has this name."""
 
 
 class RemoteTool(StructuredTool):
-    """A tool whose arguments are kept together, so that an argument may be called `config`, `run_manager` or `self`."""
+    """A tool whose arguments are passed as one dict, so that an argument may be called `config` or `self`."""
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
 
     @classmethod
     def make(cls, remote: Remote, work: Work, **fields: Any) -> Self:
-        """A tool that does its work at a remote end.
+        """Make a tool that does its work at a remote end.
 
         Args:
             remote: Where the work is done.
@@ -84,12 +84,12 @@ class MQTTTool(RemoteTool):
 def make_tool(
     client: Remote, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
 ) -> MQTTTool:
-    """A LangChain tool for a tool card.
+    """Make a LangChain tool from a tool card.
 
     Args:
         client: Calls the tool.
         card: The tool's card.
-        name: What the language model calls the tool.
+        name: The tool's name for the language model.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
     """
@@ -111,16 +111,19 @@ def make_tool(
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
-    if not _can_be_told(tool):
-        logger.warning("tool %r: its input schema cannot be told to a language model, and is left out", card.tool)
+    if not _has_readable_schema(tool):
+        logger.warning(
+            "tool %r: LangChain cannot give its input schema to a model; the model sees a tool without arguments",
+            card.tool,
+        )
         tool.args_schema = dict(NO_ARGUMENTS)
     return tool
 
 
-def _can_be_told(tool: BaseTool) -> bool:
+def _has_readable_schema(tool: BaseTool) -> bool:
     try:
         return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
-    except Exception as error:  # whatever a peer wrote into its card, the other tools must not suffer
+    except Exception as error:  # a card may contain anything, and must not affect the other tools
         logger.debug("tool %r: %r", tool.name, error)
         return False
 
@@ -128,7 +131,7 @@ def _can_be_told(tool: BaseTool) -> bool:
 async def _call(
     run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, tool_call_id: str | None
 ) -> tuple[Any, Artifact]:
-    """Call a tool, tell what the tool streams, and cancel the call when the caller gives up."""
+    """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
     call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
     try:
         while not call.over:
@@ -139,7 +142,7 @@ async def _call(
                 await run.tell({**ids, "partial": partial})
     except BaseException as error:
         if call.begun:
-            await run.caller.undo(call.cancel)  # also after its timeout: no model asks for a call again under its id
+            await run.caller.undo(call.cancel)  # also after its timeout: no model repeats a call with the same id
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
         if isinstance(error, CallError) and not isinstance(error, CallCanceled):

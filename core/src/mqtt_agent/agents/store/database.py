@@ -184,8 +184,8 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     Raises:
         StoreError: The file belongs to another application, or was made by a newer version.
     """
-    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    application, version, is_empty = _read_header(connection)
+    if is_empty:
         return False
     if application != APPLICATION_ID:
         raise StoreError(
@@ -197,6 +197,21 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
             f"{len(MIGRATIONS)}) and was left as it is; upgrade mqtt-agent, or choose another path"
         )
     return True
+
+
+def _read_header(connection: sqlite3.Connection) -> tuple[int, int, bool]:
+    """The application id, the version, and whether the file is empty: all three from one moment."""
+    # Without a transaction, another process could make the file between the reads, and the file would look foreign.
+    own = not connection.in_transaction
+    if own:
+        connection.execute("BEGIN")
+    try:
+        application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+        has_tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+    finally:
+        if own:
+            connection.execute("ROLLBACK")
+    return application, version, application == version == 0 and not has_tables
 
 
 def _open(path: Path, synchronous: Synchronous, busy_timeout: float) -> sqlite3.Connection:

@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool, ToolException
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
@@ -54,8 +55,8 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     and the result itself.
 
     In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt. So the task
-    runs once, and the result is there when the graph is resumed. The peer's questions become interrupts; its events go
-    to the stream modes ``custom`` and ``messages``. Canceling the run cancels the task.
+    runs once, and the result is there when the graph is resumed. The peer's questions become interrupts. The peer's
+    events go to the stream modes ``custom`` and ``messages``. When the run is canceled, the task is canceled.
 
     Example:
         >>> researcher = MQTTRemoteAgent("researcher", agent_id="planner")  # doctest: +SKIP
@@ -64,30 +65,30 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     Args:
         peer: The agent id of the peer.
         broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        agent_id: The name in which tasks are given. A process that resumes a graph must use the same name as the
-            process before. None takes a name that this program always has on this machine.
+        agent_id: The id under which tasks are given. A process that resumes a graph must use the same id as the
+            process before. None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        agent: Use this :class:`mqtt_agent.sync.Agent`, which its owner stops, instead of making an agent.
-        type: The kind of the task, which chooses the peer's handler.
-        title: A line for people.
+        agent: The :class:`mqtt_agent.sync.Agent` that gives the tasks, instead of a new one. Its owner stops it.
+        type: The type of the task, which selects the peer's handler.
+        title: The title of the task, one line for people.
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
-        context_id: Names the conversation with the peer. None takes a conversation for each thread of the graph.
-        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None waits.
+        context_id: Names the conversation with the peer. None: each thread of the graph has a conversation of its own.
+        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
-            answer, or None. The function may be async for the async methods. An answer that does not fit is asked for
-            again; the question then says what is wrong.
+            answer, or None. The function may be async for the async methods. When the peer does not accept the answer,
+            the question comes again with the reason.
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
-        description: For the language model, when the agent is used as a tool.
+        description: What the peer does, for the language model that uses it as a tool.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is no broker URL, or this process uses ``agent_id`` with another login or store.
+        ValueError: ``broker`` is no broker URL, or the process uses ``agent_id`` with other credentials or store.
     """
 
     def __init__(
@@ -130,11 +131,11 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
 
     @property
     def agent(self) -> Agent:
-        """The agent in whose name tasks are given."""
+        """The agent that gives the tasks."""
         return self._requester.agent
 
     def close(self) -> None:
-        """Disconnect, unless others in this process use the same agent. What runs at the peer goes on."""
+        """Disconnect, unless others in this process use the same agent. The tasks at peers go on."""
         self._requester.close()
 
     def __enter__(self) -> Self:
@@ -157,7 +158,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         Raises:
             PeerUnavailable: There is no such agent.
             TaskFailed, TaskRejected, TaskCanceled, TaskExpired, TaskTimeout: There is no result.
-            ConnectionError: The broker is not there, or refuses.
+            ConnectionError: The broker cannot be reached, or it refuses the connection.
         """
 
         def give(value: Any, run_manager: Any, config: RunnableConfig) -> Any:
@@ -205,7 +206,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         return await super().abatch(self._in_order(inputs, config), config, **kwargs)
 
     def _in_order(self, inputs: Sequence[Any], config: Any) -> list[Any]:
-        # Places are counted in the order of the inputs, because threads reach their places in any order.
+        # The places are counted here, in the order of the inputs: later, the threads of the batch run in any order.
         configs = config if isinstance(config, list) else [config] * len(inputs)
         return [_Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
 
@@ -265,12 +266,12 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         arg_types: dict[str, Any] | None = None,
         handle_tool_error: HandleToolError = True,
     ) -> BaseTool:
-        """A tool ``ask_<peer>`` that takes a prompt and gives the result. The peer's questions become interrupts.
+        """Make a tool ``ask_<peer>``: a prompt gives the peer's result. The peer's questions become interrupts.
 
         Args:
-            args_schema: With ``args_schema`` or ``arg_types``, the tool is the one that any Runnable gives: the tool
-                takes these arguments, as structured input.
-            name: What the language model calls the tool.
+            args_schema: With ``args_schema`` or ``arg_types``, the tool is made by ``Runnable.as_tool``: it takes
+                these arguments, and sends them as structured input.
+            name: The tool's name for the language model.
             description: For the language model that chooses a tool.
             arg_types: See ``args_schema``.
             handle_tool_error: What the language model is told when there is no result; see :class:`MQTTToolkit`.
@@ -330,8 +331,6 @@ def _on_question(
         return None
 
     def ask(question: dict[str, Any]) -> Any:
-        fault = question.get("fault")
-        prompt = question["prompt"] or ""
-        return on_question(prompt if fault is None else f"{prompt}\n({fault})", question["schema"])
+        return on_question(wording(question["prompt"], question.get("fault")), question["schema"])
 
     return ask

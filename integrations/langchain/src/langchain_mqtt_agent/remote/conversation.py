@@ -20,11 +20,11 @@ from langchain_mqtt_agent.run import Run
 __all__ = ["Delegation", "OnQuestion", "converse"]
 
 OnQuestion = Callable[[dict[str, Any]], Any]
-"""From a question (``prompt``, ``schema``, ``round``, perhaps ``fault``, ...) to its answer; may be async."""
+"""Gets a question (``prompt``, ``schema``, ``round``, perhaps ``fault``, ...) and returns the answer; may be async."""
 
 _NOT_COMPLETED = (TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED)
 _CANCELED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
-"""A run that ends with one of these has nobody any more who wants the result."""
+"""After one of these errors, nobody wants the result of the run any more."""
 
 
 @dataclass
@@ -55,15 +55,15 @@ class Delegation:
 async def converse(wanted: Delegation, run: Run) -> AsyncGenerator[str | Outcome, None]:
     """Give a task, or find the task that was given at this place before, and follow the task to its end.
 
-    A run that is canceled cancels the task. After any other error, such as an interrupt, the task goes on, and the
-    next run at the same place finds the task again.
+    When the run is canceled, the task is canceled. After any other error, such as an interrupt, the task goes on, and
+    the next run at the same place finds the task again.
 
     Args:
         wanted: The task.
-        run: Hears what the peer tells.
+        run: Gets the peer's events.
 
     Yields:
-        Each piece of text that the peer streams, and at last the :class:`Outcome`.
+        Each piece of text that the peer streams, and finally the :class:`Outcome`.
 
     Raises:
         TaskError: There is no result.
@@ -72,7 +72,7 @@ async def converse(wanted: Delegation, run: Run) -> AsyncGenerator[str | Outcome
     try:
         await caller.on_loop(task.begin)
         for question in task.asked_before:
-            _interrupt_again(question, run)  # LangGraph tells answers apart by the order of the interrupts
+            _interrupt_again(question, run)  # LangGraph assigns the answers in the order of the interrupts
         for question in task.rounds:
             answer = _interrupt_again(question, run)
             if question is task.rounds[-1] and not task.answered(question["input_id"]):
@@ -146,7 +146,7 @@ class _Task(TaskSteps):
     Attributes:
         wanted: The task to give.
         rounds: The questions of the task.
-        asked_before: The questions of the earlier tasks at this place, which came to nothing.
+        asked_before: The questions of the earlier tasks at this place, which ended without a result.
     """
 
     def __init__(self, wanted: Delegation, patience: float | None) -> None:
@@ -168,7 +168,7 @@ class _Task(TaskSteps):
     async def _find(self, agent: Agent) -> str:
         """The id of the task at this place.
 
-        LangGraph runs a node again after an error that the graph was told of: then there is a new task.
+        After a task without a result, LangGraph may run the node again. The node then needs a new task.
         """
         number = 0
         while True:
@@ -184,7 +184,7 @@ class _Task(TaskSteps):
             number += 1
 
     def question_of(self, event: TaskEvent) -> dict[str, Any]:
-        """An event with a question as an interrupt tells the question."""
+        """The value of the interrupt for an event with a question."""
         question = {
             "type": "input-required",
             "peer": self.handle.peer,

@@ -1,4 +1,4 @@
-"""What a peer gets for a Runnable's input, and what the peer's result becomes: messages, a state update or a value."""
+"""A Runnable's input becomes a request to a peer; the peer's result becomes messages, a state update or a value."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
+from langchain_mqtt_agent.content import text_of
+
 __all__ = ["Outcome", "Reply", "Request", "request_from", "shape_of"]
 
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
@@ -26,7 +28,7 @@ class Request:
 
     Attributes:
         prompt: The request as text.
-        messages: The conversation so far, as tasks carry conversations.
+        messages: The conversation so far, in the wire format of a task.
         data: Structured input.
     """
 
@@ -51,9 +53,9 @@ class Outcome:
 
 
 def request_from(value: Any) -> Request:
-    """What to ask for: text is the prompt, messages are the conversation, anything else is structured input.
+    """Make a request: text is the prompt, messages are the conversation, anything else is structured input.
 
-    A state with ``messages`` gives the conversation; its other keys are the graph's own business.
+    Of a state with ``messages``, only the conversation is sent, and not the other keys.
 
     Raises:
         ValueError: The conversation has no message that can be sent.
@@ -70,7 +72,7 @@ def request_from(value: Any) -> Request:
 
 
 def shape_of(value: Any) -> Shape:
-    """What the output for an input is: a ``state`` with messages, a ``message``, or the plain ``value``."""
+    """The form of the output for an input: a ``state`` with messages, a ``message``, or the plain ``value``."""
     if isinstance(value, (str, BaseMessage, PromptValue)):
         return "message"
     plain = _plain(value)
@@ -80,7 +82,7 @@ def shape_of(value: Any) -> Shape:
 
 
 def _messages_of(value: Any) -> Any:
-    """The conversation in an input; None when the input is none."""
+    """The conversation in an input; None when the input has no conversation."""
     if isinstance(value, PromptValue):
         return value.to_messages()
     if isinstance(value, BaseMessage):
@@ -93,7 +95,7 @@ def _messages_of(value: Any) -> Any:
 
 
 def _conversation(messages: Any) -> Request:
-    """A conversation as a task carries it: what people and agents said, without the tool calls in between."""
+    """Make a request from a conversation: it has the messages of people and agents, without tool calls."""
     told: list[dict[str, Any]] = []
     for message in convert_to_messages(messages):
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
@@ -104,12 +106,7 @@ def _conversation(messages: Any) -> Request:
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
     last = told[-1]["content"]
-    return Request(prompt=last if isinstance(last, str) else _text_of(last), messages=told)
-
-
-def _text_of(blocks: list[Any]) -> str:
-    texts = (block if isinstance(block, str) else block.get("text") for block in blocks)
-    return "\n".join(text for text in texts if isinstance(text, str))
+    return Request(prompt=last if isinstance(last, str) else text_of(last), messages=told)
 
 
 def _plain(value: Any) -> Any:
@@ -126,8 +123,8 @@ class Reply:
 
     Attributes:
         peer: The peer that writes.
-        shape: What the output is.
-        output_key: The key of the output that holds the result; None for an output of the input's own shape.
+        shape: The form of the output; see :func:`shape_of`.
+        output_key: The key of the output that holds the result; None when ``shape`` alone decides.
         message_id: The id of the message.
     """
 
@@ -153,7 +150,7 @@ class Reply:
         """The output for a result."""
         value, message = outcome.value, self.message(outcome)
         if outcome.text and value != outcome.text:
-            # LangGraph's mode "messages" tells a message again only if its id is not the id of the streamed tokens.
+            # LangGraph's mode "messages" emits the whole message only if its id is not the id of the streamed tokens.
             message.id = f"{self.message_id}-result"
         if self.output_key is not None:
             return {self.output_key: [message] if self.output_key == "messages" else value}
@@ -164,7 +161,7 @@ class Reply:
         return AIMessageChunk(content=text, id=self.message_id, name=self.peer)
 
     def rest(self, outcome: Outcome) -> AIMessageChunk:
-        """What the pieces lack: nothing, the end of the text, or all of a result that is not what was streamed."""
+        """The last chunk, with what the earlier chunks lack: nothing, the end of the text, or the whole result."""
         message = self.message(outcome)
         content = message.content
         if isinstance(content, str) and content.startswith(outcome.text):

@@ -1,4 +1,4 @@
-"""The task that a place in a LangGraph graph stands for: the same task after a crash, a retry or an interrupt."""
+"""Task ids for places in a LangGraph graph: a place has the same task after a crash, a retry or an interrupt."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Place", "place_of"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task is given.
+    """A place in a program at which tasks are given.
 
     Attributes:
         task_id: The id of the first task that is given here. Later tasks have ids that are made from this id.
         in_graph: Whether the place is in a node, so that questions can become interrupts.
-        thread_id: The thread of the graph; None without a checkpointer.
+        thread_id: The ``thread_id`` of the configuration; None when there is none.
     """
 
     task_id: str
@@ -30,7 +30,7 @@ class Place:
     thread_id: str | None
 
     def attempt_id(self, number: int) -> str:
-        """The id of a task that is given here, from number 0."""
+        """The id of the task with this number at this place; the first task has number 0."""
         return self.task_id if number == 0 else f"{self.task_id}.{number}"
 
 
@@ -59,12 +59,12 @@ def place_of(config: RunnableConfig, namespace: str, peer: str, tool_call_id: st
 
 
 def _count(config: RunnableConfig, *what: Any) -> int:
-    """How often this was asked before in this attempt of this execution of the node."""
+    """How often ``what`` was counted before in this attempt of this execution of the node."""
     scratchpad = scratchpad_of(config)
     key = (node_attempt(current_runtime()), *what)
     with _lock:
-        # Nothing that LangGraph has one of per execution takes a weak reference, so the scratchpad is kept here. As
-        # long as the scratchpad is kept, no other object can get its id.
+        # The scratchpad is kept here: while it exists, no other object can get its id. A weak reference would be
+        # better, but LangGraph has no object per execution that allows weak references.
         _, counts = _executions.pop(id(scratchpad), (scratchpad, {}))
         _executions[id(scratchpad)] = (scratchpad, counts)
         if len(_executions) > _MAX_EXECUTIONS:

@@ -22,8 +22,8 @@ def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
     Args:
         task: The task.
         keys: The keys of the graph's input state.
-        history: Whether the graph's thread has the conversation so far. Then only the messages after the graph's last
-            answer are new.
+        history: Whether the graph's thread has the conversation so far. If so, the input has only the messages after
+            the last answer.
 
     Raises:
         ValueError: The task is a prompt, and the graph takes several keys.
@@ -44,12 +44,14 @@ def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
     if data or task.prompt is None:
         return data
     if len(keys) != 1:
-        raise ValueError(f"the graph takes {', '.join(keys) or 'nothing'}: send them as data")
+        raise ValueError(
+            f"a prompt cannot be the input of this graph: send data with the keys {', '.join(keys) or '(none)'}"
+        )
     return {keys[0]: task.prompt}
 
 
 def question_of(interrupt: Any) -> tuple[str, Any]:
-    """An interrupt as a question, and the JSON Schema of its answer, if it has one."""
+    """Convert an interrupt to a question and the JSON Schema of the answer, or None without a schema."""
     value = interrupt.value
     schema = getattr(interrupt, "response_schema", None)
     if isinstance(value, dict):
@@ -62,7 +64,7 @@ def question_of(interrupt: Any) -> tuple[str, Any]:
 
 
 async def tell(task: TaskContext, mode: str, piece: Any) -> None:
-    """Tell the requester what a graph streams, as an event of the task."""
+    """Send a piece of a graph's stream to the requester, as an event of the task."""
     if mode == "messages":
         message = piece[0]
         if isinstance(message, AIMessage) and message.text:

@@ -31,25 +31,25 @@ def graph_agent(
     context: Any = None,
     **options: Any,
 ) -> Agent:
-    """An agent that does its tasks with a graph. The agent is not started.
+    """Make an agent that does its tasks with a graph. The caller starts the agent.
 
     - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
       run one after the other.
-    - With a checkpointer that outlives the process, a killed agent goes on with the graph where it was. A graph
-      without a checkpointer gets a checkpointer in memory.
+    - With a checkpointer that outlives the process, an agent that was killed continues the graph from the last
+      checkpoint. A graph without a checkpointer gets a checkpointer in memory.
     - An interrupt becomes a question to the requester; the answer resumes the graph.
-    - What chat models stream, and what nodes write to the stream writer, goes out as events.
-    - A canceled task stops the run.
+    - The tokens of chat models and the values that nodes give to the stream writer are sent as events.
+    - When the task is canceled, the run stops.
 
     Args:
-        graph: A compiled graph, such as ``create_agent`` gives, or a builder, which is compiled here.
+        graph: A compiled graph, such as ``create_agent`` returns, or a builder, which is compiled here.
         agent_id: The agent's name.
         checkpointer: Use this checkpointer in place of the graph's own.
-        input: A function from a task to the input of the graph. By default, the input is the conversation as
-            ``messages``, with structured input as further keys; for a graph without messages, the structured input, or
-            the prompt as the graph's one key.
-        output: A function from the final state of the graph to the result of the task. By default, the result is the
-            state's ``structured_response``, else the text of the last message, else the state.
+        input: A function that gets a task and returns the input of the graph. By default, the input is the conversation
+            as ``messages``, with structured input as further keys; for a graph without messages, the structured input,
+            or the prompt as the graph's one key.
+        output: A function that gets the final state of the graph and returns the result of the task. By default, the
+            result is the state's ``structured_response``, else the text of the last message, else the state.
         config: The configuration of each run: ``recursion_limit``, ``tags``, ``configurable``, ...
         context: The context in the graph's runtime, for each run.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``store``, ``description``, ``skills``, ...
@@ -69,7 +69,7 @@ def graph_agent(
 
 
 def serve_graph(graph: Any, agent_id: str, *, on_started: Callable[[], None] | None = None, **options: Any) -> None:
-    """Serve a graph as an agent until SIGINT or SIGTERM. For scripts: :func:`aserve_graph` is awaited.
+    """Serve a graph as an agent until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_graph`.
 
     Example:
         >>> serve_graph(graph, agent_id="planner", checkpointer=saver)  # doctest: +SKIP
@@ -82,7 +82,7 @@ def serve_graph(graph: Any, agent_id: str, *, on_started: Callable[[], None] | N
 
     Raises:
         ImportError: LangGraph is not installed.
-        ConnectionError: The broker is not there, or refuses.
+        ConnectionError: The broker cannot be reached, or it refuses the connection.
         SessionTakenOver: Another process runs under the same name.
     """
     return serve(graph_agent(graph, agent_id, **options), "serve_graph", on_started)
@@ -121,7 +121,7 @@ def _keys_of(graph: Any) -> list[str]:
 
 
 class _Runner:
-    """Runs a graph for each task, and once more from the last checkpoint for a task whose run was killed."""
+    """Runs a graph for each task. A run that was killed continues from the last checkpoint."""
 
     def __init__(
         self,

@@ -14,19 +14,19 @@ from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
 from mqtt_agent.adapting.serving import serve
 from pydantic import BaseModel
 
-from langchain_mqtt_agent.content import to_mcp
+from langchain_mqtt_agent.content import text_of, to_mcp
 
 __all__ = ["aserve_tools", "serve_tools", "tool_server"]
 
 
 def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **options: Any) -> ToolServer:
-    """A tool server with LangChain tools. The server is not started.
+    """Make a tool server with LangChain tools. The caller starts the server.
 
-    What a tool tells with ``dispatch_custom_event`` is streamed to the caller. Content blocks go out as MCP content,
-    and the ``structured_content`` of an artifact goes out as the result. A ``ToolException`` is a tool error.
+    The values that a tool gives to ``dispatch_custom_event`` are streamed to the caller. Content blocks are sent as MCP
+    content. The ``structured_content`` of an artifact is sent as the result. A ``ToolException`` is a tool error.
 
     Args:
-        tools: LangChain tools, or functions that ``@tool`` would make into tools.
+        tools: LangChain tools, or functions, which become tools as with ``@tool``.
         server: The server's name, the same for all its replicas.
         options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``,
             ``credentials``, ...
@@ -55,21 +55,21 @@ def serve_tools(
     on_started: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve LangChain tools until SIGINT or SIGTERM. Start any number of replicas, anywhere.
+    """Serve LangChain tools until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_tools`.
 
-    For scripts: :func:`aserve_tools` is awaited.
+    Start any number of replicas, on any hosts.
 
     Example:
         >>> serve_tools([search, summarize], server="toolbox")  # doctest: +SKIP
 
     Args:
-        tools: LangChain tools, or functions that ``@tool`` would make into tools.
+        tools: LangChain tools, or functions, which become tools as with ``@tool``.
         server: The server's name, the same for all its replicas.
         on_started: Called when the server runs. By default, a line on the standard error says what is served.
         options: Further arguments of :class:`mqtt_agent.ToolServer`.
 
     Raises:
-        ConnectionError: The broker is not there, or refuses.
+        ConnectionError: The broker cannot be reached, or it refuses the connection.
     """
     return serve(tool_server(tools, server, **options), "serve_tools", on_started)
 
@@ -90,7 +90,7 @@ async def aserve_tools(
 
 
 def _schema_of(offered: BaseTool) -> dict[str, Any]:
-    schema = offered.tool_call_schema  # without what LangChain injects
+    schema = offered.tool_call_schema  # without the arguments that LangChain injects
     if isinstance(schema, dict):
         return {"type": "object", "properties": {}, **schema}
     assert issubclass(schema, BaseModel)
@@ -98,7 +98,7 @@ def _schema_of(offered: BaseTool) -> dict[str, Any]:
 
 
 def _hints_of(offered: BaseTool) -> dict[str, Any]:
-    """The hints on a remote tool's card, for a remote tool that is served once more."""
+    """The hints on the card of a remote tool, when this server offers a remote tool again."""
     hints = ((offered.metadata or {}).get("mqtt") or {}).get("annotations") or {}
     names = {"read_only": "readOnlyHint", "idempotent": "idempotentHint", "destructive": "destructiveHint"}
     return {name: hints[hint] for name, hint in names.items() if hint in hints}
@@ -157,6 +157,4 @@ def _result_of(result: Any) -> Any:
 
 
 def _with_blocks(blocks: Sequence[Any], structured: Any) -> ToolResult:
-    texts = [block if isinstance(block, str) else block.get("text") for block in blocks]
-    text = "\n".join(each for each in texts if isinstance(each, str))
-    return ToolResult(text if structured is None else structured, to_mcp(list(blocks)))
+    return ToolResult(text_of(blocks) if structured is None else structured, to_mcp(blocks))

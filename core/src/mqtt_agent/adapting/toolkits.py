@@ -1,0 +1,86 @@
+"""The base of the toolkits: an object that finds the tools on a broker, and makes the framework's own tools of them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from typing_extensions import Self
+
+from mqtt_agent.adapting.finding import Found, Peers, Selection, find
+from mqtt_agent.adapting.requesters import Requester
+from mqtt_agent.sync import ToolClient
+from mqtt_agent.transport import Connection
+
+__all__ = ["Toolkit"]
+
+T = TypeVar("T")
+
+
+class Toolkit(ABC, Generic[T]):
+    """Finds tools and peers over one connection.
+
+    A subclass sets ``_remote``, which owns the connection: a requester if peers are wanted, otherwise a tool client.
+    """
+
+    _remote: ToolClient | Requester
+
+    @abstractmethod
+    def _wanted(self) -> tuple[Selection, Peers | None]:
+        """Which tools and which peers are wanted."""
+
+    @abstractmethod
+    def _make_tools(self, found: Found) -> list[T]:
+        """Make the framework's tools, and tell what is missing."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that all tools of the toolkit share."""
+        return (self._remote.agent if isinstance(self._remote, Requester) else self._remote).connection
+
+    def get_tools(self) -> list[T]:
+        """Find the tools that can be called now. Each call searches anew.
+
+        Raises:
+            BrokerUnreachable, ConnectionRefused: There is no broker at the URL, or the broker refuses.
+            ToolUnavailable: A wanted tool or peer is not online, and ``on_unavailable`` is ``raise``.
+        """
+        return self._make_tools(self._find())
+
+    async def aget_tools(self) -> list[T]:
+        """Find the tools that can be called now; the async form of :meth:`get_tools`."""
+        return self._make_tools(await self._afind())
+
+    def _find(self) -> Found:
+        return self._remote.run_on_loop(find, *self._wanted())
+
+    async def _afind(self) -> Found:
+        return await self._remote.await_on_loop(find, *self._wanted())
+
+    def close(self) -> None:
+        """Cancel the calls that are under way, and disconnect. A later use of a tool connects again.
+
+        A connection of a requester is shared with all other requesters of this process that have the same settings. As
+        long as one of them is open, the connection and the calls stay.
+        """
+        if isinstance(self._remote, Requester):
+            self._remote.close()
+        else:
+            self._remote.stop()
+
+    async def aclose(self) -> None:
+        """Cancel the calls that are under way, and disconnect; the async form of :meth:`close`."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
