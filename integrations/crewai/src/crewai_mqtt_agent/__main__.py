@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from mqtt_agent.cli.options import add_agent_options, serve_target
 from mqtt_agent.deprecation import warn_renamed
-
-import crewai_mqtt_agent
 
 __all__ = ["main"]
 
@@ -34,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if old is not None:
         warn_renamed("--max-tasks", "--max-concurrency")
         options["max_concurrency"] = old
-    # The first use of a name of the package imports CrewAI, which takes many seconds.
-    serve_target(lambda found, **given: crewai_mqtt_agent.host_crew(found, **given), **options)
+    serve_target(_host, **options)
+
+
+def _host(found: Any, **options: Any) -> Any:
+    from crewai_mqtt_agent.hosting import host_crew  # it imports CrewAI, which takes many seconds
+
+    return host_crew(found, **options)
 
 
 if __name__ == "__main__":
