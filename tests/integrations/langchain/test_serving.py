@@ -351,7 +351,8 @@ async def test_tools_are_served_from_the_command_line(broker: Broker, namespace:
             assert await client.call("add", {"a": 1, "b": 2}, wait_online=True, timeout=30) == 3
     finally:
         server.terminate()
-    assert await soon(asyncio.to_thread(server.wait), 20) == 0
+        ended = await soon(asyncio.to_thread(server.wait), 20)
+    assert ended == 0
 
 
 @pytest.mark.parametrize(
