@@ -98,6 +98,6 @@ async def test_a_lost_connection_is_no_word_for_the_model(toolkit: MQTTToolkit) 
     def refuse(*args: Any, **options: Any) -> Any:
         raise TransportError("the broker is gone")
 
-    toolkit._client.await_on_loop = refuse  # type: ignore[method-assign]
+    toolkit._remote.await_on_loop = refuse  # type: ignore[method-assign]
     with pytest.raises(ConnectionError, match="gone"):
         await soon(create_agent(calls(("add", {"a": 1, "b": 2})), tools).ainvoke(GO))
