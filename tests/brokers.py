@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,10 +31,30 @@ STARTED_WITHIN = 20.0
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free, and that nobody else gets before a broker listens on it.
+
+    The system gives ports from its own range to outgoing connections at any moment, also while a broker restarts.
+    So the port is below that range. A process does not get the same port twice.
+    """
+    above = _first_port_of_the_system()
+    while True:
+        port = random.SystemRandom().randrange(max(1024, above - 20_000), above)
+        if port in _given_ports:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given_ports.add(port)
+            return port
+
+
+_given_ports: set[int] = set()
+
+
+def _first_port_of_the_system() -> int:
+    """The lowest port that the system gives to outgoing connections."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return 32_768
 
 
 def find_program(name: str) -> str | None:
