@@ -16,6 +16,7 @@ from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult
 from autogen_mqtt_agent import MQTTWorkbench
 from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import ToolServer, errors
+from mqtt_agent.adapting.naming import model_name
 from proxy import Proxy
 from support import becomes, soon, until
 
@@ -36,16 +37,18 @@ def executions(result: TaskResult) -> list[Any]:
     return [execution for event in events for execution in event.content]
 
 
+DOTTED = model_name("dotted.name")
+
 # Finding tools
 
 
 async def test_it_lists_the_tools_that_are_online_with_their_schemas(workbench: MQTTWorkbench) -> None:
     tools: dict[str, Any] = {schema["name"]: schema for schema in await soon(workbench.list_tools())}
-    assert set(tools) == {"add", "greet", "count", "fail", "hang", "picture", "enlarge", "dotted_name"}
+    assert set(tools) == {"add", "greet", "count", "fail", "hang", "picture", "enlarge", DOTTED}
     assert tools["add"]["description"] == "Add two numbers."
     assert set(tools["add"]["parameters"]["properties"]) == {"a", "b"}
     assert tools["add"]["parameters"]["required"] == ["a"]
-    assert tools["dotted_name"]["parameters"] == {"type": "object", "properties": {}}
+    assert tools[DOTTED]["parameters"] == {"type": "object", "properties": {}}
 
 
 async def test_it_is_not_connected_before_it_is_used(embedded: Embedded, namespace: str) -> None:
@@ -82,6 +85,15 @@ async def test_only_the_wanted_tools_are_listed(
     assert [tool.name for tool in tools] == ["add"]
     assert "no_such_tool" in caplog.text
     await soon(tools[0].workbench.stop())
+
+
+async def test_a_tool_that_was_left_out_cannot_be_called(toolbox: Toolbox, embedded: Embedded, namespace: str) -> None:
+    workbench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, exclude=["add"])
+    refused = await soon(workbench.call_tool("add", {"a": 1, "b": 2}))
+    assert refused.is_error
+    assert "this workbench has no tool 'add'" in refused.to_text()
+    assert not (await soon(workbench.call_tool("greet", {"name": "Ada"}))).is_error
+    await soon(workbench.stop())
 
 
 @pytest.mark.parametrize(
@@ -170,9 +182,7 @@ async def _lists(workbench: MQTTWorkbench, name: str) -> bool:
 async def test_an_agent_calls_tools_without_ever_starting_the_workbench(broker: Broker, namespace: str) -> None:
     async with Toolbox(broker.url, namespace):
         workbench = MQTTWorkbench(broker.url, "agent-a", namespace=namespace)
-        assistant = agent(
-            workbench, calls(("add", {"a": 2, "b": 3}), ("dotted_name", {})), "done", max_tool_iterations=2
-        )
+        assistant = agent(workbench, calls(("add", {"a": 2, "b": 3}), (DOTTED, {})), "done", max_tool_iterations=2)
         result = await soon(assistant.run(task="go"))
         assert [(each.content, each.is_error) for each in executions(result)] == [
             ('{"sum": 5}', False),
@@ -271,9 +281,9 @@ async def test_a_model_is_told_of_what_autogen_cannot_carry(
     [
         ("fail", {}, "no luck today"),
         ("add", {"a": "two"}, "a"),
-        ("no_such_tool", {}, "no such tool"),
+        ("no_such_tool", {}, "has no tool 'no_such_tool'"),
         ("hang", {}, "0.2 s"),
-        ("bad/name", {}, "topic"),
+        ("bad/name", {}, "has no tool 'bad/name'"),
         ("add", {"a": object()}, "JSON"),
     ],
 )

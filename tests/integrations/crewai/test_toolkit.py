@@ -18,8 +18,10 @@ from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from crewai.utilities.string_utils import sanitize_tool_name
 from crewai_mqtt_agent import MQTTToolkit, RemoteToolPartialEvent
 from mqtt_agent import Password, ToolResult
+from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import BrokerUnreachable, ToolUnavailable
 from mqtt_agent.sync import ToolServer
 from pydantic import BaseModel
@@ -66,7 +68,8 @@ def test_nothing_calls_home(toolkit: MQTTToolkit) -> None:
 def test_every_tool_of_the_namespace_is_there_under_a_name_of_its_own(toolkit: MQTTToolkit) -> None:
     tools = by_name(toolkit)
     assert set(tools) == {
-        "add", "greet", "count", "fail", "hang", "echo", "get_forecast", "get_forecast_2", "get_forecast_3",
+        "add", "greet", "count", "fail", "hang", "echo", "get_forecast",
+        model_name("getForecast", sanitize_tool_name), model_name("get forecast", sanitize_tool_name),
     }  # fmt: skip
     assert tools["add"].description == "Add two numbers."
     assert tools["add"].run(a=2, b=3) == '{"sum": 5}'

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_mqtt_agent import MQTTLiveTools, MQTTToolkit
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolServer
+from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
 from support import soon, until
@@ -46,9 +47,9 @@ async def names(broker: Broker, namespace: str, **options: Any) -> list[str]:
 async def test_tools_are_chosen(broker: Broker, namespace: str, servers: None) -> None:
     assert await names(broker, namespace, tools=["git_*"]) == ["git_log", "git_push"]
     assert await names(broker, namespace, exclude=["git_p*", "files*"]) == ["git_log"]
-    assert await names(broker, namespace, servers=["two"]) == ["files_read"]
-    assert await names(broker, namespace, servers=["one:a"], tags=["read"]) == ["files_read", "git_log"]
-    assert await names(broker, namespace, where=lambda card: card.read_only) == ["files_read"]
+    assert await names(broker, namespace, servers=["two"]) == [model_name("files read")]
+    assert await names(broker, namespace, servers=["one:a"], tags=["read"]) == [model_name("files.read"), "git_log"]
+    assert await names(broker, namespace, where=lambda card: card.read_only) == [model_name("files read")]
     assert await names(broker, namespace, tools=["git_*"], tags=["nothing"]) == []
     with pytest.raises(ToolUnavailable, match=r"svn_\*"):
         await names(broker, namespace, tools=["svn_*"], on_unavailable="raise")
@@ -58,8 +59,16 @@ async def test_tools_are_chosen(broker: Broker, namespace: str, servers: None) -
         MQTTToolkit(peers="researcher")
 
 
-async def test_names_that_two_servers_share_get_the_servers_name(broker: Broker, namespace: str, servers: None) -> None:
-    assert await names(broker, namespace, tools=["files*"]) == ["files_read", "one_files_read"]
+async def test_a_name_does_not_depend_on_the_other_tools(broker: Broker, namespace: str, servers: None) -> None:
+    tools = ["files.read", "files read"]
+    assert await names(broker, namespace, tools=["files*"]) == sorted(model_name(tool) for tool in tools)
+    for tool in tools:
+        assert await names(broker, namespace, tools=[tool]) == [model_name(tool)]
+
+
+async def test_a_name_begins_with_the_servers_name_when_asked_for(
+    broker: Broker, namespace: str, servers: None
+) -> None:
     assert await names(broker, namespace, tools=["git*"], prefix=True) == ["one_git_log", "one_git_push"]
 
 
@@ -88,9 +97,9 @@ async def test_peers_are_tools(broker: Broker, namespace: str) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
     async with peer, MQTTToolkit(agent_id="agent-a", peers="all", **where) as toolkit:
         [tool] = await toolkit.aget_tools()
-        assert tool.name == "ask_re_searcher"
+        assert tool.name == model_name("ask_re.searcher")
         assert tool.description == "Knows a lot\nCapabilities: research.\n- Papers: Finds papers"
-        agent: Any = create_agent(calls(("ask_re_searcher", {"prompt": "cats"})), [tool])
+        agent: Any = create_agent(calls((tool.name, {"prompt": "cats"})), [tool])
         state = await soon(agent.ainvoke(GO))
         [message] = [each for each in state["messages"] if isinstance(each, ToolMessage)]
         assert message.content == "notes on cats for agent-a"

@@ -15,11 +15,12 @@ from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
 from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
-from mqtt_agent.adapting.naming import legal_name
+from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
+from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
@@ -153,10 +154,9 @@ class MQTTWorkbench(StaticStreamWorkbench):
             # AutoGen's agents list the tools again before each call, and wait for ever when the listing raises.
             logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
             return self._listed
-        taken: set[str] = set()
         self._listed = []
         for card in found.tools:
-            name = legal_name(card.tool, taken)
+            name = model_name(card.tool)
             self._names[name] = card.tool
             # AutoGen's ParametersSchema has no `$defs`, so `speakable` replaces the references.
             parameters = cast(ParametersSchema, speakable(card.input_schema))
@@ -208,9 +208,10 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
         For the arguments see :meth:`call_tool`.
         """
-        tool = self._names.get(name, name)
 
         async def call(emit: Emit) -> CallHandle:
+            tool = await self._tool_named(name)
+
             def on_partial(call_id: str, partial: Any) -> None:
                 emit(partial_event(tool, call_id, partial))
 
@@ -224,6 +225,15 @@ class MQTTWorkbench(StaticStreamWorkbench):
                     yield outcome_result(name, event)
                 elif self._stream:
                     yield event
+
+    async def _tool_named(self, name: str) -> str:
+        if name not in self._names:
+            await self.list_tools()
+        if name not in self._names:  # also a tool that this workbench was told to leave out
+            raise ToolUnavailable(
+                f"this workbench has no tool {name!r}, or no server offers the tool now: list_tools() gives the names"
+            )
+        return self._names[name]
 
     # Component
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Password, Token, ToolCard
 from mqtt_agent.adapting.finding import Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
-from mqtt_agent.adapting.naming import legal_name, name_tools
+from mqtt_agent.adapting.naming import model_name, plain, prefixed_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -46,8 +46,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         servers: Names or ids of the servers whose tools are wanted; None takes the tools of all servers.
         tags: A tool is wanted when its card's ``meta["tags"]`` has one of these words; None takes all tools.
         where: A function that gets a :class:`mqtt_agent.ToolCard` and returns whether the tool is wanted.
-        prefix: Whether each tool's name begins with its server's name. Otherwise a tool gets this prefix only if an
-            earlier tool of another server has the same name.
+        prefix: Whether each tool's name for the language model begins with its server's name. The name is made from
+            these names alone: a name that no model accepts, such as ``db.clear``, gets a suffix, as in
+            ``db_clear_xwy6a3qhn3n7r``.
         peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none of them.
             Tasks are given under ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
@@ -122,9 +123,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:
-        taken: set[str] = set()
-        named: list[tuple[str, ToolCard | AgentCard]] = [*name_tools(found.tools, taken, prefix=self.prefix)]
-        named += [(legal_name(f"ask_{card.name}", taken), card) for card in found.peers]
+        named: list[tuple[str, ToolCard | AgentCard]] = [(self._name(card), card) for card in found.tools]
+        named += [(model_name(f"ask_{card.name}"), card) for card in found.peers]
         kept: dict[str, tuple[Any, BaseTool]] = {}
         for name, card in named:
             essence = card.model_copy(update={"last_seen": ""})
@@ -133,8 +133,17 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         self._kept = kept
         return [tool for _, tool in kept.values()]
 
+    def _name(self, card: ToolCard) -> str:
+        form = plain if self.peers is None else _not_as_a_peer
+        return prefixed_name(card.server, card.tool, form) if self.prefix else model_name(card.tool, form)
+
     def _make(self, name: str, card: ToolCard | AgentCard) -> BaseTool:
         if isinstance(card, ToolCard):
             return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error)
         remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout)
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)
+
+
+def _not_as_a_peer(name: str) -> str:
+    """Change a tool's name that begins like the name of a peer's tool."""
+    return plain(f"tool_{name}" if name.startswith("ask_") else name)

@@ -17,7 +17,7 @@ from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.following import wording
-from mqtt_agent.adapting.naming import legal_name
+from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -282,7 +282,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         return MQTTPeerTool.make(
             self._requester,
             self._ask,
-            name=name or legal_name(f"ask_{self.peer}", set()),
+            name=name or model_name(f"ask_{self.peer}"),
             description=words,
             args_schema=_TOOL_SCHEMA,
             handle_tool_error=handle_tool_error,
