@@ -13,6 +13,7 @@ from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
@@ -34,7 +35,7 @@ class Requester:
     namespace: str
     _peers: Peers
     _delegations: Delegations
-    _started: bool
+    _lifecycle: Lifecycle
 
     # Peers
 
@@ -309,8 +310,9 @@ class Requester:
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 
     def _check_started(self) -> None:
-        if not self._started:
+        if not self._lifecycle.started:
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
+        self._lifecycle.check_loop()
 
 
 async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], object]) -> None:
