@@ -58,7 +58,7 @@ class Requester:
         Raises:
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         await self._peers.complete()
         return PeerList(
             card
@@ -82,7 +82,7 @@ class Requester:
             InvalidIdentifier: ``name`` cannot be an agent id.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         validate_identifier(name, "agent id")
         if self._peers.card(name) is None:
             await self._peers.complete()
@@ -252,7 +252,7 @@ class Requester:
             InvalidIdentifier: ``task_id`` cannot be a task id.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         validate_identifier(task_id, "task id")
         return await self._delegations.resume(task_id, peer)
 
@@ -269,11 +269,11 @@ class Requester:
             ValueError: ``state`` is not the name of a state.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         return await self._delegations.handles(None if state is None else frozenset((TaskState(state),)))
 
     async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
-        self._check_started()
+        self._check_usable()
         peer = task.to or ""
         if not self._peers.is_online(peer):
             await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
@@ -312,6 +312,9 @@ class Requester:
     def _check_started(self) -> None:
         if not self._lifecycle.started:
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
+
+    def _check_usable(self) -> None:
+        self._check_started()
         self._lifecycle.check_loop()
 
 

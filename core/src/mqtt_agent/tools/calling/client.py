@@ -157,10 +157,6 @@ class ToolClient:
         self._recovery.stop()
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")
-        if self._leased and self.connection.connected:
-            # Wait until the broker has the cancels. The client sends itself a message: when the message returns, the
-            # broker has received everything that the client sent earlier.
-            await self._catalog.barrier()
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
         try:
@@ -188,11 +184,11 @@ class ToolClient:
         if self.starts_on_use and not self._lifecycle.started:
             await self.start()
         self._check_started()
+        self._lifecycle.check_loop()
 
     def _check_started(self) -> None:
         if not self._lifecycle.started:
             raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
-        self._lifecycle.check_loop()
 
     # Finding tools
 
