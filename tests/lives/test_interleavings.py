@@ -359,7 +359,7 @@ async def an_agent_with_tools(broker: Broker, namespace: str) -> AsyncIterator[t
     agent, peer = Agent("agent", store=MemoryStore(), **options), Agent("peer", store=MemoryStore(), **options)
 
     @agent.on_task
-    async def work(task: TaskContext) -> str:
+    async def work(task: TaskContext) -> str | None:
         return task.prompt
 
     server = ToolServer("server", **options)

@@ -91,6 +91,32 @@ async def test_a_subscribe_that_is_canceled_leaves_no_subscription(mosquitto: Mo
         assert await soon(other.publish(topic, b"nobody")) == 0x10
 
 
+async def test_a_broker_that_sends_much_and_never_answers_a_subscribe_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    monkeypatch.setattr("mqtt_agent.transport.link._ANSWERED_WITHIN", 0.5)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.read(1000)
+        writer.write(bytes((0x20, 3, 0, 0, 0)))  # CONNACK
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(bytes((0xD0, 0)))  # PINGRESP
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        connection = Connection(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await soon(connection.start())
+        with pytest.raises(ConnectionLost, match="stopped answering"):
+            await soon(connection.subscribe(f"{namespace}/a", Handler()))
+        await soon(connection.stop())
+        for writer in writers:
+            writer.close()
+
+
 # A new session
 
 
