@@ -82,16 +82,16 @@ class Stop:
         if isinstance(self._endpoint, Connection):
             self.called = await acting_at(self._point, self._act, self._endpoint.stop())
             return
-        stop_in_turn = self._endpoint._stop_in_turn
+        end = self._endpoint._end
 
-        async def acting() -> None:
-            self.called = await acting_at(self._point, self._act, stop_in_turn())
+        async def acting(*arguments: Any) -> None:
+            self.called = await acting_at(self._point, self._act, end(*arguments))
 
-        self._endpoint._stop_in_turn = acting
+        self._endpoint._end = acting
         try:
             await self._endpoint.stop()
         finally:
-            del self._endpoint._stop_in_turn
+            del self._endpoint._end
 
 
 async def stopped(endpoint: Any, point: int, act: Callable[[], object]) -> bool:

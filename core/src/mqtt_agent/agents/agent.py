@@ -7,6 +7,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, TypeVar, overload
 
@@ -23,7 +24,7 @@ from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.tools import AgentTools
-from mqtt_agent.aio.lifecycle import Lifecycle, surely
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
@@ -162,8 +163,8 @@ class Agent(Requester, Service):
         self._inbox = Inbox(scope, self._received, self._replies)
         self._retention = Retention(scope, self._keep_for)
         self._hurried = asyncio.Event()
-        self._leased = False
-        """Whether this agent counts as a user of the connection."""
+        self._opened = self._leased = False
+        """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
         self._failing: asyncio.Task[None] | None = None
 
@@ -230,22 +231,18 @@ class Agent(Requester, Service):
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The agent runs on another event loop.
         """
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                return
-            self._make_parts()
-            await self.store.open()
-            try:
-                await self._connect()
-                await self._presence.announce()
-                await self._executor.begin()
-                await self._delegations.start()
-            except BaseException:
-                await surely(self._stop(0))
-                raise
-            self._lifecycle.started = True
-            self._tools.allow_use()
-            self._retention.start()
+        await self._lifecycle.start(self._begin, partial(self._end, 0))
+
+    async def _begin(self) -> None:
+        self._make_parts()
+        await self.store.open()
+        self._opened = True
+        await self._connect()
+        await self._presence.announce()
+        await self._executor.begin()
+        await self._delegations.start()
+        self._tools.allow_use()
+        self._retention.start()
 
     def _subscriptions(self) -> list[tuple[str, Callable[[InboundMessage], None], bool]]:
         """The topic filters, their handlers, and whether the handler acknowledges the messages itself."""
@@ -278,15 +275,9 @@ class Agent(Requester, Service):
         Raises:
             RuntimeError: The agent runs on another event loop.
         """
-        await surely(self._stop_in_turn(), self._hurry)
+        await self._lifecycle.stop(partial(self._end, self._drain_timeout), self._hurry)
 
-    async def _stop_in_turn(self) -> None:
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                self._lifecycle.started = False
-                await self._stop(self._drain_timeout)
-
-    async def _stop(self, drain_timeout: float) -> None:
+    async def _end(self, drain_timeout: float) -> None:
         self._presence.announced, announced = False, self._presence.announced
         self._retention.stop()
         try:
@@ -327,7 +318,9 @@ class Agent(Requester, Service):
             # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
             for topic, handler, _ in self._subscriptions():
                 await self.connection.unsubscribe(topic, handler)
-            await self.store.close()
+            if self._opened:
+                self._opened = False
+                await self.store.close()
 
     def _hurry(self) -> None:
         self._hurried.set()

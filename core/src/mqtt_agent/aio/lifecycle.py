@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 __all__ = ["Lifecycle", "surely"]
 
 T = TypeVar("T")
+Step = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Lifecycle:
@@ -21,10 +22,9 @@ class Lifecycle:
 
     Example:
         >>> async def start(self) -> None:  # doctest: +SKIP
-        ...     async with self._lifecycle.turn():
-        ...         if not self._lifecycle.started:
-        ...             await self._connect()
-        ...             self._lifecycle.started = True
+        ...     await self._lifecycle.start(self._begin, self._end)
+        >>> async def stop(self) -> None:  # doctest: +SKIP
+        ...     await self._lifecycle.stop(self._end)
 
     Args:
         name: Returns the endpoint's name, for errors.
@@ -49,6 +49,46 @@ class Lifecycle:
     @started.setter
     def started(self, started: bool) -> None:
         self.loop = self.user if started else None
+
+    async def start(self, begin: Step, end: Step) -> None:
+        """Begin a life, unless the endpoint is started.
+
+        Args:
+            begin: Begins the life. It makes everything that belongs to the event loop.
+            end: Undoes what ``begin`` has done so far, when ``begin`` fails or is canceled. It runs to its end, also
+                when the caller is canceled again.
+
+        Raises:
+            RuntimeError: The endpoint is in use on another event loop.
+            BaseException: The error of ``begin``.
+        """
+        async with self.turn():
+            if self.started:
+                return
+            try:
+                await begin()
+            except BaseException:
+                await surely(end())
+                raise
+            self.started = True
+
+    async def stop(self, end: Step, on_cancel: Callable[[], None] | None = None) -> None:
+        """End the life, if the endpoint is started. The end is complete, also when the caller is canceled.
+
+        Args:
+            end: Ends the life.
+            on_cancel: Called when the caller is canceled. It can make ``end`` return sooner.
+
+        Raises:
+            RuntimeError: The endpoint is in use on another event loop.
+        """
+        await surely(self._stop(end), on_cancel)
+
+    async def _stop(self, end: Step) -> None:
+        async with self.turn():
+            if self.started:
+                self.started = False
+                await end()
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:

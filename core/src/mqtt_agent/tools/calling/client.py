@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from mqtt_agent.aio.lifecycle import Lifecycle, surely
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
@@ -120,18 +120,10 @@ class ToolClient:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The client runs on another event loop.
         """
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                return
-            self._make_parts()
-            try:
-                await self._begin()
-            except BaseException:
-                await surely(self._stop())
-                raise
-            self._lifecycle.started = True
+        await self._lifecycle.start(self._begin, self._end)
 
     async def _begin(self) -> None:
+        self._make_parts()
         self.connection.on_failed.append(self._calls.on_failed)
         self.connection.on_reconnected.append(self._on_reconnected)
         await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
@@ -145,15 +137,9 @@ class ToolClient:
         Raises:
             RuntimeError: The client runs on another event loop.
         """
-        await surely(self._stop_in_turn())
+        await self._lifecycle.stop(self._end)
 
-    async def _stop_in_turn(self) -> None:
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                self._lifecycle.started = False
-                await self._stop()
-
-    async def _stop(self) -> None:
+    async def _end(self) -> None:
         self._recovery.stop()
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.lifecycle import Lifecycle, surely
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
 from mqtt_agent.tools.serving.election import Election
@@ -185,18 +185,10 @@ class ToolServer(ToolOffering, Service):
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The server runs on another event loop.
         """
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                return
-            self._make_parts()
-            try:
-                await self._begin()
-            except BaseException:
-                await surely(self._stop())  # some cards may have been published already
-                raise
-            self._lifecycle.started = True
+        await self._lifecycle.start(self._begin, self._end)
 
     async def _begin(self) -> None:
+        self._make_parts()
         self._executor = Executor(self._scope, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._on_reconnected)
         await self._presence.follow()
@@ -220,15 +212,9 @@ class ToolServer(ToolOffering, Service):
         Raises:
             RuntimeError: The server runs on another event loop.
         """
-        await surely(self._stop_in_turn(), self._hurry)
+        await self._lifecycle.stop(self._end, self._hurry)
 
-    async def _stop_in_turn(self) -> None:
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                self._lifecycle.started = False
-                await self._stop()
-
-    async def _stop(self) -> None:
+    async def _end(self) -> None:
         executor = self._executor
         assert executor is not None
         self._taking = False
