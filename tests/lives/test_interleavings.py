@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from functools import partial
 from types import coroutine
 from typing import Any
 
 import pytest
 from brokers import Broker, Mosquitto
-from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
-from mqtt_agent.errors import ConnectionLost
+from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer, sync
+from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ToolUnavailable
 from mqtt_agent.transport import Connection
 from support import soon
 
@@ -348,6 +352,68 @@ async def test_tools_that_are_added_just_before_a_stop_are_not_online(broker: Br
             await soon(server.stop())
             assert await client._catalog.barrier()
             assert await client.list_tools() == []
+
+
+# Ctrl-C
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Press Ctrl-C until the block ends with a KeyboardInterrupt."""
+    over = threading.Event()
+
+    def press() -> None:
+        while not over.wait(0.3):  # an interpreter that is about to wait may miss a signal
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if over.wait(5):
+                return
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_ctrl_c_in_a_blocking_start_leaves_an_endpoint_that_can_start(broker: Broker, namespace: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        connection = Connection(f"mqtt://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=1.5)
+        client = sync.ToolClient("client", connection=connection, namespace=namespace)
+        with interrupting():
+            client.start()
+        assert not connection.started
+        with pytest.raises(BrokerUnreachable):
+            client.start()
+        assert not connection.started
+
+
+def test_ctrl_c_in_a_blocking_stop_cancels_what_runs_and_completes_the_stop(broker: Broker, namespace: str) -> None:
+    options: dict[str, Any] = {"broker": broker.url, "namespace": namespace}
+    server = sync.ToolServer("server", drain_timeout=30, **options)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    server.add_tool("hang", hang)
+    with sync.ToolClient("client", **options) as client:
+        server.start()
+        call = client.submit("hang", wait_online=True)
+        while server.active_calls == 0:
+            time.sleep(0.01)
+        with interrupting():
+            server.stop()
+        with pytest.raises(ToolUnavailable, match="stopped"):
+            call.result()
+        assert not server.connection.started
+        assert client.list_tools() == []
+        server.start()
+        assert [card.tool for card in client.list_tools()] == ["hang"]
+        server.stop()
 
 
 # Agents
