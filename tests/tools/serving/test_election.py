@@ -14,6 +14,7 @@ from brokers import Broker, Ejabberd
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools.serving.election import Election
+from mqtt_agent.tools.serving.intake import Intake
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.transport.link import Link
 from mqtt_agent.wire import ServerCard, Topics, encode
@@ -381,12 +382,12 @@ async def test_who_cannot_see_all_cards_does_not_serve_yet(
 ) -> None:
     runs = Runs()
     server = runs.offer(make_server("pair", replica="a"))
-    barrier, broker_is_quick = server._election._barrier, asyncio.Event()
+    barrier, broker_is_quick = Intake.barrier, asyncio.Event()
 
-    async def slow_barrier() -> bool:
-        return await barrier() and broker_is_quick.is_set()
+    async def slow_barrier(intake: Intake, timeout: float) -> bool:
+        return await barrier(intake, timeout) and broker_is_quick.is_set()
 
-    monkeypatch.setattr(server._election, "_barrier", slow_barrier)
+    monkeypatch.setattr(Intake, "barrier", slow_barrier)
     client = await make_client()
     await soon(server.start())
     assert await soon(client.list_servers()) == []

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, TypeVar, overload
 
@@ -23,11 +24,12 @@ from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.tools import AgentTools
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage, Will
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
@@ -134,28 +136,40 @@ class Agent(Requester, Service):
             _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry
         )
         self.store: TaskStore = _make_store(store, topics, agent_id)
-        scope = Scope(agent_id, topics, self.connection, self.store, max_payload)
+        self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload)
         self._topics = topics
-        self._presence = AgentPresence(scope, card)
-        self._peers = Peers(scope, max_peers)
+        self._card = card
+        self._router = Router()
+        self._tools = AgentTools(self._scope)
+        self._drain_timeout = drain_timeout
+        self._max_concurrency = max_concurrency
+        self._max_waiting_tasks = max_waiting_tasks
+        self._max_peers = max_peers
+        self._keep_for = retention
+        self._lifecycle = Lifecycle(lambda: f"agent {agent_id}")
+        self._make_parts()
+        self.connection.claim_will(Will(topics.agent_status(agent_id), lambda: self._presence.will()))
+
+    def _make_parts(self) -> None:
+        """Make everything that belongs to one life of the agent; see :mod:`mqtt_agent.aio.lifecycle`."""
+        scope = self._scope
+        self._presence = AgentPresence(scope, self._card)
+        self._peers = Peers(scope, self._max_peers)
         self._delegations = Delegations(scope, self._peers.is_away)
         self._peers.on_back.append(self._delegations.on_peer_back)
-        self._router = Router()
         self._replies = Replies(scope)
-        self._executor = TaskExecutor(scope, self._router, self._replies, max_concurrency)
-        self._received = ReceivedTasks(scope, self._executor, self._replies, max_waiting_tasks)
+        self._executor = TaskExecutor(scope, self._router, self._replies, self._max_concurrency)
+        self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
         self._inbox = Inbox(scope, self._received, self._replies)
-        self._tools = AgentTools(scope)
-        self._retention = Retention(scope, retention)
-        self._drain_timeout = drain_timeout
-        self._started = False
-        self._starting = asyncio.Lock()
+        self._retention = Retention(scope, self._keep_for)
         self._hurried = asyncio.Event()
+        self._opened = self._leased = False
+        """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
         self._failing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        state = "started" if self._started else "stopped"
+        state = "started" if self._lifecycle.started else "stopped"
         return f"<Agent {self.agent_id} at {self.connection.url}, {state}>"
 
     @property
@@ -215,21 +229,20 @@ class Agent(Requester, Service):
         Raises:
             StoreError: The store cannot be opened.
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
+            RuntimeError: The agent runs on another event loop.
         """
-        async with self._starting:
-            if self._started:
-                return
-            await self.store.open()
-            try:
-                await self._connect()
-                await self._presence.announce()
-                await self._executor.begin()
-                await self._delegations.start()
-                self._started = True
-            except BaseException:
-                await self._stop(0)
-                raise
-            self._retention.start()
+        await self._lifecycle.start(self._begin, partial(self._end, 0))
+
+    async def _begin(self) -> None:
+        self._make_parts()
+        await self.store.open()
+        self._opened = True
+        await self._connect()
+        await self._presence.announce()
+        await self._executor.begin()
+        await self._delegations.start()
+        self._tools.allow_use()
+        self._retention.start()
 
     def _subscriptions(self) -> list[tuple[str, Callable[[InboundMessage], None], bool]]:
         """The topic filters, their handlers, and whether the handler acknowledges the messages itself."""
@@ -242,8 +255,6 @@ class Agent(Requester, Service):
         ]
 
     async def _connect(self) -> None:
-        self._hurried.clear()
-        self._failure = None
         await self._presence.follow()
         for topic, handler, manual in self._subscriptions():
             await self.connection.subscribe(topic, handler, manual=manual)
@@ -251,19 +262,22 @@ class Agent(Requester, Service):
         self.connection.on_failed.append(self._on_failed)
         await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
+        self._leased = True
         await self._peers.start()
 
     async def stop(self) -> None:
         """Start no further task, wait for running handlers, publish the offline status, and disconnect.
 
-        Tasks that arrive meanwhile are stored, and run after the next start. A second call changes nothing.
-        """
-        async with self._starting:
-            if self._started:
-                await self._stop(self._drain_timeout)
+        Tasks that arrive meanwhile are stored, and run after the next start. A second call changes nothing. When the
+        asyncio task that waits here is canceled, the running handlers are canceled, and the stop ends before the
+        cancellation is raised.
 
-    async def _stop(self, drain_timeout: float) -> None:
-        self._started = False
+        Raises:
+            RuntimeError: The agent runs on another event loop.
+        """
+        await self._lifecycle.stop(partial(self._end, self._drain_timeout), self._hurry)
+
+    async def _end(self, drain_timeout: float) -> None:
         self._presence.announced, announced = False, self._presence.announced
         self._retention.stop()
         try:
@@ -291,14 +305,22 @@ class Agent(Requester, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         with contextlib.suppress(ValueError):
             self.connection.on_failed.remove(self._on_failed)
-        await self._peers.stop()
-        await self._presence.unfollow()
-        await self._inbox.drain()
-        await self.connection.stop()
-        # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
-        for topic, handler, _ in self._subscriptions():
-            await self.connection.unsubscribe(topic, handler)
-        await self.store.close()
+        try:
+            if self._failing is not None:
+                await asyncio.wait([self._failing])
+            await self._peers.stop()
+            await self._presence.unfollow()
+            await self._inbox.drain()
+        finally:
+            if self._leased:
+                self._leased = False
+                await self.connection.stop()
+            # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
+            for topic, handler, _ in self._subscriptions():
+                await self.connection.unsubscribe(topic, handler)
+            if self._opened:
+                self._opened = False
+                await self.store.close()
 
     def _hurry(self) -> None:
         self._hurried.set()
@@ -336,7 +358,7 @@ class Agent(Requester, Service):
         Example:
             >>> await agent.tool_client.call("forecast", {"city": "Oslo"})  # doctest: +SKIP
         """
-        return self._tools.client(starts_on_use=self._started)
+        return self._tools.client(starts_on_use=self._lifecycle.started)
 
     async def serve_tools(self, server: ToolServer) -> None:
         """Serve tools over this agent's connection, from now or from the agent's start, until the agent stops.
@@ -354,8 +376,9 @@ class Agent(Requester, Service):
             TransportError: See :meth:`ToolServer.start`.
         """
         self.add_server(server)
-        if self._started:
-            await server.start()
+        async with self._lifecycle.turn():
+            if self._lifecycle.started:
+                await server.start()
 
     def add_server(self, server: ToolServer) -> None:
         """Serve tools from the agent's next start.

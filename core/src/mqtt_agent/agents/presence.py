@@ -10,7 +10,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import SessionTakenOver, WireError
-from mqtt_agent.transport import InboundMessage, Will
+from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode, encode, utc_now
 
 __all__ = ["AgentPresence"]
@@ -25,7 +25,7 @@ class AgentPresence:
     """Publishes the card and the status of one agent, and corrects them when somebody else overwrites them.
 
     Args:
-        scope: The agent's shared values. The connection's Last Will becomes the offline status.
+        scope: The agent's shared values.
         card: The card to publish.
 
     Attributes:
@@ -43,7 +43,6 @@ class AgentPresence:
         self._correcting: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
-        self._connection.claim_will(Will(self._status_topic, lambda: encode(self._status("offline"))))
 
     async def follow(self) -> None:
         """Watch what is published as this agent's card and status. Call this before the connection starts."""
@@ -85,6 +84,10 @@ class AgentPresence:
         """Publish the status ``offline``, then the card."""
         await self._publish_status("offline")
         await self._publish_card("offline")
+
+    def will(self) -> bytes:
+        """The payload of the Last Will: the status ``offline``."""
+        return encode(self._status("offline"))
 
     def _status(self, status: Status) -> AgentStatus:
         return AgentStatus(name=self.card.name, status=status, started=self._began, epoch=self._connection.epoch)
@@ -142,7 +145,7 @@ class AgentPresence:
     def _correct(self) -> None:
         self._correcting = None
         if self.announced:
-            self._tasks.start(self.announce())
+            self._tasks.start(self.announce_again(session_present=False))
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         logger.warning("agent %s could not publish its card and status: %s", self.card.name, error)

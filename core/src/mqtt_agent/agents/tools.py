@@ -41,9 +41,14 @@ class AgentTools:
         server.move_to(self._scope.connection, self._scope.agent_id)
         self._servers.append(server)
 
+    def allow_use(self) -> None:
+        """Let the tool client start at its next use, because the agent is started now."""
+        if self._client is not None:
+            self._client.starts_on_use = True
+
     async def start(self) -> None:
         """Start the tool servers."""
-        for server in self._servers:
+        for server in list(self._servers):
             await server.start()
 
     async def stop(self) -> None:
@@ -51,5 +56,5 @@ class AgentTools:
         if self._client is not None:
             self._client.starts_on_use = False
             await self._client.stop()
-        for server in self._servers:
+        for server in list(self._servers):
             await server.stop()

@@ -125,7 +125,7 @@ class Endpoint(Wrapper[S]):
                 return
             self._background.__enter__()
             try:
-                self._background.run(self._async.start)
+                self._run_to_its_end(self._async.start)
             except BaseException:
                 self._background.__exit__(None, None, None)
                 raise
@@ -138,9 +138,17 @@ class Endpoint(Wrapper[S]):
                 return
             _started.discard(self)
             try:
-                self._background.run(self._async.stop)
+                self._run_to_its_end(self._async.stop)
             finally:
                 self._background.__exit__(None, None, None)
+
+    def _run_to_its_end(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run a start or stop. After Ctrl-C, wait until it is undone or complete, before the background loop ends."""
+        try:
+            self._background.run(step)
+        except KeyboardInterrupt:
+            self._background.run(self._async.stop)
+            raise
 
     def run_on_loop(self, function: Callable[Concatenate[S, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a coroutine function on the background loop, and block until it returns.

@@ -69,7 +69,7 @@ class HostingAgents:
     async def stop(self) -> None:
         """Unsubscribe, and forget all cards and statuses."""
         self._subscribing.cancel()
-        for agent in self._statuses:
+        for agent in list(self._statuses):
             await self._connection.unsubscribe(self._topics.agent_status(agent), self._on_status)
         self._statuses.clear()
         self._cards.clear()

@@ -29,7 +29,8 @@ _NO_PROPERTIES = PublishProperties()
 class Connection:
     """One MQTT 5 connection with a persistent session, shared by any number of endpoints.
 
-    A connection belongs to the event loop that starts it. The first :meth:`start` connects, and the last :meth:`stop`
+    A connection belongs to the event loop that starts it, until it is stopped. Then it can start again, also on
+    another event loop. The first :meth:`start` connects, and the last :meth:`stop`
     disconnects. In between, the connection reconnects by itself. After a reconnect it subscribes again when the broker
     has lost the session, and sends again every message that the broker had not confirmed. So a message may arrive
     twice, and no message is lost while its sender waits for the confirmation.
@@ -103,7 +104,6 @@ class Connection:
         self._renewal = Renewal(credentials, settings, self._outbox)
         self._dialer = Dialer(settings, self._renewal)
         self._lifetime = Lifetime(self._dialer, self._subscriber, self._outbox, self._renewal)
-        self._reconnector = self._lifetime.reconnector
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = self._lifetime.on_reconnected
         self.on_failed: list[Callable[[TransportError], None]] = self._lifetime.on_failed
 
@@ -114,12 +114,12 @@ class Connection:
     @property
     def connected(self) -> bool:
         """Whether the connection is up, or is down only for a moment because a token is being renewed."""
-        return self._reconnector.connected
+        return self._lifetime.reconnector.connected
 
     @property
     def session_present(self) -> bool:
         """Whether the broker still had the session at the latest connect."""
-        limits = self._reconnector.limits
+        limits = self._lifetime.reconnector.limits
         return limits is not None and limits.session_present
 
     @property
@@ -128,7 +128,7 @@ class Connection:
 
         Some brokers do not tell a client that another client with the same id has connected.
         """
-        return self._reconnector.may_be_taken_over
+        return self._lifetime.reconnector.may_be_taken_over
 
     @property
     def epoch(self) -> int:
@@ -171,16 +171,22 @@ class Connection:
             BrokerUnreachable: No MQTT broker answers at the URL.
             ConnectionRefused: The broker refuses the credentials or the client id.
             TopicNotAuthorized: The broker refuses one of the subscriptions made before the start.
+            RuntimeError: The connection runs on another event loop.
         """
         await self._lifetime.start()
 
     async def stop(self, *, end_session: bool = False) -> None:
-        """Count one endpoint less. When no endpoint is left, send the buffered packets, then disconnect.
+        """Count one endpoint less. When no endpoint is left, send the messages that wait, then disconnect.
 
-        Messages that the broker has not confirmed fail with :class:`ConnectionLost`.
+        The stop waits up to 5 s until the broker has confirmed all messages, as long as the connection is up. Messages
+        that the broker has not confirmed by then fail with :class:`ConnectionLost`. A warning in the log says how many
+        they are.
 
         Args:
             end_session: Tell the broker to forget the session, with the messages that wait in it.
+
+        Raises:
+            RuntimeError: The connection runs on another event loop.
         """
         await self._lifetime.stop(end_session=end_session)
 
@@ -230,8 +236,8 @@ class Connection:
         )
         if subscription is None:
             return
-        if subscription.shared and self._reconnector.forgets_groups and not self._dialer.clean_start:
-            await self._reconnector.begin_clean()
+        if subscription.shared and self._lifetime.reconnector.forgets_groups and not self._dialer.clean_start:
+            await self._lifetime.reconnector.begin_clean()
             return
         try:
             await self._subscriber.subscribe(subscription)
@@ -302,7 +308,7 @@ class Connection:
         """
         if qos == 0:
             self._outbox.check_size(topic, payload, properties)
-            link = self._reconnector.link
+            link = self._lifetime.reconnector.link
             if link is not None:
                 link.publish(topic, payload, 0, retain, properties)
                 await link.wait_writable()
@@ -338,7 +344,7 @@ class Connection:
             PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
-        if self._reconnector.forgets_groups and properties.message_expiry is not None and not retain:
+        if self._lifetime.reconnector.forgets_groups and properties.message_expiry is not None and not retain:
             # In rumqttd, one message that expires ends the delivery to its share group.
             properties = dataclasses.replace(properties, message_expiry=None)
         return self._outbox.add(topic, payload, retain, properties, repeatable)

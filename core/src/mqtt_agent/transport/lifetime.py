@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from mqtt_agent.aio.lifecycle import Lifecycle, surely
 from mqtt_agent.errors import ConnectionLost, TransportError
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.outbox import Outbox
@@ -16,6 +16,9 @@ from mqtt_agent.transport.subscriber import Subscriber
 __all__ = ["Lifetime"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+_SENT_WITHIN = 5.0
+"""Seconds that a stop waits until the broker has confirmed the messages."""
 
 
 class Lifetime:
@@ -38,37 +41,62 @@ class Lifetime:
         self.on_failed: list[Callable[[TransportError], None]] = []
         """See :class:`Connection`."""
         self._url = dialer.url
+        self._dialer = dialer
         self._subscriber = subscriber
         self._outbox = outbox
         self._renewal = renewal
         self._usable = False
-        self._starting = asyncio.Lock()
-        self.reconnector: Reconnector = Reconnector(
-            dialer, subscriber, outbox, renewal, self.on_reconnected, self._fail
-        )
+        self._lifecycle = Lifecycle(lambda: f"the connection of {dialer.client_id} to {self._url}")
+        self.reconnector: Reconnector = self._make_reconnector()
+        """Keeps the link open. Each life of the connection has a reconnector of its own."""
+
+    def _make_reconnector(self) -> Reconnector:
+        parts = self._dialer, self._subscriber, self._outbox, self._renewal
+        return Reconnector(*parts, self.on_reconnected, self._fail)
 
     async def start(self) -> None:
         """See :meth:`Connection.start`."""
-        async with self._starting:
+        async with self._lifecycle.turn():
             if self.users == 0:
                 self.failure = None
+                self.reconnector = self._make_reconnector()
                 self._usable = True  # messages that waited in the session may be answered before the start is complete
                 try:
                     await self.reconnector.start()
                 except BaseException as error:
                     self._close(ConnectionLost(f"could not connect to {self._url}: {error}"))
                     raise
+                self._lifecycle.started = True
             self.users += 1
 
     async def stop(self, *, end_session: bool) -> None:
         """See :meth:`Connection.stop`."""
-        if self.users == 0:
-            return
-        self.users -= 1
-        if self.users > 0:
-            return
-        await self.reconnector.stop(end_session=end_session)
-        self._close(ConnectionLost(f"the connection to {self._url} was stopped"))
+        async with self._lifecycle.turn():
+            if self.users == 0:
+                return
+            self.users -= 1
+            if self.users > 0:
+                return
+            try:
+                await self._renewal.wait_over()
+                unsent = await self._outbox.drain(_SENT_WITHIN)
+                if unsent:
+                    logger.warning(
+                        "the connection of %s to %s was stopped before the broker had confirmed %d messages: they may "
+                        "not have been sent",
+                        self._dialer.client_id,
+                        self._url,
+                        unsent,
+                    )
+            finally:
+                await surely(self._end(end_session))
+
+    async def _end(self, end_session: bool) -> None:
+        try:
+            await self.reconnector.stop(end_session=end_session)
+        finally:
+            self._close(ConnectionLost(f"the connection to {self._url} was stopped"))
+            self._lifecycle.started = False
 
     def give_up(self, failure: TransportError) -> None:
         """See :meth:`Connection.give_up`."""

@@ -40,6 +40,7 @@ __all__ = ["Link"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_ANSWERED_WITHIN = 300.0  # seconds that a broker may take to answer a subscribe while it sends other packets
 _MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
 
 
@@ -291,11 +292,13 @@ class Link:
         since = self._loop.time()
         while not waiter.done():
             # A broker that sends anything is alive. It may be busy with earlier packets, such as many subscriptions.
-            silence = self._loop.time() - max(since, self._pump.heard_at)
-            if silence >= self._timeout:
+            now = self._loop.time()
+            silence = now - max(since, self._pump.heard_at)
+            if silence >= self._timeout or now - since >= _ANSWERED_WITHIN:
                 self.abort(ConnectionLost(f"{self._url} stopped answering"))
                 break
-            await asyncio.wait([waiter], timeout=self._timeout - silence)
+            left = since + _ANSWERED_WITHIN - now
+            await asyncio.wait([waiter], timeout=min(self._timeout - silence, left))
         return await waiter
 
     @property

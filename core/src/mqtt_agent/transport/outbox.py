@@ -42,6 +42,7 @@ class Outbox:
         self._waiting: deque[_Publication] = deque()
         self._in_flight: dict[_Publication, None] = {}
         self._link: Link | None = None
+        self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
         self._limits: BrokerLimits | None = None
 
     def open(self, link: Link, limits: BrokerLimits) -> None:
@@ -64,6 +65,7 @@ class Outbox:
         Messages that are not repeatable fail with :class:`ConnectionLost` instead.
         """
         self._link = None
+        self._stop_draining()
         in_flight = list(self._in_flight)
         self._in_flight.clear()
         for publication in reversed(in_flight):
@@ -80,6 +82,25 @@ class Outbox:
         self._waiting.clear()
         for publication in publications:
             publication.fail(error)
+
+    async def drain(self, timeout: float) -> int:
+        """Wait until the broker has confirmed all messages, while the link is up.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            How many messages the broker has not confirmed. Messages that were given up do not count.
+        """
+        if self._link is not None and (self._in_flight or self._waiting):
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=timeout)
+            self._emptied = None
+        return sum(not publication.confirmed.done() for publication in (*self._in_flight, *self._waiting))
+
+    def _stop_draining(self) -> None:
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def add(
         self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
@@ -145,6 +166,8 @@ class Outbox:
             publication.confirmed.set_result(reason_code)
         if self._waiting:
             self._send_waiting()
+        elif self._emptied is not None and not self._in_flight:
+            self._stop_draining()
 
     def _send_waiting(self) -> None:
         while self._waiting and self._link is not None and self._has_room():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.aio.lifecycle import surely
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SessionTakenOver, TransportError
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import BrokerLimits
@@ -24,11 +26,12 @@ _TAKEN_OVER = 0x8E  # the reason code of a broker's DISCONNECT
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
 _STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
 _FIRST_ATTEMPTS = 3
+_CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
 _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
 
 
 class Reconnector:
-    """Keeps a link to the broker open, from :meth:`start` to :meth:`stop`.
+    """Keeps a link to the broker open, from :meth:`start` to :meth:`stop`. It is used once, on one event loop.
 
     Args:
         dialer: Opens each link.
@@ -60,6 +63,7 @@ class Reconnector:
         self._on_taken_over = on_taken_over
         self._ready = False
         self._is_ready = asyncio.Event()
+        self._over = False
         self._lost: asyncio.Future[TransportError]
         self._lost_at = -math.inf
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
@@ -94,6 +98,7 @@ class Reconnector:
         """End the link, and open no further link."""
         tasks = [task for task in (self._task, self._announcing) if task is not None]
         self._task = self._announcing = None
+        self._end()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,18 +112,31 @@ class Reconnector:
                 task.cancel()
         if self.link is not None:
             self.link.disconnect(end_session=False)
+        self._end()
 
     def forget(self) -> None:
         """Note that there is no link any more."""
         self.link, self._ready = None, False
 
+    def _end(self) -> None:
+        self._over = True
+        self._is_ready.set()  # who waits for a link learns that there will be none
+
     async def begin_clean(self) -> None:
-        """Replace the link by a link with a new session. Every later link begins with a new session too."""
+        """Replace the link by a link with a new session. Every later link begins with a new session too.
+
+        Raises:
+            ConnectionLost: There was no new link within 30 s. Or the connection was stopped, or has failed permanently.
+        """
         self._dialer.clean_start = True
-        self._is_ready.clear()
+        if not self._over:
+            self._is_ready.clear()
         if self.link is not None:
             await self._leave(self.link, end_session=True)
-        await self._is_ready.wait()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_ready.wait(), _CLEAN_WITHIN)
+        if self._over or not self._is_ready.is_set():
+            raise ConnectionLost(f"the connection to {self._dialer.url} did not come back with a new session")
 
     # Opening one link
 
@@ -132,7 +150,7 @@ class Reconnector:
                 if attempt == _FIRST_ATTEMPTS - 1:
                     raise
             except BaseException:
-                await self._leave(link, end_session=True)
+                await surely(self._leave(link, end_session=True))
                 raise
             else:
                 return link

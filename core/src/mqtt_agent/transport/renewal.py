@@ -42,7 +42,7 @@ class Renewal:
         self._timeout = settings.connect_timeout
         self._login: Login = (None, None)
         self._renewed: Login | None = None  # the login for the next connect, while a renewal is under way
-        self._over = asyncio.Event()
+        self._over: asyncio.Event | None = None  # of the renewal that is under way
 
     @property
     def under_way(self) -> bool:
@@ -64,18 +64,20 @@ class Renewal:
             return
         logger.info("the token for %s expires soon: connecting again with a fresh token", self._url)
         self._renewed = renewed
-        self._over.clear()
+        self._over = asyncio.Event()
         await self._settle(link)
         link.disconnect(end_session=False)
 
     def end(self) -> None:
         """Note that the next link was opened, or that there will be none."""
         self._renewed = None
-        self._over.set()
+        if self._over is not None:
+            self._over.set()
+            self._over = None
 
     async def wait_over(self) -> None:
         """Wait until no renewal is under way."""
-        if self._renewed is not None:
+        if self._over is not None:
             await self._over.wait()
 
     async def _settle(self, link: Link) -> None:

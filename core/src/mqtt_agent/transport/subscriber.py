@@ -111,6 +111,10 @@ class Subscriber:
             subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
             self._subscriptions.add(subscription)
             self._update_held(subscription)
+        elif subscription.left:
+            # Another handler's UNSUBSCRIBE is under way. This handler's SUBSCRIBE follows it, at the latest after the
+            # next connect.
+            subscription.left = subscription.confirmed = False
         subscription.handlers.append(handler)
         if self._link is None or subscription.held or (subscription.confirmed and not snapshot):
             return None
@@ -132,6 +136,7 @@ class Subscriber:
             topic_filter = subscription.plain_filter
             if subscription.exclusive is None:
                 self._warn_unshared("every subscriber gets each message")
+        subscription.requested = link
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise TopicNotAuthorized(
@@ -150,14 +155,16 @@ class Subscriber:
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None or handler not in subscription.handlers:
             return
-        if subscription.handlers == [handler]:
-            await self.leave(topic_filter)  # messages that arrive before the UNSUBACK are still for the handler
-        subscription.handlers.remove(handler)
-        if not subscription.handlers:
+        try:
+            if subscription.handlers == [handler]:
+                await self.leave(topic_filter)  # messages that arrive before the UNSUBACK are still for the handler
+        finally:
+            if handler in subscription.handlers:
+                subscription.handlers.remove(handler)
+        if not subscription.handlers and not subscription.left:  # another handler was added and removed meanwhile
+            await self.leave(topic_filter)
+        if not subscription.handlers and self._subscriptions.get(topic_filter) is subscription:
             self._subscriptions.remove(subscription)
-        elif subscription.left and self._link is not None:  # another handler was added meanwhile
-            subscription.left = False
-            await self._make(self._link, subscription)
 
     async def leave(self, topic_filter: str) -> None:
         """See :meth:`Connection.leave`."""
@@ -167,10 +174,11 @@ class Subscriber:
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self.has_shared:
             return  # rumqttd would remove the client from all its share groups, whatever the filter
-        if self._link is not None and subscription.confirmed and not subscription.held:
+        link = self._link
+        if link is not None and (subscription.confirmed or subscription.requested is link) and not subscription.held:
             shared = self.shared_subscriptions
             try:
-                await self._link.unsubscribe(topic_filter if shared else subscription.plain_filter)
+                await link.unsubscribe(topic_filter if shared else subscription.plain_filter)
             except ConnectionLost:
                 logger.debug("the connection was lost before the broker unsubscribed %s", topic_filter)
 

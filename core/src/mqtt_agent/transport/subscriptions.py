@@ -31,6 +31,7 @@ class Subscription:
         manual: Whether the handlers acknowledge each message themselves.
         handlers: Called for each message, one after the other, on the event loop.
         confirmed: Whether the subscription is known to be in the broker's session.
+        requested: The link over which the broker was last asked to make the subscription.
         left: Whether the broker was told to send no more messages. Messages that the broker had queued still arrive.
         exclusive: The owner, when only one connection at a time may have the subscription at a broker without shared
             subscriptions. None for all other subscriptions.
@@ -45,6 +46,7 @@ class Subscription:
     manual: bool
     handlers: list[Handler] = field(default_factory=list[Handler])
     confirmed: bool = False
+    requested: object = None
     left: bool = False
     exclusive: str | None = None
     held: bool = False

@@ -115,8 +115,10 @@ class AgentHost(Agent):
 
     async def stop(self) -> None:
         """Finish the turns that run, disconnect, and close all instances. A second call changes nothing."""
-        await super().stop()
-        await self._turns.close()
+        try:
+            await super().stop()
+        finally:
+            await self._turns.close()
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:

@@ -40,6 +40,7 @@ class Turns:
         self._factory = factory
         self._codec = codec
         self._conversations = Conversations[Standing](max_conversations, Standing.close)
+        self._max_concurrency = max_concurrency
         self._slots = asyncio.Semaphore(max_concurrency)
 
     @property
@@ -48,7 +49,8 @@ class Turns:
         return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
 
     async def close(self) -> None:
-        """Close all instances."""
+        """Close all instances. The host can start again then, also on another event loop."""
+        self._slots = asyncio.Semaphore(self._max_concurrency)
         await self._conversations.close()
 
     async def on_turn(self, task: TaskContext) -> Any:

@@ -13,6 +13,7 @@ from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
@@ -34,7 +35,7 @@ class Requester:
     namespace: str
     _peers: Peers
     _delegations: Delegations
-    _started: bool
+    _lifecycle: Lifecycle
 
     # Peers
 
@@ -57,7 +58,7 @@ class Requester:
         Raises:
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         await self._peers.complete()
         return PeerList(
             card
@@ -81,7 +82,7 @@ class Requester:
             InvalidIdentifier: ``name`` cannot be an agent id.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         validate_identifier(name, "agent id")
         if self._peers.card(name) is None:
             await self._peers.complete()
@@ -251,7 +252,7 @@ class Requester:
             InvalidIdentifier: ``task_id`` cannot be a task id.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         validate_identifier(task_id, "task id")
         return await self._delegations.resume(task_id, peer)
 
@@ -268,11 +269,11 @@ class Requester:
             ValueError: ``state`` is not the name of a state.
             ConnectionLost: This agent is not started.
         """
-        self._check_started()
+        self._check_usable()
         return await self._delegations.handles(None if state is None else frozenset((TaskState(state),)))
 
     async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
-        self._check_started()
+        self._check_usable()
         peer = task.to or ""
         if not self._peers.is_online(peer):
             await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
@@ -309,8 +310,12 @@ class Requester:
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 
     def _check_started(self) -> None:
-        if not self._started:
+        if not self._lifecycle.started:
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
+
+    def _check_usable(self) -> None:
+        self._check_started()
+        self._lifecycle.check_loop()
 
 
 async def _tell(handle: TaskHandle, on_event: Callable[[TaskEvent], object]) -> None:

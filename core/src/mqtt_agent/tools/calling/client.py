@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
@@ -83,16 +83,23 @@ class ToolClient:
         self.starts_on_use: bool = False
         self._own_connection = connection is None
         self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
-        self._catalog = LiveCatalog(self._scope, max_cards)
+        self._max_cards = max_cards
+        self._max_pending = max_pending
+        self._lifecycle = Lifecycle(lambda: f"tool client {self.agent_id}")
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        """Make everything that belongs to one life of the client; see :mod:`mqtt_agent.aio.lifecycle`."""
+        self._catalog = LiveCatalog(self._scope, self._max_cards)
         queries = Queries(self._scope, self._catalog)
-        self._calls = OutgoingCalls(self._scope, self._catalog, queries, max_pending)
+        self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
         self._recovery = Recovery(self._catalog, self._calls, queries)
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
         self._partials = PartialResults(self._scope)
-        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._ensure_started)
-        self._started = False
-        self._starting = asyncio.Lock()
+        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials)
+        self._leased = False
+        """Whether this client counts as a user of the connection."""
 
     @property
     def name(self) -> str:
@@ -101,7 +108,7 @@ class ToolClient:
         return self.agent_id
 
     def __repr__(self) -> str:
-        state = "started" if self._started else "stopped"
+        state = "started" if self._lifecycle.started else "stopped"
         return f"<ToolClient {self.agent_id} at {self.connection.url}, {state}>"
 
     # Start and stop
@@ -111,45 +118,40 @@ class ToolClient:
 
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
+            RuntimeError: The client runs on another event loop.
         """
-        async with self._starting:
-            if self._started:
-                return
-            await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
-            try:
-                await self.connection.start()
-            except BaseException:
-                await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
-                raise
-            self.connection.on_failed.append(self._calls.on_failed)
-            self.connection.on_reconnected.append(self._on_reconnected)
-            self._started = True
-            try:
-                await self._catalog.start()
-            except BaseException:
-                await self._stop()
-                raise
+        await self._lifecycle.start(self._begin, self._end)
+
+    async def _begin(self) -> None:
+        self._make_parts()
+        self.connection.on_failed.append(self._calls.on_failed)
+        self.connection.on_reconnected.append(self._on_reconnected)
+        await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
+        await self.connection.start()
+        self._leased = True
+        await self._catalog.start()
 
     async def stop(self) -> None:
-        """Cancel the calls that are under way, and disconnect. A second call changes nothing."""
-        async with self._starting:
-            if self._started:
-                await self._stop()
+        """Cancel the calls that are under way, and disconnect. A second call changes nothing.
 
-    async def _stop(self) -> None:
-        self._started = False
+        Raises:
+            RuntimeError: The client runs on another event loop.
+        """
+        await self._lifecycle.stop(self._end)
+
+    async def _end(self) -> None:
         self._recovery.stop()
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")
-        if self.connection.connected:
-            # Wait until the broker has the cancels. The client sends itself a message: when the message returns, the
-            # broker has received everything that the client sent earlier.
-            await self._catalog.barrier()
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
-        await self._catalog.stop()
-        await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
-        await self.connection.stop(end_session=self._own_connection)
+        try:
+            await self._catalog.stop()
+            await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
+        finally:
+            if self._leased:
+                self._leased = False
+                await self.connection.stop(end_session=self._own_connection)
 
     async def __aenter__(self) -> ToolClient:
         await self.start()
@@ -165,12 +167,13 @@ class ToolClient:
         self._recovery.on_reconnected(session_present)
 
     async def _ensure_started(self) -> None:
-        if self.starts_on_use and not self._started:
+        if self.starts_on_use and not self._lifecycle.started:
             await self.start()
         self._check_started()
+        self._lifecycle.check_loop()
 
     def _check_started(self) -> None:
-        if not self._started:
+        if not self._lifecycle.started:
             raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
 
     # Finding tools
@@ -265,6 +268,7 @@ class ToolClient:
             TransportError: The broker refused the call, or the connection is lost for good.
         """
         streams = on_partial is not None
+        await self._ensure_started()
         handle = await self._submitter.submit(tool, arguments, timeout, streams, wait_online, retry, call_id)
         try:
             if on_partial is not None:
@@ -293,4 +297,5 @@ class ToolClient:
             ToolUnavailable: No server offers the tool now.
             TransportError, WireError: See :meth:`call`.
         """
+        await self._ensure_started()
         return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id)

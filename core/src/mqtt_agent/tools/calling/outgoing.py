@@ -61,6 +61,7 @@ class OutgoingCalls:
         self._catalog = catalog
         self._queries = queries
         self._max_pending = max_pending
+        self._closed = ""
         self._pending: dict[str, PendingCall] = {}
         self._over: dict[str, None] = {}  # the ids of the latest calls that are over
         self._faults = FaultLog(logger)
@@ -95,8 +96,11 @@ class OutgoingCalls:
 
         Raises:
             QueueFull: Too many calls are under way.
+            ConnectionLost: The client was stopped.
             WireError: The arguments have no JSON form.
         """
+        if self._closed:
+            raise ConnectionLost(f"{tool}: the call was not sent: {self._closed}")
         if len(self._pending) >= self._max_pending:
             raise QueueFull(
                 f"{self._max_pending} calls are under way already: wait for results first, or raise max_pending"
@@ -233,7 +237,8 @@ class OutgoingCalls:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel every call that is under way."""
+        """Cancel every call that is under way, and take no further calls."""
+        self._closed = reason
         for pending in self.under_way():
             self.cancel(pending.handle, reason)
 

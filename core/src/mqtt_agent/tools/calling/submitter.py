@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,22 +32,13 @@ class Submitter:
         catalog: The tools and the servers that serve them.
         calls: The calls of the client. The submitter adds every new call.
         partials: Receives the partial results that tools stream.
-        ensure_started: Starts the client if the client starts on its first use; raises when the client is not started.
     """
 
-    def __init__(
-        self,
-        scope: Scope,
-        catalog: LiveCatalog,
-        calls: OutgoingCalls,
-        partials: PartialResults,
-        ensure_started: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, scope: Scope, catalog: LiveCatalog, calls: OutgoingCalls, partials: PartialResults) -> None:
         self._scope = scope
         self._catalog = catalog
         self._calls = calls
         self._partials = partials
-        self._ensure_started = ensure_started
 
     @traced_call
     async def submit(
@@ -75,7 +66,6 @@ class Submitter:
             ToolUnavailable: No server offers the tool.
             TransportError, WireError, QueueFull: The call cannot be sent.
         """
-        await self._ensure_started()
         validate_identifier(tool, "tool name")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         if not self._catalog.is_online(tool):

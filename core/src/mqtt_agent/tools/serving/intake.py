@@ -12,7 +12,7 @@ import pydantic_core
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import Marker
-from mqtt_agent.errors import WireError
+from mqtt_agent.errors import ConnectionLost, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
@@ -90,7 +90,8 @@ class Intake:
     ) -> None:
         self._subscribed.append((topic_filter, handler))
         owner = self._server_id if calls else None
-        await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner)
+        with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
+            await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner)
 
     # Messages that arrive
 

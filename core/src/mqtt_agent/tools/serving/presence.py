@@ -12,18 +12,18 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage, PublishProperties, Will
+from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
 
-__all__ = ["Presence"]
+__all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 SERVER_FEATURES = ("query",)
 _CORRECT_AFTER = 1.0  # seconds
-_OFFLINE_CARD_EXPIRY = 24 * 3600
+OFFLINE_CARD_EXPIRY: int = 24 * 3600
 """Seconds that the broker keeps the offline card of a replica with a generated name, which is never used again."""
 
 
@@ -31,9 +31,8 @@ class Presence:
     """Publishes the cards of one tool server, and publishes them again when somebody else has changed them.
 
     Args:
-        scope: What all parts of the server share. Unless the connection is an agent's, the connection's Last Will
-            becomes the offline card of the server.
-        cards: The tool cards. The server may add further cards later.
+        scope: What all parts of the server share.
+        cards: The cards of the tools whose calls the server takes. The server may add further cards later.
 
     Attributes:
         announced: Whether the cards should say online: from the first announcement until the server begins to stop.
@@ -53,7 +52,7 @@ class Presence:
         self._connection = scope.connection
         self._topics = scope.topics
         self._server_id = scope.server_id
-        self._offline_expiry = _OFFLINE_CARD_EXPIRY if scope.generated else None
+        self._offline_expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
         self._cards = cards
         self._topic = scope.topics.server_card(scope.server_id)
         self._began = self._since = utc_now()
@@ -63,9 +62,6 @@ class Presence:
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
-        if scope.agent is None:
-            offline_card = Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry)
-            scope.connection.claim_will(offline_card)
 
     @property
     def began(self) -> str:
@@ -98,7 +94,7 @@ class Presence:
     async def unfollow(self) -> None:
         """Stop following all cards."""
         await self.unfollow_server()
-        for name, handler in self._tool_handlers.items():
+        for name, handler in list(self._tool_handlers.items()):
             await self._connection.unsubscribe(self._topics.tool_card(name), handler)
         self._tool_handlers.clear()
         if self._correcting is not None:
@@ -125,11 +121,12 @@ class Presence:
         await self._publish_server_card("online")
 
     async def announce_tool(self, name: str) -> None:
-        """Publish the card of a tool that was added, if this replica serves."""
-        if not self.serving:
+        """Publish the card of a tool that was added, if this replica serves and is announced."""
+        if not (self.serving and self.announced):
             return
         await self._publish_tool_card(name, "online")
-        await self._publish_server_card("online")
+        if self.announced:  # the server may have begun to stop meanwhile
+            await self._publish_server_card("online")
 
     async def say_offline(self) -> None:
         """Publish the server card with status offline. A tool that no other server offers gets status offline, too."""
@@ -158,6 +155,10 @@ class Presence:
             if name not in others:
                 await self._publish_tool_card(name, "offline")
         await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+
+    def will(self) -> bytes:
+        """The payload of the Last Will: the server card with status offline."""
+        return encode(self._server_card("offline"))
 
     def _server_card(self, status: Status) -> ServerCard:
         return ServerCard(

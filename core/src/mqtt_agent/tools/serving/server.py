@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import ssl
@@ -11,17 +12,18 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
 from mqtt_agent.tools.serving.offering import ToolOffering
-from mqtt_agent.tools.serving.presence import Presence
+from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
-from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, validate_identifier
+from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, Will
+from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
 
 __all__ = ["ToolServer"]
 
@@ -106,9 +108,7 @@ class ToolServer(ToolOffering, Service):
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
-        self._executor: Executor | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks = BackgroundTasks(self._on_failure)
+        self._lifecycle = Lifecycle(lambda: f"tool server {self.server_id}")
         self._use(
             Scope(
                 name=self.name,
@@ -131,8 +131,25 @@ class ToolServer(ToolOffering, Service):
     def _use(self, scope: Scope) -> None:
         self._scope = scope
         self.connection: Connection = scope.connection
+        self._make_parts()
+        if scope.agent is None:
+            expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
+            topic = scope.topics.server_card(scope.server_id)
+            scope.connection.claim_will(Will(topic, lambda: self._presence.will(), expiry))
+
+    def _make_parts(self) -> None:
+        """Make everything that belongs to one life of the server; see :mod:`mqtt_agent.aio.lifecycle`."""
+        scope = self._scope
+        self._offered: dict[str, ToolCard] = {}
+        """The cards of the tools whose calls this server takes. Only these cards are published."""
+        self._taking = False
+        """Whether a tool that is added is offered at once. Otherwise the start offers the tool."""
+        self._leased = False
+        """Whether this server counts as a user of the connection."""
+        self._executor: Executor | None = None
+        self._tasks = BackgroundTasks(self._on_failure)
         self._intake = Intake(scope)
-        self._presence = Presence(scope, self._cards)
+        self._presence = Presence(scope, self._offered)
         self._election = Election(scope, self._presence, partial(self._intake.barrier, _BARRIER_WITHIN))
 
     def move_to(self, connection: Connection, agent: str) -> None:
@@ -145,13 +162,13 @@ class ToolServer(ToolOffering, Service):
         Raises:
             RuntimeError: The server has started already.
         """
-        if self._executor is not None:
+        if self._lifecycle.user is not None:
             raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
         self._own_connection = False
         self._use(dataclasses.replace(self._scope, connection=connection, agent=agent))
 
     def __repr__(self) -> str:
-        state = "started" if self._executor else "stopped"
+        state = "started" if self._lifecycle.started else "stopped"
         return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
 
     @property
@@ -166,37 +183,47 @@ class ToolServer(ToolOffering, Service):
 
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
+            RuntimeError: The server runs on another event loop.
         """
-        if self._executor is not None:
-            return
-        self._loop = asyncio.get_running_loop()
+        await self._lifecycle.start(self._begin, self._end)
+
+    async def _begin(self) -> None:
+        self._make_parts()
         self._executor = Executor(self._scope, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._on_reconnected)
-        try:
-            await self._presence.follow()
-            await self._intake.open(self._executor)
-            await asyncio.gather(*(self._take_calls(name) for name in self._cards))
-            await self.connection.start()
-            if self.connection.shared_subscriptions:
-                await self._presence.announce()
-            else:
-                await self._election.start()
-        except BaseException:
-            await asyncio.shield(self.stop())  # some cards may have been published already
-            raise
+        await self._presence.follow()
+        await self._intake.open(self._executor)
+        await self._take_all_calls()
+        await self.connection.start()
+        self._leased = True
+        await self._take_all_calls()  # tools that were added meanwhile
+        self._taking = True
+        if self.connection.shared_subscriptions:
+            await self._presence.announce()
+        else:
+            await self._election.start()
 
     async def stop(self) -> None:
         """Take no new calls, wait for running calls, publish the offline cards, and disconnect.
 
-        A second call changes nothing.
+        A second call changes nothing. When the asyncio task that waits here is canceled, the running calls are canceled
+        and answered, and the stop ends before the cancellation is raised.
+
+        Raises:
+            RuntimeError: The server runs on another event loop.
         """
+        await self._lifecycle.stop(self._end, self._hurry)
+
+    async def _end(self) -> None:
         executor = self._executor
-        if executor is None:
-            return
-        await self._election.stop()
-        announced, self._presence.announced = self._presence.announced, False
+        assert executor is not None
+        self._taking = False
         try:
-            for name in self._cards:
+            await self._election.stop()
+            announced, self._presence.announced = self._presence.announced, False
+            self._tasks.cancel()
+            await self._tasks.wait()  # a tool that was being offered
+            for name in self._offered:
                 await self._intake.leave(name)
             began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
@@ -221,21 +248,24 @@ class ToolServer(ToolOffering, Service):
             self._election.wake()
 
     async def _leave(self) -> None:
-        self._executor = None
         self._intake.shut()
         if self._on_reconnected in self.connection.on_reconnected:
             self.connection.on_reconnected.remove(self._on_reconnected)
-        await self._intake.unsubscribe()
-        await self._presence.unfollow()
-        self._tasks.cancel()
-        await self.connection.stop(end_session=self._own_connection)
+        try:
+            await self._intake.unsubscribe()
+            await self._presence.unfollow()
+        finally:
+            self._executor = None
+            if self._leased:
+                self._leased = False
+                await self.connection.stop(end_session=self._own_connection)
 
     @property
     def _label(self) -> str:
         return self.server_id
 
     def _what_it_serves(self) -> str:
-        tools = ", ".join(self._cards) or "no tools yet"
+        tools = ", ".join(self._offered) or "no tools yet"
         if self._presence.standby:
             tools = f"nothing now and is on standby for {self._election.serving}, which serves {tools}"
         return f"{self.server_id} serves {tools} at {self.connection.url}"
@@ -247,16 +277,31 @@ class ToolServer(ToolOffering, Service):
     # Tools that are added to a started server
 
     def _on_added(self, name: str) -> None:
-        if self._presence.announced and self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self._tasks.start(self._offer_late(name)))
+        loop = self._lifecycle.user
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(self._offer_soon, name)
+
+    def _offer_soon(self, name: str) -> None:
+        if self._taking and name not in self._offered:
+            self._tasks.start(self._offer_late(name))
 
     async def _offer_late(self, name: str) -> None:
         await self._take_calls(name)
         await self._presence.announce_tool(name)
 
+    async def _take_all_calls(self) -> None:
+        """Take the calls of all tools, also of tools that are added while this method runs."""
+        while missing := [name for name in list(self._served) if name not in self._offered]:
+            taken = await asyncio.gather(*map(self._take_calls, missing), return_exceptions=True)
+            for error in taken:
+                if error is not None:
+                    raise error
+
     async def _take_calls(self, name: str) -> None:
         await self._intake.take_calls(name, self._served[name])
         await self._presence.follow_tool(name)
+        self._offered[name] = self._cards[name]
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         logger.warning("server %s could not offer a tool that was added after its start: %s", self.server_id, error)
