@@ -22,6 +22,7 @@ from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
@@ -134,7 +135,8 @@ class Agent(Requester, Service):
             _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry
         )
         self.store: TaskStore = _make_store(store, topics, agent_id)
-        scope = Scope(agent_id, topics, self.connection, self.store, max_payload)
+        self._retry = StoreRetry(agent_id)
+        scope = Scope(agent_id, topics, self.connection, self.store, max_payload, self._retry)
         self._topics = topics
         self._presence = AgentPresence(scope, card)
         self._peers = Peers(scope, max_peers)
@@ -220,6 +222,7 @@ class Agent(Requester, Service):
             if self._started:
                 return
             await self.store.open()
+            self._retry.begin()
             try:
                 await self._connect()
                 await self._presence.announce()
@@ -266,6 +269,7 @@ class Agent(Requester, Service):
         self._started = False
         self._presence.announced, announced = False, self._presence.announced
         self._retention.stop()
+        self._retry.end()
         try:
             await self._drain(drain_timeout)
             await self._tools.stop()
@@ -293,12 +297,18 @@ class Agent(Requester, Service):
             self.connection.on_failed.remove(self._on_failed)
         await self._peers.stop()
         await self._presence.unfollow()
-        await self._inbox.drain()
+        await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
         await self.connection.stop()
         # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
         for topic, handler, _ in self._subscriptions():
             await self.connection.unsubscribe(topic, handler)
+        await self._finish_storing()
         await self.store.close()
+
+    async def _finish_storing(self) -> None:
+        """Wait until the messages that have arrived are stored, or until storing them has failed."""
+        await self._inbox.drain()
+        await self._delegations.drain()
 
     def _hurry(self) -> None:
         self._hurried.set()
@@ -313,15 +323,16 @@ class Agent(Requester, Service):
     async def _on_reconnected(self, session_present: bool) -> None:
         await self._presence.announce_again(session_present)
         self._peers.on_reconnected()
-        await self._delegations.on_reconnected()
+        self._delegations.on_reconnected()
         if not session_present:
-            await self._replies.send_unsettled()
+            self._executor.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
         self._failure = error
         self._failing = asyncio.ensure_future(self._abandon(error))
 
     async def _abandon(self, error: TransportError) -> None:
+        self._retry.end()
         await self._executor.abandon()
         await self._delegations.stop(error)
 

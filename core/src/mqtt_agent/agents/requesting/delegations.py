@@ -85,13 +85,18 @@ class Delegations:
                 handle.fail(with_message(reason, f"{reason}; {what}"))
         self._tasks.reminders.clear()
 
+    async def drain(self) -> None:
+        """Wait until the results that have arrived since :meth:`stop` are stored, or until storing them has failed."""
+        await self._tasks.background.wait()
+
     def on_peer_back(self, peer: str) -> None:
         """Send the open tasks of a peer again, because the peer is back and may have lost them."""
         self._tasks.reminders.hurry(peer)
 
-    async def on_reconnected(self) -> None:
+    def on_reconnected(self) -> None:
         """Send all open tasks again, because tasks or results may have got lost with the connection."""
-        await self._resender.resend_all()
+        what = "the list of the tasks to send again"
+        self._tasks.background.start(self._scope.retry.until_stored(self._resender.resend_all, what))
 
     # Delegating
 

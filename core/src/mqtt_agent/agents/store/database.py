@@ -54,6 +54,11 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0",
         "CREATE INDEX tasks_over ON tasks (updated_at) WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
     ),
+    (  # each agent removes its own old tasks
+        "DROP INDEX tasks_over",
+        "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
+        " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
 ]
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 
@@ -93,7 +98,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
 def translate(error: BaseException, path: Path) -> StoreError:
     """Make a :class:`StoreError` from an error of SQLite or of the file system. Its message says what to do next."""
     if isinstance(error, StoreError):
-        copy = StoreError(*error.args)
+        copy = StoreError(*error.args, permanent=error.permanent)
         copy.__cause__ = error.__cause__
         return copy
     text = str(error)
