@@ -414,6 +414,17 @@ async def test_more_cards_than_may_be_kept_are_left_out(make_agent: MakeAgent, s
     assert len(await soon(planner.peers(online_only=False))) <= 5
 
 
+@pytest.mark.rule("ALIMIT-3")
+async def test_the_status_of_an_agent_takes_no_place_from_a_card(make_agent: MakeAgent, scout: ForeignExecutor) -> None:
+    names = [f"peer-{number}" for number in range(10)]
+    for name in names:
+        await scout.say(f"agents/{name}/card", {"name": name}, retain=True)
+        await scout.say(f"agents/{name}/status", {"name": name, "status": "online"}, retain=True)
+    planner = make_agent("planner", max_peers=12)  # with the agents "planner" and "scout"
+    await soon(planner.start())
+    assert {card.name for card in await soon(planner.peers())} >= set(names)
+
+
 @pytest.mark.rule("ALIMIT-6")
 async def test_of_events_that_nobody_reads_the_latest_are_kept(planner: Agent, scout: ForeignExecutor) -> None:
     task = await soon(planner.delegate("scout"))
