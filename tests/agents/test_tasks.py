@@ -472,6 +472,54 @@ async def test_a_task_for_a_peer_that_never_comes_expires_at_its_requester(plann
         await soon(task.result(), 20)
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2099, 12, 31, 22, 0, tzinfo=timezone.utc),
+        "2099-12-31T22:00:00Z",
+        "2099-12-31T23:00:00.000+01:00",
+        "2099-12-31 22:00Z",
+        4102437600,
+        4102437600.0,
+    ],
+    ids=str,
+)
+async def test_a_time_can_be_given_in_three_forms(
+    writer: Agent, planner: Agent, moment: datetime | str | float
+) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> str | None:
+        return task.expires_at
+
+    assert await soon(planner.request("writer", expires_at=moment)) == "2099-12-31T22:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("20991231", "'20991231' is no ISO 8601 time: write it like"),
+        ("4102437600", "no ISO 8601 time"),
+        ("20991231T220000Z", "no ISO 8601 time"),
+        ("2099", "no ISO 8601 time"),
+        ("", "no ISO 8601 time"),
+        (60, r"Unix seconds such as time\.time\(\) \+ 60"),
+        (20991231, "Unix seconds"),
+        (4102437600_000, "Unix seconds"),
+        (float("nan"), "Unix seconds"),
+        (True, "Unix seconds"),
+        (timedelta(seconds=60), "no ISO 8601 time"),
+        (datetime(2099, 12, 31), "has no time zone: use datetime"),
+        ("2099-12-31T22:00:00", "has no time zone"),
+        ("2099-12-31", "has no time zone"),
+    ],
+    ids=str,
+)
+async def test_a_time_that_may_mean_two_things_is_refused(planner: Agent, moment: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        await planner.delegate("writer", expires_at=moment, wait_online=True)
+    assert await planner.delegations() == []
+
+
 async def test_what_cannot_be_sent_is_refused_before_anything_is_stored(writer: Agent, planner: Agent) -> None:
     with pytest.raises(errors.InvalidIdentifier):
         await planner.delegate("a/b", "write")

@@ -220,7 +220,14 @@ async def test_the_result_goes_where_the_latest_repeat_wants_it(
 
 @pytest.mark.rule("TASK-14", "TASK-16", "FAULT-1")
 @pytest.mark.parametrize(
-    "fields", [{"to": "somebody"}, {"expires_at": "tomorrow"}, {"task_id": "barrier-1"}, {"from": "a/b"}]
+    "fields",
+    [
+        {"to": "somebody"},
+        {"expires_at": "tomorrow"},
+        {"expires_at": "20991231"},
+        {"task_id": "barrier-1"},
+        {"from": "a/b"},
+    ],
 )
 async def test_a_task_that_cannot_be_taken_is_rejected(
     fields: dict[str, Any], writer: Agent, work: Writer, foreign: ForeignRequester

@@ -91,7 +91,7 @@ class Inbox:
         if reply_to is not None and reply_to not in allowed:
             return f"the Response Topic must be one of {', '.join(allowed)}, not {reply_to!r:.200}"
         if task.expires_at is not None and read_time(task.expires_at) is None:
-            return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time"
+            return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time such as 2099-12-31T23:59:59Z"
         return None
 
     def _refuse(self, task: Task, message: InboundMessage, problem: str) -> None:
