@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -56,6 +58,23 @@ async def test_a_task_that_no_handler_has_any_more_runs_again_when_somebody_asks
     record = await store.get(key)
     assert record is not None
     assert record.attempt == 2
+
+
+async def test_a_repeat_of_a_task_that_an_older_version_has_stored_is_the_same_task(
+    make_agent: MakeAgent, planner: Agent, namespace: str
+) -> None:
+    store = MemoryStore()
+    writer = make_agent("writer", store=store)
+    task = Task(task_id="t-1", sender="planner", to="writer", prompt="write")
+    key = TaskKey(f"{namespace}/writer", "received", "t-1")
+    content = task.model_dump(by_alias=True, exclude_none=True)
+    digest = hashlib.sha256(json.dumps({"from": "planner", "prompt": "write"}, separators=(",", ":")).encode())
+    result = TaskResult(task_id="t-1", sender="writer", to="planner", status="completed", result="written")
+    stored = TaskRecord(key, "planner", content, digest.hexdigest(), TaskState.COMPLETED)
+    stored.result = json.loads(encode(result))
+    await store.add(stored)
+    await soon(writer.start())
+    assert await soon(planner.request("writer", "write", task_id="t-1")) == "written"
 
 
 async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others_go_on(

@@ -43,6 +43,14 @@ async def test_a_request_gets_what_the_handler_returns(writer: Agent, planner: A
     }
 
 
+async def test_a_prompt_travels_once(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> list[int]:
+        return [len(task.prompt or ""), *(len(message.content) for message in task.messages)]
+
+    assert await soon(planner.request("writer", "x" * 1_000_000)) == [1_000_000, 1_000_000]
+
+
 async def test_a_plain_function_can_be_a_handler_and_gets_a_blocking_context(writer: Agent, planner: Agent) -> None:
     seen: list[TaskEvent] = []
 

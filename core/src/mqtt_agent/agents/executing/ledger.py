@@ -131,7 +131,9 @@ class ReceivedTasks:
     async def _take_known(self, record: TaskRecord, digest: str, task: Task, reply_to: str | None) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
         canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
-        if digest == record.digest or canceled_early:
+        # An older version stored another digest for a prompt without messages.
+        same = digest == record.digest or digest == Task.model_validate(record.task).digest
+        if same or canceled_early:
             await self.attach(record, reply_to, task)
         else:
             message = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"

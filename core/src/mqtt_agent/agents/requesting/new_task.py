@@ -55,7 +55,7 @@ def new_task(
             type=type,
             title=title,
             prompt=prompt,
-            messages=_conversation(prompt, messages),
+            messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
             context_id=context_id,
             data=to_json(data),
             created_at=utc_now(),
@@ -67,14 +67,6 @@ def new_task(
         first = error.errors()[0]
         where = "/".join(str(part) for part in first["loc"])
         raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
-
-
-def _conversation(
-    prompt: str | None, messages: Sequence[TaskMessage | Mapping[str, Any]] | None
-) -> list[TaskMessage] | None:
-    if messages is not None:
-        return [TaskMessage.model_validate(to_json(each)) for each in messages]
-    return None if prompt is None else [TaskMessage(role="user", content=prompt)]
 
 
 def _iso_time(time: datetime | str | float | None) -> str | None:
