@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker
-from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState, errors
+from mqtt_agent import Agent, Connection, MemoryStore, TaskContext, TaskState, errors
+from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import Control, TaskEvent, Topics, encode
 from pydantic import BaseModel
 from support import soon, until
@@ -550,6 +551,59 @@ async def test_a_result_that_no_broker_takes_fails_the_task(writer: Agent, plann
     with pytest.raises(errors.TaskFailed, match="too many") as failed:
         await soon(planner.request("writer"), 30)
     assert failed.value.code == "RESULT_TOO_LARGE"
+
+
+@pytest.mark.parametrize("size", [2_000_000, 10_500_000], ids=["over max_payload", "10 MiB"])
+async def test_a_result_that_the_requester_cannot_take_fails_on_both_sides(
+    size: int, writer: Agent, planner: Agent, namespace: str
+) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        assert task.max_result == 1024 * 1024
+        return "x" * size
+
+    task = await soon(planner.delegate("writer"))
+    with pytest.raises(errors.TaskFailed, match=r"too many for the requester \(max_result 1,048,576\)") as failed:
+        await soon(task.result(), 30)
+    assert (failed.value.code, failed.value.type) == ("RESULT_TOO_LARGE", "result_too_large")
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    delegated = await planner.store.get(TaskKey(f"{namespace}/planner", "delegated", task.task_id))
+    assert received is not None
+    assert delegated is not None
+    assert received.state is delegated.state is TaskState.FAILED
+    assert received.result == delegated.result
+
+
+async def test_a_result_that_the_requesters_client_cannot_take_fails_on_both_sides(
+    make_agent: MakeAgent, writer: Agent, broker: Broker, namespace: str
+) -> None:
+    small = Connection(broker.url, client_id="small", max_packet_size=200_000)
+    planner = make_agent("small", connection=small)
+    await soon(planner.start())
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        return "x" * task.data
+
+    assert len(await soon(planner.request("writer", data=190_000))) == 190_000
+    task = await soon(planner.delegate("writer", data=300_000))
+    with pytest.raises(errors.TaskFailed, match="too many for the requester"):
+        await soon(task.result())
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    assert received is not None
+    assert received.state is TaskState.FAILED
+    await soon(planner.stop())
+
+
+async def test_a_requester_that_reads_more_gets_more(make_agent: MakeAgent, writer: Agent) -> None:
+    planner = make_agent("planner", max_payload=8 * 1024 * 1024)
+    await soon(planner.start())
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        return "x" * 5_000_000
+
+    assert len(await soon(planner.request("writer"), 30)) == 5_000_000
 
 
 async def test_tasks_are_listed_by_state_and_followed_again(writer: Agent, planner: Agent) -> None:

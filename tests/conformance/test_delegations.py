@@ -54,7 +54,7 @@ async def over(task: TaskHandle) -> TaskState:
     return task.state
 
 
-@pytest.mark.rule("INBOX-1", "TASK-1", "TASK-17", "TASK-2", "TASK-11", "TASK-13", "ASK-1")
+@pytest.mark.rule("INBOX-1", "TASK-1", "TASK-17", "TASK-18", "TASK-2", "TASK-11", "TASK-13", "ASK-1")
 async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecutor) -> None:
     expires = datetime.now(timezone.utc) + timedelta(seconds=100)
     options: dict[str, Any] = {"type": "t", "title": "A line", "context_id": "talk", "metadata": {"k": 1}}
@@ -69,6 +69,7 @@ async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecut
         "to": "scout",
         "prompt": "go",
         "data": {"n": [1]},
+        "max_result": 1024 * 1024,
     }
     assert sent == {**expected, **options}
     assert heard.response_topic == f"{scout.namespace}/tasks/planner/results"

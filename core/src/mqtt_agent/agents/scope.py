@@ -43,6 +43,11 @@ class Scope:
         """Namespace and agent id, which name the agent in its store; see :attr:`TaskKey.agent`."""
         return f"{self.topics.namespace}/{self.agent_id}"
 
+    @property
+    def max_result(self) -> int:
+        """The size of the largest result that this agent can get, in bytes: this agent, its client and its broker."""
+        return min(self.max_payload, self.connection.max_payload)
+
     def key(self, role: TaskRole, task_id: str) -> TaskKey:
         """The key of one of this agent's records."""
         return TaskKey(self.owner, role, task_id)

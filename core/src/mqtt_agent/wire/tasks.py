@@ -82,6 +82,7 @@ class Task(Message):
         expires_at: When the result is no longer needed, ISO 8601 UTC.
         metadata: Any other information.
         stream: False when the requester does not listen to events.
+        max_result: The size of the largest result message that the requester can get, in bytes. None when unknown.
     """
 
     task_id: str = Field(min_length=1)
@@ -97,6 +98,7 @@ class Task(Message):
     expires_at: str | None = None
     metadata: dict[str, Any] | None = None
     stream: bool | None = None
+    max_result: int | None = None
 
     @property
     def bare(self) -> bool:
@@ -116,7 +118,7 @@ class Task(Message):
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(
-            exclude={"task_id", "sender", "to", "created_at", "expires_at", "stream"}, exclude_none=True
+            exclude={"task_id", "sender", "to", "created_at", "expires_at", "stream", "max_result"}, exclude_none=True
         )
 
 

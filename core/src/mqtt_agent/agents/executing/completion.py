@@ -60,7 +60,8 @@ class Completion:
             seq=attempt.seq + 1 if attempt.listening else None,
         )
         topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
-        state, result = deliverable(self._scope.connection, topics, ending.state, result)
+        limit = record.task.get("max_result")
+        state, result = deliverable(self._scope.connection, topics, ending.state, result, limit)
         reached("finished.before-commit")
         store = partial(self._store, record.key, attempt.number, state, result)
         changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")

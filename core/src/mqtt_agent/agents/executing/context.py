@@ -40,6 +40,8 @@ class TaskContext:
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
             at this time.
+        max_result: The size of the largest result message, in bytes: the requester and the broker take no larger one.
+            The message is the JSON of the result with all artifacts. A larger result fails the task.
         attempt: 1 for the first attempt. Each crash or stop of the agent leads to one more attempt.
         canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
             plain function should check ``canceled`` regularly, and return when ``canceled`` is true.
@@ -47,7 +49,7 @@ class TaskContext:
             again, so the handler should not undo its work.
     """
 
-    def __init__(self, task: Task, attempt: Attempt, questions: Questions) -> None:
+    def __init__(self, task: Task, attempt: Attempt, questions: Questions, max_result: int) -> None:
         self.id: str = task.task_id
         self.sender: str | None = task.sender
         self.type: str | None = task.type
@@ -60,6 +62,7 @@ class TaskContext:
         self.data: Any = task.data
         self.metadata: dict[str, Any] = task.metadata or {}
         self.expires_at: str | None = task.expires_at
+        self.max_result: int = max_result
         self.attempt: int = attempt.number
         self.canceled: bool = False
         self.interrupted: bool = False
@@ -187,6 +190,7 @@ class SyncTaskContext:
         self.data: Any = context.data
         self.metadata: dict[str, Any] = context.metadata
         self.expires_at: str | None = context.expires_at
+        self.max_result: int = context.max_result
         self.attempt: int = context.attempt
 
     @property

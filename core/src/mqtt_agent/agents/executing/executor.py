@@ -268,7 +268,9 @@ class TaskExecutor:
         publish = self._scope.connection.publish_soon
         attempt = Attempt(record, self._scope.store, self._scope.retry, lambda payload: publish(topic, payload))
         questions = Questions(attempt, record.inputs, slot)
-        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions), slot)
+        limit = self._scope.connection.max_payload
+        max_result = limit if task.max_result is None else min(limit, task.max_result)
+        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result), slot)
         self._runs[record.task_id] = run
         run.work = self.background.start(self._run(run))
 

@@ -115,6 +115,7 @@ class Delegations:
             TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
         assert task.to is not None
+        task.max_result = self._scope.max_result
         payload = encode(task)
         self._scope.connection.check_publish(self._scope.topics.inbox(task.to), payload)
         record = TaskRecord(
