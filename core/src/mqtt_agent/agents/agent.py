@@ -72,7 +72,7 @@ class Agent(Requester, Service):
         output_modes: The MIME types that the agent gives.
         meta: Any other information for the card, as JSON.
         store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
-            user's state directory; each agent id and namespace has its own file.
+            user's state directory; each agent id and namespace has its own file. The folder of a path must exist.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.

@@ -77,7 +77,7 @@ class SqliteStore(TaskStore):
 
     Any number of agents, threads and event loops may share one ``SqliteStore``. Any number of processes may share one
     file, as long as the file is on a local disk. Changes that are made at the same time are written together. A missing
-    file and its folder are made. Only the user may read the file, because tasks may hold secrets.
+    file is made, but not its folder. Only the user may read the file, because tasks may hold secrets.
 
     Example:
         >>> async with SqliteStore("tasks.db") as store:  # doctest: +SKIP
