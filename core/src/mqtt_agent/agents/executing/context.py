@@ -132,14 +132,16 @@ class TaskContext:
     async def save(self, value: Any) -> None:
         """Store a checkpoint. After a crash, the handler finds the checkpoint in :attr:`saved`.
 
-        When this returns, the checkpoint is as durable as the store can make it.
+        When this returns, the checkpoint is as durable as the store can make it. While the store does not work, for
+        example because the disk is full, this waits.
 
         Args:
             value: Any JSON value. The value replaces the earlier checkpoint.
 
         Raises:
             WireError: The value has no JSON form.
-            StoreError: The store cannot be written.
+            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the agent's
+                next start runs the task again.
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
         """
         await self._attempt.save(to_json(value))
@@ -161,7 +163,7 @@ class TaskContext:
 
         Raises:
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
-            StoreError: The question could not be stored.
+            StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
         """
         return await self._questions.ask(prompt, schema)
