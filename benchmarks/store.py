@@ -77,7 +77,7 @@ async def show(name: str, store: TaskStore, filled: int, seconds: float) -> None
         await timed("find the unsettled", store.find(AGENT, "received", unsettled=True, limit=100))
         await timed("find the open ones of a peer", store.find(AGENT, "received", states=_OPEN, peer="planner-3"))
         await timed("count the completed", store.count(AGENT, "received", [TaskState.COMPLETED]))
-        await timed("sweep 1,000", store.sweep(time.time()))
+        await timed("sweep 1,000", store.sweep(AGENT, time.time()))
         await store.close()
         await timed("open again", store.open())
 

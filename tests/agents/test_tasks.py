@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker
-from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState, errors
+from mqtt_agent import Agent, Connection, MemoryStore, TaskContext, TaskState, errors
+from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import Control, TaskEvent, Topics, encode
 from pydantic import BaseModel
 from support import soon, until
@@ -41,6 +42,14 @@ async def test_a_request_gets_what_the_handler_returns(writer: Agent, planner: A
         "messages": [["user", "write"]],
         **asked,
     }
+
+
+async def test_a_prompt_travels_once(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> list[int]:
+        return [len(task.prompt or ""), *(len(message.content) for message in task.messages)]
+
+    assert await soon(planner.request("writer", "x" * 1_000_000)) == [1_000_000, 1_000_000]
 
 
 async def test_a_plain_function_can_be_a_handler_and_gets_a_blocking_context(writer: Agent, planner: Agent) -> None:
@@ -472,6 +481,54 @@ async def test_a_task_for_a_peer_that_never_comes_expires_at_its_requester(plann
         await soon(task.result(), 20)
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2099, 12, 31, 22, 0, tzinfo=timezone.utc),
+        "2099-12-31T22:00:00Z",
+        "2099-12-31T23:00:00.000+01:00",
+        "2099-12-31 22:00Z",
+        4102437600,
+        4102437600.0,
+    ],
+    ids=str,
+)
+async def test_a_time_can_be_given_in_three_forms(
+    writer: Agent, planner: Agent, moment: datetime | str | float
+) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> str | None:
+        return task.expires_at
+
+    assert await soon(planner.request("writer", expires_at=moment)) == "2099-12-31T22:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("20991231", "'20991231' is no ISO 8601 time: write it like"),
+        ("4102437600", "no ISO 8601 time"),
+        ("20991231T220000Z", "no ISO 8601 time"),
+        ("2099", "no ISO 8601 time"),
+        ("", "no ISO 8601 time"),
+        (60, r"Unix seconds such as time\.time\(\) \+ 60"),
+        (20991231, "Unix seconds"),
+        (4102437600_000, "Unix seconds"),
+        (float("nan"), "Unix seconds"),
+        (True, "Unix seconds"),
+        (timedelta(seconds=60), "no ISO 8601 time"),
+        (datetime(2099, 12, 31), "has no time zone: use datetime"),
+        ("2099-12-31T22:00:00", "has no time zone"),
+        ("2099-12-31", "has no time zone"),
+    ],
+    ids=str,
+)
+async def test_a_time_that_may_mean_two_things_is_refused(planner: Agent, moment: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        await planner.delegate("writer", expires_at=moment, wait_online=True)
+    assert await planner.delegations() == []
+
+
 async def test_what_cannot_be_sent_is_refused_before_anything_is_stored(writer: Agent, planner: Agent) -> None:
     with pytest.raises(errors.InvalidIdentifier):
         await planner.delegate("a/b", "write")
@@ -494,6 +551,59 @@ async def test_a_result_that_no_broker_takes_fails_the_task(writer: Agent, plann
     with pytest.raises(errors.TaskFailed, match="too many") as failed:
         await soon(planner.request("writer"), 30)
     assert failed.value.code == "RESULT_TOO_LARGE"
+
+
+@pytest.mark.parametrize("size", [2_000_000, 10_500_000], ids=["over max_payload", "10 MiB"])
+async def test_a_result_that_the_requester_cannot_take_fails_on_both_sides(
+    size: int, writer: Agent, planner: Agent, namespace: str
+) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        assert task.max_result == 1024 * 1024
+        return "x" * size
+
+    task = await soon(planner.delegate("writer"))
+    with pytest.raises(errors.TaskFailed, match=r"too many for the requester \(max_result 1,048,576\)") as failed:
+        await soon(task.result(), 30)
+    assert (failed.value.code, failed.value.type) == ("RESULT_TOO_LARGE", "result_too_large")
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    delegated = await planner.store.get(TaskKey(f"{namespace}/planner", "delegated", task.task_id))
+    assert received is not None
+    assert delegated is not None
+    assert received.state is delegated.state is TaskState.FAILED
+    assert received.result == delegated.result
+
+
+async def test_a_result_that_the_requesters_client_cannot_take_fails_on_both_sides(
+    make_agent: MakeAgent, writer: Agent, broker: Broker, namespace: str
+) -> None:
+    small = Connection(broker.url, client_id="small", max_packet_size=200_000)
+    planner = make_agent("small", connection=small)
+    await soon(planner.start())
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        return "x" * task.data
+
+    assert len(await soon(planner.request("writer", data=190_000))) == 190_000
+    task = await soon(planner.delegate("writer", data=300_000))
+    with pytest.raises(errors.TaskFailed, match="too many for the requester"):
+        await soon(task.result())
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    assert received is not None
+    assert received.state is TaskState.FAILED
+    await soon(planner.stop())
+
+
+async def test_a_requester_that_reads_more_gets_more(make_agent: MakeAgent, writer: Agent) -> None:
+    planner = make_agent("planner", max_payload=8 * 1024 * 1024)
+    await soon(planner.start())
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        return "x" * 5_000_000
+
+    assert len(await soon(planner.request("writer"), 30)) == 5_000_000
 
 
 async def test_tasks_are_listed_by_state_and_followed_again(writer: Agent, planner: Agent) -> None:

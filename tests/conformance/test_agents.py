@@ -168,7 +168,7 @@ async def test_a_task_id_from_a_stranger_leaves_the_answer_where_it_was_to_go(
     assert foreign.on(TASK_RESULT) == []
 
 
-@pytest.mark.rule("TASK-4", "TASK-5", "AHOST-6")
+@pytest.mark.rule("TASK-4", "TASK-5", "TASK-17", "AHOST-6")
 async def test_a_repeat_runs_nothing_and_gets_status_or_result_again(
     writer: Agent, work: Writer, foreign: ForeignRequester
 ) -> None:
@@ -178,6 +178,9 @@ async def test_a_repeat_runs_nothing_and_gets_status_or_result_again(
     await until(lambda: any(event["seq"] == 0 for event in foreign.on("tasks/t-1/events")))
     (asked,) = [event for event in foreign.on("tasks/t-1/events") if event["seq"] == 0]
     assert (asked["type"], asked["status"], asked["attempt"]) == ("status", "working", 1)
+    said = [{"role": "user", "content": "wait"}]
+    await foreign.give("t-1", prompt="wait", messages=said, data={"a": 1, "b": 2})
+    await until(lambda: len([event for event in foreign.on("tasks/t-1/events") if event["seq"] == 0]) == 2)
     work.go.set()
     first = await foreign.result("t-1")
     for count in range(2, 5):
@@ -220,7 +223,14 @@ async def test_the_result_goes_where_the_latest_repeat_wants_it(
 
 @pytest.mark.rule("TASK-14", "TASK-16", "FAULT-1")
 @pytest.mark.parametrize(
-    "fields", [{"to": "somebody"}, {"expires_at": "tomorrow"}, {"task_id": "barrier-1"}, {"from": "a/b"}]
+    "fields",
+    [
+        {"to": "somebody"},
+        {"expires_at": "tomorrow"},
+        {"expires_at": "20991231"},
+        {"task_id": "barrier-1"},
+        {"from": "a/b"},
+    ],
 )
 async def test_a_task_that_cannot_be_taken_is_rejected(
     fields: dict[str, Any], writer: Agent, work: Writer, foreign: ForeignRequester

@@ -54,7 +54,7 @@ async def over(task: TaskHandle) -> TaskState:
     return task.state
 
 
-@pytest.mark.rule("INBOX-1", "TASK-1", "TASK-2", "TASK-11", "TASK-13", "ASK-1")
+@pytest.mark.rule("INBOX-1", "TASK-1", "TASK-17", "TASK-18", "TASK-2", "TASK-11", "TASK-13", "ASK-1")
 async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecutor) -> None:
     expires = datetime.now(timezone.utc) + timedelta(seconds=100)
     options: dict[str, Any] = {"type": "t", "title": "A line", "context_id": "talk", "metadata": {"k": 1}}
@@ -63,14 +63,13 @@ async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecut
     sent = heard.json
     assert sent.pop("created_at").endswith("Z")
     assert sent.pop("expires_at").endswith("Z")
-    said = [{"role": "user", "content": "go"}]
     expected = {
         "task_id": "t-1",
         "from": "planner",
         "to": "scout",
         "prompt": "go",
-        "messages": said,
         "data": {"n": [1]},
+        "max_result": 1024 * 1024,
     }
     assert sent == {**expected, **options}
     assert heard.response_topic == f"{scout.namespace}/tasks/planner/results"
@@ -412,6 +411,17 @@ async def test_more_cards_than_may_be_kept_are_left_out(make_agent: MakeAgent, s
     planner = make_agent("planner", max_peers=5)
     await soon(planner.start())
     assert len(await soon(planner.peers(online_only=False))) <= 5
+
+
+@pytest.mark.rule("ALIMIT-3")
+async def test_the_status_of_an_agent_takes_no_place_from_a_card(make_agent: MakeAgent, scout: ForeignExecutor) -> None:
+    names = [f"peer-{number}" for number in range(10)]
+    for name in names:
+        await scout.say(f"agents/{name}/card", {"name": name}, retain=True)
+        await scout.say(f"agents/{name}/status", {"name": name, "status": "online"}, retain=True)
+    planner = make_agent("planner", max_peers=12)  # with the agents "planner" and "scout"
+    await soon(planner.start())
+    assert {card.name for card in await soon(planner.peers())} >= set(names)
 
 
 @pytest.mark.rule("ALIMIT-6")

@@ -233,7 +233,17 @@ def test_the_digest_does_not_depend_on_times_and_ways(
     task: Task, created: str | None, expires: str | None, to: str | None, stream: bool | None, task_id: str
 ) -> None:
     changes = {"created_at": created, "expires_at": expires, "to": to, "stream": stream, "task_id": task_id}
+    changes["max_result"] = len(task_id)
     assert task.model_copy(update=changes).digest == task.digest
+
+
+@pytest.mark.rule("TASK-5", "TASK-17")
+def test_a_prompt_alone_and_with_its_conversation_are_the_same_work() -> None:
+    alone = Task(task_id="t", prompt="write")
+    both = Task(task_id="t", prompt="write", messages=[TaskMessage(role="user", content="write")])
+    other = Task(task_id="t", prompt="write", messages=[TaskMessage(role="agent", content="write")])
+    assert alone.digest == both.digest
+    assert len({alone.digest, other.digest, Task(task_id="t", prompt="read").digest}) == 3
 
 
 @pytest.mark.rule("TASK-5")
@@ -241,6 +251,8 @@ def test_the_digest_does_not_depend_on_times_and_ways(
 def test_other_work_has_another_digest(one: Task, other: Task) -> None:
     def content(task: Task) -> dict[str, Any]:
         kept = task.model_dump(exclude={"task_id", "to", "created_at", "expires_at", "stream"}, exclude_none=True)
+        if task.prompt is not None:
+            kept.setdefault("messages", [{"role": "user", "content": task.prompt}])
         return json.loads(json.dumps(kept, sort_keys=True))
 
     assert (one.digest == other.digest) == (repr(content(one)) == repr(content(other)))

@@ -438,7 +438,18 @@ class StoreError(MQTTAgentError):
 
     Every method of an agent that stores something raises it, for example when the file is damaged or was made by a
     newer version, or when the disk is full. The message says what to do. A damaged file is never overwritten.
+
+    Args:
+        permanent: See the attribute.
+
+    Attributes:
+        permanent: Whether the same call can never succeed, because the value cannot be stored or the stored task is
+            damaged. False for troubles that may pass, such as a full disk or a lock: then an agent tries again.
     """
+
+    def __init__(self, *args: object, permanent: bool = False) -> None:
+        super().__init__(*args)
+        self.permanent: bool = permanent
 
 
 if TYPE_CHECKING:  # type checkers know the old names too, for code that still uses them

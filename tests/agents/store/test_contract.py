@@ -90,7 +90,7 @@ class TestAdding:
 
     async def test_positions_rise_and_are_never_used_again(self, store: TaskStore) -> None:
         first = await add(store, new_record(state=S.COMPLETED, updated_at=1))
-        assert await soon(store.sweep(2)) == 1
+        assert await soon(store.sweep(AGENT, 2)) == 1
         second = await add(store, new_record(position=first.position))
         assert second.position > first.position
 
@@ -412,7 +412,7 @@ class TestFinding:
     async def test_no_more_than_the_limit_is_found_also_when_it_is_none(self, store: TaskStore, limit: int) -> None:
         await add(store, new_record(state=S.COMPLETED, updated_at=1.0))
         assert await soon(store.find(AGENT, "received", limit=limit)) == []
-        assert await soon(store.sweep(2.0, limit=limit)) == 0
+        assert await soon(store.sweep(AGENT, 2.0, limit=limit)) == 0
 
     async def test_counting_agrees_with_finding(self, store: TaskStore) -> None:
         for number, state in enumerate(TaskState):
@@ -429,7 +429,7 @@ class TestSweeping:
         for state in TaskState:
             for moment in (1.0, 2.0, 3.0):
                 await add(store, new_record(f"{state}{moment}", state=state, updated_at=moment))
-        assert await soon(store.sweep(2.0)) == len(TERMINAL)
+        assert await soon(store.sweep(AGENT, 2.0)) == len(TERMINAL)
         left = ids(await soon(store.find(AGENT, "received")))
         assert set(left) == {
             f"{state}{moment}"
@@ -442,23 +442,32 @@ class TestSweeping:
     async def test_the_end_counts_and_not_the_beginning(self, store: TaskStore) -> None:
         record = await add(store, new_record(created_at=1.0, updated_at=1.0))
         await soon(store.change(record.key, OPEN, state=S.COMPLETED))
-        assert await soon(store.sweep(time.time() - 60)) == 0
-        assert await soon(store.sweep(time.time() + 60)) == 1
+        assert await soon(store.sweep(AGENT, time.time() - 60)) == 0
+        assert await soon(store.sweep(AGENT, time.time() + 60)) == 1
 
-    async def test_it_goes_in_pieces_the_oldest_first_over_all_agents(self, store: TaskStore) -> None:
+    async def test_it_goes_in_pieces_the_oldest_first_in_both_roles(self, store: TaskStore) -> None:
         for moment in (5, 3, 1, 4, 2):
-            await add(store, new_record(str(moment), agent=f"agent-{moment}", state=S.FAILED, updated_at=moment))
-        assert await soon(store.sweep(9.0, limit=2)) == 2
-        left = [await soon(store.find(f"agent-{moment}", "received")) for moment in (1, 2, 3, 4, 5)]
-        assert [len(records) for records in left] == [0, 0, 1, 1, 1]
-        assert [await soon(store.sweep(9.0, limit=2)) for _ in range(3)] == [2, 1, 0]
+            role = "received" if moment % 2 else "delegated"
+            await add(store, new_record(str(moment), role=role, state=S.FAILED, updated_at=moment))
+        assert await soon(store.sweep(AGENT, 9.0, limit=2)) == 2
+        assert ids(await soon(store.find(AGENT, "received"))) == ["5", "3"]
+        assert ids(await soon(store.find(AGENT, "delegated"))) == ["4"]
+        assert [await soon(store.sweep(AGENT, 9.0, limit=2)) for _ in range(3)] == [2, 1, 0]
+
+    async def test_the_tasks_of_other_agents_stay(self, store: TaskStore) -> None:
+        for agent in (AGENT, "a2a/v1/writer-2", "other/writer", "writer"):
+            await add(store, new_record("1", agent=agent, state=S.COMPLETED, updated_at=1.0))
+        assert await soon(store.sweep(AGENT, 2.0)) == 1
+        assert await soon(store.sweep(AGENT, 2.0)) == 0
+        left = [await soon(store.find(agent, "received")) for agent in ("a2a/v1/writer-2", "other/writer", "writer")]
+        assert [ids(records) for records in left] == [["1"], ["1"], ["1"]]
 
     async def test_a_swept_key_can_be_added_again(self, store: TaskStore) -> None:
         await add(store, new_record("1", state=S.COMPLETED, updated_at=1.0))
-        await soon(store.sweep(2.0))
+        await soon(store.sweep(AGENT, 2.0))
         await add(store, new_record("1", state=S.COMPLETED, updated_at=3.0))
-        assert await soon(store.sweep(2.0)) == 0
-        assert await soon(store.sweep(4.0)) == 1
+        assert await soon(store.sweep(AGENT, 2.0)) == 0
+        assert await soon(store.sweep(AGENT, 4.0)) == 1
 
 
 class TestOpening:

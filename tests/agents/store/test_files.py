@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mqtt_agent.agents.store import SqliteStore, TaskStore, database
+from mqtt_agent.agents.store import SqliteStore, TaskStore, database, default_store_path
 from mqtt_agent.agents.store.database import APPLICATION_ID, MIGRATIONS
 from mqtt_agent.errors import StoreError
 from support import soon
 
 from .conftest import AGENT, new_record
+
+UNPRIVILEGED = ["setpriv", "--reuid=65534", "--clear-groups"] if os.name == "posix" and os.getuid() == 0 else []
+"""The command that runs another command as a user without rights."""
+if not shutil.which("setpriv"):
+    UNPRIVILEGED = []
+
+OPEN = """
+import asyncio, sys
+from mqtt_agent import SqliteStore
+from mqtt_agent.errors import StoreError
+try:
+    asyncio.run(SqliteStore(sys.argv[1]).open())
+except StoreError as error:
+    print(error)
+"""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and open files differ")
 
@@ -155,6 +173,43 @@ class TestBadFiles:
         with pytest.raises(StoreError, match=r"tasks\.db is a folder; name a file in it"):
             await soon(SqliteStore(path).open())
 
+    async def test_a_folder_with_a_typing_error_in_its_name_is_not_made(self, tmp_path: Path) -> None:
+        (tmp_path / "agents").mkdir()
+        (tmp_path / "other").mkdir()
+        path = tmp_path / "agnets" / "writer" / "tasks.db"
+        words = f"there is no folder {tmp_path / 'agnets'}; did you mean {tmp_path / 'agents'}\\? Else make the folder"
+        with pytest.raises(StoreError, match=words):
+            await soon(SqliteStore(path).open())
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["agents", "other"]
+
+    async def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
+        words = f"there is no folder {tmp_path / 'a'}; make the folder, or choose another path"
+        with pytest.raises(StoreError, match=words):
+            await soon(SqliteStore(tmp_path / "a" / "b" / "tasks.db").open())
+        assert list(tmp_path.iterdir()) == []
+
+    async def test_a_file_where_a_folder_should_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for place in (tmp_path / "file" / "tasks.db", tmp_path / "file" / "a" / "tasks.db"):
+            with pytest.raises(StoreError, match=f"{tmp_path / 'file'} is a file and not a folder"):
+                await soon(SqliteStore(place).open())
+
+    @pytest.mark.skipif(not UNPRIVILEGED, reason="no other user to run as")
+    @pytest.mark.parametrize("what", ["folder", "file"])
+    def test_a_place_that_this_user_may_not_write(self, what: str) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            folder.chmod(0o755 if what == "folder" else 0o777)
+            path = folder / "tasks.db"
+            if what == "file":
+                asyncio.run(make_good(path))
+                path.chmod(0o444)
+            said = subprocess.run(
+                [*UNPRIVILEGED, sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=False
+            )
+        assert f"task store {path} cannot be" in said.stdout, said
+        assert "writable" in said.stdout or "check the permissions of the file and of its folder" in said.stdout
+
     async def test_a_pipe(self, path: Path) -> None:
         os.mkfifo(path)
         with pytest.raises(StoreError, match=r"tasks\.db is not a regular file"):
@@ -175,8 +230,17 @@ class TestBadFiles:
 
 
 class TestGoodFiles:
-    async def test_folders_are_made(self, tmp_path: Path) -> None:
+    async def test_odd_names_of_folders_are_no_problem(self, tmp_path: Path) -> None:
         path = tmp_path / "a" / "b c?#%ü" / "tasks.db"
+        path.parent.mkdir(parents=True)
+        async with SqliteStore(path) as store:
+            await add_many(store, 1)
+        assert path.exists()
+
+    async def test_only_the_default_folder_is_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
+        monkeypatch.setattr("sys.platform", "linux")
+        path = default_store_path("a2a/v1", "writer")
         async with SqliteStore(path) as store:
             await add_many(store, 1)
         assert path.exists()

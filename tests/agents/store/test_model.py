@@ -141,7 +141,7 @@ class Lives(RuleBasedStateMachine):
     def sweep(self, before: float, limit: int) -> None:
         over = [record for record in self.model if record.state.terminal and record.updated_at < before]
         gone = sorted(over, key=lambda record: (record.updated_at, record.position))[:limit]
-        assert self.run(self.store.sweep(before, limit=limit)) == len(gone)
+        assert self.run(self.store.sweep(AGENT, before, limit=limit)) == len(gone)
         self.model = [record for record in self.model if record not in gone]
         for record in gone:
             self.ended.pop(record.position, None)

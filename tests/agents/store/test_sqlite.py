@@ -56,7 +56,7 @@ class TestPlans:
         (sqlite.GET, ("a", "received", "1")),
         (sqlite.OLDEST, ("a",)),
         (sqlite.REOPEN, (0.0, "a")),
-        (sqlite.SWEEP, (0.0, 1000)),
+        (sqlite.SWEEP, (AGENT, 0.0, 1000)),
         (sqlite.update_sql(["state", "updated_at"]), ("working", 0.0, 1)),
         *((sqlite.count_sql(states), ("a", "received")) for states in ([TaskState.WORKING], TaskState)),
         *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
@@ -73,7 +75,7 @@ class Agent(Requester, Service):
         output_modes: The MIME types that the agent gives.
         meta: Any other information for the card, as JSON.
         store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
-            user's state directory; each agent id and namespace has its own file.
+            user's state directory; each agent id and namespace has its own file. The folder of a path must exist.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
@@ -86,7 +88,7 @@ class Agent(Requester, Service):
         session_expiry: How many seconds the broker keeps messages for an agent that is not connected.
         max_payload: The size of the largest task or result that the agent reads, in bytes.
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
-        max_peers: How many cards and statuses of peers are kept. Further cards and statuses are ignored.
+        max_peers: Of how many peers the card and the status are kept. Further peers are ignored.
 
     Attributes:
         agent_id: The agent's id.
@@ -136,7 +138,7 @@ class Agent(Requester, Service):
             _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry
         )
         self.store: TaskStore = _make_store(store, topics, agent_id)
-        self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload)
+        self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, StoreRetry(agent_id))
         self._topics = topics
         self._card = card
         self._router = Router()
@@ -152,7 +154,8 @@ class Agent(Requester, Service):
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the agent; see :mod:`mqtt_agent.aio.lifecycle`."""
-        scope = self._scope
+        self._retry = StoreRetry(self.agent_id)
+        scope = dataclasses.replace(self._scope, retry=self._retry)
         self._presence = AgentPresence(scope, self._card)
         self._peers = Peers(scope, self._max_peers)
         self._delegations = Delegations(scope, self._peers.is_away)
@@ -280,6 +283,7 @@ class Agent(Requester, Service):
     async def _end(self, drain_timeout: float) -> None:
         self._presence.announced, announced = False, self._presence.announced
         self._retention.stop()
+        self._retry.end()
         try:
             await self._drain(drain_timeout)
             await self._tools.stop()
@@ -310,7 +314,7 @@ class Agent(Requester, Service):
                 await asyncio.wait([self._failing])
             await self._peers.stop()
             await self._presence.unfollow()
-            await self._inbox.drain()
+            await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
         finally:
             if self._leased:
                 self._leased = False
@@ -318,9 +322,15 @@ class Agent(Requester, Service):
             # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
             for topic, handler, _ in self._subscriptions():
                 await self.connection.unsubscribe(topic, handler)
+            await self._finish_storing()
             if self._opened:
                 self._opened = False
                 await self.store.close()
+
+    async def _finish_storing(self) -> None:
+        """Wait until the messages that have arrived are stored, or until storing them has failed."""
+        await self._inbox.drain()
+        await self._delegations.drain()
 
     def _hurry(self) -> None:
         self._hurried.set()
@@ -335,15 +345,16 @@ class Agent(Requester, Service):
     async def _on_reconnected(self, session_present: bool) -> None:
         await self._presence.announce_again(session_present)
         self._peers.on_reconnected()
-        await self._delegations.on_reconnected()
+        self._delegations.on_reconnected()
         if not session_present:
-            await self._replies.send_unsettled()
+            self._executor.send_unsettled()
 
     def _on_failed(self, error: TransportError) -> None:
         self._failure = error
         self._failing = asyncio.ensure_future(self._abandon(error))
 
     async def _abandon(self, error: TransportError) -> None:
+        self._retry.end()
         await self._executor.abandon()
         await self._delegations.stop(error)
 

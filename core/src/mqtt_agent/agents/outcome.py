@@ -75,15 +75,18 @@ def result_of(
 
 
 def deliverable(
-    connection: Connection, topics: list[str], state: TaskState, result: dict[str, Any]
+    connection: Connection, topics: list[str], state: TaskState, result: dict[str, Any], limit: int | None
 ) -> tuple[TaskState, dict[str, Any]]:
-    """Replace a result that is too large for the broker by a small result, which reports that the task failed.
+    """Replace a result that is too large by a small result, which reports that the task failed.
+
+    So a task ends in the same state at its executor and at its requester.
 
     Args:
         connection: The connection, which knows the broker's limit for the size of a message.
         topics: The topics to which the result goes.
         state: The state in which the task ended.
         result: The result message, as plain JSON.
+        limit: The size of the largest result that the requester can get, in bytes; None when unknown.
 
     Returns:
         The state and the result to send. They are unchanged when the result fits. They are also unchanged when the
@@ -91,6 +94,12 @@ def deliverable(
     """
     try:
         payload = pydantic_core.to_json(result)
+        if limit is not None and len(payload) > limit:
+            raise PayloadTooLarge(
+                f"the result has {len(payload):,} bytes, which are too many for the requester (max_result {limit:,}): "
+                "return less, or raise max_payload of the requester, max_packet_size of its connection, and the limit "
+                "of its broker"
+            )
         for topic in topics:
             connection.check_publish(topic, payload)
     except TransportError:

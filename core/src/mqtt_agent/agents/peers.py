@@ -42,13 +42,13 @@ class Peers:
 
     Args:
         scope: The agent's shared values.
-        max_cards: How many cards and statuses are kept. Further cards and statuses are ignored, with one warning.
+        max_peers: Of how many agents the card and the status are kept. Further agents are ignored, with one warning.
 
     Attributes:
         on_back: Functions to call with the name of a peer that came online, was restarted, or has reconnected.
     """
 
-    def __init__(self, scope: Scope, max_cards: int) -> None:
+    def __init__(self, scope: Scope, max_peers: int) -> None:
         self.on_back: list[Callable[[str], None]] = []
         self._scope = scope
         self._topics = scope.topics
@@ -62,7 +62,7 @@ class Peers:
             without="peers cannot be listed",
             marker=Marker(scope.connection, self._topics.control(scope.agent_id), self._message_to_itself),
         )
-        self._retained = Retained(scope.connection, source, self._topics.namespace, max_cards, self._faults)
+        self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
 
     # Looking up
 

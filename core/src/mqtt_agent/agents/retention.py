@@ -18,7 +18,7 @@ _SWEEP_EVERY = 3600.0
 
 
 class Retention:
-    """Removes old tasks once an hour.
+    """Removes the agent's old tasks once an hour.
 
     Args:
         scope: The agent's shared values.
@@ -42,7 +42,7 @@ class Retention:
     async def _sweep(self) -> None:
         while True:
             try:
-                while await self._scope.store.sweep(time.time() - self._seconds):
+                while await self._scope.store.sweep(self._scope.owner, time.time() - self._seconds):
                     logger.debug("agent %s removed old tasks from its store", self._scope.agent_id)
             except StoreError as error:
                 logger.warning(

@@ -1,4 +1,4 @@
-"""What all parts of one agent share: the agent's id, topics, connection, store and payload limit."""
+"""What all parts of one agent share: the agent's id, topics, connection, store, its retries, and payload limit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskState, Topics
 
@@ -26,6 +27,8 @@ class Scope:
         connection: The agent's connection to the broker.
         store: The store of the agent's tasks. Other agents may use the same store.
         max_payload: The size of the largest message that the agent reads, in bytes.
+        retry: Repeats the work that the store did not accept. All parts share it, so that the log has one line for the
+            begin and one line for the end of a trouble.
     """
 
     agent_id: str
@@ -33,11 +36,17 @@ class Scope:
     connection: Connection
     store: TaskStore
     max_payload: int
+    retry: StoreRetry
 
     @cached_property
     def owner(self) -> str:
         """Namespace and agent id, which name the agent in its store; see :attr:`TaskKey.agent`."""
         return f"{self.topics.namespace}/{self.agent_id}"
+
+    @property
+    def max_result(self) -> int:
+        """The size of the largest result that this agent can get, in bytes: this agent, its client and its broker."""
+        return min(self.max_payload, self.connection.max_payload)
 
     def key(self, role: TaskRole, task_id: str) -> TaskKey:
         """The key of one of this agent's records."""

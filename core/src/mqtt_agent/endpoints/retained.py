@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -54,7 +55,8 @@ class Retained:
         connection: The connection that subscribes.
         source: The messages to follow.
         namespace: The namespace of the topics, for the log.
-        most: How many messages to keep at most. Further messages are ignored, and a warning is logged once.
+        most: Of how many names messages are kept at most. All messages of a name count once, so an agent's status takes
+            no place from a card. The messages of further names are ignored, and a warning is logged once.
         faults: Logs what is wrong with a message.
     """
 
@@ -65,6 +67,8 @@ class Retained:
         self._most = most
         self._faults = faults
         self._seen: dict[str, int] = {}  # by topic: the epoch of the connection that last delivered a message
+        self._names: dict[str, str] = {}  # by topic: the name in the topic
+        self._topics_of: Counter[str] = Counter()  # by name: how many of its topics have a message
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
@@ -92,6 +96,8 @@ class Retained:
         for topic_filter, handler in (*self._source.filters, (self._source.marker.topic, self._on_marker)):
             await self._connection.unsubscribe(topic_filter, handler)
         self._seen.clear()
+        self._names.clear()
+        self._topics_of.clear()
 
     def on_reconnected(self) -> None:
         """Check the copy after a reconnect, when the broker sends all retained messages again."""
@@ -143,14 +149,17 @@ class Retained:
         if not message.payload:
             self._forget(message.topic)
             return None
-        if message.topic not in self._seen and len(self._seen) >= self._most:
-            self._faults.tell(self._namespace, "too many cards", f"more than {self._most} are ignored")
+        if name not in self._topics_of and len(self._topics_of) >= self._most:
+            self._faults.tell(self._namespace, "too many cards", f"those of more than {self._most} names are ignored")
             return None
         try:
             read = decode(model, message.payload, _MAX_CARD)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable card or status", error)
             return None
+        if message.topic not in self._seen:
+            self._names[message.topic] = name
+            self._topics_of[name] += 1
         self._seen[message.topic] = self._connection.epoch
         return read
 
@@ -173,7 +182,11 @@ class Retained:
             self._forget(topic)
 
     def _forget(self, topic: str) -> None:
-        self._seen.pop(topic, None)
+        if self._seen.pop(topic, None) is not None:
+            name = self._names.pop(topic)
+            self._topics_of[name] -= 1
+            if not self._topics_of[name]:
+                del self._topics_of[name]
         self._source.forget(topic)
 
     def _on_marker(self, message: InboundMessage) -> None:

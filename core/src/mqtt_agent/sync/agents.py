@@ -226,7 +226,7 @@ class Agent(Endpoint[aio_agent.Agent]):
         data: Any = None,
         task_id: str | None = None,
         context_id: str | None = None,
-        expires_at: datetime | str | None = None,
+        expires_at: datetime | str | float | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
         timeout: float | None = TASK_TIMEOUT,

@@ -131,6 +131,11 @@ class Connection:
         return self._lifetime.reconnector.may_be_taken_over
 
     @property
+    def max_payload(self) -> int:
+        """Bytes of the largest payload that both this client and its broker take; see ``max_packet_size``."""
+        return self._outbox.max_payload
+
+    @property
     def epoch(self) -> int:
         """How many network connections were opened so far, failed attempts included."""
         return self._dialer.epoch

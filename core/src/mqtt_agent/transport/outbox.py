@@ -23,6 +23,8 @@ __all__ = ["NO_MATCHING_SUBSCRIBERS", "Outbox", "check_reason_code"]
 NO_MATCHING_SUBSCRIBERS: int = 0x10
 """The reason code of a PUBACK for a message that nobody is subscribed to."""
 _NOT_AUTHORIZED = 0x87
+_MAX_HEADER = 4096
+"""Bytes that a packet has besides its payload, at most."""
 
 
 class Outbox:
@@ -44,6 +46,18 @@ class Outbox:
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
         self._limits: BrokerLimits | None = None
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest payload that fits for certain, whatever its topic and properties are."""
+        return max(self._max_packet - _MAX_HEADER, self._max_packet // 2)
+
+    @property
+    def _max_packet(self) -> int:
+        limit = self._max_packet_size
+        if self._limits is not None and self._limits.maximum_packet_size is not None:
+            limit = min(limit, self._limits.maximum_packet_size)
+        return limit
 
     def open(self, link: Link, limits: BrokerLimits) -> None:
         """Send over this link from now on, beginning with the messages that have waited."""
@@ -139,9 +153,7 @@ class Outbox:
         Raises:
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size, or than ``max_packet_size``.
         """
-        limit = self._max_packet_size
-        if self._limits is not None and self._limits.maximum_packet_size is not None:
-            limit = min(limit, self._limits.maximum_packet_size)
+        limit = self._max_packet
         if len(payload) + 1024 < limit and not properties.user_properties:
             return
         size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)

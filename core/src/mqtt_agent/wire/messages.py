@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Any, ClassVar, TypeVar
 
@@ -10,11 +11,22 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mqtt_agent.errors import WireError
 
-__all__ = ["CONTENT_TYPE", "DEFAULT_MAX_PAYLOAD", "Message", "decode", "encode", "read_time", "to_json", "utc_now"]
+__all__ = [
+    "CONTENT_TYPE",
+    "DEFAULT_MAX_PAYLOAD",
+    "Message",
+    "decode",
+    "encode",
+    "parse_time",
+    "read_time",
+    "to_json",
+    "utc_now",
+]
 
 CONTENT_TYPE: str = "application/json"
 """The MQTT 5 Content Type of every message."""
 _TIME = TypeAdapter(datetime)
+_STARTS_WITH_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 DEFAULT_MAX_PAYLOAD: int = 1024 * 1024
 """The largest payload to read, in bytes, when no setting says otherwise."""
@@ -94,10 +106,27 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_time(text: str) -> datetime | None:
+    """Read an ISO 8601 time such as ``2099-12-31T23:59:59Z``.
+
+    Returns:
+        The time, without a zone when the text has none. None when the text is no such time: digits alone are no time,
+        because they may be a date, or seconds, or milliseconds.
+    """
+    if not _STARTS_WITH_DATE.match(text):
+        return None
+    try:
+        return _TIME.validate_python(text)
+    except ValueError:
+        return None
+
+
 def read_time(text: str) -> float | None:
     """Convert an ISO 8601 time to Unix seconds. A time without a zone is UTC. None when the text is not a time."""
+    moment = parse_time(text)
+    if moment is None:
+        return None
     try:
-        moment = _TIME.validate_python(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None

@@ -75,13 +75,14 @@ class Task(Message):
         type: The kind of task, which chooses the handler.
         title: One line for people.
         prompt: What to do, as text.
-        messages: The conversation so far.
+        messages: The conversation so far. None when it is only the prompt, which is not sent twice.
         context_id: The id of the conversation that the task belongs to.
         data: Structured input, any JSON value.
         created_at: When the task was made, ISO 8601 UTC.
         expires_at: When the result is no longer needed, ISO 8601 UTC.
         metadata: Any other information.
         stream: False when the requester does not listen to events.
+        max_result: The size of the largest result message that the requester can get, in bytes. None when unknown.
     """
 
     task_id: str = Field(min_length=1)
@@ -97,6 +98,7 @@ class Task(Message):
     expires_at: str | None = None
     metadata: dict[str, Any] | None = None
     stream: bool | None = None
+    max_result: int | None = None
 
     @property
     def bare(self) -> bool:
@@ -105,13 +107,18 @@ class Task(Message):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the content. Messages that ask for the same work have the same digest: times do not count."""
+        """The SHA-256 of the content. Messages that ask for the same work have the same digest: times do not count.
+
+        A prompt without messages counts as a conversation of one message (ours): some writers send both.
+        """
         content = {"from": self.sender, **self._content()}
+        if self.prompt is not None and self.messages is None:
+            content["messages"] = [{"role": "user", "content": self.prompt}]
         return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(
-            exclude={"task_id", "sender", "to", "created_at", "expires_at", "stream"}, exclude_none=True
+            exclude={"task_id", "sender", "to", "created_at", "expires_at", "stream", "max_result"}, exclude_none=True
         )
 
 

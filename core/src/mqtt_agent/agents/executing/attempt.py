@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from typing_extensions import Unpack
 
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import TaskEvent, TaskState, encode
@@ -28,6 +30,7 @@ class Attempt:
     Args:
         record: The task's record, as the store returned it when the attempt began.
         store: The store of the record.
+        retry: Repeats a change that the store did not accept.
         send: Publishes an event of the task; returns the future of the broker's confirmation.
 
     Attributes:
@@ -42,7 +45,9 @@ class Attempt:
         seq: The number of the latest event.
     """
 
-    def __init__(self, record: TaskRecord, store: TaskStore, send: Callable[[bytes], asyncio.Future[int]]) -> None:
+    def __init__(
+        self, record: TaskRecord, store: TaskStore, retry: StoreRetry, send: Callable[[bytes], asyncio.Future[int]]
+    ) -> None:
         self.number: int = record.attempt
         self.key: TaskKey = record.key
         self.saved: Any = record.saved
@@ -54,6 +59,7 @@ class Attempt:
         self.seq: int = record.seq - RESERVED_SEQS
         self._seq_limit = record.seq
         self._store = store
+        self._retry = retry
         self._sender = PacedSender(send)
 
     async def send_event(self, kind: str, **fields: Any) -> None:
@@ -85,7 +91,7 @@ class Attempt:
 
         Raises:
             TaskCanceled: The attempt is over.
-            StoreError: The numbers could not be reserved.
+            StoreError: The numbers could not be reserved, and the agent stops.
         """
         if self.seq >= self._seq_limit:
             await self.change(seq=self._seq_limit + RESERVED_SEQS)
@@ -142,15 +148,19 @@ class Attempt:
         await self.send_status()
 
     async def change(self, **changes: Unpack[Changes]) -> None:
-        """Change the task's record.
+        """Change the task's record. While the store does not work, this waits.
 
         Raises:
             TaskCanceled: The attempt is over: the task was canceled, or another attempt has begun.
-            StoreError: The record could not be changed.
+            StoreError: The record could not be changed, and the agent stops or the value can never be stored.
         """
-        changed = None
-        if not self.over:
-            changed = await self._store.change(self.key, ACTIVE, expected_attempt=self.number, **changes)
+        what = f"a change of task {self.key.task_id:.80}"
+        changed = await self._retry.until_stored(partial(self._change_once, changes), what)
         if changed is None:
             self.over = True
             raise TaskCanceled(f"attempt {self.number} at task {self.key.task_id} is over", task_id=self.key.task_id)
+
+    async def _change_once(self, changes: Changes) -> TaskRecord | None:
+        if self.over:
+            return None
+        return await self._store.change(self.key, ACTIVE, expected_attempt=self.number, **changes)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.outcome import Ending, deliverable, result_of
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import ACTIVE, TaskRecord
-from mqtt_agent.agents.store.retrying import StoreRetry
+from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TaskCanceled
+from mqtt_agent.wire import TaskState
 
 __all__ = ["Completion"]
 
@@ -30,15 +31,6 @@ class Completion:
         self._scope = scope
         self._replies = replies
         self._background = background
-        self._retry = StoreRetry()
-
-    def begin(self) -> None:
-        """From now on, try to store each result until the store accepts it."""
-        self._retry.begin()
-
-    def end(self) -> None:
-        """From now on, give up when the store fails: the agent's next start runs the task again."""
-        self._retry.end()
 
     async def finish(self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending) -> None:
         """End a task. Nothing happens when the attempt is over.
@@ -54,9 +46,8 @@ class Completion:
         """
         if attempt.over:
             return
-        what = f"the result of task {record.task_id}"
         try:
-            await self._retry.until_stored(attempt.reserve, what)
+            await attempt.reserve()
         except TaskCanceled:
             return
         result = result_of(
@@ -69,15 +60,25 @@ class Completion:
             seq=attempt.seq + 1 if attempt.listening else None,
         )
         topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
-        state, result = deliverable(self._scope.connection, topics, ending.state, result)
+        limit = record.task.get("max_result")
+        state, result = deliverable(self._scope.connection, topics, ending.state, result, limit)
         reached("finished.before-commit")
-        change = partial(
-            self._scope.store.change, record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
-        )
-        changed = await self._retry.until_stored(change, what)
+        store = partial(self._store, record.key, attempt.number, state, result)
+        changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")
         reached("finished.after-commit")
         if changed is not None:
             attempt.state = state
             await attempt.send_status()
             self._background.start(self._replies.send(changed))
         attempt.over = True
+
+    async def _store(self, key: TaskKey, attempt: int, state: TaskState, result: dict[str, Any]) -> TaskRecord | None:
+        """Store a result. None when the task was canceled, or when another attempt has begun."""
+        store = self._scope.store
+        changed = await store.change(key, ACTIVE, expected_attempt=attempt, state=state, result=result)
+        if changed is None:
+            # An earlier try may have stored this result, although its answer was lost.
+            stored = await store.get(key)
+            if stored is not None and stored.attempt == attempt and stored.result == result:
+                return stored
+        return changed

@@ -40,6 +40,8 @@ class TaskContext:
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
             at this time.
+        max_result: The size of the largest result message, in bytes: the requester and the broker take no larger one.
+            The message is the JSON of the result with all artifacts. A larger result fails the task.
         attempt: 1 for the first attempt. Each crash or stop of the agent leads to one more attempt.
         canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
             plain function should check ``canceled`` regularly, and return when ``canceled`` is true.
@@ -47,7 +49,7 @@ class TaskContext:
             again, so the handler should not undo its work.
     """
 
-    def __init__(self, task: Task, attempt: Attempt, questions: Questions) -> None:
+    def __init__(self, task: Task, attempt: Attempt, questions: Questions, max_result: int) -> None:
         self.id: str = task.task_id
         self.sender: str | None = task.sender
         self.type: str | None = task.type
@@ -60,6 +62,7 @@ class TaskContext:
         self.data: Any = task.data
         self.metadata: dict[str, Any] = task.metadata or {}
         self.expires_at: str | None = task.expires_at
+        self.max_result: int = max_result
         self.attempt: int = attempt.number
         self.canceled: bool = False
         self.interrupted: bool = False
@@ -129,14 +132,16 @@ class TaskContext:
     async def save(self, value: Any) -> None:
         """Store a checkpoint. After a crash, the handler finds the checkpoint in :attr:`saved`.
 
-        When this returns, the checkpoint is as durable as the store can make it.
+        When this returns, the checkpoint is as durable as the store can make it. While the store does not work, for
+        example because the disk is full, this waits.
 
         Args:
             value: Any JSON value. The value replaces the earlier checkpoint.
 
         Raises:
             WireError: The value has no JSON form.
-            StoreError: The store cannot be written.
+            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the agent's
+                next start runs the task again.
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
         """
         await self._attempt.save(to_json(value))
@@ -158,7 +163,7 @@ class TaskContext:
 
         Raises:
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
-            StoreError: The question could not be stored.
+            StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
         """
         return await self._questions.ask(prompt, schema)
@@ -187,6 +192,7 @@ class SyncTaskContext:
         self.data: Any = context.data
         self.metadata: dict[str, Any] = context.metadata
         self.expires_at: str | None = context.expires_at
+        self.max_result: int = context.max_result
         self.attempt: int = context.attempt
 
     @property

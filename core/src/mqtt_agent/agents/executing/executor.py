@@ -19,7 +19,7 @@ from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot, Slots
 from mqtt_agent.agents.outcome import Ending, ending_of_exception
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import StoreError
@@ -29,8 +29,6 @@ __all__ = ["Run", "TaskExecutor"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_CLAIM_AGAIN_AFTER = 0.5
-"""Seconds until the next claim, after the store has failed."""
 _CONFIRMED_WITHIN = 5.0
 """Seconds to wait until the broker has confirmed the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
@@ -98,6 +96,7 @@ class TaskExecutor:
         self._runs: dict[str, Run] = {}
         self._undecided: set[Slot] = set()
         self._completion = Completion(scope, replies, self.background)
+        scope.retry.on_recovered.append(self._on_store_recovered)
 
     @property
     def running(self) -> int:
@@ -122,16 +121,20 @@ class TaskExecutor:
             )
         self.waiting = await self._count_waiting()
         self.executing = True
-        self._completion.begin()
-        self.background.start(self._replies.send_unsettled())
+        self.send_unsettled()
         self._fill()
+
+    def send_unsettled(self) -> None:
+        """Send the results of all tasks that are not settled, in the background."""
+        what = "the list of the results to send"
+        self.background.start(self._scope.retry.until_stored(self._replies.send_unsettled, what))
 
     async def drain(self, timeout: float) -> None:
         """Start no further task, and wait for running handlers.
 
         Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
         """
-        self._begin_nothing()
+        self.executing = False
         running = [run.work for run in self._runs.values()]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
@@ -148,12 +151,8 @@ class TaskExecutor:
         Called when the agent must stop without waiting for its handlers, or when the connection has ended for good. The
         tasks run again at the agent's next start, or in a process that has taken over the session.
         """
-        self._begin_nothing()
-        await self.end(list(self._runs.values()), interrupted=True)
-
-    def _begin_nothing(self) -> None:
         self.executing = False
-        self._completion.end()
+        await self.end(list(self._runs.values()), interrupted=True)
 
     async def end(self, runs: Collection[Run], *, interrupted: bool = False) -> None:
         """Cancel handlers, and wait up to two seconds until they have ended.
@@ -203,7 +202,7 @@ class TaskExecutor:
     async def _start_next(self, slot: Slot) -> None:
         record: TaskRecord | None = None
         try:
-            record = await self._claim()
+            record = await self._scope.retry.until_stored(self._claim, "the begin of the next task")
         finally:
             if record is None:
                 self.give_back(slot)
@@ -211,19 +210,45 @@ class TaskExecutor:
             self.start(slot, record, Task.model_validate(record.task))
 
     async def _claim(self) -> TaskRecord | None:
-        try:
-            record = await self._scope.store.claim(self._scope.owner)
-            if record is None:  # the task was canceled meanwhile, or was counted twice
-                self.waiting = await self._count_waiting()
-        except StoreError as error:
-            logger.error("agent %s cannot start the next task, and will try again: %s", self._scope.agent_id, error)
-            await asyncio.sleep(_CLAIM_AGAIN_AFTER)
-            self.waiting += 1
-            return None
+        record = await self._scope.store.claim(self._scope.owner)
+        if record is None:  # the task was canceled meanwhile, or was counted twice
+            self.waiting = await self._count_waiting()
         return record
 
     async def _count_waiting(self) -> int:
         return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
+
+    async def run_again(self, record: TaskRecord) -> TaskRecord:
+        """Run a task that has begun in the store, although no handler of this process works on it.
+
+        This happens when the store began the task and its answer was lost, or when another process with this agent id
+        began the task after the start of this process.
+
+        Returns:
+            The task's record.
+        """
+        again = await self._scope.store.change(
+            record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
+        )
+        if again is None:
+            return record
+        logger.info("agent %s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
+        self.enqueue()
+        return again
+
+    def _on_store_recovered(self) -> None:
+        if self.executing:
+            what = "the list of the tasks that have begun"
+            self.background.start(self._scope.retry.until_stored(self._find_lost, what))
+
+    async def _find_lost(self) -> None:
+        """Find the tasks that the store has added or begun, although it reported a failure."""
+        async for records in self._scope.records("received", ACTIVE):
+            for record in records:
+                if await self.find_run(record.task_id) is None and self.executing:
+                    await self.run_again(record)
+        self.waiting = await self._count_waiting()
+        self._fill()
 
     # Running
 
@@ -241,9 +266,11 @@ class TaskExecutor:
         self._decide(slot)
         topic = self._scope.topics.task_events(record.task_id)
         publish = self._scope.connection.publish_soon
-        attempt = Attempt(record, self._scope.store, lambda payload: publish(topic, payload))
+        attempt = Attempt(record, self._scope.store, self._scope.retry, lambda payload: publish(topic, payload))
         questions = Questions(attempt, record.inputs, slot)
-        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions), slot)
+        limit = self._scope.connection.max_payload
+        max_result = limit if task.max_result is None else min(limit, task.max_result)
+        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result), slot)
         self._runs[record.task_id] = run
         run.work = self.background.start(self._run(run))
 
@@ -278,7 +305,7 @@ class TaskExecutor:
             fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
             return Ending(TaskState.FAILED, fault=fault)
         except Exception as error:
-            if run.attempt.over:
+            if run.attempt.over or self._must_stop_for(error):
                 return None
             logger.info("task %s failed at %s", run.record.task_id, self._scope.agent_id, exc_info=error)
             return ending_of_exception(error)
@@ -306,7 +333,13 @@ class TaskExecutor:
             raise
         return await result if inspect.isawaitable(result) else result
 
+    def _must_stop_for(self, error: BaseException) -> bool:
+        """Whether a handler failed only because the store does not work while the agent stops."""
+        return isinstance(error, StoreError) and not error.permanent and self._scope.retry.over
+
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        if self._must_stop_for(error):
+            return  # StoreRetry has logged this once for all tasks, and the next start does this work
         logger.error("agent %s could not continue its work on a task", self._scope.agent_id, exc_info=error)
 
 

@@ -16,7 +16,6 @@ import pydantic_core
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
@@ -43,7 +42,6 @@ class Inbox:
         self._received = received
         self._replies = replies
         self._tasks = BackgroundTasks(self._on_failure)
-        self._retry = StoreRetry()
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -67,8 +65,16 @@ class Inbox:
             return
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
+        self._tasks.start(self._take(task, message, expires_at), name=task.task_id)
+
+    async def _take(self, task: Task, message: InboundMessage, expires_at: float | None) -> None:
         take = partial(self._received.take, task, message.response_topic, expires_at, message.acknowledge)
-        self._tasks.start(self._retry.until_stored(take, f"task {task.task_id:.80}"), name=task.task_id)
+        try:
+            await self._scope.retry.until_stored(take, f"task {task.task_id:.80}")
+        except StoreError as error:
+            if error.permanent:  # a repeat would fail too, and without its PUBACK the broker sends nothing more
+                message.acknowledge()
+            raise
 
     def _problem(self, task: Task, message: InboundMessage) -> str | None:
         """Why a task is refused; None when the task is valid."""
@@ -85,7 +91,7 @@ class Inbox:
         if reply_to is not None and reply_to not in allowed:
             return f"the Response Topic must be one of {', '.join(allowed)}, not {reply_to!r:.200}"
         if task.expires_at is not None and read_time(task.expires_at) is None:
-            return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time"
+            return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time such as 2099-12-31T23:59:59Z"
         return None
 
     def _refuse(self, task: Task, message: InboundMessage, problem: str) -> None:
@@ -123,7 +129,9 @@ class Inbox:
         if not is_identifier(control.task_id) or not (control.sender is None or is_identifier(control.sender)):
             self._faults.tell(message.topic, "a control message with impossible names", repr(control.task_id))
             return
-        self._tasks.start(self._handle_control(control, message), name=control.task_id)
+        handle = partial(self._handle_control, control, message)
+        what = f"a control message for task {control.task_id:.80}"
+        self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
 
     async def _handle_control(self, control: Control, message: InboundMessage) -> None:
         task_id, sender = control.task_id, control.sender
@@ -148,15 +156,14 @@ class Inbox:
 
     def _on_failure(self, work: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError):
-            # Nothing is lost: the broker delivers a task again, and the requester sends a control message again.
-            logger.error(
-                "a message about task %.80s was not handled, because the store failed: %s", work.get_name(), error
-            )
+            # Nothing is lost: the broker delivers a task again, and the requester sends a control message again. When
+            # the agent stops, StoreRetry has logged this once for all messages.
+            level = logging.DEBUG if self._scope.retry.over else logging.ERROR
+            what = "a message about task %.80s was not handled, because the store failed: %s"
+            logger.log(level, what, work.get_name(), error)
         else:
             logger.error("a message about task %.80s could not be handled", work.get_name(), exc_info=error)
 
     async def drain(self) -> None:
         """Wait until the messages that have arrived are stored, or until storing them has failed."""
-        self._retry.end()
         await self._tasks.wait()
-        self._retry.begin()

@@ -131,7 +131,9 @@ class ReceivedTasks:
     async def _take_known(self, record: TaskRecord, digest: str, task: Task, reply_to: str | None) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
         canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
-        if digest == record.digest or canceled_early:
+        # An older version stored another digest for a prompt without messages.
+        same = digest == record.digest or digest == Task.model_validate(record.task).digest
+        if same or canceled_early:
             await self.attach(record, reply_to, task)
         else:
             message = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"
@@ -155,24 +157,10 @@ class ReceivedTasks:
             return
         run = await self._executor.find_run(record.task_id)
         if run is None and record.state in ACTIVE and self._executor.executing:
-            record = await self._run_again(record)
+            record = await self._executor.run_again(record)
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         await self._say_status(record)
-
-    async def _run_again(self, record: TaskRecord) -> TaskRecord:
-        """Run a task that has begun in the store, although no handler of this process works on it.
-
-        This happens when another process with this agent id started the task after the start of this process.
-        """
-        again = await self._scope.store.change(
-            record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
-        )
-        if again is None:
-            return record
-        logger.info("agent %s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
-        self._executor.enqueue()
-        return again
 
     async def _say_status(self, record: TaskRecord) -> None:
         run = await self._executor.find_run(record.task_id)
@@ -211,6 +199,8 @@ class ReceivedTasks:
             record, _ = await self._scope.store.add(canceled)
         elif not record.state.terminal:
             record = await self._cancel_open(record, result)
+        elif record.state is TaskState.CANCELED:
+            await self._end_run(task_id)  # an earlier cancel may have been stored although its answer was lost
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
 
@@ -219,15 +209,21 @@ class ReceivedTasks:
         if changed is None:
             return await self._scope.store.get(record.key) or record
         # The handler is looked up only after the change, because it may have begun meanwhile.
-        run = await self._executor.find_run(record.task_id)
-        if run is not None:
-            run.attempt.state = TaskState.CANCELED
-            with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
-                await run.attempt.send_status()
-            await self._executor.end([run])
-        elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
+        ended = await self._end_run(record.task_id)
+        if not ended and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
             self._executor.waiting = max(0, self._executor.waiting - 1)
         return changed
+
+    async def _end_run(self, task_id: str) -> bool:
+        """End the handler of a canceled task. Returns whether a handler worked on the task."""
+        run = await self._executor.find_run(task_id)
+        if run is None:
+            return False
+        run.attempt.state = TaskState.CANCELED
+        with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
+            await run.attempt.send_status()
+        await self._executor.end([run])
+        return True
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
         """Store an answer to a question. A handler gets the answer at once if it waits, else when it runs again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import pydantic_core
 
@@ -76,7 +77,8 @@ class Replies:
                 refused[0],
             )
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
-            await self._scope.store.change(record.key, (record.state,), settled=True)
+            settle = partial(self._scope.store.change, record.key, (record.state,), settled=True)
+            await self._scope.retry.until_stored(settle, f"that the result of task {record.task_id:.80} was sent")
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
         """The topics to which the result of a task goes.

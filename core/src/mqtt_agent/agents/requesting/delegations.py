@@ -85,13 +85,18 @@ class Delegations:
                 handle.fail(with_message(reason, f"{reason}; {what}"))
         self._tasks.reminders.clear()
 
+    async def drain(self) -> None:
+        """Wait until the results that have arrived since :meth:`stop` are stored, or until storing them has failed."""
+        await self._tasks.background.wait()
+
     def on_peer_back(self, peer: str) -> None:
         """Send the open tasks of a peer again, because the peer is back and may have lost them."""
         self._tasks.reminders.hurry(peer)
 
-    async def on_reconnected(self) -> None:
+    def on_reconnected(self) -> None:
         """Send all open tasks again, because tasks or results may have got lost with the connection."""
-        await self._resender.resend_all()
+        what = "the list of the tasks to send again"
+        self._tasks.background.start(self._scope.retry.until_stored(self._resender.resend_all, what))
 
     # Delegating
 
@@ -110,6 +115,7 @@ class Delegations:
             TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
         assert task.to is not None
+        task.max_result = self._scope.max_result
         payload = encode(task)
         self._scope.connection.check_publish(self._scope.topics.inbox(task.to), payload)
         record = TaskRecord(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from mqtt_agent.agents.requesting.handle import SentAnswer, TaskHandle, input_id_of
@@ -56,7 +57,9 @@ class Inputs:
             return
         if "fault" in question.data:  # the peer did not accept the answer: it must not be sent again
             handle.answers.pop(input_id, None)
-            self._tasks.background.start(self._store(handle))
+            store = partial(self._store, handle)
+            what = f"that an answer to task {handle.task_id:.80} was not accepted"
+            self._tasks.background.start(self._tasks.scope.retry.until_stored(store, what))
         elif input_id in handle.answers and self._is_lost(handle.sent_answers.get(input_id), question):
             control = self._control(handle, handle.answers[input_id], input_id)
             self._note_sent(handle, input_id, question.attempt)

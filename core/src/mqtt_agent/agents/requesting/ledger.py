@@ -15,7 +15,7 @@ from mqtt_agent.agents.requesting.reminders import Reminders
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, Changes, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.errors import MQTTAgentError, StoreError
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
@@ -101,8 +101,10 @@ class DelegatedTasks:
         changed = await self.change(task_id, state=TaskState.FAILED, result=result, settled=True)
         self.reminders.drop(task_id)
         handle = self.handles.get(task_id)  # looked up after the change: a handle may have been made meanwhile
-        if changed is not None and handle is not None:
-            handle.settle(TaskResult.model_validate(result))
+        # When the task is over already, the stored result counts. An earlier try may have stored it.
+        stored = changed or await self.get(task_id)
+        if stored is not None and handle is not None:
+            self.update(handle, stored)
 
     # States
 
@@ -116,7 +118,7 @@ class DelegatedTasks:
             self._storing = asyncio.get_running_loop().call_later(_STORED_WITHIN, self._store_now)
 
     def _store_now(self) -> None:
-        self.background.start(self.store_states())
+        self.background.start(self.scope.retry.until_stored(self.store_states, "the states of tasks"))
 
     async def store_states(self) -> None:
         """Store the states of all tasks for which :meth:`store_state_soon` was called."""
@@ -124,15 +126,21 @@ class DelegatedTasks:
             self._storing.cancel()
             self._storing = None
         handles, self._unstored = self._unstored, {}
-        await asyncio.gather(
-            *(
-                self.change(task_id, state=handle.state)
-                for task_id, handle in handles.items()
-                if not handle.state.terminal
+        try:
+            await asyncio.gather(
+                *(
+                    self.change(task_id, state=handle.state)
+                    for task_id, handle in handles.items()
+                    if not handle.state.terminal
+                )
             )
-        )
+        except StoreError:
+            self._unstored = {**handles, **self._unstored}
+            raise
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        if isinstance(error, StoreError) and not error.permanent and self.scope.retry.over:
+            return  # StoreRetry has logged this once for all tasks, and the next start does this work
         if isinstance(error, MQTTAgentError):
             logger.warning("agent %s could not continue a delegated task: %s", self.scope.agent_id, error)
         else:

@@ -10,9 +10,13 @@ from pydantic import ValidationError
 
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import InvalidIdentifier, WireError
-from mqtt_agent.wire import Task, TaskMessage, new_task_id, read_time, to_json, utc_now, validate_identifier
+from mqtt_agent.wire import Task, TaskMessage, new_task_id, to_json, utc_now, validate_identifier
+from mqtt_agent.wire.messages import parse_time
 
 __all__ = ["new_task"]
+
+_FIRST_SECOND, _LAST_SECOND = 1e9, 253402300799.0
+"""The Unix seconds that are accepted as a time: from the year 2001 to the year 9999."""
 
 
 def new_task(
@@ -26,7 +30,7 @@ def new_task(
     data: Any,
     task_id: str | None,
     context_id: str | None,
-    expires_at: datetime | str | None,
+    expires_at: datetime | str | float | None,
     metadata: dict[str, Any] | None,
     stream: bool,
 ) -> Task:
@@ -51,7 +55,7 @@ def new_task(
             type=type,
             title=title,
             prompt=prompt,
-            messages=_conversation(prompt, messages),
+            messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
             context_id=context_id,
             data=to_json(data),
             created_at=utc_now(),
@@ -65,17 +69,34 @@ def new_task(
         raise WireError(f"the task cannot be made: {where}: {first['msg']}") from error
 
 
-def _conversation(
-    prompt: str | None, messages: Sequence[TaskMessage | Mapping[str, Any]] | None
-) -> list[TaskMessage] | None:
-    if messages is not None:
-        return [TaskMessage.model_validate(to_json(each)) for each in messages]
-    return None if prompt is None else [TaskMessage(role="user", content=prompt)]
+def _iso_time(time: datetime | str | float | None) -> str | None:
+    """The time as ISO 8601 UTC.
+
+    Raises:
+        ValueError: The time is ambiguous, or is no time.
+    """
+    if time is None:
+        return None
+    moment = _moment(time)
+    if moment is None:
+        raise ValueError(
+            f"expires_at={time!r:.80} is no ISO 8601 time: write it like '2099-12-31T23:59:59Z', or pass a datetime "
+            "with a time zone, or a number of Unix seconds such as time.time() + 60"
+        )
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"expires_at={time!r} has no time zone: use datetime.now(timezone.utc) + timedelta(...), or end the text "
+            "with 'Z' or an offset such as '+02:00'"
+        )
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _iso_time(time: datetime | str | None) -> str | None:
+def _moment(time: object) -> datetime | None:
     if isinstance(time, datetime):
-        return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if time is not None and read_time(time) is None:
-        raise ValueError(f"expires_at must be a datetime or an ISO 8601 time, not {time!r}")
-    return time
+        return time
+    if isinstance(time, str):
+        return parse_time(time)
+    # A smaller number is a duration, or a date written as a number. A larger number is in milliseconds.
+    if isinstance(time, (int, float)) and _FIRST_SECOND <= time <= _LAST_SECOND:
+        return datetime.fromtimestamp(time, timezone.utc)
+    return None

@@ -114,7 +114,7 @@ class Requester:
         data: Any = None,
         task_id: str | None = None,
         context_id: str | None = None,
-        expires_at: datetime | str | None = None,
+        expires_at: datetime | str | float | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
     ) -> TaskHandle:
@@ -133,7 +133,8 @@ class Requester:
             data: Structured input, any JSON value.
             task_id: An id of your own. Two tasks with the same id and the same content run once. None makes a new id.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
-            expires_at: The time after which nobody needs the result: a ``datetime``, or ISO 8601. None for never.
+            expires_at: The time after which nobody needs the result: a ``datetime`` with a time zone, ISO 8601 text
+                with a time zone such as ``2099-12-31T23:59:59Z``, or Unix seconds. None for never.
             metadata: Further information for the peer.
             wait_online: Whether to accept a peer that has never been seen: the task waits until the peer comes online.
 
@@ -175,7 +176,7 @@ class Requester:
         data: Any = None,
         task_id: str | None = None,
         context_id: str | None = None,
-        expires_at: datetime | str | None = None,
+        expires_at: datetime | str | float | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
         timeout: float | None = TASK_TIMEOUT,
@@ -194,7 +195,8 @@ class Requester:
             data: Structured input, any JSON value.
             task_id: An id of your own, as for :meth:`delegate`.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
-            expires_at: The time after which nobody needs the result: a ``datetime``, or ISO 8601. None for never.
+            expires_at: The time after which nobody needs the result: a ``datetime`` with a time zone, ISO 8601 text
+                with a time zone such as ``2099-12-31T23:59:59Z``, or Unix seconds. None for never.
             metadata: Further information for the peer.
             wait_online: Whether to wait for a peer that is offline or has never been seen. By default this raises
                 :class:`PeerUnavailable` at once.

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
-from mqtt_agent.errors import MQTTAgentError, StoreError
+from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
 
@@ -64,10 +65,8 @@ class Resender:
             await self._resend_some(due)
 
     async def _expire(self, task_id: str, message: str) -> None:
-        try:
-            await self._tasks.give_up(task_id, TaskFault(type="expired", message=message))
-        except StoreError as error:
-            logger.error("task %s has expired, and this could not be stored: %s", task_id, error)
+        give_up = partial(self._tasks.give_up, task_id, TaskFault(type="expired", message=message))
+        await self._scope.retry.until_stored(give_up, f"that task {task_id:.80} has expired")
 
     async def _resend_some(self, task_ids: list[str]) -> None:
         """Send some tasks again, and wait a moment for the answers.
@@ -94,11 +93,7 @@ class Resender:
         Returns:
             Whether the task was sent.
         """
-        try:
-            record = await self._tasks.get(task_id)
-        except StoreError as error:
-            logger.error("task %s cannot be read from the store, and is not sent again now: %s", task_id, error)
-            return False
+        record = await self._scope.retry.until_stored(partial(self._tasks.get, task_id), f"task {task_id:.80}")
         if record is None or record.state.terminal:
             self._tasks.reminders.drop(task_id)
             handle = self._tasks.handles.get(task_id)

@@ -14,7 +14,6 @@ from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.resender import Resender
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport import InboundMessage
@@ -40,7 +39,6 @@ class Results:
         self._tasks = tasks
         self._resender = resender
         self._inputs = inputs
-        self._retry = StoreRetry()
         self._faults = FaultLog(logger)
 
     def on_result(self, message: InboundMessage) -> None:
@@ -70,7 +68,7 @@ class Results:
         return None
 
     def _take_until_stored(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
-        self._tasks.background.start(self._retry.until_stored(take, what))
+        self._tasks.background.start(self._scope.retry.until_stored(take, what))
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
         # The task fails. Otherwise it would be sent again, and each time its peer would send the same result.

@@ -133,8 +133,14 @@ class TaskStore(ABC):
       changes, whatever states its ``expected`` names.
     - The store takes and returns copies. Changing a returned record changes nothing in the store.
     - Values are stored as JSON, never pickled.
+    - Several agents may share one store. A method reads and changes the records of one agent only: the agent of its
+      key, or the agent that it is given.
 
-    Each method raises :class:`StoreError` when the store cannot be read or written.
+    Each method raises :class:`StoreError` when the store cannot be read or written. The change may have been made all
+    the same, because the answer of the disk or of a database server can get lost. So an agent repeats the call, and a
+    repeat must not do harm: :meth:`add` then returns the record that is there, and :meth:`change` refuses to change a
+    task that has ended. An error that no repeat can mend has ``permanent`` true: a value that cannot be stored, or a
+    damaged record.
     """
 
     @abstractmethod
@@ -251,10 +257,13 @@ class TaskStore(ABC):
         """
 
     @abstractmethod
-    async def sweep(self, before: float, *, limit: int = 1000) -> int:
-        """Remove the records of tasks that ended before a given time. The records of all agents are removed.
+    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
+        """Remove the records of an agent's tasks that ended before a given time.
+
+        Other agents may keep their tasks for longer. So their records stay.
 
         Args:
+            agent: The agent whose records are removed, see :attr:`TaskKey.agent`.
             before: The time, Unix seconds.
             limit: How many records are removed at most, so that other work gets its turn between two calls.
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+from mqtt_agent.agents.store.paths import make_folder
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
@@ -54,6 +55,11 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0",
         "CREATE INDEX tasks_over ON tasks (updated_at) WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
     ),
+    (  # each agent removes its own old tasks
+        "DROP INDEX tasks_over",
+        "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
+        " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
 ]
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 
@@ -70,7 +76,7 @@ _opening = threading.Lock()
 
 
 def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_limit: int) -> sqlite3.Connection:
-    """Open a file. A missing file is made, and an older file is migrated to the present version.
+    """Open a file. A missing file is made, but not its folder. An older file is migrated to the present version.
 
     Args:
         path: The absolute path of the file.
@@ -93,7 +99,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
 def translate(error: BaseException, path: Path) -> StoreError:
     """Make a :class:`StoreError` from an error of SQLite or of the file system. Its message says what to do next."""
     if isinstance(error, StoreError):
-        copy = StoreError(*error.args)
+        copy = StoreError(*error.args, permanent=error.permanent)
         copy.__cause__ = error.__cause__
         return copy
     text = str(error)
@@ -127,8 +133,10 @@ def _make(path: Path) -> None:
     if path.exists():
         if not path.is_file():
             raise StoreError(f"task store {path} is not a regular file; choose another path")
+        if not os.access(path, os.W_OK):  # SQLite would open the file, and fail at the first change
+            raise sqlite3.OperationalError("readonly")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     try:
         # Only the user may read the file, because tasks may hold secrets. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -34,8 +34,8 @@ class MemoryStore(TaskStore):
         self._by_state = _Index()
         self._by_peer = _Index()
         self._unsettled = _Index()
-        self._over: list[tuple[float, int]] = []
-        """A heap of the times at which tasks ended, with the positions of the tasks."""
+        self._over: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+        """For each agent, a heap of the times at which its tasks ended, with the positions of the tasks."""
 
     @override
     async def open(self) -> None:
@@ -138,11 +138,12 @@ class MemoryStore(TaskStore):
             return sum(len(self._by_state[agent, role, state]) for state in frozenset(states))
 
     @override
-    async def sweep(self, before: float, *, limit: int = 1000) -> int:
+    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
         removed = 0
         with self._lock:
-            while removed < limit and self._over and self._over[0][0] < before:
-                _, position = heapq.heappop(self._over)
+            over = self._over[agent]
+            while removed < limit and over and over[0][0] < before:
+                _, position = heapq.heappop(over)
                 self._put(self._rows[position], None)
                 removed += 1
         return removed
@@ -164,7 +165,7 @@ class MemoryStore(TaskStore):
         if new:
             self._rows[new.position] = new
             if TaskState(new.state).terminal and not (old and old.state == new.state):
-                heapq.heappush(self._over, (new.updated_at, new.position))
+                heapq.heappush(self._over[new.agent], (new.updated_at, new.position))
         elif old:
             del self._rows[old.position]
             del self._positions[TaskKey(old.agent, cast("TaskRole", old.role), old.task_id)]

@@ -104,7 +104,7 @@ def to_record(row: Row) -> TaskRecord:
             position=row.position,
         )
     except (ValueError, TypeError) as error:
-        raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}") from error
+        raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}", permanent=True) from error
 
 
 def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,8 @@ def _encode(value: Any, name: str, key: TaskKey) -> str:
     try:
         return pydantic_core.to_json(value, inf_nan_mode="null").decode()
     except (ValueError, TypeError, RecursionError) as error:
-        raise StoreError(f"task {key.task_id!r}: {name!r} has a value without a JSON form: {error}") from error
+        what = f"task {key.task_id!r}: {name!r} has a value without a JSON form: {error}"
+        raise StoreError(what, permanent=True) from error
 
 
 def _decode(text: str) -> Any:
@@ -183,5 +184,5 @@ def _decode(text: str) -> Any:
 
 def _integer(value: int, name: str, key: TaskKey) -> int:
     if not 0 <= value <= _MAX_INTEGER:
-        raise StoreError(f"task {key.task_id!r}: {name!r} must be a number from 0 to {_MAX_INTEGER}")
+        raise StoreError(f"task {key.task_id!r}: {name!r} must be a number from 0 to {_MAX_INTEGER}", permanent=True)
     return int(value)

@@ -16,6 +16,7 @@ from typing_extensions import Unpack, override
 from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.database import OVER, Synchronous, connect, translate
 from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.watch import FileWatch
 from mqtt_agent.agents.store.writer import Writer
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
@@ -44,7 +45,7 @@ REOPEN = (
 )
 SWEEP = (
     "DELETE FROM tasks WHERE position IN (SELECT position FROM tasks INDEXED BY tasks_over"
-    f" WHERE {OVER} AND updated_at < ? ORDER BY updated_at, position LIMIT ?)"
+    f" WHERE {OVER} AND agent = ? AND updated_at < ? ORDER BY updated_at, position LIMIT ?)"
 )
 
 
@@ -76,7 +77,7 @@ class SqliteStore(TaskStore):
 
     Any number of agents, threads and event loops may share one ``SqliteStore``. Any number of processes may share one
     file, as long as the file is on a local disk. Changes that are made at the same time are written together. A missing
-    file and its folder are made. Only the user may read the file, because tasks may hold secrets.
+    file is made, but not its folder. Only the user may read the file, because tasks may hold secrets.
 
     Example:
         >>> async with SqliteStore("tasks.db") as store:  # doctest: +SKIP
@@ -125,7 +126,7 @@ class SqliteStore(TaskStore):
         with self._lock:
             self._users += 1
             if self._writer is None:
-                self._writer = Writer(self._connect, self._translate)
+                self._writer = Writer(self._connect, self._translate, lambda: FileWatch(self.path).check)
             writer = self._writer
         try:
             await writer.submit(lambda connection: None, writes=False)
@@ -232,10 +233,11 @@ class SqliteStore(TaskStore):
         )
 
     @override
-    async def sweep(self, before: float, *, limit: int = 1000) -> int:
+    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
         if limit <= 0:
             return 0
-        return await self._run(lambda connection: connection.execute(SWEEP, (before, limit)).rowcount, writes=True)
+        values = agent, before, limit
+        return await self._run(lambda connection: connection.execute(SWEEP, values).rowcount, writes=True)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         writer = self._writer

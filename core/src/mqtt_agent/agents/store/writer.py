@@ -62,17 +62,24 @@ class Writer:
     Args:
         connect: Opens the database. Called in the writer's thread; when it fails, every job fails.
         translate: Makes a :class:`StoreError` from an error of sqlite3.
+        watch: Called in the writer's thread when the database is open. Returns a function that raises
+            :class:`StoreError` when what was written is not durable, because the file was deleted or replaced.
     """
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], translate: Callable[[BaseException], StoreError]
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        translate: Callable[[BaseException], StoreError],
+        watch: Callable[[], Callable[[], None]],
     ) -> None:
         self._connect = connect
+        self._watch = watch
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closing = False
         self._waiting: list[tuple[_Job, _Outcome]] = []
+        self._check: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._main, name="mqtt-agent-store", daemon=True)
         self._thread.start()
 
@@ -124,11 +131,12 @@ class Writer:
         failure: BaseException | None = None
         try:
             connection = self._connect()
+            self._check = self._watch()
         except BaseException as error:
             failure = error
         try:
             while batch := self._next():
-                if connection is None:
+                if connection is None or failure is not None:
                     assert failure is not None
                     _deliver([(job, self._failed(job, failure)) for job in batch])
                 else:
@@ -167,17 +175,20 @@ class Writer:
                 except _BAD_VALUES as error:
                     if connection.in_transaction != writes:
                         raise
-                    outcomes.append((job, self._failed(job, error)))
+                    outcomes.append((job, self._failed(job, error, permanent=True)))
             if writes:
                 connection.execute("COMMIT")
+            self._check()
         except BaseException as error:
             _roll_back(connection)
             return [(job, self._failed(job, error)) for job in batch]
         return outcomes
 
-    def _failed(self, job: _Job, error: BaseException) -> _Outcome:
+    def _failed(self, job: _Job, error: BaseException, *, permanent: bool = False) -> _Outcome:
         # A new exception for each job: each asyncio task that waits adds its own traceback.
-        return _Outcome(job.future, error=self._translate(error))
+        translated = self._translate(error)
+        translated.permanent = translated.permanent or permanent
+        return _Outcome(job.future, error=translated)
 
 
 def _deliver(outcomes: list[tuple[_Job, _Outcome]]) -> None:
