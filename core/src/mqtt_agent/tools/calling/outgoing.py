@@ -27,6 +27,7 @@ from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, InboundMessage, PublishProperties, check_reason_code
+from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Call, CallFault, Cancel, Response, decode, encode
 
 __all__ = ["OutgoingCalls"]
@@ -144,7 +145,7 @@ class OutgoingCalls:
         pending.lost_servers.clear()
         expiry = None
         if pending.deadline is not None:
-            expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
+            expiry = message_expiry(pending.deadline - asyncio.get_running_loop().time())
         properties = PublishProperties(
             response_topic=self._inbox,
             correlation_data=handle.call_id.encode(),
