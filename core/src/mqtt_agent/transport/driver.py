@@ -16,13 +16,12 @@ from paho.mqtt.properties import Properties
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
-from mqtt_agent.transport.message import Will
+from mqtt_agent.transport.message import MAX_WILL, Will
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["BrokerLimits", "ConnectOptions", "LinkSettings", "PahoClient"]
 
-_MAX_WILL = 65_535  # bytes
 _RUMQTTD = {"TopicAliasMaximum": 4096}  # rumqttd does not give its name; its CONNACK has this property and no other
 
 
@@ -135,9 +134,9 @@ class PahoClient(paho.Client):
         if will.expiry is not None:
             properties.MessageExpiryInterval = will.expiry
         payload = will.payload()
-        if len(payload) > _MAX_WILL:
+        if len(payload) > MAX_WILL:
             raise WireError(
-                f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {_MAX_WILL:,}"
+                f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {MAX_WILL:,}"
             )
         self.will_set(will.topic, payload, qos=1, retain=True, properties=properties)
 

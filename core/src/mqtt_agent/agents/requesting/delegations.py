@@ -23,7 +23,7 @@ from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.wire import Control, Task, TaskState, encode, to_json
+from mqtt_agent.wire import Control, Task, TaskState, checked_json, encode
 
 __all__ = ["Delegations"]
 
@@ -263,6 +263,6 @@ class Delegations:
 
     async def save(self, handle: TaskHandle, value: Any) -> None:
         """See :meth:`TaskHandle.save`."""
-        value = to_json(value)
+        value = checked_json(value, "saved", f"task {handle.task_id}")
         if await self._tasks.change(handle.task_id, saved=value) is not None:
             handle.saved = value

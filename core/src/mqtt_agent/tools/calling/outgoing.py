@@ -16,6 +16,7 @@ from mqtt_agent.errors import (
     CallCanceled,
     CallTimeout,
     ConnectionLost,
+    MQTTAgentError,
     QueueFull,
     ToolUnavailable,
     TransportError,
@@ -104,7 +105,7 @@ class OutgoingCalls:
             )
         handle = CallHandle(tool, call.call_id, self.cancel)
         pending = PendingCall(
-            handle, self._topics.tool_call(tool), encode(call), timeout, deadline, repeatable, resend_until
+            handle, self._topics.tool_call(tool), encode(call, tool), timeout, deadline, repeatable, resend_until
         )
         self._pending[call.call_id] = pending
         handle.when_over(lambda: self._forget(pending))
@@ -230,7 +231,7 @@ class OutgoingCalls:
             cancel = Cancel(call_id=handle.call_id, client=self._agent_id, reason=reason)
             try:
                 self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
-            except (TransportError, QueueFull) as error:
+            except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:

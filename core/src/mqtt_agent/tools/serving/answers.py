@@ -46,7 +46,8 @@ class Answers:
                 await self._connection.publish(reply_to, payload, properties=properties)
             except PayloadTooLarge as error:
                 response = Response(call_id=call_id, server=self._server_id)
-                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=str(error)))
+                message = f"the tool ran, but its result cannot be sent: {error}"
+                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=message))
                 await self._connection.publish(reply_to, encode(response), properties=properties)
         except MQTTAgentError as error:
             logger.warning("the response to call %.80s could not be sent: %s", call_id, error)

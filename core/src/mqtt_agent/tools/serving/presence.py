@@ -13,6 +13,7 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties, Will
+from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
@@ -64,7 +65,7 @@ class Presence:
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         if scope.agent is None:
-            offline_card = Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry)
+            offline_card = Will(self._topic, self._last_will, self._offline_expiry)
             scope.connection.claim_will(offline_card)
 
     @property
@@ -177,6 +178,12 @@ class Presence:
             standby=self.standby,
             features=list(SERVER_FEATURES),
         )
+
+    def _last_will(self) -> bytes:
+        card = self._server_card("offline")
+        payload = encode(card)
+        # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
+        return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": []}))
 
     async def _publish_server_card(self, status: Status) -> None:
         payload = encode(self._server_card(status))
