@@ -76,17 +76,18 @@ async def test_a_result_that_json_cannot_carry_is_the_tools_fault_and_names_the_
         return make()
 
     server = make_server()
-    server.add_tool("bad", bad)
+    tool = f"bad {kind}"
+    server.add_tool(tool, bad)
     server.add_tool("good", lambda: "fine")
     await soon(server.start())
     client = await make_client()
     with pytest.raises(ToolFailed, match=message) as caught:
-        await soon(client.call("bad"))
+        await soon(client.call(tool))
     assert caught.value.code == "RESULT_NOT_JSON"
     assert "the tool ran" in str(caught.value)
     assert "result" in str(caught.value)
     assert ran == ["ran"]
-    assert any("bad" in each.getMessage() for each in caplog.records if each.levelno == logging.WARNING)
+    assert any(tool in each.getMessage() for each in caplog.records if each.levelno == logging.WARNING)
     assert await soon(client.call("good")) == "fine"
 
 

@@ -221,7 +221,7 @@ async def test_failed_calls_are_recorded_as_errors_on_both_sides(
 
     for tool, error, kind, message in (
         ("fail", ToolFailed, "tool_error", "the database is away"),
-        ("fail_in_thread", ToolFailed, "tool_error", "unprintable: \\ud800"),
+        ("fail_in_thread", ToolFailed, "tool_error", "unprintable: \ufffd"),
         ("no_json", ToolFailed, "tool_error", "JSON"),
         ("typed", InvalidArguments, "invalid_arguments", "n"),
         ("too_slow", CallTimeout, "timeout", "longer than 0.05 s"),

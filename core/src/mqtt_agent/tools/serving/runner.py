@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, without_surprises
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
@@ -23,6 +24,7 @@ from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identi
 __all__ = ["CallRunner"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+_faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are not logged as warnings
 
 
 class CallRunner:
@@ -125,7 +127,7 @@ class _ResultNotJSON(Exception):
 
 
 def _not_json(error: WireError, tool: str) -> _ResultNotJSON:
-    logger.warning("the result of tool %s cannot be sent: %s", tool, error)
+    _faults.tell(f"tool {tool}", "a result that cannot be sent", error)
     return _ResultNotJSON(str(error))
 
 
