@@ -8,6 +8,8 @@ are errors of the code that made the value, and the error names the place.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import math
 import re
@@ -19,7 +21,7 @@ from pydantic import BaseModel
 
 from mqtt_agent.errors import WireError
 
-__all__ = ["MAX_DEPTH", "mended", "mended_text"]
+__all__ = ["MAX_DEPTH", "fingerprint", "mended", "mended_text"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -54,6 +56,14 @@ def mended(value: Any, name: str, owner: str, depth: int = MAX_DEPTH) -> Any:
         places = ", ".join(mender.replaced[:3]) + (", ..." if len(mender.replaced) > 3 else "")
         logger.warning("%s: a lone surrogate, which is no character, is sent as U+FFFD: %s", owner or "a value", places)
     return plain
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+def fingerprint(value: Any) -> bytes:
+    """A digest of plain JSON, to compare values without keeping them. The order of keys does not matter."""
+    return hashlib.blake2b(_canonical(value).encode(), digest_size=16).digest()
 
 
 class _Mender:

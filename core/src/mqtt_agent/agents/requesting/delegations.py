@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -56,6 +57,7 @@ class Delegations:
         self.results: Results = Results(scope, self._tasks, self._resender, self._inputs)
         self.results_topic: str = self._sender.results_topic
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
+        self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._opening = asyncio.Semaphore(_AT_ONCE)
 
@@ -125,10 +127,12 @@ class Delegations:
     async def _open(self, record: TaskRecord, *, synchronous: bool, listen: bool) -> TaskHandle:
         known = self._tasks.handles.get(record.task_id)
         handle = known or self._follow(record, listen=listen, synchronous=synchronous)
+        self._callers[record.task_id] += 1
         await self._subscribed()
         try:
             stored = await self._add(record)
         except BaseException as error:
+            self._callers[record.task_id] -= 1
             if known is None:
                 ours = isinstance(error, MQTTAgentError)
                 handle.fail(error if ours else ConnectionLost(f"task {record.task_id} was not sent"))
@@ -149,8 +153,9 @@ class Delegations:
         except StoreError as error:
             raise with_message(error, f"task {task_id} was not stored, and so not sent: {error}") from error
         reached("delegated.after-commit")
-        if not added and stored.digest != record.digest:
-            problem = f"task id {task_id} names another task already; it was not sent"
+        if not added and (stored.digest != record.digest or stored.peer != record.peer):
+            other = "" if stored.peer == record.peer else f", which was given to {stored.peer}"
+            problem = f"task id {task_id} names another task already{other}; it was not sent"
             raise TaskRejected(problem, task_id=task_id, peer=stored.peer, code="conflict")
         return stored
 
@@ -241,11 +246,18 @@ class Delegations:
 
     def _forget(self, task_id: str) -> None:
         self._tasks.forget(task_id)
+        self._callers.pop(task_id, None)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
                 self._tasks.background.start(self._scope.connection.unsubscribe(topic, handler))
 
     # For handles
+
+    async def leave(self, handle: TaskHandle, reason: str) -> None:
+        """Cancel a task whose caller does not want the result any more, unless another caller has given it too."""
+        self._callers[handle.task_id] -= 1
+        if self._callers[handle.task_id] <= 0:
+            await self.cancel(handle, reason)
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None:
         """See :meth:`TaskHandle.cancel`."""

@@ -76,6 +76,7 @@ class Submitter:
         Raises:
             ToolUnavailable: No server offers the tool.
             InvalidIdentifier: No packet can hold ``call_id``.
+            InvalidArguments: ``call_id`` belongs to another call under way: of another tool, or with other arguments.
             ValueError: ``timeout`` is NaN.
             TransportError, WireError, QueueFull: The call cannot be sent.
         """
@@ -90,12 +91,18 @@ class Submitter:
         # The server's card may arrive before the tool's card.
         card = self._catalog.tool(tool) or await self._catalog.look_up(tool, _LOOK_UP_WITHIN)
         call_id = _checked_call_id(call_id) if call_id else new_call_id()
-        known = self._calls.get(call_id)
-        if known is not None:
-            return known
         if stream is None:
             stream = card is not None and card.supports_streaming
         call = self._make_call(tool, call_id, arguments, stream)
+        joined = self._calls.join(tool, call, timeout, deadline)
+        if joined is not None:
+            try:
+                if call.stream:
+                    await self._partials.follow(joined)
+            except BaseException as error:
+                joined.fail(CallCanceled(f"{tool}: {error}", tool=tool, call_id=call_id))
+                raise
+            return joined
         if retry is None:
             retry = card is not None and (card.read_only or card.idempotent)
         resend_until = math.inf if wait_online else 0.0
@@ -106,6 +113,7 @@ class Submitter:
             self._calls.send(handle)
         except BaseException as error:
             handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
+            self._calls.send_for_others(handle)
             raise
         return handle
 

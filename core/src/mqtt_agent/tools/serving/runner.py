@@ -24,7 +24,6 @@ from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identi
 __all__ = ["CallRunner"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-_faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are not logged as warnings
 
 
 class CallRunner:
@@ -44,6 +43,7 @@ class CallRunner:
         self._replay = replay
         self._max_threads = max_threads
         self._threads: ThreadPoolExecutor | None = None
+        self._faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are no warnings
 
     def close(self) -> None:
         """Let the threads of plain ``def`` handlers end, without waiting for them."""
@@ -82,9 +82,9 @@ class CallRunner:
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
         response.seq = stream.seq or None
-        payload = _encode(response, execution.tool_name)
+        payload = self._encode(response, execution.tool_name)
         if response.error is None or not response.error.retryable:
-            self._replay.put(execution.key, payload)
+            self._replay.put(execution.key, payload, execution.content)
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
@@ -104,10 +104,32 @@ class CallRunner:
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
             result = await result if inspect.isawaitable(result) else result
-            return _plain(result, function.name)
+            return self._plain(result, function.name)
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _plain(self, result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
+        """The result and the content of a response, from what a handler returned."""
+        try:
+            if isinstance(result, ToolResult):
+                return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
+            return to_json(result, "result", tool), None
+        except WireError as error:
+            raise self._not_json(error, tool) from error
+
+    def _encode(self, response: Response, tool: str) -> bytes:
+        """The payload of a response. A result that JSON cannot carry makes the response an error."""
+        try:
+            return encode(response, tool)
+        except WireError as error:
+            response.result = response.content = None
+            fail(response, _fault(self._not_json(error, tool)))
+            return encode(response, tool)
+
+    def _not_json(self, error: WireError, tool: str) -> _ResultNotJSON:
+        self._faults.tell(f"tool {tool}", "a result that cannot be sent", error)
+        return _ResultNotJSON(str(error))
 
     def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
@@ -124,31 +146,6 @@ class CallRunner:
 
 class _ResultNotJSON(Exception):
     """JSON cannot carry the result of a handler. The handler has run."""
-
-
-def _not_json(error: WireError, tool: str) -> _ResultNotJSON:
-    _faults.tell(f"tool {tool}", "a result that cannot be sent", error)
-    return _ResultNotJSON(str(error))
-
-
-def _plain(result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
-    """The result and the content of a response, from what a handler returned."""
-    try:
-        if isinstance(result, ToolResult):
-            return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
-        return to_json(result, "result", tool), None
-    except WireError as error:
-        raise _not_json(error, tool) from error
-
-
-def _encode(response: Response, tool: str) -> bytes:
-    """The payload of a response. A result that JSON cannot carry makes the response an error."""
-    try:
-        return encode(response, tool)
-    except WireError as error:
-        response.result = response.content = None
-        fail(response, _fault(_not_json(error, tool)))
-        return encode(response, tool)
 
 
 def _fault(error: BaseException) -> CallFault:
