@@ -185,6 +185,7 @@ async def test_a_will_with_an_impossible_topic_is_refused_at_once() -> None:
         Connection("mqtt://localhost").claim_will(Will("a/+", lambda: b""))
 
 
+@pytest.mark.rule("MQTT-5")
 @pytest.mark.parametrize("seconds", [2**32, 5_000_000_000, math.inf])
 async def test_a_time_beyond_32_bits_is_sent_as_no_limit(seconds: float, broker: Broker, namespace: str) -> None:
     connection = Connection(broker.url, session_expiry=seconds)
@@ -223,6 +224,7 @@ async def test_a_message_that_expired_in_the_queue_fails_and_frees_its_place(bro
         await soon(asyncio.gather(*wanted))
 
 
+@pytest.mark.rule("MQTT-5")
 async def test_the_time_in_the_queue_counts_for_the_expiry(mosquitto: Mosquitto, namespace: str) -> None:
     heard: list[int | None] = []
     receiver = Connection(mosquitto.url)

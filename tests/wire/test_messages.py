@@ -257,7 +257,7 @@ def test_two_surrogates_that_are_a_pair_become_their_character() -> None:
     assert json.loads(encode(Response(call_id="a", result="\ud83d\ude00")))["result"] == "😀"
 
 
-@pytest.mark.rule("LIMIT-4")
+@pytest.mark.rule("LIMIT-4", "LIMIT-9")
 def test_what_is_written_can_be_read() -> None:
     def nested(depth: int) -> Any:
         return 1 if depth == 0 else [nested(depth - 1)]

@@ -141,7 +141,8 @@ class Delegations:
             self._tasks.update(handle, stored)
         if not handle.done:
             self._tasks.schedule(stored)
-            await self._sender.send_first(handle, stored, synchronous)
+            # A repeat moves the result. The agent may not be subscribed to the own topic of a task that it has given before.
+            await self._sender.send_first(handle, stored, synchronous and known is None)
         return handle
 
     async def _add(self, record: TaskRecord) -> TaskRecord:
@@ -154,8 +155,8 @@ class Delegations:
             raise with_message(error, f"task {task_id} was not stored, and so not sent: {error}") from error
         reached("delegated.after-commit")
         if not added and (stored.digest != record.digest or stored.peer != record.peer):
-            other = "" if stored.peer == record.peer else f", which was given to {stored.peer}"
-            problem = f"task id {task_id} names another task already{other}; it was not sent"
+            other = "" if stored.peer == record.peer else f" (agent {stored.peer} has the other task)"
+            problem = f"task id {task_id} names another task already; it was not sent{other}"
             raise TaskRejected(problem, task_id=task_id, peer=stored.peer, code="conflict")
         return stored
 
