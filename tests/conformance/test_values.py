@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import Agent, TaskContext, ToolContext, ToolError, ToolResult, ToolServer
+from mqtt_agent import Agent, TaskContext, ToolClient, ToolContext, ToolError, ToolResult, ToolServer
 from mqtt_agent.errors import InvalidIdentifier, PayloadTooLarge, TaskFailed, ToolFailed, WireError
 from mqtt_agent.wire import AgentCard, ToolCard
 from pydantic import BaseModel
@@ -363,3 +363,18 @@ async def test_long_times_for_tasks_are_no_limit(timeout: float, make_agent: Mak
         await soon(task.result(math.nan))
     with pytest.raises(ValueError, match="retention"):
         Agent("x", store="unused.db", retention=math.nan)
+
+
+async def test_one_card_that_the_broker_does_not_take_does_not_hide_the_other_tools(
+    make_mosquitto: Callable[..., Mosquitto], namespace: str
+) -> None:
+    broker = make_mosquitto(["max_packet_size 4000"])
+    server = ToolServer("server", broker=broker.url, namespace=namespace)
+    server.add_tool("good", lambda: "fine")
+    async with server, ToolClient("client", broker=broker.url, namespace=namespace) as client:
+        server.add_tool("large", lambda: 1, description="x" * 5000)
+        await server._presence.announce_tool("good")  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(PayloadTooLarge, match="4,000: the limit of the broker"):
+            await soon(server._presence.announce())  # pyright: ignore[reportPrivateUsage]
+        assert await soon(client.call("good")) == "fine"
+        assert [card.tool for card in await soon(client.list_tools())] == ["good"]

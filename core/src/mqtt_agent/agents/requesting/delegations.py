@@ -141,7 +141,7 @@ class Delegations:
             self._tasks.update(handle, stored)
         if not handle.done:
             self._tasks.schedule(stored)
-            # A repeat moves the result. The agent may not be subscribed to the own topic of a task that it has given before.
+            # A repeat moves the result, and only the first request() subscribes to the task's own result topic.
             await self._sender.send_first(handle, stored, synchronous and known is None)
         return handle
 

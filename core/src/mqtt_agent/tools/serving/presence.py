@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties, Will
 from mqtt_agent.transport.message import MAX_WILL
@@ -110,10 +111,15 @@ class Presence:
         """Publish all cards with status online."""
         self.announced = True
         # A tool can be called as soon as a server card lists it. So the tool's own card is published first.
+        published: list[BaseException | None] = []
         if self.serving:
-            await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+            cards = (self._publish_tool_card(name, "online") for name in list(self._cards))
+            published = await asyncio.gather(*cards, return_exceptions=True)
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
+        for error in published:  # only now: one card that the broker does not take must not hide the other tools
+            if error is not None:
+                raise error
 
     async def announce_again(self) -> None:
         """Publish all cards again after a reconnect, unless the server is about to stop."""
@@ -157,7 +163,8 @@ class Presence:
             logger.debug("server %s cannot see the cards of other servers", self._server_id)
         for name in self._cards if self.serving else ():
             if name not in others:
-                await self._publish_tool_card(name, "offline")
+                with contextlib.suppress(PayloadTooLarge):  # this card was never published
+                    await self._publish_tool_card(name, "offline")
         await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
 
     def _server_card(self, status: Status) -> ServerCard:
