@@ -46,6 +46,10 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def move(self, url: str) -> None:
+        """Forward new connections to another broker."""
+        self._target = int(url.rpartition(":")[2])
+
     async def cut(self) -> None:
         """Cut the network so that both sides notice: connections are reset, and new ones are refused."""
         if self._server is not None:

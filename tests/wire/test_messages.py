@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -17,19 +18,30 @@ from mqtt_agent.wire import (
     Response,
     ServerCard,
     StreamMessage,
+    TaskEvent,
     ToolAnnotations,
     ToolCard,
     VersionInfo,
+    checked_json,
     decode,
     encode,
     read_error_type,
     to_json,
     utc_now,
 )
+from pydantic import BaseModel
+
+
+class Price(BaseModel):
+    """A model of a user, which pydantic writes with null for NaN."""
+
+    number: float
+
 
 MODELS: list[type[Message]] = [Call, Cancel, Response, ServerCard, StreamMessage, ToolCard]
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+wild = st.text(st.characters(), max_size=40)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -219,11 +231,48 @@ def test_a_response_without_a_result_means_null() -> None:
 
 
 @pytest.mark.rule("JSON-4")
-def test_numbers_that_json_does_not_have_are_written_as_null() -> None:
-    assert json.loads(encode(Response(call_id="a", result=[float("nan"), float("inf")])))["result"] == [None, None]
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_not_written(number: float) -> None:
+    for value in ([number], {"a": {"b": number}}, Price(number=number)):
+        with pytest.raises(WireError, match=r"result.* is (NaN|-?Infinity); JSON has no such number"):
+            encode(Response(call_id="a", result=to_json(value)))
+        with pytest.raises(WireError, match=r"x.* is (NaN|-?Infinity); JSON has no such number"):
+            checked_json(value, "x")
+    with pytest.raises(WireError, match=r"progress is (NaN|-?Infinity)"):
+        encode(TaskEvent(task_id="a", type="progress", progress=number))
 
 
-@pytest.mark.parametrize("value", [object(), "\ud800", b"\xff"])
+@pytest.mark.rule("JSON-6")
+@given(st.recursive(wild, lambda inner: st.lists(inner) | st.dictionaries(wild, inner)))
+def test_any_text_can_be_written_and_only_surrogates_change(value: Any) -> None:
+    written = json.loads(encode(Response(call_id="a", result=to_json(value))))["result"]
+    assert written == checked_json(value)
+    text = json.dumps(value, ensure_ascii=False)
+    if not re.search("[\ud800-\udfff]", text):
+        assert written == value
+    json.dumps(written, ensure_ascii=False).encode()
+
+
+def test_two_surrogates_that_are_a_pair_become_their_character() -> None:
+    assert json.loads(encode(Response(call_id="a", result="\ud83d\ude00")))["result"] == "😀"
+
+
+@pytest.mark.rule("LIMIT-4", "LIMIT-9")
+def test_what_is_written_can_be_read() -> None:
+    def nested(depth: int) -> Any:
+        return 1 if depth == 0 else [nested(depth - 1)]
+
+    assert decode(Response, encode(Response(call_id="a", result=nested(199)))).result == nested(199)
+    with pytest.raises(WireError, match=r"result.* is nested deeper than 200 levels"):
+        encode(Response(call_id="a", result=nested(200)))
+    brackets = ["[" * 500, {"{": "[{" * 500}, *({"a": [1]} for _ in range(500))]
+    assert decode(Response, encode(Response(call_id="a", result=brackets))).result == brackets
+    assert checked_json(nested(190)) == nested(190)
+    with pytest.raises(WireError, match="nested deeper than 190 levels"):
+        checked_json(nested(191))
+
+
+@pytest.mark.parametrize("value", [object(), b"\xff"])
 def test_a_value_without_json_form_is_a_clear_error(value: Any) -> None:
     with pytest.raises(WireError, match="JSON"):
         encode(Response(call_id="a", result=value))
@@ -234,6 +283,8 @@ def test_a_list_that_contains_itself_is_a_clear_error() -> None:
     endless.append(endless)
     with pytest.raises(WireError, match="JSON"):
         encode(Response(call_id="a", result=endless))
+    with pytest.raises(WireError, match="contains itself"):
+        checked_json({"a": endless})
     with pytest.raises(WireError, match="JSON"):
         to_json(endless)
 

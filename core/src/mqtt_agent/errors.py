@@ -4,7 +4,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
 
     MQTTAgentError
     ├── InvalidIdentifier (ValueError)     a name that cannot be one level of an MQTT topic
-    ├── WireError (ValueError)             bytes that are not a valid message, or a value that JSON cannot carry
+    ├── WireError (ValueError)             bytes that are not a valid message, or a value that cannot be sent
     ├── TransportError (ConnectionError)   a problem between this process and the broker
     │   ├── BrokerUnreachable              no MQTT broker answers at the URL
     │   ├── ConnectionRefused              the broker refused the connection: credentials, client id, protocol
@@ -95,11 +95,13 @@ class InvalidIdentifier(MQTTAgentError, ValueError):
 
 
 class WireError(MQTTAgentError, ValueError):
-    """Bytes that are not a valid message of this protocol, or a value that JSON cannot carry.
+    """Bytes that are not a valid message of this protocol, or a value that JSON or MQTT cannot carry.
 
     ``decode`` and ``encode`` of ``mqtt_agent.wire`` raise it. Every method that sends the user's values raises it too,
-    for example for the arguments of a call or the data of a task. Pass plain JSON values, dataclasses or pydantic
-    models. An unreadable message from a peer is logged, and raises no error.
+    for example for the arguments of a call or the data of a task, before anything is sent. The message names the place,
+    such as ``arguments.rows[3].price``. Pass plain JSON values, dataclasses or pydantic models, without NaN and
+    infinity. A topic or an MQTT property that no packet can hold raises it where it is given. An unreadable message
+    from a peer is logged, and raises no error.
     """
 
 
@@ -225,7 +227,7 @@ class CallError(MQTTAgentError):
 
 
 class InvalidArguments(CallError):
-    """The arguments do not fit the tool's schema, so the tool was not run.
+    """The arguments do not fit the tool's schema, or the call id belongs to another call. The tool was not run.
 
     ``client.call()`` and ``handle.result()`` raise it after the tool server has checked the arguments. The message
     names the path of the wrong value. ``await client.get_tool(name)`` shows what the tool takes.

@@ -155,9 +155,12 @@ class TestValues:
             await soon(store.change(good.key, OPEN, saved={1, object()}))
         assert ids(await soon(store.find(AGENT, "received"))) == [good.task_id]
 
-    async def test_infinity_is_null_as_on_the_wire(self, store: TaskStore) -> None:
-        record = await add(store, new_record(saved=[float("inf"), float("nan")]))
-        assert record.saved == [None, None]
+    @pytest.mark.parametrize("number", [float("inf"), float("nan")])
+    async def test_infinity_is_refused_as_on_the_wire(self, store: TaskStore, number: float) -> None:
+        with pytest.raises(StoreError, match="'saved'"):
+            await soon(store.add(new_record(saved=[number])))
+        record = await add(store, new_record(saved=["NaN", "Infinity"]))
+        assert record.saved == ["NaN", "Infinity"]
 
 
 class TestCopies:

@@ -43,6 +43,7 @@ from mqtt_agent.wire import (
     VersionInfo,
     validate_identifier,
 )
+from mqtt_agent.wire.messages import checked_card
 
 __all__ = ["Agent"]
 
@@ -418,7 +419,7 @@ def _make_card(
 ) -> AgentCard:
     if isinstance(capabilities, str):
         raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
-    return AgentCard(
+    card = AgentCard(
         name=agent_id,
         namespace=namespace,
         description=description,
@@ -430,6 +431,7 @@ def _make_card(
         features=list(AGENT_FEATURES),
         meta=meta,
     )
+    return checked_card(card, f"the card of agent {agent_id}")
 
 
 def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:

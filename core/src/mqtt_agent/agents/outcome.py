@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import pydantic_core
@@ -19,9 +20,11 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
+from mqtt_agent.wire import TaskFault, TaskResult, TaskState, checked_json, encode, mended_text, read_result_state
 
-__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_message"]
+__all__ = ["Ending", "deliverable", "ending_of_exception", "ending_of_result", "error_of", "result_of", "with_message"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Ending(NamedTuple):
@@ -113,11 +116,25 @@ def deliverable(
     return state, result
 
 
+def ending_of_result(value: Any, owner: str) -> Ending:
+    """How a task ends when its handler has returned this value. JSON may not be able to carry the value.
+
+    Args:
+        value: What the handler returned.
+        owner: Who made the value, for logs.
+    """
+    try:
+        return Ending(TaskState.COMPLETED, checked_json(value, "result", owner))
+    except WireError as error:
+        logger.warning("%s: the result cannot be sent: %s", owner, error)
+        message = f"the handler ran, but its result cannot be sent: {error}"
+        return Ending(TaskState.FAILED, fault=TaskFault(type="WireError", message=message, code="RESULT_NOT_JSON"))
+
+
 def ending_of_exception(error: BaseException) -> Ending:
     """How a task ends when its handler has raised this exception."""
     kind, message = describe(error)
-    if isinstance(error, WireError):
-        return Ending(TaskState.FAILED, fault=TaskFault(type=kind, message=message, code="RESULT_NOT_JSON"))
+    message = mended_text(message)
     if not isinstance(error, TaskError):
         return Ending(TaskState.FAILED, fault=TaskFault(type=kind, message=message or kind))
     state = TaskState.FAILED
@@ -129,10 +146,10 @@ def ending_of_exception(error: BaseException) -> Ending:
         elif isinstance(error, TaskCanceled):
             state, kind = TaskState.CANCELED, "canceled"
     try:
-        data = to_json(error.data)
+        data = checked_json(error.data, "data", kind)
     except WireError:
         data = repr(error.data)
-    code = None if error.code is None else str(error.code)
+    code = None if error.code is None else mended_text(str(error.code))
     return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import StoreError
 
 __all__ = ["Retention"]
@@ -27,7 +29,9 @@ class Retention:
 
     def __init__(self, scope: Scope, seconds: float) -> None:
         self._scope = scope
-        self._seconds = seconds
+        # None means no limit: then no task is older than the beginning of time.
+        checked = checked_seconds(seconds, "retention")
+        self._seconds: float = math.inf if checked is None else checked
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:

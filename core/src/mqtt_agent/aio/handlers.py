@@ -85,11 +85,11 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """The class name and the message of a handler's exception, as text that can always be encoded as UTF-8."""
+    """The class name and the message of a handler's exception. The message may have surrogates."""
     if isinstance(error, HandlerFailed) and error.__cause__ is not None:
         error = error.__cause__
     try:
-        message = str(error).encode(errors="backslashreplace").decode()
+        message = str(error)
     except Exception:
         message = ""
     return type(error).__name__, message

@@ -15,6 +15,7 @@ from mqtt_agent.errors import TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
+from mqtt_agent.wire.messages import MAX_CARD_PAYLOAD
 
 __all__ = ["PATIENCE", "Retained", "Source"]
 
@@ -22,7 +23,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 PATIENCE: float = 15.0
 """Seconds that peers get to publish their cards again after a broker has lost all retained messages."""
-_MAX_CARD = 256 * 1024
 _MARKER_TIMEOUT = 5.0  # seconds
 
 M = TypeVar("M", bound=Message)
@@ -153,7 +153,7 @@ class Retained:
             self._faults.tell(self._namespace, "too many cards", f"those of more than {self._most} names are ignored")
             return None
         try:
-            read = decode(model, message.payload, _MAX_CARD)
+            read = decode(model, message.payload, MAX_CARD_PAYLOAD)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable card or status", error)
             return None

@@ -31,7 +31,7 @@ from mqtt_agent.errors import (
     ToolUnavailable,
 )
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import Call, CallFault
+from mqtt_agent.wire import Call, CallFault, mended_text
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
@@ -233,7 +233,7 @@ def _error_type(error: BaseException) -> str:
 def _clean(text: object, most: int = _MAX_TEXT) -> str:
     """Make a text that every exporter can encode. The text may come from a peer or a handler."""
     try:
-        return str(text)[:most].encode(errors="backslashreplace").decode()
+        return mended_text(str(text)[:most])
     except Exception:
         return type(text).__name__
 

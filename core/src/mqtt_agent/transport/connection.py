@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.errors import TopicNotAuthorized, TransportError
-from mqtt_agent.transport.credentials import Credentials
+from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
 from mqtt_agent.transport.message import PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox, check_reason_code
+from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, check_topic, pack_string, whole_seconds
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.subscriptions import Handler
@@ -41,9 +41,9 @@ class Connection:
         client_id: The MQTT client id; None generates an id.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
-        keep_alive: Seconds of silence after which the connection is tested with a PINGREQ.
+        keep_alive: Seconds of silence after which the connection is tested with a PINGREQ, 0 to 65,535. 0 is no test.
         session_expiry: Seconds that the broker keeps the session while the client is disconnected. Never less than
-            ``will_delay``.
+            ``will_delay``. A time of 2^32-1 s and more is no limit.
         will_delay: Seconds that the broker waits for the client to come back before it publishes the Last Will.
         connect_timeout: Seconds to wait for TCP and TLS, and as long again for the broker's answer to the CONNECT.
         receive_maximum: How many unacknowledged messages the broker may send.
@@ -63,7 +63,7 @@ class Connection:
         on_failed: Functions called with the reason when the connection has failed permanently.
 
     Raises:
-        ValueError: ``broker`` is not a broker URL.
+        ValueError: ``broker`` is not a broker URL, or no CONNECT packet can hold a setting.
         OSError: A file that ``tls`` names cannot be used.
     """
 
@@ -75,8 +75,8 @@ class Connection:
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         keep_alive: int = 30,
-        session_expiry: int = 60,
-        will_delay: int = 5,
+        session_expiry: float = 60,
+        will_delay: float = 5,
         connect_timeout: float = 10.0,
         receive_maximum: int = 1000,
         max_unacknowledged: int = 16,
@@ -85,19 +85,22 @@ class Connection:
     ) -> None:
         self.url: BrokerURL = BrokerURL.parse(broker)
         self.client_id: str = client_id or f"mqtt-agent-{uuid.uuid4().hex[:12]}"
-        self.will_delay: int = will_delay
-        self.session_expiry: int = max(session_expiry, will_delay, 1)
+        pack_string(self.client_id, "the client id")
+        if isinstance(credentials, Password):
+            check_login((credentials.username, credentials.password))
+        self.will_delay: int = whole_seconds(will_delay, "will_delay")
+        self.session_expiry: int = max(whole_seconds(session_expiry, "session_expiry"), self.will_delay, 1)
         settings = LinkSettings(
             url=self.url,
             client_id=self.client_id,
             ssl_context=tls_context(tls) if self.url.tls else None,
-            keep_alive=keep_alive,
+            keep_alive=_in_range("keep_alive", keep_alive, 0, 65_535),
             session_expiry=self.session_expiry,
-            will_delay=will_delay,
+            will_delay=self.will_delay,
             connect_timeout=connect_timeout,
-            receive_maximum=receive_maximum,
+            receive_maximum=_in_range("receive_maximum", receive_maximum, 1, 65_535),
             max_unacknowledged=max_unacknowledged,
-            max_packet_size=max_packet_size,
+            max_packet_size=_in_range("max_packet_size", max_packet_size, 1, MAX_SECONDS),
         )
         self._subscriber = Subscriber(self.url, self.client_id)
         self._outbox = Outbox(self.url, max_queued, max_packet_size)
@@ -157,7 +160,9 @@ class Connection:
 
         Raises:
             ValueError: The connection has a Last Will already, or has been started.
+            WireError: No message can be published on the Last Will's topic.
         """
+        check_topic(will.topic, "the topic of the Last Will")
         if self._dialer.will is not None:
             raise ValueError("this connection has a Last Will already: give each tool server a connection of its own")
         if self.started:
@@ -233,9 +238,11 @@ class Connection:
                 is not subscribed to before :meth:`take_alone` is called for that owner.
 
         Raises:
+            WireError: The topic filter is not valid. Nothing was registered.
             TopicNotAuthorized: The broker refuses.
             ConnectionLost: The connection was lost meanwhile. The subscription is made after the reconnect.
         """
+        check_filter(topic_filter)
         subscription = self._subscriber.note(
             topic_filter, handler, qos=qos, snapshot=snapshot, manual=manual, exclusive=exclusive
         )
@@ -307,15 +314,18 @@ class Connection:
         Raises:
             TopicNotAuthorized: The broker forbids the topic.
             PublishRefused: The broker refused the message for another reason.
+            WireError: MQTT cannot carry the message: a wildcard or a control character in the topic, a property of
+                more than 65,535 bytes, or a time beyond 32 bits.
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.
             ConnectionLost: The connection was stopped before the confirmation arrived.
+            TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
-            self._outbox.check_size(topic, payload, properties)
+            packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
             if link is not None:
-                link.publish(topic, payload, 0, retain, properties)
+                link.publish(packed)
                 await link.wait_writable()
             return 0
         confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
@@ -346,12 +356,9 @@ class Connection:
             message up: then it is not sent again after a reconnect.
 
         Raises:
-            PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
+            WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
-        if self._lifetime.reconnector.forgets_groups and properties.message_expiry is not None and not retain:
-            # In rumqttd, one message that expires ends the delivery to its share group.
-            properties = dataclasses.replace(properties, message_expiry=None)
         return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes) -> None:
@@ -360,8 +367,14 @@ class Connection:
         Call it before work that a failing :meth:`publish` would have to undo.
 
         Raises:
-            PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
+            WireError, PayloadTooLarge: As for :meth:`publish`.
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        self._outbox.check_size(topic, payload, _NO_PROPERTIES)
+        self._outbox.pack(topic, payload, 1, False, _NO_PROPERTIES)
+
+
+def _in_range(name: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least:,} to {most:,}, not {value!r}")
+    return value

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Union
 
+from mqtt_agent.errors import WireError
+from mqtt_agent.transport.packing import pack_string
 from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["Credentials", "Login", "Password", "Token", "TokenSource", "username_password"]
+__all__ = ["Credentials", "Login", "Password", "Token", "TokenSource", "check_login", "username_password"]
 
 TokenSource = Union[str, Callable[[], Union[str, Awaitable[str]]]]
 """A token, or a function (plain or async) that returns a token."""
@@ -64,3 +66,21 @@ async def username_password(credentials: Credentials | None, url: BrokerURL) -> 
     if isinstance(credentials, Password):
         return credentials.username, credentials.password
     return credentials.username, await credentials.current()
+
+
+def check_login(login: Login) -> Login:
+    """Return a user name and password when a CONNECT packet can hold them.
+
+    Raises:
+        WireError: One of them is longer than 65,535 bytes, or the user name has a character for which brokers close the
+            connection. The error does not contain the password.
+    """
+    username, password = login
+    if username is not None:
+        pack_string(username, "the user name")
+    size = 0 if password is None else len(password.encode(errors="surrogatepass"))
+    if size > 65_535:
+        raise WireError(f"the password or token has {size:,} bytes, and MQTT can carry at most 65,535")
+    if password is not None and size != len(password.encode(errors="replace")):
+        raise WireError("the password or token has a lone surrogate, which no UTF-8 can hold")
+    return login

@@ -55,6 +55,7 @@ class Dialer:
 
         Raises:
             BrokerUnreachable, ConnectionRefused: See :meth:`Link.open`.
+            WireError: No CONNECT packet can hold the token or the Last Will.
         """
         self.epoch += 1
         will = self.will

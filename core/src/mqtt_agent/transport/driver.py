@@ -14,8 +14,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from mqtt_agent.transport.credentials import Login
-from mqtt_agent.transport.message import Will
+from mqtt_agent.errors import WireError
+from mqtt_agent.transport.credentials import Login, check_login
+from mqtt_agent.transport.message import MAX_WILL, Will
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -119,7 +120,7 @@ class PahoClient(paho.Client):
             self.ws_set_options(path=settings.url.path)
         if settings.ssl_context is not None:
             self.tls_set_context(settings.ssl_context)  # pyright: ignore[reportUnknownMemberType]
-        username, password = options.login
+        username, password = check_login(options.login)
         if username is not None or password is not None:
             self.username_pw_set(username or "", password)
         if options.will is not None:
@@ -132,7 +133,12 @@ class PahoClient(paho.Client):
         properties.PayloadFormatIndicator = 1
         if will.expiry is not None:
             properties.MessageExpiryInterval = will.expiry
-        self.will_set(will.topic, will.payload(), qos=1, retain=True, properties=properties)
+        payload = will.payload()
+        if len(payload) > MAX_WILL:
+            raise WireError(
+                f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {MAX_WILL:,}"
+            )
+        self.will_set(will.topic, payload, qos=1, retain=True, properties=properties)
 
     def connect_blocking(self) -> None:
         """Open TCP, TLS and WebSocket, and send the CONNECT packet. It blocks, so the event loop must not call it.

@@ -16,23 +16,19 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, QueueFull, TransportError
+from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, TransportError
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
 from mqtt_agent.transport.driver import BrokerLimits, ConnectOptions, PahoClient
-from mqtt_agent.transport.message import InboundMessage, PublishProperties
-from mqtt_agent.transport.packets import (
-    PUBACK,
-    PUBLISH,
-    Unreadable,
+from mqtt_agent.transport.message import InboundMessage
+from mqtt_agent.transport.packets import PUBACK, PUBLISH, Unreadable, read_publish, read_suback
+from mqtt_agent.transport.packing import (
+    PackedPublish,
     pack_disconnect,
     pack_puback,
-    pack_publish,
     pack_pubrec,
     pack_subscribe,
     pack_unsubscribe,
-    read_publish,
-    read_suback,
 )
 from mqtt_agent.transport.pump import Pump
 
@@ -41,7 +37,6 @@ __all__ = ["Link"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _ANSWERED_WITHIN = 300.0  # seconds that a broker may take to answer a subscribe while it sends other packets
-_MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
 
 
 class Link:
@@ -215,37 +210,18 @@ class Link:
 
     # Publishing, subscribing, acknowledging
 
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        qos: int,
-        retain: bool,
-        properties: PublishProperties,
-        on_puback: Callable[[int], None] | None = None,
-    ) -> int:
+    def publish(self, packed: PackedPublish, on_puback: Callable[[int], None] | None = None) -> int:
         """Hand one message to the network.
 
         Args:
-            topic: The topic.
-            payload: The bytes to send.
-            qos: 0 or 1.
-            retain: Whether the broker keeps the message for later subscribers.
-            properties: The MQTT properties.
+            packed: The message. It was packed before, so that nothing can fail here.
             on_puback: Called with the reason code of the broker's PUBACK, at QoS 1.
 
         Returns:
             The packet identifier; 0 at QoS 0.
-
-        Raises:
-            QueueFull: Too many messages are unconfirmed.
         """
-        if len(self._publishes) >= _MAX_UNCONFIRMED:
-            raise QueueFull(
-                f"{_MAX_UNCONFIRMED:,} messages to {self._url} are unconfirmed: wait for some before sending more"
-            )
-        mid = self._client.next_mid() if qos else 0
-        self._pump.send(pack_publish(topic, payload, qos, retain, mid, properties))
+        mid = self._client.next_mid() if packed.qos else 0
+        self._pump.send(packed.with_id(mid))
         if on_puback is not None:
             self._publishes[mid] = on_puback
         return mid

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Acknowledgement", "InboundMessage", "PublishProperties", "Will"]
+__all__ = ["MAX_WILL", "Acknowledgement", "InboundMessage", "PublishProperties", "Will"]
+
+MAX_WILL: int = 65_535
+"""The size of the largest Last Will that MQTT can carry, in bytes."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import dataclasses
+import math
 
 from mqtt_agent.errors import (
     ConnectionLost,
@@ -16,6 +17,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.packing import PackedPublish, pack_publish
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["NO_MATCHING_SUBSCRIBERS", "Outbox", "check_reason_code"]
@@ -25,6 +27,7 @@ NO_MATCHING_SUBSCRIBERS: int = 0x10
 _NOT_AUTHORIZED = 0x87
 _MAX_HEADER = 4096
 """Bytes that a packet has besides its payload, at most."""
+_MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
 
 
 class Outbox:
@@ -41,7 +44,7 @@ class Outbox:
         self._url = url
         self._max_packet_size = max_packet_size
         self._max_queued = max_queued
-        self._waiting: deque[_Publication] = deque()
+        self._waiting: dict[_Publication, None] = {}  # in the order of sending
         self._in_flight: dict[_Publication, None] = {}
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
@@ -80,14 +83,15 @@ class Outbox:
         """
         self._link = None
         self._stop_draining()
-        in_flight = list(self._in_flight)
-        self._in_flight.clear()
-        for publication in reversed(in_flight):
+        in_flight, waiting = self._in_flight, self._waiting
+        self._in_flight, self._waiting = {}, {}
+        for publication in in_flight:
             if publication.repeatable:
-                self._waiting.appendleft(publication)
+                self._wait(publication)
             else:
                 what = "before the broker confirmed a message, which may have arrived"
                 publication.fail(ConnectionLost(f"the connection to {self._url} was lost {what}"))
+        self._waiting.update(waiting)
 
     def fail(self, error: TransportError) -> None:
         """Let all messages fail, because there will be no next link."""
@@ -132,45 +136,58 @@ class Outbox:
             A future with the reason code of the PUBACK. Cancel the future to give the message up.
 
         Raises:
+            WireError: MQTT cannot carry the message; see :func:`pack_publish`.
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.
         """
-        self.check_size(topic, payload, properties)
+        packed = self.pack(topic, payload, 1, retain, properties)
         if len(self._waiting) >= self._max_queued:
             raise QueueFull(
                 f"{self._max_queued} messages wait for {self._url} already: wait for some, or raise max_queued"
             )
-        publication = _Publication(topic, payload, retain, properties, repeatable)
+        publication = _Publication(topic, packed, properties, repeatable)
         if self._link is not None and not self._waiting and self._has_room():
             self._send(self._link, publication)
         else:
-            self._waiting.append(publication)
+            self._wait(publication)
         return publication.confirmed
 
-    def check_size(self, topic: str, payload: bytes, properties: PublishProperties) -> None:
-        """Refuse a message for which the broker would close the connection.
+    def pack(self, topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
+        """Pack a message, and refuse a message for which the broker would close the connection.
 
         Raises:
+            WireError: MQTT cannot carry the message; see :func:`pack_publish`.
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size, or than ``max_packet_size``.
         """
+        packed = pack_publish(topic, payload, qos, retain, properties)
+        if properties.message_expiry is not None and not retain and self._limits and self._limits.forgets_groups:
+            # In rumqttd, one message that expires ends the delivery to its share group.
+            packed = pack_publish(topic, payload, qos, retain, dataclasses.replace(properties, message_expiry=None))
         limit = self._max_packet
-        if len(payload) + 1024 < limit and not properties.user_properties:
-            return
-        size = len(payload) + len(topic.encode()) + 64 + sum(len(k) + len(v) + 5 for k, v in properties.user_properties)
-        size += len(properties.response_topic or "") + len(properties.correlation_data or b"")
-        if size > limit:
+        if packed.size > limit:
+            ours = limit == self._max_packet_size
+            owner = "max_packet_size of this connection" if ours else f"the limit of the broker {self._url}"
             raise PayloadTooLarge(
-                f"{len(payload):,} bytes for {topic} are too many (Maximum Packet Size {limit:,}): send less, or raise "
-                "the limit of the broker, and max_packet_size of the connections"
+                f"{len(payload):,} bytes for {topic} are too many (Maximum Packet Size {limit:,}: {owner}): send less, "
+                "or raise the limit of the broker, and max_packet_size of the connections"
             )
+        return packed
 
     def _has_room(self) -> bool:
-        return self._limits is not None and len(self._in_flight) < self._limits.receive_maximum
+        return self._limits is not None and len(self._in_flight) < min(self._limits.receive_maximum, _MAX_UNCONFIRMED)
+
+    def _wait(self, publication: _Publication) -> None:
+        """Let a message wait for the broker, until its sender gives it up or its time is over."""
+        if not publication.confirmed.done():
+            self._waiting[publication] = None
+            publication.expire_in_time()
+            if not publication.watched:
+                publication.watched = True
+                publication.confirmed.add_done_callback(lambda _: self._waiting.pop(publication, None))
 
     def _send(self, link: Link, publication: _Publication) -> None:
         self._in_flight[publication] = None
-        p = publication
-        link.publish(p.topic, p.payload, 1, p.retain, p.properties, lambda code: self._on_puback(p, code))
+        link.publish(publication.packed, lambda code: self._on_puback(publication, code))
 
     def _on_puback(self, publication: _Publication, reason_code: int) -> None:
         self._in_flight.pop(publication, None)
@@ -183,25 +200,72 @@ class Outbox:
 
     def _send_waiting(self) -> None:
         while self._waiting and self._link is not None and self._has_room():
-            publication = self._waiting.popleft()
-            if not publication.confirmed.done():
+            publication = next(iter(self._waiting))
+            del self._waiting[publication]
+            if publication.confirmed.done():
+                continue
+            topic, packed = publication.topic, publication.packed
+            try:
+                # The time in the queue counts. And the broker of this link may take less than the broker before.
+                publication.packed = self.pack(topic, packed.payload, 1, packed.retain, publication.properties_now())
+            except PayloadTooLarge as error:
+                publication.fail(error)
+            else:
                 self._send(self._link, publication)
 
 
 class _Publication:
-    __slots__ = ("confirmed", "payload", "properties", "repeatable", "retain", "topic")
+    """A message on its way to the broker.
 
-    def __init__(
-        self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
-    ) -> None:
+    Attributes:
+        topic: The topic.
+        packed: The packet.
+        properties: The MQTT properties.
+        repeatable: Whether the message may be sent again over the next link.
+        confirmed: The reason code of the broker's PUBACK.
+        expires: Loop time at which the message expires; infinite when it does not.
+        watched: Whether the message leaves the queue when it is given up.
+    """
+
+    __slots__ = ("_timer", "confirmed", "expires", "packed", "properties", "repeatable", "topic", "watched")
+
+    def __init__(self, topic: str, packed: PackedPublish, properties: PublishProperties, repeatable: bool) -> None:
         self.topic = topic
-        self.payload = payload
-        self.retain = retain
+        self.packed = packed
         self.properties = properties
         self.repeatable = repeatable
-        self.confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.confirmed: asyncio.Future[int] = loop.create_future()
+        expiry = properties.message_expiry
+        self.expires = math.inf if expiry is None else loop.time() + expiry
+        self.watched = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    def fail(self, error: TransportError) -> None:
+    def expire_in_time(self) -> None:
+        """Let the message fail when it expires before it is sent."""
+        if self.expires < math.inf and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self.expires, self._expire)
+            self.confirmed.add_done_callback(self._stop_timer)
+
+    def _stop_timer(self, _: object = None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        what = f"its {self.properties.message_expiry} s were over before the broker could take it"
+        self.fail(TransportError(f"a message for {self.topic} expired: {what}"))
+
+    def properties_now(self) -> PublishProperties:
+        """The MQTT properties for a message that has waited and is about to be sent."""
+        self._stop_timer()
+        if self.expires == math.inf:
+            return self.properties
+        left = max(1, math.ceil(self.expires - asyncio.get_running_loop().time()))
+        return dataclasses.replace(self.properties, message_expiry=left)
+
+    def fail(self, error: TransportError | PayloadTooLarge) -> None:
+        """End the message with an error."""
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
             self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error

@@ -1,4 +1,4 @@
-"""Encodes and decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE and others.
+"""Decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBACK and UNSUBACK. ``packing`` encodes packets.
 
 paho-mqtt can do this too, but needs about 500 Python calls for each PUBLISH packet. It still handles the packets that
 are sent once per connection, such as CONNECT.
@@ -6,33 +6,13 @@ are sent once per connection, such as CONNECT.
 
 from __future__ import annotations
 
-import struct
+from mqtt_agent.transport.message import InboundMessage
 
-from mqtt_agent.transport.message import InboundMessage, PublishProperties
-
-__all__ = [
-    "PUBACK",
-    "PUBLISH",
-    "SUBACK",
-    "UNSUBACK",
-    "Unreadable",
-    "find_packet",
-    "pack_disconnect",
-    "pack_puback",
-    "pack_publish",
-    "pack_pubrec",
-    "pack_subscribe",
-    "pack_unsubscribe",
-    "read_publish",
-    "read_suback",
-]
+__all__ = ["PUBACK", "PUBLISH", "SUBACK", "UNSUBACK", "Unreadable", "find_packet", "read_publish", "read_suback"]
 
 PUBLISH, PUBACK, SUBACK, UNSUBACK = 0x30, 0x40, 0x90, 0xB0
-_MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
-_JSON = b"\x01\x01\x03\x00\x10application/json"  # Payload Format Indicator 1, Content Type
-_U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
 _FIXED_SIZES = {0x01: 1, 0x23: 2}  # Payload Format Indicator, Topic Alias
 
 
@@ -49,80 +29,6 @@ class Unreadable(Exception):
         super().__init__(reason)
         self.topic: str = topic
         self.mid: int = mid
-
-
-def pack_puback(mid: int) -> bytes:
-    """The bytes of a PUBACK packet with reason code 0."""
-    return b"\x40\x02" + _U16.pack(mid)
-
-
-def pack_disconnect(*, end_session: bool) -> bytes:
-    """The bytes of a DISCONNECT packet; ``end_session`` adds a Session Expiry Interval of 0."""
-    return b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00" if end_session else b"\xe0\x00"
-
-
-def pack_pubrec(mid: int) -> bytes:
-    """The bytes of a PUBREC packet with reason code 0."""
-    return b"\x50\x02" + _U16.pack(mid)
-
-
-def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, mid: int, properties: PublishProperties) -> bytes:
-    """The bytes of a PUBLISH packet.
-
-    Args:
-        topic: The topic.
-        payload: The bytes of the message.
-        qos: 0 or 1.
-        retain: Whether the broker keeps the message for later subscribers.
-        mid: The packet identifier; ignored at QoS 0.
-        properties: The MQTT properties.
-
-    Raises:
-        ValueError: The topic is empty or has a wildcard, a text is longer than 65,535 bytes or is not valid Unicode, or
-            the packet is too large for MQTT.
-    """
-    if not topic or "+" in topic or "#" in topic:
-        raise ValueError(f"{topic!r:.80} is not a topic to publish to: it is empty or has a wildcard")
-    packed = _pack_properties(properties)
-    head = _string(topic)
-    if qos:
-        head += _U16.pack(mid)
-    head += _length(len(packed)) + packed
-    size = len(head) + len(payload)
-    if size > _MAX_LENGTH:
-        raise ValueError(f"{size} bytes are more than an MQTT packet can hold")
-    return b"".join((bytes((PUBLISH | qos << 1 | retain,)), _length(size), head, payload))
-
-
-def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) -> bytes:
-    """The bytes of a SUBSCRIBE packet for one topic filter.
-
-    Args:
-        mid: The packet identifier.
-        topic_filter: The topic filter.
-        qos: The highest QoS wanted.
-        retain_handling: MQTT's Retain Handling: 0, 1 or 2.
-
-    Raises:
-        ValueError: The topic filter is empty, or has a wildcard where MQTT does not allow one.
-    """
-    levels = topic_filter.split("/")
-    if not topic_filter or "#" in levels[:-1] or any(len(each) > 1 and ("+" in each or "#" in each) for each in levels):
-        raise ValueError(
-            f"{topic_filter!r:.80} is not a topic filter: it is empty or has a wildcard in the wrong place"
-        )
-    body = _U16.pack(mid) + b"\x00" + _string(topic_filter) + bytes((retain_handling << 4 | qos,))
-    return b"\x82" + _length(len(body)) + body
-
-
-def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
-    """The bytes of an UNSUBSCRIBE packet for one topic filter.
-
-    Raises:
-        ValueError: The topic filter is longer than 65,535 bytes or is not valid Unicode.
-    """
-    body = _U16.pack(mid) + b"\x00" + _string(topic_filter)
-    return b"\xa2" + _length(len(body)) + body
 
 
 def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
@@ -145,44 +51,6 @@ def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
     if not after or after > end:
         raise ValueError("the properties of a SUBACK are cut short")
     return data[at] << 8 | data[at + 1], data[after] if after < end else 0
-
-
-def _pack_properties(properties: PublishProperties) -> bytes:
-    packed = b""
-    if properties.content_type == "application/json":
-        packed = _JSON
-    elif properties.content_type is not None:
-        packed = b"\x01\x01\x03" + _string(properties.content_type)
-    if properties.response_topic is not None:
-        packed += b"\x08" + _string(properties.response_topic)
-    if properties.correlation_data is not None:
-        packed += b"\x09" + _binary(properties.correlation_data)
-    if properties.message_expiry is not None:
-        packed += b"\x02" + _U32.pack(properties.message_expiry)
-    for name, value in properties.user_properties:
-        packed += b"\x26" + _string(name) + _string(value)
-    return packed
-
-
-def _string(text: str) -> bytes:
-    return _binary(text.encode())
-
-
-def _binary(data: bytes) -> bytes:
-    if len(data) > 65535:
-        raise ValueError(f"{len(data)} bytes are more than a topic or a property of MQTT can hold")
-    return _U16.pack(len(data)) + data
-
-
-def _length(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
-    packed = bytearray()
-    while value >= 128:
-        packed.append(value & 0x7F | 0x80)
-        value >>= 7
-    packed.append(value)
-    return bytes(packed)
 
 
 def find_packet(data: bytes, at: int) -> tuple[int, int]:

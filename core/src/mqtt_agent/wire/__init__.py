@@ -17,6 +17,7 @@ from mqtt_agent.wire.messages import (
     CONTENT_TYPE,
     DEFAULT_MAX_PAYLOAD,
     Message,
+    checked_json,
     decode,
     encode,
     read_time,
@@ -35,6 +36,7 @@ from mqtt_agent.wire.tasks import (
     read_result_state,
 )
 from mqtt_agent.wire.topics import DEFAULT_NAMESPACE, Topics
+from mqtt_agent.wire.values import mended_text
 
 __all__ = [
     "AGENT_FEATURES",
@@ -67,9 +69,11 @@ __all__ = [
     "ToolCard",
     "Topics",
     "VersionInfo",
+    "checked_json",
     "decode",
     "encode",
     "is_identifier",
+    "mended_text",
     "new_call_id",
     "new_task_id",
     "normalize_namespace",

@@ -8,10 +8,23 @@ from pydantic import Field
 
 from mqtt_agent.wire.messages import Message, utc_now
 
-__all__ = ["Call", "CallFault", "Cancel", "ErrorType", "Query", "Response", "StreamMessage", "read_error_type"]
+__all__ = [
+    "MAX_QUERIED",
+    "Call",
+    "CallFault",
+    "Cancel",
+    "ErrorType",
+    "Query",
+    "Response",
+    "StreamMessage",
+    "read_error_type",
+]
 
 ErrorType = Literal["invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"]
 """Why a call failed (spec)."""
+
+MAX_QUERIED: int = 1000
+"""How many calls one query may ask for."""
 
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 

@@ -8,6 +8,7 @@ import uuid
 from mqtt_agent.errors import InvalidIdentifier
 
 __all__ = [
+    "FORBIDDEN_CHARACTERS",
     "MAX_IDENTIFIER_BYTES",
     "is_identifier",
     "new_call_id",
@@ -19,10 +20,14 @@ __all__ = [
 MAX_IDENTIFIER_BYTES: int = 255
 """The longest identifier, in bytes of UTF-8 (ours)."""
 
-# Characters that MQTT forbids in a topic name, or for which a broker may close the connection: wildcards, the
-# separator, control characters, surrogates, the byte order mark, and Unicode's non-characters.
 _NON_CHARACTERS = "".join(f"{chr(plane * 0x10000 + 0xFFFE)}{chr(plane * 0x10000 + 0xFFFF)}" for plane in range(17))
-_FORBIDDEN = re.compile(f"[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff{_NON_CHARACTERS}]")
+FORBIDDEN_CHARACTERS: str = f"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NON_CHARACTERS}"
+"""The characters for which a broker may close the connection, for a set in a regular expression.
+
+They are control characters, surrogates and Unicode's non-characters.
+"""
+# In addition: MQTT's wildcards, the separator of levels, and the byte order mark.
+_FORBIDDEN = re.compile(f"[/+#\ufeff{FORBIDDEN_CHARACTERS}]")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@=~-]{1,255}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import datetime, timezone
 from typing import Any, ClassVar, TypeVar
@@ -10,11 +11,15 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mqtt_agent.errors import WireError
+from mqtt_agent.wire.values import MAX_DEPTH, mended
 
 __all__ = [
     "CONTENT_TYPE",
     "DEFAULT_MAX_PAYLOAD",
+    "MAX_CARD_PAYLOAD",
     "Message",
+    "checked_card",
+    "checked_json",
     "decode",
     "encode",
     "parse_time",
@@ -31,6 +36,9 @@ _STARTS_WITH_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DEFAULT_MAX_PAYLOAD: int = 1024 * 1024
 """The largest payload to read, in bytes, when no setting says otherwise."""
 
+MAX_CARD_PAYLOAD: int = 256 * 1024
+"""The largest card to read, in bytes."""
+
 
 class Message(BaseModel):
     """The base model of all messages. Each message is a JSON object.
@@ -39,25 +47,52 @@ class Message(BaseModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True
+        extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True, ser_json_inf_nan="constants"
     )
 
 
 M = TypeVar("M", bound=Message)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, owner: str = "") -> bytes:
     """The UTF-8 JSON of ``message``, without the fields that are None.
 
-    NaN and infinities become null, because JSON has no such numbers.
+    A lone surrogate in a text becomes U+FFFD, and a warning is logged.
+
+    Args:
+        message: The message.
+        owner: Who made the values in the message, for the warning; by default, the kind of the message.
 
     Raises:
-        WireError: A value in the message has no JSON form.
+        WireError: A value in the message has no JSON form, is NaN or infinite, or makes the message deeper than 200
+            levels. The error names the place, for example ``result.rows[3].price``.
     """
     try:
-        return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"{type(message).__name__} has a value that JSON cannot carry: {error}") from error
+        payload = message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
+        if not (b"NaN" in payload or b"Infinity" in payload or _may_be_too_deep(payload)):
+            return payload
+        pydantic_core.from_json(payload, allow_inf_nan=False)  # the words may be in a text, like the brackets
+        return payload
+    except (ValueError, TypeError, RecursionError):
+        fields = dict(message)
+        with contextlib.suppress(ValueError, RecursionError):  # fails for a value that contains itself
+            fields = message.model_dump(exclude_none=True, by_alias=True, warnings=False)
+        return pydantic_core.to_json(mended(fields, "", owner or type(message).__name__))
+
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _may_be_too_deep(payload: bytes) -> bool:
+    """Whether a payload may be nested deeper than 200 levels. This is much faster than parsing the payload."""
+    if payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = payload.translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH // 2):  # each turn removes one or two levels
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return True
 
 
 def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_MAX_PAYLOAD) -> M:
@@ -87,18 +122,72 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
         raise WireError(f"{model.__name__}: {error}") from error
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: Any, name: str = "", owner: str = "") -> Any:
     """Convert a value to plain JSON: dict, list, str, int, float, bool or None.
 
-    Pydantic models, dataclasses, dates, enums, sets, and bytes that are UTF-8 can be converted.
+    Pydantic models, dataclasses, dates, enums, sets, and bytes that are UTF-8 can be converted. NaN, infinity and lone
+    surrogates may stay: :func:`encode` finds them. See :func:`checked_json` for a value that is not encoded at once.
+
+    Args:
+        value: The value.
+        name: What the value is, as the first part of each path in an error, for example ``result``.
+        owner: Who made the value, for the warning about a lone surrogate.
 
     Raises:
-        WireError: The value has no JSON form.
+        WireError: The value has no JSON form. The error names the place.
     """
     try:
-        return pydantic_core.to_jsonable_python(value, inf_nan_mode="null")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"a {type(value).__name__} has no JSON form: {error}") from error
+        return pydantic_core.to_jsonable_python(value, inf_nan_mode="constants")
+    except (ValueError, TypeError, RecursionError):
+        return mended(value, name, owner)
+
+
+_AROUND = 10
+"""Levels that a message may have around a value."""
+
+
+def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
+    """Convert a value to plain JSON that every message and every store can hold. It is slower than :func:`to_json`.
+
+    A lone surrogate in a text becomes U+FFFD, and a warning is logged.
+
+    Args:
+        value: The value.
+        name: What the value is, as the first part of each path in an error, for example ``result``.
+        owner: Who made the value, for the warning about a lone surrogate.
+
+    Raises:
+        WireError: The value has no JSON form, is NaN or infinite, or is nested deeper than 190 levels. The error names
+            the place.
+    """
+    try:
+        # A pydantic model writes NaN as null, but only as JSON. So the value is converted first, and then written.
+        payload = pydantic_core.to_json(pydantic_core.to_jsonable_python(value), inf_nan_mode="constants")
+        plain = pydantic_core.from_json(b"[" * _AROUND + payload + b"]" * _AROUND, allow_inf_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return mended(value, name, owner, MAX_DEPTH - _AROUND)
+    for _ in range(_AROUND):
+        (plain,) = plain
+    return plain
+
+
+def checked_card(card: M, owner: str) -> M:
+    """Return a copy of a card that can be published.
+
+    Check a card where its values are given: a card that cannot be published would stop the announcement of others too.
+
+    Args:
+        card: The card. Lone surrogates in its texts become U+FFFD.
+        owner: What the card is, for the error and the warning.
+
+    Raises:
+        WireError: JSON cannot carry a value of the card, or the card is larger than 256 KiB.
+    """
+    payload = encode(card, owner)
+    if len(payload) > MAX_CARD_PAYLOAD:
+        what = f"{owner} has {len(payload):,} bytes, and readers take at most {MAX_CARD_PAYLOAD:,}"
+        raise WireError(f"{what}: shorten the description, the schemas or the other data")
+    return decode(type(card), payload)
 
 
 def utc_now() -> str:

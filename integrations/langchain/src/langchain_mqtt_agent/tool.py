@@ -13,7 +13,7 @@ from mqtt_agent import ToolCard
 from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
-from mqtt_agent.errors import CallCanceled, CallError
+from mqtt_agent.errors import CallCanceled, CallError, PayloadTooLarge, WireError
 from typing_extensions import Self
 
 from langchain_mqtt_agent.content import content_of
@@ -145,7 +145,7 @@ async def _call(
             await run.caller.undo(call.cancel)  # also after its timeout: no model repeats a call with the same id
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
-        if isinstance(error, CallError) and not isinstance(error, CallCanceled):
+        if isinstance(error, (CallError, WireError, PayloadTooLarge)) and not isinstance(error, CallCanceled):
             raise ToolException(str(error)) from error
         raise
     handle, response = call.handle, call.handle.response

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
-from mqtt_agent.errors import MQTTAgentError, TaskCanceled, WireError
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, TaskCanceled
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import TaskEvent, TaskState, encode
 
@@ -74,11 +74,13 @@ class Attempt:
 
     async def _send(self, event: TaskEvent) -> None:
         await self.reserve()
-        self.seq += 1
-        event.seq = self.seq
+        event.seq = self.seq + 1
+        payload = encode(event, f"task {self.key.task_id}")
+        self.seq += 1  # only now: a requester waits for every number, so an event that cannot be sent must not get one
         try:
-            await self._sender.send(encode(event))
-        except WireError:
+            await self._sender.send(payload)
+        except PayloadTooLarge:
+            self.seq -= 1
             raise
         except MQTTAgentError as error:
             logger.warning("an event of task %s was not sent: %s", self.key.task_id, error)

@@ -10,7 +10,7 @@ from typing import Any
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.deprecation import warn_renamed
-from mqtt_agent.wire import Task, TaskMessage, to_json
+from mqtt_agent.wire import Task, TaskMessage, checked_json, mended_text, to_json
 
 __all__ = ["SyncTaskContext", "TaskContext"]
 
@@ -86,6 +86,10 @@ class TaskContext:
         return time.monotonic() - self._started
 
     @property
+    def _owner(self) -> str:
+        return f"task {self.id}"
+
+    @property
     def saved(self) -> Any:
         """The value that :meth:`save` stored last, in this attempt or in an earlier one; None when there is none."""
         return self._attempt.saved
@@ -110,12 +114,13 @@ class TaskContext:
             value: A string, which is sent as text; or any other JSON value, which is sent as data.
 
         Raises:
-            WireError: The value has no JSON form.
+            WireError: The value has no JSON form, is nested too deeply, or has NaN or infinity in it.
+            PayloadTooLarge: The value is larger than the broker takes.
         """
         if isinstance(value, str):
             await self._attempt.send_event("partial", content=value)
         else:
-            await self._attempt.send_event("partial", data=to_json(value))
+            await self._attempt.send_event("partial", data=to_json(value, "data", self._owner))
 
     async def artifact(self, name: str, data: Any) -> None:
         """Send an artifact, such as the text of a file. The artifact is sent as an event, and again with the result.
@@ -127,7 +132,7 @@ class TaskContext:
         Raises:
             WireError: The value has no JSON form.
         """
-        await self._attempt.add_artifact(name, to_json(data))
+        await self._attempt.add_artifact(mended_text(name), checked_json(data, "data", self._owner))
 
     async def save(self, value: Any) -> None:
         """Store a checkpoint. After a crash, the handler finds the checkpoint in :attr:`saved`.
@@ -140,11 +145,11 @@ class TaskContext:
 
         Raises:
             WireError: The value has no JSON form.
-            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the agent's
-                next start runs the task again.
+            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the
+                agent's next start runs the task again.
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
         """
-        await self._attempt.save(to_json(value))
+        await self._attempt.save(checked_json(value, "saved", self._owner))
 
     async def ask(self, prompt: str, schema: Any = None) -> Any:
         """Ask the requester a question, and wait for the answer. Meanwhile the task's state is ``input-required``.
@@ -166,7 +171,7 @@ class TaskContext:
             StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
         """
-        return await self._questions.ask(prompt, schema)
+        return await self._questions.ask(mended_text(prompt), schema)
 
     def in_thread(self) -> SyncTaskContext:
         """The same task for a handler that is a plain function and runs in a thread."""

@@ -17,13 +17,13 @@ from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot, Slots
-from mqtt_agent.agents.outcome import Ending, ending_of_exception
+from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import StoreError
-from mqtt_agent.wire import Task, TaskFault, TaskState, to_json
+from mqtt_agent.wire import Task, TaskFault, TaskState
 
 __all__ = ["Run", "TaskExecutor"]
 
@@ -296,7 +296,8 @@ class TaskExecutor:
         timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
         try:
             await run.attempt.send_status()
-            return Ending(TaskState.COMPLETED, to_json(await self._call(handler, run)))
+            value = await self._call(handler, run)
+            return ending_of_result(value, f"task {run.record.task_id} at {self._scope.agent_id}")
         except asyncio.CancelledError:
             if run.attempt.over or (not self.executing and not run.expired):
                 return None

@@ -168,7 +168,7 @@ class ReceivedTasks:
             event = run.attempt.status()
         else:
             event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
-        self._replies.publish(self._scope.topics.task_events(record.task_id), encode(event), record.task_id)
+        self._replies.say_status(event)
 
     async def _answer_stranger(self, record: TaskRecord, reply_to: str | None) -> None:
         """Answer a message that does not name its sender. The requester's topic for the result does not change."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
-from mqtt_agent.wire import TaskState, to_json
+from mqtt_agent.wire import TaskState, checked_json
 
 __all__ = ["Questions"]
 
@@ -60,7 +60,7 @@ class Questions:
     async def _ask(self, prompt: str, schema: Any) -> Any:
         if self._waiting is not None:
             raise RuntimeError("one question at a time: await the answer before asking again")
-        question = self._next_question(prompt, None if schema is None else to_json(schema))
+        question = self._next_question(prompt, None if schema is None else checked_json(schema, "schema"))
         if "answer" in question:
             return question["answer"]
         waiting = self._waiting = _Waiting(question, asyncio.get_running_loop().create_future())

@@ -14,7 +14,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
-from mqtt_agent.wire import TERMINAL, Task, TaskFault, TaskState
+from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["Replies"]
 
@@ -31,6 +31,7 @@ class Replies:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._sending: set[tuple[str, str | None]] = set()
+        self._saying: set[tuple[str, int]] = set()
 
     async def send_unsettled(self) -> None:
         """Send the results of all tasks that are not settled, because the broker may not have these results."""
@@ -95,13 +96,32 @@ class Replies:
         topics = [self._scope.topics.task_result(task_id)]
         return topics if requester is None else [*topics, self._scope.topics.results(requester)]
 
-    def publish(self, topic: str, payload: bytes, task_id: str) -> None:
-        """Publish a message about a task. The message may get lost: then the requester asks again."""
+    def publish(self, topic: str, payload: bytes, task_id: str) -> asyncio.Future[int] | None:
+        """Publish a message about a task. The message may get lost: then the requester asks again.
+
+        Returns:
+            The future of the broker's confirmation; None when the message cannot be sent.
+        """
         try:
             properties = PublishProperties(correlation_data=task_id.encode())
-            self._scope.connection.publish_soon(topic, payload, properties=properties)
+            return self._scope.connection.publish_soon(topic, payload, properties=properties)
         except MQTTAgentError as error:
             logger.info("a reply about task %s was not sent: %s", task_id, error)
+            return None
+
+    def say_status(self, event: TaskEvent) -> None:
+        """Answer the question about the state of a task, unless the same answer is still on its way to the broker.
+
+        A question is small, and the answer may be large. So a flood of questions must not become a larger flood.
+        """
+        payload = encode(event.model_copy(update={"timestamp": ""}))
+        key = event.task_id, hash(payload)
+        if key in self._saying:
+            return
+        confirmed = self.publish(self._scope.topics.task_events(event.task_id), encode(event), event.task_id)
+        if confirmed is not None:
+            self._saying.add(key)
+            confirmed.add_done_callback(lambda _: self._saying.discard(key))
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
         """Reject a task, and store nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.wire import Control, Task, TaskState, encode, to_json
+from mqtt_agent.wire import Control, Task, TaskState, checked_json, encode
 
 __all__ = ["Delegations"]
 
@@ -56,6 +57,7 @@ class Delegations:
         self.results: Results = Results(scope, self._tasks, self._resender, self._inputs)
         self.results_topic: str = self._sender.results_topic
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
+        self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._opening = asyncio.Semaphore(_AT_ONCE)
 
@@ -131,10 +133,12 @@ class Delegations:
     async def _open(self, record: TaskRecord, *, synchronous: bool, listen: bool) -> TaskHandle:
         known = self._tasks.handles.get(record.task_id)
         handle = known or self._follow(record, listen=listen, synchronous=synchronous)
+        self._callers[record.task_id] += 1
         await self._subscribed()
         try:
             stored = await self._add(record)
         except BaseException as error:
+            self._callers[record.task_id] -= 1
             if known is None:
                 ours = isinstance(error, MQTTAgentError)
                 handle.fail(error if ours else ConnectionLost(f"task {record.task_id} was not sent"))
@@ -143,7 +147,8 @@ class Delegations:
             self._tasks.update(handle, stored)
         if not handle.done:
             self._tasks.schedule(stored)
-            await self._sender.send_first(handle, stored, synchronous)
+            # A repeat moves the result, and only the first request() subscribes to the task's own result topic.
+            await self._sender.send_first(handle, stored, synchronous and known is None)
         return handle
 
     async def _add(self, record: TaskRecord) -> TaskRecord:
@@ -155,8 +160,9 @@ class Delegations:
         except StoreError as error:
             raise with_message(error, f"task {task_id} was not stored, and so not sent: {error}") from error
         reached("delegated.after-commit")
-        if not added and stored.digest != record.digest:
-            problem = f"task id {task_id} names another task already; it was not sent"
+        if not added and (stored.digest != record.digest or stored.peer != record.peer):
+            other = "" if stored.peer == record.peer else f" (agent {stored.peer} has the other task)"
+            problem = f"task id {task_id} names another task already; it was not sent{other}"
             raise TaskRejected(problem, task_id=task_id, peer=stored.peer, code="conflict")
         return stored
 
@@ -247,11 +253,18 @@ class Delegations:
 
     def _forget(self, task_id: str) -> None:
         self._tasks.forget(task_id)
+        self._callers.pop(task_id, None)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
                 self._tasks.background.start(self._scope.connection.unsubscribe(topic, handler))
 
     # For handles
+
+    async def leave(self, handle: TaskHandle, reason: str) -> None:
+        """Cancel a task whose caller does not want the result any more, unless another caller has given it too."""
+        self._callers[handle.task_id] -= 1
+        if self._callers[handle.task_id] <= 0:
+            await self.cancel(handle, reason)
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None:
         """See :meth:`TaskHandle.cancel`."""
@@ -269,6 +282,6 @@ class Delegations:
 
     async def save(self, handle: TaskHandle, value: Any) -> None:
         """See :meth:`TaskHandle.save`."""
-        value = to_json(value)
+        value = checked_json(value, "saved", f"task {handle.task_id}")
         if await self._tasks.change(handle.task_id, saved=value) is not None:
             handle.saved = value

@@ -12,6 +12,7 @@ from mqtt_agent.agents.outcome import error_of
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.feed import Feed
 from mqtt_agent.display import Screen, TaskView
+from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
 from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
 
@@ -148,9 +149,11 @@ class TaskHandle:
             TaskCanceled: The task was canceled.
             TaskExpired: The task was not finished before its ``expires_at``.
             TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself continues.
+            ValueError: ``timeout`` is NaN.
             ConnectionLost: This agent was stopped. The task itself continues; :meth:`Agent.resume` finds it again.
             TransportError: The broker refused the task, or the connection has ended for good.
         """
+        timeout = checked_seconds(timeout)
         if not self._outcome.done():
             await asyncio.wait([self._outcome], timeout=timeout)
             if not self._outcome.done():

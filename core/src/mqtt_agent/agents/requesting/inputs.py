@@ -10,7 +10,7 @@ from mqtt_agent.agents.requesting.handle import SentAnswer, TaskHandle, input_id
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.errors import TaskError
-from mqtt_agent.wire import Control, TaskEvent, to_json
+from mqtt_agent.wire import Control, TaskEvent, checked_json
 
 __all__ = ["Inputs"]
 
@@ -37,7 +37,7 @@ class Inputs:
             raise TaskError(what, task_id=handle.task_id, peer=handle.peer)
         if input_id is None and handle.question is not None:
             input_id = input_id_of(handle.question)
-        value = to_json(value)
+        value = checked_json(value, "input", f"task {handle.task_id}")
         if input_id is not None:
             handle.answers[input_id] = value
             self._note_sent(handle, input_id, handle.attempt)

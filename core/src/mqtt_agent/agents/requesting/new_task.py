@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import InvalidIdentifier, WireError
-from mqtt_agent.wire import Task, TaskMessage, new_task_id, to_json, utc_now, validate_identifier
+from mqtt_agent.wire import Task, TaskMessage, checked_json, new_task_id, utc_now, validate_identifier
 from mqtt_agent.wire.messages import parse_time
 
 __all__ = ["new_task"]
@@ -47,21 +47,18 @@ def new_task(
         raise InvalidIdentifier(
             f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or pass none"
         )
+    texts = {"type": type, "title": title, "prompt": prompt, "context_id": context_id}
+    values = {"messages": messages, "data": data, "metadata": metadata}
+    content = checked_json({**texts, **values}, "", f"the task for {peer}")
     try:
         return Task(
             task_id=validate_identifier(task_id or new_task_id(), "task id"),
             sender=sender,
             to=validate_identifier(peer, "agent id"),
-            type=type,
-            title=title,
-            prompt=prompt,
-            messages=None if messages is None else [TaskMessage.model_validate(to_json(each)) for each in messages],
-            context_id=context_id,
-            data=to_json(data),
             created_at=utc_now(),
             expires_at=_iso_time(expires_at),
-            metadata=None if metadata is None else to_json(metadata),
             stream=None if stream else False,
+            **content,
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -184,7 +184,8 @@ class Requester:
     ) -> Any:
         """Give a task to a peer, and wait for the result.
 
-        When the asyncio task that waits here is canceled, the peer's task is canceled too.
+        When the asyncio task that waits here is canceled, the peer's task is canceled too, unless this agent has given
+        the same task (``task_id``) in another place and still wants the result there.
 
         Args:
             peer: The id of the agent that is to do the task.
@@ -235,7 +236,7 @@ class Requester:
                 await telling
             return value
         except asyncio.CancelledError:
-            await asyncio.shield(handle.cancel("the requester gave up"))
+            await asyncio.shield(self._delegations.leave(handle, "the requester gave up"))
             raise
         finally:
             if telling is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from functools import partial
 
@@ -18,6 +17,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.errors import QueueFull, TransportError
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties, check_reason_code
+from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Control, TaskFault, encode
 
 __all__ = ["CONFIRMED_WITHIN", "TaskSender"]
@@ -26,8 +26,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 CONFIRMED_WITHIN = 5.0
 """Seconds to wait for the broker's confirmation. An unconfirmed message is sent again after a reconnect."""
-
-_MAX_EXPIRY = 2**32 - 1  # MQTT's Message Expiry Interval has 32 bits
 
 
 class TaskSender:
@@ -97,8 +95,7 @@ class TaskSender:
         Raises:
             TransportError, QueueFull: The task cannot be sent.
         """
-        left = None if record.expires_at is None else math.ceil(record.expires_at - time.time())
-        expiry = None if left is None or left > _MAX_EXPIRY else max(1, left)
+        expiry = None if record.expires_at is None else message_expiry(record.expires_at - time.time())
         properties = PublishProperties(
             response_topic=reply_to or self.results_topic,
             correlation_data=record.task_id.encode(),

@@ -168,7 +168,10 @@ def claim_row(row: Row, now: float) -> dict[str, Any]:
 
 def _encode(value: Any, name: str, key: TaskKey) -> str:
     try:
-        return pydantic_core.to_json(value, inf_nan_mode="null").decode()
+        text = pydantic_core.to_json(value, inf_nan_mode="constants")
+        if b"NaN" in text or b"Infinity" in text:
+            pydantic_core.from_json(text, allow_inf_nan=False)  # refuses the numbers; a text may have these words
+        return text.decode()
     except (ValueError, TypeError, RecursionError) as error:
         what = f"task {key.task_id!r}: {name!r} has a value without a JSON form: {error}"
         raise StoreError(what, permanent=True) from error

@@ -257,14 +257,18 @@ class ToolClient:
             wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
             retry: Whether to send the call again when the replica that had the call is lost, so that the call may run
                 twice. None means yes for tools that are read-only or idempotent.
-            call_id: The call's id; None makes a new id. Give the id of an earlier call to attach to that call.
+            call_id: The call's id; None makes a new id. Give the id of an earlier call, with the same tool and
+                arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
+                last caller is canceled.
 
         Returns:
             The result, any JSON value.
 
         Raises:
             CallError: The call ended without a result; see :meth:`CallHandle.result`.
-            WireError: The arguments have no JSON form.
+            InvalidArguments: The arguments do not fit, or ``call_id`` belongs to another call.
+            InvalidIdentifier, ValueError: No packet can hold ``call_id``, or ``timeout`` is NaN.
+            WireError: JSON cannot carry the arguments. The error names the place. Nothing was sent.
             TransportError: The broker refused the call, or the connection is lost for good.
         """
         streams = on_partial is not None

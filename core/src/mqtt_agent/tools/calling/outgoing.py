@@ -16,6 +16,9 @@ from mqtt_agent.errors import (
     CallCanceled,
     CallTimeout,
     ConnectionLost,
+    InvalidArguments,
+    MQTTAgentError,
+    PayloadTooLarge,
     QueueFull,
     ToolUnavailable,
     TransportError,
@@ -27,7 +30,8 @@ from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, InboundMessage, PublishProperties, check_reason_code
-from mqtt_agent.wire import Call, CallFault, Cancel, Response, decode, encode
+from mqtt_agent.transport.packing import message_expiry
+from mqtt_agent.wire import Call, CallFault, Cancel, Response, decode, encode, to_json
 
 __all__ = ["OutgoingCalls"]
 
@@ -66,10 +70,41 @@ class OutgoingCalls:
         self._over: dict[str, None] = {}  # the ids of the latest calls that are over
         self._faults = FaultLog(logger)
 
-    def get(self, call_id: str) -> CallHandle | None:
-        """The handle of a call that is under way."""
-        pending = self._pending.get(call_id)
-        return None if pending is None else pending.handle
+    def join(self, tool: str, call: Call, timeout: float | None, deadline: float | None) -> CallHandle | None:
+        """Make another handle on the call under way that has the same id.
+
+        The handle shares the result and has a timeout of its own. A call with other arguments is refused.
+
+        Args:
+            tool: The tool's name.
+            call: The call.
+            timeout: See :meth:`open`.
+            deadline: See :meth:`open`.
+
+        Returns:
+            The handle; None when no call with this id is under way.
+
+        Raises:
+            InvalidArguments: The id belongs to another call.
+        """
+        pending = self._pending.get(call.call_id)
+        if pending is None:
+            return None
+        if not pending.is_same(tool, to_json(call.arguments)):
+            first = pending.handle.tool
+            what = f"the call id {call.call_id!r:.80} belongs to a call of tool {first!r} that is under way"
+            other = "this is another tool" if tool != first else "the arguments differ"
+            message = f"{tool}: {what}, and {other}: choose another call id, or pass none"
+            raise InvalidArguments(message, tool=tool, call_id=call.call_id)
+        handle = CallHandle(tool, call.call_id, self.cancel)
+        handle.server, handle.attempt = pending.handle.server, pending.handle.attempt
+        pending.handles.append(handle)
+        if deadline is None or pending.deadline is None:
+            pending.deadline = None
+        else:
+            pending.deadline = max(deadline, pending.deadline)
+        self._watch(pending, handle, timeout, deadline)
+        return handle
 
     def under_way(self) -> list[PendingCall]:
         """All calls that are under way."""
@@ -107,13 +142,18 @@ class OutgoingCalls:
             )
         handle = CallHandle(tool, call.call_id, self.cancel)
         pending = PendingCall(
-            handle, self._topics.tool_call(tool), encode(call), timeout, deadline, repeatable, resend_until
+            handle, self._topics.tool_call(tool), encode(call, tool), deadline, repeatable, resend_until
         )
         self._pending[call.call_id] = pending
-        handle.when_over(lambda: self._forget(pending))
-        if deadline is not None:
-            pending.timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, pending)
+        self._watch(pending, handle, timeout, deadline)
         return handle
+
+    def _watch(self, pending: PendingCall, handle: CallHandle, timeout: float | None, deadline: float | None) -> None:
+        """Let a handle fail at its deadline. When no handle waits any more, the call is forgotten."""
+        timer = None
+        if deadline is not None and timeout is not None:
+            timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, handle, timeout)
+        handle.when_over(lambda: self._leave(pending, handle, timer))
 
     # Sending
 
@@ -127,16 +167,22 @@ class OutgoingCalls:
         if pending is not None:  # None if the timeout ended while the client subscribed to the stream
             self._send(pending)
 
+    def send_for_others(self, handle: CallHandle) -> None:
+        """Send a call whose first caller failed before it was sent, for the callers that have joined meanwhile."""
+        pending = self._pending.get(handle.call_id)
+        if pending is not None and pending.confirmed is None:
+            self.send_again(pending)
+
     def send_again(self, pending: PendingCall) -> None:
         """Send a call another time. Only for a call that no server can have, or that may run twice."""
         pending.resend = None
         if pending.handle.done:
             return
-        pending.handle.server = None
+        pending.moved_to(None)
         try:
             self._send(pending)
-        except (TransportError, QueueFull) as error:
-            pending.handle.fail(error)
+        except (TransportError, QueueFull, PayloadTooLarge) as error:
+            pending.fail(error)
 
     def send_again_later(self, pending: PendingCall, delay: float) -> None:
         """Send a call another time after ``delay`` seconds; see :meth:`send_again`."""
@@ -148,7 +194,7 @@ class OutgoingCalls:
         pending.lost_servers.clear()
         expiry = None
         if pending.deadline is not None:
-            expiry = max(1, math.ceil(pending.deadline - asyncio.get_running_loop().time()))
+            expiry = message_expiry(pending.deadline - asyncio.get_running_loop().time())
         properties = PublishProperties(
             response_topic=self._inbox,
             correlation_data=handle.call_id.encode(),
@@ -170,8 +216,8 @@ class OutgoingCalls:
         except ConnectionLost:
             pending.unconfirmed = True
             return
-        except TransportError as error:
-            pending.handle.fail(error)
+        except (TransportError, PayloadTooLarge) as error:
+            pending.fail(error)
             return
         if code == NO_MATCHING_SUBSCRIBERS:
             self._on_no_subscriber(pending)
@@ -186,7 +232,7 @@ class OutgoingCalls:
             self.send_again_later(pending, _RESEND_AFTER)
         else:
             what = f"{handle.tool}: no server is subscribed to the tool's calls; pass wait_online=True to wait"
-            handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
+            pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
 
     # Settling
 
@@ -205,25 +251,28 @@ class OutgoingCalls:
             response = Response(call_id=call_id, status="error", error=fault)
         pending = self._pending.get(response.call_id)
         if pending is not None:
-            pending.handle.settle(response)
+            for handle in tuple(pending.handles):
+                handle.settle(response)
         elif response.call_id in self._over:
             logger.debug("a response to call %s, which is over, was dropped", response.call_id)
         elif not self._queries.settle(response) and readable and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
-    def _on_timeout(self, pending: PendingCall) -> None:
-        handle = pending.handle
-        what = f"{handle.tool}: no answer within {pending.timeout:.3g} s; the call may still run"
+    def _on_timeout(self, handle: CallHandle, timeout: float) -> None:
+        what = f"{handle.tool}: no answer within {timeout:.3g} s; the call may still run"
         handle.fail(CallTimeout(what, tool=handle.tool, call_id=handle.call_id))
 
     def cancel(self, handle: CallHandle, reason: str | None) -> None:
         """Cancel a call, also at its server if the server can cancel calls.
 
-        A call that failed with :class:`CallTimeout` may still run, so the server is told to cancel such a call too.
+        A call that failed with :class:`CallTimeout` may still run, so the server is told to cancel such a call too. The
+        server is not told while another caller waits for the same call.
         """
         if handle.done and not handle.timed_out:
             return
-        self._cancel_at_server(handle, reason)
+        pending = self._pending.get(handle.call_id)
+        if pending is None or pending.handles == [handle]:
+            self._cancel_at_server(handle, reason)
         message = f"{handle.tool}: canceled: {reason or 'the caller asked for it'}"
         handle.fail(CallCanceled(message, tool=handle.tool, call_id=handle.call_id))
 
@@ -233,24 +282,33 @@ class OutgoingCalls:
             cancel = Cancel(call_id=handle.call_id, client=self._agent_id, reason=reason)
             try:
                 self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
-            except (TransportError, QueueFull) as error:
+            except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every call that is under way, and take no further calls."""
         self._closed = reason
         for pending in self.under_way():
-            self.cancel(pending.handle, reason)
+            for handle in tuple(pending.handles):
+                self.cancel(handle, reason)
 
     def on_failed(self, error: TransportError) -> None:
         """Fail every call: the connection is lost for good."""
         for pending in self.under_way():
-            pending.handle.fail(error)
+            pending.fail(error)
+
+    def _leave(self, pending: PendingCall, handle: CallHandle, timer: asyncio.TimerHandle | None) -> None:
+        """A handle is over. The last one takes its call with it."""
+        if timer is not None:
+            timer.cancel()
+        if len(pending.handles) > 1:
+            pending.handles.remove(handle)
+        else:
+            self._forget(pending)
 
     def _forget(self, pending: PendingCall) -> None:
-        for timer in (pending.timer, pending.resend):
-            if timer is not None:
-                timer.cancel()
+        if pending.resend is not None:
+            pending.resend.cancel()
         if pending.confirmed is not None:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:

@@ -1,11 +1,16 @@
-"""A client's record of a call that is under way: the message, the deadline, and the servers that may have the call."""
+"""A client's record of a call that is under way: its handles, the message, and the servers that may have the call."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pydantic_core
+
+from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.tracing import trace_context
+from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["PendingCall"]
 
@@ -14,15 +19,13 @@ class PendingCall:
     """A call that is under way.
 
     Attributes:
-        handle: The caller's handle on the call.
+        handles: The handles of the callers that wait for the call. Each has its own timeout. Usually there is one.
         topic: The topic to which the call is published.
         payload: The call as it is published.
         user_properties: The MQTT user properties of the call, which carry the trace context.
-        timeout: The timeout that the caller has set, in seconds; None means no limit.
-        deadline: Loop time at which the timeout is over; None means never.
+        deadline: Loop time at which no caller waits any more; None means never.
         repeatable: Whether the call may run twice.
         resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
-        timer: Fails the call at its deadline.
         resend: Sends the call again soon. While this timer is set, the client assumes that no server has the call.
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
@@ -34,14 +37,12 @@ class PendingCall:
     __slots__ = (
         "confirmed",
         "deadline",
-        "handle",
+        "handles",
         "lost_servers",
         "payload",
         "repeatable",
         "resend",
         "resend_until",
-        "timeout",
-        "timer",
         "topic",
         "unconfirmed",
         "user_properties",
@@ -52,21 +53,43 @@ class PendingCall:
         handle: CallHandle,
         topic: str,
         payload: bytes,
-        timeout: float | None,
         deadline: float | None,
         repeatable: bool,
         resend_until: float,
     ) -> None:
-        self.handle: CallHandle = handle
+        self.handles: list[CallHandle] = [handle]
         self.topic: str = topic
         self.payload: bytes = payload
         self.user_properties: tuple[tuple[str, str], ...] = trace_context()
-        self.timeout: float | None = timeout
         self.deadline: float | None = deadline
         self.repeatable: bool = repeatable
         self.resend_until: float = resend_until
-        self.timer: asyncio.TimerHandle | None = None
         self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False
         self.lost_servers: dict[str, str | None] = {}
+
+    @property
+    def handle(self) -> CallHandle:
+        """The first of the handles."""
+        return self.handles[0]
+
+    def is_same(self, tool: str, arguments: dict[str, Any]) -> bool:
+        """Whether this is a call of the same tool with the same arguments, in any order."""
+        sent: dict[str, Any] = pydantic_core.from_json(self.payload)
+        return tool == self.handle.tool and fingerprint(arguments) == fingerprint(sent["arguments"])
+
+    def fail(self, error: MQTTAgentError) -> None:
+        """End the call with an error, for all its callers."""
+        for handle in tuple(self.handles):
+            handle.fail(error)
+
+    def moved_to(self, server: str | None) -> None:
+        """Note which server has the call; None when no server has it."""
+        for handle in self.handles:
+            handle.server = server
+
+    def count_attempt(self) -> None:
+        """Note that the server of the call was lost."""
+        for handle in self.handles:
+            handle.attempt += 1

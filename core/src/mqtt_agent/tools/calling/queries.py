@@ -11,13 +11,13 @@ from mqtt_agent.errors import QueueFull, TransportError
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.wire import Query, Response, encode, new_call_id
+from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Queries"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _TIMEOUT = 5.0
-_MAX_QUERIED = 1000
 
 
 class Queries:
@@ -64,7 +64,7 @@ class Queries:
             For each call that a server has, the id of that server; and whether all servers have answered. Without
             servers, this is False.
         """
-        parts = [call_ids[start : start + _MAX_QUERIED] for start in range(0, len(call_ids), _MAX_QUERIED)]
+        parts = [call_ids[start : start + MAX_QUERIED] for start in range(0, len(call_ids), MAX_QUERIED)]
         asked = [(server, part) for server in servers for part in parts]
         answers = await asyncio.gather(*(self._ask_one(server, part) for server, part in asked))
         holders: dict[str, str] = {}

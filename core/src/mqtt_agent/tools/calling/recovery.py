@@ -177,7 +177,7 @@ class Recovery:
                 break
         for pending in affected:
             if holders.get(pending.handle.call_id) == before.server:
-                pending.handle.attempt += 1
+                pending.count_attempt()
         lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in holders]
         for pending in lost:
             pending.lost_servers[before.server] = before.started
@@ -228,7 +228,7 @@ class Recovery:
         server_ended = self._server_ended(pending)
         # If the call's server was not known, the holder may have had the call from the start: this is no new attempt.
         if server_ended and (holder is None or handle.server is not None):
-            handle.attempt += 1
+            pending.count_attempt()
         decision = decide(
             Situation(
                 held=holder is not None,
@@ -248,11 +248,11 @@ class Recovery:
         elif decision is Decision.FAIL_AS_LOST:
             server = handle.server or "its server"
             what = f"{handle.tool}: {server} went offline while it had the call; the call may have run"
-            handle.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+            pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
         elif holder is not None:
             pending.unconfirmed = False
             pending.lost_servers.clear()
-            handle.server = holder
+            pending.moved_to(holder)
 
     def _server_ended(self, pending: PendingCall) -> bool:
         """Whether a server that may have had a call has ended, and did not only lose its connection for a while."""

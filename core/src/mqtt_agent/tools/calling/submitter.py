@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mqtt_agent.errors import CallCanceled, ToolUnavailable, WireError
+from mqtt_agent.endpoints.timeouts import checked_seconds
+from mqtt_agent.errors import CallCanceled, InvalidIdentifier, ToolUnavailable, WireError
 from mqtt_agent.tools.calling.changes import ToolChanges
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
@@ -17,11 +18,12 @@ from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.tracing import traced_call
-from mqtt_agent.wire import Call, is_identifier, new_call_id, to_json, validate_identifier
+from mqtt_agent.wire import Call, is_identifier, mended_text, new_call_id, to_json, validate_identifier
 
 __all__ = ["Submitter"]
 
 _LOOK_UP_WITHIN = 2.0  # seconds
+_MAX_CALL_ID = 65_535  # bytes of the Correlation Data
 
 
 class Submitter:
@@ -64,9 +66,13 @@ class Submitter:
 
         Raises:
             ToolUnavailable: No server offers the tool.
+            InvalidIdentifier: No packet can hold ``call_id``.
+            InvalidArguments: ``call_id`` belongs to another call under way: of another tool, or with other arguments.
+            ValueError: ``timeout`` is NaN.
             TransportError, WireError, QueueFull: The call cannot be sent.
         """
         validate_identifier(tool, "tool name")
+        timeout = checked_seconds(timeout)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         if not self._catalog.is_online(tool):
             await self._find(tool, wait_online, deadline)
@@ -74,13 +80,19 @@ class Submitter:
             await self._within(deadline, self._catalog.settled(tool), tool)
         # The server's card may arrive before the tool's card.
         card = self._catalog.tool(tool) or await self._catalog.look_up(tool, _LOOK_UP_WITHIN)
-        call_id = call_id or new_call_id()
-        known = self._calls.get(call_id)
-        if known is not None:
-            return known
+        call_id = _checked_call_id(call_id) if call_id else new_call_id()
         if stream is None:
             stream = card is not None and card.supports_streaming
-        call = self._make_call(call_id, arguments, stream)
+        call = self._make_call(tool, call_id, arguments, stream)
+        joined = self._calls.join(tool, call, timeout, deadline)
+        if joined is not None:
+            try:
+                if call.stream:
+                    await self._partials.follow(joined)
+            except BaseException as error:
+                joined.fail(CallCanceled(f"{tool}: {error}", tool=tool, call_id=call_id))
+                raise
+            return joined
         if retry is None:
             retry = card is not None and (card.read_only or card.idempotent)
         resend_until = math.inf if wait_online else 0.0
@@ -91,16 +103,17 @@ class Submitter:
             self._calls.send(handle)
         except BaseException as error:
             handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
+            self._calls.send_for_others(handle)
             raise
         return handle
 
-    def _make_call(self, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
+    def _make_call(self, tool: str, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
         if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
         try:
             return Call(
                 call_id=call_id,
-                arguments=to_json(dict(arguments or {})),
+                arguments=to_json(dict(arguments or {}), "arguments", tool),
                 client=self._scope.agent_id,
                 response_topic=self._scope.inbox,
                 stream=stream and is_identifier(call_id),
@@ -145,3 +158,12 @@ class Submitter:
         async for _ in changes:
             if self._catalog.is_online(tool):
                 return
+
+
+def _checked_call_id(call_id: str) -> str:
+    size = len(call_id.encode(errors="surrogatepass"))
+    if size > _MAX_CALL_ID or mended_text(call_id) != call_id:
+        what = f"has {size:,} bytes, and MQTT can carry at most {_MAX_CALL_ID:,}"
+        what = what if size > _MAX_CALL_ID else "has a surrogate, which no UTF-8 can hold"
+        raise InvalidIdentifier(f"the call id {call_id!r:.80} {what}: choose another call id, or pass none")
+    return call_id

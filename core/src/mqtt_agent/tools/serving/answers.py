@@ -27,6 +27,7 @@ class Answers:
         self._connection = scope.connection
         self._server_id = scope.server_id
         self._tasks = BackgroundTasks()
+        self._resending: set[tuple[str, str]] = set()
 
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
@@ -46,7 +47,8 @@ class Answers:
                 await self._connection.publish(reply_to, payload, properties=properties)
             except PayloadTooLarge as error:
                 response = Response(call_id=call_id, server=self._server_id)
-                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=str(error)))
+                message = f"the tool ran, but its result cannot be sent: {error}"
+                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=message))
                 await self._connection.publish(reply_to, encode(response), properties=properties)
         except MQTTAgentError as error:
             logger.warning("the response to call %.80s could not be sent: %s", call_id, error)
@@ -55,6 +57,14 @@ class Answers:
     def publish_soon(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response in the background; see :meth:`publish`."""
         self._tasks.start(self.publish(call_id, reply_to, messages, payload))
+
+    def resend(self, call_id: str, reply_to: str, payload: bytes) -> None:
+        """Publish a response again, unless an earlier repeat of it is still on its way to the broker."""
+        key = reply_to, call_id
+        if key not in self._resending:
+            self._resending.add(key)
+            sending = self._tasks.start(self.publish(call_id, reply_to, [], payload))
+            sending.add_done_callback(lambda _: self._resending.discard(key))
 
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
         """Answer an invalid call with an error, and then acknowledge its message."""

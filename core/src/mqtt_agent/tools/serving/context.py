@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
 
@@ -35,16 +36,18 @@ class CallStream:
         call_id: The id of the call.
         send: Publishes a payload on the stream's topic, and returns the future of the broker's confirmation. None when
             the caller does not listen.
+        tool: The tool's name, for warnings.
 
     Attributes:
         seq: The number of the latest stream message; 0 before the first one.
         closed: Whether no further message is sent.
     """
 
-    def __init__(self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None) -> None:
+    def __init__(self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None, tool: str = "") -> None:
         self.seq: int = 0
         self.closed: bool = send is None
         self._call_id = call_id
+        self._tool = tool
         self._sender = PacedSender(send) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
@@ -53,11 +56,21 @@ class CallStream:
         Args:
             kind: The ``type`` of the :class:`StreamMessage`.
             fields: Further fields of the :class:`StreamMessage`.
+
+        Raises:
+            WireError: JSON cannot carry a field.
+            PayloadTooLarge, TransportError, QueueFull: The message cannot be sent.
         """
         if self.closed or self._sender is None:
             return
-        self.seq += 1
-        await self._sender.send(encode(StreamMessage(call_id=self._call_id, seq=self.seq, type=kind, **fields)))
+        message = StreamMessage(call_id=self._call_id, seq=self.seq + 1, type=kind, **fields)
+        payload = encode(message, self._tool)
+        self.seq += 1  # only now: callers wait for every number, so a message that is not sent must not get one
+        try:
+            await self._sender.send(payload)
+        except MQTTAgentError:
+            self.seq -= 1
+            raise
 
     async def close(self, *, done: bool = True) -> None:
         """Send no further messages.
@@ -115,12 +128,13 @@ class ToolContext:
         caller does not listen, or after the call has ended.
 
         Raises:
-            WireError: The value has no JSON form.
+            WireError: The value has no JSON form, is nested too deeply, or has NaN or infinity in it.
+            PayloadTooLarge: The value is larger than the broker takes.
         """
         if isinstance(value, str):
             await self._stream.publish("partial", content=value)
         else:
-            await self._stream.publish("partial", data=to_json(value))
+            await self._stream.publish("partial", data=to_json(value, "data", self.tool))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Tell the caller how far the work is.

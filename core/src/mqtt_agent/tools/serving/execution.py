@@ -11,8 +11,9 @@ from mqtt_agent.tools.serving.function import ToolFunction
 from mqtt_agent.tools.serving.replay import CallKey
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Call, CallFault
+from mqtt_agent.wire.values import fingerprint
 
-__all__ = ["Execution", "ServedTool"]
+__all__ = ["Execution", "ServedTool", "content_of"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Execution:
         return self.call.client, self.call.call_id
 
     @property
+    def content(self) -> bytes:
+        """A digest of the tool and the arguments: what the call asks for."""
+        return content_of(self.tool, self.call)
+
+    @property
     def tool_name(self) -> str:
         """The name of the tool that is called."""
         return self.tool.function.name
@@ -81,3 +87,8 @@ class Execution:
         if self.context is not None and self.task is not None:
             self.context.canceled = True
             self.task.cancel()
+
+
+def content_of(tool: ServedTool, call: Call) -> bytes:
+    """A digest of a call's tool and arguments. Two calls with the same id and other content are not the same call."""
+    return fingerprint([tool.function.name, call.arguments])

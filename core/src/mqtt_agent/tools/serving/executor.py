@@ -9,7 +9,7 @@ from collections import deque
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
-from mqtt_agent.tools.serving.execution import Execution, ServedTool
+from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
 from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
@@ -57,18 +57,24 @@ class Executor:
         """Run a call, unless the call is a repeat.
 
         A repeat of a call that runs or waits joins that call. A repeat of a call that is over gets the stored response
-        again.
+        again. A call that has the id of another call is refused.
         """
         key = (call.client, call.call_id)
         known = self._known.get(key)
         if known is not None:
+            if known.content != content_of(tool, call):
+                self._refuse_id(call, reply_to, message)
+                return
             known.messages.append(message)
             if known.task is not None:
                 message.work_started()
             return
         stored = self._replay.get(key)
         if stored is not None:
-            self.answers.publish_soon(call.call_id, reply_to, [message], stored)
+            if self._replay.content(key) == content_of(tool, call):
+                self.answers.publish_soon(call.call_id, reply_to, [message], stored)
+            else:
+                self._refuse_id(call, reply_to, message)
             return
         expires = None if message.message_expiry is None else time.monotonic() + message.message_expiry
         execution = self._known[key] = Execution(tool, call, reply_to, [message], expires)
@@ -77,6 +83,11 @@ class Executor:
             self._start(execution)
         else:
             self._queue.append(execution)
+
+    def _refuse_id(self, call: Call, reply_to: str, message: InboundMessage) -> None:
+        what = f"{call.client} has used the call id {call.call_id!r:.80} for another tool or for other arguments"
+        error = CallFault(type="invalid_arguments", code="CALL_ID_IN_USE", message=f"{what}: choose another call id")
+        self.answers.reject(call.call_id, reply_to, message, error)
 
     def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
         """Which of these calls run, wait, or are over with a stored response. Stored responses are sent again.
@@ -90,19 +101,23 @@ class Executor:
         for call_id in call_ids:
             stored = self._replay.get((client, call_id))
             if stored is not None:
-                self.answers.publish_soon(call_id, reply_to, [], stored)
+                self.answers.resend(call_id, reply_to, stored)
             if stored is not None or (client, call_id) in self._known:
                 known.append(call_id)
         return known
 
-    def cancel(self, key: CallKey) -> bool:
+    def cancel(self, tool: str, key: CallKey) -> bool:
         """Stop a call whose caller does not want the result any more.
+
+        Args:
+            tool: The name of the tool whose call is canceled. A call of another tool with the same id goes on.
+            key: The name of the call.
 
         Returns:
             Whether the call runs or waits here.
         """
         execution = self._known.get(key)
-        if execution is None:
+        if execution is None or execution.tool_name != tool:
             return False
         self._stop(execution, None)
         return True

@@ -11,6 +11,7 @@ from typing import Any
 import pydantic_core
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.seen import Seen
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import ConnectionLost, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
@@ -18,10 +19,13 @@ from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
+from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Intake"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+_QUERIES_REMEMBERED = 10_000
 
 
 class Intake:
@@ -39,6 +43,7 @@ class Intake:
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
         self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._make_marker)
+        self._queries = Seen(_QUERIES_REMEMBERED)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
@@ -50,7 +55,7 @@ class Intake:
         """Take the calls of a tool from now on, and the cancels of these calls."""
         handler = partial(self._on_call, tool)
         await self._subscribe(self._topics.tool_call_shared(name), handler, calls=True)
-        await self._subscribe(self._topics.tool_cancel(name), self._on_cancel)
+        await self._subscribe(self._topics.tool_cancel(name), partial(self._on_cancel, name))
 
     async def leave(self, name: str) -> None:
         """Leave the share group of a tool's calls. Calls that the broker has sent or queued are still taken."""
@@ -124,14 +129,14 @@ class Intake:
             return
         executor.submit(tool, call, reply_to, message)
 
-    def _on_cancel(self, message: InboundMessage) -> None:
+    def _on_cancel(self, tool: str, message: InboundMessage) -> None:
         try:
             cancel = decode(Cancel, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable cancel", error)
             return
         if self._executor is not None and not message.retain:
-            self._executor.cancel((cancel.client, cancel.call_id))
+            self._executor.cancel(tool, (cancel.client, cancel.call_id))
 
     def _on_query(self, message: InboundMessage) -> None:
         if self._marker.recognize(message):
@@ -146,9 +151,20 @@ class Intake:
         if not is_identifier(query.client):
             self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
         else:
-            reply_to = self._topics.client_responses(query.client)
-            known = self._executor.known(query.client, query.call_ids, reply_to)
-            self._executor.answers.answer_query(query.query_id, reply_to, {"known": known})
+            self._answer(self._executor, query)
+
+    def _answer(self, executor: Executor, query: Query) -> None:
+        """Answer a query once. A repeat would make the server send many responses for one small message."""
+        if not self._queries.add((query.client, query.query_id)):
+            logger.debug("a query of %s was answered before", query.client)
+            return
+        call_ids = list(dict.fromkeys(query.call_ids))
+        if len(call_ids) > MAX_QUERIED:
+            self._faults.tell(f"query of {query.client}", "a query for too many calls", f"{len(call_ids)}")
+            return
+        reply_to = self._topics.client_responses(query.client)
+        known = executor.known(query.client, call_ids, reply_to)
+        executor.answers.answer_query(query.query_id, reply_to, {"known": known})
 
     def _reject(
         self, executor: Executor, message: InboundMessage, call_id: str, reply_to: str | None, error: CallFault

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
+from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.function import ToolFunction
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import FEATURES, ToolAnnotations, ToolCard, Topics, VersionInfo, validate_identifier
+from mqtt_agent.wire.messages import checked_card
 
 __all__ = ["ToolOffering"]
 
@@ -138,6 +140,7 @@ class ToolOffering(ABC):
             InvalidIdentifier: The name cannot be used in topics.
             TypeError: The handler's parameters cannot be made into a schema.
             ValueError: The server offers a tool of this name already, or a schema is not valid.
+            WireError: JSON cannot carry a value of the card, or the card is larger than clients read (256 KiB).
         """
         validate_identifier(name, "tool name")
         if name in self._cards:
@@ -150,7 +153,7 @@ class ToolOffering(ABC):
             destructiveHint=destructive,
             openWorldHint=open_world,
         )
-        self._cards[name] = ToolCard(
+        card = ToolCard(
             tool=name,
             server=self.name,
             namespace=self.namespace,
@@ -165,5 +168,6 @@ class ToolOffering(ABC):
             features=list(FEATURES),
             meta=meta,
         )
-        self._served[name] = ServedTool(function, timeout, partial(self._topics.tool_stream, name))
+        self._cards[name] = checked_card(card, f"the card of tool {name}")
+        self._served[name] = ServedTool(function, checked_seconds(timeout), partial(self._topics.tool_stream, name))
         self._on_added(name)

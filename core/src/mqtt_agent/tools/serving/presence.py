@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from functools import partial
@@ -10,9 +11,10 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
+from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
@@ -105,10 +107,15 @@ class Presence:
         """Publish all cards with status online."""
         self.announced = True
         # A tool can be called as soon as a server card lists it. So the tool's own card is published first.
+        published: list[BaseException | None] = []
         if self.serving:
-            await asyncio.gather(*(self._publish_tool_card(name, "online") for name in list(self._cards)))
+            cards = (self._publish_tool_card(name, "online") for name in list(self._cards))
+            published = await asyncio.gather(*cards, return_exceptions=True)
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
+        for error in published:  # only now: one card that the broker does not take must not hide the other tools
+            if error is not None:
+                raise error
 
     async def announce_again(self) -> None:
         """Publish all cards again after a reconnect, unless the server is about to stop."""
@@ -153,12 +160,9 @@ class Presence:
             logger.debug("server %s cannot see the cards of other servers", self._server_id)
         for name in self._cards if self.serving else ():
             if name not in others:
-                await self._publish_tool_card(name, "offline")
+                with contextlib.suppress(PayloadTooLarge):  # this card was never published
+                    await self._publish_tool_card(name, "offline")
         await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
-
-    def will(self) -> bytes:
-        """The payload of the Last Will: the server card with status offline."""
-        return encode(self._server_card("offline"))
 
     def _server_card(self, status: Status) -> ServerCard:
         return ServerCard(
@@ -178,6 +182,13 @@ class Presence:
             standby=self.standby,
             features=list(SERVER_FEATURES),
         )
+
+    def will(self) -> bytes:
+        """The payload of the Last Will: the server card with status offline."""
+        card = self._server_card("offline")
+        payload = encode(card)
+        # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
+        return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": []}))
 
     async def _publish_server_card(self, status: Status) -> None:
         payload = encode(self._server_card(status))

@@ -25,32 +25,45 @@ class ReplayStore:
         self._max_age = max_age
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: OrderedDict[CallKey, tuple[float, bytes]] = OrderedDict()
+        self._entries: OrderedDict[CallKey, tuple[float, bytes, bytes]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, key: CallKey, response: bytes) -> None:
-        """Keep the response to a call. The oldest responses are dropped when there are too many."""
+    def put(self, key: CallKey, response: bytes, content: bytes) -> None:
+        """Keep the response to a call. The oldest responses are dropped when there are too many.
+
+        Args:
+            key: The name of the call.
+            response: The response.
+            content: A digest of the call's tool and arguments; see :meth:`content`.
+        """
         self._forget(key)
         now = time.monotonic()
-        self._entries[key] = (now + self._max_age, response)
+        self._entries[key] = (now + self._max_age, response, content)
         self._bytes += _size(key, response)
         while self._entries:
-            oldest, (expires, _) = next(iter(self._entries.items()))
+            oldest, (expires, _, _) = next(iter(self._entries.items()))
             if expires > now and len(self._entries) <= self._max_entries and self._bytes <= self._max_bytes:
                 break
             self._forget(oldest)
 
     def get(self, key: CallKey) -> bytes | None:
         """The response to a call; None when the store has no response, or has dropped it."""
+        entry = self._live(key)
+        return None if entry is None else entry[1]
+
+    def content(self, key: CallKey) -> bytes | None:
+        """The digest of a call's tool and arguments; None when the store has no response to the call."""
+        entry = self._live(key)
+        return None if entry is None else entry[2]
+
+    def _live(self, key: CallKey) -> tuple[float, bytes, bytes] | None:
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry[0] <= time.monotonic():
+        if entry is not None and entry[0] <= time.monotonic():
             self._forget(key)
             return None
-        return entry[1]
+        return entry
 
     def _forget(self, key: CallKey) -> None:
         entry = self._entries.pop(key, None)

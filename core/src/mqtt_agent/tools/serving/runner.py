@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, without_surprises
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
@@ -18,7 +19,7 @@ from mqtt_agent.tools.serving.execution import Execution
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
-from mqtt_agent.wire import CallFault, Response, encode, is_identifier, to_json
+from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
 
 __all__ = ["CallRunner"]
 
@@ -42,6 +43,7 @@ class CallRunner:
         self._replay = replay
         self._max_threads = max_threads
         self._threads: ThreadPoolExecutor | None = None
+        self._faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are no warnings
 
     def close(self) -> None:
         """Let the threads of plain ``def`` handlers end, without waiting for them."""
@@ -80,9 +82,9 @@ class CallRunner:
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
         response.seq = stream.seq or None
-        payload = _encode(response)
+        payload = self._encode(response, execution.tool_name)
         if response.error is None or not response.error.retryable:
-            self._replay.put(execution.key, payload)
+            self._replay.put(execution.key, payload, execution.content)
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
@@ -102,12 +104,32 @@ class CallRunner:
         try:
             result = await (bound() if function.is_async else self._call_in_thread(bound))
             result = await result if inspect.isawaitable(result) else result
-            if isinstance(result, ToolResult):
-                return to_json(result.result), to_json(result.content)
-            return to_json(result), None
+            return self._plain(result, function.name)
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _plain(self, result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
+        """The result and the content of a response, from what a handler returned."""
+        try:
+            if isinstance(result, ToolResult):
+                return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
+            return to_json(result, "result", tool), None
+        except WireError as error:
+            raise self._not_json(error, tool) from error
+
+    def _encode(self, response: Response, tool: str) -> bytes:
+        """The payload of a response. A result that JSON cannot carry makes the response an error."""
+        try:
+            return encode(response, tool)
+        except WireError as error:
+            response.result = response.content = None
+            fail(response, _fault(self._not_json(error, tool)))
+            return encode(response, tool)
+
+    def _not_json(self, error: WireError, tool: str) -> _ResultNotJSON:
+        self._faults.tell(f"tool {tool}", "a result that cannot be sent", error)
+        return _ResultNotJSON(str(error))
 
     def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
@@ -119,33 +141,29 @@ class CallRunner:
         if execution.call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
             return CallStream(call_id, None)
         topic = tool.stream_topic(call_id)
-        return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload))
+        return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload), tool.function.name)
 
 
-def _encode(response: Response) -> bytes:
-    """The payload of a response. A result without a JSON form makes the response an error."""
-    try:
-        return encode(response)
-    except WireError as error:
-        response.result = response.content = None
-        fail(response, CallFault(type="tool_error", code="RESULT_NOT_JSON", message=str(error)))
-        return encode(response)
+class _ResultNotJSON(Exception):
+    """JSON cannot carry the result of a handler. The handler has run."""
 
 
 def _fault(error: BaseException) -> CallFault:
     """The error for the caller, from a handler's exception. Every exception gives an error that can be sent."""
     kind, message = describe(error)
+    message = mended_text(message)
     if isinstance(error, InvalidArguments):
         return CallFault(type="invalid_arguments", message=message, data=error.data)
-    if isinstance(error, WireError):
+    if isinstance(error, _ResultNotJSON):
+        message = f"the tool ran, but its result cannot be sent: {message}"
         return CallFault(type="tool_error", message=message, code="RESULT_NOT_JSON")
     if not isinstance(error, ToolError):
         return CallFault(type="tool_error", message=message or kind, code=kind)
     try:
-        data = to_json(error.data)
+        data = checked_json(error.data, "data", kind)
     except WireError:
         data = repr(error.data)
-    code = None if error.code is None else str(error.code)
+    code = None if error.code is None else mended_text(str(error.code))
     return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
 
 

@@ -1,0 +1,250 @@
+"""Encodes the MQTT 5 packets that are frequent, and refuses what no packet can hold. ``packets`` decodes packets.
+
+Brokers close the connection of a client that sends a packet that violates MQTT. The message would be sent again after
+the reconnect, and no other message could be sent any more. So each message is packed before it is queued.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from typing import NamedTuple
+
+from mqtt_agent.errors import WireError
+from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.packets import PUBLISH
+from mqtt_agent.wire.identifiers import FORBIDDEN_CHARACTERS
+
+__all__ = [
+    "MAX_SECONDS",
+    "PackedPublish",
+    "check_filter",
+    "check_topic",
+    "message_expiry",
+    "pack_disconnect",
+    "pack_puback",
+    "pack_publish",
+    "pack_pubrec",
+    "pack_string",
+    "pack_subscribe",
+    "pack_unsubscribe",
+    "whole_seconds",
+]
+
+MAX_SECONDS: int = 2**32 - 1
+"""The longest time that a packet can hold: about 136 years. A longer time is sent as no limit."""
+_MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
+_MAX_LEVELS = 201  # brokers such as Mosquitto close the connection for a topic with more levels
+_FORBIDDEN = re.compile(f"[{FORBIDDEN_CHARACTERS}]")
+_JSON = b"\x01\x01\x03\x00\x10application/json"  # Payload Format Indicator 1, Content Type
+_U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
+
+
+def pack_puback(mid: int) -> bytes:
+    """The bytes of a PUBACK packet with reason code 0."""
+    return b"\x40\x02" + _U16.pack(mid)
+
+
+def pack_disconnect(*, end_session: bool) -> bytes:
+    """The bytes of a DISCONNECT packet; ``end_session`` adds a Session Expiry Interval of 0."""
+    return b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00" if end_session else b"\xe0\x00"
+
+
+def pack_pubrec(mid: int) -> bytes:
+    """The bytes of a PUBREC packet with reason code 0."""
+    return b"\x50\x02" + _U16.pack(mid)
+
+
+class PackedPublish(NamedTuple):
+    """A PUBLISH packet in parts. Only the packet identifier is missing, which belongs to one network connection.
+
+    Attributes:
+        head: The bytes before the packet identifier.
+        properties: The bytes between the packet identifier and the payload.
+        payload: The bytes of the message.
+        qos: 0 or 1.
+        retain: Whether the broker keeps the message for later subscribers.
+    """
+
+    head: bytes
+    properties: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+
+    @property
+    def size(self) -> int:
+        """The size of the packet, in bytes."""
+        return len(self.head) + 2 * self.qos + len(self.properties) + len(self.payload)
+
+    def with_id(self, mid: int) -> bytes:
+        """The bytes of the packet. The packet identifier ``mid`` is ignored at QoS 0."""
+        return b"".join((self.head, _U16.pack(mid) if self.qos else b"", self.properties, self.payload))
+
+
+def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
+    """Pack a PUBLISH packet, apart from its packet identifier.
+
+    Args:
+        topic: The topic.
+        payload: The bytes of the message.
+        qos: 0 or 1.
+        retain: Whether the broker keeps the message for later subscribers.
+        properties: The MQTT properties.
+
+    Raises:
+        WireError: MQTT cannot carry the message: see :func:`check_topic` and :func:`pack_string`, or a time is not
+            between 0 and 2^32-1 seconds, or the packet is larger than MQTT's 256 MiB.
+    """
+    check_topic(topic, "the topic")
+    name, packed = pack_string(topic, "the topic"), _pack_properties(properties)
+    packed = _length(len(packed)) + packed
+    size = len(name) + 2 * qos + len(packed) + len(payload)
+    if size > _MAX_LENGTH:
+        raise WireError(f"{size:,} bytes for {topic!r:.80} are more than an MQTT packet can hold ({_MAX_LENGTH:,})")
+    head = bytes((PUBLISH | qos << 1 | retain,)) + _length(size) + name
+    return PackedPublish(head, packed, payload, qos, retain)
+
+
+def check_topic(topic: str, what: str) -> None:
+    """Refuse a topic to which no message can be published.
+
+    Args:
+        topic: The topic.
+        what: What the topic is, for the error.
+
+    Raises:
+        WireError: The topic is empty, has a wildcard, or has more than 201 levels.
+    """
+    if not topic or "+" in topic or "#" in topic:
+        raise WireError(f"{what} {topic!r:.80} is not a topic to publish to: it is empty or has a wildcard")
+    _check_levels(topic, what)
+
+
+def check_filter(topic_filter: str) -> None:
+    """Refuse a topic filter to which no broker lets a client subscribe.
+
+    Raises:
+        WireError: The topic filter is empty, has a wildcard where MQTT does not allow one, is a shared one without a
+            group or a filter, has more than 201 levels, or :func:`pack_string` refuses it.
+    """
+    levels = topic_filter.split("/")
+    wrong = not topic_filter or "#" in levels[:-1]
+    wrong = wrong or any(len(each) > 1 and ("+" in each or "#" in each) for each in levels)
+    if levels[0] == "$share":
+        wrong = wrong or len(levels) < 3 or levels[1] in ("", "+") or (len(levels) == 3 and not levels[2])
+    if wrong:
+        raise WireError(f"{topic_filter!r:.80} is not a topic filter: it is empty or has a wildcard in the wrong place")
+    _check_levels(topic_filter, "the topic filter")
+    pack_string(topic_filter, "the topic filter")
+
+
+def _check_levels(topic: str, what: str) -> None:
+    if topic.count("/") >= _MAX_LEVELS:
+        raise WireError(f"{what} {topic!r:.80} has more than {_MAX_LEVELS} levels: brokers disconnect a client for it")
+
+
+def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) -> bytes:
+    """The bytes of a SUBSCRIBE packet for one topic filter.
+
+    Args:
+        mid: The packet identifier.
+        topic_filter: The topic filter.
+        qos: The highest QoS wanted.
+        retain_handling: MQTT's Retain Handling: 0, 1 or 2.
+
+    Raises:
+        WireError: See :func:`check_filter`.
+    """
+    check_filter(topic_filter)
+    options = bytes((retain_handling << 4 | qos,))
+    body = _U16.pack(mid) + b"\x00" + pack_string(topic_filter, "the topic filter") + options
+    return b"\x82" + _length(len(body)) + body
+
+
+def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
+    """The bytes of an UNSUBSCRIBE packet for one topic filter.
+
+    Raises:
+        WireError: See :func:`pack_string`.
+    """
+    body = _U16.pack(mid) + b"\x00" + pack_string(topic_filter, "the topic filter")
+    return b"\xa2" + _length(len(body)) + body
+
+
+def _pack_properties(properties: PublishProperties) -> bytes:
+    packed = b""
+    if properties.content_type == "application/json":
+        packed = _JSON
+    elif properties.content_type is not None:
+        packed = b"\x01\x01\x03" + pack_string(properties.content_type, "the Content Type")
+    if properties.response_topic is not None:
+        check_topic(properties.response_topic, "the Response Topic")
+        packed += b"\x08" + pack_string(properties.response_topic, "the Response Topic")
+    if properties.correlation_data is not None:
+        packed += b"\x09" + _pack_binary(properties.correlation_data, "the Correlation Data")
+    expiry = properties.message_expiry
+    if expiry is not None:
+        if not 0 <= expiry <= MAX_SECONDS:
+            raise WireError(f"the Message Expiry Interval {expiry:,} is not between 0 and {MAX_SECONDS:,} s")
+        packed += b"\x02" + _U32.pack(expiry)
+    for name, value in properties.user_properties:
+        packed += b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
+    return packed
+
+
+def pack_string(text: str, what: str) -> bytes:
+    """The bytes of a text in a packet, with its length.
+
+    Args:
+        text: The text.
+        what: What the text is, for the error.
+
+    Raises:
+        WireError: The text is longer than 65,535 bytes, or has a character for which brokers close the connection.
+    """
+    if not (text.isascii() and text.isprintable()) and (wrong := _FORBIDDEN.search(text)):
+        raise WireError(f"{what} has the character {wrong.group()!a}, for which brokers disconnect a client")
+    return _pack_binary(text.encode(), what)
+
+
+def whole_seconds(seconds: float, what: str) -> int:
+    """A time as a number that a packet can hold: whole seconds, rounded up. 2^32-1 and more is no limit.
+
+    Args:
+        seconds: The time.
+        what: What the time is, for the error.
+
+    Raises:
+        ValueError: The time is negative, or is not a number.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"{what} must be a number of seconds of at least 0, not {seconds!r}")
+    return MAX_SECONDS if seconds >= MAX_SECONDS else math.ceil(seconds)
+
+
+def message_expiry(seconds: float) -> int | None:
+    """The Message Expiry Interval for a message that is useless after this time. None is no limit.
+
+    Args:
+        seconds: The time that is left. The interval is rounded up, and at least 1.
+    """
+    return None if seconds >= MAX_SECONDS else max(1, math.ceil(seconds))
+
+
+def _pack_binary(data: bytes, what: str) -> bytes:
+    if len(data) > 65535:
+        raise WireError(f"{what} has {len(data):,} bytes, and MQTT can carry at most 65,535")
+    return _U16.pack(len(data)) + data
+
+
+def _length(value: int) -> bytes:
+    if value < 128:
+        return bytes((value,))
+    packed = bytearray()
+    while value >= 128:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
