@@ -95,6 +95,19 @@ async def test_tools_that_block_run_as_many_at_once_as_max_concurrency_allows(
         assert await soon(calls, 30) == list(range(40))
 
 
+async def test_graphs_whose_nodes_block_run_as_many_at_once_as_max_concurrency_allows(
+    broker: Broker, namespace: str, planner: Agent
+) -> None:
+    meeting = Meeting(20)
+    builder = StateGraph(MessagesState)
+    builder.add_node("meet", lambda state: {"messages": [("ai", str(meeting.attend(1)))]})
+    builder.add_edge(START, "meet")
+    where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
+    async with graph_agent(builder, "graph", max_concurrency=20, **where):
+        results = await soon(asyncio.gather(*(planner.request("graph", f"task {n}") for n in range(20))), 30)
+    assert results == ["1"] * 20
+
+
 @tool
 def add(a: int, b: int) -> dict[str, int]:
     """Add two numbers."""

@@ -23,6 +23,7 @@ from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.tools import AgentTools
+from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
@@ -147,6 +148,7 @@ class Agent(Requester, Service):
         self._inbox = Inbox(scope, self._received, self._replies)
         self._tools = AgentTools(scope)
         self._retention = Retention(scope, retention)
+        self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._started = False
         self._starting = asyncio.Lock()
@@ -219,6 +221,7 @@ class Agent(Requester, Service):
         async with self._starting:
             if self._started:
                 return
+            reserve_threads(self, self._max_concurrency)
             await self.store.open()
             try:
                 await self._connect()
@@ -291,6 +294,7 @@ class Agent(Requester, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         with contextlib.suppress(ValueError):
             self.connection.on_failed.remove(self._on_failed)
+        release_threads(self)
         await self._peers.stop()
         await self._presence.unfollow()
         await self._inbox.drain()

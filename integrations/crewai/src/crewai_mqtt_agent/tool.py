@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
@@ -171,7 +170,7 @@ def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
 
     async def tell(call_id: str, partial: Any) -> None:
         event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
-        emit = partial(context.copy().run, crewai_event_bus.emit, tool, event)
-        await run_in_thread(emit, "mqtt-agent-crew-event")  # a listener may block
+        # In a thread of its own: a listener may block.
+        await run_in_thread(lambda: context.copy().run(crewai_event_bus.emit, tool, event), "mqtt-agent-crew-event")
 
     return tell

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
 from mqtt_agent.tools.serving.election import Election
@@ -170,6 +171,7 @@ class ToolServer(ToolOffering, Service):
         if self._executor is not None:
             return
         self._loop = asyncio.get_running_loop()
+        reserve_threads(self, self._max_concurrency)
         self._executor = Executor(self._scope, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._on_reconnected)
         try:
@@ -228,6 +230,7 @@ class ToolServer(ToolOffering, Service):
         await self._intake.unsubscribe()
         await self._presence.unfollow()
         self._tasks.cancel()
+        release_threads(self)
         await self.connection.stop(end_session=self._own_connection)
 
     @property
