@@ -19,9 +19,9 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
+from mqtt_agent.wire import Task, TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 
-__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_message"]
+__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "expired", "result_of", "with_message"]
 
 
 class Ending(NamedTuple):
@@ -102,6 +102,11 @@ def deliverable(
             result["task_id"], result["from"], result.get("to"), failed, seq=result.get("seq")
         )
     return state, result
+
+
+def expired(task: Task) -> Ending:
+    """How a task ends that was not finished at its ``expires_at``."""
+    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not finished by {task.expires_at}"))
 
 
 def ending_of_exception(error: BaseException) -> Ending:

@@ -94,7 +94,7 @@ class ReceivedTasks:
         elif slot is not None:
             self._executor.start(slot, stored, task)
         else:
-            self._executor.enqueue()
+            self._executor.enqueue(stored)
 
     async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""
@@ -171,7 +171,7 @@ class ReceivedTasks:
         if again is None:
             return record
         logger.info("agent %s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
-        self._executor.enqueue()
+        self._executor.enqueue(again)
         return again
 
     async def _say_status(self, record: TaskRecord) -> None:
@@ -226,7 +226,7 @@ class ReceivedTasks:
                 await run.attempt.send_status()
             await self._executor.end([run])
         elif changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
-            self._executor.waiting = max(0, self._executor.waiting - 1)
+            self._executor.dequeue(record.task_id)
         return changed
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
