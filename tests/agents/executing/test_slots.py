@@ -1,4 +1,4 @@
-"""The end of a task needs no slot: a task expires and is canceled at once, while another handler holds the only slot."""
+"""The end of a task needs no slot: a task expires or is canceled at once while another handler has the only slot."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ class Agent(Requester, Service):
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
-        max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store.
+        max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
+            whose task was canceled or has expired counts until it returns.
         max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
         drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then :meth:`stop` cancels the handlers,
             and the agent's next start runs their tasks again.

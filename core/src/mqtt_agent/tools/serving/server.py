@@ -57,7 +57,8 @@ class ToolServer(ToolOffering, Service):
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection to share. None makes a connection that only this server uses.
-        max_concurrency: How many handlers run at once.
+        max_concurrency: How many handlers run at once. Further calls wait. A plain function whose call was canceled or
+            has timed out counts until it returns.
         drain_timeout: Seconds that :meth:`stop` waits for running calls.
         will_delay: Seconds after which a server that was lost is shown as offline.
         session_expiry: Seconds that the broker keeps the session of a server that was lost, with the calls in it. None
