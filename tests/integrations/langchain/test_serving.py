@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -16,8 +17,8 @@ from brokers import Broker
 from langchain.agents import create_agent
 from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.tools import InjectedToolCallId, ToolException, tool
-from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit, aserve_graph, aserve_tools, graph_agent
+from langchain_core.tools import BaseTool, InjectedToolCallId, ToolException, tool
+from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit, aserve_graph, aserve_tools, graph_agent, tool_server
 from langchain_mqtt_agent.__main__ import main
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -57,6 +58,54 @@ class Serving:
 
 
 # Tools
+
+
+class Meeting:
+    """Handlers that block until as many of them as expected run at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self._barrier = threading.Barrier(size)
+
+    def attend(self, n: int) -> int:
+        """Meet the others."""
+        self._barrier.wait(20)
+        return n
+
+
+class MeetingTool(BaseTool):
+    """A tool without an async form, made as a class."""
+
+    name: str = "meet"
+    description: str = "Meet the others."
+    meeting: Any
+
+    def _run(self, n: int) -> int:
+        return self.meeting.attend(n)
+
+
+@pytest.mark.parametrize("how", ["function", "class"])
+async def test_tools_that_block_run_as_many_at_once_as_max_concurrency_allows(
+    broker: Broker, namespace: str, how: str
+) -> None:
+    meeting = Meeting(40)
+    meet = MeetingTool(meeting=meeting) if how == "class" else tool("meet")(meeting.attend)
+    where: Any = {"broker": broker.url, "namespace": namespace}
+    async with tool_server([meet], "toolbox", max_concurrency=40, **where), ToolClient("client", **where) as client:
+        calls = asyncio.gather(*(client.call("meet", {"n": n}) for n in range(40)))
+        assert await soon(calls, 30) == list(range(40))
+
+
+async def test_graphs_whose_nodes_block_run_as_many_at_once_as_max_concurrency_allows(
+    broker: Broker, namespace: str, planner: Agent
+) -> None:
+    meeting = Meeting(20)
+    builder = StateGraph(MessagesState)
+    builder.add_node("meet", lambda state: {"messages": [("ai", str(meeting.attend(1)))]})
+    builder.add_edge(START, "meet")
+    where: Any = {"broker": broker.url, "namespace": namespace, "store": MemoryStore()}
+    async with graph_agent(builder, "graph", max_concurrency=20, **where):
+        results = await soon(asyncio.gather(*(planner.request("graph", f"task {n}") for n in range(20))), 30)
+    assert results == ["1"] * 20
 
 
 @tool

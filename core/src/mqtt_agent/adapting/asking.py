@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from mqtt_agent.agents import TaskContext
+from mqtt_agent.errors import TaskCanceled
 
 __all__ = ["Asker"]
 
@@ -71,4 +72,7 @@ class Asker:
 
     async def _ask(self, prompt: str, schema: Any) -> Any:
         async with self._turn:
-            return await self._task.ask(prompt, schema)
+            try:
+                return await self._task.ask(prompt, schema)
+            except TaskCanceled:
+                raise asyncio.CancelledError from None  # frameworks know this error, and do not try again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import uuid
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from mqtt_agent.adapting.identity import default_agent_id
 from mqtt_agent.agents import MemoryStore, TaskStore
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 
@@ -152,7 +152,7 @@ class Requester:
 
     async def aclose(self) -> None:
         """Call :meth:`close` in a thread, and await its end."""
-        await asyncio.to_thread(self.close)
+        await run_in_thread(self.close, "mqtt-agent-close")
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
@@ -10,6 +9,7 @@ from typing_extensions import Self
 
 from mqtt_agent.adapting.finding import Found, Peers, Selection, find
 from mqtt_agent.adapting.requesters import Requester
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import Connection
 
@@ -71,7 +71,7 @@ class Toolkit(ABC, Generic[T]):
 
     async def aclose(self) -> None:
         """Cancel the calls that are under way, and disconnect; the async form of :meth:`close`."""
-        await asyncio.to_thread(self.close)
+        await run_in_thread(self.close, "mqtt-agent-close")
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
+from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
@@ -80,7 +81,8 @@ class Agent(Requester, Service):
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
-        max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store.
+        max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
+            whose task was canceled or has expired counts until it returns.
         max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
         drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then :meth:`stop` cancels the handlers,
             and the agent's next start runs their tasks again.
@@ -239,6 +241,7 @@ class Agent(Requester, Service):
 
     async def _begin(self) -> None:
         self._make_parts()
+        reserve_threads(self, self._max_concurrency)
         await self.store.open()
         self._opened = True
         await self._connect()
@@ -310,6 +313,7 @@ class Agent(Requester, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         with contextlib.suppress(ValueError):
             self.connection.on_failed.remove(self._on_failed)
+        release_threads(self)
         try:
             if self._failing is not None:
                 await asyncio.wait([self._failing])

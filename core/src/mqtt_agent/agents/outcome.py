@@ -20,9 +20,27 @@ from mqtt_agent.errors import (
     WireError,
 )
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import TaskFault, TaskResult, TaskState, checked_json, encode, mended_text, read_result_state
+from mqtt_agent.wire import (
+    Task,
+    TaskFault,
+    TaskResult,
+    TaskState,
+    checked_json,
+    encode,
+    mended_text,
+    read_result_state,
+)
 
-__all__ = ["Ending", "deliverable", "ending_of_exception", "ending_of_result", "error_of", "result_of", "with_message"]
+__all__ = [
+    "Ending",
+    "deliverable",
+    "ending_of_exception",
+    "ending_of_result",
+    "error_of",
+    "expired",
+    "result_of",
+    "with_message",
+]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -129,6 +147,11 @@ def ending_of_result(value: Any, owner: str) -> Ending:
         logger.warning("%s: the result cannot be sent: %s", owner, error)
         message = f"the handler ran, but its result cannot be sent: {error}"
         return Ending(TaskState.FAILED, fault=TaskFault(type="WireError", message=message, code="RESULT_NOT_JSON"))
+
+
+def expired(task: Task) -> Ending:
+    """How a task ends that was not finished at its ``expires_at``."""
+    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not finished by {task.expires_at}"))
 
 
 def ending_of_exception(error: BaseException) -> Ending:

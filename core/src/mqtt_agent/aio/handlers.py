@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -52,6 +53,9 @@ def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
 def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run a function in a daemon thread of its own. The thread cannot keep the process from exiting.
 
+    Unlike :func:`asyncio.to_thread`, this never waits for a thread: other code may block all threads of the event
+    loop's default executor. Canceling the future does not stop the thread.
+
     Args:
         function: The function.
         name: The thread's name, for debugging.
@@ -77,7 +81,7 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
             result = guarded()
         except BaseException as error:
             failure = error
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits for the function any more
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, name=name, daemon=True).start()

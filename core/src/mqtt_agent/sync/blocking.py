@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, Protocol, TypeVar
 
 from typing_extensions import ParamSpec, Self
 
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync.loop import Background
 
 __all__ = ["Endpoint", "Wrapper", "is_started", "parameters_of"]
@@ -175,7 +176,7 @@ class Endpoint(Wrapper[S]):
         The arguments and the result are those of :meth:`run_on_loop`.
         """
         if self not in _started:
-            await asyncio.to_thread(self.start)
+            await run_in_thread(self.start, "mqtt-agent-start")
         return await self._background.run_async(function, self._async, *args, **kwargs)
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, TransportError
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
@@ -92,7 +93,8 @@ class Link:
             BrokerUnreachable: No answer in time, or an answer that is not MQTT 5.
             ConnectionRefused: The broker refuses the connection.
         """
-        connecting = self._loop.run_in_executor(None, self._client.connect_blocking)
+        # Not in the default executor of the loop: the program's blocking code may have taken all threads there.
+        connecting = run_in_thread(self._client.connect_blocking, "mqtt-agent-connect")
         try:
             # A thread cannot be canceled. The shield lets it run to its own timeout, and _discard cleans up after it.
             await asyncio.shield(connecting)

@@ -97,6 +97,7 @@ class AgentHost(Agent):
             retention=retention,
             max_payload=MAX_PAYLOAD,
         )
+        self._max_concurrency = max_concurrency  # the turns that run may block threads, the turns that wait do not
         self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
         self.on_task(TURN)(self._turns.on_turn)
         self.on_task(CONTROL)(self._turns.on_control)

@@ -18,6 +18,7 @@ from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, te
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.adapting.streaming import Emit, stream
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable
@@ -128,12 +129,12 @@ class MQTTWorkbench(StaticStreamWorkbench):
         Raises:
             TransportError: The broker cannot be reached, or it refuses the connection.
         """
-        await asyncio.to_thread(self._client.start)
+        await run_in_thread(self._client.start, "mqtt-agent-start")
 
     @override
     async def stop(self) -> None:
         """Cancel the calls that are under way, and disconnect. A later use connects again."""
-        await asyncio.to_thread(self._client.stop)
+        await run_in_thread(self._client.stop, "mqtt-agent-close")
 
     # Tools
 

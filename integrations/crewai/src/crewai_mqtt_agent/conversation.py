@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crewai.events.base_events import BaseEvent
@@ -15,6 +16,7 @@ from crewai.events.types.llm_events import LLMStreamChunkEvent
 from mqtt_agent import Agent, TaskHandle
 from mqtt_agent.adapting.delegating import delegated
 from mqtt_agent.adapting.following import follow
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.wire import TaskEvent
 
 from crewai_mqtt_agent.assignment import TOOL_CALL, Assignment, current_run
@@ -77,9 +79,9 @@ async def work(
     async def answer(question: str, schema: Any) -> Any:
         call = schema.get(TOOL_CALL) if isinstance(schema, dict) else None
         if isinstance(call, dict):
-            return await asyncio.to_thread(scope.copy().run, _call_tool, assignment.tools, call)
+            return await _apart(scope, _call_tool, assignment.tools, call)
         on_question = member.on_question or _ask_at_console
-        answered = await asyncio.to_thread(scope.copy().run, on_question, question, schema)
+        answered = await _apart(scope, on_question, question, schema)
         return await answered if inspect.isawaitable(answered) else answered
 
     async def give_up(handle: TaskHandle) -> None:
@@ -95,8 +97,12 @@ async def work(
 
 async def _tell(handle: TaskHandle, event: TaskEvent, member: Member, task: Task, scope: contextvars.Context) -> None:
     for told in _translated(handle, event, member, task):
-        # In a thread: a listener may block, and may call back into this loop.
-        await asyncio.to_thread(scope.copy().run, crewai_event_bus.emit, member, told)
+        await _apart(scope, crewai_event_bus.emit, member, told)
+
+
+def _apart(scope: contextvars.Context, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    """Run the user's code in a thread of its own, because it may block, and may call back into this loop."""
+    return run_in_thread(partial(scope.copy().run, function, *arguments), "mqtt-agent-crew-member")
 
 
 def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task) -> list[BaseEvent]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from crewai import Crew, CrewOutput, Flow, Task
@@ -20,6 +20,7 @@ from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.serving import OnStarted, serve
+from mqtt_agent.aio.handlers import run_in_thread
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
 from crewai_mqtt_agent.assignment import Run, current_run
@@ -65,7 +66,8 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     async def handle(task: TaskContext) -> Any:
         requester = Asker(task)
         try:
-            return await _run(task, requester, await asyncio.to_thread(_made, target, task))
+            made = await run_in_thread(lambda: _made(target, task), _thread_name(task))
+            return await _run(task, requester, made)
         finally:
             requester.close()
 
@@ -165,7 +167,7 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
         return Crew(agents=[agent], tasks=[work])
 
     # No inputs: CrewAI would fill them into the prompt, which is no template.
-    return await _run_tasks(task, requester, await asyncio.to_thread(make_crew), None)
+    return await _run_tasks(task, requester, await run_in_thread(make_crew, _thread_name(task)), None)
 
 
 async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any:
@@ -176,7 +178,7 @@ async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any
     inputs = _inputs(task)
     if flow.persistence is not None and "id" not in inputs:
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
-        begun = await asyncio.to_thread(flow.persistence.load_state, own_id) is not None
+        begun = await run_in_thread(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 
@@ -230,9 +232,13 @@ async def _reported(
         return await kickoff()
 
     try:
-        return await run_apart(run, f"mqtt-agent-crew-{task.id[:20]}", on_cancel)
+        return await run_apart(run, _thread_name(task), on_cancel)
     finally:
         reporter.close()
+
+
+def _thread_name(task: TaskContext) -> str:
+    return f"mqtt-agent-crew-{task.id[:20]}"
 
 
 def _factory(target: Any) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +12,7 @@ from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
 from mqtt_agent import CallHandle, ToolCard
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import (
     CallCanceled,
     CallerNotAuthorized,
@@ -170,6 +170,7 @@ def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
 
     async def tell(call_id: str, partial: Any) -> None:
         event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
-        await asyncio.to_thread(context.copy().run, crewai_event_bus.emit, tool, event)  # a listener may block
+        # In a thread of its own: a listener may block.
+        await run_in_thread(lambda: context.copy().run(crewai_event_bus.emit, tool, event), "mqtt-agent-crew-event")
 
     return tell

@@ -8,12 +8,12 @@ from typing import Any
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.replies import Replies
-from mqtt_agent.agents.outcome import Ending, deliverable, result_of
+from mqtt_agent.agents.outcome import Ending, deliverable, expired, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TaskCanceled
-from mqtt_agent.wire import TaskState
+from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["Completion"]
 
@@ -82,3 +82,33 @@ class Completion:
             if stored is not None and stored.attempt == attempt and stored.result == result:
                 return stored
         return changed
+
+    async def expire(self, record: TaskRecord) -> bool:
+        """End a task that has expired and whose handler has not begun.
+
+        Args:
+            record: The task's record, as it was when the task began to wait.
+
+        Returns:
+            Whether this call has ended the task. If not, a handler has begun, or the task is over.
+
+        Raises:
+            StoreError: The result could not be stored, and the agent stops.
+        """
+        ending = expired(Task.model_validate(record.task))
+        result = result_of(record.task_id, self._scope.agent_id, record.peer, ending)
+
+        async def store() -> TaskRecord | None:
+            changed = await self._scope.store.change(
+                record.key, (TaskState.SUBMITTED,), state=ending.state, result=result
+            )
+            if changed is None:
+                stored = await self._scope.store.get(record.key)
+                if stored is not None and stored.result == result:
+                    return stored
+            return changed
+
+        changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")
+        if changed is not None:
+            self._background.start(self._replies.send(changed))
+        return changed is not None

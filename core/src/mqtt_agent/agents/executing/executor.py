@@ -13,11 +13,12 @@ from typing import Any
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.completion import Completion
 from mqtt_agent.agents.executing.context import TaskContext
+from mqtt_agent.agents.executing.expiry import ExpiryTimers
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot, Slots
-from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result
+from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -63,6 +64,7 @@ class Run:
         """Cancel the handler."""
         self.context.canceled = True
         self.work.cancel()
+        self.questions.close()  # a handler in a thread may wait for an answer, and a thread cannot be canceled
 
     def expire(self) -> None:
         """Cancel the handler, because its task has expired."""
@@ -97,6 +99,7 @@ class TaskExecutor:
         self._undecided: set[Slot] = set()
         self._completion = Completion(scope, replies, self.background)
         scope.retry.on_recovered.append(self._on_store_recovered)
+        self._timers = ExpiryTimers(self._on_expired)
 
     @property
     def running(self) -> int:
@@ -122,6 +125,8 @@ class TaskExecutor:
         self.waiting = await self._count_waiting()
         self.executing = True
         self.send_unsettled()
+        what = "the list of the tasks that wait"
+        self.background.start(self._scope.retry.until_stored(self._watch_waiting, what))
         self._fill()
 
     def send_unsettled(self) -> None:
@@ -152,6 +157,7 @@ class TaskExecutor:
         tasks run again at the agent's next start, or in a process that has taken over the session.
         """
         self.executing = False
+        self._timers.stop()
         await self.end(list(self._runs.values()), interrupted=True)
 
     async def end(self, runs: Collection[Run], *, interrupted: bool = False) -> None:
@@ -189,10 +195,35 @@ class TaskExecutor:
         self._decide(slot)
         slot.release()
 
-    def enqueue(self) -> None:
-        """Add a stored task to the tasks that wait for a slot, and start it when a slot is free."""
+    def enqueue(self, record: TaskRecord) -> None:
+        """Add a stored task to the tasks that wait for a slot, and start it when a slot is free.
+
+        Args:
+            record: The task's record, in state ``submitted``.
+        """
         self.waiting += 1
+        if self.executing:
+            self._timers.watch(record)
         self._fill()
+
+    def dequeue(self, task_id: str) -> None:
+        """Note that a task which waited for a slot is over, because it was canceled or has expired."""
+        self.waiting = max(0, self.waiting - 1)
+        self._timers.forget(task_id)
+
+    async def _watch_waiting(self) -> None:
+        """Set the timers of the tasks that an earlier process has left waiting."""
+        async for records in self._scope.records("received", (TaskState.SUBMITTED,)):
+            for record in records:
+                if self.executing and record.expires_at is not None:
+                    self._timers.watch(record)
+
+    def _on_expired(self, record: TaskRecord) -> None:
+        self.background.start(self._expire(record))
+
+    async def _expire(self, record: TaskRecord) -> None:
+        if await self._completion.expire(record):
+            self.dequeue(record.task_id)
 
     def _fill(self) -> None:
         while self.executing and self.waiting > 0 and (slot := self._take_slot()) is not None:
@@ -233,7 +264,7 @@ class TaskExecutor:
         if again is None:
             return record
         logger.info("agent %s runs task %s again: no handler works on it", self._scope.agent_id, record.task_id)
-        self.enqueue()
+        self.enqueue(again)
         return again
 
     def _on_store_recovered(self) -> None:
@@ -264,6 +295,7 @@ class TaskExecutor:
             self.give_back(slot)
             return
         self._decide(slot)
+        self._timers.forget(record.task_id)
         topic = self._scope.topics.task_events(record.task_id)
         publish = self._scope.connection.publish_soon
         attempt = Attempt(record, self._scope.store, self._scope.retry, lambda payload: publish(topic, payload))
@@ -283,7 +315,8 @@ class TaskExecutor:
             if self._runs.get(run.record.task_id) is run:
                 del self._runs[run.record.task_id]
             run.attempt.over = True
-            run.slot.release()
+            run.questions.close()
+            run.slot.end()
 
     async def _ending_of(self, run: Run) -> Ending | None:
         """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
@@ -292,7 +325,7 @@ class TaskExecutor:
             return self._no_handler(run.task)
         left = None if run.record.expires_at is None else run.record.expires_at - time.time()
         if left is not None and left <= 0:
-            return _expired(run.task)
+            return expired(run.task)
         timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
         try:
             await run.attempt.send_status()
@@ -302,12 +335,14 @@ class TaskExecutor:
             if run.attempt.over or (not self.executing and not run.expired):
                 return None
             if run.expired:
-                return _expired(run.task)
+                return expired(run.task)
             fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
             return Ending(TaskState.FAILED, fault=fault)
         except Exception as error:
             if run.attempt.over or self._must_stop_for(error):
                 return None
+            if run.expired:
+                return expired(run.task)
             logger.info("task %s failed at %s", run.record.task_id, self._scope.agent_id, exc_info=error)
             return ending_of_exception(error)
         finally:
@@ -329,7 +364,7 @@ class TaskExecutor:
         except asyncio.CancelledError:
             # A thread cannot be stopped. The handler keeps its slot until it checks `canceled` and returns.
             context.canceled = True
-            run.slot.release_when_done(thread)
+            run.slot.end(thread)
             thread.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         return await result if inspect.isawaitable(result) else result
@@ -342,7 +377,3 @@ class TaskExecutor:
         if self._must_stop_for(error):
             return  # StoreRetry has logged this once for all tasks, and the next start does this work
         logger.error("agent %s could not continue its work on a task", self._scope.agent_id, exc_info=error)
-
-
-def _expired(task: Task) -> Ending:
-    return Ending(TaskState.FAILED, fault=TaskFault(type="expired", message=f"not finished by {task.expires_at}"))

@@ -94,7 +94,7 @@ class ReceivedTasks:
         elif slot is not None:
             self._executor.start(slot, stored, task)
         else:
-            self._executor.enqueue()
+            self._executor.enqueue(stored)
 
     async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""
@@ -211,7 +211,7 @@ class ReceivedTasks:
         # The handler is looked up only after the change, because it may have begun meanwhile.
         ended = await self._end_run(record.task_id)
         if not ended and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
-            self._executor.waiting = max(0, self._executor.waiting - 1)
+            self._executor.dequeue(record.task_id)
         return changed
 
     async def _end_run(self, task_id: str) -> bool:

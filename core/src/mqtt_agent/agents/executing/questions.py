@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
+from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
 
 __all__ = ["Questions"]
@@ -50,6 +51,7 @@ class Questions:
         self._slot = slot
         self._asked = 0
         self._waiting: _Waiting | None = None
+        self._closed = False
 
     async def ask(self, prompt: str, schema: Any) -> Any:
         """Ask the requester, and wait for the answer; see :meth:`TaskContext.ask`."""
@@ -57,7 +59,20 @@ class Questions:
         answer = await self._ask(prompt, schema if model is None else model.model_json_schema())
         return answer if model is None else model.model_validate(answer)
 
+    def close(self) -> None:
+        """End the wait for an answer, because the task is over or the handler must stop. Later questions fail."""
+        self._closed = True
+        if self._waiting is not None and not self._waiting.answered.done():
+            self._waiting.answered.set_exception(self._over())
+
+    def _over(self) -> TaskCanceled:
+        task_id = self._attempt.key.task_id
+        what = f"attempt {self._attempt.number} at task {task_id} is over: no question is asked or answered any more"
+        return TaskCanceled(what, task_id=task_id)
+
     async def _ask(self, prompt: str, schema: Any) -> Any:
+        if self._closed:
+            raise self._over()
         if self._waiting is not None:
             raise RuntimeError("one question at a time: await the answer before asking again")
         question = self._next_question(prompt, None if schema is None else checked_json(schema, "schema"))
@@ -92,9 +107,12 @@ class Questions:
         self._slot.release()
         try:
             answer = await waiting.answered
-        finally:
-            if not self._attempt.over:
-                await self._slot.take_again()
+        except BaseException:
+            self._slot.take_over_limit()  # the handler must end, and does not wait for that
+            raise
+        await self._slot.take_again()
+        if self._closed:
+            raise self._over()
         await self._attempt.enter(TaskState.WORKING)
         return answer
 

@@ -21,6 +21,8 @@ class Slot:
         self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slots = slots
         self._held = True
+        self._ended = False
+        self._turn: asyncio.Future[None] | None = None  # while the handler waits to take the slot again
 
     def decide(self) -> None:
         """Resolve :attr:`decided`. A second call does nothing."""
@@ -33,16 +35,52 @@ class Slot:
             self._held = False
             self._slots.give_back()
 
-    def release_when_done(self, future: asyncio.Future[Any]) -> None:
-        """Give the slot back when the future is done, and not before: :meth:`release` does nothing from now on."""
-        if self._held:
-            self._held = False
-            future.add_done_callback(lambda _: self._slots.give_back())
-
     async def take_again(self) -> None:
-        """Wait until the slot is held again. A handler that continues gets a slot before a new task does."""
-        await self._slots.wait()
-        self._held = True
+        """Wait until the slot is held again. A handler that continues gets a slot before a new task does.
+
+        This returns at once, without the slot, when the handler has ended or was canceled.
+        """
+        if self._ended:
+            return
+        if not self._slots.take():
+            self._turn = self._slots.queue()
+            try:
+                await self._turn
+            except asyncio.CancelledError:
+                if not self._ended:
+                    self._leave_queue()
+                    raise
+        if not self._ended:
+            self._turn = None
+            self._held = True
+
+    def take_over_limit(self) -> None:
+        """Hold the slot again at once, for a handler that must end now. No task begins until a slot is free again."""
+        if not self._held and not self._ended:
+            self._slots.take_over_limit()
+            self._held = True
+
+    def end(self, thread: asyncio.Future[Any] | None = None) -> None:
+        """Give the slot back for good. From now on, no other method does anything.
+
+        Args:
+            thread: The future of a handler that still runs in a thread. The slot is given back when the thread ends.
+        """
+        if self._ended:
+            return
+        if thread is not None:
+            self.take_over_limit()
+        self._ended = True
+        self._leave_queue()
+        if thread is not None:
+            self._held = False
+            thread.add_done_callback(lambda _: self._slots.give_back())
+        self.release()
+
+    def _leave_queue(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None and not turn.cancel() and not turn.cancelled():
+            self._slots.give_back()  # the slot was given at this moment
 
 
 class Slots:
@@ -60,33 +98,32 @@ class Slots:
 
     def take_now(self) -> Slot | None:
         """Take a slot for a new task; None when no slot is free."""
-        return Slot(self) if self._take() else None
+        return Slot(self) if self.take() else None
 
-    def _take(self) -> bool:
-        if self._free == 0 or self._waiting:
+    def take(self) -> bool:
+        """Take a slot if a slot is free and no handler waits for a slot. For :meth:`Slot.take_again`."""
+        if self._free <= 0 or self._waiting:
             return False
         self._free -= 1
         return True
 
-    async def wait(self) -> None:
-        """Wait until a slot is free, and take the slot. For :meth:`Slot.take_again`."""
-        if self._take():
-            return
+    def take_over_limit(self) -> None:
+        """Take a slot even when no slot is free. For :meth:`Slot.take_over_limit`."""
+        self._free -= 1
+
+    def queue(self) -> asyncio.Future[None]:
+        """A future that is done when a slot was taken for its owner. For :meth:`Slot.take_again`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back()
-            raise
+        return turn
 
     def give_back(self) -> None:
         """Take a slot back. For :meth:`Slot.release`."""
-        while self._waiting:
+        self._free += 1
+        while self._free > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
+                self._free -= 1
                 turn.set_result(None)
-                return
-        self._free += 1
-        self._on_free()
+        if self._free > 0:
+            self._on_free()

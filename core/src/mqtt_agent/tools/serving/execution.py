@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from mqtt_agent.tools.serving.context import ToolContext
 from mqtt_agent.tools.serving.function import ToolFunction
@@ -43,6 +45,9 @@ class Execution:
         expires: ``time.monotonic()`` after which the caller does not wait for the result any more; None means never.
         context: The context that the handler got. None before the handler is called, and after the handler has ended.
         task: The asyncio task that runs the call; None while the call waits for its turn.
+        thread: The future of a plain ``def`` handler, which runs in a thread; None before the handler is called. It is
+            not done while the thread runs, also when the call is over.
+        expiry: Drops the call at ``expires``, while the call waits for its turn.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
         stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.
     """
@@ -54,6 +59,8 @@ class Execution:
     expires: float | None
     context: ToolContext | None = None
     task: asyncio.Task[None] | None = None
+    thread: Future[Any] | None = None
+    expiry: asyncio.TimerHandle | None = None
     canceled: bool = False
     stopped_for: CallFault | None = None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
+from concurrent.futures import Future
+from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
@@ -28,7 +31,8 @@ class Executor:
 
     Args:
         scope: What all parts of the server share.
-        max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival.
+        max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival. A plain
+            ``def`` handler counts until its thread ends, also when its call is over: a thread cannot be stopped.
         replay: The latest responses of the server.
 
     Attributes:
@@ -43,6 +47,8 @@ class Executor:
         self._known: dict[CallKey, Execution] = {}
         self._queue: deque[Execution] = deque()
         self._running = 0
+        self._left_behind = 0  # how many of the running handlers are threads whose calls are over
+        self._told: set[str] = set()  # the tools that have left threads behind
         self._tasks = BackgroundTasks()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,6 +89,9 @@ class Executor:
             self._start(execution)
         else:
             self._queue.append(execution)
+            if message.message_expiry is not None:
+                loop = asyncio.get_running_loop()
+                execution.expiry = loop.call_later(message.message_expiry, self._drop_expired, execution)
 
     def _refuse_id(self, call: Call, reply_to: str, message: InboundMessage) -> None:
         what = f"{call.client} has used the call id {call.call_id!r:.80} for another tool or for other arguments"
@@ -133,13 +142,13 @@ class Executor:
                 data = {"maybe_executed": execution.task is not None}
                 error = CallFault(type="unavailable", message="the tool server stopped", retryable=True, data=data)
                 self._stop(execution, error)
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), _CANCELED_WITHIN)
-            except asyncio.TimeoutError:
-                logger.warning(
-                    "the handlers of %d calls still run although they were canceled; the process ends when they end",
-                    len(self._known),
-                )
+        still_run = len(self._known) + self._left_behind
+        if still_run:
+            logger.warning(
+                "%d handlers still run although their calls are over; the process ends when they end", still_run
+            )
         self._runner.close()
 
     def hurry(self) -> None:
@@ -148,6 +157,8 @@ class Executor:
 
     def _start(self, execution: Execution) -> None:
         self._running += 1
+        if execution.expiry is not None:
+            execution.expiry.cancel()
         execution.task = self._tasks.start(self._run(execution))
 
     def _stop(self, execution: Execution, answer: CallFault | None) -> None:
@@ -159,14 +170,58 @@ class Executor:
     async def _run(self, execution: Execution) -> None:
         try:
             if execution.expires is not None and time.monotonic() > execution.expires:
-                logger.debug("call %s expired before its turn", execution.call.call_id)
-                acknowledge(execution.messages)
+                self._acknowledge_expired(execution)
             else:
                 await self._runner.run(execution)
         finally:
-            self._known.pop(execution.key, None)
-            self._running -= 1
-            while self._queue and self._running < self._max_concurrency:
-                self._start(self._queue.popleft())
-            if not self._known:
-                self._idle.set()
+            self._forget(execution)
+            if execution.thread is None or execution.thread.done():
+                self._on_place_free()
+            else:
+                self._leave_behind(execution, execution.thread)
+
+    def _forget(self, execution: Execution) -> None:
+        self._known.pop(execution.key, None)
+        if not self._known:
+            self._idle.set()
+
+    def _on_place_free(self) -> None:
+        self._running -= 1
+        while self._queue and self._running < self._max_concurrency:
+            self._start(self._queue.popleft())
+
+    # Calls that expire while they wait
+
+    def _drop_expired(self, execution: Execution) -> None:
+        self._queue.remove(execution)
+        self._acknowledge_expired(execution)
+        self._forget(execution)
+
+    def _acknowledge_expired(self, execution: Execution) -> None:
+        logger.debug("call %s expired before its turn", execution.call.call_id)
+        acknowledge(execution.messages)
+
+    # Threads that cannot be stopped
+
+    def _leave_behind(self, execution: Execution, thread: Future[Any]) -> None:
+        """Keep the place of a call that is over, until the thread of its handler ends."""
+        self._left_behind += 1
+        loop, name = asyncio.get_running_loop(), execution.tool_name
+        logger.log(
+            logging.DEBUG if name in self._told else logging.WARNING,
+            "a call of tool %s is over, but its handler still runs in a thread, which cannot be stopped: it counts as "
+            "one of the %d handlers that run at once; let the handler check ToolContext.canceled, and return",
+            name,
+            self._max_concurrency,
+        )
+        self._told.add(name)
+
+        def on_end(thread: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and no call waits any more
+                loop.call_soon_threadsafe(self._on_left_behind_end)
+
+        thread.add_done_callback(on_end)
+
+    def _on_left_behind_end(self) -> None:
+        self._left_behind -= 1
+        self._on_place_free()

@@ -33,7 +33,7 @@ class CallRunner:
         scope: What all parts of the server share.
         answers: Publishes the responses.
         replay: Keeps the responses for repeated calls.
-        max_threads: How many plain ``def`` handlers run at once.
+        max_threads: How many plain ``def`` handlers run at once. The caller never runs more, so that none waits here.
     """
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
@@ -102,7 +102,7 @@ class CallRunner:
             answer = CallFault(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
             timer = asyncio.get_running_loop().call_later(execution.tool.timeout, execution.stop, answer)
         try:
-            result = await (bound() if function.is_async else self._call_in_thread(bound))
+            result = await (bound() if function.is_async else self._call_in_thread(execution, bound))
             result = await result if inspect.isawaitable(result) else result
             return self._plain(result, function.name)
         finally:
@@ -131,10 +131,11 @@ class CallRunner:
         self._faults.tell(f"tool {tool}", "a result that cannot be sent", error)
         return _ResultNotJSON(str(error))
 
-    def _call_in_thread(self, bound: Callable[[], Any]) -> asyncio.Future[Any]:
+    def _call_in_thread(self, execution: Execution, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="mqtt-agent-tool")
-        return asyncio.get_running_loop().run_in_executor(self._threads, without_surprises(bound))
+        execution.thread = self._threads.submit(without_surprises(bound))
+        return asyncio.wrap_future(execution.thread)
 
     def _stream(self, execution: Execution) -> CallStream:
         call_id, tool = execution.call.call_id, execution.tool

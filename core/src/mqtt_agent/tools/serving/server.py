@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
@@ -58,7 +59,8 @@ class ToolServer(ToolOffering, Service):
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         connection: A connection to share. None makes a connection that only this server uses.
-        max_concurrency: How many handlers run at once.
+        max_concurrency: How many handlers run at once. Further calls wait. A plain function whose call was canceled or
+            has timed out counts until it returns.
         drain_timeout: Seconds that :meth:`stop` waits for running calls.
         will_delay: Seconds after which a server that was lost is shown as offline.
         session_expiry: Seconds that the broker keeps the session of a server that was lost, with the calls in it. None
@@ -189,6 +191,7 @@ class ToolServer(ToolOffering, Service):
 
     async def _begin(self) -> None:
         self._make_parts()
+        reserve_threads(self, self._max_concurrency)
         self._executor = Executor(self._scope, self._max_concurrency, self._replay)
         self.connection.on_reconnected.append(self._on_reconnected)
         await self._presence.follow()
@@ -251,6 +254,7 @@ class ToolServer(ToolOffering, Service):
         self._intake.shut()
         if self._on_reconnected in self.connection.on_reconnected:
             self.connection.on_reconnected.remove(self._on_reconnected)
+        release_threads(self)
         try:
             await self._intake.unsubscribe()
             await self._presence.unfollow()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
+from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import TaskError
@@ -148,7 +148,7 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await asyncio.to_thread(self.close)
+        await run_in_thread(self.close, "mqtt-agent-close")
 
     # Running
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.serving import serve
+from mqtt_agent.aio.handlers import run_in_thread
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
@@ -18,6 +19,7 @@ __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
 """The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
+_THREAD = "mqtt-agent-graph"  # the name of the threads of a graph that blocks
 
 
 def graph_agent(
@@ -190,7 +192,7 @@ class _Runner:
                 return await self._graph.aget_state(config)
             except NotImplementedError:  # a checkpointer that blocks, such as SqliteSaver
                 self._awaits = False
-        return await asyncio.to_thread(self._graph.get_state, config)
+        return await run_in_thread(partial(self._graph.get_state, config), _THREAD)
 
     async def _stream(self, task: TaskContext, given: Any, config: dict[str, Any]) -> None:
         async with contextlib.aclosing(self._pieces(given, config)) as pieces:
@@ -205,7 +207,7 @@ class _Runner:
             return
         pieces = self._graph.stream(given, config, **options)
         over = object()
-        while (piece := await asyncio.to_thread(next, pieces, over)) is not over:
+        while (piece := await run_in_thread(partial(next, pieces, over), _THREAD)) is not over:
             yield piece
 
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, ToolException, tool
+from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException, tool
 from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
 from mqtt_agent.adapting.serving import serve
+from mqtt_agent.sync import ToolContext as SyncToolContext
 from pydantic import BaseModel
 
 from langchain_mqtt_agent.content import text_of, to_mcp
@@ -40,7 +40,7 @@ def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **o
         offered = each if isinstance(each, BaseTool) else tool(each)
         made.add_tool(
             offered.name,
-            _Handler(offered),
+            _BlockingHandler(offered) if _blocks(offered) else _Handler(offered),
             description=offered.description,
             input_schema=_schema_of(offered),
             **_hints_of(offered),
@@ -104,8 +104,16 @@ def _hints_of(offered: BaseTool) -> dict[str, Any]:
     return {name: hints[hint] for name, hint in names.items() if hint in hints}
 
 
-class _Handler:
-    """Runs a LangChain tool for each call."""
+def _blocks(offered: BaseTool) -> bool:
+    """Whether a tool has no async form. LangChain would run it in the default executor of the event loop."""
+    kind = type(offered)
+    if isinstance(offered, (StructuredTool, Tool)):
+        return offered.coroutine is None and kind.ainvoke in (StructuredTool.ainvoke, Tool.ainvoke)
+    return kind.ainvoke is BaseTool.ainvoke and kind._arun is BaseTool._arun  # pyright: ignore[reportPrivateUsage]
+
+
+class _Runner:
+    """The parts of a handler that are the same for all tools."""
 
     def __init__(self, offered: BaseTool) -> None:
         # The caller of the tool decides what a language model is told of an error.
@@ -115,13 +123,33 @@ class _Handler:
         )
         self._as_message = offered.response_format == "content_and_artifact" or bool(injected)
 
-    async def __call__(self, arguments: dict[str, Any], context: ToolContext) -> Any:
-        config: RunnableConfig = {"callbacks": [_Streaming(context)]}
-        value: Any = arguments
+    def _input(self, arguments: dict[str, Any], call_id: str) -> Any:
         if self._as_message:
-            value = {"type": "tool_call", "id": context.call_id, "name": self._tool.name, "args": arguments}
+            return {"type": "tool_call", "id": call_id, "name": self._tool.name, "args": arguments}
+        return arguments
+
+
+class _Handler(_Runner):
+    """Awaits a LangChain tool for each call."""
+
+    async def __call__(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         try:
-            result = await self._tool.ainvoke(value, config)
+            result = await self._tool.ainvoke(
+                self._input(arguments, context.call_id), {"callbacks": [_Streaming(context)]}
+            )
+        except ToolException as error:
+            raise ToolError(str(error), code=type(error).__name__) from error
+        return _result_of(result)
+
+
+class _BlockingHandler(_Runner):
+    """Runs a LangChain tool that blocks for each call. The server calls this handler in a thread."""
+
+    def __call__(self, arguments: dict[str, Any], context: SyncToolContext) -> Any:
+        try:
+            result = self._tool.invoke(
+                self._input(arguments, context.call_id), {"callbacks": [_BlockingStreaming(context)]}
+            )
         except ToolException as error:
             raise ToolError(str(error), code=type(error).__name__) from error
         return _result_of(result)
@@ -140,6 +168,16 @@ class _Streaming(AsyncCallbackHandler):
         else:  # the tool runs in a thread
             streaming = asyncio.run_coroutine_threadsafe(self._context.stream(data), self._loop)
             await asyncio.wrap_future(streaming)
+
+
+class _BlockingStreaming(BaseCallbackHandler):
+    """Streams the custom events of a tool that runs in a thread to the caller."""
+
+    def __init__(self, context: SyncToolContext) -> None:
+        self._context = context
+
+    def on_custom_event(self, name: str, data: Any, **about: Any) -> None:
+        self._context.stream(data)
 
 
 def _result_of(result: Any) -> Any:

@@ -1,0 +1,45 @@
+"""Ends the tasks that expire before a handler begins, at the moment when they expire."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mqtt_agent.agents.store import TaskRecord
+
+__all__ = ["ExpiryTimers"]
+
+
+class ExpiryTimers:
+    """One timer for each task that waits for a slot and has an ``expires_at``.
+
+    Args:
+        on_expired: Called with the record of each task whose time is over.
+    """
+
+    def __init__(self, on_expired: Callable[[TaskRecord], None]) -> None:
+        self._on_expired = on_expired
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def watch(self, record: TaskRecord) -> None:
+        """Set the timer of a task. Nothing happens when the task never expires."""
+        self.forget(record.task_id)
+        if record.expires_at is not None:
+            left = max(0.0, record.expires_at - time.time())
+            self._timers[record.task_id] = asyncio.get_running_loop().call_later(left, self._expire, record)
+
+    def forget(self, task_id: str) -> None:
+        """Stop the timer of a task, because a handler begins or the task is over."""
+        timer = self._timers.pop(task_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def stop(self) -> None:
+        """Stop all timers."""
+        for task_id in tuple(self._timers):
+            self.forget(task_id)
+
+    def _expire(self, record: TaskRecord) -> None:
+        del self._timers[record.task_id]
+        self._on_expired(record)

@@ -1,0 +1,60 @@
+"""Gives an event loop enough threads for all handlers that run at once.
+
+``asyncio.to_thread`` runs functions in the loop's default executor. Frameworks do the same with code that blocks: the
+nodes of LangGraph, the functions of AutoGen. asyncio's own default executor has
+four threads more than the machine has processors, so on a small machine only a few of the handlers would run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["release_threads", "reserve_threads"]
+
+_FOR_OTHER_CODE = min(32, (os.cpu_count() or 1) + 4)
+"""How many threads the program's other code has: as many as in asyncio's own default executor."""
+
+
+class _HandlerThreads(ThreadPoolExecutor):
+    """A default executor. It makes its threads when they are needed.
+
+    Args:
+        reserved: How many threads each endpoint on the loop needs.
+    """
+
+    def __init__(self, reserved: dict[object, int]) -> None:
+        self.reserved = reserved
+        self.size = _FOR_OTHER_CODE + sum(reserved.values())
+        super().__init__(self.size, thread_name_prefix="asyncio")
+
+
+def reserve_threads(owner: object, count: int) -> None:
+    """Let the default executor of the running event loop have ``count`` threads for the handlers of an endpoint.
+
+    Nothing changes when the loop has a default executor that the program has set, or has used before.
+
+    Args:
+        owner: The endpoint, an agent or a tool server.
+        count: How many handlers of the endpoint run at once.
+    """
+    loop = asyncio.get_running_loop()
+    if not hasattr(loop, "_default_executor"):  # a loop such as uvloop's does not tell whether the program has set one
+        return
+    present = loop._default_executor  # pyright: ignore
+    if present is None:
+        loop.set_default_executor(_HandlerThreads({owner: count}))
+    elif isinstance(present, _HandlerThreads):
+        present.reserved[owner] = count
+        wider = _HandlerThreads(present.reserved)
+        if wider.size > present.size:
+            loop.set_default_executor(wider)
+            present.shutdown(wait=False)  # what it runs, and what waits in it, is still done
+
+
+def release_threads(owner: object) -> None:
+    """Note that an endpoint on the running event loop has stopped."""
+    present = getattr(asyncio.get_running_loop(), "_default_executor", None)
+    if isinstance(present, _HandlerThreads):
+        present.reserved.pop(owner, None)
