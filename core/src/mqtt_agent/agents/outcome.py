@@ -21,7 +21,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import TaskFault, TaskResult, TaskState, encode, read_result_state, to_json
 
-__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "result_of", "with_message"]
+__all__ = ["Ending", "deliverable", "ending_of_exception", "error_of", "is_answer", "result_of", "with_message"]
 
 
 class Ending(NamedTuple):
@@ -125,6 +125,12 @@ def ending_of_exception(error: BaseException) -> Ending:
         data = repr(error.data)
     code = None if error.code is None else str(error.code)
     return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether a handler has raised this exception as its answer to the requester, and not because the handler broke."""
+    # An error with a task id is about another task, which the handler delegated.
+    return isinstance(error, (TaskFailed, TaskRejected, TaskCanceled)) and error.task_id is None
 
 
 def with_message(error: MQTTAgentError, message: str) -> MQTTAgentError:

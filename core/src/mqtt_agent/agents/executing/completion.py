@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from mqtt_agent.agents.crashpoints import reached
@@ -15,6 +16,8 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import TaskCanceled
 
 __all__ = ["Completion"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Completion:
@@ -70,6 +73,9 @@ class Completion:
         )
         topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
         state, result = deliverable(self._scope.connection, topics, ending.state, result)
+        if state is not ending.state:
+            message = result["error"]["message"]
+            logger.warning("the requester gets an error in place of the result of task %s: %s", record.task_id, message)
         reached("finished.before-commit")
         change = partial(
             self._scope.store.change, record.key, ACTIVE, expected_attempt=attempt.number, state=state, result=result
