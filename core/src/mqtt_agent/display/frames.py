@@ -7,7 +7,7 @@ import sysconfig
 import traceback
 from types import TracebackType
 
-__all__ = ["code_of", "place_of", "user_frames"]
+__all__ = ["code_of", "place_here", "place_of", "user_frames"]
 
 _PACKAGES = ("mqtt_agent", "langchain_mqtt_agent", "autogen_mqtt_agent", "crewai_mqtt_agent")
 _STDLIB = sysconfig.get_paths()["stdlib"]
@@ -28,6 +28,19 @@ def place_of(error: BaseException) -> str:
     """
     frames = user_frames(error.__traceback__) or _others_frames(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+def place_here() -> str:
+    """The line of the user's own code from which this function was called, directly or through other functions.
+
+    Returns:
+        The same form as :func:`place_of`. An empty text when no line is of the user's own code.
+    """
+    for frame, line in traceback.walk_stack(None):
+        file = frame.f_code.co_filename
+        if not _is_ours(frame.f_globals) and not _is_of_python(file) and not _is_installed(file):
+            return f"{file}:{line} in {frame.f_code.co_name}"
+    return ""
 
 
 def code_of(frame: traceback.FrameSummary) -> str:

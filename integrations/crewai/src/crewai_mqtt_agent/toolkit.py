@@ -99,7 +99,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         return self._selection, None
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
-        tell_missing(self._namespace, self._on_unavailable, found.missing)
+        tell_missing(self._namespace, self._on_unavailable, found)
         taken: set[str] = set()
         return [self._make_tool(card, taken) for card in found.tools]
 

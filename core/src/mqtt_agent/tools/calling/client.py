@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from typing_extensions import Never
+
+from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
@@ -20,7 +23,7 @@ from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.tools.calling.submitter import Submitter
+from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
@@ -28,7 +31,7 @@ from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, 
 __all__ = ["ToolClient"]
 
 
-class ToolClient:
+class ToolClient(NeedsAsyncWith):
     """Finds and calls the tools that servers offer on a broker.
 
     Example:
@@ -240,6 +243,7 @@ class ToolClient:
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
 
@@ -255,6 +259,7 @@ class ToolClient:
             retry: Whether to send the call again when the replica that had the call is lost, so that the call may run
                 twice. None means yes for tools that are read-only or idempotent.
             call_id: The call's id; None makes a new id. Give the id of an earlier call to attach to that call.
+            unknown: No other keyword is taken. The arguments of the tool are the items of ``arguments``.
 
         Returns:
             The result, any JSON value.
@@ -263,7 +268,10 @@ class ToolClient:
             CallError: The call ended without a result; see :meth:`CallHandle.result`.
             WireError: The arguments have no JSON form.
             TransportError: The broker refused the call, or the connection is lost for good.
+            TypeError: An unknown keyword was given.
         """
+        if unknown:
+            raise unknown_keywords("call", tool, unknown)
         streams = on_partial is not None
         handle = await self._submitter.submit(tool, arguments, timeout, streams, wait_online, retry, call_id)
         try:
@@ -286,6 +294,7 @@ class ToolClient:
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
 
@@ -293,4 +302,6 @@ class ToolClient:
             ToolUnavailable: No server offers the tool now.
             TransportError, WireError: See :meth:`call`.
         """
+        if unknown:
+            raise unknown_keywords("submit", tool, unknown)
         return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id)
