@@ -149,13 +149,17 @@ def test_a_group_with_another_exception_is_an_ordinary_traceback(at_terminal: Sh
     ("code", "named"),
     [
         ("from mqtt_agent import ToolClient\n1 / 0", "ZeroDivisionError"),
+        (
+            "import mqtt_agent\nerror = KeyError()\nerror.exceptions = ()\nmqtt_agent.errors.QueueFull()\nraise error",
+            "KeyError",
+        ),
         ("from mqtt_agent import ToolClient\ntry:\n    1 / 0\nfinally:\n    ToolClient('a/b')", "ZeroDivisionError"),
         (
             f"{BLOCKS[:-7]}\ntry:\n    main()\nexcept ConnectionError as error:\n    raise KeyError from error",
             "KeyError",
         ),
     ],
-    ids=["other", "while another is handled", "another because of ours"],
+    ids=["other", "no group", "while another is handled", "another because of ours"],
 )
 def test_no_other_exception_is_hidden(code: str, named: str, at_terminal: Show) -> None:
     lines = at_terminal(code)

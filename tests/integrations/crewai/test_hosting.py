@@ -461,7 +461,7 @@ def test_the_command_says_what_it_cannot_serve() -> None:
         (["json"], "module:name"),
         (["no_such:x"], "no_such"),
         (["builtins:dict"], "no crew"),
-        (["json:dumps", "--broker", "localhost"], "such as mqtt://localhost:1883"),
+        (["json:dumps", "--broker", "localhost"], "did you mean mqtt://localhost"),
         (["json:dumps", "--agent-id", "a/b"], "without '/'"),
     ]
     for arguments, said in cases:

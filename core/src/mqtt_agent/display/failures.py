@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mqtt_agent.aio.handlers import HandlerFailed, describe
-from mqtt_agent.display.frames import place_of
+from mqtt_agent.display.frames import members_of, place_of
 from mqtt_agent.display.html import one_line
 
 __all__ = ["log_failure"]
@@ -44,10 +44,10 @@ def log_failure(
 def _cause_of(error: BaseException) -> BaseException:
     """The exception that the user's code raised: without its wrapper, and without a group of one exception."""
     while True:
-        members = getattr(error, "exceptions", None)
+        members = members_of(error)
         if isinstance(error, HandlerFailed) and error.__cause__ is not None:
             error = error.__cause__
-        elif isinstance(members, tuple) and len(members) == 1 and isinstance(members[0], BaseException):  # pyright: ignore
+        elif len(members) == 1:
             error = members[0]
         else:
             return error

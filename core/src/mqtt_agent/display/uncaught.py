@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from mqtt_agent.display.frames import code_of, user_frames
+from mqtt_agent.display.frames import code_of, members_of, user_frames
 from mqtt_agent.display.tracebacks import MOST_FRAMES, message_lines
 
 __all__ = ["set_hooks"]
@@ -96,12 +96,11 @@ def _lines(error: BaseException, whole: BaseException) -> list[str]:
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     """The exceptions of an exception group, of its groups and so on; or the exception itself."""
-    members: Any = getattr(error, "exceptions", None)
-    if not isinstance(members, tuple):
+    members = members_of(error)
+    if not members:
         yield error
-        return
-    for member in members:  # pyright: ignore[reportUnknownVariableType]
-        yield from _leaves(member)  # pyright: ignore[reportUnknownArgumentType]
+    for member in members:
+        yield from _leaves(member)
 
 
 def _hides_user_code(error: BaseException, ours: type[BaseException]) -> bool:
