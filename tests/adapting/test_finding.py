@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent, AgentCard, AgentSkill, TaskContext
-from mqtt_agent.adapting.finding import Selection, describe_peer, find_peers, find_tools, tell_missing
+from mqtt_agent.adapting.finding import Found, Selection, describe_peer, find, find_peers, find_tools, tell_missing
 from mqtt_agent.errors import ToolUnavailable
 from support import becomes, soon
 
@@ -54,12 +54,46 @@ def test_one_text_for_a_list_of_names_is_refused() -> None:
 
 
 def test_what_is_missing_is_told_or_raised(caplog: pytest.LogCaptureFixture) -> None:
-    tell_missing("ns", "skip", ["gone"], ["nobody"])
-    assert "gone: no server offers this tool now in namespace 'ns'; it is left out" in caplog.text
-    assert "nobody: no agent of this name is online now in namespace 'ns'; it is left out" in caplog.text
-    with pytest.raises(ToolUnavailable, match="gone: no server offers this tool now in namespace 'ns'") as raised:
-        tell_missing("ns", "raise", ["gone"])
+    hints = {"gone": "; did you mean 'done'?"}
+    found = Found(missing=["gone"], missing_peers=["nobody"], missing_servers=["away"], hints=hints)
+    tell_missing("ns", "skip", found)
+    assert [record.getMessage() for record in caplog.records] == [
+        "gone: no server offers this tool now in namespace 'ns'; it is left out; did you mean 'done'?",
+        "nobody: no agent of this name is online now in namespace 'ns'; it is left out",
+        "away: no tool server of this name has been seen in namespace 'ns'; it is left out",
+    ]
+    with pytest.raises(
+        ToolUnavailable, match="gone: no server .* now in namespace 'ns'; did you mean 'done'"
+    ) as raised:
+        tell_missing("ns", "raise", found)
     assert raised.value.tool == "gone"
+
+
+async def test_for_a_misspelled_name_the_right_name_is_suggested(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server("weather")
+    server.add_tool("search", lambda: 1)
+    await soon(server.start())
+    client = await make_client()
+    await becomes(client.list_tools)
+    found = await soon(find_tools(client, Selection(tools=["serch", "other"], servers=["wether", "weather"])))
+    assert (found.missing, found.missing_servers) == (["serch", "other"], ["wether"])
+    assert found.hints == {"serch": "; did you mean 'search'?", "other": "", "wether": "; did you mean 'weather'?"}
+
+
+async def test_for_a_misspelled_peer_the_right_name_is_suggested(make_agent: MakeAgent, planner: Agent) -> None:
+    writer = make_agent("writer")
+    await soon(writer.start())
+    await becomes(lambda: planner.peers())
+    found = await soon(find(planner, Selection(), ["writr"]))
+    assert (found.missing_peers, found.hints) == (["writr"], {"writr": "; did you mean 'writer'?"})
+
+
+async def test_in_an_empty_namespace_the_namespace_is_suspected(make_client: MakeClient) -> None:
+    found = await soon(find_tools(await make_client(), Selection(tools=["search"], servers=["weather"])))
+    assert "no tool at all: do all programs use the same broker and the same namespace?" in found.hints["search"]
+    assert "no server at all" in found.hints["weather"]
 
 
 async def test_all_peers_are_those_that_take_tasks(make_agent: MakeAgent, planner: Agent) -> None:

@@ -99,7 +99,8 @@ def test_a_traceback_is_short_and_names_the_next_step(agent: Kernel) -> None:
         "line 2: await planner.delegate(name, 'x')",
         "",
         "PeerUnavailable: no agent 'nobody' has been seen in namespace 'a2a/v1'; the task was not sent: "
-        "check the id with peers(), or pass wait_online=True",
+        "check the id with peers(), or pass wait_online=True; this namespace has no other agent at all: "
+        "do all programs use the same broker and the same namespace?",
         "Next: await agent.peers() lists the agents that are online; wait_online=True sends the task anyway.",
         "(Run %xmode Verbose before the cell to see the whole traceback.)",
     ]

@@ -248,3 +248,42 @@ def test_ctrl_c_in_an_iteration_is_told_as_such_however_slowly_the_iterator_ends
         with pytest.raises(KeyboardInterrupt):
             next(iterator)
     assert ended
+
+
+# The wrong kind of with, run() and blocking calls where an event loop runs
+
+
+def test_an_async_class_in_a_plain_with_says_what_to_do() -> None:
+    async_classes: list[Any] = [mqtt_agent.ToolClient("a"), mqtt_agent.ToolServer("b"), mqtt_agent.Agent("c")]
+    for each in async_classes:
+        with pytest.raises(TypeError, match=f"{type(each).__name__} is an async class: use 'async with'"), each:
+            pass
+
+
+async def test_a_blocking_class_in_an_async_with_says_what_to_do() -> None:
+    blocking: list[Any] = [ToolClient("a"), ToolServer("b"), Agent("c")]
+    for each in blocking:
+        with pytest.raises(TypeError, match=f"{type(each).__name__} of mqtt_agent.sync blocks: use 'with'"):
+            async with each:
+                pass
+
+
+async def test_run_in_a_running_event_loop_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match=r"run\(\) of b:.* blocks, .*notebook.*: use 'await start\(\)'"):
+        mqtt_agent.ToolServer("b").run()
+    with pytest.raises(RuntimeError, match=r"run\(\) of c blocks, .*: use 'await start\(\)'"):
+        mqtt_agent.Agent("c").run()
+    for blocking in (ToolServer("b"), Agent("c")):
+        with pytest.raises(RuntimeError, match=r"run\(\) blocks, .*: use start\(\)"):
+            blocking.run()
+
+
+async def test_a_blocking_call_that_stops_an_event_loop_is_told_once_with_its_place(
+    broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.sync.loop._told", False)
+    with ToolClient("client", broker=broker.url, namespace=namespace) as client:
+        client.list_tools()
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"stops the event loop of this thread until the call returns (at {__file__}:" in told
+    assert told.endswith("use the async classes of mqtt_agent in async code")

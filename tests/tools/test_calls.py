@@ -290,6 +290,36 @@ async def test_an_unknown_tool_is_unavailable_at_once(make_server: MakeServer, m
     assert time.monotonic() - started < 30, "not after the timeout"
 
 
+async def test_for_an_unknown_tool_a_name_like_it_is_suggested(
+    make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    server = make_server()
+    server.add_tool("search", lambda: 1)
+    await soon(server.start())
+    client = await make_client()
+    with pytest.raises(ToolUnavailable, match=f"serch: .* in namespace {namespace!r}; did you mean 'search'"):
+        await soon(client.call("serch"))
+
+
+async def test_in_an_empty_namespace_an_unknown_tool_raises_doubts_about_the_namespace(
+    make_client: MakeClient, namespace: str
+) -> None:
+    client = await make_client()
+    says = f"search: there is no such tool in namespace {namespace!r}; this namespace has no tool at all: do all"
+    with pytest.raises(ToolUnavailable, match=says):
+        await soon(client.call("search"))
+
+
+async def test_a_tools_argument_as_a_keyword_is_refused_with_the_right_form(make_client: MakeClient) -> None:
+    client = await make_client()
+    mistakes: dict[str, Any] = {"city": "Oslo", "days": 3}
+    says = r"""call\(\) has no parameter 'city'; .* one dict: call\('forecast', {"city": ..., "days": ...}\)"""
+    with pytest.raises(TypeError, match=says):
+        await client.call("forecast", **mistakes)
+    with pytest.raises(TypeError, match=r"submit\(\) has no parameter 'tiemout'; did you mean 'timeout'"):
+        await client.submit("forecast", tiemout=3)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.rule("NAME-1")
 async def test_a_name_with_topic_characters_is_refused(make_client: MakeClient) -> None:
     client = await make_client()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -257,6 +258,26 @@ async def test_what_was_sent_to_us_while_we_were_away_arrives_after_the_reconnec
         await proxy.mend()
         await inbox.have(20)
     assert inbox.payloads == [b"%d" % n for n in range(20)]
+
+
+async def test_the_last_line_of_the_log_says_that_the_connection_is_back(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Proxy(broker.url) as proxy, connected(proxy.url) as connection:
+        await proxy.cut()
+        await until(lambda: not connection.connected)
+        await proxy.mend()
+        await until(lambda: connection.connected)
+        await until(lambda: "again after" in caplog.text)
+    assert re.search(rf"connected to {connection.url} again after \d+\.\d s$", caplog.records[-1].getMessage())
+    assert caplog.records[-1].levelname == "WARNING"
+    assert caplog.records[0].getMessage().endswith("; reconnecting")
+
+
+async def test_a_broker_that_is_down_is_an_error_that_says_what_to_do(url_of_nobody: str) -> None:
+    says = "no MQTT broker answers at .*: no program listens at this port .*; start a broker there, or check the host"
+    with pytest.raises(BrokerUnreachable, match=says):
+        await soon(Connection(url_of_nobody).start())
 
 
 @pytest.mark.rule("CALL-13")

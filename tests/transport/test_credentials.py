@@ -712,6 +712,8 @@ async def test_a_renewed_token_that_is_refused_is_told_and_asked_for_again(
     tokens = itertools.chain([expiring], [f"{SECRET} for another broker"], itertools.repeat(expiring))
     async with connected(guarded.url, credentials=Token(lambda: next(tokens), "user")) as connection:
         await until(lambda: connection.epoch == 3 and connection.connected)
-    refusals = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        await until(lambda: "again after" in caplog.text)
+    *refusals, back = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert back.startswith(f"connected to {guarded.url} again after ")
     assert len(refusals) == 1
     assert "check the user name and the password or token" in refusals[0]

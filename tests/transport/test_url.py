@@ -54,5 +54,26 @@ def test_a_bad_url_is_refused_without_repeating_its_password(text: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("localhost:1883", "has no scheme: use mqtt://.*; did you mean mqtt://localhost:1883"),
+        ("broker.example", "has no scheme: .*; did you mean mqtt://broker.example"),
+        ("10.0.0.1:8883", "has no scheme: .*; did you mean mqtts://10.0.0.1:8883"),
+        ("user:hunter2@h:1883", "has no scheme: .*; did you mean mqtt://USER:PASSWORD@h:1883"),
+        ("user:12/hunter2@h", "has no scheme: .*; did you mean mqtt://localhost:1883"),
+        ("http://h:1883", "the scheme http:// is not .*; did you mean mqtt://h:1883"),
+        ("http://h:8080", "the scheme http:// is not .*; did you mean ws://h:8080"),
+        ("https://h", "the scheme https:// is not .*; did you mean wss://h"),
+        ("tcp://[::1]:1883", r"the scheme tcp:// is not .*; did you mean mqtt://\[::1\]:1883"),
+        ("mqtts://", "names no host after mqtts://: .*; did you mean mqtt://localhost:1883"),
+    ],
+)
+def test_the_refusal_of_a_url_says_what_is_wrong_and_suggests_a_url(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says + r"\?$") as caught:
+        BrokerURL.parse(text)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_secrets_are_not_in_the_repr_of_credentials() -> None:
     assert "hunter2" not in repr(Password("user", "hunter2")) + repr(Token("hunter2"))

@@ -34,8 +34,24 @@ def test_a_topic_character_anywhere_is_refused(before: str, bad: str, after: str
 @pytest.mark.rule("NAME-2")
 @pytest.mark.parametrize("value", ["", "$SYS", "x" * 256, "ä" * 128, None, 7, b"x"])
 def test_what_is_no_identifier_is_refused_with_a_sentence_that_says_what_to_do(value: object) -> None:
-    with pytest.raises(InvalidIdentifier, match="tool name .* cannot be a topic level: use"):
+    with pytest.raises(InvalidIdentifier, match="tool name .* cannot be a topic level, because it .*: use 1 to 255"):
         validate_identifier(value, "tool name")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("a/b", "because it contains '/': .*, such as 'a-b'$"),
+        ("$SYS", r"because it begins with '\$': .*, such as 'SYS'$"),
+        ("my #1\x00", r"because it contains '\\x00' '#': .*, such as 'my -1'$"),
+        ("//", "because it contains '/': .* no leading '\\$'$"),
+        ("x" * 256, "because it has 256 bytes: .* no leading '\\$'$"),
+        (7, "because it is not a text but int"),
+    ],
+)
+def test_the_refusal_of_a_name_says_what_is_wrong_and_suggests_a_name_like_it(value: object, says: str) -> None:
+    with pytest.raises(InvalidIdentifier, match=says):
+        validate_identifier(value, "agent id")
 
 
 @pytest.mark.parametrize("value", ["x", "a b", "größe", "工具", "a.b:c@d~e", "x" * 255])

@@ -38,7 +38,7 @@ library. The original error is the ``__cause__``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mqtt_agent.deprecation import renamed_names
 
@@ -77,6 +77,17 @@ __all__ = [
 
 class MQTTAgentError(Exception):
     """The base class of every error that MQTT.Agent raises."""
+
+    _hooks_set: ClassVar[bool] = False
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        if not MQTTAgentError._hooks_set:
+            MQTTAgentError._hooks_set = True
+            # At a terminal, an error that nobody catches is shown in a few lines. The module says what it leaves alone.
+            from mqtt_agent.display import set_hooks
+
+            set_hooks(MQTTAgentError)
 
     def _render_traceback_(self) -> list[str]:
         # IPython calls this. The frames inside MQTT.Agent do not help the user. A hint about the next step helps.

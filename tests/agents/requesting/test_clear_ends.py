@@ -79,6 +79,19 @@ async def test_a_peer_that_never_existed(planner: Agent) -> None:
     check_names(unavailable.value, "t-1", "nobody")
 
 
+async def test_for_an_unknown_peer_a_name_like_it_is_suggested(writer: Agent, planner: Agent) -> None:
+    await becomes(planner.peers)
+    says = f"no agent 'writr' has been seen in namespace {planner.namespace!r}; .*; did you mean 'writer'"
+    with pytest.raises(errors.PeerUnavailable, match=says):
+        await soon(planner.request("writr"))
+
+
+async def test_alone_in_a_namespace_an_unknown_peer_raises_doubts_about_the_namespace(planner: Agent) -> None:
+    says = "has been seen .*; this namespace has no other agent at all: do all programs use the same broker and the"
+    with pytest.raises(errors.PeerUnavailable, match=says):
+        await soon(planner.delegate("writer"))
+
+
 async def test_a_peer_that_came_online_a_moment_ago_is_no_unknown_one(make_agent: MakeAgent, broker: Broker) -> None:
     writer = make_agent("writer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -270,7 +271,7 @@ async def test_pause_and_resume_reach_the_agent_in_its_turn(
 
 
 async def test_a_failing_agent_fails_the_team_and_the_same_turn_can_be_tried_again(
-    embedded: Embedded, namespace: str, remote: MakeAgent
+    embedded: Embedded, namespace: str, remote: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = ["the model is down"]
 
@@ -284,6 +285,8 @@ async def test_a_failing_agent_fails_the_team_and_the_same_turn_can_be_tried_aga
         counter = remote("counter")
         with pytest.raises(errors.TaskFailed, match="the model is down"):
             await soon(counter.on_messages([HELLO], CancellationToken()))
+        place = rf"{__file__}:\d+ in on_messages"
+        assert re.search(rf"failed at agent \S+: RuntimeError: the model is down \(at {place}\)", caplog.text)
         assert (await soon(counter.on_messages([HELLO], CancellationToken()))).chat_message.to_text() == "1: ['hello']"
         failures.append("again")
         team = RoundRobinGroupChat([remote("counter")], max_turns=1)

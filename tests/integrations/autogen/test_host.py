@@ -231,7 +231,7 @@ async def test_a_host_that_is_killed_in_the_middle_of_a_turn_finishes_it_when_it
         ("no_such_module:x", [], "no_such_module"),
         ("autogen_agentchat.agents:__all__", [], "a function that makes a list for each conversation"),
         ("json:dumps", ["--agent-id", "a/b"], "without '/'"),
-        ("json:dumps", ["--broker", "localhost"], "such as mqtt://localhost:1883"),
+        ("json:dumps", ["--broker", "localhost"], "did you mean mqtt://localhost?"),
     ],
 )
 def test_the_command_says_what_is_wrong(

@@ -125,7 +125,14 @@ async def test_a_missing_tool_can_be_an_error_of_the_first_list_and_a_list_that_
         await becomes(lambda: _has(workbench, {"add"}))
     await until_logged(workbench, caplog)
     assert await soon(names(workbench)) == {"add"}
+    async with Toolbox(embedded.url, namespace):
+        await becomes(lambda: _listed_again(workbench, caplog))
     await soon(workbench.stop())
+
+
+async def _listed_again(workbench: MQTTWorkbench, caplog: pytest.LogCaptureFixture) -> bool:
+    await workbench.list_tools()
+    return caplog.records[-1].getMessage() == "the tools are listed again"
 
 
 async def _has(workbench: MQTTWorkbench, wanted: set[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,10 +137,27 @@ async def test_cancelling_the_task_stops_the_crew(planner: Agent, where: dict[st
     assert turns == [1]
 
 
-async def test_a_crew_that_fails_fails_the_task(planner: Agent, where: dict[str, Any]) -> None:
+async def test_a_crew_that_fails_fails_the_task(
+    planner: Agent, where: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     async with host_crew(lambda: crew_of("x"), **where):
         with pytest.raises(errors.TaskFailed, match="topic"):
             await soon(planner.request("host", "no topic", wait_online=True), 30)
+    assert re.search(r"failed at agent host: ValueError: .*topic.*\(at \S+:\d+ in \w+\)", caplog.text)
+
+
+async def test_a_flow_that_fails_is_seen_on_its_hosts_console(
+    planner: Agent, where: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Flow[Any]):
+        @start()
+        def break_down(self) -> None:
+            raise KeyError("ink")
+
+    async with host_flow(Broken, **where):
+        with pytest.raises(errors.TaskFailed, match="ink"):
+            await soon(planner.request("host", "go", wait_online=True), 30)
+    assert re.search(rf"failed at agent host: KeyError: 'ink' \(at {__file__}:\d+ in break_down\)", caplog.text)
 
 
 async def test_what_a_person_is_asked_is_asked_of_the_requester(planner: Agent, where: dict[str, Any]) -> None:
@@ -443,7 +461,7 @@ def test_the_command_says_what_it_cannot_serve() -> None:
         (["json"], "module:name"),
         (["no_such:x"], "no_such"),
         (["builtins:dict"], "no crew"),
-        (["json:dumps", "--broker", "localhost"], "such as mqtt://localhost:1883"),
+        (["json:dumps", "--broker", "localhost"], "did you mean mqtt://localhost"),
         (["json:dumps", "--agent-id", "a/b"], "without '/'"),
     ]
     for arguments, said in cases:

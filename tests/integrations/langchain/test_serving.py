@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,7 +146,9 @@ def shout(text: str) -> str:
     return text.upper()
 
 
-async def test_langchain_tools_are_tools_for_everybody(broker: Broker, namespace: str) -> None:
+async def test_langchain_tools_are_tools_for_everybody(
+    broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
     where: Any = {"broker": broker.url, "namespace": namespace}
     async with Serving(aserve_tools, [add, draw, fail, work, shout], "toolbox", **where):
         async with ToolClient("client", **where) as client:
@@ -158,9 +161,11 @@ async def test_langchain_tools_are_tools_for_everybody(broker: Broker, namespace
             with pytest.raises(errors.ToolFailed, match="no luck") as failed:
                 await soon(client.call("fail", {"hard": False}))
             assert failed.value.code == "ToolException"
+            assert "tool fail failed" not in caplog.text  # a ToolException is the tool's answer
             with pytest.raises(errors.ToolFailed, match="no luck") as failed:
                 await soon(client.call("fail", {"hard": True}))
             assert failed.value.code == "ValueError"
+            assert re.search(rf"tool fail failed in .*: ValueError: no luck \(at {__file__}:\d+ in fail\)", caplog.text)
             with pytest.raises(errors.InvalidArguments):
                 await soon(client.call("add", {"a": "one", "b": 2}))
             told: list[Any] = []
@@ -302,7 +307,9 @@ async def test_an_agent_of_langchain_is_an_agent_here(broker: Broker, namespace:
         assert await soon(planner.request("adder", "add")) == "done"
 
 
-async def test_a_node_that_fails_fails_the_task(broker: Broker, namespace: str, planner: Agent) -> None:
+async def test_a_node_that_fails_fails_the_task(
+    broker: Broker, namespace: str, planner: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(state: MessagesState) -> Any:
         raise ValueError("no luck")
 
@@ -312,6 +319,7 @@ async def test_a_node_that_fails_fails_the_task(broker: Broker, namespace: str, 
         with pytest.raises(errors.TaskFailed, match="no luck") as failed:
             await soon(planner.request("broken", "go"))
         assert failed.value.type == "ValueError"
+    assert re.search(rf"failed at agent broken: ValueError: no luck \(at {__file__}:\d+ in broken\)", caplog.text)
     with pytest.raises(TypeError, match="a graph is needed"):
         graph_agent(object(), "nothing")
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.agents import Agent
+from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ToolClient
 from mqtt_agent.wire import AgentCard, ToolCard
@@ -88,12 +89,16 @@ class Found:
         missing: The names and patterns that were asked for and that no server offers.
         peers: The cards of the wanted peers that are online.
         missing_peers: The agent ids of the wanted peers that are not online.
+        missing_servers: The names of the wanted servers that nobody has seen.
+        hints: For a missing name, what the user may have meant; a text for the end of a message.
     """
 
     tools: list[ToolCard] = field(default_factory=list[ToolCard])
     missing: list[str] = field(default_factory=list[str])
     peers: list[AgentCard] = field(default_factory=list[AgentCard])
     missing_peers: list[str] = field(default_factory=list[str])
+    missing_servers: list[str] = field(default_factory=list[str])
+    hints: dict[str, str] = field(default_factory=dict[str, str])
 
 
 async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | None = None) -> Found:
@@ -110,6 +115,8 @@ async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | N
     found = await find_tools(tool_client_of(endpoint), wanted)
     if peers is not None and isinstance(endpoint, Agent):
         found.peers, found.missing_peers = await find_peers(endpoint, peers)
+        names = [card.name for card in await endpoint.peers(online_only=False)]
+        found.hints |= {peer: hint_for(peer, names, "agent") for peer in found.missing_peers if peer not in names}
     return found
 
 
@@ -120,10 +127,15 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         TransportError: The broker is not reachable, or refuses the client.
     """
     found = Found()
-    cards = {card.tool: card for card in await client.list_tools()}
+    known = {card.tool: card for card in await client.list_tools(online_only=False)}
+    cards = {name: card for name, card in known.items() if card.status == "online"}
     offered: set[str] | None = None
     if wanted.servers is not None:
         offered = {card.tool for server in wanted.servers for card in await client.list_tools(server)}
+        seen = await client.list_servers(online_only=False)
+        names = {name for card in seen for name in (card.name, card.server) if name is not None}
+        found.missing_servers = [server for server in wanted.servers if server not in names]
+        found.hints |= {server: hint_for(server, sorted(names), "server") for server in found.missing_servers}
     for name in list(cards) if wanted.tools is None else wanted.tools:
         if wanted.tools is not None and _is_pattern(name):
             matching = [card for tool, card in cards.items() if fnmatchcase(tool, name)]
@@ -133,6 +145,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
             matching = [card] if card is not None and card.status == "online" else []
         if not matching and wanted.tools is not None:
             found.missing.append(name)
+            found.hints[name] = "" if name in known else hint_for(name, known, "tool")
         found.tools += [card for card in matching if wanted.takes(card, offered) and card not in found.tools]
     return found
 
@@ -153,21 +166,21 @@ async def find_peers(agent: Agent, wanted: Peers) -> tuple[list[AgentCard], list
     return [cards[name] for name in wanted if name in cards], [name for name in wanted if name not in cards]
 
 
-def tell_missing(
-    namespace: str, on_unavailable: OnUnavailable, tools: Sequence[str], peers: Sequence[str] = ()
-) -> None:
-    """Log a warning, or raise an error, about wanted tools or peers that are offline.
+def tell_missing(namespace: str, on_unavailable: OnUnavailable, found: Found) -> None:
+    """Log a warning, or raise an error, about wanted tools, peers or servers that are missing.
 
     Raises:
         ToolUnavailable: Something is missing and ``on_unavailable`` is ``raise``.
     """
-    missing = [(name, "server offers this tool") for name in tools]
-    missing += [(name, "agent of this name is online") for name in peers]
+    missing = [(name, "server offers this tool now") for name in found.missing]
+    missing += [(name, "agent of this name is online now") for name in found.missing_peers]
+    missing += [(name, "tool server of this name has been seen") for name in found.missing_servers]
     for name, what in missing:
-        message = f"{name}: no {what} now in namespace {namespace!r}"
+        message = f"{name}: no {what} in namespace {namespace!r}"
+        hint = found.hints.get(name, "")
         if on_unavailable == "raise":
-            raise ToolUnavailable(message, tool=name)
-        logger.warning("%s; it is left out", message)
+            raise ToolUnavailable(f"{message}{hint}", tool=name)
+        logger.warning("%s; it is left out%s", message, hint)
 
 
 def describe_peer(card: AgentCard) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "ending_of_result",
     "error_of",
     "expired",
+    "is_answer",
     "result_of",
     "with_message",
 ]
@@ -174,6 +175,12 @@ def ending_of_exception(error: BaseException) -> Ending:
         data = repr(error.data)
     code = None if error.code is None else mended_text(str(error.code))
     return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether a handler has raised this exception as its answer to the requester, and not because the handler broke."""
+    # An error with a task id is about another task, which the handler delegated.
+    return isinstance(error, (TaskFailed, TaskRejected, TaskCanceled)) and error.task_id is None
 
 
 def with_message(error: MQTTAgentError, message: str) -> MQTTAgentError:

@@ -1,16 +1,15 @@
-"""Short tracebacks for IPython: the user's own lines, the error message, and the next step."""
+"""Short tracebacks: the user's own lines, the error message, and the next step."""
 
 from __future__ import annotations
 
-import linecache
-import sysconfig
-import traceback
-from pathlib import Path
-
+from mqtt_agent.display.frames import code_of, user_frames
 from mqtt_agent.display.html import one_line
 from mqtt_agent.display.screen import find_shell
 
-__all__ = ["NEXT_STEPS", "short_traceback"]
+__all__ = ["MOST_FRAMES", "NEXT_STEPS", "message_lines", "short_traceback"]
+
+MOST_FRAMES = 3
+"""How many lines of the user's own code are shown."""
 
 NEXT_STEPS: dict[str, str] = {
     "InvalidIdentifier": "choose a name that can be one level of an MQTT topic, such as 'weather-1'",
@@ -57,24 +56,29 @@ def short_traceback(error: BaseException) -> list[str]:
     ipython = find_shell()
     if ipython is not None and getattr(ipython.InteractiveTB, "mode", "") in ("Verbose", "Docs"):
         return ipython.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_code(frame.filename)]
     lines: list[str] = []
-    for frame in frames[-3:]:
-        code = linecache.getline(frame.filename, frame.lineno or 0).strip() or frame.line or ""
+    for frame in user_frames(error.__traceback__)[-MOST_FRAMES:]:
         place = "" if "ipykernel" in frame.filename or frame.filename.startswith("<") else f"{frame.filename}, "
-        lines.append(f"{place}line {frame.lineno}: {code}")
-    steps = (NEXT_STEPS.get(kind.__name__) for kind in type(error).__mro__)
-    step = next((step for step in steps if step is not None), None)
+        lines.append(f"{place}line {frame.lineno}: {code_of(frame)}")
     if lines:
         lines.append("")
-    lines.append(f"\x1b[31m{type(error).__name__}\x1b[0m: {one_line(str(error), 2000)}")
-    if step is not None:
-        lines.append(f"\x1b[1mNext:\x1b[0m {step}.")
+    lines += message_lines(error, colors=True)
     lines.append("(Run %xmode Verbose before the cell to see the whole traceback.)")
     return lines
 
 
-def _is_user_code(file: str) -> bool:
-    libraries = {sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")}
-    ours = str(Path(__file__).parents[1])
-    return not file.startswith((ours, "<frozen", *libraries)) and "site-packages" not in file
+def message_lines(error: BaseException, *, colors: bool) -> list[str]:
+    """The lines that say what happened, and what to do next.
+
+    Args:
+        error: The error.
+        colors: Whether the lines have the escape sequences for colours.
+    """
+    red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colors else ("", "", "")
+    steps = (NEXT_STEPS.get(kind.__name__) for kind in type(error).__mro__)
+    step = next((step for step in steps if step is not None), None)
+    lines = [f"{red}{type(error).__name__}{plain}: {one_line(str(error), 2000)}"]
+    lines += [one_line(str(note), 2000) for note in getattr(error, "__notes__", ())]
+    if step is not None:
+        lines.append(f"{bold}Next:{plain} {step}.")
+    return lines

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from mqtt_agent.aio.contexts import NeedsAsyncWith, refuse_in_event_loop
 from mqtt_agent.errors import MQTTAgentError, TransportError
 from mqtt_agent.transport import Connection
 
@@ -20,7 +21,7 @@ __all__ = ["Service"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class Service(ABC):
+class Service(NeedsAsyncWith, ABC):
     """An endpoint that serves peers from :meth:`start` to :meth:`stop`: a tool server or an agent.
 
     It is an async context manager too: ``async with`` starts and stops it.
@@ -95,7 +96,14 @@ class Service(ABC):
         A second signal ends the endpoint without waiting for the work that runs. A line on standard error says what is
         served. When the endpoint cannot start, or its connection has failed permanently, the process exits with
         status 1 and one line that says why.
+
+        Raises:
+            RuntimeError: An event loop runs in this thread, as in a notebook: use :meth:`start` or
+                :meth:`serve_forever`.
         """
+        refuse_in_event_loop(
+            f"run() of {self._label}", "'await start()' to serve in the background, or 'await serve_forever()'"
+        )
         try:
             asyncio.run(self.serve_until_signal())
         except MQTTAgentError as error:

@@ -12,6 +12,7 @@ from mqtt_agent.agents.executing.router import TaskHandler
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.requesting import handle as aio_handle
 from mqtt_agent.agents.store import TaskStore
+from mqtt_agent.aio.contexts import refuse_in_event_loop
 from mqtt_agent.display import Screen, TaskList
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
@@ -288,8 +289,9 @@ class Agent(Endpoint[aio_agent.Agent]):
         """See :meth:`mqtt_agent.Agent.run`. It starts the agent itself.
 
         Raises:
-            RuntimeError: The agent has started already.
+            RuntimeError: The agent has started already, or an event loop runs in this thread, as in a notebook.
         """
         if is_started(self):
             raise RuntimeError("run() starts the agent itself: call it instead of start(), and outside of 'with'")
+        refuse_in_event_loop("run()", "start(), which serves in the background until stop()")
         self._async.run()

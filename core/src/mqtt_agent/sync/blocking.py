@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, Protocol, TypeVar
 
 from typing_extensions import ParamSpec, Self
 
+from mqtt_agent.aio.contexts import NeedsWith
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync.loop import Background
 
@@ -107,7 +108,7 @@ def is_started(endpoint: Endpoint[Any]) -> bool:
     return endpoint in _started
 
 
-class Endpoint(Wrapper[S]):
+class Endpoint(NeedsWith, Wrapper[S]):
     """The base of the blocking agents, tool servers and tool clients, which are started and stopped.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -18,9 +19,13 @@ from typing import Any, TypeVar
 from anyio.from_thread import BlockingPortalProvider
 from typing_extensions import ParamSpec
 
+from mqtt_agent.display.frames import place_here
+from mqtt_agent.display.screen import find_shell
 from mqtt_agent.errors import ConnectionLost
 
 __all__ = ["Background"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +33,7 @@ R = TypeVar("R")
 # The default event loop of Windows cannot watch a socket for paho-mqtt; a selector loop can.
 _OPTIONS: dict[str, Any] = {"loop_factory": asyncio.SelectorEventLoop} if sys.platform == "win32" else {}
 _provider = BlockingPortalProvider(backend="asyncio", backend_options=_OPTIONS)
+_told = False
 
 
 class Background:
@@ -72,7 +78,10 @@ class Background:
             RuntimeError: The caller runs on the background loop itself. Waiting there would block the loop forever.
         """
         loop = self._entered()
-        if _running_loop() is loop:
+        here = _running_loop()
+        if here is not None and here is not loop:
+            _tell_that_it_blocks()
+        if here is loop:
             raise RuntimeError(
                 "a blocking method was called on the background loop, which would wait for itself: "
                 "use the async classes of mqtt_agent in async handlers"
@@ -155,6 +164,18 @@ def _settle(result: asyncio.Future[Any], value: Any, failure: BaseException | No
 
 async def _awaited(function: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     return await function(*args, **kwargs)
+
+
+def _tell_that_it_blocks() -> None:
+    """Warn once that an event loop is blocked. In IPython, an event loop always runs, and blocking is usual."""
+    global _told
+    if not _told and find_shell() is None:
+        _told = True
+        logger.warning(
+            "a blocking call of mqtt_agent.sync stops the event loop of this thread until the call returns (at %s): "
+            "use the async classes of mqtt_agent in async code",
+            place_here(),
+        )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
+from typing_extensions import Never
+
+from mqtt_agent.aio.contexts import refuse_in_event_loop
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
@@ -166,9 +169,10 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        **unknown: Never,
     ) -> Any:
         """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread."""
-        if on_partial is None:
+        if on_partial is None or unknown:
             return self._background.run(
                 self._async.call,
                 tool,
@@ -177,6 +181,7 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
                 wait_online=wait_online,
                 retry=retry,
                 call_id=call_id,
+                **unknown,
             )
         handle = self.submit(tool, arguments, timeout=timeout, wait_online=wait_online, retry=retry, call_id=call_id)
         try:
@@ -263,10 +268,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
         """See :meth:`mqtt_agent.ToolServer.run`. It starts the server itself.
 
         Raises:
-            RuntimeError: The server has started already.
+            RuntimeError: The server has started already, or an event loop runs in this thread, as in a notebook.
         """
         if is_started(self):
             raise RuntimeError("run() starts the server itself: call it instead of start(), and outside of 'with'")
+        refuse_in_event_loop("run()", "start(), which serves in the background until stop()")
         self._async.run()
 
     @parameters_of(aio_server.ToolServer.serve_forever)

@@ -61,6 +61,10 @@ def explain(error: BaseException) -> str:
         return "the host name is not known"
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "the connection timed out"
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            "no program listens at this port (connection refused); start a broker there, or check the host and the port"
+        )
     if isinstance(error, ConnectionResetError):
         return f"the server closed the connection; {WRONG_PORT}"
     if isinstance(error, paho.WebsocketConnectionError):

@@ -66,6 +66,7 @@ class Reconnector:
         self._over = False
         self._lost: asyncio.Future[TransportError]
         self._lost_at = -math.inf
+        self._warned = False
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
@@ -204,11 +205,16 @@ class Reconnector:
                 return
             if loop.time() - opened_at > _STABLE_AFTER:
                 self._backoff.reset()
+            lost_at = loop.time()
             if not self._renewal.under_way:
-                self._lost_at = loop.time()
+                self._lost_at = lost_at
+                self._warned = True
                 logger.warning("%s; reconnecting", reason)
             link = await self._reconnect()
-            logger.info("connected to %s again", self._dialer.url)
+            # A warning after a warning: the last line on a console must not be a problem that is over.
+            level = logging.WARNING if self._warned else logging.INFO
+            logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
+            self._warned = False
             self._announce(link)
 
     async def _wait_lost(self, link: Link) -> TransportError:
@@ -253,6 +259,7 @@ class Reconnector:
 
     def _log_failure(self, error: Exception) -> None:
         url = self._dialer.url
+        self._warned = True
         if isinstance(error, (MQTTAgentError, OSError)):
             logger.warning("reconnecting to %s failed and will be tried again: %s", url, error)
         else:  # the user's credentials function or a handler raised: only a traceback shows where

@@ -117,6 +117,9 @@ async def renewed_login(credentials: Credentials | None, login: Login) -> Login 
     while True:
         try:
             token = await credentials.current()
+            if logged:
+                logger.warning("the user's function returned a token again")
+                logged = ""
             if (token_expiry(token) or math.inf) > expires:
                 return credentials.username, token
         except Exception as error:  # the user's function may raise anything; the connection is up, so try again

@@ -15,6 +15,17 @@ DEFAULT_BROKER: str = "mqtt://localhost:1883"
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
+_SCHEMES = {
+    "mqtt": "mqtt",
+    "tcp": "mqtt",
+    "http": "ws",
+    "ssl": "mqtts",
+    "tls": "mqtts",
+    "tcps": "mqtts",
+    "https": "wss",
+}
+"""The schemes that a user of another scheme probably wants."""
+
 
 @dataclass(frozen=True)
 class BrokerURL:
@@ -56,11 +67,7 @@ class BrokerURL:
                 "such as / and # in a password as %2F and %23"
             ) from None
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            seen = f"{parts.scheme}://{parts.hostname or ''}" if parts.scheme in _DEFAULT_PORTS else repr(parts.scheme)
-            raise ValueError(
-                f"the broker URL needs mqtt://, mqtts://, ws:// or wss:// and a host, such as mqtt://localhost:1883, "
-                f"not {seen:.80}"
-            )
+            raise ValueError(_advice(text))
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,
@@ -83,3 +90,32 @@ class BrokerURL:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+def _advice(text: str) -> str:
+    """Says what is wrong with a URL, and suggests a URL. The advice never contains the URL's user or password."""
+    scheme, colons, rest = text.strip().partition("://")
+    if not colons or not scheme.replace("+", "").isalnum():
+        scheme, rest = "", text.strip().lstrip("/")
+    scheme = scheme.lower()
+    wanted = scheme if scheme in _DEFAULT_PORTS else _SCHEMES.get(scheme, "mqtt")
+    try:
+        parts = urlsplit(f"{wanted}://{rest}")
+        # An @ after the host belongs to a password with a slash. Then the host is a part of the user and password.
+        host, port = "" if "@" in rest and "@" not in parts.netloc else parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    usual = next(
+        (name for name, number in _DEFAULT_PORTS.items() if number == port and name.startswith("mqtt")), wanted
+    )
+    host = f"[{host}]" if ":" in host else host
+    login = "USER:PASSWORD@" if "@" in rest else ""
+    suggested = f"{usual}://{login}{host}{f':{port}' if port else ''}"
+    if scheme in _DEFAULT_PORTS:
+        what = f"the broker URL names no host after {scheme}://"
+    elif scheme:
+        what = f"the scheme {scheme:.20}:// is not one of a broker URL"
+    else:
+        what = "the broker URL has no scheme"
+    schemes = "use mqtt:// or, with TLS, mqtts://, and for MQTT over WebSockets ws:// or wss://"
+    return f"{what}: {schemes}; did you mean {suggested if host else DEFAULT_BROKER:.200}?"

@@ -54,12 +54,30 @@ def validate_identifier(value: object, what: str = "identifier") -> str:
         InvalidIdentifier: The value breaks one of these rules.
     """
     if not is_identifier(value):
-        raise InvalidIdentifier(
-            f"{what} {value!r:.80} cannot be a topic level: use 1 to {MAX_IDENTIFIER_BYTES} bytes "
-            "without '/', '+', '#' or control characters, and no leading '$'"
-        )
+        raise InvalidIdentifier(_explained(value, what))
     assert isinstance(value, str)
     return value
+
+
+def _explained(value: object, what: str) -> str:
+    """Says why a value is not an identifier, and suggests a similar value that is one."""
+    legal = ""
+    if not isinstance(value, str):
+        fault = f"is not a text but {type(value).__name__}"
+    else:
+        legal = _FORBIDDEN.sub("-", value).strip("-$ ").encode()[:MAX_IDENTIFIER_BYTES].decode(errors="ignore")
+        found = " ".join(ascii(each) for each in sorted(set(_FORBIDDEN.findall(value)))[:10])
+        if found:
+            fault = f"contains {found}"
+        elif value.startswith("$"):
+            fault = "begins with '$'"
+        else:
+            fault = f"has {len(value.encode())} bytes"
+    suggestion = f", such as {legal!r}" if is_identifier(legal) and len(legal) < 60 else ""
+    return (
+        f"{what} {value!r:.80} cannot be a topic level, because it {fault}: use 1 to {MAX_IDENTIFIER_BYTES} bytes "
+        f"without '/', '+', '#' or control characters, and no leading '$'{suggestion}"
+    )
 
 
 def normalize_namespace(namespace: str) -> str:

@@ -97,6 +97,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         self._stream = stream
         self._names: dict[str, str] = {}
         self._listed: list[ToolSchema] | None = None
+        self._outdated = False
         self._config = MQTTWorkbenchConfig(
             broker=broker,
             agent_id=agent_id,
@@ -148,13 +149,17 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """
         try:
             found = await self._client.await_on_loop(find_tools, self._wanted)
-            tell_missing(self._config.namespace, self._config.on_unavailable, found.missing)
+            tell_missing(self._config.namespace, self._config.on_unavailable, found)
         except Exception as error:
             if self._listed is None:
                 raise
             # AutoGen's agents list the tools again before each call, and wait for ever when the listing raises.
             logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
+            self._outdated = True
             return self._listed
+        if self._outdated:
+            self._outdated = False
+            logger.warning("the tools are listed again")
         self._listed = []
         for card in found.tools:
             name = model_name(card.tool)

@@ -100,7 +100,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         return self._selection, None
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
-        tell_missing(self._namespace, self._on_unavailable, found.missing)
+        tell_missing(self._namespace, self._on_unavailable, found)
         return [self._make_tool(card) for card in found.tools]
 
     def _make_tool(self, card: ToolCard) -> MQTTTool:

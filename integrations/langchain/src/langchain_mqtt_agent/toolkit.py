@@ -119,7 +119,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return Selection(self.tools, self.exclude, self.servers, self.tags, self.where), self.peers
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
-        tell_missing(self.namespace, self.on_unavailable, found.missing, found.missing_peers)
+        tell_missing(self.namespace, self.on_unavailable, found)
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["Completion"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Completion:
@@ -62,6 +65,9 @@ class Completion:
         topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
         limit = record.task.get("max_result")
         state, result = deliverable(self._scope.connection, topics, ending.state, result, limit)
+        if state is not ending.state:
+            message = result["error"]["message"]
+            logger.warning("the requester gets an error in place of the result of task %s: %s", record.task_id, message)
         reached("finished.before-commit")
         store = partial(self._store, record.key, attempt.number, state, result)
         changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")

@@ -18,12 +18,13 @@ from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot, Slots
-from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired
+from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, is_answer
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import run_in_thread
-from mqtt_agent.errors import StoreError
+from mqtt_agent.display.failures import log_failure
+from mqtt_agent.errors import StoreError, TaskExpired
 from mqtt_agent.wire import Task, TaskFault, TaskState
 
 __all__ = ["Run", "TaskExecutor"]
@@ -335,19 +336,32 @@ class TaskExecutor:
             if run.attempt.over or (not self.executing and not run.expired):
                 return None
             if run.expired:
+                self._log_failure(run, TaskExpired(f"not finished by {run.task.expires_at}"), handler)
                 return expired(run.task)
             fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
+            self._log_failure(run, asyncio.CancelledError(fault.message), handler)
             return Ending(TaskState.FAILED, fault=fault)
         except Exception as error:
             if run.attempt.over or self._must_stop_for(error):
                 return None
             if run.expired:
+                self._log_failure(run, TaskExpired(f"not finished by {run.task.expires_at}"), handler)
                 return expired(run.task)
-            logger.info("task %s failed at %s", run.record.task_id, self._scope.agent_id, exc_info=error)
+            self._log_failure(run, error, handler)
             return ending_of_exception(error)
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _log_failure(self, run: Run, error: BaseException, handler: TaskHandler) -> None:
+        log_failure(
+            logger,
+            f"task {run.record.task_id:.80} from {run.record.peer or 'an unknown agent':.80} "
+            f"failed at agent {self._scope.agent_id}",
+            error,
+            on_purpose=is_answer(error),
+            handler=handler,
+        )
 
     def _no_handler(self, task: Task) -> Ending:
         what = f"takes no tasks of type {task.type!r}" if self._router else "takes no tasks"

@@ -14,6 +14,7 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
@@ -306,9 +307,10 @@ class Requester:
         if self._peers.is_known(peer):
             why = f"agent {peer!r} is offline; the task was not sent: use delegate(), or pass wait_online=True"
         else:
+            names = [card.name for card in self._peers.cards() if card.name != self.agent_id]
             why = (
                 f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent: "
-                "check the id with peers(), or pass wait_online=True"
+                f"check the id with peers(), or pass wait_online=True{hint_for(peer, names, 'other agent')}"
             )
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from typing_extensions import Never
+
+from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -20,7 +23,7 @@ from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.tools.calling.submitter import Submitter
+from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
@@ -28,7 +31,7 @@ from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, 
 __all__ = ["ToolClient"]
 
 
-class ToolClient:
+class ToolClient(NeedsAsyncWith):
     """Finds and calls the tools that servers offer on a broker.
 
     Example:
@@ -243,6 +246,7 @@ class ToolClient:
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
 
@@ -260,6 +264,7 @@ class ToolClient:
             call_id: The call's id; None makes a new id. Give the id of an earlier call, with the same tool and
                 arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
                 last caller is canceled.
+            unknown: No other keyword is taken. The arguments of the tool are the items of ``arguments``.
 
         Returns:
             The result, any JSON value.
@@ -270,7 +275,10 @@ class ToolClient:
             InvalidIdentifier, ValueError: No packet can hold ``call_id``, or ``timeout`` is NaN.
             WireError: JSON cannot carry the arguments. The error names the place. Nothing was sent.
             TransportError: The broker refused the call, or the connection is lost for good.
+            TypeError: An unknown keyword was given.
         """
+        if unknown:
+            raise unknown_keywords("call", tool, unknown)
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(tool, arguments, timeout, streams, wait_online, retry, call_id)
@@ -294,6 +302,7 @@ class ToolClient:
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
 
@@ -301,5 +310,7 @@ class ToolClient:
             ToolUnavailable: No server offers the tool now.
             TransportError, WireError: See :meth:`call`.
         """
+        if unknown:
+            raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
         return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id)

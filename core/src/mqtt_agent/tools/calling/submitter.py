@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import CallCanceled, InvalidIdentifier, ToolUnavailable, WireError
 from mqtt_agent.tools.calling.changes import ToolChanges
@@ -20,7 +21,7 @@ from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.tracing import traced_call
 from mqtt_agent.wire import Call, is_identifier, mended_text, new_call_id, to_json, validate_identifier
 
-__all__ = ["Submitter"]
+__all__ = ["Submitter", "unknown_keywords"]
 
 _LOOK_UP_WITHIN = 2.0  # seconds
 _MAX_CALL_ID = 65_535  # bytes of the Correlation Data
@@ -139,11 +140,20 @@ class Submitter:
             if self._catalog.is_online(tool) or (card is not None and not seen_all):
                 return
             if not wait_online:
-                why = "every server that offers it is offline" if card is not None else "there is no such tool"
-                raise ToolUnavailable(f"{tool}: {why} in namespace {self._scope.topics.namespace!r}", tool=tool)
+                raise self._unavailable(tool, known=card is not None, seen_all=seen_all)
             await self._within(deadline, self._wait_online(tool, changes), tool)
         finally:
             changes.close()
+
+    def _unavailable(self, tool: str, *, known: bool, seen_all: bool) -> ToolUnavailable:
+        namespace = self._scope.topics.namespace
+        if known:
+            return ToolUnavailable(
+                f"{tool}: every server that offers it is offline in namespace {namespace!r}", tool=tool
+            )
+        names = [card.tool for card in self._catalog.tools()]
+        hint = hint_for(tool, names, "tool") if seen_all else did_you_mean(tool, names)
+        return ToolUnavailable(f"{tool}: there is no such tool in namespace {namespace!r}{hint}", tool=tool)
 
     async def _within(self, deadline: float | None, waiting: Awaitable[None], tool: str) -> None:
         remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
@@ -167,3 +177,14 @@ def _checked_call_id(call_id: str) -> str:
         what = what if size > _MAX_CALL_ID else "has a surrogate, which no UTF-8 can hold"
         raise InvalidIdentifier(f"the call id {call_id!r:.80} {what}: choose another call id, or pass none")
     return call_id
+
+
+def unknown_keywords(method: str, tool: str, unknown: Mapping[str, object]) -> TypeError:
+    """The error for keywords that a method of the client does not know, because they are arguments of the tool."""
+    name = next(iter(unknown))
+    meant = did_you_mean(name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id"))
+    arguments = ", ".join(f'"{each}": ...' for each in unknown)
+    return TypeError(
+        f"{method}() has no parameter {name!r}{meant}; "
+        f"the arguments of a tool are one dict: {method}({tool!r:.80}, {{{arguments:.200}}})"
+    )

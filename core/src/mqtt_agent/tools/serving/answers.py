@@ -46,6 +46,7 @@ class Answers:
             try:
                 await self._connection.publish(reply_to, payload, properties=properties)
             except PayloadTooLarge as error:
+                logger.warning("the caller gets an error in place of the result of call %.80s: %s", call_id, error)
                 response = Response(call_id=call_id, server=self._server_id)
                 message = f"the tool ran, but its result cannot be sent: {error}"
                 fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=message))

@@ -12,7 +12,8 @@ from typing import Any
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, without_surprises
-from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolError, WireError
+from mqtt_agent.display.failures import log_failure
+from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
 from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.serving.execution import Execution
@@ -68,16 +69,18 @@ class CallRunner:
                 raise
             if not execution.canceled:
                 fail(response, _fault(error))
+                _log_failure(execution, error)
             elif execution.stopped_for is not None:
                 _uncancel()
                 fail(response, execution.stopped_for)
+                if execution.stopped_for.type == "timeout":
+                    _log_failure(execution, CallTimeout(execution.stopped_for.message or ""))
             else:
                 acknowledge(execution.messages)
                 return
         except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
             fail(response, _fault(error))
-            if not isinstance(error, (MQTTAgentError, asyncio.TimeoutError)):
-                logger.info("tool %s failed: %r", execution.tool_name, error, exc_info=error)
+            _log_failure(execution, error)
         execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
@@ -166,6 +169,18 @@ def _fault(error: BaseException) -> CallFault:
         data = repr(error.data)
     code = None if error.code is None else mended_text(str(error.code))
     return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
+
+
+def _log_failure(execution: Execution, error: BaseException) -> None:
+    # An error about a call has the call's id when the handler itself made that call, as a client of another server.
+    refused = isinstance(error, InvalidArguments) and error.call_id is None
+    log_failure(
+        logger,
+        f"tool {execution.tool_name} failed in call {execution.call.call_id:.80} of {execution.call.client:.80}",
+        error,
+        on_purpose=refused or isinstance(error, ToolError),
+        handler=execution.tool.function.handler,
+    )
 
 
 def _is_being_cancelled() -> bool:
