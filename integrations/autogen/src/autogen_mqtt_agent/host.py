@@ -111,12 +111,12 @@ class AgentHost(Agent):
     @property
     def live_conversations(self) -> int:
         """How many instances are in memory."""
-        return self._turns.instances
+        return self._turns.instances.count
 
     async def stop(self) -> None:
         """Finish the turns that run, disconnect, and close all instances. A second call changes nothing."""
         await super().stop()
-        await self._turns.close()
+        await self._turns.instances.close()
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
