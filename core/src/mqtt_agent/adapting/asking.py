@@ -19,10 +19,13 @@ class Asker:
 
     Args:
         task: The task whose requester is asked.
+
+    Attributes:
+        task: The task.
     """
 
     def __init__(self, task: TaskContext) -> None:
-        self._task = task
+        self.task = task
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._open: set[Future[Any]] = set()
@@ -71,4 +74,4 @@ class Asker:
 
     async def _ask(self, prompt: str, schema: Any) -> Any:
         async with self._turn:
-            return await self._task.ask(prompt, schema)
+            return await self.task.ask(prompt, schema)

@@ -22,7 +22,7 @@ def legal_name(name: str, taken: set[str]) -> str:
     while unique in taken:
         number += 1
         suffix = f"_{number}"
-        unique = legal[: _MAX_NAME - len(suffix)] + suffix
+        unique = legal[: _MAX_NAME - len(suffix)].rstrip("_") + suffix
     taken.add(unique)
     return unique
 

@@ -9,6 +9,7 @@ from crewai.tools import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 from mqtt_agent import TLS, Password, Token, ToolCard
 from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, tell_missing
+from mqtt_agent.adapting.naming import legal_name
 from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -104,16 +105,6 @@ class MQTTToolkit(Toolkit[BaseTool]):
         return [self._make_tool(card, taken) for card in found.tools]
 
     def _make_tool(self, card: ToolCard, taken: set[str]) -> MQTTTool:
-        name = _legal_name(card.tool, taken)
+        # Of two tools with one name in CrewAI's form, CrewAI would drop one.
+        name = legal_name(sanitize_tool_name(card.tool) or "tool", taken)
         return make_tool(self._client, card, name, self._timeout, self._result_schemas.get(card.tool))
-
-
-def _legal_name(name: str, taken: set[str]) -> str:
-    """A name that no other tool has, in CrewAI's form. Of two tools with one name, CrewAI would drop one."""
-    legal = unique = sanitize_tool_name(name) or "tool"
-    number = 1
-    while unique in taken:
-        number += 1
-        unique = sanitize_tool_name(f"{legal}_{number}")
-    taken.add(unique)
-    return unique

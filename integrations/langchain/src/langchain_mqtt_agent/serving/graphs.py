@@ -9,7 +9,9 @@ from typing import Any
 
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import serve
+from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
@@ -29,7 +31,7 @@ def graph_agent(
     output: Callable[[Any], Any] | None = None,
     config: dict[str, Any] | None = None,
     context: Any = None,
-    **options: Any,
+    **options: Unpack[AgentOptions],
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
 
