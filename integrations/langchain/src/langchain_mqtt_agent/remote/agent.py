@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -15,6 +14,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, ToolException
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
+from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import legal_name
@@ -26,7 +26,6 @@ from mqtt_agent.errors import TaskError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
-from typing_extensions import Self
 
 from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
@@ -46,7 +45,7 @@ _TOOL_SCHEMA: dict[str, Any] = {
 }
 
 
-class MQTTRemoteAgent(Runnable[Any, Any]):
+class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     """An agent in another process, as a Runnable: by itself, in a chain, as a LangGraph node, or as a tool.
 
     The input is text, messages, a state with ``messages``, or any other JSON value as structured input. For text and
@@ -138,18 +137,6 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
     def close(self) -> None:
         """Disconnect, unless others in this process use the same agent. The tasks at peers go on."""
         self._requester.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await asyncio.to_thread(self.close)
 
     # Running
 
