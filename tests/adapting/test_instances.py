@@ -29,6 +29,8 @@ class Clerk:
 
     async def close(self) -> None:
         self.closed = True
+        if "break" in self.told:
+            raise OSError("the drawer is stuck")
 
 
 class Office:
@@ -143,3 +145,12 @@ async def test_a_host_that_died_after_a_turn_sends_the_stored_answer(make_agent:
     await soon(again.start())
     assert await soon(waiting) == ["a"]
     assert len(office.made) == 1
+
+
+async def test_an_instance_that_cannot_be_closed_is_told_and_the_conversation_goes_on(
+    writer: Agent, planner: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    Office(writer, limit=0)
+    await soon(planner.request("writer", "break", task_id="t1", context_id="c"))
+    assert await soon(planner.request("writer", "b", context_id="c", data="t1")) == ["break", "b"]
+    assert "the instance of conversation c could not be closed" in caplog.text

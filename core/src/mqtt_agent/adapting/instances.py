@@ -47,12 +47,14 @@ class _Kept(Generic[I]):
     """What is in memory of a conversation.
 
     Attributes:
+        conversation: The name of the conversation.
         instance: Takes part in the conversation; None when there is no instance in memory.
         last: The task id of the last turn that the instance took.
         at_work: Whether the instance is in the middle of a turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
         self.instance: I | None = None
         self.last: str | None = None
         self.at_work = False
@@ -65,7 +67,7 @@ class _Kept(Generic[I]):
         try:
             await instance.close()
         except Exception:  # the conversation goes on with another instance
-            logger.warning("an instance could not be closed", exc_info=True)
+            logger.warning("the instance of conversation %s could not be closed", self.conversation, exc_info=True)
 
 
 class Instances(Generic[I]):
@@ -148,7 +150,7 @@ class Instances(Generic[I]):
         self, conversation: Conversation[_Kept[I]], previous: str | None, make: Callable[[], Awaitable[I]]
     ) -> tuple[_Kept[I], I]:
         """An instance in the state after the previous turn."""
-        kept = conversation.kept = conversation.kept or _Kept[I]()
+        kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
         if kept.instance is not None and kept.last == previous:
             return kept, kept.instance
         saved: Any = None if previous is None else await saved_by_task(self._agent, previous)
