@@ -9,6 +9,7 @@ MQTTWorkbench(tiemout=3)  # refused
 MQTTAgent("writer", agentid="planner")  # refused
 MQTTAgent("writer", roster=3)  # refused
 AgentHost(3, agent_id="writer")  # refused
+AgentHost(lambda name: writer, agent_id="writer", descripton="Writes")  # refused
 
 
 async def use() -> None:

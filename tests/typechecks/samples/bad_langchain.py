@@ -1,6 +1,6 @@
 """Mistakes in code with langchain_mqtt_agent: both type checkers refuse each line that is marked."""
 
-from langchain_mqtt_agent import MQTTLiveTools, MQTTRemoteAgent, MQTTToolkit, tool_server
+from langchain_mqtt_agent import MQTTLiveTools, MQTTRemoteAgent, MQTTToolkit, graph_agent, tool_server
 
 toolkit = MQTTToolkit(agent_id="planner")
 MQTTToolkit(agentid="planner")  # refused
@@ -12,3 +12,4 @@ MQTTLiveTools("toolkit")  # refused
 toolkit.get_tool()  # refused
 print(toolkit.get_tools()[0].nam)  # refused
 tool_server(3, "toolbox")  # refused
+graph_agent(object(), "planner", descripton="Plans")  # refused

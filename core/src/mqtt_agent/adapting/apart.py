@@ -13,7 +13,7 @@ __all__ = ["run_apart"]
 T = TypeVar("T")
 
 
-async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
+async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -> T:
     """Run a coroutine function in a thread, on an event loop of its own.
 
     When the caller is canceled, the coroutine is canceled too. The caller does not wait for the thread then, because
@@ -22,7 +22,6 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, o
     Args:
         function: Called in the thread.
         name: The thread's name.
-        on_cancel: Called on the caller's loop before the coroutine is canceled.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
     canceled = False
@@ -40,7 +39,6 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str, o
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         canceled = True
-        on_cancel()
         thread.add_done_callback(lambda late: late.cancelled() or late.exception())
         for loop, task in running:
             if not loop.is_closed():

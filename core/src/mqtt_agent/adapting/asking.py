@@ -1,4 +1,7 @@
-"""Asks the requester of a task for a framework, which may run in other threads and on other event loops."""
+"""Asks the requester of a task for a framework, which may run in other threads and on other event loops.
+
+A framework may also name its questions itself, and continue from a checkpoint of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from mqtt_agent.agents import TaskContext
 from mqtt_agent.errors import TaskCanceled
 
-__all__ = ["Asker"]
+__all__ = ["Asker", "StoredQuestions"]
 
 
 class Asker:
@@ -20,10 +23,13 @@ class Asker:
 
     Args:
         task: The task whose requester is asked.
+
+    Attributes:
+        task: The task.
     """
 
     def __init__(self, task: TaskContext) -> None:
-        self._task = task
+        self.task = task
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._open: set[Future[Any]] = set()
@@ -73,6 +79,42 @@ class Asker:
     async def _ask(self, prompt: str, schema: Any) -> Any:
         async with self._turn:
             try:
-                return await self._task.ask(prompt, schema)
+                return await self.task.ask(prompt, schema)
             except TaskCanceled:
                 raise asyncio.CancelledError from None  # frameworks know this error, and do not try again
+
+
+class StoredQuestions:
+    """The questions of a task whose framework names each question, and gets several answers at once.
+
+    After a crash, a handler must ask the same questions in the same order. A framework that continues from its own
+    checkpoint has forgotten the questions that it has answers to. So the questions are stored with the task.
+
+    Args:
+        task: The task whose requester is asked.
+    """
+
+    def __init__(self, task: TaskContext) -> None:
+        saved: dict[str, Any] = task.saved or {}
+        self._task = task
+        self._questions: list[dict[str, Any]] = list(saved.get("questions", ()))
+        self._answers: dict[str, Any] = {}
+
+    async def repeat(self) -> None:
+        """Ask the questions of the earlier attempts at the task. Their answers that are known come at once."""
+        for each in self._questions:
+            self._answers[each["id"]] = await self._task.ask(each["prompt"], each["schema"])
+
+    async def ask(self, name: str, prompt: str, schema: Any = None) -> Any:
+        """Ask the requester, unless this question has an answer already.
+
+        Args:
+            name: The framework's name for the question, the same in each attempt.
+            prompt: The question.
+            schema: JSON Schema of the answer, or None.
+        """
+        if name not in self._answers:
+            self._questions.append({"id": name, "prompt": prompt, "schema": schema})
+            await self._task.save({"questions": self._questions})  # before the question is asked
+            self._answers[name] = await self._task.ask(prompt, schema)
+        return self._answers[name]

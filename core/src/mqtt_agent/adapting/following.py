@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mqtt_agent.agents import TaskHandle
+from mqtt_agent.errors import TaskError
 from mqtt_agent.wire import TaskEvent, TaskState
 
-__all__ = ["follow", "is_question", "wording"]
+__all__ = ["follow", "is_question", "unanswerable", "wording"]
 
 Tell = Callable[[TaskEvent], Awaitable[None]]
 Answer = Callable[[str, Any], Awaitable[Any]]
@@ -23,6 +24,19 @@ def is_question(event: TaskEvent) -> bool:
 def wording(question: str | None, fault: str | None) -> str:
     """A question as a person or a model reads it: with the reason, when the peer did not accept an earlier answer."""
     return question or "" if fault is None else f"{question or ''}\n({fault})"
+
+
+def unanswerable(handle: TaskHandle, question: str | None, advice: str, data: Any = None) -> TaskError:
+    """The error for a question that nobody can answer.
+
+    Args:
+        handle: The task whose peer asks.
+        question: The question.
+        advice: Why nobody can answer, and what the user can do, as sentences.
+        data: Further data of the error, any JSON value.
+    """
+    message = f"{handle.peer} asks: {question} {advice}"
+    return TaskError(message, task_id=handle.task_id, peer=handle.peer, code="input-required", data=data)
 
 
 async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:

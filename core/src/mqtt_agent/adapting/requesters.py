@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, TypeVar
 
+from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.identity import default_agent_id
 from mqtt_agent.agents import MemoryStore, TaskStore
-from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 
@@ -81,7 +81,7 @@ _lock = threading.Lock()
 _all: list[_Shared] = []
 
 
-class Requester:
+class Requester(Closing):
     """A lease on the agent in whose name tasks are given.
 
     All requesters of a process with equal settings share one agent, and so one connection. The agent connects on its
@@ -149,10 +149,6 @@ class Requester:
                 _all.remove(shared)
         if last:
             shared.agent.stop()
-
-    async def aclose(self) -> None:
-        """Call :meth:`close` in a thread, and await its end."""
-        await run_in_thread(self.close, "mqtt-agent-close")
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-__all__ = ["NO_ARGUMENTS", "speakable"]
+__all__ = ["NO_ARGUMENTS", "speakable", "takes_null"]
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
@@ -29,6 +29,27 @@ def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
         plain["properties"] = {}
     plain["type"] = "object"
     return plain
+
+
+def takes_null(schema: Any) -> bool:
+    """Whether null can be a value for a schema, as far as its type, its listed values and its parts tell.
+
+    References are not followed; see :func:`speakable`.
+    """
+    if not isinstance(schema, Mapping):
+        return schema is True
+    node = cast("Mapping[str, Any]", schema)
+    kinds = node.get("type")
+    if kinds is not None and "null" not in ([kinds] if isinstance(kinds, str) else kinds):
+        return False
+    if "enum" in node and None not in node["enum"]:
+        return False
+    if node.get("const") is not None:
+        return False
+    choices, every = node.get("anyOf") or node.get("oneOf"), node.get("allOf")
+    if isinstance(choices, list) and not any(map(takes_null, cast("list[Any]", choices))):
+        return False
+    return not isinstance(every, list) or all(map(takes_null, cast("list[Any]", every)))
 
 
 class _Writer:

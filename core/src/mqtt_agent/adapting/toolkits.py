@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Generic, TypeVar
 
-from typing_extensions import Self
-
+from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.finding import Found, Peers, Selection, find
 from mqtt_agent.adapting.requesters import Requester
-from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import Connection
 
@@ -18,7 +16,7 @@ __all__ = ["Toolkit"]
 T = TypeVar("T")
 
 
-class Toolkit(ABC, Generic[T]):
+class Toolkit(Closing, Generic[T]):
     """Finds tools and peers over one connection.
 
     A subclass sets ``_remote``, which owns the connection: a requester if peers are wanted, otherwise a tool client.
@@ -68,19 +66,3 @@ class Toolkit(ABC, Generic[T]):
             self._remote.close()
         else:
             self._remote.stop()
-
-    async def aclose(self) -> None:
-        """Cancel the calls that are under way, and disconnect; the async form of :meth:`close`."""
-        await run_in_thread(self.close, "mqtt-agent-close")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.aclose()

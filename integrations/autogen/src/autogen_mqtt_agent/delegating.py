@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 from mqtt_agent import Agent, TaskEvent, TaskHandle
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
-from mqtt_agent.adapting.following import follow
+from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.adapting.streaming import Emit
-from mqtt_agent.errors import TaskError, TaskRejected
+from mqtt_agent.errors import TaskRejected
 
 from autogen_mqtt_agent.saved import MQTTAgentConfig
 from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn
@@ -65,13 +65,11 @@ async def give_turn(
             emit(event)
 
         async def refuse(question: str, schema: Any) -> NoReturn:
-            raise TaskError(
-                f"{peer} asks: {question} Nobody in a team can answer that: the turn is canceled. Let the peer decide "
-                "without asking, or put the answer into the team's messages",
-                task_id=task_id,
-                peer=peer,
-                code="input-required",
+            advice = (
+                "Nobody in a team can answer that: the turn is canceled. Let the peer decide without asking, or put "
+                "the answer into the team's messages"
             )
+            raise unanswerable(handle, question, advice)
 
         following = follow(handle, tell, refuse)
         return await (following if wait else while_online(agent, handle, following, grace=participant.grace))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any
 
-from mqtt_agent import TLS, Agent, Password, TaskStore, Token
+from mqtt_agent import Agent
+from mqtt_agent.adapting.options import HostOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
-from mqtt_agent.wire import DEFAULT_NAMESPACE
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from autogen_mqtt_agent.instances import Factory
 from autogen_mqtt_agent.messages import AnyMessage, Codec
@@ -39,21 +37,15 @@ class AgentHost(Agent):
             the conversation's id and, if it takes two arguments, also the roster of the caller's team: a dict with the
             names of the other participants and what each can do.
         agent_id: The host's agent id. Only one process at a time can use it.
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        namespace: The prefix of all topics.
-        description: What the agent or team does, for the person or the model that chooses an agent.
-        capabilities: Words by which others find the host.
         message_types: Types of messages that callers may send besides AutoGen's own.
         max_conversations: How many instances are kept in memory between turns. For any other conversation, the next
             turn makes a new instance from the stored state.
         max_concurrency: How many turns run at once.
         retention: Seconds that turns are kept after they were answered. After that, a conversation can continue only
             while its instance is in memory.
-        store: Where turns are kept, see :class:`mqtt_agent.Agent`.
-        credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
-        tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
-        drain_timeout: Seconds that :meth:`stop` waits for turns that run. A turn that needs longer is taken again at
-            the next start.
+        options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``, ``store``
+            (where turns are kept), ``credentials``, ``tls`` and so on. ``drain_timeout`` is how many seconds
+            :meth:`stop` waits for turns that run; a turn that needs longer is taken again at the next start.
 
     Raises:
         TypeError: ``factory`` is an agent or a team, and not a function that makes one.
@@ -67,36 +59,18 @@ class AgentHost(Agent):
         factory: Factory,
         *,
         agent_id: str,
-        broker: str | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        description: str = "",
-        capabilities: Sequence[str] = (),
         message_types: Sequence[type[AnyMessage]] = (),
         max_conversations: int = 100,
         max_concurrency: int = 8,
         retention: float = 30 * 24 * 3600,
-        store: TaskStore | str | PathLike[str] | None = None,
-        credentials: Password | Token | None = None,
-        tls: ssl.SSLContext | TLS | None = None,
-        drain_timeout: float = 10.0,
+        **options: Unpack[HostOptions],
     ) -> None:
         if not callable(factory):
             made = type(factory).__name__
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
-        super().__init__(
-            agent_id,
-            broker=broker,
-            namespace=namespace,
-            description=description,
-            capabilities=capabilities,
-            store=store,
-            credentials=credentials,
-            tls=tls,
-            max_concurrency=_WAITING_TURNS,  # turns that wait for an earlier turn of their conversation count too
-            drain_timeout=drain_timeout,
-            retention=retention,
-            max_payload=MAX_PAYLOAD,
-        )
+        options.setdefault("max_payload", MAX_PAYLOAD)
+        # Turns that wait for an earlier turn of their conversation count too.
+        super().__init__(agent_id, max_concurrency=_WAITING_TURNS, retention=retention, **options)
         self._max_concurrency = max_concurrency  # the turns that run may block threads, the turns that wait do not
         self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
         self.on_task(TURN)(self._turns.on_turn)
@@ -112,14 +86,14 @@ class AgentHost(Agent):
     @property
     def live_conversations(self) -> int:
         """How many instances are in memory."""
-        return self._turns.instances
+        return self._turns.instances.count
 
     async def stop(self) -> None:
         """Finish the turns that run, disconnect, and close all instances. A second call changes nothing."""
         try:
             await super().stop()
         finally:
-            await self._turns.close()
+            await self._turns.instances.close()
 
 
 def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.agents import SocietyOfMindAgent
@@ -16,9 +13,7 @@ from autogen_core import CancellationToken
 
 from autogen_mqtt_agent.messages import AnyMessage
 
-__all__ = ["Factory", "Instance", "Standing", "make"]
-
-logger: logging.Logger = logging.getLogger(__name__)
+__all__ = ["Factory", "Instance", "make"]
 
 Factory = Callable[..., ChatAgent | Team | Awaitable[ChatAgent | Team]]
 """Makes the instance of a conversation. The function gets the conversation's id and, if it takes two arguments, also
@@ -31,6 +26,7 @@ class _AgentInstance:
     def __init__(self, agent: ChatAgent) -> None:
         self._agent = agent
         self.name: str = agent.name
+        self.seen: list[str] = []
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -38,19 +34,20 @@ class _AgentInstance:
         async for each in self._agent.on_messages_stream(messages, token):
             yield each
 
-    async def save_state(self) -> Mapping[str, Any]:
+    async def save(self) -> dict[str, Any]:
         state = await self._agent.save_state()
-        if isinstance(
-            self._agent, SocietyOfMindAgent
-        ):  # the state that AutoGen saves lacks the messages that the agent was given
-            return {**state, _SOCIETY: await self._agent._model_context.save_state()}
-        return state
+        if isinstance(self._agent, SocietyOfMindAgent):
+            # The state that AutoGen saves lacks the messages that the agent was given.
+            state = {**state, _SOCIETY: await self._agent._model_context.save_state()}
+        return {"state": state, "seen": self.seen}
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        own = {key: value for key, value in state.items() if key != _SOCIETY}
-        await self._agent.load_state(own)
-        if isinstance(self._agent, SocietyOfMindAgent) and _SOCIETY in state:
-            await self._agent._model_context.load_state(state[_SOCIETY])
+    async def load(self, saved: dict[str, Any]) -> None:
+        state = dict(saved["state"])
+        society = state.pop(_SOCIETY, None)
+        await self._agent.load_state(state)
+        if isinstance(self._agent, SocietyOfMindAgent) and society is not None:
+            await self._agent._model_context.load_state(society)
+        self.seen = list(saved["seen"])
 
     async def pause(self) -> None:
         await self._agent.on_pause(CancellationToken())
@@ -66,6 +63,7 @@ class _TeamInstance:
     def __init__(self, team: Team) -> None:
         self._team = team
         self.name: str = team.name
+        self.seen: list[str] = []
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -85,11 +83,12 @@ class _TeamInstance:
             answer = said[-1].model_copy(update={"id": answer.id, "metadata": {**said[-1].metadata, **stopped}})
         yield Response(chat_message=answer, inner_messages=list(result.messages))
 
-    async def save_state(self) -> Mapping[str, Any]:
-        return await self._team.save_state()
+    async def save(self) -> dict[str, Any]:
+        return {"state": await self._team.save_state(), "seen": self.seen}
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        await self._team.load_state(state)
+    async def load(self, saved: dict[str, Any]) -> None:
+        await self._team.load_state(saved["state"])
+        self.seen = list(saved["seen"])
 
     async def pause(self) -> None:
         await self._team.pause()
@@ -102,46 +101,7 @@ class _TeamInstance:
 
 
 Instance = _AgentInstance | _TeamInstance
-"""A ChatAgent or a Team that takes part in one conversation."""
-
-
-@dataclass
-class Standing:
-    """The state of a conversation at its host.
-
-    Attributes:
-        instance: Takes part in the conversation; None when there is no instance in memory.
-        last: The task id of the last turn that the instance took.
-        seen: The ids of the messages that the instance has seen up to that turn.
-        at_work: Whether the instance is in the middle of a turn.
-    """
-
-    instance: Instance | None = None
-    last: str | None = None
-    seen: list[str] = field(default_factory=list[str])
-    at_work: bool = False
-
-    @contextlib.asynccontextmanager
-    async def turn(self, instance: Instance) -> AsyncIterator[None]:
-        """Let an instance take a turn. An instance that fails is closed, since its state may hold half of the turn."""
-        self.instance, self.at_work = instance, True
-        try:
-            yield
-        except BaseException:
-            await self.close()
-            raise
-        finally:
-            self.at_work = False
-
-    async def close(self) -> None:
-        """Close the instance, and forget it."""
-        instance, self.instance = self.instance, None
-        if instance is None:
-            return
-        try:
-            await instance.close()
-        except Exception:  # the conversation goes on with another instance
-            logger.warning("%s could not be closed", instance.name, exc_info=True)
+"""A ChatAgent or a Team that takes part in one conversation. ``seen`` has the ids of the messages that it has seen."""
 
 
 async def make(factory: Factory, conversation: str, roster: Mapping[str, str]) -> Instance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +10,11 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import Agent, TaskContext
-from mqtt_agent.adapting.conversations import Conversation, Conversations, saved_by_task
-from mqtt_agent.errors import TaskFailed, TaskRejected
+from mqtt_agent.adapting.instances import Instances
+from mqtt_agent.errors import TaskRejected
 from pydantic import ValidationError
 
-from autogen_mqtt_agent.instances import Factory, Instance, Standing, make
+from autogen_mqtt_agent.instances import Factory, Instance, make
 from autogen_mqtt_agent.messages import Codec
 from autogen_mqtt_agent.turns import Answer, Control, Told, Turn
 
@@ -31,27 +30,17 @@ class Turns:
         codec: Reads and writes messages.
         max_conversations: How many instances are kept in memory between turns.
         max_concurrency: How many turns run at once.
+
+    Attributes:
+        instances: The instances in memory.
     """
 
     def __init__(
         self, agent: Agent, factory: Factory, codec: Codec, max_conversations: int, max_concurrency: int
     ) -> None:
-        self._agent = agent
+        self.instances: Instances[Instance] = Instances(agent, max_conversations, max_concurrency)
         self._factory = factory
         self._codec = codec
-        self._conversations = Conversations[Standing](max_conversations, Standing.close)
-        self._max_concurrency = max_concurrency
-        self._slots = asyncio.Semaphore(max_concurrency)
-
-    @property
-    def instances(self) -> int:
-        """How many instances are in memory."""
-        return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
-
-    async def close(self) -> None:
-        """Close all instances. The host can start again then, also on another event loop."""
-        self._slots = asyncio.Semaphore(self._max_concurrency)
-        await self._conversations.close()
 
     async def on_turn(self, task: TaskContext) -> Any:
         """Handle a turn that a participant gives."""
@@ -67,8 +56,7 @@ class Turns:
     async def on_plain_task(self, task: TaskContext) -> Any:
         """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
         name = task.context_id or task.id
-        known = self._conversations.find(name)
-        turn = Turn(conversation=name, previous=known.kept.last if known is not None and known.kept else None)
+        turn = Turn(conversation=name, previous=self.instances.last_turn(name))
         messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
         answer = Answer.model_validate(await self._take(task, turn, messages))
         return answer.chat_message["text"]
@@ -76,48 +64,22 @@ class Turns:
     async def on_control(self, task: TaskContext) -> None:
         """Pause or resume the turn that a conversation is in."""
         control = Control.model_validate(task.data)
-        conversation = self._conversations.find(control.conversation)
-        standing = conversation.kept if conversation is not None else None
-        if standing is not None and standing.at_work:
-            await getattr(standing.instance, control.action)()
+        instance = self.instances.at_work(control.conversation)
+        if instance is not None:
+            await getattr(instance, control.action)()
 
     async def _take(self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage]) -> dict[str, Any]:
-        if task.saved is not None:
-            return task.saved["answer"]  # the host was killed after the turn and before its answer was sent
-        async with self._conversations.turn(turn.conversation) as conversation, self._slots:
-            standing, instance = await self._go_on(conversation, turn)
-            fresh = [message for message in messages if message.id not in standing.seen]
-            async with standing.turn(instance):
-                response = await self._run(task, instance, fresh)
-                answer = self._encode(instance.name, response)
-                # The agent's own answer, too: after `resume()`, a team gives the answer to all participants as a task.
-                seen = [*standing.seen, *(message.id for message in fresh), response.chat_message.id]
-                await task.save({"state": await instance.save_state(), "seen": seen, "answer": answer})
-            standing.last, standing.seen = task.id, seen
-            return answer
+        async def new_instance() -> Instance:
+            return await make(self._factory, turn.conversation, turn.roster)
 
-    async def _go_on(self, conversation: Conversation[Standing], turn: Turn) -> tuple[Standing, Instance]:
-        """Return the conversation's state after the previous turn, and an instance in that state.
+        async def take(instance: Instance) -> dict[str, Any]:
+            fresh = [message for message in messages if message.id not in instance.seen]
+            response = await self._run(task, instance, fresh)
+            # The agent's own answer, too: after `resume()`, a team gives the answer to all participants as a task.
+            instance.seen += [*(message.id for message in fresh), response.chat_message.id]
+            return self._encode(instance.name, response)
 
-        The stored task of the previous turn holds that state. So a conversation can continue without its instance,
-        after the host was killed, or from an earlier turn after the caller has loaded an older state.
-        """
-        standing = conversation.kept = conversation.kept or Standing()
-        if standing.instance is not None and standing.last == turn.previous:
-            return standing, standing.instance
-        saved = None if turn.previous is None else await saved_by_task(self._agent, turn.previous)
-        if turn.previous is not None and (not isinstance(saved, dict) or "state" not in saved):
-            raise TaskFailed(
-                f"the state after turn {turn.previous} is not stored any more: reset the conversation",
-                code="CONVERSATION_LOST",
-            )
-        await standing.close()
-        instance = await make(self._factory, turn.conversation, turn.roster)
-        standing.last, standing.seen = turn.previous, []
-        if saved is not None:
-            await instance.load_state(saved["state"])
-            standing.seen = list(saved["seen"])
-        return standing, instance
+        return await self.instances.take(task, turn.conversation, turn.previous, new_instance, take)
 
     async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
         token = CancellationToken()

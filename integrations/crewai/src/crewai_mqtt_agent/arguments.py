@@ -7,7 +7,7 @@ import keyword
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mqtt_agent.adapting.schemas import speakable
+from mqtt_agent.adapting.schemas import speakable, takes_null
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 __all__ = ["Arguments", "make_arguments_model", "never_cache", "wire_arguments"]
@@ -58,7 +58,7 @@ def make_arguments_model(name: str, schema: Mapping[str, Any]) -> type[Arguments
         field = each if _is_field_name(each) else f"argument_{number}"
         alias = None if field == each else each
         fields[field] = (Any, Field(default, alias=alias, description=about if isinstance(about, str) else None))
-    nullable = {each for each, its_schema in properties.items() if _takes_null(its_schema)}
+    nullable = {each for each, its_schema in properties.items() if takes_null(its_schema)}
     # Strict function calling has no optional arguments: a model writes null for an argument that it leaves out.
     told = {
         each: its_schema if each in required or each in nullable else {"anyOf": [its_schema, {"type": "null"}]}
@@ -83,19 +83,3 @@ def never_cache(arguments: Any = None, result: Any = None) -> bool:
 def _is_field_name(name: str) -> bool:
     legal = name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(("_", "model_"))
     return legal and not hasattr(Arguments, name)
-
-
-def _takes_null(schema: Any) -> bool:
-    if not isinstance(schema, Mapping):
-        return schema is True
-    kinds = schema.get("type")
-    if kinds is not None and "null" not in ([kinds] if isinstance(kinds, str) else kinds):
-        return False
-    if "enum" in schema and None not in schema["enum"]:
-        return False
-    if schema.get("const") is not None:
-        return False
-    choices, every = schema.get("anyOf") or schema.get("oneOf"), schema.get("allOf")
-    if isinstance(choices, list) and not any(map(_takes_null, choices)):
-        return False
-    return not isinstance(every, list) or all(map(_takes_null, every))

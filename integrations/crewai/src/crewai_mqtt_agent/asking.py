@@ -13,14 +13,19 @@ from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
-from crewai_mqtt_agent.assignment import TOOL_CALL
 from crewai_mqtt_agent.reporting import output_value
 
-__all__ = ["FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
+__all__ = ["TOOL_CALL", "FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
 
+TOOL_CALL = "x-crewai-tool"
+"""The key in a question's schema under which the peer names a tool to call; the answer is the tool's output."""
 
 current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
-"""Asks the requester of the run that the current code belongs to; None outside of a run."""
+"""Asks the requester of the run of a served crew that the current code belongs to; None outside of a run.
+
+``task.id`` is the id of the run, the same in each attempt, so the crew's remote members get the same tasks again.
+When the host stops, ``task.interrupted`` is true: the members' tasks go on, since the next attempt wants their results.
+"""
 
 
 class HumanInput(SyncHumanInputProvider):

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 import json
 import re
@@ -20,30 +19,12 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import TaskFailed
 from pydantic import BaseModel, ValidationError
 
+from crewai_mqtt_agent.asking import current_requester
+
 if TYPE_CHECKING:
     from crewai import Task
 
-__all__ = ["TOOL_CALL", "Assignment", "Run", "assign", "current_run", "read_answer"]
-
-TOOL_CALL = "x-crewai-tool"
-"""The key in a question's schema under which the peer names a tool to call; the answer is the tool's output."""
-
-
-@dataclass
-class Run:
-    """A run of a served crew.
-
-    Attributes:
-        id: The id of the run, the same in each attempt, so that the crew's remote members get the same tasks again.
-        interrupted: Whether the host stops. The remote tasks go on then, because the next attempt wants their results.
-    """
-
-    id: str
-    interrupted: bool = False
-
-
-current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("crewai_mqtt_run", default=None)
-"""The run that the current code belongs to; None outside of a run."""
+__all__ = ["Assignment", "assign", "read_answer"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +69,8 @@ def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: d
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
     # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
     place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
-    hosted = current_run.get()
-    run = hosted.id if hosted is not None else run_id
+    requester = current_requester.get()
+    run = requester.task.id if requester is not None else run_id
     run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
     words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)

@@ -19,7 +19,8 @@ from mqtt_agent.adapting.following import follow
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.wire import TaskEvent
 
-from crewai_mqtt_agent.assignment import TOOL_CALL, Assignment, current_run
+from crewai_mqtt_agent.asking import TOOL_CALL, current_requester
+from crewai_mqtt_agent.assignment import Assignment
 from crewai_mqtt_agent.events import (
     RemoteTaskArtifactEvent,
     RemoteTaskProgressEvent,
@@ -85,8 +86,8 @@ async def work(
         return await answered if inspect.isawaitable(answered) else answered
 
     async def give_up(handle: TaskHandle) -> None:
-        run = scope.get(current_run)
-        if run is None or not run.interrupted:
+        requester = scope.get(current_requester)
+        if requester is None or not requester.task.interrupted:
             await handle.cancel("the requester gave up")
 
     try:

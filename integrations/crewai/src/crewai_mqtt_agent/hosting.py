@@ -19,11 +19,12 @@ from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.aio.handlers import run_in_thread
+from typing_extensions import Unpack
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
-from crewai_mqtt_agent.assignment import Run, current_run
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 Factory = Callable[..., Any] | Crew | BaseAgent
 
 
-def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+def host_crew(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions]) -> Agent:
     """Make an agent that does each task with a crew of its own. Start the agent with ``async with``.
 
     The crew's inputs are the task's ``prompt`` and the keys of the task's ``data``; data that is no dictionary becomes
@@ -67,7 +68,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
         requester = Asker(task)
         try:
             made = await run_in_thread(lambda: _made(target, task), _thread_name(task))
-            return await _run(task, requester, made)
+            return await _run(requester, made)
         finally:
             requester.close()
 
@@ -75,7 +76,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     return agent
 
 
-def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+def host_agent(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions]) -> Agent:
     """Make an agent that does each task with a single CrewAI agent; the task's prompt is the work.
 
     The CrewAI agent may use the tools that a remote member was given in the requester's crew, and so delegate to the
@@ -89,7 +90,7 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     return host_crew(factory, agent_id=agent_id, **options)
 
 
-def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
+def host_flow(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions]) -> Agent:
     """Make an agent that does each task with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
 
     After a crash, a flow with ``@persist`` finds its state again. Any other flow starts anew.
@@ -102,7 +103,9 @@ def host_flow(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     return host_crew(factory, agent_id=agent_id, **options)
 
 
-def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+def serve_crew(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a crew until SIGINT or SIGTERM, and block. In async code, use :func:`aserve_crew`.
 
     Example:
@@ -117,42 +120,53 @@ def serve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None 
     return serve(host_crew(factory, agent_id=agent_id, **options), "serve_crew", on_started)
 
 
-def serve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+def serve_agent(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a CrewAI agent until SIGINT or SIGTERM, and block; see :func:`serve_crew` and :func:`host_agent`."""
     return serve(host_agent(factory, agent_id=agent_id, **options), "serve_agent", on_started)
 
 
-def serve_flow(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+def serve_flow(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a flow until SIGINT or SIGTERM, and block; see :func:`serve_crew` and :func:`host_flow`."""
     return serve(host_flow(factory, agent_id=agent_id, **options), "serve_flow", on_started)
 
 
-async def aserve_crew(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+async def aserve_crew(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a crew until the asyncio task is canceled; see :func:`serve_crew`."""
     await host_crew(factory, agent_id=agent_id, **options).serve_forever(on_started)
 
 
-async def aserve_agent(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+async def aserve_agent(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a CrewAI agent until the asyncio task is canceled; see :func:`serve_agent`."""
     await host_agent(factory, agent_id=agent_id, **options).serve_forever(on_started)
 
 
-async def aserve_flow(factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Any) -> None:
+async def aserve_flow(
+    factory: Factory, *, agent_id: str, on_started: OnStarted | None = None, **options: Unpack[AgentOptions]
+) -> None:
     """Serve a flow until the asyncio task is canceled; see :func:`serve_flow`."""
     await host_flow(factory, agent_id=agent_id, **options).serve_forever(on_started)
 
 
-async def _run(task: TaskContext, requester: Asker, made: Any) -> Any:
+async def _run(requester: Asker, made: Any) -> Any:
     if isinstance(made, Crew):
-        return await _run_tasks(task, requester, made, _inputs(task))
+        return await _run_tasks(requester, made, _inputs(requester.task))
     if isinstance(made, Flow):
-        return await _run_flow(task, requester, made)
+        return await _run_flow(requester, made)
     if isinstance(made, BaseAgent):
-        return await _run_agent(task, requester, made)
+        return await _run_agent(requester, made)
     raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
 
 
-async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> Any:
+async def _run_agent(requester: Asker, agent: BaseAgent) -> Any:
+    task = requester.task
     about = task.metadata.get("crewai")
     about = about if isinstance(about, dict) else {}
 
@@ -167,16 +181,17 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
         return Crew(agents=[agent], tasks=[work])
 
     # No inputs: CrewAI would fill them into the prompt, which is no template.
-    return await _run_tasks(task, requester, await run_in_thread(make_crew, _thread_name(task)), None)
+    return await _run_tasks(requester, await run_in_thread(make_crew, _thread_name(task)), None)
 
 
-async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any:
+async def _run_flow(requester: Asker, flow: Flow[Any]) -> Any:
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
     if flow_config.hitl_provider is None:
         flow_config.hitl_provider = FlowFeedback()  # a flow that is not served still asks at the console
-    inputs = _inputs(task)
+    inputs = _inputs(requester.task)
     if flow.persistence is not None and "id" not in inputs:
+        task = requester.task
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
         begun = await run_in_thread(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
@@ -191,10 +206,11 @@ async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any
             )
         return output_value(output)
 
-    return await _reported(task, Reporter(task), requester, kickoff)
+    return await _reported(requester, Reporter(requester.task), kickoff)
 
 
-async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
+async def _run_tasks(requester: Asker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
+    task = requester.task
     finished = restore(crew, task.saved)
     scope: tuple[tuple[str, str], ...] = ()
     if finished:
@@ -212,27 +228,19 @@ async def _run_tasks(task: TaskContext, requester: Asker, crew: Crew, inputs: di
         assert isinstance(output, CrewOutput)
         return output_value(output)
 
-    return await _reported(task, Reporter(task, crew), requester, kickoff)
+    return await _reported(requester, Reporter(task, crew), kickoff)
 
 
-async def _reported(
-    task: TaskContext, reporter: Reporter, requester: Asker, kickoff: Callable[[], Coroutine[Any, Any, Any]]
-) -> Any:
-    hosted = Run(task.id)
-
-    def on_cancel() -> None:
-        hosted.interrupted = task.interrupted
-
+async def _reported(requester: Asker, reporter: Reporter, kickoff: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async def run() -> Any:
         # These settings are context variables, so runs at the same time do not share them.
-        current_run.set(hosted)
         current_requester.set(requester)
         set_provider(HumanInput(requester))
         add_stream_sink(reporter)
         return await kickoff()
 
     try:
-        return await run_apart(run, _thread_name(task), on_cancel)
+        return await run_apart(run, _thread_name(requester.task))
     finally:
         reporter.close()
 

@@ -20,6 +20,7 @@ from crewai.events.types.agent_events import (
 from crewai.tools import BaseTool
 from crewai.tools.agent_tools.agent_tools import AgentTools
 from mqtt_agent import TLS, Agent, Password, TaskHandle, TaskStore, Token
+from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync import Agent as SyncAgent
@@ -27,7 +28,7 @@ from mqtt_agent.transport import BrokerSettings
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from crewai_mqtt_agent.assignment import Assignment, assign, read_answer
+from crewai_mqtt_agent.assignment import assign, read_answer
 from crewai_mqtt_agent.conversation import OnQuestion, work
 
 __all__ = ["MQTTAgent"]
@@ -122,23 +123,33 @@ class MQTTAgent(BaseAgent):
             TaskFailed, TaskRejected, TaskCanceled, TaskTimeout: See :meth:`mqtt_agent.TaskHandle.result`.
             TransportError: The broker cannot be reached, or it refuses the connection.
         """
-        assignment, arguments = self._begin(task, context, tools)
-        try:
-            value = self.requester.run_on_loop(*arguments)
-            return self._end(task, assignment, value)
-        except BaseException as error:
-            self._tell_failure(task, error)
-            raise
+        return block(self._execute(BlockingCaller(self.requester), task, context, tools))
 
     async def aexecute_task(self, task: Any, context: str | None = None, tools: list[BaseTool] | None = None) -> str:
         """The async form of :meth:`execute_task`. When it is canceled, the peer's task is canceled."""
-        assignment, arguments = self._begin(task, context, tools)
+        return await self._execute(AwaitingCaller(self.requester), task, context, tools)
+
+    async def _execute(self, caller: Caller, task: Task, context: str | None, tools: list[BaseTool] | None) -> str:
+        self.reset_tool_failures()
+        assignment = assign(task, self.role, context, tools or self.tools, self.crew, self.run_id)
+        crewai_event_bus.emit(
+            self, AgentExecutionStartedEvent(agent=self, task=task, tools=tools, task_prompt=assignment.prompt)
+        )
+        data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
+        scope = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
         try:
-            value = await self.requester.await_on_loop(*arguments)
-            return self._end(task, assignment, value)
+            value = await caller.on_loop(work, self, task, assignment, data, self._given, scope)
+            answer = read_answer(value, task, self.peer, assignment.task_id)
         except BaseException as error:
-            self._tell_failure(task, error)
+            what = str(error) or type(error).__name__
+            crewai_event_bus.emit(self, AgentExecutionErrorEvent(agent=self, task=task, error=what))
             raise
+        self._last_messages = [
+            {"role": "user", "content": assignment.prompt},
+            {"role": "assistant", "content": answer},
+        ]
+        crewai_event_bus.emit(self, AgentExecutionCompletedEvent(agent=self, task=task, output=answer))
+        return answer
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel all tasks that the peer does for this member; they fail with ``TaskCanceled``. Safe in any thread."""
@@ -155,29 +166,6 @@ class MQTTAgent(BaseAgent):
         for name in ("broker", "store", "credentials", "tls", "on_question"):
             setattr(copied, name, getattr(self, name))
         return copied
-
-    def _begin(self, task: Task, context: str | None, tools: list[BaseTool] | None) -> tuple[Assignment, Any]:
-        self.reset_tool_failures()
-        assignment = assign(task, self.role, context, tools or self.tools, self.crew, self.run_id)
-        crewai_event_bus.emit(
-            self, AgentExecutionStartedEvent(agent=self, task=task, tools=tools, task_prompt=assignment.prompt)
-        )
-        data = getattr(self.crew, "_inputs", None) if self.send_inputs else None
-        scope = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
-        return assignment, (work, self, task, assignment, data, self._given, scope)
-
-    def _end(self, task: Task, assignment: Assignment, value: Any) -> str:
-        answer = read_answer(value, task, self.peer, assignment.task_id)
-        self._last_messages = [
-            {"role": "user", "content": assignment.prompt},
-            {"role": "assistant", "content": answer},
-        ]
-        crewai_event_bus.emit(self, AgentExecutionCompletedEvent(agent=self, task=task, output=answer))
-        return answer
-
-    def _tell_failure(self, task: Task, error: BaseException) -> None:
-        what = str(error) or type(error).__name__
-        crewai_event_bus.emit(self, AgentExecutionErrorEvent(agent=self, task=task, error=what))
 
     # The other methods that CrewAI's BaseAgent requires
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from crewai import Crew, Task
@@ -23,13 +22,12 @@ class Reporter:
     """A sink for CrewAI's events: it reports them to the requester, and stores the outputs of finished tasks.
 
     Args:
-        task: The requester's task. Make the reporter on the event loop of this task's handler.
+        task: The requester's task.
         crew: The crew, whose finished tasks are counted as progress and stored for another attempt; None for a flow.
     """
 
     def __init__(self, task: TaskContext, crew: Crew | None = None) -> None:
-        self._task = task
-        self._loop = asyncio.get_running_loop()
+        self._task = task.in_thread()
         self._crew = crew
         saved = task.saved if isinstance(task.saved, dict) else {}
         self._outputs: dict[str, Any] = dict(saved.get("outputs") or {})
@@ -55,7 +53,7 @@ class Reporter:
         elif isinstance(event, MethodExecutionFinishedEvent):
             self._steps += 1
         elif isinstance(event, LLMStreamChunkEvent) and event.chunk:
-            self._wait(self._task.stream(event.chunk))
+            self._report(self._task.stream, event.chunk)
 
     def _completed(self, event: TaskCompletedEvent) -> None:
         tasks = self._crew.tasks if self._crew is not None else []
@@ -63,24 +61,21 @@ class Reporter:
         name = _name(event)
         if index is not None:
             self._outputs[str(index)] = saved_output(tasks[index].key, event.output)
-            # The save is awaited: only then may the crew go on, so that no finished task is done again.
-            self._wait(self._task.save({"outputs": self._outputs}))
+            # The save blocks: only after it may the crew go on, so that no finished task is done again.
+            self._report(self._task.save, {"outputs": self._outputs})
             self._steps = len(self._outputs)
             name = artifact_name(tasks, index)
-        self._wait(self._task.artifact(name, output_value(event.output)))
+        self._report(self._task.artifact, name, output_value(event.output))
         self._progress(f"done: {_short(name)}")
 
     def _progress(self, message: str) -> None:
         total = None if self._crew is None else float(len(self._crew.tasks))
-        self._wait(self._task.progress(float(self._steps), total, message))
+        self._report(self._task.progress, float(self._steps), total, message)
 
-    def _wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        if self._closed or self._loop.is_closed():
-            coroutine.close()
-            return
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        with contextlib.suppress(MQTTAgentError):  # a run that was canceled meanwhile ends by itself
-            future.result()
+    def _report(self, report: Callable[..., None], *arguments: Any) -> None:
+        if not self._closed:
+            with contextlib.suppress(MQTTAgentError):  # a run that was canceled meanwhile ends by itself
+                report(*arguments)
 
 
 def output_value(output: Any) -> Any:

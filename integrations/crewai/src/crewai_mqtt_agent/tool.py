@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
 from crewai.tools import BaseTool
 from crewai.tools.tool_failure import ToolFailure, ToolFailureReason
 from mqtt_agent import CallHandle, ToolCard
+from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
 from mqtt_agent.aio.handlers import run_in_thread
@@ -63,23 +65,18 @@ class MQTTTool(BaseTool):
         return self._claim_usage() or await self._arun(*args, **arguments)
 
     def _run(self, /, *args: Any, **arguments: Any) -> Any:
-        try:
-            wanted = self._wire(args, arguments)
-            handle = self._client.run_on_loop(call_tool, self._card.tool, wanted, **self._options())
-        except (MQTTAgentError, ValueError) as error:
-            return self._failure(error)
-        return self._outcome(handle)
+        return block(self._call(BlockingCaller(self._client), args, arguments))
 
     async def _arun(self, /, *args: Any, **arguments: Any) -> Any:
+        return await self._call(AwaitingCaller(self._client), args, arguments)
+
+    async def _call(self, caller: Caller, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+        call = partial(call_tool, timeout=self._timeout, on_partial=_teller(self))
         try:
-            wanted = self._wire(args, arguments)
-            handle = await self._client.await_on_loop(call_tool, self._card.tool, wanted, **self._options())
+            handle = await caller.on_loop(call, self._card.tool, self._wire(args, arguments))
         except (MQTTAgentError, ValueError) as error:
             return self._failure(error)
         return self._outcome(handle)
-
-    def _options(self) -> dict[str, Any]:
-        return {"timeout": self._timeout, "on_partial": _teller(self)}
 
     def _wire(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
         model = self.args_schema
@@ -168,8 +165,8 @@ def _classify(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReaso
 def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:
     context = contextvars.copy_context()  # this context has the caller's event scope and stream sinks of CrewAI
 
-    async def tell(call_id: str, partial: Any) -> None:
-        event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=partial)
+    async def tell(call_id: str, value: Any) -> None:
+        event = RemoteToolPartialEvent(tool_name=tool.card.tool, call_id=call_id, partial=value)
         # In a thread of its own: a listener may block.
         await run_in_thread(lambda: context.copy().run(crewai_event_bus.emit, tool, event), "mqtt-agent-crew-event")
 

@@ -40,8 +40,8 @@ class Functions:
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
     ) -> tuple[Any, Artifact]:
         """Do the work, and block for the content and the artifact of the tool message."""
-        run = Run(BlockingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime)
-        return block(self._work(run, arguments, tool_call_id))
+        run = Run(BlockingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime, tool_call_id)
+        return block(self._work(run, arguments))
 
     async def ainvoke(
         self,
@@ -50,8 +50,8 @@ class Functions:
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
     ) -> tuple[Any, Artifact]:
         """Do the work, and await the content and the artifact of the tool message."""
-        run = Run(AwaitingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime)
-        return await self._work(run, arguments, tool_call_id)
+        run = Run(AwaitingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime, tool_call_id)
+        return await self._work(run, arguments)
 
 
 def _config_of(runtime: Any) -> RunnableConfig:

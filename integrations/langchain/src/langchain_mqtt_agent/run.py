@@ -42,15 +42,23 @@ class Run:
         config: The configuration of the run.
         runtime: LangGraph's runtime of the node, or the runtime that LangGraph injects into a tool. None outside of a
             graph.
+        tool_call_id: The id of the tool call for which the run does its work; None when there is none.
         name: The name of the agent that writes the message.
         message_id: The id of the message.
     """
 
     def __init__(
-        self, caller: Caller, config: RunnableConfig, runtime: Any = None, name: str = "", message_id: str | None = None
+        self,
+        caller: Caller,
+        config: RunnableConfig,
+        runtime: Any = None,
+        tool_call_id: str | None = None,
+        name: str = "",
+        message_id: str | None = None,
     ) -> None:
         self.caller = caller
         self.config = config
+        self.tool_call_id = tool_call_id
         self.in_node: bool = in_node(config)
         self._writer: Callable[[Any], None] | None = getattr(runtime, "stream_writer", None)
         self._delta: Callable[[Any], None] | None = getattr(runtime, "emit_output_delta", None)
@@ -114,5 +122,5 @@ class Run:
 
 Artifact = dict[str, Any]
 """What a tool message holds for the program and not for the language model."""
-Work = Callable[[Run, dict[str, Any], str | None], Coroutine[Any, Any, tuple[Any, Artifact]]]
-"""Does the work of one tool call: gets the run, the arguments and the call's id; returns content and artifact."""
+Work = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, tuple[Any, Artifact]]]
+"""Does the work of one tool call: gets the run and the arguments; returns content and artifact."""

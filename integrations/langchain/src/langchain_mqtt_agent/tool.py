@@ -94,8 +94,8 @@ def make_tool(
         handle_tool_error: See :class:`MQTTToolkit`.
     """
 
-    async def work(run: Run, arguments: dict[str, Any], tool_call_id: str | None) -> tuple[Any, Artifact]:
-        return await _call(run, card.tool, arguments, timeout, tool_call_id)
+    async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
+        return await _call(run, card.tool, arguments, timeout)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -128,9 +128,7 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(
-    run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, tool_call_id: str | None
-) -> tuple[Any, Artifact]:
+async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
     call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
     try:
@@ -138,7 +136,7 @@ async def _call(
             partials = await run.caller.on_loop(call.advance)
             run.beat()
             for partial in partials:
-                ids = {"tool": tool, "tool_call_id": tool_call_id, "call_id": call.handle.call_id}
+                ids = {"tool": tool, "tool_call_id": run.tool_call_id, "call_id": call.handle.call_id}
                 await run.tell({**ids, "partial": partial})
     except BaseException as error:
         if call.begun:

@@ -14,22 +14,22 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, ToolException
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
+from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import model_name
+from mqtt_agent.adapting.replaying import Delegation, Request
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
-from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import TaskError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
-from typing_extensions import Self
 
 from langchain_mqtt_agent._langgraph import current_runtime
-from langchain_mqtt_agent.remote.conversation import Delegation, OnQuestion, converse
-from langchain_mqtt_agent.remote.payload import Outcome, Reply, Request, request_from, shape_of
+from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
+from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
 from langchain_mqtt_agent.run import Artifact, Run
 from langchain_mqtt_agent.tool import HandleToolError, RemoteTool
@@ -45,7 +45,7 @@ _TOOL_SCHEMA: dict[str, Any] = {
 }
 
 
-class MQTTRemoteAgent(Runnable[Any, Any]):
+class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     """An agent in another process, as a Runnable: by itself, in a chain, as a LangGraph node, or as a tool.
 
     The input is text, messages, a state with ``messages``, or any other JSON value as structured input. For text and
@@ -138,18 +138,6 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         """Disconnect, unless others in this process use the same agent. The tasks at peers go on."""
         self._requester.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await run_in_thread(self.close, "mqtt-agent-close")
-
     # Running
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -220,10 +208,11 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         in_chunks = in_chunks and reply.in_chunks
         if self.input_key is not None:
             value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
-        run = Run(kind(self._requester), config, current_runtime(), self.peer, message_id)
+        run = Run(kind(self._requester), config, current_runtime(), name=self.peer, message_id=message_id)
         outcome: Outcome | None = None
         try:
-            async with aclosing(converse(self._delegation(request_from(value), placed.place), run)) as pieces:
+            wanted = self._delegation(request_from(value), placed.place)
+            async with aclosing(converse(wanted, run, self._on_question)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Outcome):
                         outcome = piece
@@ -241,18 +230,18 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
         """The place of the code that runs with a configuration; the place decides which task is given."""
         return place_of(config, self.agent.namespace, self.peer, tool_call_id)
 
-    def _delegation(self, request: Request, place: Place, **options: Any) -> Delegation:
+    def _delegation(self, request: Request, place: Place, *, require_online: bool = False) -> Delegation:
         context_id = self._context_id
         if context_id is None and place.thread_id is not None:
             context_id = f"{self.agent.agent_id}/{place.thread_id}"
         return Delegation(
             peer=self.peer,
             request=request,
-            place=place,
+            task_id=place.task_id,
+            replayed=place.in_graph,
             options={**self._options, "context_id": context_id},
+            require_online=require_online,
             timeout=self.timeout,
-            on_question=self._on_question,
-            **options,
         )
 
     # As a tool
@@ -289,14 +278,13 @@ class MQTTRemoteAgent(Runnable[Any, Any]):
             metadata={"mqtt": {"peer": self.peer, "namespace": self.agent.namespace}},
         )
 
-    async def _ask(self, run: Run, arguments: dict[str, Any], tool_call_id: str | None) -> tuple[str, Artifact]:
+    async def _ask(self, run: Run, arguments: dict[str, Any]) -> tuple[str, Artifact]:
         prompt = arguments.get("prompt")
         if not isinstance(prompt, str):
             raise ToolException(f"prompt must be a text, not {type(prompt).__name__}")
-        place = self.place(run.config, tool_call_id)
-        wanted = self._delegation(Request(prompt), place, tool_call_id=tool_call_id, require_online=True)
+        wanted = self._delegation(Request(prompt), self.place(run.config, run.tool_call_id), require_online=True)
         try:
-            outcome = await last(converse(wanted, run))
+            outcome = await last(converse(wanted, run, self._on_question))
         except TaskError as error:
             raise ToolException(str(error)) from error
         assert isinstance(outcome, Outcome)

@@ -10,31 +10,17 @@ from typing import Any, Literal
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.replaying import Request
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
 from langchain_mqtt_agent.content import text_of
 
-__all__ = ["Outcome", "Reply", "Request", "request_from", "shape_of"]
+__all__ = ["Outcome", "Reply", "request_from", "shape_of"]
 
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
 
 Shape = Literal["state", "message", "value"]
-
-
-@dataclass
-class Request:
-    """What a peer is asked to do.
-
-    Attributes:
-        prompt: The request as text.
-        messages: The conversation so far, in the wire format of a task.
-        data: Structured input.
-    """
-
-    prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
-    data: Any = None
 
 
 @dataclass

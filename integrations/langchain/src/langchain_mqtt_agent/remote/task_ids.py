@@ -20,7 +20,7 @@ class Place:
     """A place in a program at which tasks are given.
 
     Attributes:
-        task_id: The id of the first task that is given here. Later tasks have ids that are made from this id.
+        task_id: The id of the first task that is given here.
         in_graph: Whether the place is in a node, so that questions can become interrupts.
         thread_id: The ``thread_id`` of the configuration; None when there is none.
     """
@@ -28,10 +28,6 @@ class Place:
     task_id: str
     in_graph: bool
     thread_id: str | None
-
-    def attempt_id(self, number: int) -> str:
-        """The id of the task with this number at this place; the first task has number 0."""
-        return self.task_id if number == 0 else f"{self.task_id}.{number}"
 
 
 _lock = threading.Lock()

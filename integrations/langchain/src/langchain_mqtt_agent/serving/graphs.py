@@ -8,9 +8,12 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.asking import StoredQuestions
 from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import serve
 from mqtt_agent.aio.handlers import run_in_thread
+from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
@@ -31,7 +34,7 @@ def graph_agent(
     output: Callable[[Any], Any] | None = None,
     config: dict[str, Any] | None = None,
     context: Any = None,
-    **options: Any,
+    **options: Unpack[AgentOptions],
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
 
@@ -154,37 +157,26 @@ class _Runner:
             return self._output(await self._run(task, config))
 
     async def _run(self, task: TaskContext, config: dict[str, Any]) -> Any:
+        from langgraph.types import Command
+
         state = await self._state(config)
         begun = (state.metadata or {}).get(_TASK) == task.id
         if begun and not state.next:
             return state.values  # the graph was done, and the process was killed before the result was sent
-        questions: list[dict[str, Any]] = list((task.saved or {}).get("questions", ()))
-        answers = {each["id"]: await task.ask(each["prompt"], each["schema"]) for each in questions}
+        questions = StoredQuestions(task)
+        await questions.repeat()
         given: Any = None
         if not begun:
             given = self._input(task) if self._input is not None else input_of(task, self._keys, bool(state.values))
         while True:
             pending = _interrupts(state) if begun else []
             if pending:
-                given = await self._answer(task, pending, questions, answers)
+                answers = {each.id: await questions.ask(each.id, *question_of(each)) for each in pending}
+                given = Command(resume=answers)
             await self._stream(task, given, config)
             state, begun, given = await self._state(config), True, None
             if not state.next:
                 return state.values
-
-    async def _answer(
-        self, task: TaskContext, pending: list[Any], questions: list[dict[str, Any]], answers: dict[str, Any]
-    ) -> Any:
-        from langgraph.types import Command
-
-        for interrupt in pending:
-            if interrupt.id not in answers:
-                prompt, schema = question_of(interrupt)
-                # Stored before the question is asked: the next attempt must ask the same questions in the same order.
-                questions.append({"id": interrupt.id, "prompt": prompt, "schema": schema})
-                await task.save({"questions": questions})
-                answers[interrupt.id] = await task.ask(prompt, schema)
-        return Command(resume={interrupt.id: answers[interrupt.id] for interrupt in pending})
 
     async def _state(self, config: dict[str, Any]) -> Any:
         if self._awaits:

@@ -1,0 +1,49 @@
+"""The options that an adapter's host passes on to its agent, as types: type checkers refuse a misspelled option."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from mqtt_agent.agents import TaskStore
+from mqtt_agent.transport import TLS, Connection, Credentials
+from mqtt_agent.wire import AgentSkill
+
+__all__ = ["AgentOptions", "HostOptions"]
+
+
+class HostOptions(TypedDict, total=False):
+    """The arguments of :class:`mqtt_agent.Agent` that a host with its own rules for its tasks passes on.
+
+    These are all arguments except ``agent_id``, ``max_concurrency`` and ``retention``.
+    """
+
+    broker: str | None
+    namespace: str
+    description: str
+    capabilities: Sequence[str]
+    skills: Sequence[AgentSkill | Mapping[str, Any]]
+    input_modes: Sequence[str] | None
+    output_modes: Sequence[str] | None
+    meta: dict[str, Any] | None
+    store: TaskStore | str | PathLike[str] | None
+    credentials: Credentials | None
+    tls: ssl.SSLContext | TLS | None
+    connection: Connection | None
+    max_waiting_tasks: int
+    drain_timeout: float
+    will_delay: int
+    session_expiry: int
+    max_payload: int
+    max_peers: int
+
+
+class AgentOptions(HostOptions, total=False):
+    """The arguments of :class:`mqtt_agent.Agent` except ``agent_id``."""
+
+    max_concurrency: int
+    retention: float

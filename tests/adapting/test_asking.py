@@ -1,0 +1,58 @@
+"""Questions of a framework that continues from its own checkpoint: after a crash they are asked again in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.asking import StoredQuestions
+from support import soon, until
+
+from tests.agents.conftest import MakeAgent
+
+
+async def test_a_question_with_an_answer_is_not_asked_again(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        questions = StoredQuestions(task)
+        await questions.repeat()
+        return [await questions.ask(name, f"{name}?") for name in ("city", "day", "city")]
+
+    handle_of_task = await soon(planner.delegate("writer", "x", wait_online=True))
+    answers = []
+    async for event in handle_of_task.events():
+        if event.status == "input-required":
+            answers.append(event.content)
+            await soon(handle_of_task.send(f"answer {len(answers)}", event.data["input_id"]))
+    assert answers == ["city?", "day?"]
+    assert await soon(handle_of_task.result()) == ["answer 1", "answer 2", "answer 1"]
+
+
+async def test_after_a_crash_the_answers_reach_their_questions_though_the_framework_asks_only_the_last(
+    make_agent: MakeAgent, planner: Agent
+) -> None:
+    agent, waits = make_agent("writer"), asyncio.Event()
+
+    async def handle(task: TaskContext) -> Any:
+        questions = StoredQuestions(task)
+        await questions.repeat()
+        if task.attempt == 1:
+            await questions.ask("city", "Which city?")
+            waits.set()
+            await asyncio.Event().wait()  # until the agent stops
+        return [await questions.ask("day", "Which day?"), await questions.ask("city", "not asked")]
+
+    agent.on_task(handle)
+    await soon(agent.start())
+    task = await soon(planner.delegate("writer", "x", wait_online=True))
+    await until(lambda: task.question)
+    await soon(task.send("Oslo"))
+    await soon(waits.wait())
+    await soon(agent.stop())
+    again = make_agent("writer", store=agent.store)
+    again.on_task(handle)
+    await soon(again.start())
+    await until(lambda: task.question is not None and task.question.content == "Which day?")
+    await soon(task.send("Monday"))
+    assert await soon(task.result()) == ["Monday", "Oslo"]
