@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,33 @@ def test_the_agent_stays_connected_until_its_last_user_is_closed(make: Make, bro
     other.close()
     assert not other._peek().connection.connected  # pyright: ignore[reportPrivateUsage]
     assert one.agent.run_on_loop(_is_connected), "a later use connects again"
+
+
+def test_who_uses_an_agent_while_its_last_user_closes_it_is_not_disconnected(
+    make: Make, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (make(broker=broker.url, namespace=namespace) for _ in range(2))
+    agent, stops, go = one.agent, threading.Event(), threading.Event()
+    assert agent.run_on_loop(_is_connected)
+    stop = agent.stop_unless
+
+    def slow_stop(*arguments: Any) -> None:
+        stops.set()
+        assert go.wait(10)
+        stop(*arguments)
+
+    monkeypatch.setattr(agent, "stop_unless", slow_stop)
+    closing = threading.Thread(target=one.close)
+    closing.start()
+    assert stops.wait(10)
+    using = threading.Thread(target=lambda: other.agent.run_on_loop(_is_connected))
+    using.start()
+    using.join(0.3)  # the user may wait for the stop, or use the agent now
+    go.set()
+    closing.join(10)
+    using.join(10)
+    monkeypatch.undo()
+    assert agent.connection.connected
 
 
 def test_a_requester_that_was_never_used_keeps_no_connection_open(make: Make, broker: Broker, namespace: str) -> None:

@@ -148,7 +148,7 @@ class Requester(Closing):
             if last and shared in _all:
                 _all.remove(shared)
         if last:
-            shared.agent.stop()
+            shared.agent.stop_unless(lambda: bool(shared.users))  # another thread may use the agent again meanwhile
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:

@@ -135,10 +135,21 @@ class Endpoint(NeedsWith, Wrapper[S]):
 
     def stop(self) -> None:
         """See the async method of the same name."""
+        self.stop_unless(lambda: False)
+
+    def stop_unless(self, needed: Callable[[], bool]) -> None:
+        """Stop, unless the endpoint is needed. A start at the same time waits for the stop, and starts again.
+
+        Args:
+            needed: Whether somebody uses the endpoint. A user must count before the user starts the endpoint.
+        """
         with self._starting:
             if self not in _started:
                 return
-            _started.discard(self)
+            _started.discard(self)  # from now on, a new user waits for this stop
+            if needed():
+                _started.add(self)
+                return
             try:
                 self._run_to_its_end(self._async.stop)
             finally:
