@@ -20,7 +20,7 @@ from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.serving import OnStarted, serve
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import run_for_handler
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
 from crewai_mqtt_agent.assignment import Run, current_run
@@ -66,7 +66,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Any) -> Agent:
     async def handle(task: TaskContext) -> Any:
         requester = Asker(task)
         try:
-            made = await run_in_thread(lambda: _made(target, task), _thread_name(task))
+            made = await run_for_handler(lambda: _made(target, task), _thread_name(task))
             return await _run(task, requester, made)
         finally:
             requester.close()
@@ -167,7 +167,7 @@ async def _run_agent(task: TaskContext, requester: Asker, agent: BaseAgent) -> A
         return Crew(agents=[agent], tasks=[work])
 
     # No inputs: CrewAI would fill them into the prompt, which is no template.
-    return await _run_tasks(task, requester, await run_in_thread(make_crew, _thread_name(task)), None)
+    return await _run_tasks(task, requester, await run_for_handler(make_crew, _thread_name(task)), None)
 
 
 async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any:
@@ -178,7 +178,7 @@ async def _run_flow(task: TaskContext, requester: Asker, flow: Flow[Any]) -> Any
     inputs = _inputs(task)
     if flow.persistence is not None and "id" not in inputs:
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
-        begun = await run_in_thread(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
+        begun = await run_for_handler(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 

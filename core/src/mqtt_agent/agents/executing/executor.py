@@ -22,7 +22,7 @@ from mqtt_agent.agents.outcome import Ending, ending_of_exception, expired
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import follow_threads, run_for_handler
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import Task, TaskFault, TaskState, to_json
 
@@ -279,6 +279,7 @@ class TaskExecutor:
         run.work = self.background.start(self._run(run))
 
     async def _run(self, run: Run) -> None:
+        threads = follow_threads()
         try:
             ending = await self._ending_of(run)
             if ending is not None:
@@ -288,7 +289,7 @@ class TaskExecutor:
                 del self._runs[run.record.task_id]
             run.attempt.over = True
             run.questions.close()
-            run.slot.end()
+            run.slot.end(threads)
 
     async def _ending_of(self, run: Run) -> Ending | None:
         """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
@@ -329,14 +330,11 @@ class TaskExecutor:
         context = run.context
         if self._router.is_async(handler):
             return await handler(context)
-        thread = run_in_thread(lambda: handler(context.in_thread()), f"mqtt-agent-task-{context.id[:20]}")
+        name = f"mqtt-agent-task-{context.id[:20]}"
         try:
-            result = await asyncio.shield(thread)
+            result = await run_for_handler(lambda: handler(context.in_thread()), name)
         except asyncio.CancelledError:
-            # A thread cannot be stopped. The handler keeps its slot until it checks `canceled` and returns.
             context.canceled = True
-            run.slot.end(thread)
-            thread.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         return await result if inspect.isawaitable(result) else result
 
