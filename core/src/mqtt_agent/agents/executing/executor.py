@@ -50,6 +50,7 @@ class Run:
         context: The argument of the handler.
         slot: The slot that the handler holds.
         expired: Whether the handler was canceled because its task has expired.
+        threads: The futures of the threads in which code of the handler runs.
         work: The asyncio task that calls the handler.
     """
 
@@ -60,6 +61,7 @@ class Run:
     context: TaskContext
     slot: Slot
     expired: bool = False
+    threads: Collection[asyncio.Future[Any]] = ()
     work: asyncio.Task[None] = field(init=False)
 
     def cancel(self) -> None:
@@ -277,19 +279,21 @@ class TaskExecutor:
         run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions), slot)
         self._runs[record.task_id] = run
         run.work = self.background.start(self._run(run))
+        # Not in a `finally` of the coroutine, which does not begin when it is canceled before its first step.
+        run.work.add_done_callback(lambda _: self._on_run_end(run))
 
     async def _run(self, run: Run) -> None:
-        threads = follow_threads()
-        try:
-            ending = await self._ending_of(run)
-            if ending is not None:
-                await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
-        finally:
-            if self._runs.get(run.record.task_id) is run:
-                del self._runs[run.record.task_id]
-            run.attempt.over = True
-            run.questions.close()
-            run.slot.end(threads)
+        run.threads = follow_threads()
+        ending = await self._ending_of(run)
+        if ending is not None:
+            await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
+
+    def _on_run_end(self, run: Run) -> None:
+        if self._runs.get(run.record.task_id) is run:
+            del self._runs[run.record.task_id]
+        run.attempt.over = True
+        run.questions.close()
+        run.slot.end(run.threads)
 
     async def _ending_of(self, run: Run) -> Ending | None:
         """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
