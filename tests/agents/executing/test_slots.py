@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskHandle, TaskState, errors
+from mqtt_agent.adapting.apart import run_apart
 from support import becomes, soon, until
 
 from ..conftest import MakeAgent
@@ -165,6 +166,34 @@ async def test_a_task_that_waits_for_a_slot_expires_without_a_slot(writer: Write
     writer.go_on.set()
     assert await soon(asyncio.gather(holding.result(), following.result())) == ["held", "held"]
     assert writer.most == 1
+    await writer.has_one_slot()
+
+
+async def test_a_framework_that_blocks_keeps_its_slot_after_a_cancel(writer: Writer) -> None:
+    go_on, begun, told = threading.Event(), threading.Event(), asyncio.Event()
+
+    async def block() -> None:
+        begun.set()
+        go_on.wait(20)
+
+    @writer.agent.on_task("framework")
+    async def framework(task: TaskContext) -> None:
+        try:
+            await run_apart(block, "framework")
+        finally:
+            told.set()
+
+    blocking = await writer.give("framework")
+    await until(begun.is_set)
+    await soon(blocking.cancel())
+    await soon(told.wait())
+    with pytest.raises(errors.TaskCanceled):
+        await soon(blocking.result())
+    waiting = await writer.give("hold")
+    await writer.is_in(waiting, TaskState.SUBMITTED)
+    go_on.set()
+    await writer.is_in(waiting, TaskState.WORKING)
+    writer.go_on.set()
     await writer.has_one_slot()
 
 

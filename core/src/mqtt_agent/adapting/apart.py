@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import run_for_handler
 
 __all__ = ["run_apart"]
 
@@ -17,7 +17,7 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -
     """Run a coroutine function in a thread, on an event loop of its own.
 
     When the caller is canceled, the coroutine is canceled too. The caller does not wait for the thread then, because
-    code that blocks in the thread cannot be stopped.
+    code that blocks in the thread cannot be stopped. A handler that called this keeps its slot until the thread ends.
 
     Args:
         function: Called in the thread.
@@ -34,12 +34,10 @@ async def run_apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -
             raise asyncio.CancelledError
         return await function()
 
-    thread = run_in_thread(lambda: asyncio.run(main()), name)
     try:
-        return await asyncio.shield(thread)
+        return await run_for_handler(lambda: asyncio.run(main()), name)
     except asyncio.CancelledError:
         canceled = True
-        thread.add_done_callback(lambda late: late.cancelled() or late.exception())
         for loop, task in running:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)

@@ -11,9 +11,20 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["HandlerFailed", "describe", "is_async", "run_in_thread", "without_surprises"]
+__all__ = [
+    "HandlerFailed",
+    "describe",
+    "follow_threads",
+    "is_async",
+    "run_for_handler",
+    "run_in_thread",
+    "without_surprises",
+]
 
 T = TypeVar("T")
+
+_threads: contextvars.ContextVar[tuple[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] | None]
+_threads = contextvars.ContextVar("mqtt_agent_threads", default=None)
 
 
 class HandlerFailed(Exception):
@@ -86,6 +97,39 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+def follow_threads() -> set[asyncio.Future[Any]]:
+    """Learn of the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
+
+    Returns:
+        The futures of the threads that run at present. The set stays up to date.
+    """
+    running: set[asyncio.Future[Any]] = set()
+    _threads.set((asyncio.get_running_loop(), running))
+    return running
+
+
+async def run_for_handler(function: Callable[[], T], name: str) -> T:
+    """Run blocking code of a handler in a thread of its own, and wait for the code's end.
+
+    When this coroutine is canceled, the thread continues, and belongs to the handler until it ends: the caller of
+    :func:`follow_threads` can tell.
+
+    Args:
+        function: The function.
+        name: The thread's name, for debugging.
+    """
+    thread = run_in_thread(function, name)
+    loop, running = _threads.get() or (None, None)
+    if running is not None and loop is asyncio.get_running_loop():
+        running.add(thread)
+        thread.add_done_callback(running.discard)
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        thread.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise
 
 
 def describe(error: BaseException) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import run_for_handler
 from typing_extensions import Unpack
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
@@ -67,7 +67,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions
     async def handle(task: TaskContext) -> Any:
         requester = Asker(task)
         try:
-            made = await run_in_thread(lambda: _made(target, task), _thread_name(task))
+            made = await run_for_handler(lambda: _made(target, task), _thread_name(task))
             return await _run(requester, made)
         finally:
             requester.close()
@@ -181,7 +181,7 @@ async def _run_agent(requester: Asker, agent: BaseAgent) -> Any:
         return Crew(agents=[agent], tasks=[work])
 
     # No inputs: CrewAI would fill them into the prompt, which is no template.
-    return await _run_tasks(requester, await run_in_thread(make_crew, _thread_name(task)), None)
+    return await _run_tasks(requester, await run_for_handler(make_crew, _thread_name(task)), None)
 
 
 async def _run_flow(requester: Asker, flow: Flow[Any]) -> Any:
@@ -193,7 +193,7 @@ async def _run_flow(requester: Asker, flow: Flow[Any]) -> Any:
     if flow.persistence is not None and "id" not in inputs:
         task = requester.task
         own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
-        begun = await run_in_thread(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
+        begun = await run_for_handler(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}
 

@@ -22,7 +22,7 @@ from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_res
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import follow_threads, run_for_handler
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import StoreError, TaskExpired
 from mqtt_agent.wire import Task, TaskFault, TaskState
@@ -49,6 +49,7 @@ class Run:
         context: The argument of the handler.
         slot: The slot that the handler holds.
         expired: Whether the handler was canceled because its task has expired.
+        threads: The futures of the threads in which code of the handler runs.
         work: The asyncio task that calls the handler.
     """
 
@@ -59,6 +60,7 @@ class Run:
     context: TaskContext
     slot: Slot
     expired: bool = False
+    threads: Collection[asyncio.Future[Any]] = ()
     work: asyncio.Task[None] = field(init=False)
 
     def cancel(self) -> None:
@@ -306,18 +308,21 @@ class TaskExecutor:
         run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result), slot)
         self._runs[record.task_id] = run
         run.work = self.background.start(self._run(run))
+        # Not in a `finally` of the coroutine, which does not begin when it is canceled before its first step.
+        run.work.add_done_callback(lambda _: self._on_run_end(run))
 
     async def _run(self, run: Run) -> None:
-        try:
-            ending = await self._ending_of(run)
-            if ending is not None:
-                await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
-        finally:
-            if self._runs.get(run.record.task_id) is run:
-                del self._runs[run.record.task_id]
-            run.attempt.over = True
-            run.questions.close()
-            run.slot.end()
+        run.threads = follow_threads()
+        ending = await self._ending_of(run)
+        if ending is not None:
+            await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
+
+    def _on_run_end(self, run: Run) -> None:
+        if self._runs.get(run.record.task_id) is run:
+            del self._runs[run.record.task_id]
+        run.attempt.over = True
+        run.questions.close()
+        run.slot.end(run.threads)
 
     async def _ending_of(self, run: Run) -> Ending | None:
         """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
@@ -372,14 +377,11 @@ class TaskExecutor:
         context = run.context
         if self._router.is_async(handler):
             return await handler(context)
-        thread = run_in_thread(lambda: handler(context.in_thread()), f"mqtt-agent-task-{context.id[:20]}")
+        name = f"mqtt-agent-task-{context.id[:20]}"
         try:
-            result = await asyncio.shield(thread)
+            result = await run_for_handler(lambda: handler(context.in_thread()), name)
         except asyncio.CancelledError:
-            # A thread cannot be stopped. The handler keeps its slot until it checks `canceled` and returns.
             context.canceled = True
-            run.slot.end(thread)
-            thread.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         return await result if inspect.isawaitable(result) else result
 

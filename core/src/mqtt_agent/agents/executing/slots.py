@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 __all__ = ["Slot", "Slots"]
@@ -31,6 +31,10 @@ class Slot:
 
     def release(self) -> None:
         """Give the slot back. Nothing happens when the slot is not held."""
+        if not self._ended:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._held:
             self._held = False
             self._slots.give_back()
@@ -60,22 +64,23 @@ class Slot:
             self._slots.take_over_limit()
             self._held = True
 
-    def end(self, thread: asyncio.Future[Any] | None = None) -> None:
+    def end(self, threads: Collection[asyncio.Future[Any]] = ()) -> None:
         """Give the slot back for good. From now on, no other method does anything.
 
         Args:
-            thread: The future of a handler that still runs in a thread. The slot is given back when the thread ends.
+            threads: The futures of the threads in which code of the handler still runs. The slot is given back when all
+                of them have ended, because a thread cannot be stopped.
         """
         if self._ended:
             return
-        if thread is not None:
+        if threads:
             self.take_over_limit()
         self._ended = True
         self._leave_queue()
-        if thread is not None:
-            self._held = False
-            thread.add_done_callback(lambda _: self._slots.give_back())
-        self.release()
+        if threads:
+            asyncio.gather(*threads, return_exceptions=True).add_done_callback(lambda _: self._give_back())
+        else:
+            self._give_back()
 
     def _leave_queue(self) -> None:
         turn, self._turn = self._turn, None

@@ -12,7 +12,7 @@ from mqtt_agent.adapting.asking import StoredQuestions
 from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import serve
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.aio.handlers import run_for_handler
 from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
@@ -184,7 +184,7 @@ class _Runner:
                 return await self._graph.aget_state(config)
             except NotImplementedError:  # a checkpointer that blocks, such as SqliteSaver
                 self._awaits = False
-        return await run_in_thread(partial(self._graph.get_state, config), _THREAD)
+        return await run_for_handler(partial(self._graph.get_state, config), _THREAD)
 
     async def _stream(self, task: TaskContext, given: Any, config: dict[str, Any]) -> None:
         async with contextlib.aclosing(self._pieces(given, config)) as pieces:
@@ -199,7 +199,7 @@ class _Runner:
             return
         pieces = self._graph.stream(given, config, **options)
         over = object()
-        while (piece := await run_in_thread(partial(next, pieces, over), _THREAD)) is not over:
+        while (piece := await run_for_handler(partial(next, pieces, over), _THREAD)) is not over:
             yield piece
 
 
