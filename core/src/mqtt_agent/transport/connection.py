@@ -14,7 +14,7 @@ from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
 from mqtt_agent.transport.message import PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox, check_reason_code
-from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, check_topic, pack_string, whole_seconds
+from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.subscriptions import Handler
@@ -162,7 +162,7 @@ class Connection:
             ValueError: The connection has a Last Will already, or has been started.
             WireError: No message can be published on the Last Will's topic.
         """
-        check_topic(will.topic, "the topic of the Last Will")
+        pack_topic(will.topic, "the topic of the Last Will")
         if self._dialer.will is not None:
             raise ValueError("this connection has a Last Will already: give each tool server a connection of its own")
         if self.started:

@@ -6,6 +6,7 @@ the reconnect, and no other message could be sent any more. So each message is p
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -20,7 +21,6 @@ __all__ = [
     "MAX_SECONDS",
     "PackedPublish",
     "check_filter",
-    "check_topic",
     "message_expiry",
     "pack_disconnect",
     "pack_puback",
@@ -28,6 +28,7 @@ __all__ = [
     "pack_pubrec",
     "pack_string",
     "pack_subscribe",
+    "pack_topic",
     "pack_unsubscribe",
     "whole_seconds",
 ]
@@ -94,11 +95,10 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
         properties: The MQTT properties.
 
     Raises:
-        WireError: MQTT cannot carry the message: see :func:`check_topic` and :func:`pack_string`, or a time is not
+        WireError: MQTT cannot carry the message: see :func:`pack_topic` and :func:`pack_string`, or a time is not
             between 0 and 2^32-1 seconds, or the packet is larger than MQTT's 256 MiB.
     """
-    check_topic(topic, "the topic")
-    name, packed = pack_string(topic, "the topic"), _pack_properties(properties)
+    name, packed = pack_topic(topic, "the topic"), _pack_properties(properties)
     packed = _length(len(packed)) + packed
     size = len(name) + 2 * qos + len(packed) + len(payload)
     if size > _MAX_LENGTH:
@@ -107,19 +107,22 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
     return PackedPublish(head, packed, payload, qos, retain)
 
 
-def check_topic(topic: str, what: str) -> None:
-    """Refuse a topic to which no message can be published.
+@functools.lru_cache(512)
+def pack_topic(topic: str, what: str) -> bytes:
+    """The bytes of a topic in a packet, with its length.
 
     Args:
         topic: The topic.
         what: What the topic is, for the error.
 
     Raises:
-        WireError: The topic is empty, has a wildcard, or has more than 201 levels.
+        WireError: No message can be published to the topic: it is empty, has a wildcard or more than 201 levels, or
+            :func:`pack_string` refuses it.
     """
     if not topic or "+" in topic or "#" in topic:
         raise WireError(f"{what} {topic!r:.80} is not a topic to publish to: it is empty or has a wildcard")
     _check_levels(topic, what)
+    return pack_string(topic, what)
 
 
 def check_filter(topic_filter: str) -> None:
@@ -180,8 +183,7 @@ def _pack_properties(properties: PublishProperties) -> bytes:
     elif properties.content_type is not None:
         packed = b"\x01\x01\x03" + pack_string(properties.content_type, "the Content Type")
     if properties.response_topic is not None:
-        check_topic(properties.response_topic, "the Response Topic")
-        packed += b"\x08" + pack_string(properties.response_topic, "the Response Topic")
+        packed += b"\x08" + pack_topic(properties.response_topic, "the Response Topic")
     if properties.correlation_data is not None:
         packed += b"\x09" + _pack_binary(properties.correlation_data, "the Correlation Data")
     expiry = properties.message_expiry

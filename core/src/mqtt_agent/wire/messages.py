@@ -69,7 +69,8 @@ def encode(message: Message, owner: str = "") -> bytes:
     """
     try:
         payload = message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
-        if not (b"NaN" in payload or b"Infinity" in payload or _may_be_too_deep(payload)):
+        deep = len(payload) > 2 * MAX_DEPTH and _may_be_too_deep(payload)
+        if not (deep or b"NaN" in payload or b"Infinity" in payload):
             return payload
         pydantic_core.from_json(payload, allow_inf_nan=False)  # the words may be in a text, like the brackets
         return payload
