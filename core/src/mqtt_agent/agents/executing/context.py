@@ -140,8 +140,8 @@ class TaskContext:
 
         Raises:
             WireError: The value has no JSON form.
-            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the agent's
-                next start runs the task again.
+            StoreError: The value can never be stored. Or the store does not work while the agent stops: then the
+                agent's next start runs the task again.
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
         """
         await self._attempt.save(to_json(value))
