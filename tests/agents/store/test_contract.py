@@ -149,6 +149,7 @@ class TestValues:
             )
         )
         assert [type(answer) for answer in answers] == [StoreError, tuple, StoreError, StoreError]
+        assert all(answer.permanent for answer in answers if isinstance(answer, StoreError))
         assert "'bad'" in str(answers[0])
         assert "'saved'" in str(answers[0])
         with pytest.raises(StoreError):
@@ -161,6 +162,37 @@ class TestValues:
             await soon(store.add(new_record(saved=[number])))
         record = await add(store, new_record(saved=["NaN", "Infinity"]))
         assert record.saved == ["NaN", "Infinity"]
+
+
+class TestRepeats:
+    """An answer of a store may get lost. So an agent calls again, and the second call must do no harm."""
+
+    async def test_a_repeated_add_gives_the_record_that_is_there(self, store: TaskStore) -> None:
+        record = new_record("1", state=S.WORKING, attempt=1)
+        stored = await add(store, record)
+        for _ in range(2):
+            assert await soon(store.add(record)) == (stored, False)
+
+    async def test_a_repeated_result_changes_nothing_and_the_first_can_be_read(self, store: TaskStore) -> None:
+        record = await add(store, new_record(state=S.WORKING, attempt=1))
+        result = {"status": "completed", "result": [0.1, 1e300, "ü", None]}
+        for made in (True, False):
+            done = await soon(store.change(record.key, ACTIVE, expected_attempt=1, state=S.COMPLETED, result=result))
+            assert (done is not None) is made
+        stored = await soon(store.get(record.key))
+        assert stored is not None
+        assert (stored.state, stored.attempt, stored.result) == (S.COMPLETED, 1, result)
+
+    async def test_a_task_that_was_claimed_unnoticed_can_be_found_and_set_back(self, store: TaskStore) -> None:
+        record = await add(store, new_record("1"))
+        await soon(store.claim(AGENT))
+        (lost,) = await soon(store.find(AGENT, "received", states=ACTIVE))
+        for _ in range(2):
+            await soon(store.change(record.key, ACTIVE, expected_attempt=lost.attempt, state=S.SUBMITTED))
+        assert await soon(store.count(AGENT, "received", [S.SUBMITTED])) == 1
+        again = await soon(store.claim(AGENT))
+        assert again is not None
+        assert again.attempt == 2
 
 
 class TestCopies:

@@ -119,6 +119,62 @@ class TestDurability:
             assert connection.execute("SELECT task_id, state FROM tasks").fetchall() == [("1", "submitted")]
 
 
+class TestFilesInUse:
+    """SQLite goes on without a word when its file is gone. The store does not."""
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a file in use cannot be deleted")
+    @pytest.mark.parametrize("what", ["deleted", "replaced", "log deleted", "folder moved"])
+    async def test_a_file_that_is_gone_is_noticed_and_nothing_counts_as_stored(self, tmp_path: Path, what: str) -> None:
+        path = tmp_path / "folder" / "tasks.db"
+        path.parent.mkdir()
+        away = tmp_path / "away"
+        async with SqliteStore(path) as store:
+            await soon(store.add(new_record("1")))
+            if what == "folder moved":
+                path.parent.rename(away)
+            elif what == "log deleted":
+                path.with_name("tasks.db-wal").rename(away)
+            else:
+                path.rename(away)
+            if what == "replaced":
+                path.touch()
+            for call in (store.add, lambda record: store.get(record.key)):
+                with pytest.raises(StoreError, match="while it was in use, so nothing is stored any more") as raised:
+                    await soon(call(new_record("2")))
+                assert str(path) in str(raised.value)
+                assert not raised.value.permanent
+            if what == "folder moved":
+                away.rename(path.parent)
+            else:
+                away.rename(path.with_name("tasks.db-wal") if what == "log deleted" else path)
+            assert (await soon(store.add(new_record("3"))))[1]
+        async with SqliteStore(path) as store:
+            assert {"1", "3"} <= {record.task_id for record in await soon(store.find(AGENT, "received"))}
+
+    async def test_a_link_to_another_file_is_noticed(self, tmp_path: Path) -> None:
+        path, one, two = (tmp_path / name for name in ("tasks.db", "one.db", "two.db"))
+        path.symlink_to(one)
+        one.touch()
+        async with SqliteStore(two) as other:
+            await soon(other.add(new_record("1")))
+        async with SqliteStore(path) as store:
+            await soon(store.add(new_record("1")))
+            path.unlink()
+            path.symlink_to(two)
+            with pytest.raises(StoreError, match="was replaced by another file"):
+                await soon(store.add(new_record("2")))
+
+    async def test_a_batch_costs_two_looks_at_the_files(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with SqliteStore(path) as store:
+            await soon(store.add(new_record()))
+            looks: list[Any] = []
+            stat = os.stat
+            monkeypatch.setattr(os, "stat", lambda *args, **options: looks.append(args) or stat(*args, **options))
+            await soon(store.add(new_record()))
+            monkeypatch.undo()
+        assert len(looks) == 2
+
+
 class TestOtherUsers:
     async def test_two_stores_on_one_file_see_each_other(self, path: Path) -> None:
         async with SqliteStore(path) as one, SqliteStore(path) as two:
