@@ -312,7 +312,7 @@ class Refusing(MemoryStore):
 
 
 @pytest.mark.rule("TASK-3")
-async def test_a_task_is_acknowledged_when_it_is_stored_and_not_before(
+async def test_tasks_that_arrive_while_the_store_fails_are_done_when_it_works_again(
     make_agent: MakeAgent, work: Writer, foreign: ForeignRequester
 ) -> None:
     store = Refusing()
@@ -616,7 +616,7 @@ async def test_what_somebody_else_writes_on_the_agents_card_and_status_is_put_ri
 
 
 @pytest.mark.rule("TASK-3")
-async def test_the_record_is_there_when_the_task_is_acknowledged(writer: Agent, foreign: ForeignRequester) -> None:
+async def test_the_record_is_there_when_the_result_arrives(writer: Agent, foreign: ForeignRequester) -> None:
     await foreign.give("t-1", data=json.loads("[1]"))
     await foreign.result("t-1")
     record = await writer._received.find("t-1")
