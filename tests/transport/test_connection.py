@@ -87,6 +87,24 @@ async def test_a_message_arrives_with_its_properties(broker: Broker, namespace: 
         assert 0 < message.message_expiry <= 60
 
 
+async def test_a_retained_message_arrives_only_where_a_snapshot_is_wanted(mosquitto: Mosquitto, namespace: str) -> None:
+    without, snapshot = Inbox(), Inbox()
+    async with connected(mosquitto.url) as connection, connected(mosquitto.url) as other:
+        await connection.publish(namespace, b"retained", retain=True)
+        await other.subscribe(namespace, without)
+        await connection.subscribe(namespace, snapshot, snapshot=True)
+        await snapshot.have(1)
+        await connection.publish(namespace, b"live")
+        await without.have(1)
+        await snapshot.have(2)
+        await connection.publish(namespace, b"", retain=True)
+    assert [(message.payload, message.retain) for message in snapshot.messages[:2]] == [
+        (b"retained", True),
+        (b"live", False),
+    ]
+    assert without.payloads[0] == b"live"
+
+
 async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
     async with connected(broker.url) as sender, connected(broker.url) as receiver:

@@ -1,0 +1,39 @@
+"""The list of mutations fits the core and the tests, so that ``make mutations`` can try all of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .mutations import MUTATIONS, Mutation
+from .run import SOURCE, TESTS, copy_core, mutated, run_tests
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_applies_once_and_its_tests_exist(mutation: Mutation) -> None:
+    source = (SOURCE / "mqtt_agent" / mutation.file).read_text(encoding="utf-8")
+    changed = mutated(mutation, source)
+    assert changed != source
+    compile(changed, mutation.file, "exec")
+    assert mutation.tests
+    for node in mutation.tests:
+        path, _, name = node.partition("::")
+        names = re.findall(r"def (test_\w+)\(", (TESTS / path).read_text(encoding="utf-8"))
+        assert names if not name else name.partition("[")[0] in names, f"there is no test {node}"
+
+
+def test_each_mutation_has_a_name_of_its_own() -> None:
+    names = [mutation.name for mutation in MUTATIONS]
+    assert len(names) >= 30
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_the_tests_of_a_mutation_run_with_the_changed_copy(tmp_path: Path) -> None:
+    copy_core(tmp_path / "src")
+    broken = tmp_path / "src" / "mqtt_agent" / "wire" / "identifiers.py"
+    broken.write_text("raise RuntimeError('this copy was imported')\n")
+    done = run_tests(tmp_path / "src", ["wire/test_topics.py"])
+    assert done.returncode not in (0, 1)
+    assert "this copy was imported" in done.stdout + done.stderr
