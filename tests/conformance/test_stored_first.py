@@ -119,6 +119,29 @@ async def test_a_task_is_acknowledged_when_it_is_stored_and_not_before(
     assert (await requester.result("t-1"))["result"] == 1
 
 
+@pytest.mark.rule("TASK-3", "TASK-7", "TASK-8")
+@pytest.mark.parametrize(
+    "fields", [{"data": 1}, {"created_at": None, "to": None, "prompt": None}], ids=["whole", "bare"]
+)
+async def test_a_repeat_is_acknowledged_when_the_new_topic_for_the_result_is_stored_and_not_before(
+    fields: dict[str, Any],
+    make_agent: MakeAgent,
+    hold_store: HoldStore,
+    proxy: PacketProxy,
+    requester: ForeignRequester,
+) -> None:
+    store = hold_store("reply_to")
+    writer = make_agent("writer", broker=proxy.url, store=store)
+    writer.on_task(lambda task: task.data)
+    await soon(writer.start())
+    await requester.give("t-1", data=1, reply_to=None)
+    await requester.result("t-1")
+    await requester.give("t-1", **fields)
+    message = await proxy.publish(f"{writer.namespace}/tasks/writer/inbox", up=False, count=2)
+    await let_go(store, writer, proxy, message)
+    assert (await requester.result("t-1", 2))["result"] == 1
+
+
 @pytest.mark.rule("RESULT-5")
 @pytest.mark.parametrize("how", ["delegate", "request"])
 @pytest.mark.parametrize("payload", [None, b"unreadable"])

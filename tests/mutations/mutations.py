@@ -29,6 +29,8 @@ STORED_FIRST = "conformance/test_stored_first.py"
 ANSWERED_FIRST = "conformance/test_answered_first.py"
 UNCONFIRMED = "transport/test_unconfirmed.py"
 RESULT_FIRST = f"{STORED_FIRST}::test_a_result_is_acknowledged_when_it_is_stored_and_not_before"
+ANSWER_FIRST = f"{ANSWERED_FIRST}::test_a_call_is_acknowledged_when_the_broker_has_its_answer_and_not_before"
+LOST_CALLS = "tools/calling/test_unconfirmed.py"
 TASK_FIRST = f"{STORED_FIRST}::test_a_task_is_acknowledged_when_it_is_stored_and_not_before"
 KILLED = "faults/test_redelivery.py::test_a_{}_is_killed_before_it_is_stored_is_delivered_again_by_the_broker"
 DELEGATIONS = "conformance/test_delegations.py"
@@ -36,6 +38,7 @@ AGENTS = "conformance/test_agents.py"
 CALLS = "conformance/test_calls.py"
 NEXT_PROCESS = f"{DELEGATIONS}::test_the_next_process_sends_what_is_open_and_cancels_what_was_to_be_canceled[mosquitto]"
 CONNECTION = "transport/test_connection.py"
+PUBACKS = "transport/test_acknowledgements.py"
 CONNECT = "conformance/test_connect.py"
 CONTRACT = "agents/store/test_contract.py"
 
@@ -46,7 +49,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/executing/ledger.py",
         'reached("received.before-commit")',
         "acknowledge()",
-        (TASK_FIRST,),
+        (f"{TASK_FIRST}[mosquitto-tasks/writer/inbox]",),
     ),
     Mutation(
         "a task is acknowledged before it is stored, seen by a kill",
@@ -60,7 +63,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/requesting/results.py",
         'reached("outcome.before-commit")',
         "message.acknowledge()",
-        (RESULT_FIRST,),
+        (f"{RESULT_FIRST}[mosquitto-None-delegate]",),
     ),
     Mutation(
         "a result is acknowledged before it is stored, seen by a kill",
@@ -70,63 +73,67 @@ MUTATIONS: tuple[Mutation, ...] = (
         (KILLED.format("result_whose_requester"),),
     ),
     Mutation(
-        "an unreadable result is acknowledged on arrival",
+        "an unreadable result is acknowledged before its task has failed in the store",
         "agents/requesting/results.py",
         'task_id = (message.correlation_data or b"").decode(errors="replace")',
         'message.acknowledge(); task_id = (message.correlation_data or b"").decode(errors="replace")',
-        (RESULT_FIRST,),
+        (f"{RESULT_FIRST}[mosquitto-unreadable-delegate]",),
     ),
     Mutation(
         "a call is acknowledged before its answer is sent",
         "tools/serving/answers.py",
         "properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)",
         "properties = PublishProperties(); acknowledge(messages)",
-        (f"{ANSWERED_FIRST}::test_a_call_is_acknowledged_when_the_broker_has_its_answer_and_not_before",),
+        (f"{ANSWER_FIRST}[mosquitto-a result]",),
     ),
     Mutation(
         "a call is acknowledged before the broker has confirmed its answer",
         "tools/serving/answers.py",
         "await self._connection.publish(reply_to, payload, properties=properties)",
         "self._connection.publish_soon(reply_to, payload, properties=properties)",
-        (f"{ANSWERED_FIRST}::test_a_call_is_acknowledged_when_the_broker_has_its_answer_and_not_before",),
+        (f"{ANSWER_FIRST}[mosquitto-a result]",),
     ),
     Mutation(
         "messages are acknowledged on arrival although their handlers do it later",
         "transport/subscriptions.py",
         "if not manual:",
         "if True:",
-        (TASK_FIRST,),
+        (f"{TASK_FIRST}[mosquitto-tasks/writer/inbox]",),
     ),
     Mutation(
         "a held message is acknowledged on arrival",
         "transport/acknowledgements.py",
         "if not self.held:",
         "if True:",
-        (TASK_FIRST,),
+        (f"{TASK_FIRST}[ejabberd-tasks/writer/inbox]",),
     ),
     Mutation(
         "a finished message lets unfinished ones be acknowledged",
         "transport/acknowledgements.py",
         "while self._pending and self._pending[0].done:",
         "while self._pending:",
-        (
-            f"{CONNECTION}::test_work_that_has_not_started_is_never_acknowledged_early",
-            f"{ANSWERED_FIRST}::test_a_call_that_arrives_twice_while_it_runs_is_acknowledged_twice_after_its_one_answer",
-        ),
+        (f"{PUBACKS}::test_a_finished_message_waits_for_those_that_arrived_before_it[mosquitto]",),
     ),
     Mutation(
         "work that has not started is acknowledged early",
         "transport/acknowledgements.py",
         "if not entry.started and not entry.done:",
         "if False:",
-        (f"{CONNECTION}::test_work_that_has_not_started_is_never_acknowledged_early",),
+        (f"{PUBACKS}::test_only_work_that_has_begun_is_acknowledged_early_up_to_the_first_that_has_not[mosquitto]",),
     ),
     Mutation(
         "long work is never acknowledged early",
         "transport/acknowledgements.py",
         "if len(self._pending) > self._max_unacknowledged and self._relief is None:",
         "if False:",
-        (f"{CONNECTION}::test_long_work_does_not_use_up_the_window_of_the_broker",),
+        (f"{PUBACKS}::test_only_work_that_has_begun_is_acknowledged_early_up_to_the_first_that_has_not[mosquitto]",),
+    ),
+    Mutation(
+        "work is acknowledged early although few messages are unacknowledged",
+        "transport/acknowledgements.py",
+        "len(self._pending) > self._max_unacknowledged and",
+        "len(self._pending) >= self._max_unacknowledged and",
+        (f"{PUBACKS}::test_as_much_work_as_allowed_stays_unacknowledged[mosquitto]",),
     ),
     # The transport
     Mutation(
@@ -134,14 +141,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "transport/outbox.py",
         "for publication in reversed(in_flight):",
         "for publication in in_flight:",
-        (f"{UNCONFIRMED}::test_messages_that_were_lost_with_the_connection_are_sent_again_in_their_order",),
+        (f"{UNCONFIRMED}::test_messages_that_were_lost_with_the_connection_are_sent_again_in_their_order[mosquitto]",),
     ),
     Mutation(
         "a message that must not arrive twice is sent again",
         "transport/outbox.py",
         "if publication.repeatable:",
         "if True:",
-        (f"{UNCONFIRMED}::test_a_message_that_must_not_arrive_twice_is_not_sent_again",),
+        (f"{UNCONFIRMED}::test_a_message_that_must_not_arrive_twice_is_not_sent_again[mosquitto]",),
     ),
     Mutation(
         "one message more is unconfirmed than the broker takes",
@@ -357,14 +364,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tools/calling/outgoing.py",
         "pending.unconfirmed = True",
         "pass",
-        ("tools/calling/test_unconfirmed.py",),
+        (f"{LOST_CALLS}::test_a_call_that_must_not_run_twice_runs_once[mosquitto-the call]",),
     ),
     Mutation(
         "servers that do not answer a query count as having answered",
         "tools/calling/queries.py",
         "return holders, bool(servers) and all(answer is not None for answer in answers)",
         "return holders, bool(servers)",
-        ("tools/calling/test_unconfirmed.py",),
+        (f"{LOST_CALLS}::test_a_call_that_a_server_may_have_and_does_not_tell_is_lost_and_not_sent_again[mosquitto]",),
     ),
     Mutation(
         "one call more is under way than allowed",
@@ -407,21 +414,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tools/serving/executor.py",
         "known = self._known.get(key)",
         "known = None",
-        (f"{ANSWERED_FIRST}::test_a_call_that_arrives_twice_while_it_runs_is_acknowledged_twice_after_its_one_answer",),
+        (
+            f"{ANSWERED_FIRST}::test_a_call_that_arrives_twice_while_it_runs_is_acknowledged_twice_after_its_one_answer[mosquitto]",
+        ),
     ),
     Mutation(
         "a repeat of a finished call runs",
         "tools/serving/executor.py",
         "stored = self._replay.get(key)",
         "stored = None",
-        (f"{ANSWERED_FIRST}::test_a_repeated_call_gets_its_stored_answer_before_it_is_acknowledged",),
+        (f"{ANSWERED_FIRST}::test_a_repeated_call_gets_its_stored_answer_before_it_is_acknowledged[mosquitto]",),
     ),
     Mutation(
         "calls of two callers with one id are one call",
         "tools/serving/execution.py",
         "return self.call.client, self.call.call_id",
         'return "", self.call.call_id',
-        (f"{ANSWERED_FIRST}::test_calls_of_two_callers_with_one_id_are_two_calls",),
+        (f"{ANSWERED_FIRST}::test_calls_of_two_callers_with_one_id_are_two_calls[mosquitto]",),
     ),
     Mutation(
         "a retryable failure is stored",
@@ -492,21 +501,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/requesting/delegations.py",
         'reached("delegated.before-commit")',
         "self._sender.send(record)",
-        (f"{STORED_FIRST}::test_a_task_is_sent_when_its_requester_has_stored_it_and_not_before",),
+        (f"{STORED_FIRST}::test_a_task_is_sent_when_its_requester_has_stored_it_and_not_before[mosquitto]",),
     ),
     Mutation(
         "an answer is sent before it is stored",
         "agents/requesting/inputs.py",
         "            await self._store(handle)\n        handle.question = None",
         "            self._tasks.background.start(self._store(handle))\n        handle.question = None",
-        (f"{STORED_FIRST}::test_an_answer_is_sent_when_its_requester_has_stored_it_and_not_before",),
+        (f"{STORED_FIRST}::test_an_answer_is_sent_when_its_requester_has_stored_it_and_not_before[mosquitto]",),
     ),
     Mutation(
         "the results of requests are acknowledged on arrival",
         "agents/requesting/delegations.py",
         "self._listen(record.task_id, topic, self.results.on_result, manual=True)",
         "self._listen(record.task_id, topic, self.results.on_result)",
-        (RESULT_FIRST,),
+        (f"{RESULT_FIRST}[mosquitto-None-request]",),
     ),
     Mutation(
         "a result from another agent ends the task",
@@ -577,14 +586,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/executing/completion.py",
         'reached("finished.before-commit")',
         "self._replies.publish(topics[-1], __import__('json').dumps(result).encode(), record.task_id)",
-        (f"{STORED_FIRST}::test_a_result_is_sent_when_it_is_stored_and_not_before",),
+        (f"{STORED_FIRST}::test_a_result_is_sent_when_it_is_stored_and_not_before[mosquitto]",),
     ),
     Mutation(
         "a result is settled before the broker has confirmed it",
         "agents/executing/replies.py",
         'await reached_when_sent("result.published")',
         "await self._scope.store.change(record.key, (record.state,), settled=True)",
-        (f"{STORED_FIRST}::test_a_result_is_settled_when_the_broker_has_confirmed_it_and_not_before",),
+        (f"{STORED_FIRST}::test_a_result_is_settled_when_the_broker_has_confirmed_it_and_not_before[mosquitto]",),
     ),
     Mutation(
         "a result that nobody got is settled",
@@ -598,14 +607,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/executing/attempt.py",
         "expected_attempt=self.number",
         "expected_attempt=None",
-        ("agents/executing/test_attempts.py",),
+        ("agents/executing/test_attempts.py::test_an_old_attempt_changes_nothing[mosquitto-saves]",),
     ),
     Mutation(
         "an old attempt may store its result",
         "agents/executing/completion.py",
         "expected_attempt=attempt.number",
         "expected_attempt=None",
-        ("agents/executing/test_attempts.py",),
+        ("agents/executing/test_attempts.py::test_an_old_attempt_changes_nothing[mosquitto-returns]",),
     ),
     Mutation(
         "a new attempt uses event numbers again",
