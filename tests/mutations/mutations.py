@@ -38,6 +38,7 @@ AGENTS = "conformance/test_agents.py"
 CALLS = "conformance/test_calls.py"
 NEXT_PROCESS = f"{DELEGATIONS}::test_the_next_process_sends_what_is_open_and_cancels_what_was_to_be_canceled[mosquitto]"
 CONNECTION = "transport/test_connection.py"
+RECONNECT = "transport/test_reconnect.py"
 PUBACKS = "transport/test_acknowledgements.py"
 CONNECT = "conformance/test_connect.py"
 CONTRACT = "agents/store/test_contract.py"
@@ -197,14 +198,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "transport/reconnect.py",
         "await self._subscriber.open(link)",
         "self._outbox.open(link, link.limits); await self._subscriber.open(link)",
-        (f"{CONNECT}::test_a_peer_subscribes_before_it_publishes_also_with_its_session_there",),
+        (f"{RECONNECT}::test_after_a_reconnect_the_subscriptions_are_made_before_anything_is_published[mosquitto]",),
     ),
     Mutation(
         "a process whose client id was taken connects again",
         "transport/reconnect.py",
         "if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:",
         "if False:",
-        (f"{DELEGATIONS}::test_of_two_processes_the_first_ends_and_does_not_fight_back[mosquitto]",),
+        (f"{RECONNECT}::test_a_connection_whose_client_id_another_process_has_taken_does_not_connect_again",),
     ),
     Mutation(
         "nothing is subscribed to again after a reconnect",
@@ -239,7 +240,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "transport/reconnect.py",
         "self._backoff.reset()",
         "pass",
-        ("transport/test_reconnect.py",),
+        (f"{RECONNECT}::test_after_a_connection_that_lasted_the_first_wait_is_short_again[mosquitto]",),
     ),
     # The wire
     Mutation(

@@ -329,9 +329,7 @@ async def test_long_work_does_not_use_up_the_window_of_the_broker(broker: Broker
 
 
 @pytest.mark.rule("CALL-14")
-async def test_work_that_has_not_started_comes_again_after_a_lost_connection(
-    mosquitto: Mosquitto, namespace: str
-) -> None:
+async def test_work_that_has_not_started_comes_again_after_a_reconnect(mosquitto: Mosquitto, namespace: str) -> None:
     inbox, marker = Inbox(), Inbox()
     options = {"receive_maximum": 30, "max_unacknowledged": 10}
     async with connected(mosquitto.url) as sender, Proxy(mosquitto.url) as proxy:
