@@ -248,21 +248,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         "transport/packets.py",
         "PUBLISH | qos << 1 | retain",
         "PUBLISH | qos << 1",
-        ("transport/test_packets.py",),
+        (f"{CONNECTION}::test_a_retained_message_arrives_only_where_a_snapshot_is_wanted",),
     ),
     Mutation(
         "a length of 128 is encoded in one byte too many",
         "transport/packets.py",
         "if value < 128:",
         "if value < 129:",
-        ("transport/test_packets.py",),
+        (f"{CONNECTION}::test_messages_of_all_lengths_arrive_whole[mosquitto]",),
     ),
     Mutation(
         "tasks of two requesters with the same content have one digest",
         "wire/tasks.py",
         'content = {"from": self.sender, **self._content()}',
         "content = self._content()",
-        ("wire/test_tasks.py::test_other_work_has_another_digest",),
+        ("wire/test_tasks.py::test_the_same_work_for_two_requesters_has_two_digests",),
     ),
     Mutation(
         "a name may begin with a dollar sign",
@@ -276,7 +276,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "wire/messages.py",
         "if len(payload) > max_bytes:",
         "if len(payload) >= max_bytes:",
-        ("wire/test_messages.py::test_a_payload_over_the_limit_is_not_even_parsed",),
+        ("wire/test_messages.py::test_a_payload_of_exactly_the_limit_is_read",),
     ),
     Mutation(
         "fields that are None are written",

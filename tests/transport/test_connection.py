@@ -114,6 +114,17 @@ async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace:
     assert inbox.payloads == [b"%d" % n for n in range(3000)]
 
 
+async def test_messages_of_all_lengths_arrive_whole(broker: Broker, namespace: str) -> None:
+    # MQTT encodes the length of a packet in one byte up to 127, in two bytes up to 16,383.
+    sizes = [*range(128), *range(16_300, 16_384)]
+    inbox = Inbox()
+    async with connected(broker.url) as connection:
+        await connection.subscribe(namespace, inbox)
+        await soon(asyncio.gather(*(connection.publish(namespace, b"x" * size) for size in sizes)))
+        await inbox.have(len(sizes))
+    assert [len(payload) for payload in inbox.payloads] == sizes
+
+
 async def test_a_large_message_arrives_whole(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
     payload = bytes(range(256)) * 4 * 1024 * 4
