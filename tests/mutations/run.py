@@ -47,7 +47,7 @@ def mutated(mutation: Mutation, source: str) -> str:
 
 def run_tests(folder: Path, nodes: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run tests with the core in a folder. The exit code is pytest's, or 99 when the tests used another core."""
-    options = ["-x", "-q", "--timeout=60", *(f"-p{plugin}" for plugin in PLUGINS)]
+    options = ["-x", "-q", "-rs", "--timeout=60", *(f"-p{plugin}" for plugin in PLUGINS)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder),
@@ -78,7 +78,7 @@ def outcome(mutation: Mutation) -> str:
         try:
             done = run_tests(folder, mutation.tests)
         except subprocess.TimeoutExpired:
-            return CAUGHT
+            return CAUGHT  # the tests hang
     if done.returncode == 1:
         return CAUGHT
     return SURVIVED if done.returncode == 0 else f"CANNOT BE TRIED: {_last_lines(done)}"
@@ -88,8 +88,11 @@ def unmutated_problem(chosen: Sequence[Mutation]) -> str | None:
     """Why the mutations cannot be judged: a test fails without them. None when all tests pass."""
     nodes = sorted({node for mutation in chosen for node in mutation.tests})
     for start in range(0, len(nodes), 10):
-        done = run_tests(SOURCE, nodes[start : start + 10])
-        if done.returncode != 0 or " skipped" in done.stdout.splitlines()[-1]:
+        try:
+            done = run_tests(SOURCE, nodes[start : start + 10])
+        except subprocess.TimeoutExpired:
+            return f"ten of them need more than {DEADLINE:g} s"
+        if done.returncode != 0 or "SKIPPED" in done.stdout:
             return _last_lines(done)
     return None
 
