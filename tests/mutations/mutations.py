@@ -427,10 +427,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{ANSWERED_FIRST}::test_a_repeated_call_gets_its_stored_answer_before_it_is_acknowledged[mosquitto]",),
     ),
     Mutation(
-        "calls of two callers with one id are one call",
+        "an answer is stored under the wrong key",
         "tools/serving/execution.py",
         "return self.call.client, self.call.call_id",
         'return "", self.call.call_id',
+        (f"{ANSWERED_FIRST}::test_a_repeated_call_gets_its_stored_answer_before_it_is_acknowledged[mosquitto]",),
+    ),
+    Mutation(
+        "calls of two callers with one id are one call",
+        "tools/serving/executor.py",
+        "key = (call.client, call.call_id)",
+        'key = ("", call.call_id)',
         (f"{ANSWERED_FIRST}::test_calls_of_two_callers_with_one_id_are_two_calls[mosquitto]",),
     ),
     Mutation(
@@ -452,7 +459,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tools/serving/executor.py",
         "if execution.expires is not None and time.monotonic() > execution.expires:",
         "if False:",
-        (f"{CALLS}::test_a_call_that_expires_while_it_waits_is_not_run_and_not_answered[mosquitto]",),
+        (f"{CALLS}::test_a_call_that_expires_while_it_waits_is_not_run_and_not_answered",),
     ),
     Mutation(
         "a cancel does not stop the handler",
