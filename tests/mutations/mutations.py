@@ -473,7 +473,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tools/serving/intake.py",
         "if message.retain:",
         "if False:",
-        ("hostile/test_bad_calls.py",),
+        (f"{CONNECT}::test_a_call_that_arrives_as_a_retained_message_is_acknowledged_and_not_run",),
     ),
     Mutation(
         "a caller may have its answer sent to any topic",
