@@ -569,6 +569,18 @@ async def test_the_card_and_the_status_are_as_in_the_document(make_agent: MakeAg
     ]
 
 
+@pytest.mark.rule("ONLINE-2")
+async def test_card_and_status_are_there_for_who_comes_later(
+    broker: Broker, namespace: str, writer: Agent, work: Writer
+) -> None:
+    late = ForeignRequester(broker.url, namespace, "late")
+    await soon(late.start("agents/writer/card", "agents/writer/status"))
+    for topic in ("agents/writer/card", "agents/writer/status"):
+        assert (await late.next_on(topic))["status"] == "online"
+        assert late.raw(topic)[0].retain
+    await soon(late.stop())
+
+
 @pytest.mark.rule("ONLINE-3")
 async def test_who_sees_the_agent_online_can_give_it_a_task_at_once(
     make_agent: MakeAgent, work: Writer, foreign: ForeignRequester

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 from support import soon, until
@@ -235,6 +235,21 @@ async def test_a_call_that_arrives_as_a_retained_message_is_acknowledged_and_not
     answers = [body for kind, body in notes.packets if kind == PUBLISH and b"clients/friend/responses" in body]
     assert [b"c-1002" in answer for answer in answers] == [True]
     await soon(server.stop(), 20)
+
+
+@pytest.mark.rule("TASK-16")
+async def test_a_task_that_arrives_as_a_retained_message_is_acknowledged_and_not_run(notes: Notes) -> None:
+    notes.answers = True
+    agent, runs = Agent("writer", broker=notes.url, store=MemoryStore()), list[str]()
+    agent.on_task(lambda task: runs.append(task.id))
+    await soon(agent.start())
+    for mid, retain in ((1001, True), (1002, False)):
+        task = {"task_id": f"t-{mid}", "from": "friend", "prompt": "go"}
+        notes.send("a2a/v1/tasks/writer/inbox", task, mid=mid, retain=retain)
+    await until(lambda: runs and (PUBACK, struct.pack(">H", 1002)) in notes.packets)
+    assert (PUBACK, struct.pack(">H", 1001)) in notes.packets
+    assert runs == ["t-1002"]
+    await soon(agent.stop(), 20)
 
 
 @pytest.mark.rule("SESSION-6")

@@ -409,6 +409,25 @@ async def test_odd_cards_and_statuses_leave_the_good_ones(planner: Agent, scout:
     assert (card.status, card.capabilities) == ("online", [])
 
 
+@pytest.mark.rule("STATUS-3")
+async def test_a_late_last_will_of_an_earlier_connection_is_ignored(planner: Agent, scout: ForeignExecutor) -> None:
+    began, before = "2026-04-21T10:00:09.000Z", "2026-04-21T10:00:00.000Z"
+    await scout.show("online", started=began, epoch=2)
+    for number, late in enumerate([{"started": began, "epoch": 1}, {"started": before, "epoch": 7}]):
+        await scout.say("agents/scout/status", {"name": "scout", "status": "offline", "timestamp": began, **late})
+        await scout.say(f"agents/last-{number}/card", {"name": f"last-{number}"}, retain=True)
+        await becomes(lambda number=number: planner.peer(f"last-{number}"))
+        assert "scout" in [card.name for card in await soon(planner.peers())]
+    await scout.say(
+        "agents/scout/status", {"name": "scout", "status": "offline", "timestamp": began, "started": began, "epoch": 2}
+    )
+
+    async def offline() -> bool:
+        return "scout" not in [card.name for card in await planner.peers()]
+
+    await becomes(offline)
+
+
 @pytest.mark.rule("ALIMIT-3")
 async def test_more_cards_than_may_be_kept_are_left_out(make_agent: MakeAgent, scout: ForeignExecutor) -> None:
     for number in range(10):

@@ -678,7 +678,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/executing/executor.py",
         "again = await self._scope.store.reopen(self._scope.owner)",
         "again = 0",
-        ("agents/test_tasks.py::test_stopping_leaves_what_runs_for_the_next_start[mosquitto]",),
+        (f"{AGENTS}::test_after_a_restart_the_attempt_is_higher_and_the_answer_is_known[mosquitto]",),
     ),
     Mutation(
         "anybody may cancel a task",
@@ -692,7 +692,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/executing/inbox.py",
         "if message.retain:",
         "if False:",
-        (f"{AGENTS}::test_retained_tasks_and_words_are_left_out[mosquitto]",),
+        (f"{CONNECT}::test_a_task_that_arrives_as_a_retained_message_is_acknowledged_and_not_run",),
     ),
     # Agents
     Mutation(
@@ -700,14 +700,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/presence.py",
         "encode(self._status(status)), retain=True)",
         "encode(self._status(status)))",
-        (f"{AGENTS}::test_the_card_and_the_status_are_as_in_the_document[mosquitto]",),
+        (f"{AGENTS}::test_card_and_status_are_there_for_who_comes_later[mosquitto]",),
     ),
     Mutation(
         "a late Last Will makes a peer offline",
         "agents/peers.py",
         'if before is not None and status.status == "offline" and status.speaks_before(before):',
         "if False:",
-        ("agents/test_presence.py",),
+        (f"{DELEGATIONS}::test_a_late_last_will_of_an_earlier_connection_is_ignored[mosquitto]",),
     ),
     Mutation(
         "the tasks of all agents have one owner",
