@@ -154,8 +154,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "one message more is unconfirmed than the broker takes",
         "transport/outbox.py",
-        "len(self._in_flight) < self._limits.receive_maximum",
-        "len(self._in_flight) <= self._limits.receive_maximum",
+        "len(self._in_flight) < ",
+        "len(self._in_flight) <= ",
         (f"{UNCONFIRMED}::test_no_more_messages_are_unconfirmed_than_the_broker_takes",),
     ),
     Mutation(
@@ -281,8 +281,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fields that are None are written",
         "wire/messages.py",
-        "exclude_none=True, by_alias=True",
-        "exclude_none=False, by_alias=True",
+        "to_json(message, exclude_none=True",
+        "to_json(message, exclude_none=False",
         ("wire/test_messages.py::test_no_field_that_is_none_is_written",),
     ),
     Mutation(
@@ -310,8 +310,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "one card more is kept than allowed",
         "endpoints/retained.py",
-        "len(self._seen) >= self._most",
-        "len(self._seen) > self._most",
+        ">= self._most",
+        "> self._most",
         ("conformance/test_cards.py::test_cards_over_the_limit_are_left_out_and_told_once[mosquitto]",),
     ),
     Mutation(
@@ -384,8 +384,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a call never times out",
         "tools/calling/outgoing.py",
-        "pending.timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, pending)",
-        "pass",
+        "handle.fail(CallTimeout(",
+        "str(CallTimeout(",
         ("tools/test_calls.py::test_a_caller_stops_waiting_after_its_timeout_and_can_attach_again[mosquitto]",),
     ),
     Mutation(
@@ -407,7 +407,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tools/calling/outgoing.py",
         "if code == NO_MATCHING_SUBSCRIBERS:",
         "if False:",
-        ("tools/serving/test_failures.py::test_a_call_that_no_server_would_get_is_refused_at_once[mosquitto]",),
+        ("conformance/test_calls.py::test_a_call_that_nobody_takes_has_not_run",),
     ),
     # Tool servers
     Mutation(
@@ -485,8 +485,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "stored answers never expire",
         "tools/serving/replay.py",
-        "if entry[0] <= time.monotonic():",
-        "if False:",
+        "entry[0] <= time.monotonic()",
+        "False",
         ("tools/serving/test_replay.py",),
     ),
     Mutation(
@@ -535,14 +535,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "another task with a known id is sent",
         "agents/requesting/delegations.py",
-        "if not added and stored.digest != record.digest:",
-        "if False:",
+        "stored.digest != record.digest",
+        "False",
         ("agents/test_tasks.py::test_the_same_id_with_other_content_is_rejected[mosquitto]",),
     ),
     Mutation(
         "open tasks are not sent again after a reconnect",
-        "agents/requesting/delegations.py",
-        "await self._resender.resend_all()",
+        "agents/requesting/resender.py",
+        "self._tasks.schedule(record, at_once=True)",
         "pass",
         (f"{DELEGATIONS}::test_after_a_reconnect_what_is_open_is_sent_again[mosquitto]",),
     ),
@@ -620,8 +620,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "an old attempt may store its result",
         "agents/executing/completion.py",
-        "expected_attempt=attempt.number",
-        "expected_attempt=None",
+        "expected_attempt=attempt",
+        "expected_attempt=None and attempt",
         ("agents/executing/test_attempts.py::test_an_old_attempt_changes_nothing[mosquitto-returns]",),
     ),
     Mutation(
@@ -634,8 +634,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "one handler more runs than there are slots",
         "agents/executing/slots.py",
-        "if self._free == 0 or self._waiting:",
-        "if self._free < 0 or self._waiting:",
+        "self._free = count",
+        "self._free = count + 1",
         (f"{AGENTS}::test_a_task_for_no_handler_or_over_the_limit_is_rejected[mosquitto]",),
     ),
     Mutation(
@@ -655,8 +655,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "another task with a known id gets the result of the first",
         "agents/executing/ledger.py",
-        "if digest == record.digest or canceled_early:",
-        "if True:",
+        "or canceled_early:",
+        "or True:",
         (f"{AGENTS}::test_the_same_id_with_other_content_is_a_conflict_and_the_task_goes_on[mosquitto]",),
     ),
     Mutation(
@@ -722,28 +722,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/store/rows.py",
         "if row.state in _OVER and not _CHANGEABLE_AT_END.issuperset(columns):",
         "if False:",
-        (f"{CONTRACT}",),
+        (f"{CONTRACT}::TestTheEnd",),
     ),
     Mutation(
         "a change does not compare the attempt",
         "agents/store/rows.py",
         "if row.state not in expected or expected_attempt not in (None, row.attempt):",
         "if row.state not in expected:",
-        (f"{CONTRACT}",),
+        (f"{CONTRACT}::TestChanging",),
     ),
     Mutation(
         "the newest task is claimed first",
         "agents/store/sqlite.py",
         "ORDER BY position LIMIT 1",
         "ORDER BY position DESC LIMIT 1",
-        (f"{CONTRACT}",),
+        (f"{CONTRACT}::TestClaiming",),
     ),
     Mutation(
         "delegated tasks are set back too",
         "agents/store/sqlite.py",
         "WHERE agent = ? AND role = 'received' AND state IN (",
         "WHERE agent = ? AND role != '' AND state IN (",
-        (f"{CONTRACT}",),
+        (f"{CONTRACT}::TestClaiming",),
     ),
     Mutation(
         "a change returns before it is committed",
@@ -757,27 +757,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/store/database.py",
         "{'FULL' if synchronous == 'full' else 'NORMAL'}",
         "NORMAL",
-        ("agents/store/test_sqlite.py",),
+        ("agents/store/test_sqlite.py::TestDurability",),
     ),
     Mutation(
         "the memory store finds the last record again",
         "agents/store/memory.py",
         "bisect_right(positions, after)",
         "bisect_left(positions, after)",
-        (f"{CONTRACT}",),
+        (f"{CONTRACT}::TestFinding",),
     ),
     Mutation(
         "work on a failing store is tried again at ever longer intervals",
         "agents/store/retrying.py",
         "wait = min(_RETRY_MAX, wait * 2)",
         "wait = wait * 2",
-        ("agents/store/test_retrying.py",),
-    ),
-    Mutation(
-        "work on a failing store is not tried again",
-        "agents/store/retrying.py",
-        "if self._over.is_set():",
-        "if True:",
         ("agents/store/test_retrying.py",),
     ),
 )

@@ -20,9 +20,9 @@ def test_a_mutation_applies_once_and_its_tests_exist(mutation: Mutation) -> None
     compile(changed, mutation.file, "exec")
     assert mutation.tests
     for node in mutation.tests:
-        path, _, name = node.partition("::")
-        names = re.findall(r"def (test_\w+)\(", (TESTS / path).read_text(encoding="utf-8"))
-        assert names if not name else name.partition("[")[0] in names, f"there is no test {node}"
+        path, *names = node.partition("[")[0].split("::")
+        written = re.findall(r"(?:def|class) (\w+)", (TESTS / path).read_text(encoding="utf-8"))
+        assert set(names) <= set(written), f"there is no test {node}"
 
 
 def test_each_mutation_has_a_name_of_its_own() -> None:
@@ -35,6 +35,6 @@ def test_the_tests_of_a_mutation_run_with_the_changed_copy(tmp_path: Path) -> No
     shutil.copytree(SOURCE, tmp_path / "src")
     changed = tmp_path / "src" / "mqtt_agent" / "wire" / "topics.py"
     changed.write_text(changed.read_text().replace("/call", "/called"))
-    done = run_tests(tmp_path / "src", ["wire/test_topics.py"])
+    done = run_tests(tmp_path / "src", ["wire/test_topics.py::test_the_topics_are_those_of_the_specification"])
     assert done.returncode == 1, done.stdout + done.stderr
     assert "/called" in done.stdout
