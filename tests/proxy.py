@@ -21,8 +21,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held = asyncio.Event()
-        self._held.set()
+        self._passing = {True: asyncio.Event(), False: asyncio.Event()}  # up to the broker, and down from it
+        self.release()
         self.port = 0
         self.connections = 0
 
@@ -64,12 +64,15 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    def hold(self) -> None:
-        """Cut the network so that no side notices: connections stay open, and no byte passes."""
-        self._held.clear()
+    def hold(self, *, up: bool = True, down: bool = True) -> None:
+        """Cut the network so that no side notices: connections stay open, and no byte passes in these directions."""
+        for held, passing in ((up, self._passing[True]), (down, self._passing[False])):
+            if held:
+                passing.clear()
 
     def release(self) -> None:
-        self._held.set()
+        for passing in self._passing.values():
+            passing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -90,7 +93,7 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
-                await self._held.wait()
+                await self._passing[up].wait()
                 self.on_bytes(data, up=up)
                 sink.write(data)
                 await sink.drain()

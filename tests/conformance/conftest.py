@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from brokers import Broker
+from packets import PacketProxy
 from support import soon
 
 from ..agents.conftest import make_agent
@@ -33,3 +34,10 @@ async def strange_server(broker: Broker, namespace: str) -> AsyncIterator[Strang
     await soon(server.start())
     yield server
     await soon(server.stop())
+
+
+@pytest.fixture
+async def proxy(broker: Broker) -> AsyncIterator[PacketProxy]:
+    """The network of our endpoint. The peers, which do not use our code, connect to the broker directly."""
+    async with PacketProxy(broker.url) as proxy:
+        yield proxy

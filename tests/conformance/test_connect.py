@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 from support import soon, until
 
-CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE = 1, 3, 8, 10
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE = 1, 3, 4, 8, 10
 PLAIN, RUMQTTD, NO_SHARED = b"", b"\x22\x10\x00", b"\x2a\x00"
 
 
@@ -80,6 +80,13 @@ class Notes:
         self.session_present = False
         self.packets: list[tuple[int, bytes]] = []
         self.url = ""
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def send(self, topic: str, message: dict[str, Any], *, mid: int, retain: bool) -> None:
+        """Send a message at QoS 1 to the latest client."""
+        body = struct.pack(">H", len(topic)) + topic.encode() + struct.pack(">HB", mid, 0)
+        body += json.dumps(message).encode()
+        self._writers[-1].write(bytes([0x32 | retain]) + VariableByteIntegers.encode(len(body)) + body)
 
     @property
     def connects(self) -> list[Connect]:
@@ -89,6 +96,7 @@ class Notes:
         return [kind for kind, _ in self.packets]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readexactly(1))[0]
@@ -210,6 +218,38 @@ async def test_without_shared_subscriptions_a_server_subscribes_plainly_and_warn
     assert filters.count("a2a/v1/mcp/tools/one/call") == filters.count("a2a/v1/mcp/tools/two/call") == 1
     assert not any("$share" in topic_filter for topic_filter in filters)
     assert ["no shared subscriptions" in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.rule("CALL-16")
+async def test_a_call_that_arrives_as_a_retained_message_is_acknowledged_and_not_run(notes: Notes) -> None:
+    notes.answers = True
+    server, runs = ToolServer("weather", broker=notes.url), list[int]()
+    server.add_tool("run", lambda n: runs.append(n), input_schema={"type": "object", "properties": {"n": {}}})
+    await soon(server.start())
+    for mid, retain in ((1001, True), (1002, False)):
+        call = {"call_id": f"c-{mid}", "client": "friend", "arguments": {"n": mid}}
+        notes.send("a2a/v1/mcp/tools/run/call", call, mid=mid, retain=retain)
+    await until(lambda: (PUBACK, struct.pack(">H", 1002)) in notes.packets)
+    assert (PUBACK, struct.pack(">H", 1001)) in notes.packets
+    assert runs == [1002]
+    answers = [body for kind, body in notes.packets if kind == PUBLISH and b"clients/friend/responses" in body]
+    assert [b"c-1002" in answer for answer in answers] == [True]
+    await soon(server.stop(), 20)
+
+
+@pytest.mark.rule("TASK-16")
+async def test_a_task_that_arrives_as_a_retained_message_is_acknowledged_and_not_run(notes: Notes) -> None:
+    notes.answers = True
+    agent, runs = Agent("writer", broker=notes.url, store=MemoryStore()), list[str]()
+    agent.on_task(lambda task: runs.append(task.id))
+    await soon(agent.start())
+    for mid, retain in ((1001, True), (1002, False)):
+        task = {"task_id": f"t-{mid}", "from": "friend", "prompt": "go"}
+        notes.send("a2a/v1/tasks/writer/inbox", task, mid=mid, retain=retain)
+    await until(lambda: runs and (PUBACK, struct.pack(">H", 1002)) in notes.packets)
+    assert (PUBACK, struct.pack(">H", 1001)) in notes.packets
+    assert runs == ["t-1002"]
+    await soon(agent.stop(), 20)
 
 
 @pytest.mark.rule("SESSION-6")

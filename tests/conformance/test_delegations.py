@@ -55,7 +55,7 @@ async def over(task: TaskHandle) -> TaskState:
 
 
 @pytest.mark.rule("INBOX-1", "TASK-1", "TASK-17", "TASK-18", "TASK-2", "TASK-11", "TASK-13", "ASK-1")
-async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecutor) -> None:
+async def test_a_task_is_as_in_the_document(broker: Broker, planner: Agent, scout: ForeignExecutor) -> None:
     expires = datetime.now(timezone.utc) + timedelta(seconds=100)
     options: dict[str, Any] = {"type": "t", "title": "A line", "context_id": "talk", "metadata": {"k": 1}}
     task = await soon(planner.delegate("scout", "go", data={"n": [1]}, expires_at=expires, task_id="t-1", **options))
@@ -75,7 +75,11 @@ async def test_a_task_is_as_in_the_document(planner: Agent, scout: ForeignExecut
     assert heard.response_topic == f"{scout.namespace}/tasks/planner/results"
     assert (heard.correlation, heard.qos, heard.retain) == (b"t-1", 1, False)
     assert heard.content_type == "application/json"
-    assert heard.expiry is None or 90 < heard.expiry <= 100  # the embedded broker loses the message
+    if broker.name == "embedded":  # there, a message with an expiry would stop its share group
+        assert heard.expiry is None
+    else:
+        assert heard.expiry is not None
+        assert 90 < heard.expiry <= 100
     assert await planner.store.get(TaskKey(f"{planner.namespace}/planner", "delegated", "t-1")) is not None
     await scout.answer(heard, result=7)
     assert await soon(task.result()) == 7
@@ -314,7 +318,7 @@ async def test_after_a_reconnect_what_is_open_is_sent_again(
         task = await soon(planner.delegate("scout"))
         first = await scout.next_task()
         proxy.drop()
-        again = await scout.next_task(2)
+        again = await scout.next_task(2, seconds=5)  # sooner than the reminder after 10 s
         assert same_work(first, again)
         await scout.answer(again, result=1)
         assert await soon(task.result()) == 1
@@ -402,6 +406,25 @@ async def test_odd_cards_and_statuses_leave_the_good_ones(planner: Agent, scout:
     card = await planner.peer("scout")
     assert card is not None
     assert (card.status, card.capabilities) == ("online", [])
+
+
+@pytest.mark.rule("STATUS-3")
+async def test_a_late_last_will_of_an_earlier_connection_is_ignored(planner: Agent, scout: ForeignExecutor) -> None:
+    began, before = "2026-04-21T10:00:09.000Z", "2026-04-21T10:00:00.000Z"
+    await scout.show("online", started=began, epoch=2)
+    for number, late in enumerate([{"started": began, "epoch": 1}, {"started": before, "epoch": 7}]):
+        await scout.say("agents/scout/status", {"name": "scout", "status": "offline", "timestamp": began, **late})
+        await scout.say(f"agents/last-{number}/card", {"name": f"last-{number}"}, retain=True)
+        await becomes(lambda number=number: planner.peer(f"last-{number}"))
+        assert "scout" in [card.name for card in await soon(planner.peers())]
+    await scout.say(
+        "agents/scout/status", {"name": "scout", "status": "offline", "timestamp": began, "started": began, "epoch": 2}
+    )
+
+    async def offline() -> bool:
+        return "scout" not in [card.name for card in await planner.peers()]
+
+    await becomes(offline)
 
 
 @pytest.mark.rule("ALIMIT-3")

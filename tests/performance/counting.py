@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from mqtt_agent.transport.packets import find_packet
+from packets import split_packets
 from proxy import Proxy
 
 _NAMES = {
@@ -37,15 +37,8 @@ class Flow:
 
     def take(self, data: bytes) -> None:
         self.bytes += len(data)
-        self._rest += data
-        at = 0
-        while at < len(self._rest):
-            _, end = find_packet(self._rest, at)
-            if not end or end > len(self._rest):
-                break
-            self.packets.append(_NAMES[self._rest[at] >> 4])
-            at = end
-        self._rest = self._rest[at:]
+        packets, self._rest = split_packets(self._rest + data)
+        self.packets.extend(_NAMES[packet[0] >> 4] for packet in packets)
 
     def forget(self) -> None:
         """Reset the counters."""

@@ -88,6 +88,24 @@ async def test_a_message_arrives_with_its_properties(broker: Broker, namespace: 
         assert 0 < message.message_expiry <= 60
 
 
+async def test_a_retained_message_arrives_only_where_a_snapshot_is_wanted(mosquitto: Mosquitto, namespace: str) -> None:
+    without, snapshot = Inbox(), Inbox()
+    async with connected(mosquitto.url) as connection, connected(mosquitto.url) as other:
+        await connection.publish(namespace, b"retained", retain=True)
+        await other.subscribe(namespace, without)
+        await connection.subscribe(namespace, snapshot, snapshot=True)
+        await snapshot.have(1)
+        await connection.publish(namespace, b"live")
+        await without.have(1)
+        await snapshot.have(2)
+        await connection.publish(namespace, b"", retain=True)
+    assert [(message.payload, message.retain) for message in snapshot.messages[:2]] == [
+        (b"retained", True),
+        (b"live", False),
+    ]
+    assert without.payloads[0] == b"live"
+
+
 async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
     async with connected(broker.url) as sender, connected(broker.url) as receiver:
@@ -95,6 +113,17 @@ async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace:
         await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(3000))), 30)
         await inbox.have(3000)
     assert inbox.payloads == [b"%d" % n for n in range(3000)]
+
+
+async def test_messages_of_all_lengths_arrive_whole(broker: Broker, namespace: str) -> None:
+    # MQTT encodes the length of a packet in one byte up to 127, in two bytes up to 16,383.
+    sizes = [*range(128), *range(16_300, 16_384)]
+    inbox = Inbox()
+    async with connected(broker.url) as connection:
+        await connection.subscribe(namespace, inbox)
+        await soon(asyncio.gather(*(connection.publish(namespace, b"x" * size) for size in sizes)))
+        await inbox.have(len(sizes))
+    assert [len(payload) for payload in inbox.payloads] == sizes
 
 
 async def test_a_large_message_arrives_whole(broker: Broker, namespace: str) -> None:
@@ -332,7 +361,7 @@ async def test_long_work_does_not_use_up_the_window_of_the_broker(broker: Broker
 
 
 @pytest.mark.rule("CALL-14")
-async def test_work_that_has_not_started_is_never_acknowledged_early(mosquitto: Mosquitto, namespace: str) -> None:
+async def test_work_that_has_not_started_comes_again_after_a_reconnect(mosquitto: Mosquitto, namespace: str) -> None:
     inbox, marker = Inbox(), Inbox()
     options = {"receive_maximum": 30, "max_unacknowledged": 10}
     async with connected(mosquitto.url) as sender, Proxy(mosquitto.url) as proxy:

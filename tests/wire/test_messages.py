@@ -213,6 +213,14 @@ def test_a_payload_over_the_limit_is_not_even_parsed() -> None:
         decode(Call, b"x" * 11, max_bytes=10)
 
 
+@pytest.mark.rule("LIMIT-1")
+def test_a_payload_of_exactly_the_limit_is_read() -> None:
+    payload = b'{"call_id": "a", "client": "b"}'
+    assert decode(Call, payload, max_bytes=len(payload)).call_id == "a"
+    with pytest.raises(WireError, match="more than the limit"):
+        decode(Call, payload, max_bytes=len(payload) - 1)
+
+
 @pytest.mark.rule("JSON-2")
 def test_unknown_fields_are_ignored() -> None:
     call = decode(Call, b'{"call_id": "a", "client": "b", "from_the_future": [1], "timestamp": "t"}')

@@ -258,6 +258,12 @@ def test_other_work_has_another_digest(one: Task, other: Task) -> None:
     assert (one.digest == other.digest) == (repr(content(one)) == repr(content(other)))
 
 
+@pytest.mark.rule("TASK-5")
+def test_the_same_work_for_two_requesters_has_two_digests() -> None:
+    digests = {Task(task_id="t", sender=sender, prompt="go").digest for sender in ("one", "other", None)}
+    assert len(digests) == 3
+
+
 @pytest.mark.rule("TASK-1")
 def test_what_else_a_message_of_the_conversation_holds_is_kept() -> None:
     task = decode(Task, b'{"task_id": "t", "messages": [{"role": "agent", "content": "hi", "name": "Bo", "n": [1]}]}')

@@ -30,8 +30,12 @@ class Backoff:
         """Begin again with the first wait."""
         self._doublings = 0
 
-    async def wait(self) -> None:
-        """Sleep until the next attempt is due."""
+    def next_wait(self) -> float:
+        """Choose the wait before the next attempt, in seconds."""
         longest = min(self._longest, self._first * 2**self._doublings)
         self._doublings = min(self._doublings + 1, _MAX_DOUBLINGS)
-        await asyncio.sleep(random.uniform(0.5, 1) * longest)
+        return random.uniform(0.5, 1) * longest
+
+    async def wait(self) -> None:
+        """Sleep until the next attempt is due."""
+        await asyncio.sleep(self.next_wait())

@@ -90,7 +90,7 @@ class ReceivedTasks:
         if not added:
             if slot is not None:
                 self._executor.give_back(slot)
-            await self._take_known(stored, record.digest, task, reply_to)
+            await self._take_known(stored, record.digest, task, reply_to, acknowledge)
         elif slot is not None:
             self._executor.start(slot, stored, task)
         else:
@@ -99,14 +99,17 @@ class ReceivedTasks:
     async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""
         record = await self.find(task.task_id)
-        acknowledge()
         if record is None or task.sender not in (None, record.peer):
+            acknowledge()
             message = f"{self._scope.agent_id} does not know task {task.task_id}"
             self._replies.refuse(task, reply_to, "not_found", message)
         elif task.sender is None and record.peer is not None:
+            acknowledge()
             await self._answer_stranger(record, reply_to)
         else:
-            await self.attach(record, reply_to)
+            record = await self._redirect(record, reply_to)
+            acknowledge()
+            await self.attach(record, None)
 
     async def _is_one_too_many(self, key: TaskKey) -> bool:
         """Whether a task must be rejected, because the task is new and too many tasks wait already."""
@@ -115,7 +118,7 @@ class ReceivedTasks:
     async def _add(
         self, record: TaskRecord, slot: Slot | None, acknowledge: Callable[[], None]
     ) -> tuple[TaskRecord, bool]:
-        """Store a task unless its id is known, and acknowledge its message; see :meth:`TaskStore.add`."""
+        """Store a task unless its id is known; see :meth:`TaskStore.add`. Acknowledge the message of a stored task."""
         reached("received.before-commit")
         try:
             stored, added = await self._scope.store.add(record)
@@ -124,18 +127,24 @@ class ReceivedTasks:
                 self._executor.give_back(slot)
             raise
         reached("received.after-commit")
-        acknowledge()
+        if added:
+            acknowledge()
         await reached_when_sent("received.after-puback")
         return stored, added
 
-    async def _take_known(self, record: TaskRecord, digest: str, task: Task, reply_to: str | None) -> None:
+    async def _take_known(
+        self, record: TaskRecord, digest: str, task: Task, reply_to: str | None, acknowledge: Callable[[], None]
+    ) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
         canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
         # An older version stored another digest for a prompt without messages.
         same = digest == record.digest or digest == Task.model_validate(record.task).digest
         if same or canceled_early:
-            await self.attach(record, reply_to, task)
+            record = await self._redirect(record, reply_to)
+            acknowledge()
+            await self.attach(record, None, task)
         else:
+            acknowledge()
             message = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"
             self._replies.refuse(task, reply_to, "conflict", message)
 
@@ -149,9 +158,7 @@ class ReceivedTasks:
             reply_to: The topic to which the result goes from now on; None leaves it as it is.
             task: The task, when the requester has sent it again.
         """
-        if reply_to is not None and reply_to != record.reply_to:
-            every = tuple(TaskState)
-            record = await self._scope.store.change(record.key, every, reply_to=reply_to) or record
+        record = await self._redirect(record, reply_to)
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
             return
@@ -161,6 +168,12 @@ class ReceivedTasks:
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         await self._say_status(record)
+
+    async def _redirect(self, record: TaskRecord, reply_to: str | None) -> TaskRecord:
+        """Store the topic to which the result of a known task goes from now on; None leaves it as it is."""
+        if reply_to is None or reply_to == record.reply_to:
+            return record
+        return await self._scope.store.change(record.key, tuple(TaskState), reply_to=reply_to) or record
 
     async def _say_status(self, record: TaskRecord) -> None:
         run = await self._executor.find_run(record.task_id)

@@ -47,6 +47,7 @@ class Results:
             result = decode(TaskResult, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
+            message.hold()
             self._take_until_stored(partial(self._take_unreadable, message, str(error)), "an unreadable result")
             return
         problem = self._problem(result, message)

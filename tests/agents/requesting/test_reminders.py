@@ -1,0 +1,52 @@
+"""When an open task is sent again: at intervals that grow up to a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from mqtt_agent.agents.requesting import reminders
+from mqtt_agent.agents.requesting.reminders import Reminders
+from support import soon
+
+
+@pytest.mark.rule("ASK-2")
+async def test_the_intervals_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reminders, "_FIRST", 0.02)
+    monkeypatch.setattr(reminders, "_MAX", 0.08)
+    loop, times = asyncio.get_running_loop(), list[float]()
+    waiting = Reminders()
+    waiting.add("t-1", "scout", None, at_once=True)
+    for _ in range(12):  # without the limit, the last interval would take 40 s
+        assert await soon(waiting.due(10)) == (["t-1"], [])
+        times.append(loop.time())
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    for gap, shortest in zip(gaps, [0.02, 0.04, *[0.08] * 9], strict=True):
+        assert gap >= shortest - 0.001
+
+
+async def test_a_dropped_task_is_not_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Reminders()
+    for task_id in ("t-1", "t-2"):
+        waiting.add(task_id, "scout", None, at_once=True)
+    waiting.drop("t-1")
+    assert await soon(waiting.due(10)) == (["t-2"], [])
+
+
+async def test_no_more_tasks_are_due_at_once_than_asked_for() -> None:
+    waiting = Reminders()
+    for number in range(5):
+        waiting.add(f"t-{number}", "scout", None, at_once=True)
+    first, _ = await soon(waiting.due(3))
+    second, _ = await soon(waiting.due(3))
+    assert (len(first), len(second)) == (3, 2)
+    assert sorted(first + second) == [f"t-{number}" for number in range(5)]
+
+
+async def test_the_tasks_of_a_peer_that_is_back_are_due_soon_and_no_others() -> None:
+    waiting = Reminders()
+    waiting.add("t-1", "scout", None)
+    waiting.add("t-2", "other", None)
+    waiting.hurry("scout")
+    assert await soon(waiting.due(10), 5) == (["t-1"], [])

@@ -1,0 +1,60 @@
+"""When a connection connects again, and in which order it then subscribes and publishes."""
+
+from __future__ import annotations
+
+import pytest
+from brokers import Broker, Ejabberd
+from mqtt_agent.errors import SessionTakenOver, TransportError
+from mqtt_agent.transport import reconnect
+from mqtt_agent.transport.packets import PUBLISH, SUBACK
+from packets import Packet, PacketProxy
+from proxy import Proxy
+from support import soon, until
+
+from .test_connection import Inbox, connected
+
+
+async def test_after_a_connection_that_lasted_the_first_wait_is_short_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect, "_STABLE_AFTER", 0)
+    async with Proxy(broker.url) as proxy, connected(proxy.url) as connection:
+        for number in range(1, 10):  # with waits that only grow, the last one would take 25 to 50 s
+            proxy.drop()
+            await until(lambda number=number: proxy.connections > number and connection.connected)
+
+
+@pytest.mark.rule("SESSION-3")
+async def test_after_a_reconnect_the_subscriptions_are_made_before_anything_is_published(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with PacketProxy(broker.url) as proxy, connected(proxy.url) as connection:
+        for number in range(5):
+            await connection.subscribe(f"{namespace}/{number}", inbox)
+        await proxy.cut()
+        await until(lambda: not connection.connected)
+        waiting = connection.publish_soon(f"{namespace}/0", b"x")
+        before = len(proxy.passed)
+        await proxy.mend()
+        await soon(waiting)
+        await inbox.have(1)
+        packets = [packet for packet in proxy.passed[before:] if isinstance(packet, Packet)]
+    kinds = [packet.kind for packet in packets if packet.up == (packet.kind == PUBLISH)]
+    assert kinds[: kinds.index(PUBLISH)].count(SUBACK) == 5
+
+
+async def test_a_connection_whose_client_id_another_process_has_taken_does_not_connect_again(
+    ejabberd: Ejabberd, namespace: str
+) -> None:
+    failures: list[TransportError] = []  # ejabberd tells the first process; Mosquitto and rumqttd do not
+    client_id = namespace.replace("/", "-")
+    async with connected(ejabberd.url, client_id=client_id) as first:
+        first.on_failed.append(failures.append)
+        async with connected(ejabberd.url, client_id=client_id) as second:
+            await until(lambda: failures or first.epoch > 1)
+            assert [type(failure) for failure in failures] == [SessionTakenOver]
+            with pytest.raises(SessionTakenOver):
+                await first.publish(namespace, b"x")
+            await soon(second.publish(namespace, b"x"))
+            assert (first.epoch, second.epoch) == (1, 1)
