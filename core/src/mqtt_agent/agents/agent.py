@@ -23,6 +23,7 @@ from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.tools import AgentTools
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
@@ -153,6 +154,13 @@ class Agent(Requester, Service):
         self._hurried = asyncio.Event()
         self._failure: TransportError | None = None
         self._failing: asyncio.Task[None] | None = None
+        in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            self._delegations.leave_to_parent(self.connection.inherited)
+            self._started = False
+            self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
         state = "started" if self._started else "stopped"
@@ -216,6 +224,7 @@ class Agent(Requester, Service):
             StoreError: The store cannot be opened.
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
         """
+        self.connection.check_process()
         async with self._starting:
             if self._started:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any, Concatenate, Generic, Protocol, TypeVar
 
 from typing_extensions import ParamSpec, Self
 
+from mqtt_agent.aio.forks import in_child
+from mqtt_agent.errors import ConnectedBeforeFork
 from mqtt_agent.sync.loop import Background
 
 __all__ = ["Endpoint", "Wrapper", "is_started", "parameters_of"]
@@ -98,7 +101,8 @@ class Wrapper(Generic[A]):
                     return
                 yield value
         finally:
-            self._background.run(close)
+            with contextlib.suppress(ConnectedBeforeFork):  # the parent process has the same iterator
+                self._background.run(close)
 
 
 def is_started(endpoint: Endpoint[Any]) -> bool:
@@ -116,6 +120,15 @@ class Endpoint(Wrapper[S]):
 
     def __init__(self, target: S, background: Background | None = None) -> None:
         super().__init__(target, background or Background())
+        self._renew_lock()
+        in_child(self._renew_lock)  # another thread may start the endpoint at the fork
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the endpoint was started before ``os.fork()``, and this is the child process, which cannot use it."""
+        return self._background.inherited
+
+    def _renew_lock(self) -> None:
         self._starting = threading.Lock()
 
     def start(self) -> None:
@@ -178,6 +191,11 @@ class Endpoint(Wrapper[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@in_child
+def _forget_all() -> None:
+    _started.clear()
 
 
 @atexit.register

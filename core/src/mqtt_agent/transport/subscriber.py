@@ -30,7 +30,7 @@ class Subscriber:
 
     def __init__(self, url: BrokerURL, client_id: str) -> None:
         self._url = url
-        self._client_id = client_id
+        self.client_id = client_id
         self._subscriptions = Subscriptions()
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
@@ -145,7 +145,7 @@ class Subscriber:
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise TopicNotAuthorized(
-                f"{self._url} does not let {self._client_id!r} subscribe to {topic_filter} (0x{code:02x})",
+                f"{self._url} does not let {self.client_id!r} subscribe to {topic_filter} (0x{code:02x})",
                 topic=topic_filter,
             )
         subscription.confirmed = True

@@ -122,6 +122,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:
+        self.agent_id = self._remote.agent_id  # after a fork, a generated id is another one
         taken: set[str] = set()
         named: list[tuple[str, ToolCard | AgentCard]] = [*name_tools(found.tools, taken, prefix=self.prefix)]
         named += [(legal_name(f"ask_{card.name}", taken), card) for card in found.peers]
@@ -137,4 +138,6 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if isinstance(card, ToolCard):
             return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error)
         remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout)
+        # Not only the present agent: after a fork, the requester has another one.
+        remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)

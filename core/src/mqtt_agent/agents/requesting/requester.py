@@ -15,6 +15,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
+from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
 
 __all__ = ["Requester"]
@@ -32,6 +33,7 @@ class Requester:
 
     agent_id: str
     namespace: str
+    connection: Connection
     _peers: Peers
     _delegations: Delegations
     _started: bool
@@ -310,6 +312,7 @@ class Requester:
 
     def _check_started(self) -> None:
         if not self._started:
+            self.connection.check_process()
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
 
 

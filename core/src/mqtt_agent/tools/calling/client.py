@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
@@ -73,6 +75,7 @@ class ToolClient:
         max_payload: int = 16 * DEFAULT_MAX_PAYLOAD,
         max_cards: int = 100_000,
     ) -> None:
+        self._named = agent_id is not None
         unique = uuid.uuid4().hex[:8]
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
@@ -82,10 +85,15 @@ class ToolClient:
         )
         self.starts_on_use: bool = False
         self._own_connection = connection is None
-        self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
-        self._catalog = LiveCatalog(self._scope, max_cards)
+        self._max_pending, self._max_cards = max_pending, max_cards
+        self._use(Scope(self.agent_id, topics, self.connection, max_payload))
+        in_child(self._after_fork)
+
+    def _use(self, scope: Scope) -> None:
+        self._scope = scope
+        self._catalog = LiveCatalog(self._scope, self._max_cards)
         queries = Queries(self._scope, self._catalog)
-        self._calls = OutgoingCalls(self._scope, self._catalog, queries, max_pending)
+        self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
         self._recovery = Recovery(self._catalog, self._calls, queries)
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
@@ -93,6 +101,19 @@ class ToolClient:
         self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._ensure_started)
         self._started = False
         self._starting = asyncio.Lock()
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            for call in self._calls.under_way():
+                call.handle.leave_to_parent(self.connection.inherited)
+            self._started = False
+            self._starting = asyncio.Lock()
+        elif self._own_connection:
+            unique = uuid.uuid4().hex[:8]
+            if not self._named:
+                self.agent_id = f"client-{unique}"
+            self.connection.rename(f"{self.agent_id}~{unique}")
+            self._use(dataclasses.replace(self._scope, agent_id=self.agent_id))
 
     @property
     def name(self) -> str:
@@ -112,6 +133,7 @@ class ToolClient:
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
         """
+        self.connection.check_process()
         async with self._starting:
             if self._started:
                 return
@@ -171,6 +193,7 @@ class ToolClient:
 
     def _check_started(self) -> None:
         if not self._started:
+            self.connection.check_process()
             raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
 
     # Finding tools

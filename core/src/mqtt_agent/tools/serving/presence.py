@@ -63,9 +63,9 @@ class Presence:
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
+        self._will = Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry)
         if scope.agent is None:
-            offline_card = Will(self._topic, lambda: encode(self._server_card("offline")), self._offline_expiry)
-            scope.connection.claim_will(offline_card)
+            scope.connection.claim_will(self._will)
 
     @property
     def began(self) -> str:
@@ -80,6 +80,10 @@ class Presence:
     def wait_behind(self) -> None:
         """Take the last place in the line of replicas that may serve."""
         self._since = utc_now()
+
+    def release_will(self) -> None:
+        """Take the Last Will from the connection, for another presence of the same server."""
+        self._connection.release_will(self._will)
 
     async def follow(self) -> None:
         """Follow the server's own card. Call this before the connection starts."""

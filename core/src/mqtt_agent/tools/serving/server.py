@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
 from mqtt_agent.tools.serving.election import Election
@@ -127,6 +128,7 @@ class ToolServer(ToolOffering, Service):
                 max_payload=max_payload,
             )
         )
+        in_child(self._after_fork)
 
     def _use(self, scope: Scope) -> None:
         self._scope = scope
@@ -134,6 +136,17 @@ class ToolServer(ToolOffering, Service):
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._cards)
         self._election = Election(scope, self._presence, partial(self._intake.barrier, _BARRIER_WITHIN))
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            self._executor = None
+        elif self._scope.generated:
+            self.replica = uuid.uuid4().hex[:8]
+            self.server_id = f"{self.name}:{self.replica}"
+            if self._own_connection:
+                self.connection.rename(self.server_id)
+            self._presence.release_will()
+            self._use(dataclasses.replace(self._scope, replica=self.replica, server_id=self.server_id))
 
     def move_to(self, connection: Connection, agent: str) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
@@ -167,6 +180,7 @@ class ToolServer(ToolOffering, Service):
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
         """
+        self.connection.check_process()
         if self._executor is not None:
             return
         self._loop = asyncio.get_running_loop()
