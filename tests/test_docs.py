@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import Mosquitto, password_line
+from brokers import Embedded, Mosquitto, password_line
 from mqtt_agent.sync import Agent
 
 from tests.certificates import Authority
@@ -89,7 +90,7 @@ def test_the_settings_of_production_are_those_of_a_broker_that_works(
 
 
 def test_the_endpoints_of_production_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [program] = fences("production.md", "python")
+    program, _ = fences("production.md", "python")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     authority = Authority(tmp_path / "certificates", "test")
@@ -101,6 +102,15 @@ def test_the_endpoints_of_production_can_be_made(tmp_path: Path, monkeypatch: py
     exec(program, made)
     assert "stopped" in repr(made["server"])
     assert "wss://broker.example" in repr(made["agent"])
+
+
+def test_the_toolkit_of_a_server_that_forks_is_not_connected_at_the_fork(embedded: Embedded) -> None:
+    pytest.importorskip("langchain_mqtt_agent")
+    _, program = fences("production.md", "python")
+    made: dict[str, Any] = {}
+    exec(program.replace("mqtt://localhost:1883", embedded.url), made)
+    assert made["tools"] == []
+    assert not made["toolkit"].connection.started
 
 
 def test_all_code_in_docs_is_run_by_a_test() -> None:

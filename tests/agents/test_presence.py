@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker
-from mqtt_agent import Agent, MemoryStore, PeerChange, TaskContext
+from mqtt_agent import Agent, MemoryStore, PeerChange, TaskContext, ToolServer
 from proxy import Proxy
 from support import soon, until
 
@@ -167,3 +167,20 @@ async def test_a_hundred_starts_and_stops_leave_the_presence_right(
     assert all(one != other for one, other in pairwise(told))
     await soon(writer.stop())
     await until(lambda: watcher.of("writer")[-1] == "offline")
+
+
+async def test_an_agent_that_was_killed_and_started_again_sees_peers_and_tools(
+    broker: Broker, namespace: str, make_agent: MakeAgent
+) -> None:
+    helper, server = make_agent("helper"), ToolServer("remote", namespace=namespace)
+    server.add_tool("length", lambda text: len(text))
+    await helper.serve_tools(server)
+    await soon(helper.start())
+    process = await start_process(broker, namespace)
+    process.kill()
+    await soon(process.wait())
+    again = make_agent("writer")
+    await soon(again.start())
+    assert again.connection.session_present
+    assert [card.name for card in await soon(again.peers())] == ["helper"]
+    assert [card.tool for card in await soon(again.tool_client.list_tools())] == ["length"]

@@ -412,6 +412,44 @@ async def test_the_will_is_published_after_its_delay_and_not_after_a_blip(broker
         await soon(dying.stop())
 
 
+@pytest.mark.rule("SESSION-9")
+@pytest.mark.parametrize("ends", ["stopped", "killed"])
+async def test_a_resumed_session_gets_the_retained_messages_of_subscriptions_that_it_had_already(
+    broker: Broker, namespace: str, ends: str
+) -> None:
+    early, late, plain = f"{namespace}/early/+", f"{namespace}/late/+", f"{namespace}/plain/+"
+    name_of_both = namespace.replace("/", "-")
+    before, told = Inbox(), {each: Inbox() for each in (early, late, plain)}
+    async with connected(broker.url) as publisher, Proxy(broker.url) as proxy:
+        for name in ("early", "late", "plain"):
+            await soon(publisher.publish(f"{namespace}/{name}/a", name.encode(), retain=True))
+        first = Connection(proxy.url, client_id=name_of_both, will_delay=0)
+        await soon(first.start())
+        for each in told:
+            await first.subscribe(each, before, qos=0, snapshot=True)  # QoS 0 leaves nothing in the session
+        await before.have(3)
+        if ends == "stopped":
+            await soon(first.stop())
+        else:
+            await proxy.cut()
+        second = Connection(broker.url, client_id=name_of_both, will_delay=0)
+        await second.subscribe(early, told[early], qos=0, snapshot=True)
+        await second.subscribe(plain, told[plain], qos=0)
+        await soon(second.start())
+        assert second.session_present
+        await second.subscribe(late, told[late], qos=0, snapshot=True)
+        await told[early].have(1)
+        await told[late].have(1)
+        await second.subscribe(late, told[early], qos=0, snapshot=True)  # a second handler gets them too
+        await told[early].have(2)
+        await soon(publisher.publish(f"{namespace}/plain/a", b"live"))
+        await told[plain].have(1)
+        assert {message.payload for message in told[early].messages} == {b"early", b"late"}
+        assert told[plain].payloads == [b"live"]
+        await soon(second.stop(end_session=True))
+        await soon(first.stop(end_session=True))
+
+
 async def test_a_connection_has_one_will(namespace: str) -> None:
     connection = Connection("mqtt://localhost")
     connection.claim_will(Will(namespace, lambda: b""))

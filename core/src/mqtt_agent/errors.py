@@ -10,6 +10,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── ConnectionRefused              the broker refused the connection: credentials, client id, protocol
     │   ├── ConnectionLost                 the connection ended before the broker confirmed an operation
     │   ├── SessionTakenOver               another process connected with the same client id
+    │   ├── ConnectedBeforeFork            the endpoint belongs to the process that called ``os.fork()``
     │   ├── TopicNotAuthorized             the broker forbids this client a topic
     │   └── PublishRefused                 the broker refused one message for a reason other than authorization
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
@@ -48,6 +49,7 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "CallerNotAuthorized",
+    "ConnectedBeforeFork",
     "ConnectionLost",
     "ConnectionRefused",
     "InvalidArguments",
@@ -170,6 +172,16 @@ class SessionTakenOver(TransportError):
     ``serve_forever()`` raises it, and so does every later use of the connection. The connection does not reconnect,
     because the two processes would disconnect each other forever. Give each process an agent id or client id of its
     own.
+    """
+
+
+class ConnectedBeforeFork(TransportError):
+    """The endpoint was connected before ``os.fork()``, so it belongs to the parent process.
+
+    Every use of such an endpoint in the child process raises it at once. The parent process continues to use the
+    endpoint. Make another endpoint in the child process. Or do not let the endpoint connect before the fork, or stop it
+    before the fork: then it can connect in each child, under a client id of its own. "Servers that fork" in
+    ``docs/production.md`` has examples.
     """
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mqtt_agent.agents.store import default_store_path
+from mqtt_agent.aio.forks import in_child
 
 try:
     import fcntl
@@ -24,6 +25,14 @@ __all__ = ["default_agent_id"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _held: dict[str, IO[Any]] = {}
+
+
+@in_child
+def _let_go() -> None:
+    # The parent process keeps the locks. With these copies open, the locks would outlive the parent.
+    for lock in _held.values():
+        lock.close()
+    _held.clear()
 
 
 def default_agent_id(namespace: str) -> tuple[str, bool]:

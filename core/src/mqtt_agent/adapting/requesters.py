@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.identity import default_agent_id
 from mqtt_agent.agents import MemoryStore, TaskStore
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 
@@ -71,14 +72,40 @@ class RequesterSettings:
 class _Shared:
     """An agent of this process, and the requesters that use the agent now."""
 
-    def __init__(self, settings: RequesterSettings, agent: Agent) -> None:
+    def __init__(self, settings: RequesterSettings) -> None:
         self.settings = settings
-        self.agent = agent
         self.users: weakref.WeakSet[Requester] = weakref.WeakSet()
+        self._agent: Agent | None = _make(settings)
+        in_child(self._after_fork)
+
+    @property
+    def agent(self) -> Agent:
+        if self._agent is None:
+            self._agent = _make(self.settings)
+        return self._agent
+
+    def has_name(self, name: str) -> bool:
+        """Whether the agent has this name; an agent that was not made yet has no name."""
+        return self._agent is not None and self._agent.agent_id == name
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the agent was connected before ``os.fork()``, and this is the child process."""
+        return self._agent is not None and self._agent.inherited
+
+    def _after_fork(self) -> None:
+        if not self.inherited:
+            self._agent = None  # an agent that is made in this process has a name that is generated here
 
 
 _lock = threading.Lock()
 _all: list[_Shared] = []
+
+
+@in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
 
 
 class Requester(Closing):
@@ -120,7 +147,8 @@ class Requester(Closing):
         if self._shared is not None:
             with _lock:
                 if self._shared not in _all:
-                    self._shared = _known(self._shared.settings) or _add(self._shared)
+                    again = _Shared(self._shared.settings) if self._shared.inherited else self._shared
+                    self._shared = _known(self._shared.settings) or _add(again)
                 self._shared.users.add(self)
         return self._peek()
 
@@ -152,7 +180,11 @@ class Requester(Closing):
 
 
 def _known(settings: RequesterSettings) -> _Shared | None:
-    return next((shared for shared in _all if shared.settings.same_agent(settings)), None)
+    return next((shared for shared in _usable() if shared.settings.same_agent(settings)), None)
+
+
+def _usable() -> list[_Shared]:
+    return [shared for shared in _all if not shared.inherited]
 
 
 def _add(shared: _Shared) -> _Shared:
@@ -164,14 +196,14 @@ def _find_or_make(settings: RequesterSettings) -> _Shared:
     known = _known(settings)
     if known is not None:
         return known
-    for shared in [each for each in _all if each.settings.same_name(settings)]:
+    for shared in [each for each in _usable() if each.settings.same_name(settings)]:
         if shared.users:
             raise ValueError(
                 f"agent id {settings.agent_id!r} is used in this process with another store or other credentials: "
                 "give each of them an agent id of its own, or the same settings to both"
             )
         _all.remove(shared)
-    return _add(_Shared(settings, _make(settings)))
+    return _add(_Shared(settings))
 
 
 def _make(settings: RequesterSettings) -> Agent:
@@ -181,7 +213,7 @@ def _make(settings: RequesterSettings) -> Agent:
         name, kept = f"{settings.prefix}-{uuid.uuid4().hex[:12]}", False
         if settings.lasting:
             name, kept = default_agent_id(settings.broker.namespace)
-            if any(shared.agent.agent_id == name for shared in _all):
+            if any(shared.has_name(name) for shared in _all):
                 name, kept = f"{name}-{uuid.uuid4().hex[:6]}", False
     if not kept:
         options.setdefault("session_expiry", _FRESH_SESSION_EXPIRY)

@@ -27,6 +27,7 @@ from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
@@ -151,9 +152,10 @@ class Agent(Requester, Service):
         self._max_waiting_tasks = max_waiting_tasks
         self._max_peers = max_peers
         self._keep_for = retention
-        self._lifecycle = Lifecycle(lambda: f"agent {agent_id}")
+        self._lifecycle = self._make_lifecycle()
         self._make_parts()
         self.connection.claim_will(Will(topics.agent_status(agent_id), lambda: self._presence.will()))
+        in_child(self._after_fork)
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the agent; see :mod:`mqtt_agent.aio.lifecycle`."""
@@ -173,6 +175,14 @@ class Agent(Requester, Service):
         """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
         self._failing: asyncio.Task[None] | None = None
+
+    def _make_lifecycle(self) -> Lifecycle:
+        return Lifecycle(lambda: f"agent {self.agent_id}")
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            self._delegations.leave_to_parent(self.connection.inherited)
+            self._lifecycle = self._make_lifecycle()
 
     def __repr__(self) -> str:
         state = "started" if self._lifecycle.started else "stopped"
@@ -237,6 +247,7 @@ class Agent(Requester, Service):
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The agent runs on another event loop.
         """
+        self.connection.check_process()
         await self._lifecycle.start(self._begin, partial(self._end, 0))
 
     async def _begin(self) -> None:

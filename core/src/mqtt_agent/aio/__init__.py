@@ -1,1 +1,1 @@
-"""Small helpers for asyncio, without any knowledge of MQTT."""
+"""Small helpers for asyncio and for processes that fork, without any knowledge of MQTT."""

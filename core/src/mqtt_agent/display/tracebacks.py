@@ -19,6 +19,7 @@ NEXT_STEPS: dict[str, str] = {
     "ConnectionRefused": "check credentials=... and what the broker allows this user",
     "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
     "SessionTakenOver": "give each process an agent id or client id of its own",
+    "ConnectedBeforeFork": "make the endpoint in the child process, or stop it before os.fork()",
     "TopicNotAuthorized": "allow the topic for this user in the broker's access rules, see docs/wire-format.md",
     "PublishRefused": "look at the broker's log for the reason",
     "PayloadTooLarge": "send less, send a reference to the data, or raise the broker's Maximum Packet Size",

@@ -13,12 +13,27 @@ from types import TracebackType
 from typing_extensions import Self
 
 from mqtt_agent.aio.contexts import NeedsAsyncWith, refuse_in_event_loop
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import MQTTAgentError, TransportError
 from mqtt_agent.transport import Connection
 
 __all__ = ["Service"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+
+_handled: set[signal.Signals] = set()
+"""The signals that a running service handles now."""
+
+
+@in_child
+def _restore_signals() -> None:
+    # Otherwise a signal to the child would be written into a socket of the parent's event loop, and stop the parent.
+    if _handled:
+        signal.set_wakeup_fd(-1)
+    for number in _handled:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _handled.clear()
 
 
 class Service(NeedsAsyncWith, ABC):
@@ -120,12 +135,15 @@ class Service(NeedsAsyncWith, ABC):
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, serving.cancel)
+                _handled.add(number)
             except (NotImplementedError, RuntimeError, ValueError):  # on Windows, or outside the main thread
                 logger.debug("signal %s cannot be handled on this event loop", number)
         try:
             await serving
         except asyncio.CancelledError:
             logger.info("%s stopped", self._label)
+        finally:
+            _handled.clear()
 
     def _say_what_it_serves(self) -> None:
         print(f"{self._what_it_serves()}; Ctrl-C stops it", file=sys.stderr, flush=True)  # noqa: T201

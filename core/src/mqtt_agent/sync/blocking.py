@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,7 +14,9 @@ from typing import Any, Concatenate, Generic, Protocol, TypeVar
 from typing_extensions import ParamSpec, Self
 
 from mqtt_agent.aio.contexts import NeedsWith
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.errors import ConnectedBeforeFork
 from mqtt_agent.sync.loop import Background
 
 __all__ = ["Endpoint", "Wrapper", "is_started", "parameters_of"]
@@ -100,7 +103,8 @@ class Wrapper(Generic[A]):
                     return
                 yield value
         finally:
-            self._background.run(close)
+            with contextlib.suppress(ConnectedBeforeFork):  # the parent process has the same iterator
+                self._background.run(close)
 
 
 def is_started(endpoint: Endpoint[Any]) -> bool:
@@ -118,6 +122,15 @@ class Endpoint(NeedsWith, Wrapper[S]):
 
     def __init__(self, target: S, background: Background | None = None) -> None:
         super().__init__(target, background or Background())
+        self._renew_lock()
+        in_child(self._renew_lock)  # another thread may start the endpoint at the fork
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the endpoint was started before ``os.fork()``, and this is the child process, which cannot use it."""
+        return self._background.inherited
+
+    def _renew_lock(self) -> None:
         self._starting = threading.Lock()
 
     def start(self) -> None:
@@ -199,6 +212,11 @@ class Endpoint(NeedsWith, Wrapper[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@in_child
+def _forget_all() -> None:
+    _started.clear()
 
 
 @atexit.register

@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortalProvider
 from typing_extensions import ParamSpec
 
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.display.frames import place_here
 from mqtt_agent.display.screen import find_shell
-from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost
 
 __all__ = ["Background"]
 
@@ -31,9 +32,66 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # The default event loop of Windows cannot watch a socket for paho-mqtt; a selector loop can.
-_OPTIONS: dict[str, Any] = {"loop_factory": asyncio.SelectorEventLoop} if sys.platform == "win32" else {}
-_provider = BlockingPortalProvider(backend="asyncio", backend_options=_OPTIONS)
+_new_loop: Callable[[], asyncio.AbstractEventLoop] = (
+    asyncio.SelectorEventLoop if sys.platform == "win32" else asyncio.new_event_loop
+)
 _told = False
+
+
+class _SharedLoop:
+    """The background loop. It runs in a thread of its own, from the first :meth:`enter` to the last :meth:`leave`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def enter(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            self._users += 1
+            if self._loop is None:
+                self._loop = _new_loop()
+                self._thread = threading.Thread(target=_run, args=(self._loop,), name="mqtt-agent-loop", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users or self._loop is None or self._thread is None:
+                return
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_finish())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _finish() -> None:
+    loop, rest = asyncio.get_running_loop(), asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+
+
+_shared = _SharedLoop()
+
+
+@in_child
+def _renew() -> None:
+    global _shared
+    _shared = _SharedLoop()
 
 
 class Background:
@@ -44,23 +102,40 @@ class Background:
     Example:
         >>> with Background() as background:  # doctest: +SKIP
         ...     background.run(client.start)
+
+    Attributes:
+        inherited: Whether the process was forked while the access was open, and this is the child process. The
+            background loop runs in the parent process only.
     """
 
     def __init__(self) -> None:
+        self.inherited: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self.inherited = self.inherited or self._loop is not None
+        self._loop = None
 
     def __enter__(self) -> Background:
+        self._check_process()
         if self._loop is None:
-            portal = _provider.__enter__()
-            self._loop = portal.call(asyncio.get_running_loop)
+            self._loop = _shared.enter()
         return self
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise ConnectedBeforeFork(
+                "this endpoint was started before os.fork(), so it belongs to the parent process: make an endpoint in "
+                "this child process, or stop the endpoint before the fork, so that it connects in the child"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._loop is not None:
             self._loop = None
-            _provider.__exit__(kind, error, traceback)
+            _shared.leave()
 
     def start(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Start a coroutine function on the background loop, and return at once.
@@ -75,6 +150,7 @@ class Background:
 
         Raises:
             ConnectionLost: The ``with`` block of this access has not begun, or has ended.
+            ConnectedBeforeFork: The ``with`` block began before ``os.fork()``, and this is the child process.
             RuntimeError: The caller runs on the background loop itself. Waiting there would block the loop forever.
         """
         loop = self._entered()
@@ -86,11 +162,11 @@ class Background:
                 "a blocking method was called on the background loop, which would wait for itself: "
                 "use the async classes of mqtt_agent in async handlers"
             )
-        # Not the portal's start_task_soon(), which blocks until the loop has created the task.
         return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), loop)
 
     def _entered(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
+            self._check_process()
             raise ConnectionLost("not started: use 'with', or call start() first")
         return self._loop
 

@@ -7,7 +7,8 @@ import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import TopicNotAuthorized, TransportError
+from mqtt_agent.aio.forks import in_child
+from mqtt_agent.errors import ConnectedBeforeFork, TopicNotAuthorized, TransportError
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
@@ -84,7 +85,8 @@ class Connection:
         max_packet_size: int = 16 * 1024 * 1024,
     ) -> None:
         self.url: BrokerURL = BrokerURL.parse(broker)
-        self.client_id: str = client_id or f"mqtt-agent-{uuid.uuid4().hex[:12]}"
+        self._generated = client_id is None
+        self.client_id: str = client_id or _new_client_id()
         pack_string(self.client_id, "the client id")
         if isinstance(credentials, Password):
             check_login((credentials.username, credentials.password))
@@ -109,6 +111,7 @@ class Connection:
         self._lifetime = Lifetime(self._dialer, self._subscriber, self._outbox, self._renewal)
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = self._lifetime.on_reconnected
         self.on_failed: list[Callable[[TransportError], None]] = self._lifetime.on_failed
+        in_child(self._after_fork)
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "failed" if self._lifetime.failure else "not connected"
@@ -153,6 +156,32 @@ class Connection:
         """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
         return self._subscriber.shared_subscriptions
 
+    # Other processes
+
+    @property
+    def inherited(self) -> ConnectedBeforeFork | None:
+        """In a child process, if the connection was started before ``os.fork()``: the error of every use. Else None."""
+        return self._lifetime.inherited
+
+    def check_process(self) -> None:
+        """Raise an error when the connection belongs to the parent process.
+
+        Raises:
+            ConnectedBeforeFork: The connection was started before ``os.fork()``, and this is the child process.
+        """
+        self._lifetime.check_process()
+
+    def rename(self, client_id: str) -> None:
+        """Use another MQTT client id, from the next start on."""
+        self.client_id = client_id
+        self._dialer.rename(client_id)
+        self._subscriber.client_id = client_id
+
+    def _after_fork(self) -> None:
+        self._lifetime.after_fork(self.client_id)
+        if self.inherited is None:
+            self.rename(_new_client_id() if self._generated else self.client_id)
+
     # Starting and stopping
 
     def claim_will(self, will: Will) -> None:
@@ -179,6 +208,7 @@ class Connection:
 
         Raises:
             BrokerUnreachable: No MQTT broker answers at the URL.
+            ConnectedBeforeFork: The connection was started before ``os.fork()``, and this is the child process.
             ConnectionRefused: The broker refuses the credentials or the client id.
             TopicNotAuthorized: The broker refuses one of the subscriptions made before the start.
             RuntimeError: The connection runs on another event loop.
@@ -378,3 +408,7 @@ def _in_range(name: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ValueError(f"{name} must be {least:,} to {most:,}, not {value!r}")
     return value
+
+
+def _new_client_id() -> str:
+    return f"mqtt-agent-{uuid.uuid4().hex[:12]}"

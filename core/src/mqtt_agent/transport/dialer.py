@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 
@@ -32,6 +33,11 @@ class Dialer:
         """Whether each link begins with a new session."""
         self._settings = settings
         self._renewal = renewal
+        self.rename(settings.client_id)
+
+    def rename(self, client_id: str) -> None:
+        """Use another client id from the next link on, or the same client id in another process."""
+        self._settings = dataclasses.replace(self._settings, client_id=client_id)
         self._token = uuid.uuid4().hex[:6]  # distinguishes this process from others that have the same client id
 
     @property

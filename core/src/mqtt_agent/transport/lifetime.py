@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.lifecycle import Lifecycle, surely
-from mqtt_agent.errors import ConnectionLost, TransportError
+from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, TransportError
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reconnect import Reconnector
@@ -36,6 +36,8 @@ class Lifetime:
         """How many endpoints use the connection."""
         self.failure: TransportError | None = None
         """Why the connection has failed permanently."""
+        self.inherited: ConnectedBeforeFork | None = None
+        """Set in a child process, when the connection was started before ``os.fork()``."""
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = []
         """See :class:`Connection`."""
         self.on_failed: list[Callable[[TransportError], None]] = []
@@ -56,6 +58,7 @@ class Lifetime:
 
     async def start(self) -> None:
         """See :meth:`Connection.start`."""
+        self.check_process()
         async with self._lifecycle.turn():
             if self.users == 0:
                 self.failure = None
@@ -71,6 +74,8 @@ class Lifetime:
 
     async def stop(self, *, end_session: bool) -> None:
         """See :meth:`Connection.stop`."""
+        if self.inherited is not None:
+            return
         async with self._lifecycle.turn():
             if self.users == 0:
                 return
@@ -104,6 +109,30 @@ class Lifetime:
             return
         self.reconnector.give_up()
         self._fail(failure)
+
+    def after_fork(self, client_id: str) -> None:
+        """Leave a connection that was started to the parent process. A connection that was not started is not changed.
+
+        Args:
+            client_id: The client id, for the error.
+        """
+        if self.users == 0 and self._lifecycle.user is None:
+            return
+        self.inherited = self.failure = ConnectedBeforeFork(
+            f"{client_id!r} was connected to {self._url} before os.fork(), so it belongs to the parent process: make "
+            "an endpoint in this child process, or stop the endpoint before the fork, so that it connects in the child"
+        )
+        self.reconnector.forget()
+        self._subscriber.forget_session()
+
+    def check_process(self) -> None:
+        """Raise an error in a child process, when the connection was started before ``os.fork()``.
+
+        Raises:
+            ConnectedBeforeFork: The connection belongs to the parent process.
+        """
+        if self.inherited is not None:
+            raise self.inherited
 
     def check_usable(self) -> None:
         """Raise an error when the connection cannot be used.

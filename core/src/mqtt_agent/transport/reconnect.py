@@ -200,7 +200,10 @@ class Reconnector:
             reason = await self._wait_lost(link)
             if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
                 self._on_taken_over(
-                    SessionTakenOver(f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}")
+                    SessionTakenOver(
+                        f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}: give each "
+                        "process an agent id of its own"
+                    )
                 )
                 return
             if loop.time() - opened_at > _STABLE_AFTER:

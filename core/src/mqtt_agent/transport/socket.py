@@ -11,6 +11,7 @@ import ssl
 import sys
 from typing import Any, Protocol
 
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.transport.packets import find_packet
 
 __all__ = ["BufferedSocket", "RawSocket"]
@@ -52,6 +53,7 @@ class BufferedSocket:
         self._out = bytearray()
         self._eof = False
         self.error: OSError | None = None
+        in_child(self._after_fork)
         if self._tcp is not None:
             try:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -183,6 +185,12 @@ class BufferedSocket:
     def close(self) -> None:
         """Send the buffered bytes that the kernel takes without waiting, then close the socket."""
         self.flush()
+        self._raw.close()
+
+    def _after_fork(self) -> None:
+        # The socket belongs to the parent process. With this copy open, a crash of the parent would end no connection.
+        self._out = bytearray()  # not clear(): at the fork, another thread may have been sending these bytes
+        self._eof = True
         self._raw.close()
 
     def fileno(self) -> int:

@@ -30,7 +30,7 @@ class Subscriber:
 
     def __init__(self, url: BrokerURL, client_id: str) -> None:
         self._url = url
-        self._client_id = client_id
+        self.client_id = client_id
         self._subscriptions = Subscriptions()
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
@@ -71,17 +71,9 @@ class Subscriber:
             TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
-        if self._forgets_groups and link.limits.session_present:
-            # rumqttd sends retained messages for new subscriptions only. It also answers an UNSUBSCRIBE only when the
-            # subscription was made on this network connection.
+        if self._forgets_groups:
             for each in self._subscriptions:
-                each.confirmed = False
-            for each in [each for each in self._subscriptions if each.snapshot]:
-                if not each.left:
-                    await self._make(link, each)
-                if each.confirmed and not each.left:
-                    each.confirmed = False
-                    await link.unsubscribe(each.topic_filter)
+                each.confirmed = False  # see _renew
         # Even when the broker still has the session: some brokers lose a part of the session, mostly share groups.
         await asyncio.gather(*(self._make(link, each) for each in self._subscriptions if not (each.left or each.held)))
 
@@ -131,6 +123,24 @@ class Subscriber:
             await self._make(self._link, subscription)
 
     async def _make(self, link: Link, subscription: Subscription) -> None:
+        if self._forgets_groups and subscription.snapshot and not self.has_shared:
+            await self._renew(link, subscription)
+        await self._send(link, subscription)
+
+    async def _renew(self, link: Link, subscription: Subscription) -> None:
+        """Remove a subscription from the session, so that the next SUBSCRIBE makes it anew.
+
+        MQTT 5 lets a broker send the retained messages at each SUBSCRIBE with Retain Handling 0, also when the session
+        has the subscription already [MQTT-3.8.4-3]. rumqttd sends them for a new subscription only. It also answers an
+        UNSUBSCRIBE only when the subscription was made on this network connection.
+        """
+        if link.limits.session_present and not subscription.confirmed:
+            await self._send(link, subscription)
+        if subscription.confirmed:
+            subscription.confirmed = False
+            await link.unsubscribe(subscription.topic_filter)
+
+    async def _send(self, link: Link, subscription: Subscription) -> None:
         topic_filter = subscription.topic_filter
         if subscription.shared and not self.shared_subscriptions:
             topic_filter = subscription.plain_filter
@@ -140,7 +150,7 @@ class Subscriber:
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
         if code >= 0x80:
             raise TopicNotAuthorized(
-                f"{self._url} does not let {self._client_id!r} subscribe to {topic_filter} (0x{code:02x})",
+                f"{self._url} does not let {self.client_id!r} subscribe to {topic_filter} (0x{code:02x})",
                 topic=topic_filter,
             )
         subscription.confirmed = True
@@ -179,6 +189,8 @@ class Subscriber:
             shared = self.shared_subscriptions
             try:
                 await link.unsubscribe(topic_filter if shared else subscription.plain_filter)
+                if subscription.left:
+                    subscription.confirmed = False
             except ConnectionLost:
                 logger.debug("the connection was lost before the broker unsubscribed %s", topic_filter)
 

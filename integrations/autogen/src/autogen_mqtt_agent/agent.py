@@ -25,6 +25,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import last
+from mqtt_agent.adapting.forks import in_child
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -129,6 +130,11 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             timeout=timeout,
         )
         self._state = MQTTAgentState()
+        in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self._state.last_seq == 0 and self._state.pending is None:  # in each process, another conversation begins
+            self._state = MQTTAgentState()
 
     @property
     def agent_id(self) -> str:

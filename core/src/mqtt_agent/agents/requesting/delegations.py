@@ -91,6 +91,11 @@ class Delegations:
         """Wait until the results that have arrived since :meth:`stop` are stored, or until storing them has failed."""
         await self._tasks.background.wait()
 
+    def leave_to_parent(self, error: MQTTAgentError) -> None:
+        """Let the handles of all open tasks raise an error in a forked process."""
+        for handle in list(self._tasks.handles.values()):
+            handle.leave_to_parent(error)
+
     def on_peer_back(self, peer: str) -> None:
         """Send the open tasks of a peer again, because the peer is back and may have lost them."""
         self._tasks.reminders.hurry(peer)

@@ -321,6 +321,13 @@ class TaskHandle:
             self._changed()
             self._end()
 
+    def leave_to_parent(self, error: MQTTAgentError) -> None:
+        """Let :meth:`result` raise an error in a forked process. The event loop of the handle does not run there."""
+        if not self._outcome.done():
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                self._outcome.set_exception(error)
+            self._outcome.exception()
+
     def raise_failure(self) -> None:
         """Raise the error of :meth:`fail`, if :meth:`fail` was called."""
         error = self._outcome.exception() if self._outcome.done() else None

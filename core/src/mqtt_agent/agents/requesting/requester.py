@@ -17,6 +17,7 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
+from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
 
 __all__ = ["Requester"]
@@ -34,6 +35,7 @@ class Requester:
 
     agent_id: str
     namespace: str
+    connection: Connection
     _peers: Peers
     _delegations: Delegations
     _lifecycle: Lifecycle
@@ -316,6 +318,7 @@ class Requester:
 
     def _check_started(self) -> None:
         if not self._lifecycle.started:
+            self.connection.check_process()
             raise ConnectionLost(f"agent {self.agent_id} is not started: use 'async with', or await start()")
 
     def _check_usable(self) -> None:

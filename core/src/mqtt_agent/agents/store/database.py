@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mqtt_agent.agents.store.paths import make_folder
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
@@ -74,6 +75,45 @@ _JOURNAL_LIMIT = 64 * 1024 * 1024
 # opens the file, no other thread may open and close the file.
 _opening = threading.Lock()
 
+_inherited: list[tuple[tuple[int, int], sqlite3.Connection]] = []
+"""In a child process, the connections that were open at the fork, each after device and inode of its file.
+
+SQLite forbids to use them, to close them, and to open their files again: its locks belong to the parent process.
+"""
+
+
+@in_child
+def _renew_lock() -> None:
+    global _opening
+    _opening = threading.Lock()
+
+
+def file_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Device and inode of the file of a connection."""
+    found = os.stat(connection.execute("PRAGMA database_list").fetchone()[2])
+    return found.st_dev, found.st_ino
+
+
+def leave_to_parent(file: tuple[int, int], connection: sqlite3.Connection) -> None:
+    """Note in a child process that a connection was open at the fork. See :func:`file_of` for the file."""
+    _inherited.append((file, connection))  # a connection that nobody refers to would be closed
+
+
+def check_process(path: Path) -> None:
+    """Refuse a file that was open before ``os.fork()``, in the child process.
+
+    Raises:
+        StoreError: The file belongs to the parent process.
+    """
+    if not _inherited or not path.exists():
+        return
+    found = path.stat()
+    if any(file == (found.st_dev, found.st_ino) for file, _ in _inherited):
+        raise StoreError(
+            f"task store {path} was open before os.fork(), and SQLite forbids to open it in the child process too: "
+            "stop the agent before the fork, or give the agent of the child a store of its own"
+        )
+
 
 def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_limit: int) -> sqlite3.Connection:
     """Open a file. A missing file is made, but not its folder. An older file is migrated to the present version.
@@ -87,6 +127,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_timeout: float, check_
     Raises:
         StoreError: The file is not the file of a task store, is damaged, or cannot be used. The file is left unchanged.
     """
+    check_process(path)
     try:
         with _opening:
             _make(path)

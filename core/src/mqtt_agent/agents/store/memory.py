@@ -14,6 +14,7 @@ from typing_extensions import Unpack, override
 
 from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.wire import TaskState
 
 __all__ = ["MemoryStore"]
@@ -27,7 +28,8 @@ class MemoryStore(TaskStore):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew_lock()
+        in_child(self._renew_lock)  # another thread may hold the lock at the fork
         self._rows: dict[int, Row] = {}
         self._positions: dict[TaskKey, int] = {}
         self._last_position = 0
@@ -36,6 +38,9 @@ class MemoryStore(TaskStore):
         self._unsettled = _Index()
         self._over: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
         """For each agent, a heap of the times at which its tasks ended, with the positions of the tasks."""
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     @override
     async def open(self) -> None:

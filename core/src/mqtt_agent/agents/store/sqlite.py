@@ -14,10 +14,11 @@ from typing import TypeVar
 from typing_extensions import Unpack, override
 
 from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
-from mqtt_agent.agents.store.database import OVER, Synchronous, connect, translate
+from mqtt_agent.agents.store.database import OVER, Synchronous, check_process, connect, translate
 from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
 from mqtt_agent.agents.store.watch import FileWatch
 from mqtt_agent.agents.store.writer import Writer
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
@@ -117,6 +118,10 @@ class SqliteStore(TaskStore):
         self._lock = threading.Lock()
         self._users = 0
         self._writer: Writer | None = None
+        in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._lock, self._users, self._writer = threading.Lock(), 0, None
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self.path)!r})"
@@ -242,6 +247,7 @@ class SqliteStore(TaskStore):
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         writer = self._writer
         if writer is None:
+            check_process(self.path)
             raise StoreError(f"task store {self.path} is not open; call open() first, or use 'async with'")
         return await writer.submit(work, writes=writes)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
+from mqtt_agent.agents.store.database import file_of, leave_to_parent
+from mqtt_agent.aio.forks import around_fork, in_child
 from mqtt_agent.errors import StoreError
 
 __all__ = ["Writer"]
@@ -29,6 +32,34 @@ _BAD_VALUES = (
     TypeError,
     ValueError,
 )
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_forking = threading.Lock()
+_releases: list[Callable[[], None]] = []
+_BEFORE_FORK = 10.0
+"""Seconds that a fork waits for SQLite. Without the wait, the child could get a lock of SQLite that stays closed."""
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    _releases.extend(release for writer in list(_writers) if (release := writer.hold(_BEFORE_FORK)) is not None)
+
+
+def _after_fork_in_parent() -> None:
+    while _releases:
+        _releases.pop()()
+    _forking.release()
+
+
+@in_child
+def _after_fork_in_child() -> None:
+    global _forking
+    _forking = threading.Lock()
+    _releases.clear()
+
+
+around_fork(_before_fork, _after_fork_in_parent)
 
 
 class _Job(NamedTuple):
@@ -77,6 +108,10 @@ class Writer:
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._busy = threading.Lock()  # held while SQLite works
+        self._opened: tuple[sqlite3.Connection, tuple[int, int]] | None = None
+        _writers.add(self)
+        in_child(self._after_fork)
         self._closing = False
         self._waiting: list[tuple[_Job, _Outcome]] = []
         self._check: Callable[[], None] = lambda: None
@@ -129,22 +164,40 @@ class Writer:
     def _main(self) -> None:
         connection: sqlite3.Connection | None = None
         failure: BaseException | None = None
-        try:
-            connection = self._connect()
-            self._check = self._watch()
-        except BaseException as error:
-            failure = error
+        with self._busy:
+            try:
+                connection = self._connect()
+                self._opened = connection, file_of(connection)
+                self._check = self._watch()
+            except BaseException as error:
+                failure = error
         try:
             while batch := self._next():
                 if connection is None or failure is not None:
                     assert failure is not None
                     _deliver([(job, self._failed(job, failure)) for job in batch])
                 else:
-                    _deliver(self._run(connection, batch))
+                    with self._busy:
+                        outcomes = self._run(connection, batch)
+                    _deliver(outcomes)
         finally:
             if connection is not None:
-                _close(connection)
+                with self._busy:
+                    _close(connection)
+                    self._opened = None
             _deliver(self._waiting)
+
+    def hold(self, timeout: float) -> Callable[[], None] | None:
+        """Wait until SQLite does nothing, and let it do nothing until the returned function is called.
+
+        Args:
+            timeout: Seconds to wait; then None is returned.
+        """
+        return self._busy.release if self._busy.acquire(timeout=timeout) else None
+
+    def _after_fork(self) -> None:
+        if self._opened is not None:
+            leave_to_parent(self._opened[1], self._opened[0])
 
     def _next(self) -> list[_Job]:
         """Wait for jobs, and return up to 1,000 of them. Returns an empty list when the writer is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from typing_extensions import Never
 
 from mqtt_agent.aio.contexts import NeedsAsyncWith
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -76,6 +78,7 @@ class ToolClient(NeedsAsyncWith):
         max_payload: int = 16 * DEFAULT_MAX_PAYLOAD,
         max_cards: int = 100_000,
     ) -> None:
+        self._named = agent_id is not None
         unique = uuid.uuid4().hex[:8]
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
@@ -88,8 +91,12 @@ class ToolClient(NeedsAsyncWith):
         self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
         self._max_cards = max_cards
         self._max_pending = max_pending
-        self._lifecycle = Lifecycle(lambda: f"tool client {self.agent_id}")
+        self._lifecycle = self._make_lifecycle()
         self._make_parts()
+        in_child(self._after_fork)
+
+    def _make_lifecycle(self) -> Lifecycle:
+        return Lifecycle(lambda: f"tool client {self.agent_id}")
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the client; see :mod:`mqtt_agent.aio.lifecycle`."""
@@ -103,6 +110,19 @@ class ToolClient(NeedsAsyncWith):
         self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials)
         self._leased = False
         """Whether this client counts as a user of the connection."""
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            for call in self._calls.under_way():
+                call.handle.leave_to_parent(self.connection.inherited)
+            self._lifecycle = self._make_lifecycle()
+        elif self._own_connection:
+            unique = uuid.uuid4().hex[:8]
+            if not self._named:
+                self.agent_id = f"client-{unique}"
+            self.connection.rename(f"{self.agent_id}~{unique}")
+            self._scope = dataclasses.replace(self._scope, agent_id=self.agent_id)
+            self._make_parts()
 
     @property
     def name(self) -> str:
@@ -123,6 +143,7 @@ class ToolClient(NeedsAsyncWith):
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The client runs on another event loop.
         """
+        self.connection.check_process()
         await self._lifecycle.start(self._begin, self._end)
 
     async def _begin(self) -> None:
@@ -177,6 +198,7 @@ class ToolClient(NeedsAsyncWith):
 
     def _check_started(self) -> None:
         if not self._lifecycle.started:
+            self.connection.check_process()
             raise ConnectionLost(f"{self!r} is not started: use 'async with', or await start()")
 
     # Finding tools

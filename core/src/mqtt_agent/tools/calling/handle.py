@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -219,6 +220,13 @@ class CallHandle:
             self._outcome.set_exception(error)
             self._outcome.exception()  # so that asyncio logs nothing when nobody asks for the result
             self._end()
+
+    def leave_to_parent(self, error: MQTTAgentError) -> None:
+        """Let :meth:`result` raise an error in a forked process. The event loop of the handle does not run there."""
+        if not self._outcome.done():
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                self._outcome.set_exception(error)
+            self._outcome.exception()
 
     async def _change(self, patience: float | None = None) -> None:
         """Wait until the call has ended, or a partial result has arrived."""

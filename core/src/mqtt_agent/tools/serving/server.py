@@ -13,6 +13,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
+from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import TransportError
@@ -110,7 +111,7 @@ class ToolServer(ToolOffering, Service):
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
-        self._lifecycle = Lifecycle(lambda: f"tool server {self.server_id}")
+        self._lifecycle = self._make_lifecycle()
         self._use(
             Scope(
                 name=self.name,
@@ -129,6 +130,7 @@ class ToolServer(ToolOffering, Service):
                 max_payload=max_payload,
             )
         )
+        in_child(self._after_fork)
 
     def _use(self, scope: Scope) -> None:
         self._scope = scope
@@ -137,7 +139,8 @@ class ToolServer(ToolOffering, Service):
         if scope.agent is None:
             expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
             topic = scope.topics.server_card(scope.server_id)
-            scope.connection.claim_will(Will(topic, lambda: self._presence.will(), expiry))
+            self._will = Will(topic, lambda: self._presence.will(), expiry)
+            scope.connection.claim_will(self._will)
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the server; see :mod:`mqtt_agent.aio.lifecycle`."""
@@ -153,6 +156,21 @@ class ToolServer(ToolOffering, Service):
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered)
         self._election = Election(scope, self._presence, partial(self._intake.barrier, _BARRIER_WITHIN))
+
+    def _make_lifecycle(self) -> Lifecycle:
+        return Lifecycle(lambda: f"tool server {self.server_id}")
+
+    def _after_fork(self) -> None:
+        if self.connection.inherited is not None:
+            self._executor = None
+            self._lifecycle = self._make_lifecycle()
+        elif self._scope.generated:
+            self.replica = uuid.uuid4().hex[:8]
+            self.server_id = f"{self.name}:{self.replica}"
+            if self._own_connection:
+                self.connection.rename(self.server_id)
+            self.connection.release_will(self._will)
+            self._use(dataclasses.replace(self._scope, replica=self.replica, server_id=self.server_id))
 
     def move_to(self, connection: Connection, agent: str) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
@@ -187,6 +205,7 @@ class ToolServer(ToolOffering, Service):
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The server runs on another event loop.
         """
+        self.connection.check_process()
         await self._lifecycle.start(self._begin, self._end)
 
     async def _begin(self) -> None:

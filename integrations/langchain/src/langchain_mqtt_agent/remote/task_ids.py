@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from mqtt_agent.adapting.forks import in_child
 from mqtt_agent.wire import new_task_id
 
 from langchain_mqtt_agent._langgraph import current_runtime, in_node, node_attempt, scratchpad_of
@@ -31,6 +32,14 @@ class Place:
 
 
 _lock = threading.Lock()
+
+
+@in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
 _executions: dict[int, tuple[Any, dict[tuple[Any, ...], int]]] = {}
 _MAX_EXECUTIONS = 10_000
 
