@@ -11,6 +11,10 @@ from mqtt_agent.errors import StoreError
 from support import soon, until
 
 
+def new_retry() -> StoreRetry:
+    return StoreRetry()
+
+
 class Work:
     """Work that the store does not accept for some times."""
 
@@ -29,7 +33,7 @@ async def test_work_is_tried_until_it_succeeds_at_intervals_that_have_a_limit(mo
     monkeypatch.setattr(retrying, "_RETRY_FIRST", 0.001)
     monkeypatch.setattr(retrying, "_RETRY_MAX", 0.002)
     work = Work(fails=20)  # without the limit, the last waits would take some minutes
-    assert await soon(StoreRetry().until_stored(work, "the work")) == "stored"
+    assert await soon(new_retry().until_stored(work, "the work")) == "stored"
     assert work.attempts == 21
 
 
@@ -37,7 +41,7 @@ async def test_the_intervals_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "_RETRY_FIRST", 0.001)
     monkeypatch.setattr(retrying, "_RETRY_MAX", 1000)
     work = Work(fails=1000)
-    trying = asyncio.ensure_future(StoreRetry().until_stored(work, "the work"))
+    trying = asyncio.ensure_future(new_retry().until_stored(work, "the work"))
     loop = asyncio.get_running_loop()
     began = loop.time()
     await until(lambda: work.attempts == 9)
@@ -51,11 +55,11 @@ async def test_an_error_that_is_not_the_stores_is_raised_at_once() -> None:
         raise KeyError("page")
 
     with pytest.raises(KeyError):
-        await soon(StoreRetry().until_stored(work, "the work"))
+        await soon(new_retry().until_stored(work, "the work"))
 
 
 async def test_work_is_given_up_at_once_when_the_agent_stops_and_tried_again_after_its_next_start() -> None:
-    retry, work = StoreRetry(), Work(fails=2)
+    retry, work = new_retry(), Work(fails=2)
     trying = asyncio.ensure_future(retry.until_stored(work, "the work"))
     await until(lambda: work.attempts == 1)
     retry.end()

@@ -12,11 +12,15 @@ def key(number: int) -> tuple[str, str]:
     return "caller", f"{number:03}"
 
 
+def put(store: ReplayStore, number: int, answer: bytes) -> None:
+    store.put(key(number), answer)
+
+
 @pytest.mark.rule("CALL-11")
 def test_the_oldest_answers_are_dropped_when_there_are_too_many() -> None:
     store = ReplayStore(max_entries=3, max_age=600)
     for number in range(5):
-        store.put(key(number), b"%d" % number)
+        put(store, number, b"%d" % number)
     assert len(store) == 3
     assert [store.get(key(number)) for number in range(5)] == [None, None, b"2", b"3", b"4"]
 
@@ -26,8 +30,8 @@ def test_the_oldest_answers_are_dropped_when_they_are_too_large() -> None:
     size = len("caller") + 3 + 100
     store = ReplayStore(max_entries=1000, max_age=600, max_bytes=3 * size)
     for number in range(100):
-        store.put(key(number), b"x" * 100)
-        store.put(key(number), b"y" * 100)  # replaces the first answer
+        put(store, number, b"x" * 100)
+        put(store, number, b"y" * 100)  # replaces the first answer
     assert len(store) == 3
     assert [number for number in range(100) if store.get(key(number))] == [97, 98, 99]
 
@@ -35,14 +39,14 @@ def test_the_oldest_answers_are_dropped_when_they_are_too_large() -> None:
 @pytest.mark.rule("CALL-11")
 def test_an_answer_is_dropped_when_its_time_is_over() -> None:
     store = ReplayStore(max_entries=10, max_age=0.05)
-    store.put(key(1), b"1")
+    put(store, 1, b"1")
     ends = time.monotonic() + 0.05
     while time.monotonic() < ends:
         time.sleep(0.01)  # no event announces the end
     assert store.get(key(1)) is None
     assert len(store) == 0
-    store.put(key(2), b"2")
+    put(store, 2, b"2")
     while time.monotonic() < ends + 0.1:
         time.sleep(0.01)
-    store.put(key(3), b"3")
+    put(store, 3, b"3")
     assert len(store) == 1, "an answer whose time is over makes room, also when nobody asks for it"
