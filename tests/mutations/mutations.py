@@ -140,8 +140,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "messages that were lost over a reconnect are sent again in the wrong order",
         "transport/outbox.py",
-        "for publication in reversed(in_flight):",
         "for publication in in_flight:",
+        "for publication in reversed(in_flight):",
         (f"{UNCONFIRMED}::test_messages_that_were_lost_with_the_connection_are_sent_again_in_their_order[mosquitto]",),
     ),
     Mutation(
@@ -245,14 +245,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     # The wire
     Mutation(
         "published messages are never retained",
-        "transport/packets.py",
+        "transport/packing.py",
         "PUBLISH | qos << 1 | retain",
         "PUBLISH | qos << 1",
         (f"{CONNECTION}::test_a_retained_message_arrives_only_where_a_snapshot_is_wanted",),
     ),
     Mutation(
         "a length of 128 is encoded in one byte too many",
-        "transport/packets.py",
+        "transport/packing.py",
         "if value < 128:",
         "if value < 129:",
         (f"{CONNECTION}::test_messages_of_all_lengths_arrive_whole[mosquitto]",),
