@@ -46,7 +46,7 @@ async def tell(broker: str, folder: Path, model_name: str | None) -> None:
             await all_online(client, both)
             screen.tools(await client.list_tools(server=NAME), await client.list_servers(), both)
 
-            with MQTTToolkit(broker=broker, agent_id="demo-agent", tools=sorted(TOOLS)) as toolkit:
+            async with MQTTToolkit(broker=broker, agent_id="demo-agent", tools=sorted(TOOLS)) as toolkit:
                 agent = create_agent(
                     model, await toolkit.aget_tools(), system_prompt=models.INSTRUCTIONS, checkpointer=InMemorySaver()
                 )

@@ -15,7 +15,7 @@ from mqtt_agent import Agent, TaskContext, ToolClient, ToolContext, ToolError, T
 from mqtt_agent.errors import InvalidIdentifier, PayloadTooLarge, TaskFailed, ToolFailed, WireError
 from mqtt_agent.wire import AgentCard, ToolCard
 from pydantic import BaseModel
-from support import soon
+from support import soon, until
 
 from ..agents.conftest import MakeAgent
 from ..tools.conftest import MakeClient, MakeServer
@@ -373,7 +373,7 @@ async def test_one_card_that_the_broker_does_not_take_does_not_hide_the_other_to
     server.add_tool("good", lambda: "fine")
     async with server, ToolClient("client", broker=broker.url, namespace=namespace) as client:
         server.add_tool("large", lambda: 1, description="x" * 5000)
-        await server._presence.announce_tool("good")  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: "large" in server._offered)  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(PayloadTooLarge, match="4,000: the limit of the broker"):
             await soon(server._presence.announce())  # pyright: ignore[reportPrivateUsage]
         assert await soon(client.call("good")) == "fine"

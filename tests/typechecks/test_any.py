@@ -33,7 +33,7 @@ PARAMETERS = {
         *("mcps", "properties", "request", "runtime", "told"),
     },
     "passed on to a function that checks it": {"options"},
-    "a type argument that may be any type": {"endpoint", "future", "method", "on_failure", "run"},
+    "a type argument that may be any type": {"endpoint", "future", "method", "on_failure", "run", "threads"},
 }
 # The names of functions whose result may be Any, by reason.
 RESULTS = {
@@ -63,13 +63,14 @@ RESULTS = {
             "question_of",
         ),
         *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
+        *("checked_json", "mended"),
     },
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
         *("last_messages", "wrap_model_call", "wrap_tool_call"),
     },
-    "a type argument that may be any type": {"parameters_of", "traced_handler"},
+    "a type argument that may be any type": {"follow_threads", "parameters_of", "traced_handler"},
 }
 
 

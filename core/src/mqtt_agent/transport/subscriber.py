@@ -87,6 +87,7 @@ class Subscriber:
         self._link = None
         for subscription in self._subscriptions:
             subscription.confirmed = False
+            subscription.turn = asyncio.Lock()  # the next life may be on another event loop
 
     # Subscribing
 
@@ -123,9 +124,12 @@ class Subscriber:
             await self._make(self._link, subscription)
 
     async def _make(self, link: Link, subscription: Subscription) -> None:
-        if self._forgets_groups and subscription.snapshot and not self.has_shared:
-            await self._renew(link, subscription)
-        await self._send(link, subscription)
+        async with subscription.turn:
+            if subscription.left:
+                return
+            if self._forgets_groups and subscription.snapshot and not self.has_shared:
+                await self._renew(link, subscription)
+            await self._send(link, subscription)
 
     async def _renew(self, link: Link, subscription: Subscription) -> None:
         """Remove a subscription from the session, so that the next SUBSCRIBE makes it anew.
@@ -184,11 +188,14 @@ class Subscriber:
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self.has_shared:
             return  # rumqttd would remove the client from all its share groups, whatever the filter
-        link = self._link
-        if link is not None and (subscription.confirmed or subscription.requested is link) and not subscription.held:
-            shared = self.shared_subscriptions
+        async with subscription.turn:
+            link = self._link
+            if link is None or subscription.held or not subscription.left:
+                return
+            if not subscription.confirmed and subscription.requested is not link:
+                return
             try:
-                await link.unsubscribe(topic_filter if shared else subscription.plain_filter)
+                await link.unsubscribe(topic_filter if self.shared_subscriptions else subscription.plain_filter)
                 if subscription.left:
                     subscription.confirmed = False
             except ConnectionLost:

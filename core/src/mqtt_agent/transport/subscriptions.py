@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections import deque
@@ -37,6 +38,8 @@ class Subscription:
             subscriptions. None for all other subscriptions.
         held: Whether the subscription is exclusive, and this connection has not taken it.
         kept: Messages that arrived while the subscription was held, the latest 10,000.
+        turn: Lets one SUBSCRIBE or UNSUBSCRIBE of the filter be under way at a time. Otherwise the broker could get an
+            UNSUBSCRIBE for a subscription that another one has removed, and rumqttd never answers such a packet.
     """
 
     topic_filter: str
@@ -51,6 +54,7 @@ class Subscription:
     exclusive: str | None = None
     held: bool = False
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def shared(self) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
@@ -44,7 +43,6 @@ class CallRunner:
         self._replay = replay
         self._max_threads = max_threads
         self._threads: ThreadPoolExecutor | None = None
-        self._faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are no warnings
 
     def close(self) -> None:
         """Let the threads of plain ``def`` handlers end, without waiting for them."""
@@ -85,7 +83,7 @@ class CallRunner:
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
         response.seq = stream.seq or None
-        payload = self._encode(response, execution.tool_name)
+        payload = self._encode(response, execution)
         if response.error is None or not response.error.retryable:
             self._replay.put(execution.key, payload, execution.content)
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
@@ -107,32 +105,21 @@ class CallRunner:
         try:
             result = await (bound() if function.is_async else self._call_in_thread(execution, bound))
             result = await result if inspect.isawaitable(result) else result
-            return self._plain(result, function.name)
+            return _plain(result, function.name)
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def _plain(self, result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
-        """The result and the content of a response, from what a handler returned."""
-        try:
-            if isinstance(result, ToolResult):
-                return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
-            return to_json(result, "result", tool), None
-        except WireError as error:
-            raise self._not_json(error, tool) from error
-
-    def _encode(self, response: Response, tool: str) -> bytes:
+    def _encode(self, response: Response, execution: Execution) -> bytes:
         """The payload of a response. A result that JSON cannot carry makes the response an error."""
         try:
-            return encode(response, tool)
-        except WireError as error:
+            return encode(response, execution.tool_name)
+        except WireError as cause:
+            error = _ResultNotJSON(cause)
+            _log_failure(execution, error)
             response.result = response.content = None
-            fail(response, _fault(self._not_json(error, tool)))
-            return encode(response, tool)
-
-    def _not_json(self, error: WireError, tool: str) -> _ResultNotJSON:
-        self._faults.tell(f"tool {tool}", "a result that cannot be sent", error)
-        return _ResultNotJSON(str(error))
+            fail(response, _fault(error))
+            return encode(response, execution.tool_name)
 
     def _call_in_thread(self, execution: Execution, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
@@ -149,7 +136,25 @@ class CallRunner:
 
 
 class _ResultNotJSON(Exception):
-    """JSON cannot carry the result of a handler. The handler has run."""
+    """JSON cannot carry the result of a handler. The handler has run.
+
+    Args:
+        cause: Says why, and names the place in the result.
+    """
+
+    def __init__(self, cause: WireError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _plain(result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
+    """The result and the content of a response, from what a handler returned."""
+    try:
+        if isinstance(result, ToolResult):
+            return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
+        return to_json(result, "result", tool), None
+    except WireError as error:
+        raise _ResultNotJSON(error) from error
 
 
 def _fault(error: BaseException) -> CallFault:
@@ -177,7 +182,7 @@ def _log_failure(execution: Execution, error: BaseException) -> None:
     log_failure(
         logger,
         f"tool {execution.tool_name} failed in call {execution.call.call_id:.80} of {execution.call.client:.80}",
-        error,
+        error.cause if isinstance(error, _ResultNotJSON) else error,
         on_purpose=refused or isinstance(error, ToolError),
         handler=execution.tool.function.handler,
     )
