@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from brokers import free_port
 from typing_extensions import Self
 
 
@@ -23,7 +24,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = {True: asyncio.Event(), False: asyncio.Event()}  # up to the broker, and down from it
         self.release()
-        self.port = 0
+        self.port = free_port()
         self.connections = 0
 
     @property
@@ -44,7 +45,6 @@ class Proxy:
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def move(self, url: str) -> None:
         """Forward new connections to another broker."""

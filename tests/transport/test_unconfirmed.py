@@ -52,6 +52,22 @@ async def test_messages_whose_confirmations_were_lost_arrive_twice_and_in_their_
     assert inbox.payloads == [b"%d" % n for n in range(10)] * 2
 
 
+async def test_a_subscription_that_was_lost_with_the_connection_is_made_by_the_reconnect(
+    broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as sender, PacketProxy(broker.url) as proxy, connected(proxy.url) as receiver:
+        proxy.hold()
+        subscribing = asyncio.ensure_future(receiver.subscribe(namespace, inbox))
+        await asyncio.sleep(0)
+        proxy.drop()
+        await soon(subscribing)  # like a subscription that is asked for while the connection is broken
+        proxy.release()
+        await until(lambda: receiver.connected)
+        await soon(sender.publish(namespace, b"after"))
+        await inbox.have(1)
+
+
 async def test_a_message_that_must_not_arrive_twice_is_not_sent_again(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
     async with connected(broker.url) as receiver, PacketProxy(broker.url) as proxy, connected(proxy.url) as sender:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.forks import in_child
-from mqtt_agent.errors import ConnectedBeforeFork, TopicNotAuthorized, TransportError
+from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, TopicNotAuthorized, TransportError
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
@@ -23,6 +24,8 @@ from mqtt_agent.transport.tls import TLS, tls_context
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Connection"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _NO_PROPERTIES = PublishProperties()
 
@@ -255,7 +258,8 @@ class Connection:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
         Before :meth:`start`, this method only registers the handler. At the start, the handler then gets the messages
-        that wait in the session.
+        that wait in the session. While the connection is broken, the method only registers the handler too: the
+        reconnect makes the subscription, before it sends the messages that wait.
 
         Args:
             topic_filter: An MQTT topic filter, which may be a shared one (``$share/group/filter``). When the broker has
@@ -270,7 +274,7 @@ class Connection:
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
             TopicNotAuthorized: The broker refuses.
-            ConnectionLost: The connection was lost meanwhile. The subscription is made after the reconnect.
+            TransportError: The connection was stopped meanwhile, or has failed permanently.
         """
         check_filter(topic_filter)
         subscription = self._subscriber.note(
@@ -286,6 +290,9 @@ class Connection:
         except TopicNotAuthorized:
             await self.unsubscribe(topic_filter, handler)
             raise
+        except ConnectionLost as error:
+            self._lifetime.check_usable()
+            logger.debug("the reconnect will subscribe to %s: %s", topic_filter, error)
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """Make the exclusive subscriptions of an owner, at a broker without shared subscriptions.
