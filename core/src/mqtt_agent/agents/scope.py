@@ -28,7 +28,7 @@ class Scope:
         store: The store of the agent's tasks. Other agents may use the same store.
         max_payload: The size of the largest message that the agent reads, in bytes.
         retry: Repeats the work that the store did not accept. All parts share it, so that the log has one line for the
-            begin and one line for the end of a trouble.
+            beginning and one line for the end of a trouble.
     """
 
     agent_id: str

@@ -169,7 +169,7 @@ class Endpoint(NeedsWith, Wrapper[S]):
                 self._background.__exit__(None, None, None)
 
     def _run_to_its_end(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Run a start or stop. After Ctrl-C, wait until it is undone or complete, before the background loop ends."""
+        """Run a start or stop. After Ctrl-C, complete a stop before the background loop ends."""
         try:
             self._background.run(step)
         except KeyboardInterrupt:

@@ -76,7 +76,7 @@ class Attempt:
         await self.reserve()
         event.seq = self.seq + 1
         payload = encode(event, f"task {self.key.task_id}")
-        self.seq += 1  # only now: a requester waits for every number, so an event that cannot be sent must not get one
+        self.seq += 1  # only now: a requester waits for every number, so an unsent event must not use a number
         try:
             await self._sender.send(payload)
         except PayloadTooLarge:

@@ -236,7 +236,7 @@ class TaskExecutor:
     async def _start_next(self, slot: Slot) -> None:
         record: TaskRecord | None = None
         try:
-            record = await self._scope.retry.until_stored(self._claim, "the begin of the next task")
+            record = await self._scope.retry.until_stored(self._claim, "the start of the next task")
         finally:
             if record is None:
                 self.give_back(slot)

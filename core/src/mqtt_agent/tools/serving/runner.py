@@ -34,7 +34,8 @@ class CallRunner:
         scope: What all parts of the server share.
         answers: Publishes the responses.
         replay: Keeps the responses for repeated calls.
-        max_threads: How many plain ``def`` handlers run at once. The caller never runs more, so that none waits here.
+        max_threads: How many plain ``def`` handlers run at once. The executor never
+            starts more, so no handler waits for a thread.
     """
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
@@ -44,7 +45,7 @@ class CallRunner:
         self._replay = replay
         self._max_threads = max_threads
         self._threads: ThreadPoolExecutor | None = None
-        self._faults = FaultLog(logger)  # a caller may be able to choose the result, so repeats are no warnings
+        self._faults = FaultLog(logger)  # a caller may cause such a result any number of times: repeats are no warnings
 
     def close(self) -> None:
         """Let the threads of plain ``def`` handlers end, without waiting for them."""
@@ -184,7 +185,7 @@ def _log_failure(execution: Execution, error: BaseException) -> None:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether the asyncio task that runs the call is being canceled. Else the handler itself raised CancelledError."""
+    """Whether the asyncio task that runs the call is being canceled. If not, the handler itself raised CancelledError."""
     # Before Python 3.11, asyncio tasks do not count cancellations. There, the exception counts as the handler's own.
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is not None and cancelling() > 0

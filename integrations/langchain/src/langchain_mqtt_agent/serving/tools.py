@@ -113,7 +113,7 @@ def _blocks(offered: BaseTool) -> bool:
 
 
 class _Runner:
-    """The parts of a handler that are the same for all tools."""
+    """The base of the handlers: the parts that tools with and without an async form have in common."""
 
     def __init__(self, offered: BaseTool) -> None:
         # The caller of the tool decides what a language model is told of an error.
