@@ -178,9 +178,9 @@ class SessionTakenOver(TransportError):
 class ConnectedBeforeFork(TransportError):
     """The endpoint was connected before ``os.fork()``, so it belongs to the parent process.
 
-    Every use of such an endpoint in the child process raises this error at once. The parent process continues to use the
-    endpoint. Make another endpoint in the child process. Or do not let the endpoint connect before the fork, or stop it
-    before the fork: then it can connect in each child, under a client id of its own. "Servers that fork" in
+    Every use of such an endpoint in the child process raises this error at once. The parent process continues to use
+    the endpoint. Make another endpoint in the child process. Or do not let the endpoint connect before the fork, or
+    stop it before the fork: then it can connect in each child, under a client id of its own. "Servers that fork" in
     ``docs/production.md`` has examples.
     """
 

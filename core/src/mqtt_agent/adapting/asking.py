@@ -17,8 +17,8 @@ __all__ = ["Asker", "StoredQuestions"]
 
 
 class Asker:
-    """Asks the requester of a task, from any thread. Further questions wait,
-    because a task can ask one question at a time.
+    """Asks the requester of a task, from any thread. Further questions wait, because a task can ask
+    one question at a time.
 
     Create an asker on the event loop on which the task's handler runs.
 

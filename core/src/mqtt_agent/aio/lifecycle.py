@@ -1,7 +1,8 @@
 """Starts and stops an endpoint any number of times: one start or stop at a time.
 
-A *life* of an endpoint is the time from a start to the next stop. Each life runs on one event loop. Tasks, timers and asyncio's primitives belong to one event loop. So an endpoint makes all of them when a life begins,
-and not in its constructor. Then nothing of an earlier life remains when the endpoint starts again on another loop.
+A *life* of an endpoint is the time from a start to the next stop. Each life runs on one event loop. Tasks,
+timers and asyncio's primitives belong to one event loop. So an endpoint makes all of them when a life begins, and not
+in its constructor. Then nothing of an earlier life remains when the endpoint starts again on another loop.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class Retained:
             self._faults.tell(
                 self._namespace,
                 "too many cards",
-                f"only {self._most} names are kept, and the cards of further names are ignored",
+                f"{self._most} names are kept, and the cards of further names are ignored",
             )
             return None
         try:

@@ -139,7 +139,7 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """The size of the largest payload that both this client and its broker take, in bytes; see ``max_packet_size``."""
+        """The size of the largest payload that this client and its broker take, in bytes; see ``max_packet_size``."""
         return self._outbox.max_payload
 
     @property

@@ -206,7 +206,7 @@ class Outbox:
                 continue
             topic, packed = publication.topic, publication.packed
             try:
-                # The expiry includes the time in the queue. And this broker may take smaller packets than the broker before.
+                # The expiry includes the time in the queue. And this broker may take less than the broker before.
                 publication.packed = self.pack(topic, packed.payload, 1, packed.retain, publication.properties_now())
             except PayloadTooLarge as error:
                 publication.fail(error)

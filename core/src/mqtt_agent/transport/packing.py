@@ -1,4 +1,4 @@
-"""Encodes the MQTT 5 packets that are frequent, and refuses values that no packet can hold. ``packets`` decodes packets.
+"""Encodes the frequent MQTT 5 packets, and refuses values that no packet can hold. ``packets`` decodes packets.
 
 Brokers close the connection of a client that sends a packet that violates MQTT. The message would be sent again after
 the reconnect, and no other message could be sent any more. So each message is packed before it is queued.

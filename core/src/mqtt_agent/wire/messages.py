@@ -72,7 +72,7 @@ def encode(message: Message, owner: str = "") -> bytes:
         deep = len(payload) > 2 * MAX_DEPTH and _may_be_too_deep(payload)
         if not (deep or b"NaN" in payload or b"Infinity" in payload):
             return payload
-        pydantic_core.from_json(payload, allow_inf_nan=False)  # fails unless a text has the words or brackets
+        pydantic_core.from_json(payload, allow_inf_nan=False)  # accepts the words and brackets in a text
         return payload
     except (ValueError, TypeError, RecursionError):
         fields = dict(message)

@@ -152,7 +152,7 @@ class Delegations:
             self._tasks.update(handle, stored)
         if not handle.done:
             self._tasks.schedule(stored)
-            # A repeat changes the topic of the result. Only the first request() subscribes to the task's own result topic.
+            # A repeat changes the result's topic. Only the first request() subscribes to the task's own result topic.
             await self._sender.send_first(handle, stored, synchronous and known is None)
         return handle
 

@@ -75,7 +75,7 @@ class PendingCall:
         return self.handles[0]
 
     def is_same(self, tool: str, arguments: dict[str, Any]) -> bool:
-        """Whether this is a call of the same tool with the same arguments. The order of the arguments does not matter."""
+        """Whether this is a call of the same tool with the same arguments. Their order does not matter."""
         sent: dict[str, Any] = pydantic_core.from_json(self.payload)
         return tool == self.handle.tool and fingerprint(arguments) == fingerprint(sent["arguments"])
 

@@ -185,7 +185,7 @@ def _log_failure(execution: Execution, error: BaseException) -> None:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether the asyncio task that runs the call is being canceled. If not, the handler itself raised CancelledError."""
+    """Whether the asyncio task that runs the call is being canceled. If not, the handler raised CancelledError."""
     # Before Python 3.11, asyncio tasks do not count cancellations. There, the exception counts as the handler's own.
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is not None and cancelling() > 0
