@@ -17,10 +17,10 @@ __all__ = ["Asker", "StoredQuestions"]
 
 
 class Asker:
-    """Asks the requester of a task, from any thread. Further questions wait, because a task can ask
-    one question at a time.
+    """Asks the requester of a task, from any thread.
 
-    Create an asker on the event loop on which the task's handler runs.
+    A task can ask one question at a time, so further questions wait. Create an asker on the event loop on which
+    the task's handler runs.
 
     Args:
         task: The task whose requester is asked.

@@ -150,7 +150,7 @@ class Instances(Generic[I]):
     async def _go_on(
         self, conversation: Conversation[_Kept[I]], previous: str | None, make: Callable[[], Awaitable[I]]
     ) -> tuple[_Kept[I], I]:
-        """An instance in the state after the previous turn."""
+        """Return an instance whose state is the state after the previous turn."""
         kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
         if kept.instance is not None and kept.last == previous:
             return kept, kept.instance

@@ -1,8 +1,8 @@
 """Gives tasks for a framework that runs its code again: after a crash, after an error, and after an answer.
 
 Such a framework stops the user's code at a question. When a person has answered, the framework runs the code again
-from its beginning, and returns the answer at the question. So the code gives its tasks again. A task that is
-given again at the same place in the program is the same task, and its questions come in the same order.
+from its beginning, and returns the answer at the question. So the code gives its tasks again. A task that is given
+again at the same place in the program is the same task, and its questions come in the same order.
 """
 
 from __future__ import annotations

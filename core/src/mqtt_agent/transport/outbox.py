@@ -177,7 +177,7 @@ class Outbox:
         return self._limits is not None and len(self._in_flight) < min(self._limits.receive_maximum, _MAX_UNCONFIRMED)
 
     def _wait(self, publication: _Publication) -> None:
-        """Let a message wait for the broker, until its sender gives it up or its time is over."""
+        """Let a message wait for the broker, until its sender gives it up or the message expires."""
         if not publication.confirmed.done():
             self._waiting[publication] = None
             publication.expire_in_time()

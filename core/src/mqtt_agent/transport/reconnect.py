@@ -214,7 +214,7 @@ class Reconnector:
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)
             link = await self._reconnect()
-            # After a warning, this is a warning too. A console without INFO would else end with a problem that is over.
+            # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
             logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
             self._warned = False

@@ -42,7 +42,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
     several, one after the other. Calling :meth:`start` and :meth:`stop` is optional: a connection that is open when the
     program ends is closed then.
 
-    A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait for ever
+    A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait forever
     when a workbench raises.
 
     Example:

@@ -39,7 +39,7 @@ class Attempt:
         saved: The latest checkpoint, any JSON value; None when there is none.
         state: The state of the task.
         listening: Whether the requester wants events.
-        over: Whether the attempt has ended: from then on it sends and stores nothing.
+        over: Whether the attempt has ended. Then the attempt sends and stores nothing.
         artifacts: The data of each artifact by its name.
         question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
         seq: The number of the latest event.

@@ -188,10 +188,13 @@ class Writer:
             _deliver(self._waiting)
 
     def hold(self, timeout: float) -> Callable[[], None] | None:
-        """Wait until SQLite does nothing, and let it do nothing until the returned function is called.
+        """Wait until SQLite is idle, and keep SQLite idle until the returned function is called.
 
         Args:
-            timeout: Seconds to wait; then None is returned.
+            timeout: Seconds to wait.
+
+        Returns:
+            The function that lets SQLite work again. None when SQLite was not idle in time.
         """
         return self._busy.release if self._busy.acquire(timeout=timeout) else None
 

@@ -34,8 +34,8 @@ class CallRunner:
         scope: What all parts of the server share.
         answers: Publishes the responses.
         replay: Keeps the responses for repeated calls.
-        max_threads: How many plain ``def`` handlers run at once. The executor never
-            starts more, so no handler waits for a thread.
+        max_threads: How many plain ``def`` handlers run at once. The executor never starts more, so no
+            handler waits for a thread.
     """
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
