@@ -2,8 +2,8 @@
 
 After ``os.fork()``, the child process has a copy of every object of the parent process, but none of its threads. The
 copies of sockets, of lock files and of event loops still belong to the parent. So in the child, process-wide state is
-made anew, and an endpoint that was connected must not be used. Every part of this library
-that has such state registers a function here.
+made again, and an endpoint that was connected must not be used. Every part of this library that has such state
+registers a function here.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def follow_threads() -> set[asyncio.Future[Any]]:
-    """Learn of the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
+    """Begin to collect the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
 
     Returns:
         The futures of the threads that run at present. The set stays up to date.

@@ -154,7 +154,7 @@ class Endpoint(NeedsWith, Wrapper[S]):
         """Stop, unless the endpoint is needed. A start at the same time waits for the stop, and starts again.
 
         Args:
-            needed: Whether somebody uses the endpoint. This must be true before the user starts the endpoint.
+            needed: Whether somebody uses the endpoint. A user must make this true before the user starts the endpoint.
         """
         with self._starting:
             if self not in _started:

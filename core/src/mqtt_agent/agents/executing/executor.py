@@ -253,7 +253,7 @@ class TaskExecutor:
         return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
 
     async def run_again(self, record: TaskRecord) -> TaskRecord:
-        """Run a task again that has begun according to the store, although no handler of this process works on it.
+        """Run again a task that has begun according to the store, although no handler of this process works on it.
 
         This happens when the store began the task and the store's answer was lost, or when another process with this
         agent id began the task after the start of this process.

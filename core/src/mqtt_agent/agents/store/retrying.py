@@ -77,7 +77,7 @@ class StoreRetry:
             what: What the work stores or reads, as a noun phrase for the log.
 
         Returns:
-            What the work returned.
+            The value that the work returned.
 
         Raises:
             StoreError: The store failed after :meth:`end` was called, or the error is permanent.
