@@ -36,7 +36,7 @@ def _let_go() -> None:
 
 
 def default_agent_id(namespace: str) -> tuple[str, bool]:
-    """Choose a name that is the same each time this program runs on this machine, so that it finds its tasks again.
+    """Choose a name that is the same each time this program runs on this machine, to find its tasks again.
 
     While another process of the same program uses this name, or when the name cannot be locked, choose a new random
     name.

@@ -44,7 +44,7 @@ class Delegation:
         peer: The agent id of the peer.
         request: What the peer is asked to do.
         task_id: The id of the first task at this place. Later tasks have ids that are made from this id.
-        replayed: Whether the code may run again. Then it finds the same task.
+        replayed: Whether the code may run again. A later run then finds the same task.
         options: Further arguments of :meth:`mqtt_agent.Agent.delegate`.
         require_online: Whether to fail at once when the peer is offline.
         timeout: Seconds to wait for the result; None for no limit.

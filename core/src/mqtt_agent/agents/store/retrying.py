@@ -1,4 +1,4 @@
-"""Repeats work that failed because the store could not be written, and logs when a trouble begins and ends."""
+"""Repeats work that failed because the store does not work, and logs when a trouble begins and ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoreRetry:
     A *trouble* of the store begins when a first piece of work fails, and ends when no piece of work waits any more. The
     log has one line for the beginning and one line for the end, however many pieces of work wait meanwhile.
 
-    When a store reports a failure, it may still have made the change: the answer was lost. So work must be written in
+    A store that reports a failure may still have made the change: only the answer was lost. So work must be written in
     such a way that a repeat finds what an earlier try has stored.
 
     Args:

@@ -34,7 +34,7 @@ class FileWatch:
         """Check that the paths still name the files that the store uses.
 
         Raises:
-            StoreError: A file was deleted or replaced. When it is moved back, the next check succeeds.
+            StoreError: A file was deleted or replaced. When the file is moved back, the next check succeeds.
         """
         if self._id_of(self._path) != self._file_id:
             raise self._error("was replaced by another file")
