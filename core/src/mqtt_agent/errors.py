@@ -86,7 +86,7 @@ class MQTTAgentError(Exception):
         super().__init__(*arguments)
         if not MQTTAgentError._hooks_set:
             MQTTAgentError._hooks_set = True
-            # At a terminal, an error that nobody catches is shown in a few lines. The module says what it leaves alone.
+            # At a terminal, an error that nobody catches is shown in a few lines; see mqtt_agent.display.uncaught.
             from mqtt_agent.display import set_hooks
 
             set_hooks(MQTTAgentError)
@@ -113,7 +113,7 @@ class WireError(MQTTAgentError, ValueError):
     ``decode`` and ``encode`` of ``mqtt_agent.wire`` raise it. Every method that sends the user's values raises it too,
     for example for the arguments of a call or the data of a task, before anything is sent. The message names the place,
     such as ``arguments.rows[3].price``. Pass plain JSON values, dataclasses or pydantic models, without NaN and
-    infinity. A topic or an MQTT property that no packet can hold raises it where it is given. An unreadable message
+    infinity. A topic or an MQTT property that no packet can hold raises this error at once. An unreadable message
     from a peer is logged, and raises no error.
     """
 
@@ -178,9 +178,9 @@ class SessionTakenOver(TransportError):
 class ConnectedBeforeFork(TransportError):
     """The endpoint was connected before ``os.fork()``, so it belongs to the parent process.
 
-    Every use of such an endpoint in the child process raises it at once. The parent process continues to use the
-    endpoint. Make another endpoint in the child process. Or do not let the endpoint connect before the fork, or stop it
-    before the fork: then it can connect in each child, under a client id of its own. "Servers that fork" in
+    Every use of such an endpoint in the child process raises this error at once. The parent process continues to use
+    the endpoint. Make another endpoint in the child process. Or do not let the endpoint connect before the fork, or
+    stop it before the fork: then it can connect in each child, under a client id of its own. "Servers that fork" in
     ``docs/production.md`` has examples.
     """
 

@@ -177,7 +177,9 @@ class TestBadFiles:
         (tmp_path / "agents").mkdir()
         (tmp_path / "other").mkdir()
         path = tmp_path / "agnets" / "writer" / "tasks.db"
-        words = f"there is no folder {tmp_path / 'agnets'}; did you mean {tmp_path / 'agents'}\\? Else make the folder"
+        words = (
+            f"there is no folder {tmp_path / 'agnets'}; did you mean {tmp_path / 'agents'}\\? If not, make the folder"
+        )
         with pytest.raises(StoreError, match=words):
             await soon(SqliteStore(path).open())
         assert sorted(each.name for each in tmp_path.iterdir()) == ["agents", "other"]

@@ -1,6 +1,6 @@
-"""Asks the requester of a task for a framework, which may run in other threads and on other event loops.
+"""Asks the requester of a task, for a framework that may run in other threads and on other event loops.
 
-A framework may also name its questions itself, and continue from a checkpoint of its own.
+:class:`StoredQuestions` is for a framework that names its questions itself, and continues from its own checkpoint.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ __all__ = ["Asker", "StoredQuestions"]
 
 
 class Asker:
-    """Asks the requester of a task, from any thread. A task can ask one question at a time, so others wait their turn.
+    """Asks the requester of a task, from any thread.
 
-    Create an asker on the event loop on which the task's handler runs.
+    A task can ask one question at a time, so further questions wait. Create an asker on the event loop on which
+    the task's handler runs.
 
     Args:
         task: The task whose requester is asked.
@@ -88,7 +89,7 @@ class StoredQuestions:
     """The questions of a task whose framework names each question, and gets several answers at once.
 
     After a crash, a handler must ask the same questions in the same order. A framework that continues from its own
-    checkpoint has forgotten the questions that it has answers to. So the questions are stored with the task.
+    checkpoint does not repeat the questions that were answered. So the questions are stored with the task.
 
     Args:
         task: The task whose requester is asked.
@@ -101,7 +102,7 @@ class StoredQuestions:
         self._answers: dict[str, Any] = {}
 
     async def repeat(self) -> None:
-        """Ask the questions of the earlier attempts at the task. Their answers that are known come at once."""
+        """Ask the questions of the earlier attempts again. A question that was answered gets its answer at once."""
         for each in self._questions:
             self._answers[each["id"]] = await self._task.ask(each["prompt"], each["schema"])
 

@@ -90,7 +90,7 @@ class Found:
         peers: The cards of the wanted peers that are online.
         missing_peers: The agent ids of the wanted peers that are not online.
         missing_servers: The names of the wanted servers that nobody has seen.
-        hints: For a missing name, what the user may have meant; a text for the end of a message.
+        hints: For a missing name, a text for the end of a message: it suggests the name that the user may have meant.
     """
 
     tools: list[ToolCard] = field(default_factory=list[ToolCard])
@@ -110,7 +110,7 @@ async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | N
         peers: The peers; None for no peers.
 
     Raises:
-        TransportError: The broker is not there, or refuses.
+        TransportError: The broker is not reachable, or refuses the client.
     """
     found = await find_tools(tool_client_of(endpoint), wanted)
     if peers is not None and isinstance(endpoint, Agent):

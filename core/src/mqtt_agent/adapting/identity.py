@@ -36,9 +36,10 @@ def _let_go() -> None:
 
 
 def default_agent_id(namespace: str) -> tuple[str, bool]:
-    """Choose a name that is the same each time this program runs on this machine, so that it finds its tasks again.
+    """Choose a name that is the same each time this program runs on this machine, to find its tasks again.
 
-    While another process of the same program uses this name, choose a new random name.
+    While another process of the same program uses this name, or when the name cannot be locked, choose a new random
+    name.
 
     Returns:
         The name, and whether the next run of the program gets the same name.
@@ -51,10 +52,10 @@ def default_agent_id(namespace: str) -> tuple[str, bool]:
         return name, True
     fresh = f"{readable}-{uuid.uuid4().hex[:10]}"
     logger.info(
-        "another process of %s runs as agent %s, so this process runs as agent %s, and no later process can resume "
-        "its tasks: set an agent_id to change this",
-        program,
+        "agent id %s is in use by another process of %s, or its lock file cannot be locked; so this process runs as "
+        "agent %s, and no later process can resume its tasks: set an agent_id to change this",
         name,
+        program,
         fresh,
     )
     return fresh, False

@@ -1,8 +1,8 @@
 """The instances that a host runs: one for each conversation, restored from the state after the previous turn.
 
-For a framework whose agents keep their state in memory and can save and load it. The state after a turn is stored with
-the turn's task, together with the answer. So a conversation continues without its instance: after the host was killed,
-after the instance had to leave the memory, and from an earlier turn.
+This is for a framework whose agents keep their state in memory, and can save and load it. The state after a turn is
+stored with the turn's task, together with the answer. So a conversation can continue without its instance: after the
+host was killed, after the instance was removed from memory, and from an earlier turn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ I = TypeVar("I", bound=Instance)  # noqa: E741
 
 
 class _Kept(Generic[I]):
-    """What is in memory of a conversation.
+    """The part of a conversation that is in memory.
 
     Attributes:
         conversation: The name of the conversation.
@@ -150,7 +150,7 @@ class Instances(Generic[I]):
     async def _go_on(
         self, conversation: Conversation[_Kept[I]], previous: str | None, make: Callable[[], Awaitable[I]]
     ) -> tuple[_Kept[I], I]:
-        """An instance in the state after the previous turn."""
+        """Return an instance whose state is the state after the previous turn."""
         kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
         if kept.instance is not None and kept.last == previous:
             return kept, kept.instance
@@ -168,6 +168,6 @@ class Instances(Generic[I]):
         return kept, instance
 
     async def close(self) -> None:
-        """Close all instances. The host can start again then, also on another event loop."""
+        """Close all instances. Then the host can start again, also on another event loop."""
         self._slots = asyncio.Semaphore(self._max_concurrency)
         await self._conversations.close()

@@ -28,7 +28,7 @@ def model_name(name: str, form: Callable[[str], str] = plain) -> str:
     """Make a name that language models accept: 1 to 64 of the characters ``a-zA-Z0-9_-``.
 
     A name that models accept stays as it is. Any other name gets a suffix, which is made from the text of the name. So
-    two different names never become the same name. A name that already ends like such a suffix gets one, too.
+    two different names never become the same name. A name that already ends with such a suffix gets another suffix.
 
     Example:
         >>> model_name("get_forecast"), model_name("db.clear"), model_name("天气")

@@ -17,7 +17,7 @@ __all__ = ["AgentOptions", "HostOptions"]
 
 
 class HostOptions(TypedDict, total=False):
-    """The arguments of :class:`mqtt_agent.Agent` that a host with its own rules for its tasks passes on.
+    """The arguments of :class:`mqtt_agent.Agent` that a host passes on when it sets the other arguments itself.
 
     These are all arguments except ``agent_id``, ``max_concurrency`` and ``retention``.
     """

@@ -1,8 +1,8 @@
-"""Gives tasks for a framework that runs its code again: after a crash, after an error, and to get an answer.
+"""Gives tasks for a framework that runs its code again: after a crash, after an error, and after an answer.
 
 Such a framework stops the user's code at a question. When a person has answered, the framework runs the code again
-from its beginning, and returns the answer at the question. So the code gives its tasks again. At the same place in the
-program the same task is meant, and the questions come in the same order.
+from its beginning, and returns the answer at the question. So the code gives its tasks again. A task that is given
+again at the same place in the program is the same task, and its questions come in the same order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Delegation:
         peer: The agent id of the peer.
         request: What the peer is asked to do.
         task_id: The id of the first task at this place. Later tasks have ids that are made from this id.
-        replayed: Whether the code may run again, and then mean the same task.
+        replayed: Whether the code may run again. A later run then finds the same task.
         options: Further arguments of :meth:`mqtt_agent.Agent.delegate`.
         require_online: Whether to fail at once when the peer is offline.
         timeout: Seconds to wait for the result; None for no limit.

@@ -95,7 +95,7 @@ class _Shared:
 
     def _after_fork(self) -> None:
         if not self.inherited:
-            self._agent = None  # an agent that is made in this process has a name that is generated here
+            self._agent = None  # the child makes an agent of its own, so a generated name is new
 
 
 _lock = threading.Lock()
@@ -200,7 +200,7 @@ def _find_or_make(settings: RequesterSettings) -> _Shared:
         if shared.users:
             raise ValueError(
                 f"agent id {settings.agent_id!r} is used in this process with another store or other credentials: "
-                "give each of them an agent id of its own, or the same settings to both"
+                "use the same settings at both places, or another agent id at one of them"
             )
         _all.remove(shared)
     return _add(_Shared(settings))

@@ -92,7 +92,7 @@ class Agent(Requester, Service):
         session_expiry: How many seconds the broker keeps messages for an agent that is not connected.
         max_payload: The size of the largest task or result that the agent reads, in bytes.
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
-        max_peers: Of how many peers the card and the status are kept. Further peers are ignored.
+        max_peers: The largest number of peers whose card and status are kept. Further peers are ignored.
 
     Attributes:
         agent_id: The agent's id.

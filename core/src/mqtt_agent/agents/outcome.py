@@ -178,7 +178,7 @@ def ending_of_exception(error: BaseException) -> Ending:
 
 
 def is_answer(error: BaseException) -> bool:
-    """Whether a handler has raised this exception as its answer to the requester, and not because the handler broke."""
+    """Whether a handler has raised this exception as its answer to the requester, and not because of a fault."""
     # An error with a task id is about another task, which the handler delegated.
     return isinstance(error, (TaskFailed, TaskRejected, TaskCanceled)) and error.task_id is None
 

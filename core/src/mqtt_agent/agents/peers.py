@@ -42,7 +42,8 @@ class Peers:
 
     Args:
         scope: The agent's shared values.
-        max_peers: Of how many agents the card and the status are kept. Further agents are ignored, with one warning.
+        max_peers: The largest number of agents whose card and status are kept. Further agents are ignored, with one
+            warning.
 
     Attributes:
         on_back: Functions to call with the name of a peer that came online, was restarted, or has reconnected.

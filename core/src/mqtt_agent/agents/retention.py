@@ -29,7 +29,7 @@ class Retention:
 
     def __init__(self, scope: Scope, seconds: float) -> None:
         self._scope = scope
-        # None means no limit: then no task is older than the beginning of time.
+        # None means no limit: with infinity, no task is old enough to be removed.
         checked = checked_seconds(seconds, "retention")
         self._seconds: float = math.inf if checked is None else checked
         self._sweeping: asyncio.Task[None] | None = None

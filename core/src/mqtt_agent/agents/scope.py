@@ -1,4 +1,4 @@
-"""What all parts of one agent share: the agent's id, topics, connection, store, its retries, and payload limit."""
+"""The values that all parts of one agent share: its id, topics, connection, store, retries and payload limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scope:
         store: The store of the agent's tasks. Other agents may use the same store.
         max_payload: The size of the largest message that the agent reads, in bytes.
         retry: Repeats the work that the store did not accept. All parts share it, so that the log has one line for the
-            begin and one line for the end of a trouble.
+            beginning and one line for the end of a trouble.
     """
 
     agent_id: str
@@ -45,7 +45,7 @@ class Scope:
 
     @property
     def max_result(self) -> int:
-        """The size of the largest result that this agent can get, in bytes: this agent, its client and its broker."""
+        """The size of the largest result that this agent, its connection and its broker take, in bytes."""
         return min(self.max_payload, self.connection.max_payload)
 
     def key(self, role: TaskRole, task_id: str) -> TaskKey:

@@ -1,4 +1,4 @@
-"""Tells a user of the wrong kind of ``with`` statement, or of a method that blocks an event loop, what to do."""
+"""Errors for the wrong kind of ``with`` statement, and for a method that would block an event loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refuse_in_event_loop(what: str, instead: str) -> None:
     """Refuse a method that blocks until the program ends, when an event loop runs in this thread.
 
     Args:
-        what: The method, and whose method it is.
+        what: The method and its object, for example ``run() of agent weather``.
         instead: What to use in place of the method.
 
     Raises:

@@ -1,8 +1,8 @@
 """Gives an event loop enough threads for all handlers that run at once.
 
 ``asyncio.to_thread`` runs functions in the loop's default executor. Frameworks do the same with code that blocks: the
-nodes of LangGraph, the functions of AutoGen. asyncio's own default executor has
-four threads more than the machine has processors, so on a small machine only a few of the handlers would run at once.
+nodes of LangGraph, the functions of AutoGen. asyncio's own default executor has four threads more than the machine
+has processors, and at most 32. So on a small machine only a few of the handlers would run at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reserve_threads(owner: object, count: int) -> None:
         wider = _HandlerThreads(present.reserved)
         if wider.size > present.size:
             loop.set_default_executor(wider)
-            present.shutdown(wait=False)  # what it runs, and what waits in it, is still done
+            present.shutdown(wait=False)  # the functions that run or wait in it are still completed
 
 
 def release_threads(owner: object) -> None:

@@ -2,7 +2,8 @@
 
 After ``os.fork()``, the child process has a copy of every object of the parent process, but none of its threads. The
 copies of sockets, of lock files and of event loops still belong to the parent. So in the child, process-wide state is
-made anew, and an endpoint that was connected must not be used. Everything that this concerns registers here.
+made again, and an endpoint that was connected must not be used. Every part of this library that has such state
+registers a function here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def in_child(hook: H) -> H:
     must not wait for anything, and must not use the network.
 
     Args:
-        hook: A function of a module, or a method. A method is forgotten together with its object.
+        hook: A function of a module, or a method. A method is forgotten when its object is deleted.
 
     Returns:
         The function itself, so that this can be a decorator.

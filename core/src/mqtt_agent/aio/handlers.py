@@ -100,7 +100,7 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def follow_threads() -> set[asyncio.Future[Any]]:
-    """Learn of the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
+    """Begin to collect the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
 
     Returns:
         The futures of the threads that run at present. The set stays up to date.
@@ -113,12 +113,15 @@ def follow_threads() -> set[asyncio.Future[Any]]:
 async def run_for_handler(function: Callable[[], T], name: str) -> T:
     """Run blocking code of a handler in a thread of its own, and wait for the code's end.
 
-    When this coroutine is canceled, the thread continues, and belongs to the handler until it ends: the caller of
-    :func:`follow_threads` can tell.
+    When this coroutine is canceled, the thread continues, and counts as a part of the handler until it ends. Until then
+    the set that :func:`follow_threads` returned has the thread's future.
 
     Args:
         function: The function.
         name: The thread's name, for debugging.
+
+    Returns:
+        The result of the function.
     """
     thread = run_in_thread(function, name)
     loop, running = _threads.get() or (None, None)
@@ -133,7 +136,7 @@ async def run_for_handler(function: Callable[[], T], name: str) -> T:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """The class name and the message of a handler's exception. The message may have surrogates."""
+    """The class name and the message of a handler's exception. The message may contain lone surrogates."""
     if isinstance(error, HandlerFailed) and error.__cause__ is not None:
         error = error.__cause__
     try:

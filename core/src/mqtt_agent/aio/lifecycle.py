@@ -1,7 +1,8 @@
-"""Starts and stops an endpoint, again and again: one start or stop at a time, each life on one event loop.
+"""Starts and stops an endpoint any number of times: one start or stop at a time.
 
-Tasks, timers and asyncio's primitives belong to one event loop. So an endpoint makes all of them when a life begins,
-and not in its constructor. Then nothing of an earlier life remains when the endpoint starts again on another loop.
+A *life* of an endpoint is the time from a start to the next stop. Each life runs on one event loop. Tasks,
+timers and asyncio's primitives belong to one event loop. So an endpoint makes all of them when a life begins, and not
+in its constructor. Then nothing of an earlier life remains when the endpoint starts again on another loop.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Lifecycle:
 
     Attributes:
         loop: The event loop on which the endpoint is started; None while the endpoint is not started.
-        user: The event loop that starts the endpoint, runs the endpoint or stops the endpoint; None if there is none.
+        user: The event loop on which the endpoint starts, runs or stops now; None when the endpoint does none of these.
     """
 
     def __init__(self, name: Callable[[], str]) -> None:
@@ -55,8 +56,8 @@ class Lifecycle:
 
         Args:
             begin: Begins the life. It makes everything that belongs to the event loop.
-            end: Undoes what ``begin`` has done so far, when ``begin`` fails or is canceled. It runs to its end, also
-                when the caller is canceled again.
+            end: Undoes what ``begin`` has done so far, when ``begin`` fails or is canceled. It runs to its end,
+                even when the caller is canceled again.
 
         Raises:
             RuntimeError: The endpoint is in use on another event loop.
@@ -73,7 +74,7 @@ class Lifecycle:
             self.started = True
 
     async def stop(self, end: Step, on_cancel: Callable[[], None] | None = None) -> None:
-        """End the life, if the endpoint is started. The end is complete, also when the caller is canceled.
+        """End the life, if the endpoint is started. The end is complete, even when the caller is canceled.
 
         Args:
             end: Ends the life.
@@ -92,7 +93,7 @@ class Lifecycle:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Wait until no other start or stop runs, and keep out the others until the block ends.
+        """Wait until no other start or stop runs. No other start or stop begins until the ``async with`` block ends.
 
         Raises:
             RuntimeError: The endpoint is in use on another event loop.
@@ -123,17 +124,17 @@ class Lifecycle:
     def _refuse(self, loop: asyncio.AbstractEventLoop) -> NoReturn:
         if loop.is_closed():
             raise RuntimeError(
-                f"{self._name()} was started, and its event loop has ended without a stop(): make a new one, and stop "
-                "it before its event loop ends, for example with 'async with'"
+                f"{self._name()} was started, and its event loop has ended without a stop(): make a new object, "
+                "and stop it before its event loop ends, for example with 'async with'"
             )
         raise RuntimeError(
-            f"{self._name()} runs on another event loop: await its stop() there first, or make another one for this "
-            "event loop"
+            f"{self._name()} runs on another event loop: await its stop() there first, or make another object for "
+            "this event loop"
         )
 
 
 async def surely(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] | None = None) -> T:
-    """Await work until it ends, also when the waiting task is canceled. Only then, the cancellation is raised.
+    """Await work until it ends, even when the waiting task is canceled. The cancellation is raised after the end.
 
     Use it for work that must not be left half done, such as a stop.
 

@@ -9,7 +9,8 @@ __all__ = ["Seen"]
 
 
 class Seen:
-    """The latest ids of messages that were handled. Only a hash of each id is kept, because peers choose the ids.
+    """The latest ids of messages that were handled. Only a hash of each id is kept, because peers may choose
+    long ids.
 
     Args:
         most: How many ids to remember. The oldest are forgotten.

@@ -19,7 +19,7 @@ def log_failure(
     """Log the exception that ended a tool call or a task.
 
     One line has the exception's class, the first line of its message, and the place where it was raised. The level is
-    WARNING, which Python shows also in a program that does not configure logging. The traceback follows at DEBUG.
+    WARNING, which Python shows even in a program that does not configure logging. The traceback follows at DEBUG.
 
     Args:
         logger: The logger to write to.

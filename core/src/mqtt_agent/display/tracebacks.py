@@ -73,7 +73,7 @@ def message_lines(error: BaseException, *, colors: bool) -> list[str]:
 
     Args:
         error: The error.
-        colors: Whether the lines have the escape sequences for colours.
+        colors: Whether the lines have the escape sequences for colors.
     """
     red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colors else ("", "", "")
     steps = (NEXT_STEPS.get(kind.__name__) for kind in type(error).__mro__)

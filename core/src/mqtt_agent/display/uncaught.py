@@ -5,8 +5,8 @@ The hooks of Python for uncaught exceptions belong to the program, so this modul
 - An import changes nothing. The hooks are set when the process makes its first error of MQTT.Agent.
 - The hooks are set only when the standard error is a terminal, and only in place of hooks that print the ordinary
   traceback. A hook of the program, of a debugger or of a library that reports crashes stays as it is.
-- Every exception that is not an error of MQTT.Agent is given to the hook that was there before. So is an error that
-  would hide an exception of the user's own code.
+- Every exception that is not an error of MQTT.Agent is given to the hook that was there before. The hook also gets
+  an error of MQTT.Agent whose short form would hide an exception of the user's own code.
 - With ``MQTT_AGENT_TRACEBACK=1`` in the environment, every exception is given to the hook that was there before.
 """
 

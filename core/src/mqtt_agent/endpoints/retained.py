@@ -55,8 +55,8 @@ class Retained:
         connection: The connection that subscribes.
         source: The messages to follow.
         namespace: The namespace of the topics, for the log.
-        most: Of how many names messages are kept at most. All messages of a name count once, so an agent's status takes
-            no place from a card. The messages of further names are ignored, and a warning is logged once.
+        most: The largest number of names whose messages are kept. All messages of a name count once, so an agent's
+            status takes no place from a card. The messages of further names are ignored, and a warning is logged once.
         faults: Logs what is wrong with a message.
     """
 
@@ -150,7 +150,11 @@ class Retained:
             self._forget(message.topic)
             return None
         if name not in self._topics_of and len(self._topics_of) >= self._most:
-            self._faults.tell(self._namespace, "too many cards", f"those of more than {self._most} names are ignored")
+            self._faults.tell(
+                self._namespace,
+                "too many cards",
+                f"{self._most} names are kept, and the cards of further names are ignored",
+            )
             return None
         try:
             read = decode(model, message.payload, MAX_CARD_PAYLOAD)

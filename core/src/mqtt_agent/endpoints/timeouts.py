@@ -15,7 +15,7 @@ TASK_TIMEOUT: float | None = None
 
 
 def checked_seconds(seconds: float | None, name: str = "timeout") -> float | None:
-    """A time that a timer can wait for. None is no limit, like a time of 2^32-1 s (136 years) and more.
+    """Return a time that a timer can wait for. A time of 2^32-1 s (136 years) or more becomes None, which is no limit.
 
     Args:
         seconds: The time; None means no limit.

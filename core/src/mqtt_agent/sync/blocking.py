@@ -154,7 +154,7 @@ class Endpoint(NeedsWith, Wrapper[S]):
         """Stop, unless the endpoint is needed. A start at the same time waits for the stop, and starts again.
 
         Args:
-            needed: Whether somebody uses the endpoint. A user must count before the user starts the endpoint.
+            needed: Whether somebody uses the endpoint. A user must make this true before the user starts the endpoint.
         """
         with self._starting:
             if self not in _started:
@@ -169,7 +169,7 @@ class Endpoint(NeedsWith, Wrapper[S]):
                 self._background.__exit__(None, None, None)
 
     def _run_to_its_end(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Run a start or stop. After Ctrl-C, wait until it is undone or complete, before the background loop ends."""
+        """Run a start or stop. After Ctrl-C, complete a stop before the background loop ends."""
         try:
             self._background.run(step)
         except KeyboardInterrupt:

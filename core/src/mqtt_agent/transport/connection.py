@@ -34,10 +34,10 @@ class Connection:
     """One MQTT 5 connection with a persistent session, shared by any number of endpoints.
 
     A connection belongs to the event loop that starts it, until it is stopped. Then it can start again, also on
-    another event loop. The first :meth:`start` connects, and the last :meth:`stop`
-    disconnects. In between, the connection reconnects by itself. After a reconnect it subscribes again when the broker
-    has lost the session, and sends again every message that the broker had not confirmed. So a message may arrive
-    twice, and no message is lost while its sender waits for the confirmation.
+    another event loop. The first :meth:`start` connects, and the last :meth:`stop` disconnects. In between, the
+    connection reconnects by itself. After a reconnect it subscribes again when the broker has lost the session, and
+    sends again every message that the broker had not confirmed. So a message may arrive twice, and no message is lost
+    while its sender waits for the confirmation.
 
     Args:
         broker: The broker's URL: ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. None means
@@ -45,7 +45,8 @@ class Connection:
         client_id: The MQTT client id; None generates an id.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
-        keep_alive: Seconds of silence after which the connection is tested with a PINGREQ, 0 to 65,535. 0 is no test.
+        keep_alive: Seconds of silence after which the connection is tested with a PINGREQ, 0 to 65,535. With 0,
+            there is no test.
         session_expiry: Seconds that the broker keeps the session while the client is disconnected. Never less than
             ``will_delay``. A time of 2^32-1 s and more is no limit.
         will_delay: Seconds that the broker waits for the client to come back before it publishes the Last Will.
@@ -141,7 +142,7 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of the largest payload that both this client and its broker take; see ``max_packet_size``."""
+        """The size of the largest payload that this client and its broker take, in bytes; see ``max_packet_size``."""
         return self._outbox.max_payload
 
     @property
@@ -163,7 +164,7 @@ class Connection:
 
     @property
     def inherited(self) -> ConnectedBeforeFork | None:
-        """In a child process, if the connection was started before ``os.fork()``: the error of every use. Else None."""
+        """The error that every use raises in a child process, if the connection was started before ``os.fork()``."""
         return self._lifetime.inherited
 
     def check_process(self) -> None:
@@ -352,7 +353,7 @@ class Connection:
             TopicNotAuthorized: The broker forbids the topic.
             PublishRefused: The broker refused the message for another reason.
             WireError: MQTT cannot carry the message: a wildcard or a control character in the topic, a property of
-                more than 65,535 bytes, or a time beyond 32 bits.
+                more than 65,535 bytes, or a time of more than 2^32-1 s.
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.
             ConnectionLost: The connection was stopped before the confirmation arrived.

@@ -111,7 +111,7 @@ class Lifetime:
         self._fail(failure)
 
     def after_fork(self, client_id: str) -> None:
-        """Leave a connection that was started to the parent process. A connection that was not started is not changed.
+        """Refuse further use in the child process, if the connection was started. Otherwise change nothing.
 
         Args:
             client_id: The client id, for the error.

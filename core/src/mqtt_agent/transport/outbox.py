@@ -26,7 +26,7 @@ NO_MATCHING_SUBSCRIBERS: int = 0x10
 """The reason code of a PUBACK for a message that nobody is subscribed to."""
 _NOT_AUTHORIZED = 0x87
 _MAX_HEADER = 4096
-"""Bytes that a packet has besides its payload, at most."""
+"""Bytes that are reserved for the topic and the properties of a packet."""
 _MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
 
 
@@ -52,7 +52,7 @@ class Outbox:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of the largest payload that fits for certain, whatever its topic and properties are."""
+        """The size of the largest payload that fits beside a topic and properties of usual size, in bytes."""
         return max(self._max_packet - _MAX_HEADER, self._max_packet // 2)
 
     @property
@@ -177,7 +177,7 @@ class Outbox:
         return self._limits is not None and len(self._in_flight) < min(self._limits.receive_maximum, _MAX_UNCONFIRMED)
 
     def _wait(self, publication: _Publication) -> None:
-        """Let a message wait for the broker, until its sender gives it up or its time is over."""
+        """Let a message wait for the broker, until its sender gives it up or the message expires."""
         if not publication.confirmed.done():
             self._waiting[publication] = None
             publication.expire_in_time()
@@ -206,7 +206,7 @@ class Outbox:
                 continue
             topic, packed = publication.topic, publication.packed
             try:
-                # The time in the queue counts. And the broker of this link may take less than the broker before.
+                # The expiry includes the time in the queue. And this broker may take less than the broker before.
                 publication.packed = self.pack(topic, packed.payload, 1, packed.retain, publication.properties_now())
             except PayloadTooLarge as error:
                 publication.fail(error)

@@ -1,4 +1,4 @@
-"""Encodes the MQTT 5 packets that are frequent, and refuses what no packet can hold. ``packets`` decodes packets.
+"""Encodes the frequent MQTT 5 packets, and refuses values that no packet can hold. ``packets`` decodes packets.
 
 Brokers close the connection of a client that sends a packet that violates MQTT. The message would be sent again after
 the reconnect, and no other message could be sent any more. So each message is packed before it is queued.
@@ -58,7 +58,7 @@ def pack_pubrec(mid: int) -> bytes:
 
 
 class PackedPublish(NamedTuple):
-    """A PUBLISH packet in parts. Only the packet identifier is missing, which belongs to one network connection.
+    """A PUBLISH packet in parts. The packet identifier is missing, because it belongs to one network connection.
 
     Attributes:
         head: The bytes before the packet identifier.
@@ -129,8 +129,8 @@ def check_filter(topic_filter: str) -> None:
     """Refuse a topic filter to which no broker lets a client subscribe.
 
     Raises:
-        WireError: The topic filter is empty, has a wildcard where MQTT does not allow one, is a shared one without a
-            group or a filter, has more than 201 levels, or :func:`pack_string` refuses it.
+        WireError: The topic filter is empty, has a wildcard where MQTT does not allow one, is a shared subscription
+            without a group or a filter, has more than 201 levels, or :func:`pack_string` refuses it.
     """
     levels = topic_filter.split("/")
     wrong = not topic_filter or "#" in levels[:-1]
@@ -138,7 +138,8 @@ def check_filter(topic_filter: str) -> None:
     if levels[0] == "$share":
         wrong = wrong or len(levels) < 3 or levels[1] in ("", "+") or (len(levels) == 3 and not levels[2])
     if wrong:
-        raise WireError(f"{topic_filter!r:.80} is not a topic filter: it is empty or has a wildcard in the wrong place")
+        why = "it is empty, has a wildcard in the wrong place, or is an incomplete $share filter"
+        raise WireError(f"{topic_filter!r:.80} is not a topic filter: {why}")
     _check_levels(topic_filter, "the topic filter")
     pack_string(topic_filter, "the topic filter")
 
@@ -212,7 +213,7 @@ def pack_string(text: str, what: str) -> bytes:
 
 
 def whole_seconds(seconds: float, what: str) -> int:
-    """A time as a number that a packet can hold: whole seconds, rounded up. 2^32-1 and more is no limit.
+    """Convert a time to whole seconds, rounded up. A time of 2^32-1 s or more becomes 2^32-1, which means no limit.
 
     Args:
         seconds: The time.

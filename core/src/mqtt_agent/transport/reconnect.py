@@ -121,7 +121,7 @@ class Reconnector:
 
     def _end(self) -> None:
         self._over = True
-        self._is_ready.set()  # who waits for a link learns that there will be none
+        self._is_ready.set()  # a coroutine that waits for a link learns that no link will come
 
     async def begin_clean(self) -> None:
         """Replace the link by a link with a new session. Every later link begins with a new session too.
@@ -214,7 +214,7 @@ class Reconnector:
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)
             link = await self._reconnect()
-            # A warning after a warning: the last line on a console must not be a problem that is over.
+            # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
             logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
             self._warned = False

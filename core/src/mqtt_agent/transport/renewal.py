@@ -118,7 +118,7 @@ async def renewed_login(credentials: Credentials | None, login: Login) -> Login 
         try:
             token = await credentials.current()
             if logged:
-                logger.warning("the user's function returned a token again")
+                logger.warning("fetching a token works again")
                 logged = ""
             if (token_expiry(token) or math.inf) > expires:
                 return credentials.username, token

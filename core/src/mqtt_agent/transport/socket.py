@@ -188,7 +188,8 @@ class BufferedSocket:
         self._raw.close()
 
     def _after_fork(self) -> None:
-        # The socket belongs to the parent process. With this copy open, a crash of the parent would end no connection.
+        # The socket belongs to the parent process. While this copy is open, a crash of the parent does not end the
+        # connection.
         self._out = bytearray()  # not clear(): at the fork, another thread may have been sending these bytes
         self._eof = True
         self._raw.close()

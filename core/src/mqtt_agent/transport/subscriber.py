@@ -132,9 +132,9 @@ class Subscriber:
             await self._send(link, subscription)
 
     async def _renew(self, link: Link, subscription: Subscription) -> None:
-        """Remove a subscription from the session, so that the next SUBSCRIBE makes it anew.
+        """Remove a subscription from the session, so that the next SUBSCRIBE makes a new subscription.
 
-        MQTT 5 lets a broker send the retained messages at each SUBSCRIBE with Retain Handling 0, also when the session
+        MQTT 5 lets a broker send the retained messages at each SUBSCRIBE with Retain Handling 0, even when the session
         has the subscription already [MQTT-3.8.4-3]. rumqttd sends them for a new subscription only. It also answers an
         UNSUBSCRIBE only when the subscription was made on this network connection.
         """

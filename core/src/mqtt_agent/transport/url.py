@@ -24,7 +24,7 @@ _SCHEMES = {
     "tcps": "mqtts",
     "https": "wss",
 }
-"""The schemes that a user of another scheme probably wants."""
+"""For each scheme, the scheme of a broker URL that the user probably means."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _advice(text: str) -> str:
     if scheme in _DEFAULT_PORTS:
         what = f"the broker URL names no host after {scheme}://"
     elif scheme:
-        what = f"the scheme {scheme:.20}:// is not one of a broker URL"
+        what = f"the scheme {scheme:.20}:// is not a scheme of a broker URL"
     else:
         what = "the broker URL has no scheme"
     schemes = "use mqtt:// or, with TLS, mqtts://, and for MQTT over WebSockets ws:// or wss://"

@@ -72,7 +72,7 @@ def encode(message: Message, owner: str = "") -> bytes:
         deep = len(payload) > 2 * MAX_DEPTH and _may_be_too_deep(payload)
         if not (deep or b"NaN" in payload or b"Infinity" in payload):
             return payload
-        pydantic_core.from_json(payload, allow_inf_nan=False)  # the words may be in a text, like the brackets
+        pydantic_core.from_json(payload, allow_inf_nan=False)  # accepts the words and brackets in a text
         return payload
     except (ValueError, TypeError, RecursionError):
         fields = dict(message)
@@ -175,7 +175,8 @@ def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
 def checked_card(card: M, owner: str) -> M:
     """Return a copy of a card that can be published.
 
-    Check a card where its values are given: a card that cannot be published would stop the announcement of others too.
+    Check a card where its values are given: a card that cannot be published would stop the announcement of other
+    cards too.
 
     Args:
         card: The card. Lone surrogates in its texts become U+FFFD.

@@ -1,4 +1,4 @@
-"""Finds the place in a value that JSON cannot carry, and mends texts. This is slow: it runs when a fast encoder failed.
+"""Finds the place in a value that JSON cannot carry, and repairs texts. It runs only after a fast encoder has failed.
 
 One rule holds for every value that leaves this process. A lone surrogate, which is no character, is replaced by
 U+FFFD, and a warning names the place. NaN, infinity, a value that is nested too deeply, and a value without JSON form
@@ -43,7 +43,8 @@ def mended(value: Any, name: str, owner: str, depth: int = MAX_DEPTH) -> Any:
 
     Args:
         value: Any value.
-        name: What the value is, as the first part of each path, for example ``result``. An empty name leaves it out.
+        name: What the value is, as the first part of each path, for example ``result``. With an empty name, a
+            path begins with the first key.
         owner: Who made the value, for the warning.
         depth: How many levels the value may have.
 

@@ -66,8 +66,8 @@ async def give_turn(
 
         async def refuse(question: str, schema: Any) -> NoReturn:
             advice = (
-                "Nobody in a team can answer that: the turn is canceled. Let the peer decide without asking, or put "
-                "the answer into the team's messages"
+                "Nobody in a team can answer this question: the turn is canceled. Let the peer decide without asking, "
+                "or put the answer into the team's messages"
             )
             raise unanswerable(handle, question, advice)
 

@@ -71,7 +71,7 @@ class AgentHost(Agent):
         options.setdefault("max_payload", MAX_PAYLOAD)
         # Turns that wait for an earlier turn of their conversation count too.
         super().__init__(agent_id, max_concurrency=_WAITING_TURNS, retention=retention, **options)
-        self._max_concurrency = max_concurrency  # the turns that run may block threads, the turns that wait do not
+        self._max_concurrency = max_concurrency  # turns that run may block threads; turns that wait do not
         self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
         self.on_task(TURN)(self._turns.on_turn)
         self.on_task(CONTROL)(self._turns.on_control)

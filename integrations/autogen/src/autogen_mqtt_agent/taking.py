@@ -22,7 +22,7 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """The task handlers of a host. Turns of one conversation run one at a time, in the order in which they come.
+    """The task handlers of a host. Turns of one conversation run one at a time, in the order of arrival.
 
     Args:
         agent: The host; its store keeps the turns.
@@ -75,7 +75,7 @@ class Turns:
         async def take(instance: Instance) -> dict[str, Any]:
             fresh = [message for message in messages if message.id not in instance.seen]
             response = await self._run(task, instance, fresh)
-            # The agent's own answer, too: after `resume()`, a team gives the answer to all participants as a task.
+            # Its own answer is seen too: after `resume()`, a team gives the answer to all participants as a task.
             instance.seen += [*(message.id for message in fresh), response.chat_message.id]
             return self._encode(instance.name, response)
 

@@ -42,7 +42,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
     several, one after the other. Calling :meth:`start` and :meth:`stop` is optional: a connection that is open when the
     program ends is closed then.
 
-    A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait for ever
+    A call that fails in any way is a result with ``is_error=True``, never an exception: AutoGen's agents wait forever
     when a workbench raises.
 
     Example:
@@ -153,7 +153,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         except Exception as error:
             if self._listed is None:
                 raise
-            # AutoGen's agents list the tools again before each call, and wait for ever when the listing raises.
+            # AutoGen's agents list the tools again before each call, and wait forever when the listing raises.
             logger.warning("the tools cannot be listed now, so the last list is used again: %s", error)
             self._outdated = True
             return self._listed

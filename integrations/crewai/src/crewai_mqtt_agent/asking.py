@@ -21,7 +21,7 @@ TOOL_CALL = "x-crewai-tool"
 """The key in a question's schema under which the peer names a tool to call; the answer is the tool's output."""
 
 current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
-"""Asks the requester of the run of a served crew that the current code belongs to; None outside of a run.
+"""The asker of the run of a served crew in which the current code runs; None outside of a run.
 
 ``task.id`` is the id of the run, the same in each attempt, so the crew's remote members get the same tasks again.
 When the host stops, ``task.interrupted`` is true: the members' tasks go on, since the next attempt wants their results.

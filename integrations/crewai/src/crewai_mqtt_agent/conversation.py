@@ -58,8 +58,8 @@ async def work(
 ) -> Any:
     """Give the task to the peer, follow the task to its end, and return its result. Runs on the loop of ``agent``.
 
-    When this function is canceled, the peer's task is canceled. The exception is the stop of a served crew's host: the
-    task goes on, since the next attempt at the crew needs its result.
+    When this function is canceled, the peer's task is canceled. But when the host of a served crew stops, the task
+    goes on, since the next attempt at the crew needs its result.
     """
     giving = asyncio.ensure_future(
         agent.delegate(

@@ -93,7 +93,7 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Unpack[AgentOption
 def host_flow(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions]) -> Agent:
     """Make an agent that does each task with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
 
-    After a crash, a flow with ``@persist`` finds its state again. Any other flow starts anew.
+    After a crash, a flow with ``@persist`` finds its state again. Any other flow starts from its beginning.
 
     Args:
         factory: A subclass of ``Flow``, or a function that makes a new flow for each task.

@@ -61,7 +61,7 @@ class Reporter:
         name = _name(event)
         if index is not None:
             self._outputs[str(index)] = saved_output(tasks[index].key, event.output)
-            # The save blocks: only after it may the crew go on, so that no finished task is done again.
+            # The save blocks. The crew continues only after the save, so that no finished task is done again.
             self._report(self._task.save, {"outputs": self._outputs})
             self._steps = len(self._outputs)
             name = artifact_name(tasks, index)

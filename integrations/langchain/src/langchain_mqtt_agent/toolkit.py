@@ -123,7 +123,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:
-        self.agent_id = self._remote.agent_id  # after a fork, a generated id is another one
+        self.agent_id = self._remote.agent_id  # a generated id changes after a fork
         named: list[tuple[str, ToolCard | AgentCard]] = [(self._name(card), card) for card in found.tools]
         named += [(model_name(f"ask_{card.name}"), card) for card in found.peers]
         kept: dict[str, tuple[Any, BaseTool]] = {}
@@ -142,7 +142,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if isinstance(card, ToolCard):
             return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error)
         remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout)
-        # Not only the present agent: after a fork, the requester has another one.
+        # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)
 

@@ -39,7 +39,7 @@ class Attempt:
         saved: The latest checkpoint, any JSON value; None when there is none.
         state: The state of the task.
         listening: Whether the requester wants events.
-        over: Whether the attempt has ended: from then on it sends and stores nothing.
+        over: Whether the attempt has ended. Then the attempt sends and stores nothing.
         artifacts: The data of each artifact by its name.
         question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
         seq: The number of the latest event.
@@ -76,7 +76,7 @@ class Attempt:
         await self.reserve()
         event.seq = self.seq + 1
         payload = encode(event, f"task {self.key.task_id}")
-        self.seq += 1  # only now: a requester waits for every number, so an event that cannot be sent must not get one
+        self.seq += 1  # only now: a requester waits for every number, so an unsent event must not use a number
         try:
             await self._sender.send(payload)
         except PayloadTooLarge:

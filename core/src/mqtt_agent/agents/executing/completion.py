@@ -83,7 +83,7 @@ class Completion:
         store = self._scope.store
         changed = await store.change(key, ACTIVE, expected_attempt=attempt, state=state, result=result)
         if changed is None:
-            # An earlier try may have stored this result, although its answer was lost.
+            # An earlier try may have stored this result, although the store's answer was lost.
             stored = await store.get(key)
             if stored is not None and stored.attempt == attempt and stored.result == result:
                 return stored

@@ -40,8 +40,8 @@ class TaskContext:
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
             at this time.
-        max_result: The size of the largest result message, in bytes: the requester and the broker take no larger one.
-            The message is the JSON of the result with all artifacts. A larger result fails the task.
+        max_result: The size of the largest result message, in bytes: the requester and the broker take no larger
+            message. The message is the JSON of the result with all artifacts. A larger result fails the task.
         attempt: 1 for the first attempt. Each crash or stop of the agent leads to one more attempt.
         canceled: Whether nobody waits for the result any more. An ``async`` handler also gets a ``CancelledError``. A
             plain function should check ``canceled`` regularly, and return when ``canceled`` is true.

@@ -236,7 +236,7 @@ class TaskExecutor:
     async def _start_next(self, slot: Slot) -> None:
         record: TaskRecord | None = None
         try:
-            record = await self._scope.retry.until_stored(self._claim, "the begin of the next task")
+            record = await self._scope.retry.until_stored(self._claim, "the start of the next task")
         finally:
             if record is None:
                 self.give_back(slot)
@@ -253,10 +253,10 @@ class TaskExecutor:
         return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
 
     async def run_again(self, record: TaskRecord) -> TaskRecord:
-        """Run a task that has begun in the store, although no handler of this process works on it.
+        """Run again a task that has begun according to the store, although no handler of this process works on it.
 
-        This happens when the store began the task and its answer was lost, or when another process with this agent id
-        began the task after the start of this process.
+        This happens when the store began the task and the store's answer was lost, or when another process with this
+        agent id began the task after the start of this process.
 
         Returns:
             The task's record.
@@ -276,7 +276,7 @@ class TaskExecutor:
             self.background.start(self._scope.retry.until_stored(self._find_lost, what))
 
     async def _find_lost(self) -> None:
-        """Find the tasks that the store has added or begun, although it reported a failure."""
+        """Find the tasks that the store has added or begun, although the store reported a failure."""
         async for records in self._scope.records("received", ACTIVE):
             for record in records:
                 if await self.find_run(record.task_id) is None and self.executing:

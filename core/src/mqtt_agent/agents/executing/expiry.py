@@ -15,7 +15,7 @@ class ExpiryTimers:
     """One timer for each task that waits for a slot and has an ``expires_at``.
 
     Args:
-        on_expired: Called with the record of each task whose time is over.
+        on_expired: Called with the record of each task that has expired.
     """
 
     def __init__(self, on_expired: Callable[[TaskRecord], None]) -> None:

@@ -213,7 +213,7 @@ class ReceivedTasks:
         elif not record.state.terminal:
             record = await self._cancel_open(record, result)
         elif record.state is TaskState.CANCELED:
-            await self._end_run(task_id)  # an earlier cancel may have been stored although its answer was lost
+            await self._end_run(task_id)  # an earlier cancel may be stored although the store's answer was lost
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
 
@@ -239,7 +239,7 @@ class ReceivedTasks:
         return True
 
     async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
-        """Store an answer to a question. A handler gets the answer at once if it waits, else when it runs again.
+        """Store an answer to a question. A waiting handler gets the answer at once, another handler at its next run.
 
         Args:
             task_id: The task's id.

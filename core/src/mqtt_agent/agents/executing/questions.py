@@ -108,7 +108,7 @@ class Questions:
         try:
             answer = await waiting.answered
         except BaseException:
-            self._slot.take_over_limit()  # the handler must end, and does not wait for that
+            self._slot.take_over_limit()  # the handler must end, and does not wait for a free slot
             raise
         await self._slot.take_again()
         if self._closed:

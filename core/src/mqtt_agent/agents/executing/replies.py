@@ -79,7 +79,8 @@ class Replies:
             )
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
             settle = partial(self._scope.store.change, record.key, (record.state,), settled=True)
-            await self._scope.retry.until_stored(settle, f"that the result of task {record.task_id:.80} was sent")
+            what = f"the note that the result of task {record.task_id:.80} was sent"
+            await self._scope.retry.until_stored(settle, what)
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
         """The topics to which the result of a task goes.

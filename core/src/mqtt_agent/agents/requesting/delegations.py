@@ -152,7 +152,7 @@ class Delegations:
             self._tasks.update(handle, stored)
         if not handle.done:
             self._tasks.schedule(stored)
-            # A repeat moves the result, and only the first request() subscribes to the task's own result topic.
+            # A repeat changes the result's topic. Only the first request() subscribes to the task's own result topic.
             await self._sender.send_first(handle, stored, synchronous and known is None)
         return handle
 
@@ -167,7 +167,7 @@ class Delegations:
         reached("delegated.after-commit")
         if not added and (stored.digest != record.digest or stored.peer != record.peer):
             other = "" if stored.peer == record.peer else f" (agent {stored.peer} has the other task)"
-            problem = f"task id {task_id} names another task already; it was not sent{other}"
+            problem = f"task id {task_id} names another task already; this task was not sent{other}"
             raise TaskRejected(problem, task_id=task_id, peer=stored.peer, code="conflict")
         return stored
 

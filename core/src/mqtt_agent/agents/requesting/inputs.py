@@ -58,7 +58,7 @@ class Inputs:
         if "fault" in question.data:  # the peer did not accept the answer: it must not be sent again
             handle.answers.pop(input_id, None)
             store = partial(self._store, handle)
-            what = f"that an answer to task {handle.task_id:.80} was not accepted"
+            what = f"the note that an answer to task {handle.task_id:.80} was not accepted"
             self._tasks.background.start(self._tasks.scope.retry.until_stored(store, what))
         elif input_id in handle.answers and self._is_lost(handle.sent_answers.get(input_id), question):
             control = self._control(handle, handle.answers[input_id], input_id)

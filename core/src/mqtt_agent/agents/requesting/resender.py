@@ -66,7 +66,7 @@ class Resender:
 
     async def _expire(self, task_id: str, message: str) -> None:
         give_up = partial(self._tasks.give_up, task_id, TaskFault(type="expired", message=message))
-        await self._scope.retry.until_stored(give_up, f"that task {task_id:.80} has expired")
+        await self._scope.retry.until_stored(give_up, f"the note that task {task_id:.80} has expired")
 
     async def _resend_some(self, task_ids: list[str]) -> None:
         """Send some tasks again, and wait a moment for the answers.

@@ -133,14 +133,14 @@ class TaskStore(ABC):
       changes, whatever states its ``expected`` names.
     - The store takes and returns copies. Changing a returned record changes nothing in the store.
     - Values are stored as JSON, never pickled.
-    - Several agents may share one store. A method reads and changes the records of one agent only: the agent of its
-      key, or the agent that it is given.
+    - Several agents may share one store. A method reads and changes the records of one agent only: the agent of the
+      key or of the argument ``agent``.
 
     Each method raises :class:`StoreError` when the store cannot be read or written. The change may have been made all
     the same, because the answer of the disk or of a database server can get lost. So an agent repeats the call, and a
     repeat must not do harm: :meth:`add` then returns the record that is there, and :meth:`change` refuses to change a
-    task that has ended. An error that no repeat can mend has ``permanent`` true: a value that cannot be stored, or a
-    damaged record.
+    task that has ended. When no repeat can succeed, the error has ``permanent`` true: a value cannot be stored, or
+    a record is damaged.
     """
 
     @abstractmethod

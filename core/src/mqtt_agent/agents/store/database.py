@@ -76,9 +76,9 @@ _JOURNAL_LIMIT = 64 * 1024 * 1024
 _opening = threading.Lock()
 
 _inherited: list[tuple[tuple[int, int], sqlite3.Connection]] = []
-"""In a child process, the connections that were open at the fork, each after device and inode of its file.
+"""In a child process, the connections that were open at the fork, each with the device and inode of its file.
 
-SQLite forbids to use them, to close them, and to open their files again: its locks belong to the parent process.
+SQLite forbids using them, closing them, and opening their files again: its locks belong to the parent process.
 """
 
 
@@ -110,7 +110,7 @@ def check_process(path: Path) -> None:
     found = path.stat()
     if any(file == (found.st_dev, found.st_ino) for file, _ in _inherited):
         raise StoreError(
-            f"task store {path} was open before os.fork(), and SQLite forbids to open it in the child process too: "
+            f"task store {path} was open before os.fork(), and SQLite forbids opening it in the child process too: "
             "stop the agent before the fork, or give the agent of the child a store of its own"
         )
 

@@ -36,7 +36,7 @@ def default_store_path(namespace: str, agent_id: str) -> Path:
 def make_folder(path: Path) -> None:
     """Make the folder of a store's file if it is the default folder. Any other folder must exist.
 
-    A path with a typing error would else be made without a word, and the agent would not find its earlier tasks there.
+    Otherwise the folder of a mistyped path would be made, and the agent would not find its earlier tasks there.
 
     Args:
         path: The absolute path of the file.
@@ -58,7 +58,7 @@ def make_folder(path: Path) -> None:
         if each.exists() and not each.is_dir():
             raise StoreError(f"task store {path}: {each} is a file and not a folder; choose another path")
     near = _near(missing)
-    advice = f"did you mean {near}? Else make the folder" if near else "make the folder"
+    advice = f"did you mean {near}? If not, make the folder" if near else "make the folder"
     raise StoreError(f"task store {path}: there is no folder {missing}; {advice}, or choose another path")
 
 

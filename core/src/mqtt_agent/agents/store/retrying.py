@@ -1,4 +1,4 @@
-"""Repeats work that failed because the store could not be written, and logs when a trouble begins and ends."""
+"""Repeats work that failed because the store does not work, and logs when a trouble begins and ends."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class StoreRetry:
     Therefore the work is tried until it succeeds, as long as the agent runs.
 
     A *trouble* of the store begins when a first piece of work fails, and ends when no piece of work waits any more. The
-    log has one line for the begin and one line for the end, however many pieces of work wait meanwhile.
+    log has one line for the beginning and one line for the end, however many pieces of work wait meanwhile.
 
-    When a store reports a failure, it may still have made the change: the answer was lost. So work must be written in
+    A store that reports a failure may still have made the change: only the answer was lost. So work must be written in
     such a way that a repeat finds what an earlier try has stored.
 
     Args:
@@ -74,10 +74,10 @@ class StoreRetry:
 
         Args:
             work: Does the work; called once for each attempt.
-            what: What is stored, for the log.
+            what: What the work stores or reads, as a noun phrase for the log.
 
         Returns:
-            What the work returned.
+            The value that the work returned.
 
         Raises:
             StoreError: The store failed after :meth:`end` was called, or the error is permanent.
@@ -122,7 +122,7 @@ class StoreRetry:
             return
         self._reasons.add(str(error))
         logger.error(
-            "the store of agent %s does not work, so %s is not stored yet; it is tried again until the store works, "
+            "the store of agent %s does not work, so this work waits: %s; the agent tries again until the store works, "
             "and nothing is acknowledged before: %s",
             self._agent_id,
             what,

@@ -1,4 +1,4 @@
-"""Notices that the file of an open store was deleted or replaced: SQLite itself would go on without a word."""
+"""Notices that the file of an open store was deleted or replaced. SQLite itself does not report this."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FileWatch:
     """Remembers which files an open store uses.
 
     After a file was deleted, SQLite still writes to it, and every commit succeeds. But nobody can open the file again,
-    so all its tasks are lost with the process.
+    so all its tasks are lost when the process ends.
 
     Args:
         path: The path of the store's file, which is open.
@@ -34,7 +34,7 @@ class FileWatch:
         """Check that the paths still name the files that the store uses.
 
         Raises:
-            StoreError: A file was deleted or replaced. When it is moved back, the next check succeeds.
+            StoreError: A file was deleted or replaced. When the file is moved back, the next check succeeds.
         """
         if self._id_of(self._path) != self._file_id:
             raise self._error("was replaced by another file")
@@ -42,16 +42,16 @@ class FileWatch:
             if os.path.exists(self._log):
                 self._log_id = self._id_of(self._log)
         elif self._id_of(self._log) != self._log_id:
-            raise self._error("has another write-ahead log (-wal)")
+            raise self._error("got another write-ahead log (-wal)")
 
     def _id_of(self, path: Path | str) -> tuple[int, int]:
         try:
             stat = os.stat(path)
         except FileNotFoundError:
-            what = "was deleted or moved" if path is self._path else "has lost its write-ahead log (-wal)"
+            what = "was deleted or moved" if path is self._path else "lost its write-ahead log (-wal)"
             raise self._error(what) from None
         except OSError as error:
-            raise self._error(f"cannot be reached any more ({error.strerror})") from error
+            raise self._error(f"became unreachable ({error.strerror})") from error
         return stat.st_dev, stat.st_ino
 
     def _error(self, what: str) -> StoreError:

@@ -38,7 +38,7 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 _forking = threading.Lock()
 _releases: list[Callable[[], None]] = []
 _BEFORE_FORK = 10.0
-"""Seconds that a fork waits for SQLite. Without the wait, the child could get a lock of SQLite that stays closed."""
+"""Seconds that a fork waits for SQLite. Without the wait, the child could get a lock of SQLite that nobody releases."""
 
 
 def _before_fork() -> None:
@@ -94,7 +94,7 @@ class Writer:
         connect: Opens the database. Called in the writer's thread; when it fails, every job fails.
         translate: Makes a :class:`StoreError` from an error of sqlite3.
         watch: Called in the writer's thread when the database is open. Returns a function that raises
-            :class:`StoreError` when what was written is not durable, because the file was deleted or replaced.
+            :class:`StoreError` when the changes are not durable, because the file was deleted or replaced.
     """
 
     def __init__(
@@ -188,10 +188,13 @@ class Writer:
             _deliver(self._waiting)
 
     def hold(self, timeout: float) -> Callable[[], None] | None:
-        """Wait until SQLite does nothing, and let it do nothing until the returned function is called.
+        """Wait until SQLite is idle, and keep SQLite idle until the returned function is called.
 
         Args:
-            timeout: Seconds to wait; then None is returned.
+            timeout: Seconds to wait.
+
+        Returns:
+            The function that lets SQLite work again. None when SQLite was not idle in time.
         """
         return self._busy.release if self._busy.acquire(timeout=timeout) else None
 

@@ -286,7 +286,7 @@ class ToolClient(NeedsAsyncWith):
             call_id: The call's id; None makes a new id. Give the id of an earlier call, with the same tool and
                 arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
                 last caller is canceled.
-            unknown: No other keyword is taken. The arguments of the tool are the items of ``arguments``.
+            unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
             The result, any JSON value.

@@ -298,7 +298,7 @@ class OutgoingCalls:
             pending.fail(error)
 
     def _leave(self, pending: PendingCall, handle: CallHandle, timer: asyncio.TimerHandle | None) -> None:
-        """A handle is over. The last one takes its call with it."""
+        """Note that a handle is over. When it is the last handle of its call, the call is forgotten."""
         if timer is not None:
             timer.cancel()
         if len(pending.handles) > 1:

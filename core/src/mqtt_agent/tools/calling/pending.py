@@ -75,7 +75,7 @@ class PendingCall:
         return self.handles[0]
 
     def is_same(self, tool: str, arguments: dict[str, Any]) -> bool:
-        """Whether this is a call of the same tool with the same arguments, in any order."""
+        """Whether this is a call of the same tool with the same arguments. Their order does not matter."""
         sent: dict[str, Any] = pydantic_core.from_json(self.payload)
         return tool == self.handle.tool and fingerprint(arguments) == fingerprint(sent["arguments"])
 
@@ -90,6 +90,6 @@ class PendingCall:
             handle.server = server
 
     def count_attempt(self) -> None:
-        """Note that the server of the call was lost."""
+        """Count one more attempt, because the server of the call was lost."""
         for handle in self.handles:
             handle.attempt += 1

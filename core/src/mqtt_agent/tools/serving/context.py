@@ -65,7 +65,7 @@ class CallStream:
             return
         message = StreamMessage(call_id=self._call_id, seq=self.seq + 1, type=kind, **fields)
         payload = encode(message, self._tool)
-        self.seq += 1  # only now: callers wait for every number, so a message that is not sent must not get one
+        self.seq += 1  # only now: callers wait for every number, so an unsent message must not use a number
         try:
             await self._sender.send(payload)
         except MQTTAgentError:

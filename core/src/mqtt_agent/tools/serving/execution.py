@@ -46,7 +46,7 @@ class Execution:
         context: The context that the handler got. None before the handler is called, and after the handler has ended.
         task: The asyncio task that runs the call; None while the call waits for its turn.
         thread: The future of a plain ``def`` handler, which runs in a thread; None before the handler is called. It is
-            not done while the thread runs, also when the call is over.
+            not done while the thread runs, even when the call is over.
         expiry: Drops the call at ``expires``, while the call waits for its turn.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
         stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.

@@ -32,7 +32,7 @@ class Executor:
     Args:
         scope: What all parts of the server share.
         max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival. A plain
-            ``def`` handler counts until its thread ends, also when its call is over: a thread cannot be stopped.
+            ``def`` handler counts until its thread ends, even when its call is over: a thread cannot be stopped.
         replay: The latest responses of the server.
 
     Attributes:

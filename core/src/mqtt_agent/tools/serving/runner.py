@@ -33,7 +33,8 @@ class CallRunner:
         scope: What all parts of the server share.
         answers: Publishes the responses.
         replay: Keeps the responses for repeated calls.
-        max_threads: How many plain ``def`` handlers run at once. The caller never runs more, so that none waits here.
+        max_threads: How many plain ``def`` handlers run at once. The executor never starts more, so no
+            handler waits for a thread.
     """
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
@@ -189,7 +190,7 @@ def _log_failure(execution: Execution, error: BaseException) -> None:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether the asyncio task that runs the call is being canceled. Else the handler itself raised CancelledError."""
+    """Whether the asyncio task that runs the call is being canceled. If not, the handler raised CancelledError."""
     # Before Python 3.11, asyncio tasks do not count cancellations. There, the exception counts as the handler's own.
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is not None and cancelling() > 0

@@ -105,7 +105,7 @@ def _hints_of(offered: BaseTool) -> dict[str, Any]:
 
 
 def _blocks(offered: BaseTool) -> bool:
-    """Whether a tool has no async form. LangChain would run it in the default executor of the event loop."""
+    """Whether a tool has no async form. LangChain would run such a tool in the default executor of the event loop."""
     kind = type(offered)
     if isinstance(offered, (StructuredTool, Tool)):
         return offered.coroutine is None and kind.ainvoke in (StructuredTool.ainvoke, Tool.ainvoke)
@@ -113,7 +113,7 @@ def _blocks(offered: BaseTool) -> bool:
 
 
 class _Runner:
-    """The parts of a handler that are the same for all tools."""
+    """The base of the handlers: the parts that tools with and without an async form have in common."""
 
     def __init__(self, offered: BaseTool) -> None:
         # The caller of the tool decides what a language model is told of an error.
