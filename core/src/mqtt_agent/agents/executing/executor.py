@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
@@ -20,11 +21,11 @@ from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot, Slots
 from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, is_answer
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import ACTIVE, TaskRecord
+from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import follow_threads, run_for_handler
 from mqtt_agent.display.failures import log_failure
-from mqtt_agent.errors import StoreError, TaskExpired
+from mqtt_agent.errors import TaskExpired
 from mqtt_agent.wire import Task, TaskFault, TaskState
 
 __all__ = ["Run", "TaskExecutor"]
@@ -82,6 +83,7 @@ class TaskExecutor:
         scope: The agent's shared values.
         router: The handlers.
         replies: Sends results to the requesters.
+        background: Runs the handlers, and other work that nothing else awaits.
         max_concurrency: How many handlers run at once.
 
     Attributes:
@@ -90,10 +92,12 @@ class TaskExecutor:
         background: The running handlers, and other work that nothing else awaits. :meth:`drain` waits for this work.
     """
 
-    def __init__(self, scope: Scope, router: Router, replies: Replies, max_concurrency: int) -> None:
+    def __init__(
+        self, scope: Scope, router: Router, replies: Replies, background: BackgroundTasks, max_concurrency: int
+    ) -> None:
         self.executing: bool = False
         self.waiting: int = 0
-        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
+        self.background: BackgroundTasks = background
         self._scope = scope
         self._router = router
         self._replies = replies
@@ -143,15 +147,23 @@ class TaskExecutor:
         Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
         """
         self.executing = False
+        self._timers.stop()
         running = [run.work for run in self._runs.values()]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self.end(list(self._runs.values()), interrupted=True)
         # A result that the broker does not confirm in time is sent again at the next start.
-        await self.background.wait(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
+        await self._finish_background(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
         self.background.cancel()
         for slot in tuple(self._undecided):
             self._decide(slot)
+
+    async def _finish_background(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        await self.background.wait(timeout)
+        while len(self.background) and (left := until - loop.time()) > 0:  # a result that was sent is then settled
+            await self.background.wait(left)
 
     async def abandon(self) -> None:
         """Start no further task, and cancel all handlers at once.
@@ -221,12 +233,14 @@ class TaskExecutor:
                 if self.executing and record.expires_at is not None:
                     self._timers.watch(record)
 
-    def _on_expired(self, record: TaskRecord) -> None:
-        self.background.start(self._expire(record))
+    def _on_expired(self, key: TaskKey) -> None:
+        self.background.start(self._expire(key))
 
-    async def _expire(self, record: TaskRecord) -> None:
-        if await self._completion.expire(record):
-            self.dequeue(record.task_id)
+    async def _expire(self, key: TaskKey) -> None:
+        read = partial(self._scope.store.get, key)
+        record = await self._scope.retry.until_stored(read, f"the end of task {key.task_id:.80}, which has expired")
+        if record is not None and await self._completion.expire(record):
+            self.dequeue(key.task_id)
 
     def _fill(self) -> None:
         while self.executing and self.waiting > 0 and (slot := self._take_slot()) is not None:
@@ -256,11 +270,14 @@ class TaskExecutor:
         """Run a task that has begun in the store, although no handler of this process works on it.
 
         This happens when the store began the task and its answer was lost, or when another process with this agent id
-        began the task after the start of this process.
+        began the task after the start of this process. A task whose handler has ended, and whose end can never be
+        stored, is not run again.
 
         Returns:
             The task's record.
         """
+        if self._completion.is_unstorable(record.task_id):
+            return record
         again = await self._scope.store.change(
             record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
         )
@@ -347,7 +364,7 @@ class TaskExecutor:
             self._log_failure(run, asyncio.CancelledError(fault.message), handler)
             return Ending(TaskState.FAILED, fault=fault)
         except Exception as error:
-            if run.attempt.over or self._must_stop_for(error):
+            if run.attempt.over or self._scope.retry.gave_up(error):
                 return None
             if run.expired:
                 self._log_failure(run, TaskExpired(f"not finished by {run.task.expires_at}"), handler)
@@ -384,12 +401,3 @@ class TaskExecutor:
             context.canceled = True
             raise
         return await result if inspect.isawaitable(result) else result
-
-    def _must_stop_for(self, error: BaseException) -> bool:
-        """Whether a handler failed only because the store does not work while the agent stops."""
-        return isinstance(error, StoreError) and not error.permanent and self._scope.retry.over
-
-    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        if self._must_stop_for(error):
-            return  # StoreRetry has logged this once for all tasks, and the next start does this work
-        logger.error("agent %s could not continue its work on a task", self._scope.agent_id, exc_info=error)

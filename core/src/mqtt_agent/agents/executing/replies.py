@@ -11,7 +11,8 @@ import pydantic_core
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
 from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
@@ -26,11 +27,14 @@ class Replies:
 
     Args:
         scope: The agent's shared values.
+        background: Runs the work that stores that a result was sent.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, background: BackgroundTasks) -> None:
         self._scope = scope
+        self._background = background
         self._sending: set[tuple[str, str | None]] = set()
+        self._settling: set[str] = set()
         self._saying: set[tuple[str, int]] = set()
 
     async def send_unsettled(self) -> None:
@@ -39,7 +43,10 @@ class Replies:
             await asyncio.gather(*(self.send(record) for record in records))
 
     async def send(self, record: TaskRecord) -> None:
-        """Send the result of a finished task, and store that the broker has it.
+        """Send the result of a finished task.
+
+        When the broker has the result, this is stored in the background. So a requester that asks again gets the result
+        also while the store does not work.
 
         Args:
             record: The record of a task in a terminal state.
@@ -78,8 +85,17 @@ class Replies:
                 refused[0],
             )
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
-            settle = partial(self._scope.store.change, record.key, (record.state,), settled=True)
-            await self._scope.retry.until_stored(settle, f"that the result of task {record.task_id:.80} was sent")
+            self._settle(record.key, record.state)
+
+    def _settle(self, key: TaskKey, state: TaskState) -> None:
+        """Store in the background that the broker has a result, unless this is being stored already."""
+        if key.task_id in self._settling:
+            return
+        self._settling.add(key.task_id)
+        settle = partial(self._scope.store.change, key, (state,), settled=True)
+        what = f"that the result of task {key.task_id:.80} was sent"
+        storing = self._background.start(self._scope.retry.until_stored(settle, what))
+        storing.add_done_callback(lambda _: self._settling.discard(key.task_id))
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
         """The topics to which the result of a task goes.
