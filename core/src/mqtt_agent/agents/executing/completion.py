@@ -113,8 +113,8 @@ class Completion:
     def _note_unstorable(self, task_id: str, error: StoreError) -> None:
         self._unstorable.add(task_id)
         logger.error(
-            "the handler of task %.80s has ended, but no end of the task can be stored. The task "
-            "is not run again before the next start of agent %s, and its requester gets no result until then; repair the store first: %s",
+            "the handler of task %.80s has ended, but no end of the task can be stored. The task is not run again "
+            "before the next start of agent %s, and its requester gets no result until then. Repair the store: %s",
             task_id,
             self._scope.agent_id,
             error,
