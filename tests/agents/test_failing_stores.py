@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_agent import Agent, MemoryStore, SqliteStore, TaskContext, TaskState, errors
+from brokers import Broker
+from mqtt_agent import Agent, Connection, MemoryStore, SqliteStore, TaskContext, TaskState, errors
 from mqtt_agent.agents.executing.context import SyncTaskContext
 from mqtt_agent.agents.store import TaskKey, TaskRecord
-from support import soon, until
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Control, Task, Topics, encode
+from support import becomes, soon, until
 from typing_extensions import override
 
 from .conftest import MakeAgent
@@ -301,6 +304,133 @@ class TestLostAnswers:
 
         assert await soon(planner.request("writer")) == "done"
         assert store.wanted == []
+
+
+class Asker:
+    """A requester that gives the task t-1 to the agent writer, asks about the task, and keeps all messages about it."""
+
+    def __init__(self, broker: Broker, namespace: str) -> None:
+        self.results: list[InboundMessage] = []
+        self.events: list[InboundMessage] = []
+        self.topics = Topics(namespace)
+        self.connection = Connection(broker.url, client_id="asker")
+
+    async def start(self) -> None:
+        await self.connection.start()
+        await self.connection.subscribe(self.topics.task_result("t-1"), self.results.append)
+        await self.connection.subscribe(self.topics.task_events("t-1"), self.events.append)
+
+    async def give(self) -> None:
+        task = Task(task_id="t-1", sender="asker", to="writer", data=1, stream=False)
+        await self.connection.publish(self.topics.inbox("writer"), encode(task))
+
+    async def ask(self) -> None:
+        await self.connection.publish(
+            self.topics.control("writer"), encode(Control(task_id="t-1", action="get", sender="asker"))
+        )
+
+
+@pytest.fixture
+async def asker(broker: Broker, namespace: str) -> AsyncIterator[Asker]:
+    asker = Asker(broker, namespace)
+    await soon(asker.start())
+    yield asker
+    await soon(asker.connection.stop())
+
+
+class Refusing(MemoryStore):
+    """A store that refuses some changes, as long as the test wants.
+
+    Args:
+        refuses: Whether the store refuses a change of these fields.
+        permanent: Whether the store says that a repeat is useless.
+    """
+
+    def __init__(self, refuses: Callable[[dict[str, Any]], bool], *, permanent: bool) -> None:
+        super().__init__()
+        self.refuses = refuses
+        self.refused = 0
+        self._permanent = permanent
+
+    @override
+    async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
+        if self.refuses(changes):
+            self.refused += 1
+            raise errors.StoreError("no row has room for this", permanent=self._permanent)
+        return await super().change(key, expected, **changes)
+
+
+class TestResults:
+    async def test_a_result_is_sent_again_while_the_store_cannot_note_that_it_was_sent(
+        self, make_agent: MakeAgent, asker: Asker
+    ) -> None:
+        store = Refusing(lambda changes: "settled" in changes, permanent=False)
+        writer = make_agent("writer", store=store)
+        writer.on_task(lambda task: task.data)
+        await soon(writer.start())
+        await soon(asker.give())
+        await until(lambda: store.refused)
+        for sent in (1, 2, 3):
+            await until(lambda sent=sent: len(asker.results) == sent)
+            await soon(asker.ask())
+        await until(lambda: len(asker.results) == 4)
+        await until(lambda: len(writer._executor.background) == 1)  # the note is tried once at a time
+        store.refuses = lambda changes: False
+
+        async def is_settled() -> bool:
+            record = await store.get(TaskKey(f"{writer.namespace}/writer", "received", "t-1"))
+            return record is not None and record.settled
+
+        await becomes(is_settled)
+
+    async def test_a_result_that_can_never_be_stored_fails_its_task(
+        self, make_agent: MakeAgent, planner: Agent, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def is_large(changes: dict[str, Any]) -> bool:
+            return len(str(changes.get("result"))) > 10_000
+
+        writer = make_agent("writer", store=Refusing(is_large, permanent=True))
+        runs: list[int] = []
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> str:
+            runs.append(task.attempt)
+            await task.artifact("chapter", "x" * 20_000)
+            return "x" * 20_000
+
+        await soon(writer.start())
+        task = await soon(planner.delegate("writer"))
+        with pytest.raises(errors.TaskFailed, match="ended as completed.*no row has room for this") as failed:
+            await soon(task.result())
+        assert failed.value.code == "RESULT_NOT_STORED"
+        assert runs == [1]
+        assert len(told(caplog, "cannot be stored")) == 1
+
+    async def test_a_task_whose_end_can_never_be_stored_runs_once_in_the_life_of_its_agent(
+        self, make_agent: MakeAgent, asker: Asker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = Refusing(lambda changes: "result" in changes, permanent=True)
+        writer = make_agent("writer", store=store)
+        runs: list[int] = []
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> None:
+            runs.append(task.attempt)
+
+        await soon(writer.start())
+        await soon(asker.give())
+        await until(lambda: store.refused and writer.running_tasks == 0)
+        for answers in (1, 2):
+            await soon(asker.ask())
+            await until(lambda answers=answers: len(asker.events) == answers)
+            await until(lambda: writer.running_tasks == writer._executor.waiting == len(writer._executor.background))
+        assert runs == [1]
+        assert len(told(caplog, "is not run again before the next start")) == 1
+        await soon(writer.stop())
+        store.refuses = lambda changes: False
+        await soon(writer.start())
+        await until(lambda: asker.results)
+        assert runs == [1, 2]
 
 
 class TestLogs:

@@ -661,14 +661,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a canceled handler goes on",
-        "agents/executing/executor.py",
+        "agents/executing/run.py",
         "self.work.cancel()",
         "pass",
         ("agents/test_tasks.py::test_cancelling_stops_the_handler_and_the_result_says_so[mosquitto]",),
     ),
     Mutation(
         "a handler goes on when its task has expired",
-        "agents/executing/executor.py",
+        "agents/executing/run.py",
         "timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)",
         "timer = None",
         ("agents/test_tasks.py::test_a_task_that_is_not_done_in_time_expires[mosquitto]",),

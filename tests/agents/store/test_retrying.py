@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from mqtt_agent.agents.store import retrying
@@ -67,3 +68,28 @@ async def test_work_is_given_up_at_once_when_the_agent_stops() -> None:
         await soon(trying)
     assert work.attempts == 2, "it is tried for a last time"
     assert retry.over
+
+
+async def test_a_trouble_ends_with_a_recovery_when_any_work_has_succeeded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retrying, "_RETRY_FIRST", 0.001)
+    caplog.set_level(logging.WARNING)
+    retry, recovered = new_retry(), list[str]()
+    retry.on_recovered.append(lambda: recovered.append("recovered"))
+
+    async def give_up() -> None:
+        work = Work(fails=1_000_000)
+        trying = asyncio.ensure_future(retry.until_stored(work, "work that its owner gives up"))
+        await until(lambda: work.attempts)
+        if not recovered:
+            await soon(retry.until_stored(Work(fails=1), "work that succeeds"))
+            assert recovered == [], "other work waits"
+        trying.cancel()
+        await asyncio.wait([trying])
+
+    await give_up()
+    assert recovered == ["recovered"]
+    assert "works again" in caplog.records[-1].getMessage()
+    await give_up()
+    assert recovered == ["recovered"], "no work has succeeded since the second trouble began"

@@ -12,6 +12,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, TypeVar, overload
 
+from mqtt_agent.agents.executing.background import background_of
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.inbox import Inbox
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
@@ -165,8 +166,9 @@ class Agent(Requester, Service):
         self._peers = Peers(scope, self._max_peers)
         self._delegations = Delegations(scope, self._peers.is_away)
         self._peers.on_back.append(self._delegations.on_peer_back)
-        self._replies = Replies(scope)
-        self._executor = TaskExecutor(scope, self._router, self._replies, self._max_concurrency)
+        background = background_of(scope)
+        self._replies = Replies(scope, background)
+        self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
         self._inbox = Inbox(scope, self._received, self._replies)
         self._retention = Retention(scope, self._keep_for)

@@ -11,6 +11,7 @@ from mqtt_agent.aio.handlers import describe
 from mqtt_agent.errors import (
     MQTTAgentError,
     PayloadTooLarge,
+    StoreError,
     TaskCanceled,
     TaskError,
     TaskExpired,
@@ -39,6 +40,7 @@ __all__ = [
     "error_of",
     "expired",
     "is_answer",
+    "not_stored",
     "result_of",
     "with_message",
 ]
@@ -133,6 +135,23 @@ def deliverable(
             result["task_id"], result["from"], result.get("to"), failed, seq=result.get("seq")
         )
     return state, result
+
+
+def not_stored(result: dict[str, Any], state: TaskState, error: StoreError) -> tuple[TaskState, dict[str, Any]]:
+    """Replace a result that can never be stored by a small result, which reports that the task failed.
+
+    Args:
+        result: The result message, as plain JSON.
+        state: The state in which the task would have ended.
+        error: Why the store refuses the result.
+
+    Returns:
+        The state and the result to store and to send.
+    """
+    message = f"the task ended as {state.value}, but the store of its executor cannot keep the result: {error}"
+    fault = TaskFault(type="StoreError", message=mended_text(message), code="RESULT_NOT_STORED")
+    failed = Ending(TaskState.FAILED, fault=fault)
+    return failed.state, result_of(result["task_id"], result["from"], result.get("to"), failed, seq=result.get("seq"))
 
 
 def ending_of_result(value: Any, owner: str) -> Ending:

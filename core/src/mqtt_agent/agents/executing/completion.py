@@ -9,11 +9,11 @@ from typing import Any
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.replies import Replies
-from mqtt_agent.agents.outcome import Ending, deliverable, expired, result_of
+from mqtt_agent.agents.outcome import Ending, deliverable, expired, not_stored, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.errors import TaskCanceled
+from mqtt_agent.errors import StoreError, TaskCanceled
 from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["Completion"]
@@ -34,9 +34,17 @@ class Completion:
         self._scope = scope
         self._replies = replies
         self._background = background
+        self._unstorable: set[str] = set()
+
+    def is_unstorable(self, task_id: str) -> bool:
+        """Whether a handler has worked on a task, and the store refuses each end of the task."""
+        return task_id in self._unstorable
 
     async def finish(self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending) -> None:
         """End a task. Nothing happens when the attempt is over.
+
+        A result that can never be stored is replaced by a small result, which reports that the task failed. When the
+        store refuses this result too, the task stays as it is, and does not run again before the agent's next start.
 
         Args:
             record: The task's record, as it was when the attempt began.
@@ -51,8 +59,23 @@ class Completion:
             return
         try:
             await attempt.reserve()
+            changed = await self._store_ending(record, attempt, elapsed, ending)
         except TaskCanceled:
             return
+        except StoreError as error:
+            if not error.permanent:
+                raise
+            self._note_unstorable(record.task_id, error)
+        else:
+            if changed is not None:
+                attempt.state = changed.state
+                await attempt.send_status()
+                self._background.start(self._replies.send(changed))
+        attempt.over = True
+
+    async def _store_ending(
+        self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending
+    ) -> TaskRecord | None:
         result = result_of(
             record.task_id,
             self._scope.agent_id,
@@ -69,14 +92,33 @@ class Completion:
             message = result["error"]["message"]
             logger.warning("the requester gets an error in place of the result of task %s: %s", record.task_id, message)
         reached("finished.before-commit")
-        store = partial(self._store, record.key, attempt.number, state, result)
-        changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")
+        what = f"the result of task {record.task_id:.80}"
+        store = partial(self._store, record.key, attempt.number)
+        try:
+            changed = await self._scope.retry.until_stored(partial(store, state, result), what)
+        except StoreError as error:
+            if not error.permanent:
+                raise
+            logger.error(
+                "the result of task %.80s cannot be stored, so its requester gets an error in its place; return less, "
+                "or keep the value in another place and return its address: %s",
+                record.task_id,
+                error,
+            )
+            state, result = not_stored(result, ending.state, error)
+            changed = await self._scope.retry.until_stored(partial(store, state, result), what)
         reached("finished.after-commit")
-        if changed is not None:
-            attempt.state = state
-            await attempt.send_status()
-            self._background.start(self._replies.send(changed))
-        attempt.over = True
+        return changed
+
+    def _note_unstorable(self, task_id: str, error: StoreError) -> None:
+        self._unstorable.add(task_id)
+        logger.error(
+            "the handler of task %.80s has ended, but no end of the task can be stored. The task is not run again "
+            "before the next start of agent %s, and its requester gets no result until then. Repair the store: %s",
+            task_id,
+            self._scope.agent_id,
+            error,
+        )
 
     async def _store(self, key: TaskKey, attempt: int, state: TaskState, result: dict[str, Any]) -> TaskRecord | None:
         """Store a result. None when the task was canceled, or when another attempt has begun."""

@@ -1,14 +1,11 @@
-"""Calls the handlers of received tasks, at most as many at once as there are slots."""
+"""Runs the handlers of received tasks, at most as many at once as there are slots."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.completion import Completion
@@ -16,18 +13,16 @@ from mqtt_agent.agents.executing.context import TaskContext
 from mqtt_agent.agents.executing.expiry import ExpiryTimers
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.replies import Replies
-from mqtt_agent.agents.executing.router import Router, TaskHandler
+from mqtt_agent.agents.executing.router import Router
+from mqtt_agent.agents.executing.run import Handlers, Run
 from mqtt_agent.agents.executing.slots import Slot, Slots
-from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, is_answer
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import ACTIVE, TaskRecord
+from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.handlers import follow_threads, run_for_handler
-from mqtt_agent.display.failures import log_failure
-from mqtt_agent.errors import StoreError, TaskExpired
-from mqtt_agent.wire import Task, TaskFault, TaskState
+from mqtt_agent.aio.handlers import follow_threads
+from mqtt_agent.wire import Task, TaskState
 
-__all__ = ["Run", "TaskExecutor"]
+__all__ = ["TaskExecutor"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -37,44 +32,6 @@ _CANCELED_WITHIN = 2.0
 """Seconds to wait until a canceled handler has ended."""
 
 
-@dataclass
-class Run:
-    """A handler that works on a task.
-
-    Attributes:
-        record: The task's record, as it was when the attempt began.
-        task: The task.
-        attempt: The handler's attempt at the task.
-        questions: The handler's questions to the requester.
-        context: The argument of the handler.
-        slot: The slot that the handler holds.
-        expired: Whether the handler was canceled because its task has expired.
-        threads: The futures of the threads in which code of the handler runs.
-        work: The asyncio task that calls the handler.
-    """
-
-    record: TaskRecord
-    task: Task
-    attempt: Attempt
-    questions: Questions
-    context: TaskContext
-    slot: Slot
-    expired: bool = False
-    threads: Collection[asyncio.Future[Any]] = ()
-    work: asyncio.Task[None] = field(init=False)
-
-    def cancel(self) -> None:
-        """Cancel the handler."""
-        self.context.canceled = True
-        self.work.cancel()
-        self.questions.close()  # a handler in a thread may wait for an answer, and a thread cannot be canceled
-
-    def expire(self) -> None:
-        """Cancel the handler, because its task has expired."""
-        self.expired = True
-        self.cancel()
-
-
 class TaskExecutor:
     """Runs the handlers of stored tasks. Each task is completed once, even when a process dies.
 
@@ -82,6 +39,7 @@ class TaskExecutor:
         scope: The agent's shared values.
         router: The handlers.
         replies: Sends results to the requesters.
+        background: Runs the handlers, and other work that nothing else awaits.
         max_concurrency: How many handlers run at once.
 
     Attributes:
@@ -90,12 +48,14 @@ class TaskExecutor:
         background: The running handlers, and other work that nothing else awaits. :meth:`drain` waits for this work.
     """
 
-    def __init__(self, scope: Scope, router: Router, replies: Replies, max_concurrency: int) -> None:
+    def __init__(
+        self, scope: Scope, router: Router, replies: Replies, background: BackgroundTasks, max_concurrency: int
+    ) -> None:
         self.executing: bool = False
         self.waiting: int = 0
-        self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
+        self.background: BackgroundTasks = background
         self._scope = scope
-        self._router = router
+        self._handlers = Handlers(scope, router, lambda: not self.executing)
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
         self._runs: dict[str, Run] = {}
@@ -143,15 +103,23 @@ class TaskExecutor:
         Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
         """
         self.executing = False
+        self._timers.stop()
         running = [run.work for run in self._runs.values()]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
         await self.end(list(self._runs.values()), interrupted=True)
         # A result that the broker does not confirm in time is sent again at the next start.
-        await self.background.wait(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
+        await self._finish_background(_CONFIRMED_WITHIN if self._scope.connection.connected else 0)
         self.background.cancel()
         for slot in tuple(self._undecided):
             self._decide(slot)
+
+    async def _finish_background(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        await self.background.wait(timeout)
+        while len(self.background) and (left := until - loop.time()) > 0:  # a result that was sent is then settled
+            await self.background.wait(left)
 
     async def abandon(self) -> None:
         """Start no further task, and cancel all handlers at once.
@@ -221,12 +189,14 @@ class TaskExecutor:
                 if self.executing and record.expires_at is not None:
                     self._timers.watch(record)
 
-    def _on_expired(self, record: TaskRecord) -> None:
-        self.background.start(self._expire(record))
+    def _on_expired(self, key: TaskKey) -> None:
+        self.background.start(self._expire(key))
 
-    async def _expire(self, record: TaskRecord) -> None:
-        if await self._completion.expire(record):
-            self.dequeue(record.task_id)
+    async def _expire(self, key: TaskKey) -> None:
+        read = partial(self._scope.store.get, key)
+        record = await self._scope.retry.until_stored(read, f"the end of task {key.task_id:.80}, which has expired")
+        if record is not None and await self._completion.expire(record):
+            self.dequeue(key.task_id)
 
     def _fill(self) -> None:
         while self.executing and self.waiting > 0 and (slot := self._take_slot()) is not None:
@@ -256,11 +226,14 @@ class TaskExecutor:
         """Run again a task that has begun according to the store, although no handler of this process works on it.
 
         This happens when the store began the task and the store's answer was lost, or when another process with this
-        agent id began the task after the start of this process.
+        agent id began the task after the start of this process. A task whose handler has ended, and whose end can never
+        be stored, is not run again.
 
         Returns:
             The task's record.
         """
+        if self._completion.is_unstorable(record.task_id):
+            return record
         again = await self._scope.store.change(
             record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
         )
@@ -313,7 +286,7 @@ class TaskExecutor:
 
     async def _run(self, run: Run) -> None:
         run.threads = follow_threads()
-        ending = await self._ending_of(run)
+        ending = await self._handlers.ending_of(run)
         if ending is not None:
             await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
 
@@ -323,73 +296,3 @@ class TaskExecutor:
         run.attempt.over = True
         run.questions.close()
         run.slot.end(run.threads)
-
-    async def _ending_of(self, run: Run) -> Ending | None:
-        """Call the handler. Returns how the task ends; None when the task was canceled, or will run again."""
-        handler = self._router.find(run.task.type)
-        if handler is None:
-            return self._no_handler(run.task)
-        left = None if run.record.expires_at is None else run.record.expires_at - time.time()
-        if left is not None and left <= 0:
-            return expired(run.task)
-        timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
-        try:
-            await run.attempt.send_status()
-            value = await self._call(handler, run)
-            return ending_of_result(value, f"task {run.record.task_id} at {self._scope.agent_id}")
-        except asyncio.CancelledError:
-            if run.attempt.over or (not self.executing and not run.expired):
-                return None
-            if run.expired:
-                self._log_failure(run, TaskExpired(f"not finished by {run.task.expires_at}"), handler)
-                return expired(run.task)
-            fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
-            self._log_failure(run, asyncio.CancelledError(fault.message), handler)
-            return Ending(TaskState.FAILED, fault=fault)
-        except Exception as error:
-            if run.attempt.over or self._must_stop_for(error):
-                return None
-            if run.expired:
-                self._log_failure(run, TaskExpired(f"not finished by {run.task.expires_at}"), handler)
-                return expired(run.task)
-            self._log_failure(run, error, handler)
-            return ending_of_exception(error)
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _log_failure(self, run: Run, error: BaseException, handler: TaskHandler) -> None:
-        log_failure(
-            logger,
-            f"task {run.record.task_id:.80} from {run.record.peer or 'an unknown agent':.80} "
-            f"failed at agent {self._scope.agent_id}",
-            error,
-            on_purpose=is_answer(error),
-            handler=handler,
-        )
-
-    def _no_handler(self, task: Task) -> Ending:
-        what = f"takes no tasks of type {task.type!r}" if self._router else "takes no tasks"
-        fault = TaskFault(type="rejected", code="no_handler", message=f"{self._scope.agent_id} {what}")
-        return Ending(TaskState.REJECTED, fault=fault)
-
-    async def _call(self, handler: TaskHandler, run: Run) -> Any:
-        context = run.context
-        if self._router.is_async(handler):
-            return await handler(context)
-        name = f"mqtt-agent-task-{context.id[:20]}"
-        try:
-            result = await run_for_handler(lambda: handler(context.in_thread()), name)
-        except asyncio.CancelledError:
-            context.canceled = True
-            raise
-        return await result if inspect.isawaitable(result) else result
-
-    def _must_stop_for(self, error: BaseException) -> bool:
-        """Whether a handler failed only because the store does not work while the agent stops."""
-        return isinstance(error, StoreError) and not error.permanent and self._scope.retry.over
-
-    def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        if self._must_stop_for(error):
-            return  # StoreRetry has logged this once for all tasks, and the next start does this work
-        logger.error("agent %s could not continue its work on a task", self._scope.agent_id, exc_info=error)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.agents.store import TaskKey, TaskRecord
 
 __all__ = ["ExpiryTimers"]
 
@@ -14,11 +14,14 @@ __all__ = ["ExpiryTimers"]
 class ExpiryTimers:
     """One timer for each task that waits for a slot and has an ``expires_at``.
 
+    A timer keeps the key of the task's record, and not the record. So the memory that a waiting task takes does not
+    depend on the size of its prompt.
+
     Args:
-        on_expired: Called with the record of each task that has expired.
+        on_expired: Called with the key of each task whose time is over.
     """
 
-    def __init__(self, on_expired: Callable[[TaskRecord], None]) -> None:
+    def __init__(self, on_expired: Callable[[TaskKey], None]) -> None:
         self._on_expired = on_expired
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -27,7 +30,7 @@ class ExpiryTimers:
         self.forget(record.task_id)
         if record.expires_at is not None:
             left = max(0.0, record.expires_at - time.time())
-            self._timers[record.task_id] = asyncio.get_running_loop().call_later(left, self._expire, record)
+            self._timers[record.task_id] = asyncio.get_running_loop().call_later(left, self._expire, record.key)
 
     def forget(self, task_id: str) -> None:
         """Stop the timer of a task, because a handler begins or the task is over."""
@@ -40,6 +43,6 @@ class ExpiryTimers:
         for task_id in tuple(self._timers):
             self.forget(task_id)
 
-    def _expire(self, record: TaskRecord) -> None:
-        del self._timers[record.task_id]
-        self._on_expired(record)
+    def _expire(self, key: TaskKey) -> None:
+        del self._timers[key.task_id]
+        self._on_expired(key)

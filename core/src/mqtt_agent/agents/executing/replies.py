@@ -11,7 +11,8 @@ import pydantic_core
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
 from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
@@ -26,34 +27,47 @@ class Replies:
 
     Args:
         scope: The agent's shared values.
+        background: Runs work that nothing else awaits.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, background: BackgroundTasks) -> None:
         self._scope = scope
+        self._background = background
         self._sending: set[tuple[str, str | None]] = set()
+        self._settling: set[str] = set()
         self._saying: set[tuple[str, int]] = set()
 
     async def send_unsettled(self) -> None:
         """Send the results of all tasks that are not settled, because the broker may not have these results."""
         async for records in self._scope.records("received", TERMINAL, unsettled=True):
-            await asyncio.gather(*(self.send(record) for record in records))
+            sent = await asyncio.gather(*(self._send_unless_sending(record) for record in records))
+            for record, has_it in zip(records, sent, strict=True):
+                if has_it:  # in the background: the next results must not wait for the store
+                    self._background.start(self._settle(record.key, record.state))
 
     async def send(self, record: TaskRecord) -> None:
         """Send the result of a finished task, and store that the broker has it.
 
+        A requester that asks again gets the result also while the store cannot be written.
+
         Args:
             record: The record of a task in a terminal state.
         """
+        if await self._send_unless_sending(record):
+            await self._settle(record.key, record.state)
+
+    async def _send_unless_sending(self, record: TaskRecord) -> bool:
+        """Send a result, unless it is being sent. Returns whether the broker has it and this must be stored."""
         sending = record.task_id, record.reply_to
         if sending in self._sending:
-            return  # the connection still has the message, and sends it after the reconnect
+            return False  # the connection still has the message, and sends it after the reconnect
         self._sending.add(sending)
         try:
-            await self._send_once(record)
+            return await self._send_once(record)
         finally:
             self._sending.discard(sending)
 
-    async def _send_once(self, record: TaskRecord) -> None:
+    async def _send_once(self, record: TaskRecord) -> bool:
         payload = pydantic_core.to_json(record.result)
         properties = PublishProperties(correlation_data=record.task_id.encode())
         publish = self._scope.connection.publish_soon
@@ -65,10 +79,10 @@ class Replies:
             codes = await asyncio.gather(*sent)
         except PayloadTooLarge as error:
             logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
-            return
+            return False
         except MQTTAgentError as error:
             logger.info("the result of task %s stays in the store and is sent later: %s", record.task_id, error)
-            return
+            return False
         reached("result.confirmed")
         refused = [code for code in codes if code >= 0x80]
         if refused:
@@ -78,9 +92,19 @@ class Replies:
                 refused[0],
             )
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
-            settle = partial(self._scope.store.change, record.key, (record.state,), settled=True)
-            what = f"the note that the result of task {record.task_id:.80} was sent"
-            await self._scope.retry.until_stored(settle, what)
+            return True
+        return False
+
+    async def _settle(self, key: TaskKey, state: TaskState) -> None:
+        """Store that the broker has a result, unless this is being stored already."""
+        if key.task_id in self._settling:
+            return
+        self._settling.add(key.task_id)
+        settle = partial(self._scope.store.change, key, (state,), settled=True)
+        try:
+            await self._scope.retry.until_stored(settle, f"the note that the result of task {key.task_id:.80} was sent")
+        finally:
+            self._settling.discard(key.task_id)
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
         """The topics to which the result of a task goes.

@@ -31,7 +31,8 @@ class StoreRetry:
     Therefore the work is tried until it succeeds, as long as the agent runs.
 
     A *trouble* of the store begins when a first piece of work fails, and ends when no piece of work waits any more. The
-    log has one line for the beginning and one line for the end, however many pieces of work wait meanwhile.
+    log has one line for the beginning and one line for the end, however many pieces of work wait meanwhile. The store
+    works again when the trouble has ended and at least one of the pieces of work that waited has succeeded.
 
     A store that reports a failure may still have made the change: only the answer was lost. So work must be written in
     such a way that a repeat finds what an earlier try has stored.
@@ -48,6 +49,7 @@ class StoreRetry:
         self._agent_id = agent_id
         self._over = asyncio.Event()
         self._waiting = 0
+        self._works = False  # whether work that waited in the present trouble has succeeded
         self._began = 0.0
         self._reasons: set[str] = set()
 
@@ -89,7 +91,7 @@ class StoreRetry:
         return await self._repeat(work, what)
 
     async def _repeat(self, work: Callable[[], Awaitable[T]], what: str) -> T:
-        wait, works = _RETRY_FIRST, False
+        wait = _RETRY_FIRST
         self._waiting += 1
         try:
             while True:
@@ -101,12 +103,12 @@ class StoreRetry:
                 except StoreError as error:
                     self._note_failure(what, error)
                 else:
-                    works = True
+                    self._works = True
                     return value
         finally:
             self._waiting -= 1
             if self._waiting == 0:
-                self._end_trouble(works)
+                self._end_trouble()
 
     def _note_failure(self, what: str, error: StoreError) -> None:
         """Log an error that the present trouble did not have before.
@@ -129,8 +131,17 @@ class StoreRetry:
             error,
         )
 
-    def _end_trouble(self, works: bool) -> None:
+    def gave_up(self, error: BaseException) -> bool:
+        """Whether an error means only that the store does not work while the agent stops. The next start does the work.
+
+        Args:
+            error: What the work raised.
+        """
+        return isinstance(error, StoreError) and not error.permanent and self.over
+
+    def _end_trouble(self) -> None:
         self._reasons.clear()
+        works, self._works = self._works, False
         if not works:
             return
         seconds = time.monotonic() - self._began
