@@ -152,6 +152,35 @@ async def test_a_call_that_expires_while_it_waits_is_not_run_and_not_answered(
     await soon(stranger.stop())
 
 
+@pytest.mark.rule("CALL-10")
+@pytest.mark.parametrize("later", [60, None])
+async def test_a_call_that_waits_expires_with_the_latest_of_its_repeats(
+    mosquitto: Mosquitto, namespace: str, later: int | None
+) -> None:
+    server = ToolServer("busy", broker=mosquitto.url, namespace=namespace, max_concurrency=1)
+    stranger = Stranger(mosquitto.url, namespace, "stranger")
+    go_on = asyncio.Event()
+    runs: list[str] = []
+
+    @server.tool
+    async def work(ctx: ToolContext) -> None:
+        runs.append(ctx.call_id)
+        await go_on.wait()
+
+    await soon(stranger.start())
+    async with server:
+        await stranger.call("work", "first")
+        await until(lambda: runs)
+        await stranger.call("work", "lasts", expiry=1)
+        await stranger.call("work", "lasts", expiry=later)
+        await stranger.call("work", "lasts", expiry=1)
+        await asyncio.sleep(1.2)  # no event announces that a call has expired
+        go_on.set()
+        await stranger.answer("lasts")
+        assert runs == ["first", "lasts"]
+    await soon(stranger.stop())
+
+
 @pytest.mark.rule("CALL-12")
 async def test_a_retryable_failure_is_run_again(stranger: Stranger, make_server: MakeServer) -> None:
     server = make_server()

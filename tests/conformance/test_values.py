@@ -52,6 +52,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN in a model": (lambda: {"rows": [Row(price=math.nan)]}, r"rows\[0\]\.price is NaN"),
     "NaN in a dataclass": (lambda: Line(math.inf), r"\.price is Infinity"),
     "an odd key": (lambda: {"a b": math.nan}, r"\['a b'\] is NaN"),
+    "NaN in a generator": (lambda: (number for number in [1.0, math.nan]), r"\[1\] is NaN"),
     "depth": (lambda: nested(260), "is nested deeper than"),
     "itself": (selfish, "contains itself"),
     "no JSON form": (lambda: {"a": [object()]}, r"a\[0\] is a object, which has no JSON form"),

@@ -254,7 +254,8 @@ def connected_async() -> None:
             await client.list_tools()
             await agent.peers()
             handle = await agent.delegate("helper", "wait")
-            call = await client.submit("hang")
+            call = await client.submit("hang", call_id="hang")
+            joined = await client.submit("hang", call_id="hang")
 
             def run(function: Callable[[], Any]) -> Callable[[], Any]:
                 async def main() -> Any:
@@ -271,6 +272,7 @@ def connected_async() -> None:
                 lambda: client.call("whoami"),
                 client.list_tools,
                 call.result,
+                joined.result,
                 client.start,
                 lambda: agent.connection.publish(f"{namespace}/x", b"x"),
             ]
@@ -279,6 +281,7 @@ def connected_async() -> None:
             )
             await handle.cancel()
             await call.cancel()
+            await joined.cancel()
             tell(
                 child=told[:-4],
                 stopped=told[-4:-2],

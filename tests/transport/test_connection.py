@@ -468,6 +468,18 @@ async def test_several_users_share_a_connection_and_the_last_one_closes_it(broke
         await connection.publish(namespace, b"x")
 
 
+async def test_a_shared_connection_that_has_failed_does_not_start_for_another_user(broker: Broker) -> None:
+    connection = Connection(broker.url)
+    await soon(connection.start())
+    connection.give_up(ConnectionLost("given up"))
+    with pytest.raises(ConnectionLost, match="given up"):
+        await soon(connection.start())
+    await soon(connection.stop())
+    await soon(connection.start())
+    assert connection.connected
+    await soon(connection.stop())
+
+
 async def test_two_handlers_of_one_filter_both_get_the_message_until_one_leaves(broker: Broker, namespace: str) -> None:
     one, two = Inbox(), Inbox()
     async with connected(broker.url) as connection:

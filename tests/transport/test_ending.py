@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Embedded, Mosquitto
+from mqtt_agent import Agent, MemoryStore
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.transport import Connection, InboundMessage
 from proxy import Proxy
@@ -210,3 +211,17 @@ async def test_a_stop_without_messages_says_nothing(
         async with connected(broker.url) as connection:
             await connection.publish(f"{namespace}/a", b"")
     assert caplog.text == ""
+
+
+async def test_an_offline_status_that_is_not_confirmed_is_a_warning_with_its_reason(
+    mosquitto: Mosquitto, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.agents.agent._OFFLINE_WITHIN", 0.2)
+    async with Proxy(mosquitto.url) as proxy:
+        agent = Agent("silent", broker=proxy.url, namespace=namespace, store=MemoryStore())
+        await soon(agent.start())
+        proxy.hold()
+        stopping = asyncio.ensure_future(agent.stop())
+        await until(lambda: "could not publish its offline status: no confirmation within 0.2 s" in caplog.text)
+        await proxy.cut()
+        await soon(stopping)

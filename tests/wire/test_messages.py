@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -263,6 +266,53 @@ def test_any_text_can_be_written_and_only_surrogates_change(value: Any) -> None:
 
 def test_two_surrogates_that_are_a_pair_become_their_character() -> None:
     assert json.loads(encode(Response(call_id="a", result="\ud83d\ude00")))["result"] == "😀"
+
+
+class Name(str):
+    """A text of another library, as in BeautifulSoup and NumPy."""
+
+
+class Label(str, enum.Enum):
+    ODD = "a\udcff"
+
+
+@dataclass
+class Pair:
+    name: Any
+    rows: Any = None
+
+
+@pytest.mark.rule("JSON-6")
+@pytest.mark.parametrize("text", [Name("a\udcff"), Label.ODD], ids=["subclass", "enum"])
+def test_a_kind_of_str_is_mended_like_a_str(text: str) -> None:
+    value = [text, {text: Name("ok")}, Pair(text)]
+    mended = ["a\ufffd", {"a\ufffd": "ok"}, {"name": "a\ufffd", "rows": None}]
+    assert json.loads(encode(Response(call_id="a", result=to_json(value))))["result"] == mended
+    assert checked_json(value) == mended
+
+
+def written(value: Any) -> Any:
+    return json.loads(encode(Response(call_id="a", result=to_json(value, "x"))))["result"]
+
+
+@pytest.mark.rule("JSON-6")
+@pytest.mark.parametrize("convert", [written, lambda value: checked_json(value, "x")])
+def test_an_iterator_never_becomes_an_empty_list(convert: Callable[[Any], Any]) -> None:
+    assert convert(number for number in [1, 2]) == [1, 2]
+    assert convert({"rows": (text for text in ["a", "\udcff"])}) == {"rows": ["a", "\ufffd"]}
+    with pytest.raises(WireError, match=r"\[1\] is NaN"):
+        convert(map(float, ["1", "nan"]))
+    with pytest.raises(WireError, match=r"^x is an iterator, .*: use a list"):
+        convert(each for each in [1, object()])
+    with pytest.raises(WireError, match=r"^x\[0\]\.rows is an iterator"):
+        convert([Pair("a", iter([1])), Name("\udcff")])
+
+
+def test_a_dataclass_that_contains_itself_is_a_clear_error() -> None:
+    pair = Pair(None)
+    pair.name, pair.rows = pair, [pair, pair]
+    with pytest.raises(WireError, match="contains itself"):
+        checked_json(pair)
 
 
 @pytest.mark.rule("LIMIT-4", "LIMIT-9")

@@ -92,6 +92,54 @@ async def test_the_first_caller_may_time_out_while_the_second_waits(gate: Gate, 
     assert await soon(second.result()) == {"one": {}}
 
 
+async def test_a_call_that_its_servers_dropped_is_sent_again_for_the_caller_that_waits_longer(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    servers = [make_server(f"server:{replica}", max_concurrency=1) for replica in "ab"]
+    gates = [Gate(server) for server in servers]
+    for server in servers:
+        await soon(server.start())
+    client = await make_client()
+    before = [await soon(client.submit("one", {"n": number})) for number in range(10)]
+    await until(lambda: all(gate.ran for gate in gates))
+    first = asyncio.ensure_future(client.call("one", {"n": 10}, call_id="x", timeout=0.5))
+    await until(lambda: len(client._calls.under_way()) == 11)  # pyright: ignore[reportPrivateUsage]
+    second = await soon(client.submit("one", {"n": 10}, call_id="x", timeout=20))
+    with pytest.raises(CallTimeout):
+        await soon(first)
+    await until(lambda: sum(server.active_calls for server in servers) == 10)
+    for gate in gates:
+        gate.open.set()
+    assert await soon(second.result()) == {"one": {"n": 10}}
+    for handle in before:
+        await soon(handle.result())
+    assert [ran["n"] for gate in gates for ran in gate.ran].count(10) == 1
+
+
+async def test_a_call_that_runs_is_not_sent_again_when_its_first_caller_stops_waiting(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    servers = [make_server(f"server:{replica}") for replica in "ab"]
+    gates = [Gate(server) for server in servers]
+    for server in servers:
+        await soon(server.start())
+    client = await make_client()
+    first = asyncio.ensure_future(client.call("one", call_id="x", timeout=0.1))
+    await until(lambda: gates[0].ran or gates[1].ran)
+    second = await soon(client.submit("one", call_id="x", timeout=20))
+    (pending,) = client._calls.under_way()  # pyright: ignore[reportPrivateUsage]
+    sent = pending.confirmed
+    with pytest.raises(CallTimeout):
+        await soon(first)
+    await until(lambda: pending.expiry is None)
+    await soon(client.list_tools())
+    for gate in gates:
+        gate.open.set()
+    assert await soon(second.result()) == {"one": {}}
+    assert pending.confirmed is sent
+    assert sum(len(gate.ran) for gate in gates) == 1
+
+
 @pytest.mark.parametrize("canceled", [0, 1])
 async def test_canceling_one_caller_does_not_cancel_the_other(
     canceled: int, gate: Gate, make_client: MakeClient

@@ -308,7 +308,8 @@ class Agent(Requester, Service):
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
-            logger.warning("agent %s could not publish its offline status: %s", self.agent_id, error)
+            reason = str(error) or f"no confirmation within {_OFFLINE_WITHIN:g} s"
+            logger.warning("agent %s could not publish its offline status: %s", self.agent_id, reason)
         finally:
             await self._leave()
 

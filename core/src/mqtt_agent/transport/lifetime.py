@@ -60,6 +60,8 @@ class Lifetime:
         """See :meth:`Connection.start`."""
         self.check_process()
         async with self._lifecycle.turn():
+            if self.users > 0 and self.failure is not None:
+                raise self.failure
             if self.users == 0:
                 self.failure = None
                 self.reconnector = self._make_reconnector()

@@ -163,10 +163,15 @@ def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
     """
     try:
         # A pydantic model writes NaN as null, but only as JSON. So the value is converted first, and then written.
-        payload = pydantic_core.to_json(pydantic_core.to_jsonable_python(value), inf_nan_mode="constants")
-        plain = pydantic_core.from_json(b"[" * _AROUND + payload + b"]" * _AROUND, allow_inf_nan=False)
+        converted = pydantic_core.to_jsonable_python(value)
     except (ValueError, TypeError, RecursionError):
         return mended(value, name, owner, MAX_DEPTH - _AROUND)
+    try:
+        payload = pydantic_core.to_json(converted, inf_nan_mode="constants")
+        plain = pydantic_core.from_json(b"[" * _AROUND + payload + b"]" * _AROUND, allow_inf_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        # The value itself may have an iterator, which is empty now.
+        return mended(converted, name, owner, MAX_DEPTH - _AROUND)
     for _ in range(_AROUND):
         (plain,) = plain
     return plain

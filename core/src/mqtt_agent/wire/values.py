@@ -8,12 +8,13 @@ are errors of the code that made the value, and the error names the place.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import json
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pydantic_core
@@ -42,7 +43,7 @@ def mended(value: Any, name: str, owner: str, depth: int = MAX_DEPTH) -> Any:
     """Convert a value to plain JSON in which every text can be encoded.
 
     Args:
-        value: Any value.
+        value: Any value. An iterator is refused, because the fast encoder has read its values before it failed.
         name: What the value is, as the first part of each path, for example ``result``. With an empty name, a
             path begins with the first key.
         owner: Who made the value, for the warning.
@@ -71,6 +72,7 @@ class _Mender:
     def __init__(self, depth: int) -> None:
         self.replaced: list[str] = []
         self._depth = depth
+        self._searched: set[int] = set()  # the values that have no iterator
         self._open: set[int] = set()  # the containers around the present value, to find a value that contains itself
 
     def convert(self, value: Any, path: str, levels: int) -> Any:
@@ -87,6 +89,10 @@ class _Mender:
             return _number(value, path)
         if isinstance(value, (dict, list, tuple, set, frozenset)):
             return self._container(value, path, levels)
+        if isinstance(value, enum.Enum):
+            return self.convert(value.value, path, levels)
+        if isinstance(value, str):
+            return self._text(str.__str__(value), path)
         return self._other(value, path, levels)
 
     def _text(self, text: str, path: str) -> str:
@@ -97,8 +103,8 @@ class _Mender:
             self.replaced.append(_short(path))
         return mended
 
-    def _container(self, value: Any, path: str, levels: int) -> Any:
-        here = id(value)
+    def _container(self, value: Any, path: str, levels: int, identity: int = 0) -> Any:
+        here = identity or id(value)
         if here in self._open:
             raise WireError(f"{_short(path)} contains itself, which JSON cannot carry")
         if levels == 0:
@@ -116,7 +122,11 @@ class _Mender:
             self._open.discard(here)
 
     def _key(self, key: Any, path: str) -> str:
-        if type(key) is not str:
+        while isinstance(key, enum.Enum):
+            key = key.value
+        if isinstance(key, str):
+            key = str.__str__(key)
+        else:
             try:
                 plain: dict[str, Any] = pydantic_core.to_jsonable_python({key: None}, inf_nan_mode="constants")
             except (ValueError, TypeError) as error:
@@ -125,15 +135,45 @@ class _Mender:
         return self._text(key, f"a key of {path}" if path else "a key")
 
     def _other(self, value: Any, path: str, levels: int) -> Any:
+        self._refuse_iterators(value, path)
         try:
             plain = pydantic_core.to_jsonable_python(value, inf_nan_mode="constants")
         except (ValueError, TypeError, RecursionError) as error:
-            if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
-                for name, item in vars(value).items():  # names the field that has no JSON form
-                    self.convert(item, _below(path, name), levels - 1)
+            if (fields := _fields(value)) is not None:
+                mended = self._container(fields, path, levels, id(value))  # names the field that has no JSON form
+                if not hasattr(value, "__pydantic_serializer__"):  # a plain dataclass is written as its fields
+                    return mended
             text = f"{_short(path)} is a {type(value).__name__}, which has no JSON form"
             raise WireError(f"{text}: {error}") from error
         return self.convert(plain, path, levels)
+
+    def _refuse_iterators(self, value: Any, path: str) -> None:
+        """Raise an error for an iterator in a value: its values have been read, so it would become an empty list."""
+        if isinstance(value, Iterator):
+            what = f"{_short(path)} is an iterator, which can be read only once, and JSON cannot carry a value in it"
+            raise WireError(f"{what} or beside it: use a list instead, and the error names the place")
+        here = id(value)
+        if here in self._searched:
+            return
+        fields = cast("dict[Any, Any]", value) if isinstance(value, dict) else _fields(value)
+        if fields is not None:
+            below = [(_below(path, str(key)), item) for key, item in fields.items()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            below = [(f"{path}[{number}]", item) for number, item in enumerate(cast("Iterable[Any]", value))]
+        else:
+            return
+        self._searched.add(here)
+        for place, item in below:
+            self._refuse_iterators(item, place)
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a model or of a dataclass. None for any other value."""
+    if isinstance(value, BaseModel):
+        return dict(vars(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    return None
 
 
 def _number(value: float, path: str) -> float:

@@ -106,6 +106,7 @@ class ToolClient(NeedsAsyncWith):
         self._recovery = Recovery(self._catalog, self._calls, queries)
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
+        self._calls.on_expired.append(self._recovery.on_expired)
         self._partials = PartialResults(self._scope)
         self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials)
         self._leased = False
@@ -114,7 +115,8 @@ class ToolClient(NeedsAsyncWith):
     def _after_fork(self) -> None:
         if self.connection.inherited is not None:
             for call in self._calls.under_way():
-                call.handle.leave_to_parent(self.connection.inherited)
+                for handle in call.handles:
+                    handle.leave_to_parent(self.connection.inherited)
             self._lifecycle = self._make_lifecycle()
         elif self._own_connection:
             unique = uuid.uuid4().hex[:8]

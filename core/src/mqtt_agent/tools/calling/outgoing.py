@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
@@ -39,6 +40,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
 _RESEND_AFTER = 0.1  # seconds
+_DROPPED_WITHIN = 2.0
+"""Seconds after its deadline in which a server drops a call that has not begun. The expiry is in whole seconds."""
 
 
 class OutgoingCalls:
@@ -53,10 +56,13 @@ class OutgoingCalls:
     Attributes:
         resend_until: Loop time until which every call is sent again when the broker has no subscriber for the call.
             After a lost connection, servers need some time to subscribe again.
+        on_expired: Called with a call whose servers may have dropped the call, because its first caller has a shorter
+            timeout than a caller that has joined the call.
     """
 
     def __init__(self, scope: Scope, catalog: Catalog, queries: Queries, max_pending: int) -> None:
         self.resend_until: float = -math.inf
+        self.on_expired: list[Callable[[PendingCall], None]] = []
         self._connection = scope.connection
         self._topics = scope.topics
         self._agent_id = scope.agent_id
@@ -99,10 +105,11 @@ class OutgoingCalls:
         handle = CallHandle(tool, call.call_id, self.cancel)
         handle.server, handle.attempt = pending.handle.server, pending.handle.attempt
         pending.handles.append(handle)
-        if deadline is None or pending.deadline is None:
-            pending.deadline = None
-        else:
-            pending.deadline = max(deadline, pending.deadline)
+        if pending.deadline is not None and (deadline is None or deadline > pending.deadline):
+            if pending.expiry is None:
+                at = pending.deadline + _DROPPED_WITHIN
+                pending.expiry = asyncio.get_running_loop().call_at(at, self._on_expired, pending)
+            pending.deadline = deadline
         self._watch(pending, handle, timeout, deadline)
         return handle
 
@@ -154,6 +161,12 @@ class OutgoingCalls:
         if deadline is not None and timeout is not None:
             timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, handle, timeout)
         handle.when_over(lambda: self._leave(pending, handle, timer))
+
+    def _on_expired(self, pending: PendingCall) -> None:
+        pending.expiry = None
+        if pending.confirmed is not None:  # a call that was not sent yet is sent with the later deadline
+            for listener in self.on_expired:
+                listener(pending)
 
     # Sending
 
@@ -307,6 +320,8 @@ class OutgoingCalls:
             self._forget(pending)
 
     def _forget(self, pending: PendingCall) -> None:
+        if pending.expiry is not None:
+            pending.expiry.cancel()
         if pending.resend is not None:
             pending.resend.cancel()
         if pending.confirmed is not None:

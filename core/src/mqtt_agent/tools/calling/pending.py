@@ -26,6 +26,7 @@ class PendingCall:
         deadline: Loop time at which no caller waits any more; None means never.
         repeatable: Whether the call may run twice.
         resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
+        expiry: Reports the call as expired at the servers, when a caller that has joined the call waits longer.
         resend: Sends the call again soon. While this timer is set, the client assumes that no server has the call.
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
@@ -37,6 +38,7 @@ class PendingCall:
     __slots__ = (
         "confirmed",
         "deadline",
+        "expiry",
         "handles",
         "lost_servers",
         "payload",
@@ -64,6 +66,7 @@ class PendingCall:
         self.deadline: float | None = deadline
         self.repeatable: bool = repeatable
         self.resend_until: float = resend_until
+        self.expiry: asyncio.TimerHandle | None = None
         self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False

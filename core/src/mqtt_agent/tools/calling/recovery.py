@@ -149,6 +149,14 @@ class Recovery:
         self._calls.resend_until = asyncio.get_running_loop().time() + PATIENCE
         self._recover_soon([p for p in self._calls.under_way() if p.unconfirmed or not session_present])
 
+    def on_expired(self, pending: PendingCall) -> None:
+        """The expiry of a call's message is over, and a caller that has joined the call waits longer.
+
+        A server drops a call that has not begun at its expiry. Then the call is sent again. A server that has begun the
+        call keeps it.
+        """
+        self._recover_soon([pending])
+
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have."""
         tools = set(card.tools)

@@ -74,6 +74,8 @@ class Executor:
             known.messages.append(message)
             if known.task is not None:
                 message.work_started()
+            else:
+                self._wait_longer(known, message.message_expiry)
             return
         stored = self._replay.get(key)
         if stored is not None:
@@ -82,16 +84,14 @@ class Executor:
             else:
                 self._refuse_id(call, reply_to, message)
             return
-        expires = None if message.message_expiry is None else time.monotonic() + message.message_expiry
+        expires = _expires(message.message_expiry)
         execution = self._known[key] = Execution(tool, call, reply_to, [message], expires)
         self._idle.clear()
         if self._running < self._max_concurrency:
             self._start(execution)
         else:
             self._queue.append(execution)
-            if message.message_expiry is not None:
-                loop = asyncio.get_running_loop()
-                execution.expiry = loop.call_later(message.message_expiry, self._drop_expired, execution)
+            self._drop_later(execution, message.message_expiry)
 
     def _refuse_id(self, call: Call, reply_to: str, message: InboundMessage) -> None:
         what = f"{call.client} has used the call id {call.call_id!r:.80} for another tool or for other arguments"
@@ -192,6 +192,20 @@ class Executor:
 
     # Calls that expire while they wait
 
+    def _drop_later(self, execution: Execution, seconds: float | None) -> None:
+        if execution.expiry is not None:
+            execution.expiry.cancel()
+            execution.expiry = None
+        if seconds is not None:
+            execution.expiry = asyncio.get_running_loop().call_later(seconds, self._drop_expired, execution)
+
+    def _wait_longer(self, execution: Execution, seconds: float | None) -> None:
+        """Let a waiting call expire with its repeat, if the repeat expires later."""
+        expires = _expires(seconds)
+        if execution.expires is not None and (expires is None or expires > execution.expires):
+            execution.expires = expires
+            self._drop_later(execution, seconds)
+
     def _drop_expired(self, execution: Execution) -> None:
         self._queue.remove(execution)
         self._acknowledge_expired(execution)
@@ -225,3 +239,7 @@ class Executor:
     def _on_left_behind_end(self) -> None:
         self._left_behind -= 1
         self._on_place_free()
+
+
+def _expires(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds

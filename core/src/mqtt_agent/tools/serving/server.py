@@ -258,7 +258,7 @@ class ToolServer(ToolOffering, Service):
             logger.warning(
                 "server %s could not publish its offline cards, so its cards may still say online: %s",
                 self.server_id,
-                error,
+                str(error) or f"no confirmation within {_OFFLINE_WITHIN:g} s",
             )
         finally:
             await self._leave()
