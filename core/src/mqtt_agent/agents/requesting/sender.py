@@ -80,7 +80,9 @@ class TaskSender:
             # The peer never gets a task that the broker has refused: the task is over.
             handle.fail(with_message(error, f"task {record.task_id}: {error}"))
             fault = TaskFault(type=type(error).__name__, message=str(error))
-            self._tasks.background.start(self._tasks.give_up(record.task_id, fault))
+            give_up = partial(self._tasks.give_up, record.task_id, fault)
+            what = f"that the broker refused task {record.task_id:.80}"
+            self._tasks.background.start(self._scope.retry.until_stored(give_up, what))
 
     def send(self, record: TaskRecord, reply_to: str | None = None) -> asyncio.Future[int]:
         """Send a task to its peer's inbox.
