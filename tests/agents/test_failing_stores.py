@@ -312,6 +312,7 @@ class TestRequesters:
         delegations._resender.send_again = noted  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
         for times in (1, 2):
             delegations._tasks.reminders.hurry("writer")  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: told(caplog, "task bad is not sent again"))
             await until(lambda times=times: asked == ["good"] * times)
             await until(lambda: not delegations._resender._unanswered)  # pyright: ignore[reportPrivateUsage]
         assert len(told(caplog, "task bad is not sent again")) == 1

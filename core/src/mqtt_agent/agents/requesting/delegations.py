@@ -124,7 +124,6 @@ class Delegations:
         assert task.to is not None
         task.max_result = self._scope.max_result
         payload = encode(task)
-        self._scope.connection.check_publish(self._scope.topics.inbox(task.to), payload)
         record = TaskRecord(
             key=self._tasks.key(task.task_id),
             peer=task.to,
@@ -132,6 +131,7 @@ class Delegations:
             digest=task.digest,
             expires_at=expires_at,
         )
+        self._sender.check(record, payload, synchronous)
         async with self._opening:
             return await self._open(record, synchronous=synchronous, listen=listen)
 

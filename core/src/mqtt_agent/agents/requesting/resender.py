@@ -64,13 +64,14 @@ class Resender:
         while True:
             due, expired = await self._tasks.reminders.due(_AT_ONCE)
             for task_id, peer in expired:
-                await self._apart(task_id, self._expire(task_id, f"no result from {peer} before it expired"))
+                expire = partial(self._expire, task_id, f"no result from {peer} before it expired")
+                await self._apart(task_id, expire)
             await self._resend_some(due)
 
-    async def _apart(self, task_id: str, work: Awaitable[T]) -> T | None:
+    async def _apart(self, task_id: str, work: Callable[[], Awaitable[T]]) -> T | None:
         """Work on one task. When its record can never be read or written, the work on other tasks goes on."""
         try:
-            return await work
+            return await work()
         except StoreError as error:
             if not error.permanent:
                 raise
@@ -89,7 +90,7 @@ class Resender:
         """
         self._unanswered = set(task_ids)
         self._all_answered.clear()
-        asked = await asyncio.gather(*(self._apart(task_id, self.resend(task_id)) for task_id in task_ids))
+        asked = await asyncio.gather(*(self._apart(task_id, partial(self.resend, task_id)) for task_id in task_ids))
         self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):
