@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,131 @@ class TestHandlers:
         assert told(caplog, "could not continue") == []
         await soon(writer.start())
         assert await soon(task.result()) == 2
+
+
+class TestRequesters:
+    async def test_a_result_that_can_never_be_stored_fails_its_caller_and_holds_up_no_other_message(
+        self, make_agent: MakeAgent, writer: Agent
+    ) -> None:
+        class Picky(MemoryStore):
+            @override
+            async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
+                if key.task_id == "bad" and "result" in changes:
+                    raise errors.StoreError("no row has room for this", permanent=True)
+                return await super().change(key, expected, **changes)
+
+        planner = make_agent("planner", store=Picky())
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> Any:
+            return task.data
+
+        await soon(planner.start())
+        link = planner.connection._lifetime.reconnector.link  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(errors.StoreError, match="task bad: its result arrived, but was not stored: no row"):
+            await soon(planner.request("writer", task_id="bad"))
+        assert await soon(planner.request("writer", data=1)) == 1
+        await until(lambda: not link._acknowledgements._pending)  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+
+    async def test_a_canceled_request_cancels_the_task_of_its_peer_although_the_store_fails(
+        self, make_agent: MakeAgent, writer: Agent
+    ) -> None:
+        class Failing(MemoryStore):
+            fails = True
+
+            @override
+            async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
+                if self.fails and "cancel_requested" in changes:
+                    raise errors.StoreError("disk full")
+                return await super().change(key, expected, **changes)
+
+        planner = make_agent("planner", store=Failing())
+        began, canceled = asyncio.Event(), asyncio.Event()
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                canceled.set()
+
+        await soon(planner.start())
+        asking = asyncio.ensure_future(planner.request("writer"))
+        await soon(began.wait())
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(asking)
+        await soon(canceled.wait())
+
+    async def test_a_damaged_task_does_not_stop_the_other_tasks(
+        self, make_agent: MakeAgent, writer: Agent, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "tasks.db"
+        asked: list[str] = []
+        go = asyncio.Event()
+
+        @writer.on_task
+        async def handle(task: TaskContext) -> str:
+            await go.wait()
+            return "done"
+
+        planner = make_agent("planner", store=path)
+        await soon(planner.start())
+        tasks = [await soon(planner.delegate("writer", task_id=task_id)) for task_id in ("bad", "good")]
+        await until(lambda: all(task.state is TaskState.WORKING for task in tasks))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE tasks SET task = '{' WHERE task_id = 'bad'")
+        delegations = planner._delegations  # pyright: ignore[reportPrivateUsage]
+        send_again = delegations._resender.send_again  # pyright: ignore[reportPrivateUsage]
+
+        async def noted(record: TaskRecord) -> None:
+            asked.append(record.task_id)
+            await send_again(record)
+
+        delegations._resender.send_again = noted  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
+        for times in (1, 2):
+            delegations._tasks.reminders.hurry("writer")  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: told(caplog, "task bad is not sent again"))
+            await until(lambda times=times: asked == ["good"] * times)
+            await until(lambda: not delegations._resender._unanswered)  # pyright: ignore[reportPrivateUsage]
+        assert len(told(caplog, "task bad is not sent again")) == 1
+        assert [task.task_id for task in await soon(planner.delegations())] == ["good"]
+        await soon(planner.stop())
+        await soon(planner.start())
+        again = await soon(planner.resume("good"))
+        go.set()
+        assert await soon(again.result()) == "done"
+
+    async def test_a_task_that_the_broker_refused_is_given_up_when_the_store_works_again(
+        self, make_agent: MakeAgent, writer: Agent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Failing(MemoryStore):
+            failures = 1
+
+            @override
+            async def change(self, key: TaskKey, expected: Any, **changes: Any) -> TaskRecord | None:
+                if self.failures:
+                    self.failures -= 1
+                    raise errors.StoreError("disk full")
+                return await super().change(key, expected, **changes)
+
+        planner = make_agent("planner", store=Failing())
+        await soon(planner.start())
+
+        def refuse(record: TaskRecord, reply_to: str | None = None) -> asyncio.Future[int]:
+            confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            confirmed.set_result(0x87)
+            return confirmed
+
+        monkeypatch.setattr(planner._delegations._sender, "send", refuse)  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(errors.TopicNotAuthorized):
+            await soon(planner.delegate("writer"))
+
+        async def given_up() -> bool:
+            return [task.state for task in await planner.delegations()] == [TaskState.FAILED]
+
+        await becomes(given_up)
 
 
 class TestLostAnswers:

@@ -553,6 +553,41 @@ async def test_a_result_that_no_broker_takes_fails_the_task(writer: Agent, plann
     assert failed.value.code == "RESULT_TOO_LARGE"
 
 
+@pytest.mark.parametrize("expires_at", [None, "2099-12-31T23:59:59Z"])
+async def test_a_task_just_above_the_limit_is_refused_before_it_is_stored(
+    expires_at: str | None, make_agent: MakeAgent, writer: Agent, broker: Broker
+) -> None:
+    connection = Connection(broker.url, client_id="small", max_packet_size=8000)
+    planner = make_agent("planner", broker=None, connection=connection)
+    await soon(planner.start())
+    refused = 0
+    for size in range(7300, 7800, 10):
+        try:
+            await soon(planner.delegate("writer", "x" * size, task_id=f"t-{size}", expires_at=expires_at))
+        except errors.PayloadTooLarge:
+            refused += 1
+            assert await planner.store.get(planner._scope.key("delegated", f"t-{size}")) is None  # pyright: ignore[reportPrivateUsage]
+    assert 0 < refused < 50
+
+
+async def test_a_result_just_above_the_limit_fails_its_task(
+    make_agent: MakeAgent, planner: Agent, broker: Broker
+) -> None:
+    connection = Connection(broker.url, client_id="small", max_packet_size=8000)
+    small = make_agent("small", broker=None, connection=connection)
+
+    @small.on_task
+    async def handle(task: TaskContext) -> str:
+        return "x" * task.data
+
+    await soon(small.start())
+    asking = [planner.request("small", data=size, timeout=5) for size in range(7500, 8000, 10)]
+    answers = await soon(asyncio.gather(*asking, return_exceptions=True))
+    failed = [answer for answer in answers if not isinstance(answer, str)]
+    assert {getattr(error, "code", error) for error in failed} == {"RESULT_TOO_LARGE"}
+    assert len(failed) < len(answers)
+
+
 @pytest.mark.parametrize("size", [2_000_000, 10_500_000], ids=["over max_payload", "10 MiB"])
 async def test_a_result_that_the_requester_cannot_take_fails_on_both_sides(
     size: int, writer: Agent, planner: Agent, namespace: str

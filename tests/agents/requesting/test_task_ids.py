@@ -9,6 +9,7 @@ import pytest
 from brokers import Mosquitto
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.errors import TaskCanceled, TaskRejected, TaskTimeout
+from mqtt_agent.wire import TaskEvent
 from support import soon, until
 
 from ..conftest import MakeAgent
@@ -98,3 +99,34 @@ async def test_the_last_caller_that_is_canceled_cancels_the_task(gate: Gate, pla
     await until(lambda: gate.canceled)
     with pytest.raises(TaskCanceled):
         await soon((await soon(planner.resume("x"))).result())
+
+
+async def test_a_request_that_is_canceled_at_once_leaves_nothing_behind(gate: Gate, planner: Agent) -> None:
+    delegations = planner._delegations  # pyright: ignore[reportPrivateUsage]
+    await soon(planner.peers())
+    for ticks in range(3):
+        caller = asyncio.ensure_future(planner.request("writer", "one", task_id=f"x-{ticks}"))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait([caller])
+    await until(lambda: not delegations._tasks.handles)  # pyright: ignore[reportPrivateUsage]
+    assert not delegations._callers  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_request_that_is_canceled_after_its_result_leaves_nothing_behind(gate: Gate, planner: Agent) -> None:
+    delegations = planner._delegations  # pyright: ignore[reportPrivateUsage]
+    over, never = asyncio.Event(), asyncio.Event()
+
+    async def on_event(event: TaskEvent) -> None:
+        if event.status == "completed":
+            over.set()
+            await never.wait()
+
+    caller = asyncio.ensure_future(planner.request("writer", "one", on_event=on_event))
+    gate.open.set()
+    await soon(over.wait())
+    await until(lambda: not delegations._tasks.handles)  # pyright: ignore[reportPrivateUsage]
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert not delegations._callers  # pyright: ignore[reportPrivateUsage]

@@ -168,6 +168,21 @@ class TestBadFiles:
                 await soon(store.get(new_record("0").key))
             assert await soon(store.get(new_record("1").key)) is not None
 
+    async def test_damaged_tasks_are_left_out_of_a_search_and_logged_once(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with SqliteStore(path) as store:
+            await add_many(store, 7)
+            write(path, "UPDATE tasks SET task = '{' WHERE task_id IN ('0', '1', '2', '4', '6')")
+            first = await soon(store.find(AGENT, "received", limit=1))
+            assert [record.task_id for record in first] == ["3"]
+            rest = await soon(store.find(AGENT, "received", after=first[-1].position, limit=2))
+            assert [record.task_id for record in rest] == ["5"]
+            assert [record.task_id for record in await soon(store.find(AGENT, "received"))] == ["3", "5"]
+        left_out = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+        assert len(left_out) == 5
+        assert "task '0' in the store is damaged" in left_out[0]
+
     async def test_a_folder(self, path: Path) -> None:
         path.mkdir()
         with pytest.raises(StoreError, match=r"tasks\.db is a folder; name a file in it"):

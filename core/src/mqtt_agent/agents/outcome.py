@@ -20,7 +20,7 @@ from mqtt_agent.errors import (
     TransportError,
     WireError,
 )
-from mqtt_agent.transport import Connection
+from mqtt_agent.transport import Connection, PublishProperties
 from mqtt_agent.wire import (
     Task,
     TaskFault,
@@ -124,8 +124,9 @@ def deliverable(
                 "return less, or raise max_payload of the requester, max_packet_size of its connection, and the limit "
                 "of its broker"
             )
+        properties = PublishProperties(correlation_data=result["task_id"].encode())  # as when the result is sent
         for topic in topics:
-            connection.check_publish(topic, payload)
+            connection.check_publish(topic, payload, properties)
     except TransportError:
         return state, result
     except PayloadTooLarge as error:

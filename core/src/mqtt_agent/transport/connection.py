@@ -399,17 +399,22 @@ class Connection:
         self._lifetime.check_usable()
         return self._outbox.add(topic, payload, retain, properties, repeatable)
 
-    def check_publish(self, topic: str, payload: bytes) -> None:
+    def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.
 
         Call it before work that a failing :meth:`publish` would have to undo.
+
+        Args:
+            topic: The topic.
+            payload: The bytes to send.
+            properties: The MQTT properties, which count for the size of the message.
 
         Raises:
             WireError, PayloadTooLarge: As for :meth:`publish`.
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        self._outbox.pack(topic, payload, 1, False, _NO_PROPERTIES)
+        self._outbox.pack(topic, payload, 1, False, properties)
 
 
 def _in_range(name: str, value: int, least: int, most: int) -> int:

@@ -124,7 +124,6 @@ class Delegations:
         assert task.to is not None
         task.max_result = self._scope.max_result
         payload = encode(task)
-        self._scope.connection.check_publish(self._scope.topics.inbox(task.to), payload)
         record = TaskRecord(
             key=self._tasks.key(task.task_id),
             peer=task.to,
@@ -132,6 +131,7 @@ class Delegations:
             digest=task.digest,
             expires_at=expires_at,
         )
+        self._sender.check(record, payload, synchronous)
         async with self._opening:
             return await self._open(record, synchronous=synchronous, listen=listen)
 
@@ -139,11 +139,11 @@ class Delegations:
         known = self._tasks.handles.get(record.task_id)
         handle = known or self._follow(record, listen=listen, synchronous=synchronous)
         self._callers[record.task_id] += 1
-        await self._subscribed()
         try:
+            await self._subscribed()
             stored = await self._add(record)
         except BaseException as error:
-            self._callers[record.task_id] -= 1
+            self._drop_caller(record.task_id)
             if known is None:
                 ours = isinstance(error, MQTTAgentError)
                 handle.fail(error if ours else ConnectionLost(f"task {record.task_id} was not sent"))
@@ -265,19 +265,40 @@ class Delegations:
 
     # For handles
 
+    def _drop_caller(self, task_id: str) -> bool:
+        """Note that a caller does not want a task any more. Returns whether an open task has no caller any more."""
+        if task_id not in self._callers:  # the task is over
+            return False
+        self._callers[task_id] -= 1
+        return self._callers[task_id] <= 0
+
     async def leave(self, handle: TaskHandle, reason: str) -> None:
-        """Cancel a task whose caller does not want the result any more, unless another caller has given it too."""
-        self._callers[handle.task_id] -= 1
-        if self._callers[handle.task_id] <= 0:
-            await self.cancel(handle, reason)
+        """Cancel a task whose caller does not want the result any more, unless another caller has given it too.
+
+        The caller is being canceled. So this raises no error of this package. The cancel is stored in the background,
+        and a cancel that cannot be sent is logged.
+        """
+        if not self._drop_caller(handle.task_id) or handle.state.terminal:
+            return
+        mark = partial(self._mark_canceled, handle.task_id)
+        what = f"the cancel of task {handle.task_id:.80}"
+        self._tasks.background.start(self._scope.retry.until_stored(mark, what))
+        with contextlib.suppress(MQTTAgentError):  # logged by the background tasks
+            await self._send_cancel(handle, reason)
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None:
         """See :meth:`TaskHandle.cancel`."""
         if handle.state.terminal:
             return
-        changed = await self._tasks.change(handle.task_id, cancel_requested=True)
+        await self._mark_canceled(handle.task_id)
+        await self._send_cancel(handle, reason)
+
+    async def _mark_canceled(self, task_id: str) -> None:
+        changed = await self._tasks.change(task_id, cancel_requested=True)
         if changed is not None:
             self._tasks.schedule(changed)
+
+    async def _send_cancel(self, handle: TaskHandle, reason: str | None) -> None:
         cancel = Control(task_id=handle.task_id, action="cancel", sender=self._scope.agent_id, reason=reason)
         await self._sender.send_control_soon(handle.peer, cancel)
 

@@ -151,6 +151,7 @@ class TaskHandle:
             TaskTimeout: The result did not arrive within ``timeout`` seconds. The task itself continues.
             ValueError: ``timeout`` is NaN.
             ConnectionLost: This agent was stopped. The task itself continues; :meth:`Agent.resume` finds it again.
+            StoreError: The result arrived, but the store can never take it (:attr:`StoreError.permanent`).
             TransportError: The broker refused the task, or the connection has ended for good.
         """
         timeout = checked_seconds(timeout)

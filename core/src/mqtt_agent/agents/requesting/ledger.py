@@ -126,17 +126,18 @@ class DelegatedTasks:
             self._storing.cancel()
             self._storing = None
         handles, self._unstored = self._unstored, {}
-        try:
-            await asyncio.gather(
-                *(
-                    self.change(task_id, state=handle.state)
-                    for task_id, handle in handles.items()
-                    if not handle.state.terminal
-                )
-            )
-        except StoreError:
-            self._unstored = {**handles, **self._unstored}
-            raise
+        opened = [(task_id, handle) for task_id, handle in handles.items() if not handle.state.terminal]
+        answers = await asyncio.gather(
+            *(self.change(task_id, state=handle.state) for task_id, handle in opened), return_exceptions=True
+        )
+        for (task_id, handle), error in zip(opened, answers, strict=True):
+            if isinstance(error, StoreError) and error.permanent:  # one such task must not stop the other tasks
+                logger.warning("the state of task %.80s was not stored: %s", task_id, error)
+            elif isinstance(error, StoreError):
+                self._unstored.setdefault(task_id, handle)
+        for error in answers:
+            if isinstance(error, BaseException) and not (isinstance(error, StoreError) and error.permanent):
+                raise error
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError) and not error.permanent and self.scope.retry.over:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
-from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.errors import MQTTAgentError, StoreError
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
 
 __all__ = ["Resender"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _AT_ONCE = 100
 """How many tasks are sent again at the same time."""
@@ -61,8 +64,20 @@ class Resender:
         while True:
             due, expired = await self._tasks.reminders.due(_AT_ONCE)
             for task_id, peer in expired:
-                await self._expire(task_id, f"no result from {peer} before it expired")
+                expire = partial(self._expire, task_id, f"no result from {peer} before it expired")
+                await self._apart(task_id, expire)
             await self._resend_some(due)
+
+    async def _apart(self, task_id: str, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Work on one task. When its record can never be read or written, the work on other tasks goes on."""
+        try:
+            return await work()
+        except StoreError as error:
+            if not error.permanent:
+                raise
+            self._tasks.reminders.drop(task_id)
+            logger.error("task %.80s is not sent again, until the next start of its agent: %s", task_id, error)
+            return None
 
     async def _expire(self, task_id: str, message: str) -> None:
         give_up = partial(self._tasks.give_up, task_id, TaskFault(type="expired", message=message))
@@ -75,7 +90,7 @@ class Resender:
         """
         self._unanswered = set(task_ids)
         self._all_answered.clear()
-        asked = await asyncio.gather(*(self.resend(task_id) for task_id in task_ids))
+        asked = await asyncio.gather(*(self._apart(task_id, partial(self.resend, task_id)) for task_id in task_ids))
         self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):

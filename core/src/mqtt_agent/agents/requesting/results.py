@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached
+from mqtt_agent.agents.outcome import with_message
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.resender import Resender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.errors import WireError
+from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import TaskEvent, TaskFault, TaskResult, decode, encode, is_identifier, read_result_state
 
@@ -48,7 +49,8 @@ class Results:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
             message.hold()
-            self._take_until_stored(partial(self._take_unreadable, message, str(error)), "an unreadable result")
+            take = partial(self._take_unreadable, message, str(error))
+            self._tasks.background.start(self._take(message, take, "an unreadable result"))
             return
         problem = self._problem(result, message)
         if problem is not None:
@@ -56,7 +58,8 @@ class Results:
             message.acknowledge()
             return
         message.hold()
-        self._take_until_stored(partial(self._take_result, result, message), f"the result of task {result.task_id}")
+        take = partial(self._take_result, result, message)
+        self._tasks.background.start(self._take(message, take, f"the result of task {result.task_id:.80}"))
 
     def _problem(self, result: TaskResult, message: InboundMessage) -> tuple[str, str] | None:
         """What is wrong with a result message, and the wrong value; None when the message is valid."""
@@ -68,8 +71,13 @@ class Results:
             return "a result for another agent", repr(result.to)
         return None
 
-    def _take_until_stored(self, take: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
-        self._tasks.background.start(self._scope.retry.until_stored(take, what))
+    async def _take(self, message: InboundMessage, take: Callable[[], Awaitable[None]], what: str) -> None:
+        try:
+            await self._scope.retry.until_stored(take, what)
+        except StoreError as error:
+            if error.permanent:  # a repeat would fail too, and without its PUBACK the broker sends nothing more
+                message.acknowledge()
+            raise
 
     async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
         # The task fails. Otherwise it would be sent again, and each time its peer would send the same result.
@@ -86,7 +94,12 @@ class Results:
         handle = tasks.handles.get(task_id)
         plain: dict[str, Any] = pydantic_core.from_json(encode(result))
         reached("outcome.before-commit")
-        changed = await tasks.change(task_id, state=read_result_state(result), result=plain, settled=True)
+        try:
+            changed = await tasks.change(task_id, state=read_result_state(result), result=plain, settled=True)
+        except StoreError as error:
+            if error.permanent and handle is not None:  # the caller must not wait for a result that is never stored
+                handle.fail(with_message(error, f"task {task_id}: its result arrived, but was not stored: {error}"))
+            raise
         reached("outcome.after-commit")
         message.acknowledge()
         tasks.reminders.drop(task_id)

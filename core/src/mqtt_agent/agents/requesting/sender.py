@@ -15,7 +15,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
-from mqtt_agent.errors import QueueFull, TransportError
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, QueueFull, TransportError
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties, check_reason_code
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Control, TaskFault, encode
@@ -44,6 +44,30 @@ class TaskSender:
         self._scope = scope
         self._tasks = tasks
 
+    def check(self, record: TaskRecord, payload: bytes, synchronous: bool) -> None:
+        """Raise the errors that :meth:`send` would raise immediately, without sending the task.
+
+        Args:
+            record: The task's record.
+            payload: The task, as bytes.
+            synchronous: As for :meth:`send_first`.
+
+        Raises:
+            TransportError, PayloadTooLarge, WireError: The task cannot be sent.
+        """
+        topics = [self.results_topic]  # a repeat of a synchronous task asks for its result on this topic too
+        if synchronous:
+            topics.append(self._scope.topics.task_result(record.task_id))
+        longest = max(topics, key=lambda topic: len(topic.encode()))
+        inbox = self._scope.topics.inbox(record.peer or "")
+        self._scope.connection.check_publish(inbox, payload, self._properties(record, longest))
+
+    def _properties(self, record: TaskRecord, reply_to: str) -> PublishProperties:
+        expiry = None if record.expires_at is None else message_expiry(record.expires_at - time.time())
+        return PublishProperties(
+            response_topic=reply_to, correlation_data=record.task_id.encode(), message_expiry=expiry
+        )
+
     async def send_first(self, handle: TaskHandle, record: TaskRecord, synchronous: bool) -> None:
         """Send a task for the first time.
 
@@ -54,7 +78,7 @@ class TaskSender:
                 confirmation: the requester waits for the result anyway.
 
         Raises:
-            TransportError: The task cannot be sent, or the broker refused it.
+            TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
         try:
             reply_to = self._scope.topics.task_result(record.task_id) if synchronous else None
@@ -62,6 +86,9 @@ class TaskSender:
         except QueueFull as error:
             logger.info("task %s is stored, and is sent later: %s", record.task_id, error)
             return
+        except PayloadTooLarge as error:  # the connection has got a lower limit since the check
+            self._refuse(handle, record, error)
+            raise
         await reached_when_sent("delegated.published")
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._scope.connection.connected:
@@ -77,10 +104,15 @@ class TaskSender:
         try:
             check_reason_code(code, self._scope.topics.inbox(record.peer or ""))
         except TransportError as error:
-            # The peer never gets a task that the broker has refused: the task is over.
-            handle.fail(with_message(error, f"task {record.task_id}: {error}"))
-            fault = TaskFault(type=type(error).__name__, message=str(error))
-            self._tasks.background.start(self._tasks.give_up(record.task_id, fault))
+            self._refuse(handle, record, error)
+
+    def _refuse(self, handle: TaskHandle, record: TaskRecord, error: MQTTAgentError) -> None:
+        """End a task that its peer never gets, because the broker has refused the task."""
+        handle.fail(with_message(error, f"task {record.task_id}: {error}"))
+        fault = TaskFault(type=type(error).__name__, message=str(error))
+        give_up = partial(self._tasks.give_up, record.task_id, fault)
+        what = f"that the broker refused task {record.task_id:.80}"
+        self._tasks.background.start(self._scope.retry.until_stored(give_up, what))
 
     def send(self, record: TaskRecord, reply_to: str | None = None) -> asyncio.Future[int]:
         """Send a task to its peer's inbox.
@@ -95,12 +127,7 @@ class TaskSender:
         Raises:
             TransportError, QueueFull: The task cannot be sent.
         """
-        expiry = None if record.expires_at is None else message_expiry(record.expires_at - time.time())
-        properties = PublishProperties(
-            response_topic=reply_to or self.results_topic,
-            correlation_data=record.task_id.encode(),
-            message_expiry=expiry,
-        )
+        properties = self._properties(record, reply_to or self.results_topic)
         payload = pydantic_core.to_json(record.task)
         inbox = self._scope.topics.inbox(record.peer or "")
         return self._scope.connection.publish_soon(inbox, payload, properties=properties)

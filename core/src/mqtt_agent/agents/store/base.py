@@ -235,6 +235,9 @@ class TaskStore(ABC):
     ) -> list[TaskRecord]:
         """Read records in the order in which they were added.
 
+        A damaged record is logged and left out: one damaged record must not stop the work on other tasks. Fewer than
+        ``limit`` records are returned only when no more records follow.
+
         Args:
             agent: The agent whose records are read, see :attr:`TaskKey.agent`.
             role: The role of the records.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +20,13 @@ from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_c
 from mqtt_agent.agents.store.watch import FileWatch
 from mqtt_agent.agents.store.writer import Writer
 from mqtt_agent.aio.forks import in_child
+from mqtt_agent.aio.seen import Seen
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
 __all__ = ["SqliteStore"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -117,6 +121,7 @@ class SqliteStore(TaskStore):
         self._translate = partial(translate, path=self.path)
         self._lock = threading.Lock()
         self._users = 0
+        self._told = Seen(1000)  # the damaged rows that were logged
         self._writer: Writer | None = None
         in_child(self._after_fork)
 
@@ -226,9 +231,24 @@ class SqliteStore(TaskStore):
         if not wanted or limit <= 0:
             return []
         statement = find_sql(wanted, peer=peer is not None, unsettled=unsettled)
-        values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": limit}
-        rows = await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
-        return [to_record(Row._make(row)) for row in rows]
+        records: list[TaskRecord] = []
+        while True:
+            left = limit - len(records)
+            values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": left}
+            rows = await self._run(partial(_fetch, statement, values), writes=False)
+            records += filter(None, map(self._read, rows))
+            if len(rows) < left or len(records) == limit:
+                return records
+            after = rows[-1].position  # damaged rows were left out: the next rows take their place
+
+    def _read(self, row: Row) -> TaskRecord | None:
+        """The record of a row; None for a damaged row, which is logged once."""
+        try:
+            return to_record(row)
+        except StoreError as error:
+            if self._told.add((row.agent, row.role, row.task_id)):
+                logger.error("%s: %s; this task is left out: restore a copy of the file to repair it", self.path, error)
+            return None
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
@@ -264,6 +284,10 @@ class SqliteStore(TaskStore):
 def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
     row = connection.execute(GET, key).fetchone()
     return None if row is None else Row._make(row)
+
+
+def _fetch(statement: str, values: Mapping[str, object], connection: sqlite3.Connection) -> list[Row]:
+    return [Row._make(row) for row in connection.execute(statement, values)]
 
 
 def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]) -> Row:
