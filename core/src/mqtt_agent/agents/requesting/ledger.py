@@ -140,7 +140,7 @@ class DelegatedTasks:
                 raise error
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        if isinstance(error, StoreError) and not error.permanent and self.scope.retry.over:
+        if self.scope.retry.gave_up(error):
             return  # StoreRetry has logged this once for all tasks, and the next start does this work
         if isinstance(error, MQTTAgentError):
             logger.warning("agent %s could not continue a delegated task: %s", self.scope.agent_id, error)
