@@ -18,7 +18,7 @@ from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, te
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.adapting.streaming import Emit, stream
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable

@@ -16,7 +16,7 @@ from crewai.events.types.llm_events import LLMStreamChunkEvent
 from mqtt_agent import Agent, TaskHandle
 from mqtt_agent.adapting.delegating import delegated
 from mqtt_agent.adapting.following import follow
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.wire import TaskEvent
 
 from crewai_mqtt_agent.asking import TOOL_CALL, current_requester

@@ -21,7 +21,7 @@ from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
-from mqtt_agent.aio.handlers import run_for_handler
+from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
 
 from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester

@@ -14,7 +14,7 @@ from mqtt_agent import CallHandle, ToolCard
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
-from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.errors import (
     CallCanceled,
     CallerNotAuthorized,

@@ -12,7 +12,7 @@ from mqtt_agent.adapting.asking import StoredQuestions
 from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import serve
-from mqtt_agent.aio.handlers import run_for_handler
+from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
