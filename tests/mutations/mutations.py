@@ -455,11 +455,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("tools/test_calls.py::test_no_more_handlers_run_at_once_than_allowed[mosquitto]",),
     ),
     Mutation(
-        "a call that has expired while it waited runs",
+        "a call that has expired keeps its place in the queue",
         "tools/serving/executor.py",
-        "if execution.expires is not None and time.monotonic() > execution.expires:",
-        "if False:",
-        (f"{CALLS}::test_a_call_that_expires_while_it_waits_is_not_run_and_not_answered",),
+        "execution.expiry = asyncio.get_running_loop().call_later(seconds, self._drop_expired, execution)",
+        "pass",
+        (
+            "tools/serving/test_threads.py::test_a_call_that_expires_while_no_place_is_free_is_dropped_at_once[mosquitto]",
+        ),
     ),
     Mutation(
         "a cancel does not stop the handler",
@@ -551,7 +553,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "agents/requesting/reminders.py",
         "min(_MAX, entry.interval * 2)",
         "entry.interval",
-        (f"{DELEGATIONS}::test_a_task_without_result_is_sent_again_until_it_has_one[mosquitto]",),
+        ("agents/requesting/test_reminders.py",),
     ),
     Mutation(
         "the intervals of a task grow without end",
