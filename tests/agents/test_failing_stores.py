@@ -397,6 +397,8 @@ class TestLostAnswers:
         second = await soon(planner.delegate("writer", data=2))
         if lost == "add":
             await until(lambda: store.wanted == [])
+        else:
+            await until(lambda: writer._executor.waiting == 1)  # pyright: ignore[reportPrivateUsage]
         go.set()
         assert await soon(first.result()) == 1
         assert await soon(second.result()) == 2

@@ -579,14 +579,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a task does not expire at the broker",
         "agents/requesting/sender.py",
-        "message_expiry=expiry,",
-        "message_expiry=None,",
+        "message_expiry=expiry\n",
+        "message_expiry=None\n",
         (f"{DELEGATIONS}::test_a_task_is_as_in_the_document[mosquitto]",),
     ),
     Mutation(
         "the wish to cancel is not stored",
         "agents/requesting/delegations.py",
-        "changed = await self._tasks.change(handle.task_id, cancel_requested=True)",
+        "changed = await self._tasks.change(task_id, cancel_requested=True)",
         "changed = None",
         (NEXT_PROCESS,),
     ),

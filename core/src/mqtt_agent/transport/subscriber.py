@@ -87,7 +87,6 @@ class Subscriber:
         self._link = None
         for subscription in self._subscriptions:
             subscription.confirmed = False
-            subscription.turn = asyncio.Lock()  # the next life may be on another event loop
 
     # Subscribing
 
@@ -124,11 +123,9 @@ class Subscriber:
             await self._make(self._link, subscription)
 
     async def _make(self, link: Link, subscription: Subscription) -> None:
-        async with subscription.turn:
-            if subscription.left:
-                return
-            if self._forgets_groups and subscription.snapshot and not self.has_shared:
-                await self._renew(link, subscription)
+        if self._forgets_groups and subscription.snapshot and not self.has_shared:
+            await self._renew(link, subscription)
+        if not subscription.left:
             await self._send(link, subscription)
 
     async def _renew(self, link: Link, subscription: Subscription) -> None:
@@ -140,9 +137,13 @@ class Subscriber:
         """
         if link.limits.session_present and not subscription.confirmed:
             await self._send(link, subscription)
-        if subscription.confirmed:
-            subscription.confirmed = False
-            await link.unsubscribe(subscription.topic_filter)
+        if subscription.confirmed and not subscription.left:
+            await self._remove(link, subscription, subscription.topic_filter)
+
+    async def _remove(self, link: Link, subscription: Subscription, topic_filter: str) -> None:
+        # Noted before the packet is sent: rumqttd never answers an UNSUBSCRIBE for a filter that it does not have.
+        subscription.confirmed, subscription.requested = False, None
+        await link.unsubscribe(topic_filter)
 
     async def _send(self, link: Link, subscription: Subscription) -> None:
         topic_filter = subscription.topic_filter
@@ -157,7 +158,8 @@ class Subscriber:
                 f"{self._url} does not let {self.client_id!r} subscribe to {topic_filter} (0x{code:02x})",
                 topic=topic_filter,
             )
-        subscription.confirmed = True
+        if subscription.requested is link:  # otherwise an UNSUBSCRIBE followed
+            subscription.confirmed = True
 
     def _warn_unshared(self, effect: str) -> None:
         if not self._warned_unshared:
@@ -188,16 +190,11 @@ class Subscriber:
         subscription.left = True
         if self._forgets_groups and not subscription.shared and self.has_shared:
             return  # rumqttd would remove the client from all its share groups, whatever the filter
-        async with subscription.turn:
-            link = self._link
-            if link is None or subscription.held or not subscription.left:
-                return
-            if not subscription.confirmed and subscription.requested is not link:
-                return
+        link = self._link
+        if link is not None and (subscription.confirmed or subscription.requested is link) and not subscription.held:
             try:
-                await link.unsubscribe(topic_filter if self.shared_subscriptions else subscription.plain_filter)
-                if subscription.left:
-                    subscription.confirmed = False
+                shared = self.shared_subscriptions
+                await self._remove(link, subscription, topic_filter if shared else subscription.plain_filter)
             except ConnectionLost:
                 logger.debug("the connection was lost before the broker unsubscribed %s", topic_filter)
 

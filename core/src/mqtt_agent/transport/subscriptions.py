@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections import deque
@@ -32,14 +31,12 @@ class Subscription:
         manual: Whether the handlers acknowledge each message themselves.
         handlers: Called for each message, one after the other, on the event loop.
         confirmed: Whether the subscription is known to be in the broker's session.
-        requested: The link over which the broker was last asked to make the subscription.
+        requested: The link over which a SUBSCRIBE was sent, with no UNSUBSCRIBE after the SUBSCRIBE; None otherwise.
         left: Whether the broker was told to send no more messages. Messages that the broker had queued still arrive.
         exclusive: The owner, when only one connection at a time may have the subscription at a broker without shared
             subscriptions. None for all other subscriptions.
         held: Whether the subscription is exclusive, and this connection has not taken it.
         kept: Messages that arrived while the subscription was held, the latest 10,000.
-        turn: Lets one SUBSCRIBE or UNSUBSCRIBE of the filter be under way at a time. Otherwise the broker could get an
-            UNSUBSCRIBE for a subscription that another one has removed, and rumqttd never answers such a packet.
     """
 
     topic_filter: str
@@ -54,7 +51,6 @@ class Subscription:
     exclusive: str | None = None
     held: bool = False
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def shared(self) -> bool:
