@@ -19,7 +19,7 @@ from brokers import Broker, Mosquitto
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer, sync
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ToolUnavailable
 from mqtt_agent.transport import Connection
-from support import soon
+from support import soon, until
 
 RUN_ON = [Mosquitto]
 
