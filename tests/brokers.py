@@ -328,7 +328,7 @@ class Embedded:
     """Whether the broker distributes the calls of a tool over its replicas."""
 
     def __init__(self) -> None:
-        self._broker = EmbeddedBroker()
+        self._broker = EmbeddedBroker(port=free_port())
 
     @classmethod
     def missing(cls) -> str | None:
