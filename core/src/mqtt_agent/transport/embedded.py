@@ -64,7 +64,6 @@ class EmbeddedBroker:
             self._iotcore: Any = import_module("iotcore")
         except ImportError as error:
             raise ImportError("EmbeddedBroker needs the package iotcore: pip install 'mqtt-agent[broker]'") from error
-        self._wanted_port = port
         self._port = port
         self._max_payload_size = max_payload_size
         self._broker: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -93,7 +94,7 @@ class Completion:
             logger.warning("the requester gets an error in place of the result of task %s: %s", record.task_id, message)
         reached("finished.before-commit")
         what = f"the result of task {record.task_id:.80}"
-        store = partial(self._store, record.key, attempt.number)
+        store = partial(self._store, record.key, ACTIVE, attempt.number)
         try:
             changed = await self._scope.retry.until_stored(partial(store, state, result), what)
         except StoreError as error:
@@ -120,14 +121,20 @@ class Completion:
             error,
         )
 
-    async def _store(self, key: TaskKey, attempt: int, state: TaskState, result: dict[str, Any]) -> TaskRecord | None:
-        """Store a result. None when the task was canceled, or when another attempt has begun."""
+    async def _store(
+        self, key: TaskKey, states: Collection[TaskState], attempt: int | None, state: TaskState, result: dict[str, Any]
+    ) -> TaskRecord | None:
+        """Store the end of a task that is in one of these states, and at this attempt if one is given.
+
+        Returns:
+            The new record. None when the task was canceled, or when another attempt has begun.
+        """
         store = self._scope.store
-        changed = await store.change(key, ACTIVE, expected_attempt=attempt, state=state, result=result)
+        changed = await store.change(key, states, expected_attempt=attempt, state=state, result=result)
         if changed is None:
             # An earlier try may have stored this result, although the store's answer was lost.
             stored = await store.get(key)
-            if stored is not None and stored.attempt == attempt and stored.result == result:
+            if stored is not None and attempt in (None, stored.attempt) and stored.result == result:
                 return stored
         return changed
 
@@ -145,17 +152,7 @@ class Completion:
         """
         ending = expired(Task.model_validate(record.task))
         result = result_of(record.task_id, self._scope.agent_id, record.peer, ending)
-
-        async def store() -> TaskRecord | None:
-            changed = await self._scope.store.change(
-                record.key, (TaskState.SUBMITTED,), state=ending.state, result=result
-            )
-            if changed is None:
-                stored = await self._scope.store.get(record.key)
-                if stored is not None and stored.result == result:
-                    return stored
-            return changed
-
+        store = partial(self._store, record.key, (TaskState.SUBMITTED,), None, ending.state, result)
         changed = await self._scope.retry.until_stored(store, f"the result of task {record.task_id:.80}")
         if changed is not None:
             self._background.start(self._replies.send(changed))

@@ -102,8 +102,7 @@ class TaskExecutor:
 
         Handlers that still run after ``timeout`` seconds are canceled: the agent's next start runs their tasks again.
         """
-        self.executing = False
-        self._timers.stop()
+        self._begin_nothing()
         running = [run.work for run in self._runs.values()]
         if running and timeout > 0:
             await asyncio.wait(running, timeout=timeout)
@@ -127,9 +126,12 @@ class TaskExecutor:
         Called when the agent must stop without waiting for its handlers, or when the connection has ended for good. The
         tasks run again at the agent's next start, or in a process that has taken over the session.
         """
+        self._begin_nothing()
+        await self.end(list(self._runs.values()), interrupted=True)
+
+    def _begin_nothing(self) -> None:
         self.executing = False
         self._timers.stop()
-        await self.end(list(self._runs.values()), interrupted=True)
 
     async def end(self, runs: Collection[Run], *, interrupted: bool = False) -> None:
         """Cancel handlers, and wait up to two seconds until they have ended.
