@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ ARGUMENTS = {"text": "123456789"}
 BYTES_PER_CALL = {"client sends": 420, "client gets": 280, "server sends": 280, "server gets": 420}
 PYTHON_CALLS_PER_CALL = 560
 """The limit is a third above the measured number. If paho-mqtt wrote and read each PUBLISH, the number would be 780."""
+PYTHON_CALLS_PER_CALL_AT_ONCE = 400
+"""The measured number is 370. If each message that waits were packed twice, the number would be 420."""
 
 
 def make_server(url: str, namespace: str) -> ToolServer:
@@ -77,6 +80,25 @@ async def test_a_second_listing_costs_no_packet(mosquitto: Mosquitto, namespace:
         await until(lambda: len(near_client.sent.packets) >= 2)
         assert near_client.sent.packets == ["PUBLISH", "PUBACK"]
         assert sorted(near_client.received.packets) == ["PUBACK", "PUBLISH"]
+
+
+async def test_calls_that_wait_for_the_brokers_window_cost_few_python_calls(
+    mosquitto: Mosquitto, namespace: str
+) -> None:
+    at_once = 64  # Mosquitto takes 20 messages before it has confirmed the first of them
+
+    async def call_often(client: ToolClient) -> None:
+        for _ in range(CALLS):
+            await client.call("echo", ARGUMENTS)
+
+    async with (
+        make_server(mosquitto.url, namespace),
+        ToolClient("client", broker=mosquitto.url, namespace=namespace) as client,
+    ):
+        await soon(client.call("echo", ARGUMENTS))
+        with counted_calls() as calls:
+            await asyncio.gather(*(call_often(client) for _ in range(at_once)))
+    assert calls.count / CALLS / at_once <= PYTHON_CALLS_PER_CALL_AT_ONCE
 
 
 async def test_a_call_costs_few_python_calls(mosquitto: Mosquitto, namespace: str) -> None:

@@ -189,7 +189,10 @@ class PahoClient(paho.Client):
     def _mid_generate(self) -> int:
         while True:
             mid = super()._mid_generate()
-            if not any(mid in taken for taken in self.taken):
+            for taken in self.taken:
+                if mid in taken:
+                    break
+            else:
                 return mid
 
     def heard(self) -> None:

@@ -43,28 +43,26 @@ class Outbox:
     def __init__(self, url: BrokerURL, max_queued: int, max_packet_size: int) -> None:
         self._url = url
         self._max_packet_size = max_packet_size
+        self._max_packet = max_packet_size  # or the broker's limit, when that is lower
+        self._max_in_flight = 0
         self._max_queued = max_queued
         self._waiting: dict[_Publication, None] = {}  # in the order of sending
         self._in_flight: dict[_Publication, None] = {}
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
         self._limits: BrokerLimits | None = None
+        self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
 
     @property
     def max_payload(self) -> int:
         """The size of the largest payload that fits beside a topic and properties of usual size, in bytes."""
         return max(self._max_packet - _MAX_HEADER, self._max_packet // 2)
 
-    @property
-    def _max_packet(self) -> int:
-        limit = self._max_packet_size
-        if self._limits is not None and self._limits.maximum_packet_size is not None:
-            limit = min(limit, self._limits.maximum_packet_size)
-        return limit
-
     def open(self, link: Link, limits: BrokerLimits) -> None:
         """Send over this link from now on, beginning with the messages that have waited."""
         self._link, self._limits = link, limits
+        self._max_packet = min(self._max_packet_size, limits.maximum_packet_size or self._max_packet_size)
+        self._max_in_flight = min(limits.receive_maximum, _MAX_UNCONFIRMED)
         self._send_waiting()
 
     def pause(self) -> list[asyncio.Future[int]]:
@@ -91,13 +89,15 @@ class Outbox:
             else:
                 what = "before the broker confirmed a message, which may have arrived"
                 publication.fail(ConnectionLost(f"the connection to {self._url} was lost {what}"))
-        self._waiting.update(waiting)
+        for publication in waiting:
+            self._wait(publication)
 
     def fail(self, error: TransportError) -> None:
         """Let all messages fail, because there will be no next link."""
         publications = [*self._in_flight, *self._waiting]
         self._in_flight.clear()
         self._waiting.clear()
+        self._stop_expiry()
         for publication in publications:
             publication.fail(error)
 
@@ -142,10 +142,12 @@ class Outbox:
         """
         packed = self.pack(topic, payload, 1, retain, properties)
         if len(self._waiting) >= self._max_queued:
+            self._drop_given_up()
+        if len(self._waiting) >= self._max_queued:
             raise QueueFull(
                 f"{self._max_queued} messages wait for {self._url} already: wait for some, or raise max_queued"
             )
-        publication = _Publication(topic, packed, properties, repeatable)
+        publication = _Publication(topic, packed, properties, repeatable, self._limits)
         if self._link is not None and not self._waiting and self._has_room():
             self._send(self._link, publication)
         else:
@@ -174,16 +176,46 @@ class Outbox:
         return packed
 
     def _has_room(self) -> bool:
-        return self._limits is not None and len(self._in_flight) < min(self._limits.receive_maximum, _MAX_UNCONFIRMED)
+        return len(self._in_flight) < self._max_in_flight
 
     def _wait(self, publication: _Publication) -> None:
         """Let a message wait for the broker, until its sender gives it up or the message expires."""
-        if not publication.confirmed.done():
-            self._waiting[publication] = None
-            publication.expire_in_time()
-            if not publication.watched:
-                publication.watched = True
-                publication.confirmed.add_done_callback(lambda _: self._waiting.pop(publication, None))
+        if publication.confirmed.done():
+            return
+        self._waiting[publication] = None
+        if publication.expires < math.inf:
+            self._expire_at(publication.expires)
+        # While there is a link, the message waits for a moment only. So its place is not worth a callback.
+        if self._link is None and not publication.watched:
+            publication.watched = True
+            publication.confirmed.add_done_callback(lambda _: self._waiting.pop(publication, None))
+
+    def _drop_given_up(self) -> None:
+        for publication in [each for each in self._waiting if each.confirmed.done()]:
+            del self._waiting[publication]
+
+    def _expire_at(self, when: float) -> None:
+        """Make sure that the timer fires at this loop time, or before."""
+        if self._next_expiry is None or when < self._next_expiry.when():
+            self._stop_expiry()
+            self._next_expiry = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _stop_expiry(self) -> None:
+        if self._next_expiry is not None:
+            self._next_expiry.cancel()
+            self._next_expiry = None
+
+    def _expire(self) -> None:
+        """Let the messages fail that have expired before they were sent."""
+        self._next_expiry = None
+        now = asyncio.get_running_loop().time()
+        for publication in tuple(self._waiting):
+            if publication.expires <= now:
+                publication.expire()
+        self._drop_given_up()
+        earliest = min((each.expires for each in self._waiting), default=math.inf)
+        if earliest < math.inf:
+            self._expire_at(earliest)
 
     def _send(self, link: Link, publication: _Publication) -> None:
         self._in_flight[publication] = None
@@ -204,14 +236,25 @@ class Outbox:
             del self._waiting[publication]
             if publication.confirmed.done():
                 continue
-            topic, packed = publication.topic, publication.packed
             try:
-                # The expiry includes the time in the queue. And this broker may take less than the broker before.
-                publication.packed = self.pack(topic, packed.payload, 1, packed.retain, publication.properties_now())
+                self._pack_again(publication)
             except PayloadTooLarge as error:
                 publication.fail(error)
             else:
                 self._send(self._link, publication)
+
+    def _pack_again(self, publication: _Publication) -> None:
+        """Pack a message that has waited, if another broker takes it now or a whole second of its expiry is over.
+
+        Raises:
+            PayloadTooLarge: This broker takes less than the broker before.
+        """
+        properties = publication.properties_now()
+        if properties is publication.properties and publication.limits is self._limits:
+            return
+        packed = publication.packed
+        publication.packed = self.pack(publication.topic, packed.payload, 1, packed.retain, properties)
+        publication.properties, publication.limits = properties, self._limits
 
 
 class _Publication:
@@ -220,48 +263,57 @@ class _Publication:
     Attributes:
         topic: The topic.
         packed: The packet.
-        properties: The MQTT properties.
+        properties: The MQTT properties in the packet.
         repeatable: Whether the message may be sent again over the next link.
+        limits: The limits of the broker for which the message was packed; None before the first connection.
         confirmed: The reason code of the broker's PUBACK.
         expires: Loop time at which the message expires; infinite when it does not.
-        watched: Whether the message leaves the queue when it is given up.
+        watched: Whether the message leaves the queue at once when it is given up.
     """
 
-    __slots__ = ("_timer", "confirmed", "expires", "packed", "properties", "repeatable", "topic", "watched")
+    __slots__ = (
+        "_expiry",
+        "confirmed",
+        "expires",
+        "limits",
+        "packed",
+        "properties",
+        "repeatable",
+        "topic",
+        "watched",
+    )
 
-    def __init__(self, topic: str, packed: PackedPublish, properties: PublishProperties, repeatable: bool) -> None:
+    def __init__(
+        self,
+        topic: str,
+        packed: PackedPublish,
+        properties: PublishProperties,
+        repeatable: bool,
+        limits: BrokerLimits | None,
+    ) -> None:
         self.topic = topic
         self.packed = packed
         self.properties = properties
         self.repeatable = repeatable
+        self.limits = limits
         loop = asyncio.get_running_loop()
         self.confirmed: asyncio.Future[int] = loop.create_future()
-        expiry = properties.message_expiry
-        self.expires = math.inf if expiry is None else loop.time() + expiry
+        self._expiry = properties.message_expiry
+        self.expires = math.inf if self._expiry is None else loop.time() + self._expiry
         self.watched = False
-        self._timer: asyncio.TimerHandle | None = None
 
-    def expire_in_time(self) -> None:
-        """Let the message fail when it expires before it is sent."""
-        if self.expires < math.inf and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(self.expires, self._expire)
-            self.confirmed.add_done_callback(self._stop_timer)
-
-    def _stop_timer(self, _: object = None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        what = f"its {self.properties.message_expiry} s were over before the broker could take it"
+    def expire(self) -> None:
+        """Let the message fail, because it has expired before it was sent."""
+        what = f"its {self._expiry} s were over before the broker could take it"
         self.fail(TransportError(f"a message for {self.topic} expired: {what}"))
 
     def properties_now(self) -> PublishProperties:
         """The MQTT properties for a message that has waited and is about to be sent."""
-        self._stop_timer()
         if self.expires == math.inf:
             return self.properties
         left = max(1, math.ceil(self.expires - asyncio.get_running_loop().time()))
+        if left == self.properties.message_expiry:
+            return self.properties
         return dataclasses.replace(self.properties, message_expiry=left)
 
     def fail(self, error: TransportError | PayloadTooLarge) -> None:

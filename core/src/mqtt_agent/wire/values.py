@@ -36,6 +36,8 @@ _NAME = re.compile(r"[^\W\d]\w*")
 
 def mended_text(text: str) -> str:
     """Replace each lone surrogate by U+FFFD. Two surrogates that make up a pair become their character."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
