@@ -6,7 +6,7 @@ from mqtt_agent.display.frames import code_of, user_frames
 from mqtt_agent.display.html import one_line
 from mqtt_agent.display.screen import find_shell
 
-__all__ = ["MOST_FRAMES", "NEXT_STEPS", "message_lines", "short_traceback"]
+__all__ = ["MOST_FRAMES", "NEXT_STEPS", "message_lines", "next_step", "short_traceback"]
 
 MOST_FRAMES = 3
 """How many lines of the user's own code are shown."""
@@ -76,10 +76,15 @@ def message_lines(error: BaseException, *, colors: bool) -> list[str]:
         colors: Whether the lines have the escape sequences for colors.
     """
     red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colors else ("", "", "")
-    steps = (NEXT_STEPS.get(kind.__name__) for kind in type(error).__mro__)
-    step = next((step for step in steps if step is not None), None)
+    step = next_step(error)
     lines = [f"{red}{type(error).__name__}{plain}: {one_line(str(error), 2000)}"]
     lines += [one_line(str(note), 2000) for note in getattr(error, "__notes__", ())]
     if step is not None:
         lines.append(f"{bold}Next:{plain} {step}.")
     return lines
+
+
+def next_step(error: BaseException) -> str | None:
+    """What the user can do about an error; None when nothing is known."""
+    steps = (NEXT_STEPS.get(kind.__name__) for kind in type(error).__mro__)
+    return next((step for step in steps if step is not None), None)

@@ -1,0 +1,63 @@
+"""The command line ``mqtt-agent``: all verbs, those of this distribution and those that others add by entry points.
+
+A distribution adds verbs with an entry point of the group ``mqtt_agent.commands``: a function that gets the
+:class:`typer.Typer` and adds its verbs with :func:`mqtt_agent.cli.verbs.verb`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from mqtt_agent.cli import benching, brokers, calling, contexts, forgetting, listing, serving, tasks, watching
+from mqtt_agent.version import __version__
+
+__all__ = ["make_app", "run"]
+
+_GROUP = "mqtt_agent.commands"
+
+
+def make_app() -> typer.Typer:
+    """Make the command line with all verbs that are installed."""
+    app = typer.Typer(
+        name="mqtt-agent",
+        help="Tools and agents over an MQTT 5 broker: start a broker, serve, look around, call, delegate.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(  # pyright: ignore[reportUnusedFunction]
+        version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_version),
+    ) -> None: ...
+
+    for module in (brokers, serving, listing, calling, tasks, watching, benching, forgetting, contexts):
+        module.add_to(app)
+    for entry in importlib.metadata.entry_points(group=_GROUP):
+        try:
+            entry.load()(app)
+        except Exception as error:  # a broken distribution must not take the other verbs away
+            print(f"mqtt-agent: the verb {entry.name!r} cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
+    return app
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: The words after ``mqtt-agent``.
+
+    Raises:
+        SystemExit: Always, with the exit code; see :func:`mqtt_agent.cli.main.main`.
+    """
+    make_app()(list(arguments))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)  # noqa: T201
+        raise typer.Exit

@@ -1,0 +1,170 @@
+"""What a verb prints: tables and lines for people, one JSON value in each line for machines, and errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mqtt_agent.cli.settings import Settings, UsageError
+from mqtt_agent.display.tracebacks import message_lines, next_step
+from mqtt_agent.errors import (
+    BrokerUnreachable,
+    CallTimeout,
+    ConnectionRefused,
+    InvalidArguments,
+    InvalidIdentifier,
+    MQTTAgentError,
+    PeerUnavailable,
+    SessionTakenOver,
+    TaskFailed,
+    TaskNotFound,
+    TaskRejected,
+    ToolFailed,
+    ToolUnavailable,
+)
+
+__all__ = ["ANSWER_WAS_ERROR", "INTERRUPTED", "NOBODY_THERE", "WRONG_USAGE", "Output", "printable"]
+
+ANSWER_WAS_ERROR = 1
+WRONG_USAGE = 2
+NOBODY_THERE = 3
+INTERRUPTED = 130
+
+_NEXT: dict[type[BaseException], str] = {
+    BrokerUnreachable: "start a broker with 'mqtt-agent broker', or name yours with --broker URL",
+    ConnectionRefused: "check --user with --password-file or --token-file, and what the broker allows this user",
+    SessionTakenOver: "choose another name with --as NAME",
+    InvalidArguments: "see what the tool takes with 'mqtt-agent tools NAME'",
+    ToolUnavailable: "see which tools are online with 'mqtt-agent tools', or wait for a server with --wait",
+    ToolFailed: "--json shows the code and the data of the error; the tool server's log has the traceback",
+    CallTimeout: "the call may still run: the same command with --call-id attaches to it, and --timeout waits longer",
+    PeerUnavailable: "see which agents there are with 'mqtt-agent agents --all', or let the task wait with --wait",
+    TaskFailed: "--json shows the code and the data of the error; the log of the executing agent has the traceback",
+    TaskRejected: "give the task to another agent: 'mqtt-agent agents' lists them",
+    TaskNotFound: "list the tasks of this command line with 'mqtt-agent tasks', or name the agent with --peer",
+}
+"""What to do next at a command line, where it differs from what to do in a program."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: object) -> str:
+    """A text of a peer, without the characters that could change how a terminal shows the rest."""
+    return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))
+
+
+class Output:
+    """Prints what a verb found out.
+
+    Args:
+        machine: Whether the output is for machines.
+    """
+
+    def __init__(self, *, machine: bool = False) -> None:
+        self.machine = machine
+        self._out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+        """For what is not the answer itself: progress, notes, questions, errors."""
+        self._in_line = False
+
+    def json(self, value: Any) -> None:
+        """Print one JSON value in one line."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
+        """Print a table.
+
+        Args:
+            columns: The heads of the columns.
+            rows: The cells of each row.
+            nothing: The line to print, on the standard error, when there are no rows.
+        """
+        if not rows:
+            self.note(nothing)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for place, name in enumerate(columns):
+            table.add_column(name, overflow="fold", no_wrap=place == 0)
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._out.print(table)
+
+    def text(self, text: object, style: str = "") -> None:
+        """Print a text on the standard output."""
+        self._end_line()
+        self._out.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def value(self, value: Any) -> None:
+        """Print a JSON value as the answer: a text as it is, anything else as indented JSON."""
+        if self.machine:
+            self.json(value)
+        else:
+            self.text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+
+    def stream(self, text: str) -> None:
+        """Print a part of a text on the standard error, without a new line. The next output begins a new line."""
+        self.err.print(Text(printable(text), style="dim"), end="", soft_wrap=True)
+        self._in_line = not text.endswith("\n")
+
+    def _end_line(self) -> None:
+        if self._in_line:
+            self._in_line = False
+            self.err.print()
+
+    def note(self, text: str, style: str = "") -> None:
+        """Print a line for people on the standard error. Machines get none."""
+        if not self.machine:
+            self._end_line()
+            self.err.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def error(self, error: BaseException, settings: Settings | None) -> int:
+        """Print an error, and return the exit code that belongs to the error."""
+        self._end_line()
+        code, following = _code_of(error), _following(error)
+        if settings is not None and settings.debug:
+            traceback.print_exception(error)
+        if self.machine:
+            about = {"type": type(error).__name__, "message": str(error), "next": following}
+            more = {name: getattr(error, name, None) for name in ("code", "data", "call_id", "task_id", "retryable")}
+            self.json({"error": {**about, **{name: value for name, value in more.items() if value is not None}}})
+            return code
+        if isinstance(error, MQTTAgentError):
+            for line in message_lines(error, colors=False)[: -1 if following else None]:
+                self.err.print(Text(printable(line), style="red"), soft_wrap=True)
+        else:
+            expected = isinstance(error, (UsageError, ImportError, OSError))
+            what = str(error) if expected else f"{type(error).__name__}: {error}; --debug shows the traceback"
+            self.err.print(Text(f"mqtt-agent: {printable(what)}", style="red"), soft_wrap=True)
+        if following:
+            self.err.print(Text.assemble(("Next: ", "bold"), printable(following) + "."), soft_wrap=True)
+        return code
+
+
+def _console(stream: Any) -> Console:
+    # In a pipe or a file, nothing may be cut off or broken into several lines.
+    width = None if stream.isatty() else 10_000
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _following(error: BaseException) -> str | None:
+    for kind, step in _NEXT.items():
+        if isinstance(error, kind):
+            return step
+    return next_step(error)
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, (UsageError, InvalidIdentifier)):
+        return WRONG_USAGE
+    if isinstance(error, (BrokerUnreachable, ToolUnavailable, PeerUnavailable)):
+        return NOBODY_THERE
+    return ANSWER_WAS_ERROR

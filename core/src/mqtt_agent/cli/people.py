@@ -1,0 +1,64 @@
+"""Who a verb is in the namespace: somebody who only looks, or an agent whose tasks can be found again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncGenerator
+
+from mqtt_agent.adapting.identity import default_agent_id
+from mqtt_agent.agents import Agent, MemoryStore
+from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store.retrying import StoreRetry
+from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.verbs import Session
+from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, Topics
+
+__all__ = ["looking_at_peers", "requester"]
+
+_MAX_PEERS = 10_000
+
+
+@contextlib.asynccontextmanager
+async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
+    """Follow the agents of the namespace without being one of them: nothing is published about this process."""
+    name = session.settings.name or "cli"
+    unique = f"{name}~{uuid.uuid4().hex[:8]}"
+    connection = session.settings.place.connection(unique, session_expiry=0)
+    topics = Topics(session.settings.place.namespace)
+    scope = Scope(
+        session.settings.name or unique, topics, connection, MemoryStore(), DEFAULT_MAX_PAYLOAD, StoreRetry(name)
+    )
+    peers = Peers(scope, _MAX_PEERS)
+    await connection.start()
+    try:
+        await peers.start()
+        await peers.complete()
+        yield peers
+        await peers.stop()
+    finally:
+        await connection.stop(end_session=True)
+
+
+def requester(session: Session, *, again: bool = False) -> Agent:
+    """An agent that gives tasks; it is not started. Each run of the command line has the same name.
+
+    Args:
+        session: The verb's session.
+        again: Whether the verb works with a task that was given before, so that no other name will do.
+
+    Raises:
+        UsageError: Another process of the command line uses the name now.
+    """
+    if session.settings.name is not None:
+        return session.agent(session.settings.name)
+    logging.getLogger("mqtt_agent.adapting.identity").setLevel(logging.ERROR)
+    name, lasting = default_agent_id(session.settings.place.namespace)
+    if again and not lasting:
+        raise UsageError(
+            "another mqtt-agent process works with the tasks of the command line now: "
+            "answer or cancel there, end that process (its tasks go on), or give each terminal a name with --as NAME"
+        )
+    return session.agent(name)

@@ -1,0 +1,153 @@
+"""The verb ``serve``: serves functions, a tool server, an agent, or an object of a framework, by its name in a module.
+
+An adapter says what it can serve with an entry point of the group ``mqtt_agent.servables``: a function that gets the
+object and the options, and returns an endpoint, or None when the object is not for this adapter.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from mqtt_agent.cli.options import load
+from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.display.frames import user_frames
+from mqtt_agent.endpoints.running import Service
+from mqtt_agent.tools import ToolServer
+
+__all__ = ["add_to"]
+
+_GROUP = "mqtt_agent.servables"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb ``serve``."""
+    verb(app, "serve")(serve)
+
+
+async def serve(
+    session: Session,
+    target: Annotated[str, typer.Argument(metavar="MODULE[:OBJECT]", help="A module or a file, and what it holds.")],
+    server: Annotated[
+        str | None, typer.Option(help="The server's name, for functions and tools. Default: the module's name.")
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The functions change nothing, so they may run twice.")
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when a Python file in this folder changes.")
+    ] = False,
+) -> int:
+    """Serve plain functions as tools, a ToolServer, an Agent, or a framework's graph, tools or crew, until Ctrl-C."""
+    if session.settings.place.broker is not None:
+        os.environ["MQTT_AGENT_BROKER"] = session.settings.place.broker  # for a server or an agent of the module
+    if reload:
+        return _serve_again_and_again()
+    module, found = _found(target)
+    endpoint = _endpoint(session, module, found, server, read_only)
+    if endpoint is None:
+        raise UsageError(
+            f"{target} cannot be served: {_described(found)} is no function, ToolServer or Agent, and "
+            "no installed adapter serves it"
+        )
+    await endpoint.serve_until_signal()
+    return 0
+
+
+def _found(target: str) -> tuple[str, Any]:
+    """The module's name, and the object that the target names."""
+    path, _, name = target.partition(":")
+    if path.endswith(".py"):
+        file = Path(path)
+        if not file.is_file():
+            raise UsageError(f"there is no file {file}")
+        sys.path.insert(0, str(file.absolute().parent))
+        path = file.stem
+    module = path.rpartition(".")[2]
+    sys.path.insert(0, os.getcwd())
+    if not path or importlib.util.find_spec(path.partition(".")[0]) is None:
+        raise UsageError(f"there is no module {path!r} in {os.getcwd()} or among the installed packages")
+    try:
+        return module, load(f"{path}:{name}") if name else _only_endpoint(importlib.import_module(path))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:  # of the user's module
+        raise UsageError(f"{path} cannot be imported: {_explained(error)}; --debug shows the traceback") from error
+
+
+def _explained(error: Exception) -> str:
+    """An error of the user's module, with the place where it happened."""
+    frames = user_frames(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _only_endpoint(module: Any) -> Any:
+    """The one server or agent of a module; or its public functions, if it has no server and no agent.
+
+    Raises:
+        UsageError: The module has several of them, or nothing to serve.
+    """
+    everything = cast("dict[str, Any]", vars(module))
+    members = {name: each for name, each in everything.items() if not name.startswith("_")}
+    endpoints = {name: each for name, each in members.items() if isinstance(each, Service)}
+    if len({id(each) for each in endpoints.values()}) > 1:
+        raise UsageError(
+            f"module {module.__name__} has several: name one, as in {module.__name__}:{next(iter(endpoints))}"
+        )
+    if endpoints:
+        return next(iter(endpoints.values()))
+    functions = [each for each in members.values() if inspect.isfunction(each) and each.__module__ == module.__name__]
+    if not functions:
+        raise UsageError(f"module {module.__name__} has no ToolServer, no Agent and no function to serve")
+    return functions
+
+
+def _endpoint(session: Session, module: str, found: Any, server: str | None, read_only: bool) -> Service | None:
+    if isinstance(found, Service):
+        if "namespace" in session.settings.explicit:
+            session.out.note("--namespace does not change the namespace of a server or an agent that a module has made")
+        return found
+    functions = cast("list[Any]", found) if isinstance(found, list) else [found]
+    if functions and all(inspect.isroutine(each) for each in functions):
+        tools = ToolServer(server or module, **session.settings.place.as_arguments())
+        for function in functions:
+            tools.tool(read_only=read_only or None)(function)
+        return tools
+    options = {"name": server or session.settings.name or module, **session.settings.place.as_arguments()}
+    for entry in importlib.metadata.entry_points(group=_GROUP):
+        make: Callable[..., Service | None] = entry.load()
+        endpoint = make(found, **options)
+        if endpoint is not None:
+            return endpoint
+    return None
+
+
+def _serve_again_and_again() -> int:
+    """Run this command without ``--reload`` in a child process, anew after each change of a Python file."""
+    try:
+        from watchfiles import PythonFilter, run_process
+    except ImportError:
+        raise UsageError("--reload needs the package watchfiles: pip install watchfiles") from None
+    words = [sys.executable, "-m", "mqtt_agent.cli", *(each for each in sys.argv[1:] if each != "--reload")]
+    run_process(os.getcwd(), target=" ".join(map(_quoted, words)), target_type="command", watch_filter=PythonFilter())
+    return 0
+
+
+def _quoted(word: str) -> str:
+    import shlex
+
+    return shlex.quote(word)
+
+
+def _described(found: Any) -> str:
+    return f"{type(found).__module__}.{type(found).__name__}"

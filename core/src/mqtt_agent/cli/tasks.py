@@ -1,0 +1,249 @@
+"""The verbs ``delegate``, ``resume``, ``show``, ``answer``, ``cancel`` and ``tasks``: a task and its life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mqtt_agent.agents import SqliteStore, TaskHandle
+from mqtt_agent.agents.store import TaskRecord, TaskRole
+from mqtt_agent.cli.calling import Live
+from mqtt_agent.cli.output import ANSWER_WAS_ERROR, printable
+from mqtt_agent.cli.people import requester
+from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.values import json_from
+from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.display.html import duration
+from mqtt_agent.wire import TaskState
+
+__all__ = ["add_to"]
+
+_TaskId = Annotated[str, typer.Argument(help="The task's id.")]
+_Peer = Annotated[str | None, typer.Option(help="The agent that has the task, if it was given by another program.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    verb(app, "delegate")(delegate)
+    verb(app, "resume")(resume)
+    verb(app, "show")(show)
+    verb(app, "answer")(answer)
+    verb(app, "cancel")(cancel)
+    verb(app, "tasks")(tasks)
+
+
+async def delegate(
+    session: Session,
+    agent: Annotated[str, typer.Argument(help="The agent that is to do the task.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to do.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="Structured input; - reads it.")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="The type of the task.")] = None,
+    task_id: Annotated[str | None, typer.Option(help="An id of your own. The same task runs once.")] = None,
+    context_id: Annotated[str | None, typer.Option(help="The conversation to which the task belongs.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Also accept an agent that was never seen.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the task's id, and do not wait.")] = False,
+) -> int:
+    """Give a task to an agent, follow the task, answer its questions, and print the result.
+
+    The task outlives this command: after Ctrl-C, a crash or a reboot, the agent works on, and resume finds the task.
+    """
+    value = None if data is None else json_from(data, "--data")
+    async with requester(session) as me:
+        handle = await me.delegate(
+            agent, prompt, data=value, type=task_type, task_id=task_id, context_id=context_id, wait_online=wait
+        )
+        if detach:
+            if session.out.machine:
+                session.out.json(_summary(handle))
+            else:
+                session.out.text(handle.task_id)
+            return 0
+        session.out.note(f"task {handle.task_id}; if this command ends: mqtt-agent resume {handle.task_id}", "dim")
+        return await _follow(session, handle)
+
+
+async def resume(session: Session, task_id: _TaskId, peer: _Peer = None) -> int:
+    """Follow a task that was given before, answer its questions, and print the result."""
+    async with requester(session, again=True) as me:
+        return await _follow(session, await me.resume(task_id, peer=peer))
+
+
+async def show(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
+    """Show the state of a task, without waiting."""
+    async with requester(session, again=True) as me:
+        handle = await me.resume(task_id, peer=peer)
+        if handle.question is None and not handle.done:
+            with contextlib.suppress(TimeoutError):
+                await _next_event(handle)
+        if session.out.machine:
+            session.out.json(_summary(handle))
+            return
+        session.out.text(f"task {handle.task_id} at {handle.peer}: {handle.state}, {duration(handle.elapsed)}")
+        if handle.message:
+            session.out.text(handle.message)
+        if handle.question is not None:
+            session.out.note(f"answer with: mqtt-agent answer {handle.task_id} TEXT")
+        if handle.response is not None and handle.response.result is not None:
+            session.out.value(handle.response.result)
+
+
+async def answer(
+    session: Session,
+    task_id: _TaskId,
+    text: Annotated[str, typer.Argument(help="The answer, as text.")] = "",
+    value: Annotated[
+        str | None, typer.Option("--value", metavar="JSON", help="The answer as JSON; - reads it.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Then wait for the result.")] = False,
+) -> int:
+    """Answer the question that a task asks."""
+    given = text if value is None else json_from(value, "--value")
+    async with requester(session, again=True) as me:
+        handle = await me.resume(task_id)
+        while handle.question is None and not handle.done:
+            await _next_event(handle, None)
+        if handle.done:
+            await handle.result()
+            raise UsageError(f"task {task_id} is over and asks nothing")
+        await handle.send(given)
+        session.out.note("the answer is sent")
+        return await _follow(session, handle) if follow else 0
+
+
+async def cancel(
+    session: Session,
+    task_id: _TaskId,
+    reason: Annotated[str | None, typer.Option(help="Why; the agent sees it.")] = None,
+) -> None:
+    """Cancel a task."""
+    async with requester(session, again=True) as me:
+        handle = await me.resume(task_id)
+        if handle.done:
+            raise UsageError(f"task {task_id} is over already: {handle.state}")
+        await handle.cancel(reason)
+        session.out.note(f"task {task_id} is to be canceled; its agent is told")
+
+
+async def tasks(
+    session: Session,
+    state: Annotated[str | None, typer.Option(help="Only tasks in this state, such as working.")] = None,
+    store: Annotated[Path | None, typer.Option(help="The store of another program's agent: an SQLite file.")] = None,
+    received: Annotated[bool, typer.Option("--received", help="The tasks that the agent has received.")] = False,
+) -> None:
+    """List the tasks that a store knows: those that this command line gave, or those of --store."""
+    try:
+        states = None if state is None else frozenset((TaskState(state),))
+    except ValueError:
+        known = ", ".join(each.value for each in TaskState)
+        raise UsageError(f"there is no state {state!r}; the states are {known}") from None
+    if store is not None and not store.is_file():
+        raise UsageError(f"there is no file {store}")
+    if store is not None and session.settings.name is None:
+        raise UsageError("name the agent whose tasks are to be listed: add --as AGENT")
+    me = requester(session)
+    opened = SqliteStore(store) if store is not None else me.store
+    owner = f"{session.settings.place.namespace.strip('/')}/{me.agent_id}"
+    role: TaskRole = "received" if received else "delegated"
+    async with opened:
+        found = await opened.find(owner, role, states=states)
+    if session.out.machine:
+        for each in found:
+            session.out.json(_line(each))
+        return
+    rows = [(each.task_id, each.peer or "", each.state, _age(each), _about(each)) for each in found]
+    session.out.table(("task", "agent", "state", "age", "about"), rows, f"agent {me.agent_id} has no such task")
+
+
+async def _follow(session: Session, handle: TaskHandle) -> int:
+    """Show the events of a task, answer its questions at a terminal, and print the result."""
+    with Live(session.out) as live:
+        async for event in handle.events():
+            if session.out.machine:
+                session.out.json({"event": event.model_dump(mode="json", exclude_none=True)})
+            elif event.type == "progress" and event.progress is not None:
+                live.advance(event.progress, event.total, event.content)
+            elif event.content and event.type == "partial":
+                session.out.stream(event.content)
+            elif event.data is not None and event.type != "status":
+                session.out.note(json.dumps(event.data, ensure_ascii=False), "dim")
+            if event.status == TaskState.INPUT_REQUIRED:
+                question = printable(event.content or "The agent needs an input.")
+                if session.out.machine or not sys.stdin.isatty():
+                    session.out.note(question, "bold")
+                    session.out.note(f"Next: mqtt-agent answer {handle.task_id} TEXT --follow")
+                    return ANSWER_WAS_ERROR
+                live.pause()
+                await handle.send(await _read_line(f"{question}\n> "))
+    result = await handle.result()
+    if session.out.machine:
+        session.out.json(_summary(handle))
+    else:
+        session.out.value(result)
+    return 0
+
+
+async def _read_line(prompt: str) -> str:
+    """Read a line from the terminal. The thread that reads does not keep the process alive after Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    read: asyncio.Future[str] = loop.create_future()
+
+    def work() -> None:
+        try:
+            line = input(prompt)
+        except EOFError:
+            line = ""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: Ctrl-C came first
+            loop.call_soon_threadsafe(lambda: read.done() or read.set_result(line))
+
+    threading.Thread(target=work, daemon=True).start()
+    return await read
+
+
+async def _next_event(handle: TaskHandle, patience: float | None = 2.0) -> None:
+    async def first() -> None:
+        async for _ in handle.events():
+            return
+
+    await asyncio.wait_for(first(), patience)
+
+
+def _summary(handle: TaskHandle) -> dict[str, Any]:
+    facts: dict[str, Any] = {"task_id": handle.task_id, "agent": handle.peer, "state": str(handle.state)}
+    if handle.message:
+        facts["message"] = handle.message
+    if handle.response is not None:
+        facts["result"] = handle.response.result
+    return facts
+
+
+def _line(record: TaskRecord) -> dict[str, Any]:
+    result = record.result or {}
+    return {
+        "task_id": record.task_id,
+        "agent": record.peer,
+        "state": str(record.state),
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+        "attempt": record.attempt or None,
+        "prompt": record.task.get("prompt"),
+        "result": result.get("result"),
+        "error": result.get("error"),
+    }
+
+
+def _age(record: TaskRecord) -> str:
+    return duration(max(0.0, time.time() - record.created_at))
+
+
+def _about(record: TaskRecord) -> str:
+    text = str(record.task.get("title") or record.task.get("prompt") or record.task.get("type") or "")
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= 60 else first[:59] + "…"

@@ -1,0 +1,119 @@
+"""The verb ``watch``: the messages of a namespace, decoded, one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from typing import Annotated, Any, cast
+
+import typer
+
+from mqtt_agent.cli.output import printable
+from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import Topics
+
+__all__ = ["add_to"]
+
+_LONGEST = 160
+_QUEUED = 10_000
+_STYLES = {"error": "red", "offline": "red", "online": "green"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb ``watch``."""
+    verb(app, "watch")(watch)
+
+
+async def watch(
+    session: Session,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="WORD", help="Only lines with this word: a name, an id, a kind."),
+    ] = None,
+    payloads: Annotated[bool, typer.Option("--payloads", help="Also show arguments, results and texts.")] = False,
+    retained: Annotated[bool, typer.Option("--retained", help="Also show the cards that are there already.")] = False,
+) -> None:
+    """Show the traffic of the namespace until Ctrl-C. The login must be allowed to subscribe to all of it."""
+    topics = Topics(session.settings.place.namespace)
+    arrived: asyncio.Queue[InboundMessage] = asyncio.Queue(_QUEUED)
+    dropped = 0
+
+    def on_message(message: InboundMessage) -> None:
+        nonlocal dropped
+        if (message.retain and not retained) or MARKER_PREFIX.encode() in message.payload[:200]:
+            return  # an endpoint sends itself a marker to find the end of a list
+        try:
+            arrived.put_nowait(message)
+        except asyncio.QueueFull:
+            dropped += 1
+
+    name = session.settings.name or "watch"
+    connection = session.settings.place.connection(f"{name}~{uuid.uuid4().hex[:8]}", session_expiry=0)
+    await connection.start()
+    try:
+        await connection.subscribe(f"{topics.namespace}/#", on_message, qos=0, snapshot=retained)
+        session.out.note(f"watching {topics.namespace}/# at {session.settings.url}; Ctrl-C ends", "dim")
+        while True:
+            line = described(topics, await arrived.get(), payloads)
+            if dropped:
+                session.out.note(f"{dropped} messages came too fast and are not shown", "red")
+                dropped = 0
+            if only and not any(word in " ".join(map(str, line.values())) for word in only):
+                continue
+            if session.out.machine:
+                session.out.json(line)
+            else:
+                words = " ".join(f"{value}" for key, value in line.items() if key not in ("time", "kind", "topic"))
+                style = next((style for word, style in _STYLES.items() if word in words), "")
+                session.out.text(f"{line['time'][11:]} {line['kind']:<9} {words}", style)
+    finally:
+        await connection.stop(end_session=True)
+
+
+def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[str, str]:
+    """One message in words.
+
+    Args:
+        topics: The topics of the namespace.
+        message: The message.
+        payloads: Whether arguments, results and texts are shown. They may hold secrets.
+
+    Returns:
+        The time, the kind of the message, its topic and what is known about it, each as text.
+    """
+    parts = message.topic[len(topics.namespace) + 1 :].split("/")
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "kind": parts[-1], "topic": message.topic}
+    if len(parts) >= 4 and parts[0] == "mcp":
+        line["kind"] = parts[3]
+        line["of"] = parts[2]
+    elif len(parts) >= 3:
+        line["kind"], line["of"] = parts[2], parts[1]
+    if not message.payload:
+        return {**line, "about": "removed"}
+    try:
+        data: Any = json.loads(message.payload)
+    except ValueError:
+        return {**line, "about": f"{len(message.payload)} bytes that are no JSON: an error of its sender"}
+    if not isinstance(data, dict):
+        return {**line, "about": "no JSON object: an error of its sender"}
+    fields = cast("dict[str, Any]", data)
+    for key in ("client", "from", "to", "server", "status", "state", "type", "action"):
+        if isinstance(fields.get(key), str) and fields[key] != line.get("of"):
+            line[key] = _short(f"{key}={fields[key]}")
+    for key in ("call_id", "task_id"):
+        if isinstance(fields.get(key), str):
+            line[key] = _short(fields[key])
+    if isinstance(fields.get("error"), dict):
+        line["error"] = _short("error=" + str(fields["error"].get("type")))
+    if payloads:
+        line["payload"] = _short(json.dumps(data, ensure_ascii=False))
+    return line
+
+
+def _short(text: str) -> str:
+    text = printable(text).replace("\n", " ")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

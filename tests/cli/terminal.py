@@ -1,0 +1,147 @@
+"""Runs the command line in processes of its own, as a person at a terminal does."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from brokers import die_with_parent
+from support import kill
+
+PATIENCE = 60.0
+"""Seconds for one command. A new Python process takes a while on a busy machine."""
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON values of the output."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Running:
+    """A command that runs. ``says`` waits for a text in its output."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._all = b""
+
+    def says(self, text: str) -> str:
+        """Wait until the command has written a text, and return everything that it has written."""
+        deadline = time.monotonic() + PATIENCE
+        with selectors.DefaultSelector() as selector:
+            for stream in self._streams():
+                selector.register(stream, selectors.EVENT_READ)
+            while text.encode() not in self._all:
+                left = deadline - time.monotonic()
+                assert left > 0, f"it did not say {text!r}: {self._all.decode()}"
+                for key, _ in selector.select(left):
+                    piece = os.read(key.fd, 65536)
+                    if not piece:
+                        selector.unregister(key.fileobj)
+                    self._all += piece
+                assert selector.get_map() or text.encode() in self._all, f"it ended: {self._all.decode()}"
+        return self._all.decode()
+
+    def type(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
+        self._process.stdin.flush()
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, and return the exit code."""
+        return self.signal(signal.SIGINT)
+
+    def signal(self, number: signal.Signals) -> int:
+        self._process.send_signal(number)
+        return self.ends()
+
+    def ends(self) -> int:
+        """Wait for the end, and return the exit code."""
+        out, err = self._process.communicate(timeout=PATIENCE)
+        self._all += out + err
+        assert b"Traceback" not in self._all, self._all.decode()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        kill(self._process)
+
+    @property
+    def output(self) -> str:
+        return self._all.decode()
+
+    def _streams(self) -> Iterator[IO[bytes]]:
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            yield stream
+
+
+class Terminal:
+    """A user's terminal: a working folder, a home of its own, and a broker."""
+
+    def __init__(self, home: Path, url: str, namespace: str) -> None:
+        self.home = home
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("MQTT_AGENT_")},
+            "MQTT_AGENT_BROKER": url,
+            "MQTT_AGENT_NAMESPACE": namespace,
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_STATE_HOME": str(home / "state"),
+            "HOME": str(home),
+            "TERM": "dumb",
+            "COLUMNS": "100",
+        }
+        self._running: list[Running] = []
+
+    def run(self, *words: str, code: int = 0, stdin: str = "", **environment: str) -> Said:
+        """Run a command to its end. It must end with this exit code, and never with a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mqtt_agent.cli", *words],
+            cwd=self.home,
+            env={**self.environment, **environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            preexec_fn=die_with_parent,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str, **environment: str) -> Running:
+        """Start a command that runs until it is told to end."""
+        running = Running(
+            subprocess.Popen(
+                [sys.executable, "-m", "mqtt_agent.cli", *words],
+                cwd=self.home,
+                env={**self.environment, **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                preexec_fn=die_with_parent,
+            )
+        )
+        self._running.append(running)
+        return running
+
+    def write(self, name: str, text: str) -> None:
+        (self.home / name).write_text(text)
+
+    def close(self) -> None:
+        for running in self._running:
+            running.kill()
