@@ -32,7 +32,7 @@ PARAMETERS = {
         *("apps", "buffer", "checkpointer", "config", "flags", "formatted_answer", "handler", "interrupt", "kwargs"),
         *("mcps", "properties", "request", "runtime", "told"),
     },
-    "passed on to a function that checks it": {"options"},
+    "passed on to a function that checks it": {"about", "options"},
     "a type argument that may be any type": {"endpoint", "method", "on_failure", "run", "threads"},
 }
 # The names of functions whose result may be Any, by reason.
@@ -63,7 +63,7 @@ RESULTS = {
             "question_of",
         ),
         *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
-        *("checked_json", "mended"),
+        *("checked_json", "json_from", "mended"),
     },
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {

@@ -103,7 +103,7 @@ class Live:
             text = partial if isinstance(partial, str) else json.dumps(partial, ensure_ascii=False)
             self._out.note(text, "dim")
 
-    def advance(self, done: float, total: Any, message: Any) -> None:
+    def advance(self, done: float, total: object, message: object) -> None:
         """Show how far the work is: as a bar at a terminal, else as a line.
 
         Args:
