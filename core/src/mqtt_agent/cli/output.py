@@ -69,9 +69,9 @@ class Output:
     """
 
     def __init__(self, *, machine: bool = False) -> None:
-        self.machine = machine
+        self.machine: bool = machine
         self._out = _console(sys.stdout)
-        self.err = _console(sys.stderr)
+        self.err: Console = _console(sys.stderr)
         """For what is not the answer itself: progress, notes, questions, errors."""
         self._in_line = False
 
