@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqtt_agent.adapting.delegating import check_online
+from mqtt_agent.adapting.following import REFUSED
 from mqtt_agent.adapting.steps import TaskSteps
 from mqtt_agent.agents import Agent, TaskHandle
 from mqtt_agent.errors import TaskNotFound
@@ -126,6 +127,19 @@ class ReplayedTask(TaskSteps):
         """Store a question that stops the code. The code that runs again must know the question of each answer."""
         self.rounds.append(question)
         await self.handle.save({"rounds": self.rounds})
+
+    async def give_answer(self, agent: Agent, answer: Any, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer a question, unless the task is over.
+
+        Returns:
+            None when the answer was sent. When JSON or MQTT cannot carry the answer: the question to ask again, with
+            the reason in ``fault``.
+        """
+        try:
+            await self.send(agent, answer, question["input_id"])
+        except REFUSED as error:
+            return {**question, "round": len(self.rounds) + 1, "fault": str(error)}
+        return None
 
     @property
     def about(self) -> dict[str, Any]:

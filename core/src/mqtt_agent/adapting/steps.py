@@ -56,6 +56,11 @@ class CallSteps:
         self._canceled = False
 
     @property
+    def sent(self) -> bool:
+        """Whether the call was made, so that there is a :attr:`handle`."""
+        return self._handle is not None
+
+    @property
     def handle(self) -> CallHandle:
         """The call, after the first step."""
         assert self._handle is not None
@@ -129,6 +134,11 @@ class TaskSteps:
         self._coming: asyncio.Future[TaskEvent | None] | None = None
         self._deadline: float | None = None
         self._asked: TaskEvent | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the task was given, so that there is a :attr:`handle`."""
+        return self._handle is not None
 
     @property
     def handle(self) -> TaskHandle:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
 from mqtt_agent.adapting.callers import Remote
+from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
-from mqtt_agent.errors import CallCanceled, CallError, PayloadTooLarge, WireError
+from mqtt_agent.errors import WireError
+from mqtt_agent.wire import to_json
 from typing_extensions import Self
 
 from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
 from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-HandleToolError = bool | str | Callable[[ToolException], str]
-"""What the language model is told when a call fails; see :class:`MQTTToolkit`."""
 
 _RUNTIME = "mqtt_runtime"
 """The argument into which LangGraph injects its runtime. No argument of a remote tool has this name."""
@@ -62,22 +62,63 @@ class RemoteTool(StructuredTool):
 
     def _run(self, **prepared):
         assert self.func is not None
-        return self.func(**prepared)
+        try:
+            return self.func(**prepared)
+        except RemoteToolException as fault:
+            return self._failed(fault, prepared["tool_call_id"])
 
     async def _arun(self, **prepared):
         assert self.coroutine is not None
-        return await self.coroutine(**prepared)
+        try:
+            return await self.coroutine(**prepared)
+        except RemoteToolException as fault:
+            return self._failed(fault, prepared["tool_call_id"])
+
+    def _failed(self, fault: RemoteToolException, tool_call_id: str | None) -> tuple[ToolMessage, Artifact]:
+        if tool_call_id is None or not self.handle_tool_error:
+            raise fault
+        return fault.as_message(self.handle_tool_error, self.name, tool_call_id), fault.artifact
 
     # LangChain also asks for the signatures in every call: a signature that is set already takes half the time.
     _run.__signature__ = inspect.signature(_run)  # pyright: ignore[reportFunctionMemberAccess]
     _arun.__signature__ = inspect.signature(_arun)  # pyright: ignore[reportFunctionMemberAccess]
+
+    def run(self, tool_input: str | dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Call the tool; see ``BaseTool.run``."""
+        try:
+            return super().run(tool_input, *args, **options)
+        except (RecursionError, ValueError):
+            return self._unreadable(tool_input, options.get("tool_call_id"))
+
+    async def arun(self, tool_input: str | dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Call the tool; see ``BaseTool.arun``."""
+        try:
+            return await super().arun(tool_input, *args, **options)
+        except (RecursionError, ValueError):
+            return self._unreadable(tool_input, options.get("tool_call_id"))
+
+    def _unreadable(self, tool_input: Any, tool_call_id: str | None) -> Any:
+        """Tell the model about arguments that LangChain could not write as text. Any other error is raised again."""
+        arguments = dict(cast("dict[str, Any]", tool_input)) if isinstance(tool_input, dict) else {}
+        arguments.pop(_RUNTIME, None)
+        try:
+            to_json(arguments, "arguments", self.name)
+        except WireError as error:
+            fault = RemoteToolException.of(error, {})
+            if tool_call_id is not None and self.handle_tool_error:
+                return fault.as_message(self.handle_tool_error, self.name, tool_call_id)
+            if self.handle_tool_error:
+                return fault.told(self.handle_tool_error)
+            raise fault from error
+        raise
 
 
 class MQTTTool(RemoteTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
     ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
-    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "attempt": ..., "elapsed_ms": ...}``.
+    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "attempt": ..., "elapsed_ms": ...}``. When
+    the call has failed, the artifact also has ``code``, ``data`` and ``retryable``, and perhaps ``maybe_executed``.
     """
 
 
@@ -95,7 +136,7 @@ def make_tool(
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card.tool, arguments, timeout)
+        return await _call(run, card.tool, arguments, timeout, repeatable=card.read_only or card.idempotent)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -128,7 +169,9 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
+async def _call(
+    run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, *, repeatable: bool
+) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
     call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
     try:
@@ -143,16 +186,15 @@ async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float |
             await run.caller.undo(call.cancel)  # also after its timeout: no model repeats a call with the same id
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
-        if isinstance(error, (CallError, WireError, PayloadTooLarge)) and not isinstance(error, CallCanceled):
-            raise ToolException(str(error)) from error
+        if isinstance(error, Exception) and concerns_model(error):
+            raise RemoteToolException.of(error, _about(call), repeatable=repeatable) from error
         raise
-    handle, response = call.handle, call.handle.response
+    response = call.handle.response
     assert response is not None
-    artifact = {
-        "structured_content": response.result,
-        "call_id": handle.call_id,
-        "server": handle.server,
-        "attempt": handle.attempt,
-        "elapsed_ms": handle.elapsed_ms,
-    }
+    artifact = {"structured_content": response.result, **_about(call)}
     return content_of(response.result, response.content), artifact
+
+
+def _about(call: CallSteps) -> Artifact:
+    handle = call.handle if call.sent else None
+    return {name: getattr(handle, name, None) for name in ("call_id", "server", "attempt", "elapsed_ms")}

@@ -18,8 +18,9 @@ from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from langchain_mqtt_agent.faults import HandleToolError
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
-from langchain_mqtt_agent.tool import HandleToolError, make_tool
+from langchain_mqtt_agent.tool import make_tool
 
 __all__ = ["MQTTToolkit"]
 
@@ -57,7 +58,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
             a function that gets the ``ToolException`` and returns a text. False raises the ``ToolException``, which
-            ends the run.
+            ends the run. The exception has the ``artifact`` of the tool message, and the error as its ``__cause__``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 

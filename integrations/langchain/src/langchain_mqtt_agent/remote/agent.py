@@ -11,28 +11,30 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.adapting.replaying import Delegation, Request
+from mqtt_agent.adapting.replaying import Delegation, ReplayedTask, Request
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
-from mqtt_agent.errors import TaskError
+from mqtt_agent.errors import WireError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
 from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
 from langchain_mqtt_agent.run import Artifact, Run
-from langchain_mqtt_agent.tool import HandleToolError, RemoteTool
+from langchain_mqtt_agent.tool import RemoteTool
 
 __all__ = ["MQTTPeerTool", "MQTTRemoteAgent"]
 
@@ -211,8 +213,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         run = Run(kind(self._requester), config, current_runtime(), name=self.peer, message_id=message_id)
         outcome: Outcome | None = None
         try:
-            wanted = self._delegation(request_from(value), placed.place)
-            async with aclosing(converse(wanted, run, self._on_question)) as pieces:
+            task = ReplayedTask(self._delegation(request_from(value), placed.place), run.patience)
+            async with aclosing(converse(task, run, self._on_question)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Outcome):
                         outcome = piece
@@ -281,12 +283,17 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     async def _ask(self, run: Run, arguments: dict[str, Any]) -> tuple[str, Artifact]:
         prompt = arguments.get("prompt")
         if not isinstance(prompt, str):
-            raise ToolException(f"prompt must be a text, not {type(prompt).__name__}")
-        wanted = self._delegation(Request(prompt), self.place(run.config, run.tool_call_id), require_online=True)
+            wrong = WireError(f"prompt must be a text, not {type(prompt).__name__}")
+            raise RemoteToolException.of(wrong, {"peer": self.peer}) from wrong
+        place = self.place(run.config, run.tool_call_id)
+        task = ReplayedTask(self._delegation(Request(prompt), place, require_online=True), run.patience)
         try:
-            outcome = await last(converse(wanted, run, self._on_question))
-        except TaskError as error:
-            raise ToolException(str(error)) from error
+            outcome = await last(converse(task, run, self._on_question))
+        except Exception as error:
+            if not concerns_model(error):
+                raise
+            about = task.about if task.given else {"peer": self.peer, "task_id": None, "attempt": None}
+            raise RemoteToolException.of(error, about) from error
         assert isinstance(outcome, Outcome)
         return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
 
@@ -295,7 +302,8 @@ class MQTTPeerTool(RemoteTool):
     """A tool that gives a task to a peer agent. :meth:`MQTTRemoteAgent.as_tool` makes it.
 
     In a tool message, the artifact is ``{"structured_content": ..., "peer": ..., "task_id": ..., "attempt": ...,
-    "elapsed_ms": ..., "artifacts": ...}``.
+    "elapsed_ms": ..., "artifacts": ...}``. When the task has no result, the artifact also has ``code``, ``data`` and
+    ``retryable``.
     """
 
 
