@@ -37,6 +37,8 @@ class CallSteps:
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
         patience: Seconds that :meth:`advance` waits for news; None for no limit.
+        call_id: The id of the call; None makes an id.
+        resume: Whether an earlier process may have made this call; see :meth:`ToolClient.submit`.
 
     Attributes:
         begun: Whether the first step was taken, so that there may be a call to cancel.
@@ -44,13 +46,20 @@ class CallSteps:
     """
 
     def __init__(
-        self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, patience: float | None = None
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float | None,
+        patience: float | None = None,
+        call_id: str | None = None,
+        resume: bool = False,
     ) -> None:
         self.begun: bool = False
         self.over: bool = False
         self._tool = tool
         self._arguments = arguments
-        self._timeout = timeout
+        self._options: dict[str, Any] = {"timeout": timeout, "call_id": call_id, "resume": resume}
         self._patience = patience
         self._handle: CallHandle | None = None
         self._canceled = False
@@ -79,7 +88,7 @@ class CallSteps:
         """
         self.begun = True
         if self._handle is None:
-            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, timeout=self._timeout)
+            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, **self._options)
             if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
                 await self.cancel(endpoint)
         partials = await self._handle.news(self._patience)

@@ -14,12 +14,13 @@ from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
-from mqtt_agent.errors import WireError
+from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.wire import to_json
 from typing_extensions import Self
 
 from langchain_mqtt_agent.content import content_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.places import begin_anew, place_of
 from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
@@ -136,7 +137,7 @@ def make_tool(
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card.tool, arguments, timeout, repeatable=card.read_only or card.idempotent)
+        return await _call(run, card, arguments, timeout)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -169,12 +170,14 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(
-    run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, *, repeatable: bool
-) -> tuple[Any, Artifact]:
+async def _call(run: Run, card: ToolCard, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
-    call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
+    tool, call, place = card.tool, None, None
     try:
+        place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
+        call = CallSteps(
+            tool, arguments, timeout=timeout, patience=run.patience, call_id=place.id, resume=place.resumed
+        )
         while not call.over:
             partials = await run.caller.on_loop(call.advance)
             run.beat()
@@ -182,11 +185,16 @@ async def _call(
                 ids = {"tool": tool, "tool_call_id": run.tool_call_id, "call_id": call.handle.call_id}
                 await run.tell({**ids, "partial": partial})
     except BaseException as error:
-        if call.begun:
-            await run.caller.undo(call.cancel)  # also after its timeout: no model repeats a call with the same id
+        # After a broken connection, the next attempt of the node attaches to the call, which goes on meanwhile.
+        goes_on = place is not None and place.id is not None and isinstance(error, TransportError)
+        if call is not None and call.begun and not goes_on:
+            await run.caller.undo(call.cancel)  # also after its timeout: nobody waits for the call any more
+        if place is not None and not goes_on:
+            begin_anew(place)
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
         if isinstance(error, Exception) and concerns_model(error):
+            repeatable = card.read_only or card.idempotent
             raise RemoteToolException.of(error, _about(call), repeatable=repeatable) from error
         raise
     response = call.handle.response
@@ -195,6 +203,6 @@ async def _call(
     return content_of(response.result, response.content), artifact
 
 
-def _about(call: CallSteps) -> Artifact:
-    handle = call.handle if call.sent else None
+def _about(call: CallSteps | None) -> Artifact:
+    handle = call.handle if call is not None and call.sent else None
     return {name: getattr(handle, name, None) for name in ("call_id", "server", "attempt", "elapsed_ms")}

@@ -26,13 +26,13 @@ from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import WireError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
-from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
+from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.places import Place, place_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
-from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
-from langchain_mqtt_agent.remote.task_ids import Place, place_of
+from langchain_mqtt_agent.remote.payload import Outcome, Reply, Shape, request_from, shape_of
 from langchain_mqtt_agent.run import Artifact, Run
 from langchain_mqtt_agent.tool import RemoteTool
 
@@ -196,24 +196,36 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         return await super().abatch(self._in_order(inputs, config), config, **kwargs)
 
     def _in_order(self, inputs: Sequence[Any], config: Any) -> list[Any]:
-        # The places are counted here, in the order of the inputs: later, the threads of the batch run in any order.
+        # The places of equal inputs are counted here, in the order of the inputs: later, the threads of the batch run
+        # in any order.
         configs = config if isinstance(config, list) else [config] * len(inputs)
-        return [_Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
+        return [self._prepared(each, ensure_config(its)) for each, its in zip(inputs, configs, strict=True)]
+
+    def _prepared(self, value: Any, config: RunnableConfig) -> Any:
+        try:
+            return self._prepare(value, config)
+        except Exception:  # the run of this input raises the error again, and the other inputs are not affected
+            return value
+
+    def _prepare(self, value: Any, config: RunnableConfig) -> _Prepared:
+        shape = shape_of(value)
+        if self.input_key is not None:
+            value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
+        request = request_from(value)
+        return _Prepared(shape, self._delegation(request, self._place(config, request)))
 
     async def _pieces(
         self, value: Any, kind: type[Caller], config: RunnableConfig, *, in_chunks: bool = False
     ) -> AsyncGenerator[Any, None]:
         """The output of one run: with ``in_chunks`` piece by piece, if the output is a message; else in one piece."""
-        placed = value if isinstance(value, _Placed) else _Placed(value, self.place(config))
-        value, message_id = placed.value, f"mqtt-{placed.place.task_id}"
-        reply = Reply(self.peer, shape_of(value), self.output_key, message_id)
+        prepared = value if isinstance(value, _Prepared) else self._prepare(value, config)
+        message_id = f"mqtt-{prepared.wanted.task_id}"
+        reply = Reply(self.peer, prepared.shape, self.output_key, message_id)
         in_chunks = in_chunks and reply.in_chunks
-        if self.input_key is not None:
-            value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
         run = Run(kind(self._requester), config, current_runtime(), name=self.peer, message_id=message_id)
         outcome: Outcome | None = None
         try:
-            task = ReplayedTask(self._delegation(request_from(value), placed.place), run.patience)
+            task = ReplayedTask(prepared.wanted, run.patience)
             async with aclosing(converse(task, run, self._on_question)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Outcome):
@@ -228,9 +240,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         await run.end(reply.message(outcome))
         yield reply.rest(outcome) if in_chunks else output
 
-    def place(self, config: RunnableConfig, tool_call_id: str | None = None) -> Place:
+    def _place(self, config: RunnableConfig, request: Request, tool_call_id: str | None = None) -> Place:
         """The place of the code that runs with a configuration; the place decides which task is given."""
-        return place_of(config, self.agent.namespace, self.peer, tool_call_id)
+        what = ("task", self.agent.namespace, self.peer, tool_call_id or "")
+        return place_of(config, what, [request.prompt, request.messages, request.data])
 
     def _delegation(self, request: Request, place: Place, *, require_online: bool = False) -> Delegation:
         context_id = self._context_id
@@ -239,8 +252,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         return Delegation(
             peer=self.peer,
             request=request,
-            task_id=place.task_id,
-            replayed=place.in_graph,
+            task_id=place.id or new_task_id(),
+            replayed=place.id is not None,
             options={**self._options, "context_id": context_id},
             require_online=require_online,
             timeout=self.timeout,
@@ -285,8 +298,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         if not isinstance(prompt, str):
             wrong = WireError(f"prompt must be a text, not {type(prompt).__name__}")
             raise RemoteToolException.of(wrong, {"peer": self.peer}) from wrong
-        place = self.place(run.config, run.tool_call_id)
-        task = ReplayedTask(self._delegation(Request(prompt), place, require_online=True), run.patience)
+        request = Request(prompt)
+        place = self._place(run.config, request, run.tool_call_id)
+        task = ReplayedTask(self._delegation(request, place, require_online=True), run.patience)
         try:
             outcome = await last(converse(task, run, self._on_question))
         except Exception as error:
@@ -308,11 +322,11 @@ class MQTTPeerTool(RemoteTool):
 
 
 @dataclass
-class _Placed:
-    """An input whose place is known already."""
+class _Prepared:
+    """An input as a task, and the shape of its output."""
 
-    value: Any
-    place: Place
+    shape: Shape
+    wanted: Delegation
 
 
 def _on_question(
