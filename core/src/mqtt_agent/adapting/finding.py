@@ -136,6 +136,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         names = {name for card in seen for name in (card.name, card.server) if name is not None}
         found.missing_servers = [server for server in wanted.servers if server not in names]
         found.hints |= {server: hint_for(server, sorted(names), "server") for server in found.missing_servers}
+    taken: set[str] = set()
     for name in list(cards) if wanted.tools is None else wanted.tools:
         if wanted.tools is not None and _is_pattern(name):
             matching = [card for tool, card in cards.items() if fnmatchcase(tool, name)]
@@ -146,7 +147,10 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         if not matching and wanted.tools is not None:
             found.missing.append(name)
             found.hints[name] = "" if name in known else hint_for(name, known, "tool")
-        found.tools += [card for card in matching if wanted.takes(card, offered) and card not in found.tools]
+        for card in matching:
+            if card.tool not in taken and wanted.takes(card, offered):
+                taken.add(card.tool)
+                found.tools.append(card)
     return found
 
 

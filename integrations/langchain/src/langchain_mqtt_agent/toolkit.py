@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -89,6 +90,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""
@@ -105,7 +107,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
 
     async def aget_online_tools(self) -> list[BaseTool]:
         """Find the tools that can be called now; the async form of :meth:`get_online_tools`."""
-        return self._take(await self._afind())
+        return await self._apart(self._take, await self._afind())
 
     def close(self) -> None:
         """Cancel the calls that are under way, and disconnect. A later use of a tool connects again.
@@ -127,13 +129,16 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         self.agent_id = self._remote.agent_id  # a generated id changes after a fork
         named: list[tuple[str, ToolCard | AgentCard]] = [(self._name(card), card) for card in found.tools]
         named += [(model_name(f"ask_{card.name}"), card) for card in found.peers]
-        kept: dict[str, tuple[Any, BaseTool]] = {}
-        for name, card in named:
-            essence = card.model_copy(update={"last_seen": ""})
-            known = self._kept.get(name)
-            kept[name] = known if known is not None and known[0] == essence else (essence, self._make(name, card))
-        self._kept = kept
+        with self._lock:
+            kept = {name: self._keep_or_make(name, card) for name, card in named}
+            self._kept = kept
         return [tool for _, tool in kept.values()]
+
+    def _keep_or_make(self, name: str, card: ToolCard | AgentCard) -> tuple[Any, BaseTool]:
+        known = self._kept.get(name)
+        if known is not None and (known[0] is card or _essence(known[0]) == _essence(card)):
+            return card, known[1]
+        return card, self._make(name, card)
 
     def _name(self, card: ToolCard) -> str:
         form = plain if self.peers is None else _not_as_a_peer
@@ -146,6 +151,11 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)
+
+
+def _essence(card: ToolCard | AgentCard) -> ToolCard | AgentCard:
+    """A card without the part that changes at each publish."""
+    return card.model_copy(update={"last_seen": ""})
 
 
 def _not_as_a_peer(name: str) -> str:
