@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Password, Token, ToolCard
-from mqtt_agent.adapting.finding import Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
+from mqtt_agent.adapting.finding import EmptyHands, Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
 from mqtt_agent.adapting.naming import model_name, plain, prefixed_name
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit
@@ -90,6 +90,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
+    _empty_hands: EmptyHands = PrivateAttr(default_factory=EmptyHands)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -126,6 +127,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:
+        self._empty_hands.tell(found, self.connection.url, self.namespace)
         self.agent_id = self._remote.agent_id  # a generated id changes after a fork
         named: list[tuple[str, ToolCard | AgentCard]] = [(self._name(card), card) for card in found.tools]
         named += [(model_name(f"ask_{card.name}"), card) for card in found.peers]
