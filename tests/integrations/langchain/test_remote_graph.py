@@ -382,7 +382,8 @@ async def test_it_is_a_tool_whose_questions_are_interrupts(peer: Agent, writer: 
         return {"prompt": task.prompt, "year": await task.ask("Which year?")}
 
     tool = writer.as_tool()
-    assert (tool.name, set(tool.args)) == ("ask_writer", {"prompt"})
+    assert (tool.name, set(tool.args)) == ("ask_writer", {"prompt", "task_id"})
+    assert set(MQTTRemoteAgent("writer", agent=writer.agent).as_tool().args) == {"prompt"}
     model = calls(("ask_writer", {"prompt": "a"}), ("ask_writer", {"prompt": "b"}))
     agent: Any = create_agent(model, [tool], checkpointer=InMemorySaver())
     updates: list[Any] = []

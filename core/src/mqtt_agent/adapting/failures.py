@@ -11,6 +11,7 @@ from mqtt_agent.errors import (
     CallError,
     CallTimeout,
     InvalidArguments,
+    InvalidIdentifier,
     MQTTAgentError,
     PayloadTooLarge,
     PeerUnavailable,
@@ -63,7 +64,8 @@ def concerns_model(error: BaseException) -> bool:
     This is an error that a tool or a peer reports, or that the caller's side has found in what the model wrote. A model
     can do nothing about a broken connection, or about a call that its user has canceled.
     """
-    return isinstance(error, (CallError, TaskError, WireError, PayloadTooLarge)) and not isinstance(error, CallCanceled)
+    told = (CallError, TaskError, WireError, PayloadTooLarge, InvalidIdentifier)
+    return isinstance(error, told) and not isinstance(error, CallCanceled)
 
 
 def failure_of(error: Exception, *, repeatable: bool = False) -> Failure:
@@ -76,7 +78,9 @@ def failure_of(error: Exception, *, repeatable: bool = False) -> Failure:
     message = str(error)
     if isinstance(error, TaskError):
         return _failure_of_task(error)
-    if isinstance(error, (InvalidArguments, WireError, PayloadTooLarge)) or not isinstance(error, MQTTAgentError):
+    if isinstance(error, (InvalidArguments, InvalidIdentifier, WireError, PayloadTooLarge)) or not isinstance(
+        error, MQTTAgentError
+    ):
         return Failure(message, "invalid_arguments", getattr(error, "data", None), retryable=False)
     if isinstance(error, (CallerNotAuthorized, TopicNotAuthorized)):
         return Failure(message, "denied", retryable=False)

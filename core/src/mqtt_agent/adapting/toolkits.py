@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
 from mqtt_agent.adapting.closing import Closing
@@ -13,9 +14,23 @@ from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import Connection
 
-__all__ = ["Toolkit"]
+__all__ = ["Toolkit", "timeout_for"]
 
 T = TypeVar("T")
+
+
+def timeout_for(name: str, timeouts: Mapping[str, float | None], otherwise: float | None) -> float | None:
+    """The timeout of one tool or peer.
+
+    Args:
+        name: The tool's own name, or the id of the peer.
+        timeouts: Seconds by name or pattern, such as ``slow_*``. A name comes before a pattern, and of several patterns
+            the first counts.
+        otherwise: The timeout of all other tools and peers.
+    """
+    if name in timeouts:
+        return timeouts[name]
+    return next((seconds for pattern, seconds in timeouts.items() if fnmatchcase(name, pattern)), otherwise)
 
 
 class Toolkit(Closing, Generic[T]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from langchain_core.messages import ToolMessage
@@ -124,7 +125,12 @@ class MQTTTool(RemoteTool):
 
 
 def make_tool(
-    client: Remote, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
+    client: Remote,
+    card: ToolCard,
+    name: str,
+    timeout: float | None,
+    handle_tool_error: HandleToolError,
+    idle_timeout: float | None = None,
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -134,10 +140,12 @@ def make_tool(
         name: The tool's name for the language model.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
+        idle_timeout: Seconds that may pass without a partial result; None for no limit.
     """
+    limits = {"timeout": timeout, "idle_timeout": idle_timeout}
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card, arguments, timeout)
+        return await _call(run, card, arguments, limits)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -170,14 +178,14 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(run: Run, card: ToolCard, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
+async def _call(
+    run: Run, card: ToolCard, arguments: dict[str, Any], limits: Mapping[str, float | None]
+) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
     tool, call, place = card.tool, None, None
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
-        call = CallSteps(
-            tool, arguments, timeout=timeout, patience=run.patience, call_id=place.id, resume=place.resumed
-        )
+        call = CallSteps(tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed)
         while not call.over:
             partials = await run.caller.on_loop(call.advance)
             run.beat()

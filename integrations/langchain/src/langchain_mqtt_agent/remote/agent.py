@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -23,7 +24,7 @@ from mqtt_agent.adapting.replaying import Delegation, ReplayedTask, Request
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
-from mqtt_agent.errors import WireError
+from mqtt_agent.errors import TaskTimeout, WireError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
@@ -36,7 +37,10 @@ from langchain_mqtt_agent.remote.payload import Outcome, Reply, Shape, request_f
 from langchain_mqtt_agent.run import Artifact, Run
 from langchain_mqtt_agent.tool import RemoteTool
 
-__all__ = ["MQTTPeerTool", "MQTTRemoteAgent"]
+__all__ = ["MQTTPeerTool", "MQTTRemoteAgent", "OnTimeout"]
+
+OnTimeout = Literal["leave", "cancel"]
+"""What becomes of a task that takes too long: it goes on, or it is canceled."""
 
 _TOOL_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -45,6 +49,17 @@ _TOOL_SCHEMA: dict[str, Any] = {
     },
     "required": ["prompt"],
 }
+_COMING_BACK: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **_TOOL_SCHEMA["properties"],
+        "task_id": {
+            "type": "string",
+            "description": "Only to wait again for an earlier task that took too long: the id of the task",
+        },
+    },
+}
+"""The arguments of a tool whose tasks may take longer than the tool waits."""
 
 
 class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
@@ -59,6 +74,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt. So the task
     runs once, and the result is there when the graph is resumed. The peer's questions become interrupts. The peer's
     events go to the stream modes ``custom`` and ``messages``. When the run is canceled, the task is canceled.
+
+    A copy made with ``copy.deepcopy`` shares the agent and the connection. A pickle has the settings, and the
+    credentials in them: keep it as secret as they are. The unpickled object makes a connection of its own on its first
+    use. An ``agent``, a store object and an ``ssl.SSLContext`` cannot be pickled.
 
     Example:
         >>> researcher = MQTTRemoteAgent("researcher", agent_id="planner")  # doctest: +SKIP
@@ -79,7 +98,11 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
         context_id: Names the conversation with the peer. None: each thread of the graph has a conversation of its own.
-        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
+        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised. None for no limit.
+        idle_timeout: Seconds to wait for the peer's next event, such as its progress; then ``TaskTimeout`` is raised.
+            None for no limit.
+        on_timeout: What becomes of a task that takes longer: ``leave`` lets the task go on, and ``cancel`` cancels the
+            task. With ``leave``, a language model can come back to the task: see :meth:`as_tool`.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
             answer, or None. The function may be async for the async methods. When the peer does not accept the answer,
@@ -110,6 +133,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         output_key: str | None = None,
         context_id: str | None = None,
         timeout: float | None = TASK_TIMEOUT,
+        idle_timeout: float | None = None,
+        on_timeout: OnTimeout = "leave",
         wait_online: bool = False,
         on_question: Callable[[str, dict[str, Any] | None], Any] | None = None,
         on_input: Callable[[dict[str, Any]], Any] | None = None,
@@ -122,6 +147,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self.input_key = input_key
         self.output_key = output_key
         self.timeout = timeout
+        self.idle_timeout = idle_timeout
+        self.on_timeout: OnTimeout = on_timeout
         self._context_id = context_id
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
@@ -257,6 +284,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             options={**self._options, "context_id": context_id},
             require_online=require_online,
             timeout=self.timeout,
+            idle_timeout=self.idle_timeout,
+            cancel_late=self.on_timeout == "cancel",
         )
 
     # As a tool
@@ -271,6 +300,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         handle_tool_error: HandleToolError = True,
     ) -> BaseTool:
         """Make a tool ``ask_<peer>``: a prompt gives the peer's result. The peer's questions become interrupts.
+
+        When a task takes longer than ``timeout`` or ``idle_timeout`` and goes on, the language model is told the id of
+        the task. It can call the tool again with this ``task_id``, in any later turn, to wait for the result.
 
         Args:
             args_schema: With ``args_schema`` or ``arg_types``, the tool is made by ``Runnable.as_tool``: it takes
@@ -288,28 +320,43 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             self._ask,
             name=name or model_name(f"ask_{self.peer}"),
             description=words,
-            args_schema=_TOOL_SCHEMA,
+            args_schema=_COMING_BACK if self._may_outlive_its_turn else _TOOL_SCHEMA,
             handle_tool_error=handle_tool_error,
             metadata={"mqtt": {"peer": self.peer, "namespace": self.agent.namespace}},
         )
 
+    @property
+    def _may_outlive_its_turn(self) -> bool:
+        return self.on_timeout == "leave" and (self.timeout is not None or self.idle_timeout is not None)
+
     async def _ask(self, run: Run, arguments: dict[str, Any]) -> tuple[str, Artifact]:
-        prompt = arguments.get("prompt")
-        if not isinstance(prompt, str):
-            wrong = WireError(f"prompt must be a text, not {type(prompt).__name__}")
-            raise RemoteToolException.of(wrong, {"peer": self.peer}) from wrong
-        request = Request(prompt)
-        place = self._place(run.config, request, run.tool_call_id)
-        task = ReplayedTask(self._delegation(request, place, require_online=True), run.patience)
+        task: ReplayedTask | None = None
         try:
+            task = ReplayedTask(self._asked_for(run, arguments), run.patience)
             outcome = await last(converse(task, run, self._on_question))
         except Exception as error:
             if not concerns_model(error):
                 raise
-            about = task.about if task.given else {"peer": self.peer, "task_id": None, "attempt": None}
-            raise RemoteToolException.of(error, about) from error
+            about = task.about if task is not None and task.given else {"peer": self.peer, "task_id": None}
+            told = RemoteToolException.of(error, about)
+            if isinstance(error, TaskTimeout) and self._may_outlive_its_turn:
+                advice = "still works on the task: to wait for the result, call this tool again with"
+                told = RemoteToolException(f"{self.peer} {advice} task_id={error.task_id!r}", told.artifact)
+            raise told from error
         assert isinstance(outcome, Outcome)
         return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
+
+    def _asked_for(self, run: Run, arguments: dict[str, Any]) -> Delegation:
+        prompt, task_id = arguments.get("prompt"), arguments.get("task_id")
+        if isinstance(task_id, str) and task_id and self._may_outlive_its_turn:
+            request = Request(data={"task_id": task_id})
+            place = self._place(run.config, request, run.tool_call_id)
+            wanted = self._delegation(request, place)
+            return dataclasses.replace(wanted, task_id=task_id, followed_at=place.id or "")
+        if not isinstance(prompt, str):
+            raise WireError(f"prompt must be a text, not {type(prompt).__name__}")
+        request = Request(prompt)
+        return self._delegation(request, self._place(run.config, request, run.tool_call_id), require_online=True)
 
 
 class MQTTPeerTool(RemoteTool):
@@ -339,8 +386,14 @@ def _on_question(
         return on_input
     if on_question is None:
         return None
+    return _Asking(on_question)
 
-    def ask(question: dict[str, Any]) -> Any:
-        return on_question(wording(question["prompt"], question.get("fault")), question["schema"])
 
-    return ask
+@dataclass
+class _Asking:
+    """Calls the user's function with a question and the schema of its answer."""
+
+    on_question: Callable[[str, dict[str, Any] | None], Any]
+
+    def __call__(self, question: dict[str, Any]) -> Any:
+        return self.on_question(wording(question["prompt"], question.get("fault")), question["schema"])

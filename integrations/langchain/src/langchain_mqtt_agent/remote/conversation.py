@@ -9,6 +9,7 @@ from typing import Any
 from mqtt_agent import TaskEvent
 from mqtt_agent.adapting.following import MAX_REFUSED, unanswerable
 from mqtt_agent.adapting.replaying import ReplayedTask
+from mqtt_agent.errors import TaskTimeout
 
 from langchain_mqtt_agent._langgraph import interrupt
 from langchain_mqtt_agent.remote.payload import Outcome
@@ -26,8 +27,8 @@ _CANCELED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 async def converse(task: ReplayedTask, run: Run, on_question: OnQuestion | None) -> AsyncGenerator[str | Outcome, None]:
     """Give a task, or find the task that was given at this place before, and follow the task to its end.
 
-    When the run is canceled, the task is canceled. After any other error, such as an interrupt, the task goes on, and
-    the next run at the same place finds the task again.
+    When the run is canceled, the task is canceled, and also after a timeout if the task says so. After any other error,
+    such as an interrupt, the task goes on, and the next run at the same place finds the task again.
 
     Args:
         task: The task, which is not given yet.
@@ -68,8 +69,15 @@ async def converse(task: ReplayedTask, run: Run, on_question: OnQuestion | None)
         yield Outcome(value, "".join(text), task.about)
     except BaseException as error:
         if task.under_way:
-            await caller.undo(task.leave, "the run was canceled" if isinstance(error, _CANCELED) else None)
+            await caller.undo(task.leave, _why_canceled(task, error))
         raise
+
+
+def _why_canceled(task: ReplayedTask, error: BaseException) -> str | None:
+    """Why the task is canceled after an error; None when the task goes on."""
+    if isinstance(error, _CANCELED):
+        return "the run was canceled"
+    return "it took too long" if isinstance(error, TaskTimeout) and task.cancel_late else None
 
 
 async def _settle(
