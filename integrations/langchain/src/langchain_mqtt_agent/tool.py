@@ -13,6 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
 from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.failures import concerns_model
+from mqtt_agent.adapting.providers import Provider, fitting, troubles
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
 from mqtt_agent.errors import TransportError, WireError
@@ -128,9 +129,9 @@ def make_tool(
     client: Remote,
     card: ToolCard,
     name: str,
-    timeout: float | None,
+    limits: Mapping[str, float | None],
     handle_tool_error: HandleToolError,
-    idle_timeout: float | None = None,
+    schema_for: Provider | None = None,
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -138,11 +139,10 @@ def make_tool(
         client: Calls the tool.
         card: The tool's card.
         name: The tool's name for the language model.
-        timeout: Seconds that a call may take; None for no limit.
+        limits: ``timeout`` and ``idle_timeout`` of each call, in seconds; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
-        idle_timeout: Seconds that may pass without a partial result; None for no limit.
+        schema_for: See :class:`MQTTToolkit`.
     """
-    limits = {"timeout": timeout, "idle_timeout": idle_timeout}
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
         return await _call(run, card, arguments, limits)
@@ -152,12 +152,13 @@ def make_tool(
         mqtt["title"] = card.title
     if card.annotations is not None:
         mqtt["annotations"] = card.annotations.model_dump(exclude_none=True)
+    schema, note = _schema_of(card, schema_for)
     tool = MQTTTool.make(
         client,
         work,
         name=name,
-        description=card.description or card.title or card.tool,
-        args_schema=speakable(card.input_schema),
+        description=" ".join(filter(None, (card.description or card.title or card.tool, note))),
+        args_schema=schema,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
@@ -168,6 +169,21 @@ def make_tool(
         )
         tool.args_schema = dict(NO_ARGUMENTS)
     return tool
+
+
+def _schema_of(card: ToolCard, schema_for: Provider | None) -> tuple[dict[str, Any], str]:
+    """The input schema for the language model, and a text for the description."""
+    if schema_for is not None:
+        return fitting(card.input_schema, schema_for)
+    written = speakable(card.input_schema)
+    found = troubles(card.input_schema, written)
+    if found:
+        logger.warning(
+            "tool %r: a model provider may refuse its input schema, or read it at a high price: %s; give the toolkit "
+            "schema_for='openai', 'gemini' or 'anthropic' to make it fit, or ask the owner of the tool",
+            *(card.tool, ", ".join(found)),
+        )
+    return written, ""
 
 
 def _has_readable_schema(tool: BaseTool) -> bool:

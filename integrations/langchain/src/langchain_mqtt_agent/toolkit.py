@@ -11,6 +11,7 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Password, TaskStore, Token, ToolCard
 from mqtt_agent.adapting.finding import EmptyHands, Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
 from mqtt_agent.adapting.naming import model_name, plain, prefixed_name
+from mqtt_agent.adapting.providers import Provider
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit, timeout_for
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -68,6 +69,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
             a function that gets the ``ToolException`` and returns a text. False raises the ``ToolException``, which
             ends the run. The exception has the ``artifact`` of the tool message, and the error as its ``__cause__``.
+        schema_for: The provider of the language model: ``openai``, ``gemini`` or ``anthropic``. Input schemas that this
+            provider would refuse are rewritten. None keeps them, and logs a warning for a schema that a provider may
+            refuse.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -97,6 +101,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     idle_timeout: float | None = None
     on_timeout: OnTimeout = "leave"
     handle_tool_error: HandleToolError = True
+    schema_for: Provider | None = None
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
@@ -176,7 +181,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     def _make(self, name: str, card: ToolCard | AgentCard) -> BaseTool:
         if isinstance(card, ToolCard):
             timeout = timeout_for(card.tool, self.timeouts, self.timeout)
-            return make_tool(self._remote, card, name, timeout, self.handle_tool_error, self.idle_timeout)
+            limits = {"timeout": timeout, "idle_timeout": self.idle_timeout}
+            return make_tool(self._remote, card, name, limits, self.handle_tool_error, self.schema_for)
         remote = MQTTRemoteAgent(
             card.name,
             agent=self._remote.agent,
