@@ -104,4 +104,4 @@ def test_the_login_travels_with_a_pickle(url_of_nobody: str) -> None:
     again = pickle.loads(pickle.dumps(remote))
     assert again._requester._settings.broker == remote._requester._settings.broker
     with pytest.raises(TypeError, match="a store object belongs to this process"):
-        pickle.dumps(MQTTRemoteAgent("writer", broker=url_of_nobody, store=MemoryStore()))
+        pickle.dumps(MQTTRemoteAgent("writer", broker=url_of_nobody, agent_id="other", store=MemoryStore()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import ToolException
@@ -41,13 +40,13 @@ class RemoteToolException(ToolException):
         failure = failure_of(error, repeatable=repeatable)
         return cls(failure.message, {"structured_content": None, **about, **failure.as_dict()})
 
-    def told(self, handle_tool_error: Any) -> Any:
+    def told(self, handle_tool_error: HandleToolError) -> str:
         """The content of the tool message, as LangChain's ``handle_tool_error`` decides. The value is not false."""
         if callable(handle_tool_error):
             return handle_tool_error(self)
         return handle_tool_error if isinstance(handle_tool_error, str) else str(self)
 
-    def as_message(self, handle_tool_error: Any, tool: str, tool_call_id: str) -> ToolMessage:
+    def as_message(self, handle_tool_error: HandleToolError, tool: str, tool_call_id: str) -> ToolMessage:
         """The tool message. LangChain itself would make this message without the artifact."""
         content = self.told(handle_tool_error)
         return ToolMessage(content, artifact=self.artifact, tool_call_id=tool_call_id, name=tool, status="error")

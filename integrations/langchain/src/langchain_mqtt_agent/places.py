@@ -48,7 +48,7 @@ _anew: OrderedDict[str, int] = OrderedDict()
 _MAX_ANEW = 10_000
 
 
-def place_of(config: RunnableConfig, what: tuple[str, ...], content: Any) -> Place:
+def place_of(config: RunnableConfig, what: tuple[str, ...], content: object) -> Place:
     """The place of the code that runs with a configuration.
 
     In a node, the place consists of the thread, the node's checkpoint namespace (which names the node's execution in

@@ -80,7 +80,8 @@ class RemoteTool(StructuredTool):
     def _failed(self, fault: RemoteToolException, tool_call_id: str | None) -> tuple[ToolMessage, Artifact]:
         if tool_call_id is None or not self.handle_tool_error:
             raise fault
-        return fault.as_message(self.handle_tool_error, self.name, tool_call_id), fault.artifact
+        handle = cast("HandleToolError", self.handle_tool_error)
+        return fault.as_message(handle, self.name, tool_call_id), fault.artifact
 
     # LangChain also asks for the signatures in every call: a signature that is set already takes half the time.
     _run.__signature__ = inspect.signature(_run)  # pyright: ignore[reportFunctionMemberAccess]
@@ -107,12 +108,11 @@ class RemoteTool(StructuredTool):
         try:
             to_json(arguments, "arguments", self.name)
         except WireError as error:
-            fault = RemoteToolException.of(error, {})
-            if tool_call_id is not None and self.handle_tool_error:
-                return fault.as_message(self.handle_tool_error, self.name, tool_call_id)
-            if self.handle_tool_error:
-                return fault.told(self.handle_tool_error)
-            raise fault from error
+            fault = RemoteToolException.of(error, _about(None))
+            handle = cast("HandleToolError", self.handle_tool_error)
+            if not handle:
+                raise fault from error
+            return fault.told(handle) if tool_call_id is None else fault.as_message(handle, self.name, tool_call_id)
         raise
 
 

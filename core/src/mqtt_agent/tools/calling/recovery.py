@@ -210,10 +210,10 @@ class Recovery:
             await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
 
     async def _find_or_send(self, pending: PendingCall) -> None:
-        async with self._one_at_a_time:
-            handle = pending.handle
-            servers = [s for s in await self._servers_to_ask(handle.tool) if self._queries.can_ask(s)]
-            holders, all_answered = await self._queries.ask(servers, [handle.call_id])
+        handle = pending.handle
+        servers = [server for server in await self._servers_to_ask(handle.tool) if self._queries.can_ask(server)]
+        holders, all_answered = await self._queries.ask(servers, [handle.call_id])
+        async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
             if handle.done or pending.confirmed is not None:
                 return
             if handle.call_id in holders:
