@@ -6,9 +6,19 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent, AgentCard, AgentSkill, TaskContext
-from mqtt_agent.adapting.finding import Found, Selection, describe_peer, find, find_peers, find_tools, tell_missing
+from mqtt_agent.adapting.finding import (
+    EmptyHands,
+    Found,
+    Selection,
+    describe_peer,
+    find,
+    find_peers,
+    find_tools,
+    tell_missing,
+)
 from mqtt_agent.errors import ToolUnavailable
-from support import becomes, soon
+from mqtt_agent.transport.url import BrokerURL
+from support import becomes, soon, until
 
 from tests.agents.conftest import MakeAgent
 from tests.tools.conftest import MakeClient, MakeServer
@@ -67,6 +77,35 @@ def test_what_is_missing_is_told_or_raised(caplog: pytest.LogCaptureFixture) -> 
     ) as raised:
         tell_missing("ns", "raise", found)
     assert raised.value.tool == "gone"
+
+
+async def test_a_toolkit_that_finds_nothing_says_so_once(
+    make_server: MakeServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await make_client()
+    url, hands = BrokerURL.parse("mqtt://user:secret@broker:1883"), EmptyHands()
+
+    async def told(selection: Selection) -> list[str]:
+        caplog.clear()
+        for _ in range(2):
+            hands.tell(await find_tools(client, selection), url, "ns")
+        return [record.getMessage() for record in caplog.records if record.name == "mqtt_agent.adapting.finding"]
+
+    [nothing] = await told(Selection())
+    assert nothing.startswith("the agent has no tools: no tool is known in namespace 'ns' at mqtt://broker:1883; start")
+    server = make_server("weather")
+    server.add_tool("search", lambda: 1)
+    await soon(server.start())
+    await becomes(client.list_tools)
+    assert await told(Selection(tools=[])) == []
+    assert await told(Selection()) == ["the agent has tools now: 1 in namespace 'ns' at mqtt://broker:1883"]
+    [filtered] = await told(Selection(exclude=["*"]))
+    assert "none of the 1 online tools is wanted in namespace 'ns'" in filtered
+    hands = EmptyHands()
+    await soon(server.stop())
+    await until(lambda: not client._catalog.is_online("search"))
+    [offline] = await told(Selection())
+    assert "none of the 1 known tools is online" in offline
 
 
 async def test_for_a_misspelled_name_the_right_name_is_suggested(

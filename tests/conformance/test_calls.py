@@ -12,7 +12,7 @@ from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import ToolClient, ToolContext, ToolError, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import Connection
-from support import soon, until
+from support import becomes, soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
 from .stranger import Stranger, StrangeServer
@@ -489,6 +489,36 @@ async def test_servers_that_answer_queries_are_asked_before_a_call_is_sent_again
     assert await soon(again.result()) == "again"
     assert await soon(held.result()) == "held"
     assert len(strange_server.calls) == 4
+
+
+@pytest.mark.rule("LOST-7", "QUERY-4")
+async def test_the_servers_that_answer_queries_are_asked_for_a_call_of_an_earlier_process(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    client = await calling(strange_server, make_client)
+    sent = await soon(client.submit("strange", call_id="1", resume=True))
+    assert (await strange_server.next_call(1))["call_id"] == "1"
+    assert strange_server.queries == []
+    await strange_server.reply({"call_id": "1", "client": "agent-a"}, result="sent")
+    assert await soon(sent.result()) == "sent"
+    await strange_server.show(features=["query"])
+    strange_server.has = {"2"}
+    await becomes(lambda: _answers_queries(client))
+    held = await soon(client.submit("strange", call_id="2", resume=True))
+    await until(lambda: len(strange_server.queries) == 1)
+    await strange_server.reply({"call_id": "2", "client": "agent-a"}, result="held")
+    assert await soon(held.result()) == "held"
+    await strange_server.tell("servers/deaf/card", {"server": "deaf", "tools": ["strange"], "features": ["query"]})
+    await online(client, "strange", 2)
+    doubtful = await soon(client.submit("strange", call_id="3", resume=True))
+    with pytest.raises(ToolUnavailable, match="does not say whether") as caught:
+        await soon(doubtful.result(), 20)
+    assert caught.value.maybe_executed
+    assert len(strange_server.calls) == 1
+
+
+async def _answers_queries(client: ToolClient) -> bool:
+    return any("query" in (card.features or ()) for card in await client.list_servers())
 
 
 @pytest.mark.rule("LOST-5")

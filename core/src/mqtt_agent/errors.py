@@ -281,6 +281,7 @@ class ToolFailed(CallError):
         code: The code that the tool chose with :class:`ToolError`, or the class name of the handler's exception.
         data: The JSON value that the tool attached to its error, if any.
         server: The id of the replica that answered, if it is known.
+        retryable: Whether the same call may succeed later, as the tool says; None when the tool does not say it.
     """
 
     def __init__(
@@ -292,11 +293,13 @@ class ToolFailed(CallError):
         code: str | None = None,
         data: Any = None,
         server: str | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
         self.code: str | None = code
         self.data: Any = data
         self.server: str | None = server
+        self.retryable: bool | None = retryable
 
 
 class CallTimeout(CallError, TimeoutError):

@@ -51,6 +51,17 @@ async def test_it_lists_the_tools_that_are_online_with_their_schemas(workbench: 
     assert tools[DOTTED]["parameters"] == {"type": "object", "properties": {}}
 
 
+async def test_an_agent_without_tools_is_told_once(
+    embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    workbench = MQTTWorkbench(embedded.url, namespace=namespace)
+    for _ in range(2):
+        assert await soon(workbench.list_tools()) == []
+    await soon(workbench.stop())
+    [told] = [record.getMessage() for record in caplog.records if "has no tools" in record.getMessage()]
+    assert (embedded.url in told, repr(namespace) in told) == (True, True)
+
+
 async def test_it_is_not_connected_before_it_is_used(embedded: Embedded, namespace: str) -> None:
     workbench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace)
     assert not workbench.connection.connected

@@ -46,6 +46,16 @@ def failure_of(result: Any) -> ToolFailure:
     return result
 
 
+def test_an_agent_without_tools_is_told_once(
+    embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MQTTToolkit(embedded.url, namespace=namespace) as toolkit:
+        for _ in range(2):
+            assert toolkit.get_tools() == []
+    [told] = [record.getMessage() for record in caplog.records if "has no tools" in record.getMessage()]
+    assert (embedded.url in told, repr(namespace) in told) == (True, True)
+
+
 def test_importing_the_package_alone_does_not_import_crewai() -> None:
     program = (
         "import sys, crewai_mqtt_agent as package\n"

@@ -216,9 +216,12 @@ async def test_a_failed_task_is_tried_anew(peer: Agent, writer: MQTTRemoteAgent)
     assert len(set(runs)) == 3
 
 
-async def test_the_same_place_with_other_work_is_refused(peer: Agent, writer: MQTTRemoteAgent) -> None:
+async def test_other_work_at_the_same_place_is_another_task(peer: Agent, writer: MQTTRemoteAgent) -> None:
+    runs: list[str] = []
+
     @peer.on_task
     async def handle(task: TaskContext) -> str:
+        runs.append(task.id)
         return task.prompt or ""
 
     turn = 0
@@ -234,8 +237,40 @@ async def test_the_same_place_with_other_work_is_refused(peer: Agent, writer: MQ
     graph = graph_of(node, saver=InMemorySaver())
     with pytest.raises(ValueError, match="after the task"):
         await soon(graph.ainvoke(GO, THREAD))
-    with pytest.raises(errors.TaskRejected, match="names another task"):
-        await soon(graph.ainvoke(None, THREAD))
+    assert (await soon(graph.ainvoke(None, THREAD)))["messages"][-1].text == "turn 2"
+    assert len(set(runs)) == 2
+
+
+@pytest.mark.parametrize("together", ["gather", "batch"])
+async def test_parallel_tasks_stay_the_same_when_their_order_changes(
+    peer: Agent, writer: MQTTRemoteAgent, together: str
+) -> None:
+    runs: list[str] = []
+
+    @peer.on_task
+    async def handle(task: TaskContext) -> str:
+        runs.append(task.id)
+        return f"{task.prompt} {runs.index(task.id)}"
+
+    orders = [["a", "b", "b", "c"], ["c", "b", "a", "b"]]
+    got: list[dict[str, set[str]]] = []
+
+    async def node(state: MessagesState) -> Any:
+        order = orders[len(got)]
+        given = [writer.ainvoke(each) for each in order] if together == "gather" else [writer.abatch(list(order))]
+        results: list[Any] = await asyncio.gather(*given)
+        messages: list[Any] = results if together == "gather" else results[0]
+        got.append({each: {m.text for m in messages if m.text.startswith(each)} for each in order})
+        if len(got) == 1:
+            raise ConnectionError("after the tasks")
+        return {"messages": messages}
+
+    graph = graph_of(node, saver=InMemorySaver())
+    with pytest.raises(ConnectionError):
+        await soon(graph.ainvoke(GO, THREAD))
+    await soon(graph.ainvoke(None, THREAD))
+    assert got[0] == got[1]
+    assert (len(got[0]["b"]), len(set(runs)), len(runs)) == (2, 4, 4)
 
 
 async def test_branches_and_batches_have_tasks_of_their_own(peer: Agent, writer: MQTTRemoteAgent) -> None:
@@ -347,7 +382,8 @@ async def test_it_is_a_tool_whose_questions_are_interrupts(peer: Agent, writer: 
         return {"prompt": task.prompt, "year": await task.ask("Which year?")}
 
     tool = writer.as_tool()
-    assert (tool.name, set(tool.args)) == ("ask_writer", {"prompt"})
+    assert (tool.name, set(tool.args)) == ("ask_writer", {"prompt", "task_id"})
+    assert set(MQTTRemoteAgent("writer", agent=writer.agent).as_tool().args) == {"prompt"}
     model = calls(("ask_writer", {"prompt": "a"}), ("ask_writer", {"prompt": "b"}))
     agent: Any = create_agent(model, [tool], checkpointer=InMemorySaver())
     updates: list[Any] = []
@@ -400,6 +436,15 @@ async def test_a_tool_outside_a_graph_works_too(peer: Agent, writer: MQTTRemoteA
     assert set(typed.args) == {"n"}
 
 
-def test_the_config_of_a_plain_run_is_no_node(writer: MQTTRemoteAgent) -> None:
+async def test_the_config_of_a_plain_run_is_no_node(peer: Agent, writer: MQTTRemoteAgent) -> None:
+    runs: list[str] = []
+
+    @peer.on_task
+    async def handle(task: TaskContext) -> str:
+        runs.append(task.id)
+        return "done"
+
     config = RunnableConfig(configurable={"thread_id": "1", "checkpoint_ns": "x"})
-    assert writer.place(config).task_id != writer.place(config).task_id
+    for _ in range(2):
+        await soon(writer.ainvoke("go", config))
+    assert len(set(runs)) == 2

@@ -126,3 +126,26 @@ def test_a_schema_that_explodes_stays_small() -> None:
     levels["l60"] = {"type": "integer"}
     small = speakable({"type": "object", "properties": {"a": {"$ref": "#/$defs/l0"}}, "$defs": levels})
     assert len(json.dumps(small)) < 200_000
+
+
+async def test_a_schema_that_providers_refuse_is_told_once_and_can_be_made_to_fit(
+    embedded: Embedded, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ToolServer("server", broker=embedded.url, namespace=namespace)
+    choice = [{"properties": {name: {"type": "string"}}, "required": [name]} for name in ("content", "url")]
+    server.add_tool("attach", _handler, description="Attaches.", input_schema={"type": "object", "anyOf": choice})
+    server.add_tool("fine", _handler, input_schema={"type": "object", "properties": {"a": {"type": "string"}}})
+    async with server:
+        async with MQTTToolkit(broker=embedded.url, namespace=namespace) as toolkit:
+            for _ in range(2):
+                assert len(await toolkit.aget_tools()) == 2
+        told = [record.getMessage() for record in caplog.records if "provider may refuse" in record.getMessage()]
+        assert ["'attach'" in told[0], "anyOf at the top level" in told[0], len(told)] == [True, True, 1]
+        caplog.clear()
+        async with MQTTToolkit(broker=embedded.url, namespace=namespace, schema_for="anthropic") as toolkit:
+            attach = next(tool for tool in await toolkit.aget_tools() if tool.name == "attach")
+            function = convert_to_openai_tool(attach)["function"]
+            assert set(function["parameters"]) == {"type", "properties"}
+            assert function["description"] == ("Attaches. Give the arguments of one of these groups: content; url.")
+            assert await attach.ainvoke({"url": "x"}) == "ok"
+        assert not [record for record in caplog.records if "provider" in record.getMessage()]

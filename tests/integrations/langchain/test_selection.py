@@ -210,3 +210,15 @@ async def test_the_model_sees_the_tools_that_are_there_now(broker: Broker, names
     told = [(message.text, message.status) for message in state["messages"] if isinstance(message, ToolMessage)]
     assert told[:3] == [("started", "success"), ("ok", "success"), ("going", "success")]
     assert told[3][1] == "error"
+
+
+@pytest.mark.parametrize("mode", ["get_tools", "get_online_tools"])
+def test_an_agent_without_tools_is_told_once(
+    broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    url = broker.url.replace("//", "//user:secret@")
+    with MQTTToolkit(broker=url, namespace=namespace) as toolkit:
+        for _ in range(2):
+            assert getattr(toolkit, mode)() == []
+    [told] = [record.getMessage() for record in caplog.records if "has no tools" in record.getMessage()]
+    assert (broker.url in told, repr(namespace) in told, "secret" in told) == (True, True, False)

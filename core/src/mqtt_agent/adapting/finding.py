@@ -13,9 +13,11 @@ from mqtt_agent.agents import Agent
 from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ToolClient
+from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import AgentCard, ToolCard
 
 __all__ = [
+    "EmptyHands",
     "Found",
     "OnUnavailable",
     "Peers",
@@ -91,6 +93,9 @@ class Found:
         missing_peers: The agent ids of the wanted peers that are not online.
         missing_servers: The names of the wanted servers that nobody has seen.
         hints: For a missing name, a text for the end of a message: it suggests the name that the user may have meant.
+        asked: Whether anything was asked for at all.
+        known: How many tools the broker knows, online and offline, whether they are wanted or not.
+        online: How many of these tools are online.
     """
 
     tools: list[ToolCard] = field(default_factory=list[ToolCard])
@@ -99,6 +104,9 @@ class Found:
     missing_peers: list[str] = field(default_factory=list[str])
     missing_servers: list[str] = field(default_factory=list[str])
     hints: dict[str, str] = field(default_factory=dict[str, str])
+    asked: bool = True
+    known: int = 0
+    online: int = 0
 
 
 async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | None = None) -> Found:
@@ -115,6 +123,7 @@ async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | N
     found = await find_tools(tool_client_of(endpoint), wanted)
     if peers is not None and isinstance(endpoint, Agent):
         found.peers, found.missing_peers = await find_peers(endpoint, peers)
+        found.asked = found.asked or bool(peers)
         names = [card.name for card in await endpoint.peers(online_only=False)]
         found.hints |= {peer: hint_for(peer, names, "agent") for peer in found.missing_peers if peer not in names}
     return found
@@ -129,6 +138,8 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
     found = Found()
     known = {card.tool: card for card in await client.list_tools(online_only=False)}
     cards = {name: card for name, card in known.items() if card.status == "online"}
+    found.asked = wanted.tools is None or bool(wanted.tools)
+    found.known, found.online = len(known), len(cards)
     offered: set[str] | None = None
     if wanted.servers is not None:
         offered = {card.tool for server in wanted.servers for card in await client.list_tools(server)}
@@ -136,6 +147,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         names = {name for card in seen for name in (card.name, card.server) if name is not None}
         found.missing_servers = [server for server in wanted.servers if server not in names]
         found.hints |= {server: hint_for(server, sorted(names), "server") for server in found.missing_servers}
+    taken: set[str] = set()
     for name in list(cards) if wanted.tools is None else wanted.tools:
         if wanted.tools is not None and _is_pattern(name):
             matching = [card for tool, card in cards.items() if fnmatchcase(tool, name)]
@@ -146,7 +158,10 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         if not matching and wanted.tools is not None:
             found.missing.append(name)
             found.hints[name] = "" if name in known else hint_for(name, known, "tool")
-        found.tools += [card for card in matching if wanted.takes(card, offered) and card not in found.tools]
+        for card in matching:
+            if card.tool not in taken and wanted.takes(card, offered):
+                taken.add(card.tool)
+                found.tools.append(card)
     return found
 
 
@@ -181,6 +196,47 @@ def tell_missing(namespace: str, on_unavailable: OnUnavailable, found: Found) ->
         if on_unavailable == "raise":
             raise ToolUnavailable(f"{message}{hint}", tool=name)
         logger.warning("%s; it is left out%s", message, hint)
+
+
+class EmptyHands:
+    """Logs a warning when a toolkit finds no tool and no peer, so that its agent has nothing to work with.
+
+    The warning comes once, and not with each listing. When the toolkit finds something later, that is told once too.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def tell(self, found: Found, url: BrokerURL, namespace: str) -> None:
+        """Look at the result of a search.
+
+        Args:
+            found: The result.
+            url: The broker's URL. The user and the password are not logged.
+            namespace: The prefix of all topics.
+        """
+        count = len(found.tools) + len(found.peers)
+        if bool(count) != self._told or not found.asked:
+            return
+        self._told = not count
+        if count:
+            logger.warning("the agent has tools now: %d in namespace %r at %s", count, namespace, url)
+            return
+        why, advice = _why_nothing(found)
+        logger.warning("the agent has no tools: %s in namespace %r at %s; %s", why, namespace, url, advice)
+
+
+def _why_nothing(found: Found) -> tuple[str, str]:
+    """Why a search found nothing, and what the user can do."""
+    if found.online:
+        return (
+            f"none of the {found.online} online tools is wanted",
+            "check the names and filters: tools, exclude, servers, tags and where",
+        )
+    listing = "ToolClient.list_tools(online_only=False) lists what the broker knows"
+    if found.known:
+        return f"none of the {found.known} known tools is online", f"start a tool server; {listing}"
+    return "no tool is known", f"start a tool server, with the same broker and the same namespace; {listing}"
 
 
 def describe_peer(card: AgentCard) -> str:

@@ -7,10 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mqtt_agent.agents import TaskHandle
-from mqtt_agent.errors import TaskError
+from mqtt_agent.errors import PayloadTooLarge, TaskError, WireError
 from mqtt_agent.wire import TaskEvent, TaskState
 
-__all__ = ["follow", "is_question", "unanswerable", "wording"]
+__all__ = ["MAX_REFUSED", "REFUSED", "follow", "is_question", "unanswerable", "wording"]
+
+REFUSED = (WireError, PayloadTooLarge)
+"""The errors for an answer that JSON or MQTT cannot carry. Nothing was sent: the question can be asked again."""
+MAX_REFUSED = 3
+"""How many such answers a function may give one after the other. Then the task is given up."""
 
 Tell = Callable[[TaskEvent], Awaitable[None]]
 Answer = Callable[[str, Any], Awaitable[Any]]
@@ -49,7 +54,7 @@ async def follow(handle: TaskHandle, tell: Tell, answer: Answer) -> Any:
         handle: The task.
         tell: Awaited with each event, in order.
         answer: Awaited with each question and the JSON Schema of its answer, or None. When the peer did not accept an
-            answer, the question is asked again, with the reason in a second line.
+            answer, or JSON or MQTT cannot carry it, the question is asked again, with the reason in a second line.
 
     Returns:
         The result, any JSON value.
@@ -83,5 +88,12 @@ async def _answer_all(handle: TaskHandle, answer: Answer, questions: asyncio.Que
         input_id, fault = event.data.get("input_id"), event.data.get("fault")
         if input_id in handle.answers and fault is None:
             continue  # the peer sent the same question again, and the answer is on the way
-        value = await answer(wording(event.content, fault), event.data.get("schema"))
-        await handle.send(value, input_id)
+        for left in reversed(range(MAX_REFUSED)):
+            value = await answer(wording(event.content, fault), event.data.get("schema"))
+            try:
+                await handle.send(value, input_id)
+                break
+            except REFUSED as error:
+                if not left:
+                    raise
+                fault = str(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqtt_agent.adapting.delegating import check_online
+from mqtt_agent.adapting.following import REFUSED
 from mqtt_agent.adapting.steps import TaskSteps
 from mqtt_agent.agents import Agent, TaskHandle
 from mqtt_agent.errors import TaskNotFound
@@ -48,6 +49,10 @@ class Delegation:
         options: Further arguments of :meth:`mqtt_agent.Agent.delegate`.
         require_online: Whether to fail at once when the peer is offline.
         timeout: Seconds to wait for the result; None for no limit.
+        idle_timeout: Seconds to wait for the next event; None for no limit.
+        cancel_late: Whether a task that takes longer is canceled. Otherwise the task goes on.
+        followed_at: For a task that was given before at another place, and is only followed here: the name of this
+            place, at which further questions may stop the code. The ``request`` is not used then.
     """
 
     peer: str
@@ -57,6 +62,9 @@ class Delegation:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     require_online: bool = False
     timeout: float | None = None
+    idle_timeout: float | None = None
+    cancel_late: bool = False
+    followed_at: str | None = None
 
 
 class ReplayedTask(TaskSteps):
@@ -72,13 +80,28 @@ class ReplayedTask(TaskSteps):
     """
 
     def __init__(self, wanted: Delegation, patience: float | None) -> None:
-        super().__init__(self._give_or_find, timeout=wanted.timeout, patience=patience, give_up=_give_up)
+        super().__init__(
+            self._give_or_find,
+            timeout=wanted.timeout,
+            idle_timeout=wanted.idle_timeout,
+            patience=patience,
+            give_up=_give_up,
+            cancel_late=wanted.cancel_late,
+        )
         self.rounds: list[dict[str, Any]] = []
         self.asked_before: list[dict[str, Any]] = []
         self._wanted = wanted
+        self._rounds = "rounds" if wanted.followed_at is None else f"rounds at {wanted.followed_at}"
 
     async def _give_or_find(self, agent: Agent) -> TaskHandle:
         wanted, asked = self._wanted, self._wanted.request
+        if wanted.followed_at is not None:
+            handle = await agent.resume(wanted.task_id)
+            if handle.peer != wanted.peer:
+                what = f"task {wanted.task_id!r:.80} was not given to {wanted.peer}"
+                raise TaskNotFound(what, task_id=wanted.task_id, peer=wanted.peer)
+            self.rounds += _saved(handle).get(self._rounds, ())
+            return handle
         task_id = await self._find(agent) if wanted.replayed else wanted.task_id
         if wanted.require_online:
             await check_online(agent, wanted.peer, "the task was not sent: try again later, or do without it")
@@ -125,7 +148,20 @@ class ReplayedTask(TaskSteps):
     async def save_round(self, agent: Agent, question: dict[str, Any]) -> None:
         """Store a question that stops the code. The code that runs again must know the question of each answer."""
         self.rounds.append(question)
-        await self.handle.save({"rounds": self.rounds})
+        await self.handle.save({**_saved(self.handle), self._rounds: self.rounds})
+
+    async def give_answer(self, agent: Agent, answer: Any, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer a question, unless the task is over.
+
+        Returns:
+            None when the answer was sent. When JSON or MQTT cannot carry the answer: the question to ask again, with
+            the reason in ``fault``.
+        """
+        try:
+            await self.send(agent, answer, question["input_id"])
+        except REFUSED as error:
+            return {**question, "round": len(self.rounds) + 1, "fault": str(error)}
+        return None
 
     @property
     def about(self) -> dict[str, Any]:

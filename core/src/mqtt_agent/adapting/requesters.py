@@ -130,11 +130,28 @@ class Requester(Closing):
     """
 
     def __init__(self, settings: RequesterSettings, *, agent: Agent | None = None) -> None:
+        self._settings = settings
         self._agent = agent
         self._shared: _Shared | None = None
         if agent is None:
             with _lock:
                 self._shared = _find_or_make(settings)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Requester:
+        """Another lease on the same agent."""
+        return Requester(self._settings, agent=self._agent)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The settings can be pickled, with the credentials in them. The connection cannot.
+
+        Raises:
+            TypeError: The agent, or a store in memory, belongs to this process.
+        """
+        if self._agent is not None:
+            raise TypeError("agent= belongs to this process and cannot be pickled: give agent_id= and broker= instead")
+        if isinstance(self._settings.store, TaskStore):
+            raise TypeError("a store object belongs to this process and cannot be pickled: give a path as store=")
+        return Requester, (self._settings,)
 
     @property
     def agent_id(self) -> str:

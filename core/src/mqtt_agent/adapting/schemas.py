@@ -10,11 +10,12 @@ __all__ = ["NO_ARGUMENTS", "speakable", "takes_null"]
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
 _MAX_NODES = 2_000
-_DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor")
+_DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment")
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _PLAIN = ("const", "default", "enum", "examples", "required")
 
 
-def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
+def speakable(schema: Mapping[str, Any], *, max_depth: int = _MAX_DEPTH) -> dict[str, Any]:
     """Rewrite a schema in a form that agent frameworks and model providers can read.
 
     - A schema without ``properties`` gets empty ``properties``, because some frameworks fail without them.
@@ -23,8 +24,12 @@ def speakable(schema: Mapping[str, Any]) -> dict[str, Any]:
       title and description are kept. Parts that are nested too deep, or make the schema too large, accept anything.
 
     The server checks the arguments against its own schema, never against this one.
+
+    Args:
+        schema: The schema.
+        max_depth: How many levels the result may have; each reference counts as a level.
     """
-    plain = _Writer(schema).walk(dict(schema), ())
+    plain = _Writer(schema, max_depth).walk(dict(schema), ())
     if not isinstance(plain.get("properties"), dict):
         plain["properties"] = {}
     plain["type"] = "object"
@@ -57,10 +62,12 @@ class _Writer:
 
     Args:
         root: The schema.
+        max_depth: How many levels the result may have.
     """
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], max_depth: int) -> None:
         self._root = root
+        self._max_depth = max_depth
         self._left = _MAX_NODES
 
     def walk(self, node: Any, above: tuple[str, ...]) -> Any:
@@ -71,10 +78,11 @@ class _Writer:
 
     def _object(self, node: Mapping[str, Any], above: tuple[str, ...]) -> Any:
         self._left -= 1
-        if len(above) > _MAX_DEPTH or self._left < 0:
+        if len(above) > self._max_depth or self._left < 0:
             return {}
-        if isinstance(node.get("$ref"), str):
-            return self._referred(node, node["$ref"], above)
+        reference = next((node[key] for key in _REFERENCES if isinstance(node.get(key), str)), None)
+        if reference is not None:
+            return self._referred(node, reference, above)
         walked: dict[str, Any] = {}
         for key, value in node.items():
             if key in _DROPPED:
@@ -89,7 +97,7 @@ class _Writer:
         return walked
 
     def _referred(self, node: Mapping[str, Any], reference: str, above: tuple[str, ...]) -> Any:
-        rest = {key: value for key, value in node.items() if key != "$ref"}
+        rest = {key: value for key, value in node.items() if key not in _REFERENCES}
         found = _find(reference, self._root)
         target: Mapping[str, Any] = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
         if reference in above:
@@ -107,7 +115,7 @@ def _find(reference: str, root: Mapping[str, Any]) -> Any:
     if reference == "#":
         return root
     if not reference.startswith("#/"):
-        return None
+        return _anchored(reference[1:], root) if reference.startswith("#") else None
     node: Any = root
     for part in reference[2:].split("/"):
         part = part.replace("~1", "/").replace("~0", "~")
@@ -118,3 +126,18 @@ def _find(reference: str, root: Mapping[str, Any]) -> Any:
         else:
             return None
     return node
+
+
+def _anchored(name: str, root: Mapping[str, Any]) -> Any:
+    """The part of a schema that has an anchor of this name."""
+    waiting: list[Any] = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            found = cast("Mapping[str, Any]", node)
+            if name in (found.get("$anchor"), found.get("$dynamicAnchor")):
+                return found
+            waiting.extend(found.values())
+        elif isinstance(node, list):
+            waiting.extend(cast("list[Any]", node))
+    return None

@@ -15,7 +15,7 @@ from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.adapting.delegating import begun
 from mqtt_agent.adapting.following import is_question
 from mqtt_agent.agents import Agent, TaskHandle
-from mqtt_agent.errors import TaskTimeout
+from mqtt_agent.errors import CallTimeout, TaskTimeout
 from mqtt_agent.tools import CallHandle, ToolClient
 from mqtt_agent.wire import TaskEvent
 
@@ -36,7 +36,10 @@ class CallSteps:
         tool: The tool's name.
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
+        idle_timeout: Seconds that may pass without a partial result; None for no limit.
         patience: Seconds that :meth:`advance` waits for news; None for no limit.
+        call_id: The id of the call; None makes an id.
+        resume: Whether an earlier process may have made this call; see :meth:`ToolClient.submit`.
 
     Attributes:
         begun: Whether the first step was taken, so that there may be a call to cancel.
@@ -44,16 +47,30 @@ class CallSteps:
     """
 
     def __init__(
-        self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, patience: float | None = None
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float | None,
+        idle_timeout: float | None = None,
+        patience: float | None = None,
+        call_id: str | None = None,
+        resume: bool = False,
     ) -> None:
         self.begun: bool = False
         self.over: bool = False
         self._tool = tool
         self._arguments = arguments
-        self._timeout = timeout
+        self._options: dict[str, Any] = {"timeout": timeout, "call_id": call_id, "resume": resume}
         self._patience = patience
+        self._idle = _Idle(idle_timeout)
         self._handle: CallHandle | None = None
         self._canceled = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether the call was made, so that there is a :attr:`handle`."""
+        return self._handle is not None
 
     @property
     def handle(self) -> CallHandle:
@@ -70,14 +87,21 @@ class CallSteps:
 
         Raises:
             CallError: The call ended without a result.
+            CallTimeout: ``timeout`` seconds have passed, or ``idle_timeout`` seconds without a partial result.
             TransportError: The call could not be sent, or the connection has failed permanently.
         """
         self.begun = True
         if self._handle is None:
-            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, timeout=self._timeout)
+            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, **self._options)
             if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
                 await self.cancel(endpoint)
-        partials = await self._handle.news(self._patience)
+            self._idle.begin()
+        partials = await self._handle.news(_shortest(self._patience, self._idle.left))
+        if partials:
+            self._idle.begin()
+        elif not self._handle.over and self._idle.is_over:
+            what = f"{self._tool}: no partial result within {self._idle.timeout:g} s; the call is canceled"
+            raise CallTimeout(what, tool=self._tool, call_id=self._handle.call_id)
         if not partials and self._handle.over:
             await self._handle.result()
             self.over = True
@@ -88,6 +112,38 @@ class CallSteps:
         self._canceled = True
         if self._handle is not None:
             await self._handle.cancel("the caller gave up")
+
+
+class _Idle:
+    """The time in which nothing is heard of a call or a task.
+
+    Args:
+        timeout: Seconds that this time may last; None for no limit.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """Something was heard now."""
+        self._since = asyncio.get_running_loop().time()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the time is over; None for no limit."""
+        if self.timeout is None:
+            return None
+        return max(0.0, self._since + self.timeout - asyncio.get_running_loop().time())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has lasted too long."""
+        return self.left == 0.0
+
+
+def _shortest(*waits: float | None) -> float | None:
+    return min((seconds for seconds in waits if seconds is not None), default=None)
 
 
 class TaskSteps:
@@ -103,11 +159,14 @@ class TaskSteps:
     Args:
         give: Gives the task, or resumes a task that was given before.
         timeout: Seconds to wait for the result; None for no limit.
+        idle_timeout: Seconds to wait for the next event; None for no limit.
         patience: Seconds that :meth:`next` waits for an event; None for no limit.
         give_up: Called with a handle and a reason, to cancel a task that nobody waits for any more.
+        cancel_late: Whether the caller cancels a task that took too long. It is only for the words of the error.
 
     Attributes:
         over: Whether the last event was read, so that :meth:`result` need not wait.
+        cancel_late: See the argument.
     """
 
     def __init__(
@@ -115,10 +174,14 @@ class TaskSteps:
         give: Callable[[Agent], Awaitable[TaskHandle]],
         *,
         timeout: float | None,
+        idle_timeout: float | None = None,
         patience: float | None = None,
         give_up: Callable[[TaskHandle, str], Awaitable[object]] = TaskHandle.cancel,
+        cancel_late: bool = False,
     ) -> None:
         self.over: bool = False
+        self.cancel_late: bool = cancel_late
+        self._idle = _Idle(idle_timeout)
         self._give = give
         self._timeout = timeout
         self._patience = patience
@@ -129,6 +192,11 @@ class TaskSteps:
         self._coming: asyncio.Future[TaskEvent | None] | None = None
         self._deadline: float | None = None
         self._asked: TaskEvent | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the task was given, so that there is a :attr:`handle`."""
+        return self._handle is not None
 
     @property
     def handle(self) -> TaskHandle:
@@ -151,6 +219,7 @@ class TaskSteps:
         self._handle = await begun(lambda: self._give(agent), give_up=self._take_back)
         if self._timeout is not None:
             self._deadline = asyncio.get_running_loop().time() + self._timeout
+        self._idle.begin()
         self._events = self._handle.events()
 
     async def _take_back(self, handle: TaskHandle) -> None:
@@ -163,7 +232,8 @@ class TaskSteps:
             The event. None after ``patience`` seconds without an event, and when the task is over.
 
         Raises:
-            TaskTimeout: ``timeout`` seconds have passed. The task itself goes on.
+            TaskTimeout: ``timeout`` seconds have passed, or ``idle_timeout`` seconds without an event. The task itself
+                goes on.
         """
         handle, left = self.handle, self._time_left()
         if self._coming is None:
@@ -172,22 +242,28 @@ class TaskSteps:
         question = handle.question
         if not self._coming.done() and question is not None and question is not self._asked:
             return question  # the peer asked before the events were read, and does not send the question again
-        waits = [seconds for seconds in (self._patience, left) if seconds is not None]
-        await asyncio.wait([self._coming], timeout=min(waits) if waits else None)
+        await asyncio.wait([self._coming], timeout=_shortest(self._patience, left))
         if not self._coming.done():
             return None
+        self._idle.begin()
         event, self._coming = self._coming.result(), None
         self.over = event is None
         return None if event is self._asked else event
 
     def _time_left(self) -> float | None:
-        if self._deadline is None:
-            return None
-        left = self._deadline - asyncio.get_running_loop().time()
-        if left <= 0 and not self.handle.done:
-            what = f"task {self.handle.task_id} has no result from {self.handle.peer} after {self._timeout:g} s"
-            raise TaskTimeout(f"{what}; it goes on: resume() it", task_id=self.handle.task_id, peer=self.handle.peer)
-        return max(0.0, left)
+        left = None if self._deadline is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
+        if not self.handle.done:
+            if left == 0.0:
+                raise self._late(f"has no result from {self.handle.peer} after {self._timeout:g} s")
+            if self._idle.is_over:
+                raise self._late(f"has had no news from {self.handle.peer} for {self._idle.timeout:g} s")
+        return _shortest(left, self._idle.left)
+
+    def _late(self, what: str) -> TaskTimeout:
+        now = "it is canceled" if self.cancel_late else "it goes on: resume() it"
+        return TaskTimeout(
+            f"task {self.handle.task_id} {what}; {now}", task_id=self.handle.task_id, peer=self.handle.peer
+        )
 
     async def _next_event(self) -> TaskEvent | None:
         assert self._events is not None
@@ -210,6 +286,7 @@ class TaskSteps:
         """Answer a question, unless the task is over."""
         if not self.handle.done:
             await self.handle.send(answer, input_id)
+        self._idle.begin()
 
     async def result(self, agent: Agent) -> Any:
         """Wait for the result; see :meth:`TaskHandle.result`."""

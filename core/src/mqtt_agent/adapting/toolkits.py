@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
 from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.finding import Found, Peers, Selection, find
 from mqtt_agent.adapting.requesters import Requester
+from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import Connection
 
-__all__ = ["Toolkit"]
+__all__ = ["Toolkit", "timeout_for"]
 
 T = TypeVar("T")
+
+
+def timeout_for(name: str, timeouts: Mapping[str, float | None], otherwise: float | None) -> float | None:
+    """The timeout of one tool or peer.
+
+    Args:
+        name: The tool's own name, or the id of the peer.
+        timeouts: Seconds by name or pattern, such as ``slow_*``. A name comes before a pattern, and of several patterns
+            the first counts.
+        otherwise: The timeout of all other tools and peers.
+    """
+    if name in timeouts:
+        return timeouts[name]
+    return next((seconds for pattern, seconds in timeouts.items() if fnmatchcase(name, pattern)), otherwise)
 
 
 class Toolkit(Closing, Generic[T]):
@@ -48,7 +65,12 @@ class Toolkit(Closing, Generic[T]):
 
     async def aget_tools(self) -> list[T]:
         """Find the tools that can be called now; the async form of :meth:`get_tools`."""
-        return self._make_tools(await self._afind())
+        return await self._apart(self._make_tools, await self._afind())
+
+    @staticmethod
+    async def _apart(make: Callable[[Found], list[T]], found: Found) -> list[T]:
+        """Make tools in a thread: many new tools, and a framework that is imported for them, take a while."""
+        return await run_in_thread(lambda: make(found), "mqtt-agent-tools")
 
     def _find(self) -> Found:
         return self._remote.run_on_loop(find, *self._wanted())

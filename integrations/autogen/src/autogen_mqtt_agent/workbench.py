@@ -14,7 +14,7 @@ from autogen_core.tools import BaseTool, ParametersSchema, StaticStreamWorkbench
 from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
 from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.calling import call_tool
-from mqtt_agent.adapting.finding import OnUnavailable, Selection, find_tools, tell_missing
+from mqtt_agent.adapting.finding import EmptyHands, OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.adapting.streaming import Emit, stream
@@ -98,6 +98,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         self._names: dict[str, str] = {}
         self._listed: list[ToolSchema] | None = None
         self._outdated = False
+        self._empty_hands = EmptyHands()
         self._config = MQTTWorkbenchConfig(
             broker=broker,
             agent_id=agent_id,
@@ -150,6 +151,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         try:
             found = await self._client.await_on_loop(find_tools, self._wanted)
             tell_missing(self._config.namespace, self._config.on_unavailable, found)
+            self._empty_hands.tell(found, self.connection.url, self._config.namespace)
         except Exception as error:
             if self._listed is None:
                 raise

@@ -14,21 +14,10 @@ from mqtt_agent import CallHandle, ToolCard
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.content import as_text, content_of, in_words
+from mqtt_agent.adapting.failures import failure_of
 from mqtt_agent.adapting.threads import run_in_thread
-from mqtt_agent.errors import (
-    CallCanceled,
-    CallerNotAuthorized,
-    CallTimeout,
-    InvalidArguments,
-    MQTTAgentError,
-    ToolFailed,
-    ToolUnavailable,
-    TopicNotAuthorized,
-    TransportError,
-    WireError,
-)
+from mqtt_agent.errors import MQTTAgentError, ToolFailed
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.wire import Response
 from pydantic import BaseModel, PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
@@ -88,7 +77,7 @@ class MQTTTool(BaseTool):
         error, response = handle.failure(), handle.response
         if error is not None or response is None:
             assert isinstance(error, Exception)
-            return self._failure(error, response)
+            return self._failure(error)
         result = response.result
         if self.result_schema is not None:
             return result
@@ -99,17 +88,19 @@ class MQTTTool(BaseTool):
             return ToolFailure(message=text, code="tool_error", reason=ToolFailureReason.MCP_ERROR)
         return text
 
-    def _failure(self, error: Exception, response: Response | None = None) -> ToolFailure:
-        safe = self._card.read_only or self._card.idempotent
-        code, retryable, reason = _classify(error, safe)
-        if isinstance(error, ToolFailed) and response is not None and response.error is not None:
-            retryable = bool(response.error.retryable)  # the tool itself says so
+    def _failure(self, error: Exception) -> ToolFailure:
+        failure = failure_of(error, repeatable=self._card.read_only or self._card.idempotent)
         details: dict[str, Any] = {"tool": self._card.tool}
         for name in ("call_id", "data", "server", "maybe_executed"):
             value = getattr(error, name, None)
             if value is not None:
                 details[name] = value
-        return ToolFailure(message=str(error), code=code, retryable=retryable, reason=reason, details=details)
+        invalid = failure.code == "invalid_arguments" and not isinstance(error, ToolFailed)
+        reason = ToolFailureReason.INVALID_INPUT if invalid else ToolFailureReason.TOOL_REPORTED
+        retryable = bool(failure.retryable)
+        return ToolFailure(
+            message=failure.message, code=failure.code, retryable=retryable, reason=reason, details=details
+        )
 
 
 def make_tool(
@@ -141,25 +132,6 @@ def make_tool(
 
 def _cache(arguments: Any = None, result: Any = None) -> bool:
     return not isinstance(result, ToolFailure)
-
-
-def _classify(error: Exception, safe: bool) -> tuple[str, bool, ToolFailureReason]:
-    reported = ToolFailureReason.TOOL_REPORTED
-    if isinstance(error, (InvalidArguments, WireError)) or not isinstance(error, MQTTAgentError):
-        return "invalid_arguments", False, ToolFailureReason.INVALID_INPUT
-    if isinstance(error, (CallerNotAuthorized, TopicNotAuthorized)):
-        return "denied", False, reported
-    if isinstance(error, CallTimeout):
-        return "timeout", safe, reported
-    if isinstance(error, ToolUnavailable):
-        return "offline", safe or not error.maybe_executed, reported
-    if isinstance(error, CallCanceled):
-        return "canceled", safe, reported
-    if isinstance(error, TransportError):
-        return "offline", safe, reported
-    if isinstance(error, ToolFailed):
-        return error.code or "tool_error", False, reported
-    return type(error).__name__, False, reported
 
 
 def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from crewai.tools import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 from mqtt_agent import TLS, Password, Token, ToolCard
-from mqtt_agent.adapting.finding import Found, OnUnavailable, Selection, tell_missing
+from mqtt_agent.adapting.finding import EmptyHands, Found, OnUnavailable, Selection, tell_missing
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
@@ -76,6 +76,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         self._namespace = namespace
         self._on_unavailable: OnUnavailable = on_unavailable
         self._timeout = timeout
+        self._empty_hands = EmptyHands()
         self._result_schemas = dict(result_schemas or {})
 
     def __repr__(self) -> str:
@@ -101,6 +102,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
     def _make_tools(self, found: Found) -> list[BaseTool]:
         tell_missing(self._namespace, self._on_unavailable, found)
+        self._empty_hands.tell(found, self.connection.url, self._namespace)
         return [self._make_tool(card) for card in found.tools]
 
     def _make_tool(self, card: ToolCard) -> MQTTTool:

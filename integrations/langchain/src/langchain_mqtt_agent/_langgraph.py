@@ -9,9 +9,19 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-__all__ = ["current_runtime", "heartbeat_of", "in_node", "interrupt", "node_attempt", "require", "scratchpad_of"]
+__all__ = [
+    "current_runtime",
+    "heartbeat_of",
+    "in_node",
+    "interrupt",
+    "is_resuming",
+    "node_attempt",
+    "require",
+    "scratchpad_of",
+]
 
 _SCRATCHPAD = "__pregel_scratchpad"
+_RESUMING = "__pregel_resuming"
 
 
 def require(what: str) -> None:
@@ -37,6 +47,11 @@ def in_node(config: RunnableConfig) -> bool:
 def scratchpad_of(config: RunnableConfig) -> Any:
     """An object that lives as long as one execution of a node; None outside a node."""
     return (config.get("configurable") or {}).get(_SCRATCHPAD)
+
+
+def is_resuming(config: RunnableConfig) -> bool:
+    """Whether the node of a configuration may have run before: the graph was resumed here, or the node is retried."""
+    return bool((config.get("configurable") or {}).get(_RESUMING))
 
 
 def current_runtime() -> Any:

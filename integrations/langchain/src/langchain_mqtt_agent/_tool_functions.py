@@ -33,6 +33,14 @@ class Functions:
         self._remote = remote
         self._work = work
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Functions:
+        """A copy of a tool shares the connection."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A tool has a connection, and cannot be pickled."""
+        raise TypeError("a remote tool cannot be pickled: pickle its toolkit or its MQTTRemoteAgent instead")
+
     def invoke(
         self,
         arguments: dict[str, Any],

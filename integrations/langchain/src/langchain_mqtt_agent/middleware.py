@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 
 from langchain_mqtt_agent.toolkit import MQTTToolkit
@@ -16,12 +18,16 @@ except ImportError as _error:
 
 __all__ = ["MQTTLiveTools"]
 
+_MAX_BROKEN = 3
+"""How many messages with broken calls alone a model may write in one turn, before the agent ends at such a message."""
+
 
 class MQTTLiveTools(AgentMiddleware):
     """Offers the language model, at each of its turns, the tools and peers that are online now.
 
     When a tool server starts in the middle of a run, the model has its tools at the next turn. When a server goes
-    offline, the model loses its tools. A call of a tool that went offline in between gives the model an error message.
+    offline, the model loses its tools. A call of a tool that went offline in between gives the model an error message,
+    and so does a call whose arguments are no JSON.
 
     Example:
         >>> agent = create_agent(model, middleware=[MQTTLiveTools(toolkit)])  # doctest: +SKIP
@@ -40,12 +46,20 @@ class MQTTLiveTools(AgentMiddleware):
         self._known: dict[str, BaseTool] = {}
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Any]) -> Any:
-        """Let the model see the tools that are online now."""
-        return handler(self._with(request, self._toolkit.get_online_tools()))
+        """Let the model see the tools that are online now, and write calls again whose arguments are no JSON."""
+        request = self._with(request, self._toolkit.get_online_tools())
+        turn = _Turn(handler(request))
+        while turn.is_broken:
+            turn.add(handler(request.override(messages=[*request.messages, *turn.messages])))
+        return turn.response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Let the model see the tools that are online now; the async form of :meth:`wrap_model_call`."""
-        return await handler(self._with(request, await self._toolkit.aget_online_tools()))
+        request = self._with(request, await self._toolkit.aget_online_tools())
+        turn = _Turn(await handler(request))
+        while turn.is_broken:
+            turn.add(await handler(request.override(messages=[*request.messages, *turn.messages])))
+        return turn.response
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """Let the agent call the tools that the model has seen."""
@@ -75,3 +89,38 @@ class MQTTLiveTools(AgentMiddleware):
     def _resolved(self, request: Any) -> Any:
         tool = self._known.get(request.tool_call["name"]) if request.tool is None else None
         return request if tool is None else request.override(tool=tool)
+
+
+class _Turn:
+    """The messages of one turn of the model.
+
+    LangChain ends the agent when the arguments of all calls of a message are no JSON. So the model is told about these
+    calls, and gets another chance within its turn.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        self.messages: list[Any] = []
+        self.is_broken = False
+        self._left = _MAX_BROKEN
+        self._look()
+
+    def add(self, response: Any) -> None:
+        """Add the model's next message."""
+        self.response = dataclasses.replace(response, result=[*self.messages, *response.result])
+        self._look()
+
+    def _look(self) -> None:
+        message = self.response.result[-1] if self.response.result else None
+        broken = getattr(message, "invalid_tool_calls", None) or []
+        known = all(call.get("id") for call in broken)
+        self.is_broken = bool(broken) and known and not getattr(message, "tool_calls", None) and self._left > 0
+        if self.is_broken:
+            self._left -= 1
+            self.messages = [*self.response.result, *map(_broken, broken)]
+
+
+def _broken(call: Any) -> ToolMessage:
+    why = f": {call['error']}" if call.get("error") else ""
+    told = f"the call was not made, because its arguments are no JSON object{why}"
+    return ToolMessage(told, tool_call_id=call["id"], name=call.get("name"), status="error")

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
 from mqtt_agent.adapting.callers import Remote
+from mqtt_agent.adapting.failures import concerns_model
+from mqtt_agent.adapting.providers import Provider, fitting, troubles
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
-from mqtt_agent.errors import CallCanceled, CallError, PayloadTooLarge, WireError
+from mqtt_agent.errors import TransportError, WireError
+from mqtt_agent.wire import to_json
 from typing_extensions import Self
 
 from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.places import begin_anew, place_of
 from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-HandleToolError = bool | str | Callable[[ToolException], str]
-"""What the language model is told when a call fails; see :class:`MQTTToolkit`."""
 
 _RUNTIME = "mqtt_runtime"
 """The argument into which LangGraph injects its runtime. No argument of a remote tool has this name."""
@@ -62,27 +65,73 @@ class RemoteTool(StructuredTool):
 
     def _run(self, **prepared):
         assert self.func is not None
-        return self.func(**prepared)
+        try:
+            return self.func(**prepared)
+        except RemoteToolException as fault:
+            return self._failed(fault, prepared["tool_call_id"])
 
     async def _arun(self, **prepared):
         assert self.coroutine is not None
-        return await self.coroutine(**prepared)
+        try:
+            return await self.coroutine(**prepared)
+        except RemoteToolException as fault:
+            return self._failed(fault, prepared["tool_call_id"])
+
+    def _failed(self, fault: RemoteToolException, tool_call_id: str | None) -> tuple[ToolMessage, Artifact]:
+        if tool_call_id is None or not self.handle_tool_error:
+            raise fault
+        handle = cast("HandleToolError", self.handle_tool_error)
+        return fault.as_message(handle, self.name, tool_call_id), fault.artifact
 
     # LangChain also asks for the signatures in every call: a signature that is set already takes half the time.
     _run.__signature__ = inspect.signature(_run)  # pyright: ignore[reportFunctionMemberAccess]
     _arun.__signature__ = inspect.signature(_arun)  # pyright: ignore[reportFunctionMemberAccess]
+
+    def run(self, tool_input: str | dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Call the tool; see ``BaseTool.run``."""
+        try:
+            return super().run(tool_input, *args, **options)
+        except (RecursionError, ValueError):
+            return self._unreadable(tool_input, options.get("tool_call_id"))
+
+    async def arun(self, tool_input: str | dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Call the tool; see ``BaseTool.arun``."""
+        try:
+            return await super().arun(tool_input, *args, **options)
+        except (RecursionError, ValueError):
+            return self._unreadable(tool_input, options.get("tool_call_id"))
+
+    def _unreadable(self, tool_input: Any, tool_call_id: str | None) -> Any:
+        """Tell the model about arguments that LangChain could not write as text. Any other error is raised again."""
+        arguments = dict(cast("dict[str, Any]", tool_input)) if isinstance(tool_input, dict) else {}
+        arguments.pop(_RUNTIME, None)
+        try:
+            to_json(arguments, "arguments", self.name)
+        except WireError as error:
+            fault = RemoteToolException.of(error, _about(None))
+            handle = cast("HandleToolError", self.handle_tool_error)
+            if not handle:
+                raise fault from error
+            return fault.told(handle) if tool_call_id is None else fault.as_message(handle, self.name, tool_call_id)
+        raise
 
 
 class MQTTTool(RemoteTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
 
     ``metadata["mqtt"]`` holds the tool's own name, namespace, server, title and annotations. In a tool message, the
-    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "attempt": ..., "elapsed_ms": ...}``.
+    artifact is ``{"structured_content": ..., "call_id": ..., "server": ..., "attempt": ..., "elapsed_ms": ...}``. When
+    the call has failed, the artifact also has ``code``, ``data`` and ``retryable``, and perhaps ``maybe_executed``.
     """
 
 
 def make_tool(
-    client: Remote, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
+    client: Remote,
+    card: ToolCard,
+    name: str,
+    limits: Mapping[str, float | None],
+    handle_tool_error: HandleToolError,
+    schema_for: Provider | None = None,
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -90,24 +139,26 @@ def make_tool(
         client: Calls the tool.
         card: The tool's card.
         name: The tool's name for the language model.
-        timeout: Seconds that a call may take; None for no limit.
+        limits: ``timeout`` and ``idle_timeout`` of each call, in seconds; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
+        schema_for: See :class:`MQTTToolkit`.
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card.tool, arguments, timeout)
+        return await _call(run, card, arguments, limits)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
         mqtt["title"] = card.title
     if card.annotations is not None:
         mqtt["annotations"] = card.annotations.model_dump(exclude_none=True)
+    schema, note = _schema_of(card, schema_for)
     tool = MQTTTool.make(
         client,
         work,
         name=name,
-        description=card.description or card.title or card.tool,
-        args_schema=speakable(card.input_schema),
+        description=" ".join(filter(None, (card.description or card.title or card.tool, note))),
+        args_schema=schema,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
     )
@@ -120,6 +171,21 @@ def make_tool(
     return tool
 
 
+def _schema_of(card: ToolCard, schema_for: Provider | None) -> tuple[dict[str, Any], str]:
+    """The input schema for the language model, and a text for the description."""
+    if schema_for is not None:
+        return fitting(card.input_schema, schema_for)
+    written = speakable(card.input_schema)
+    found = troubles(card.input_schema, written)
+    if found:
+        logger.warning(
+            "tool %r: a model provider may refuse its input schema, or read it at a high price: %s; give the toolkit "
+            "schema_for='openai', 'gemini' or 'anthropic' to make it fit, or ask the owner of the tool",
+            *(card.tool, ", ".join(found)),
+        )
+    return written, ""
+
+
 def _has_readable_schema(tool: BaseTool) -> bool:
     try:
         return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
@@ -128,10 +194,14 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
+async def _call(
+    run: Run, card: ToolCard, arguments: dict[str, Any], limits: Mapping[str, float | None]
+) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
-    call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
+    tool, call, place = card.tool, None, None
     try:
+        place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
+        call = CallSteps(tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed)
         while not call.over:
             partials = await run.caller.on_loop(call.advance)
             run.beat()
@@ -139,20 +209,24 @@ async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float |
                 ids = {"tool": tool, "tool_call_id": run.tool_call_id, "call_id": call.handle.call_id}
                 await run.tell({**ids, "partial": partial})
     except BaseException as error:
-        if call.begun:
-            await run.caller.undo(call.cancel)  # also after its timeout: no model repeats a call with the same id
+        # After a broken connection, the next attempt of the node attaches to the call, which goes on meanwhile.
+        goes_on = place is not None and place.id is not None and isinstance(error, TransportError)
+        if call is not None and call.begun and not goes_on:
+            await run.caller.undo(call.cancel)  # also after its timeout: nobody waits for the call any more
+        if place is not None and not goes_on:
+            begin_anew(place)
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
-        if isinstance(error, (CallError, WireError, PayloadTooLarge)) and not isinstance(error, CallCanceled):
-            raise ToolException(str(error)) from error
+        if isinstance(error, Exception) and concerns_model(error):
+            repeatable = card.read_only or card.idempotent
+            raise RemoteToolException.of(error, _about(call), repeatable=repeatable) from error
         raise
-    handle, response = call.handle, call.handle.response
+    response = call.handle.response
     assert response is not None
-    artifact = {
-        "structured_content": response.result,
-        "call_id": handle.call_id,
-        "server": handle.server,
-        "attempt": handle.attempt,
-        "elapsed_ms": handle.elapsed_ms,
-    }
+    artifact = {"structured_content": response.result, **_about(call)}
     return content_of(response.result, response.content), artifact
+
+
+def _about(call: CallSteps | None) -> Artifact:
+    handle = call.handle if call is not None and call.sent else None
+    return {name: getattr(handle, name, None) for name in ("call_id", "server", "attempt", "elapsed_ms")}

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from langchain_core.tools import BaseTool, BaseToolkit
-from mqtt_agent import TLS, AgentCard, Password, Token, ToolCard
-from mqtt_agent.adapting.finding import Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
+from mqtt_agent import TLS, AgentCard, Password, TaskStore, Token, ToolCard
+from mqtt_agent.adapting.finding import EmptyHands, Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
 from mqtt_agent.adapting.naming import model_name, plain, prefixed_name
+from mqtt_agent.adapting.providers import Provider
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
-from mqtt_agent.adapting.toolkits import Toolkit
+from mqtt_agent.adapting.toolkits import Toolkit, timeout_for
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from langchain_mqtt_agent.faults import HandleToolError
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
-from langchain_mqtt_agent.tool import HandleToolError, make_tool
+from langchain_mqtt_agent.remote.agent import OnTimeout
+from langchain_mqtt_agent.tool import make_tool
 
 __all__ = ["MQTTToolkit"]
 
@@ -30,7 +34,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     All tools of the toolkit share one connection, which lives on an event loop of its own. So the tools can be used
     from any thread and from any event loop, sync and async. The connection is made on first use. Use the toolkit as a
     context manager, sync or async, or call :meth:`close` at the end. A connection that is still open when the program
-    ends is closed then. A tool whose card has not changed is the same object in each list.
+    ends is closed then. A tool whose card has not changed is the same object in each list. A copy made with
+    ``copy.deepcopy`` shares the connection. A pickle has the settings, and the credentials in them; the unpickled
+    toolkit makes a connection of its own.
 
     Example:
         >>> with MQTTToolkit(broker="mqtt://localhost:1883", agent_id="agent-a") as toolkit:  # doctest: +SKIP
@@ -54,10 +60,18 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
         on_unavailable: What to do about a wanted tool or peer that is not online: ``skip`` it with a warning, or
             ``raise``.
-        timeout: Seconds that a call may take; None for no limit.
+        timeout: Seconds that a call may take, and that a tool of ``peers`` waits; None for no limit.
+        timeouts: Other timeouts, by tool name, peer id or pattern, such as ``{"slow_*": 300, "researcher": None}``.
+        idle_timeout: Seconds that may pass without a partial result of a tool, or without an event of a peer. Progress
+            extends the time. None for no limit. The ``timeout`` counts too.
+        on_timeout: What becomes of a peer's task that takes longer: ``leave`` or ``cancel``; see
+            :class:`MQTTRemoteAgent`. A call of a tool is always canceled.
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
             a function that gets the ``ToolException`` and returns a text. False raises the ``ToolException``, which
-            ends the run.
+            ends the run. The exception has the ``artifact`` of the tool message, and the error as its ``__cause__``.
+        schema_for: The provider of the language model: ``openai``, ``gemini`` or ``anthropic``. Input schemas that this
+            provider would refuse are rewritten. None keeps them, and logs a warning for a schema that a provider may
+            refuse.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -83,14 +97,22 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     store: Any = None
     on_unavailable: OnUnavailable = "skip"
     timeout: float | None = CALL_TIMEOUT
+    timeouts: Mapping[str, float | None] = Field(default_factory=dict)
+    idle_timeout: float | None = None
+    on_timeout: OnTimeout = "leave"
     handle_tool_error: HandleToolError = True
+    schema_for: Provider | None = None
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
+    _named: bool = PrivateAttr(default=False)
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
+    _empty_hands: EmptyHands = PrivateAttr(default_factory=EmptyHands)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""
+        self._named = self.agent_id is not None
         settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, **settings.as_arguments())
@@ -98,13 +120,27 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             self._remote = Requester(RequesterSettings(settings, self.agent_id, self.store, lasting=True))
         self.agent_id = self._remote.agent_id
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> MQTTToolkit:
+        """A copy that shares the connection."""
+        return self.model_copy()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        if isinstance(self.store, TaskStore):
+            raise TypeError("a store object belongs to this process and cannot be pickled: give a path as store=")
+        settings = {**self.__dict__, "agent_id": self.agent_id if self._named else None}
+        return {**super().__getstate__(), "__dict__": settings, "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.__init__(**self.__dict__)
+
     def get_online_tools(self) -> list[BaseTool]:
         """Find the tools that can be called now. Tools and peers that are not online cause no warning and no error."""
         return self._take(self._find())
 
     async def aget_online_tools(self) -> list[BaseTool]:
         """Find the tools that can be called now; the async form of :meth:`get_online_tools`."""
-        return self._take(await self._afind())
+        return await self._apart(self._take, await self._afind())
 
     def close(self) -> None:
         """Cancel the calls that are under way, and disconnect. A later use of a tool connects again.
@@ -123,16 +159,20 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         return self._take(found)
 
     def _take(self, found: Found) -> list[BaseTool]:
+        self._empty_hands.tell(found, self.connection.url, self.namespace)
         self.agent_id = self._remote.agent_id  # a generated id changes after a fork
         named: list[tuple[str, ToolCard | AgentCard]] = [(self._name(card), card) for card in found.tools]
         named += [(model_name(f"ask_{card.name}"), card) for card in found.peers]
-        kept: dict[str, tuple[Any, BaseTool]] = {}
-        for name, card in named:
-            essence = card.model_copy(update={"last_seen": ""})
-            known = self._kept.get(name)
-            kept[name] = known if known is not None and known[0] == essence else (essence, self._make(name, card))
-        self._kept = kept
+        with self._lock:
+            kept = {name: self._keep_or_make(name, card) for name, card in named}
+            self._kept = kept
         return [tool for _, tool in kept.values()]
+
+    def _keep_or_make(self, name: str, card: ToolCard | AgentCard) -> tuple[Any, BaseTool]:
+        known = self._kept.get(name)
+        if known is not None and (known[0] is card or _essence(known[0]) == _essence(card)):
+            return card, known[1]
+        return card, self._make(name, card)
 
     def _name(self, card: ToolCard) -> str:
         form = plain if self.peers is None else _not_as_a_peer
@@ -140,11 +180,24 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
 
     def _make(self, name: str, card: ToolCard | AgentCard) -> BaseTool:
         if isinstance(card, ToolCard):
-            return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error)
-        remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout)
+            timeout = timeout_for(card.tool, self.timeouts, self.timeout)
+            limits = {"timeout": timeout, "idle_timeout": self.idle_timeout}
+            return make_tool(self._remote, card, name, limits, self.handle_tool_error, self.schema_for)
+        remote = MQTTRemoteAgent(
+            card.name,
+            agent=self._remote.agent,
+            timeout=timeout_for(card.name, self.timeouts, self.timeout),
+            idle_timeout=self.idle_timeout,
+            on_timeout=self.on_timeout,
+        )
         # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)
+
+
+def _essence(card: ToolCard | AgentCard) -> ToolCard | AgentCard:
+    """A card without the part that changes at each publish."""
+    return card.model_copy(update={"last_seen": ""})
 
 
 def _not_as_a_peer(name: str) -> str:

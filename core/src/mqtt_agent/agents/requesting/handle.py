@@ -203,7 +203,7 @@ class TaskHandle:
             input_id: The id of the question; None means the latest question.
 
         Raises:
-            WireError: The value has no JSON form.
+            WireError, PayloadTooLarge: JSON or MQTT cannot carry the value. The question still waits for an answer.
             TaskError: The task is over.
             StoreError: The answer could not be stored, and was not sent.
             TransportError: The broker refused the answer.

@@ -9,7 +9,7 @@ from typing import Any
 from mqtt_agent.agents.requesting.handle import SentAnswer, TaskHandle, input_id_of
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
-from mqtt_agent.errors import TaskError
+from mqtt_agent.errors import PayloadTooLarge, TaskError
 from mqtt_agent.wire import Control, TaskEvent, checked_json
 
 __all__ = ["Inputs"]
@@ -42,8 +42,15 @@ class Inputs:
             handle.answers[input_id] = value
             self._note_sent(handle, input_id, handle.attempt)
             await self._store(handle)
-        handle.question = None
-        await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
+        question, handle.question = handle.question, None
+        try:
+            await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
+        except PayloadTooLarge:  # nothing was sent, and the user may give a shorter answer
+            handle.question = question
+            if input_id is not None:
+                handle.answers.pop(input_id, None)
+                await self._store(handle)
+            raise
 
     def on_question(self, handle: TaskHandle, question: TaskEvent) -> None:
         """Take a question of a peer. If this agent has answered the question already, a lost answer is sent again.

@@ -39,6 +39,8 @@ class Catalog:
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
         self._listings: dict[tuple[str | None, bool], list[ToolCard]] = {}
         """Listings that were asked for since the last change."""
+        self._shown: dict[str, tuple[ToolCard, ToolCard]] = {}
+        """For each tool, its card, and the copy of the card that callers got last."""
 
     def tools(self) -> list[ToolCard]:
         """All tool cards, sorted by name."""
@@ -87,8 +89,12 @@ class Catalog:
         return any(c.standby is not None and tool not in c.tools for c in replicas)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
-        """A copy of a tool card with the tool's present status."""
-        return card.model_copy(update={"status": "online" if self.is_online(card.tool) else "offline"})
+        """A copy of a tool card with the tool's present status. Until one of both changes, it is the same copy."""
+        status = "online" if self.is_online(card.tool) else "offline"
+        shown = self._shown.get(card.tool)
+        if shown is None or shown[0] is not card or shown[1].status != status:
+            shown = self._shown[card.tool] = (card, card.model_copy(update={"status": status}))
+        return shown[1]
 
     def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
         """Copies of the tool cards, sorted by name, each with the tool's present status.
@@ -131,6 +137,7 @@ class Catalog:
     def remove_tool(self, name: str) -> None:
         """Forget a tool's card, which was removed from the broker."""
         self._listings.clear()
+        self._shown.pop(name, None)
         if self._tools.pop(name, None) is not None:
             self._tell_watchers(name, changed=True)
 
@@ -166,6 +173,7 @@ class Catalog:
         for watcher in tuple(self._watchers):
             watcher.close()
         self._listings.clear()
+        self._shown.clear()
         self._tools.clear()
         self._servers.clear()
         self._serving.clear()

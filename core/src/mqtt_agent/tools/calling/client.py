@@ -108,7 +108,7 @@ class ToolClient(NeedsAsyncWith):
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
         self._calls.on_expired.append(self._recovery.on_expired)
         self._partials = PartialResults(self._scope)
-        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials)
+        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._recovery.resume)
         self._leased = False
         """Whether this client counts as a user of the connection."""
 
@@ -326,9 +326,22 @@ class ToolClient(NeedsAsyncWith):
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        resume: bool = False,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
+
+        Args:
+            tool: The tool's name.
+            arguments: The tool's arguments.
+            timeout: See :meth:`call`.
+            wait_online: See :meth:`call`.
+            retry: See :meth:`call`.
+            call_id: See :meth:`call`.
+            resume: Whether an earlier process with the same ``agent_id`` may have made this call. Then the servers of
+                the tool are asked for the call before it is sent. A server that has the call, or still keeps its
+                answer, does not run the call again.
+            unknown: See :meth:`call`.
 
         Raises:
             ToolUnavailable: No server offers the tool now.
@@ -337,4 +350,4 @@ class ToolClient(NeedsAsyncWith):
         if unknown:
             raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
-        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id)
+        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id, resume)

@@ -279,4 +279,5 @@ def _error(tool: str, response: Response) -> CallError:
     if kind == "unavailable":
         never_ran = error.data == {"maybe_executed": False}
         return ToolUnavailable(text, tool=tool, call_id=call_id, maybe_executed=not never_ran)
-    return ToolFailed(text, tool=tool, call_id=call_id, code=error.code, data=error.data, server=response.server)
+    about: dict[str, Any] = {"code": error.code, "data": error.data, "retryable": error.retryable}
+    return ToolFailed(text, tool=tool, call_id=call_id, server=response.server, **about)

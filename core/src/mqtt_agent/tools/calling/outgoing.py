@@ -180,6 +180,10 @@ class OutgoingCalls:
         if pending is not None:  # None if the timeout ended while the client subscribed to the stream
             self._send(pending)
 
+    def pending(self, handle: CallHandle) -> PendingCall | None:
+        """The record of a call that is under way; None when the call is over."""
+        return self._pending.get(handle.call_id)
+
     def send_for_others(self, handle: CallHandle) -> None:
         """Send a call whose first caller failed before it was sent, for the callers that have joined meanwhile."""
         pending = self._pending.get(handle.call_id)

@@ -14,6 +14,7 @@ from enum import Enum
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.pending import PendingCall
@@ -157,6 +158,12 @@ class Recovery:
         """
         self._recover_soon([pending])
 
+    def resume(self, handle: CallHandle) -> None:
+        """Send a call that was opened and that an earlier process may have sent, unless a server has the call."""
+        pending = self._calls.pending(handle)
+        if pending is not None:
+            self._tasks.start(self._find_or_send(pending))
+
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have."""
         tools = set(card.tools)
@@ -201,6 +208,21 @@ class Recovery:
                 if not pending.handle.done:
                     tools.setdefault(pending.handle.tool, []).append(pending)
             await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
+
+    async def _find_or_send(self, pending: PendingCall) -> None:
+        handle = pending.handle
+        servers = [server for server in await self._servers_to_ask(handle.tool) if self._queries.can_ask(server)]
+        holders, all_answered = await self._queries.ask(servers, [handle.call_id])
+        async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
+            if handle.done or pending.confirmed is not None:
+                return
+            if handle.call_id in holders:
+                pending.moved_to(holders[handle.call_id])
+            elif servers and not all_answered and not pending.repeatable:
+                what = f"{handle.tool}: a server does not say whether it has this call of an earlier process"
+                pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+            else:
+                self._calls.send_again(pending)
 
     async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
         servers = await self._servers_to_ask(tool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,13 +35,22 @@ class Submitter:
         catalog: The tools and the servers that serve them.
         calls: The calls of the client. The submitter adds every new call.
         partials: Receives the partial results that tools stream.
+        find_or_send: Sends a call that an earlier process may have made, unless a server has the call.
     """
 
-    def __init__(self, scope: Scope, catalog: LiveCatalog, calls: OutgoingCalls, partials: PartialResults) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        catalog: LiveCatalog,
+        calls: OutgoingCalls,
+        partials: PartialResults,
+        find_or_send: Callable[[CallHandle], None],
+    ) -> None:
         self._scope = scope
         self._catalog = catalog
         self._calls = calls
         self._partials = partials
+        self._find_or_send = find_or_send
 
     @traced_call
     async def submit(
@@ -53,6 +62,7 @@ class Submitter:
         wait_online: bool,
         retry: bool | None,
         call_id: str | None,
+        resume: bool = False,
     ) -> CallHandle:
         """Send a call, or attach to the call under way that has the same ``call_id``.
 
@@ -64,6 +74,7 @@ class Submitter:
             wait_online: Whether to wait for a server, within the timeout, when no server offers the tool.
             retry: Whether the call may run twice. None means yes if the tool is read-only or idempotent.
             call_id: The id of the call; None makes a new id.
+            resume: Whether an earlier process may have made this call.
 
         Raises:
             ToolUnavailable: No server offers the tool.
@@ -101,7 +112,10 @@ class Submitter:
         try:
             if call.stream:
                 await self._partials.follow(handle)
-            self._calls.send(handle)
+            if resume:
+                self._find_or_send(handle)
+            else:
+                self._calls.send(handle)
         except BaseException as error:
             handle.fail(CallCanceled(f"{tool}: the call was not sent: {error}", tool=tool, call_id=call_id))
             self._calls.send_for_others(handle)

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.closing import Closing
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.adapting.replaying import Delegation, Request
+from mqtt_agent.adapting.replaying import Delegation, ReplayedTask, Request
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
-from mqtt_agent.errors import TaskError
+from mqtt_agent.errors import TaskTimeout, WireError
 from mqtt_agent.sync import Agent
 from mqtt_agent.transport import BrokerSettings
-from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
+from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.places import Place, place_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
-from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
-from langchain_mqtt_agent.remote.task_ids import Place, place_of
+from langchain_mqtt_agent.remote.payload import Outcome, Reply, Shape, request_from, shape_of
 from langchain_mqtt_agent.run import Artifact, Run
-from langchain_mqtt_agent.tool import HandleToolError, RemoteTool
+from langchain_mqtt_agent.tool import RemoteTool
 
-__all__ = ["MQTTPeerTool", "MQTTRemoteAgent"]
+__all__ = ["MQTTPeerTool", "MQTTRemoteAgent", "OnTimeout"]
+
+OnTimeout = Literal["leave", "cancel"]
+"""What becomes of a task that takes too long: it goes on, or it is canceled."""
 
 _TOOL_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -43,6 +49,17 @@ _TOOL_SCHEMA: dict[str, Any] = {
     },
     "required": ["prompt"],
 }
+_COMING_BACK: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **_TOOL_SCHEMA["properties"],
+        "task_id": {
+            "type": "string",
+            "description": "Only to wait again for an earlier task that took too long: the id of the task",
+        },
+    },
+}
+"""The arguments of a tool whose tasks may take longer than the tool waits."""
 
 
 class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
@@ -57,6 +74,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     In a LangGraph node with a checkpointer, the task is the same after a crash, a retry or an interrupt. So the task
     runs once, and the result is there when the graph is resumed. The peer's questions become interrupts. The peer's
     events go to the stream modes ``custom`` and ``messages``. When the run is canceled, the task is canceled.
+
+    A copy made with ``copy.deepcopy`` shares the agent and the connection. A pickle has the settings, and the
+    credentials in them: keep it as secret as they are. The unpickled object makes a connection of its own on its first
+    use. An ``agent``, a store object and an ``ssl.SSLContext`` cannot be pickled.
 
     Example:
         >>> researcher = MQTTRemoteAgent("researcher", agent_id="planner")  # doctest: +SKIP
@@ -77,7 +98,11 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         input_key: Send only this key of the input state.
         output_key: Put the result under this key.
         context_id: Names the conversation with the peer. None: each thread of the graph has a conversation of its own.
-        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised, and the task goes on. None for no limit.
+        timeout: Seconds to wait for a result; then ``TaskTimeout`` is raised. None for no limit.
+        idle_timeout: Seconds to wait for the peer's next event, such as its progress; then ``TaskTimeout`` is raised.
+            None for no limit.
+        on_timeout: What becomes of a task that takes longer: ``leave`` lets the task go on, and ``cancel`` cancels the
+            task. With ``leave``, a language model can come back to the task: see :meth:`as_tool`.
         wait_online: Give the task also to a peer that has never been seen: the task waits for the peer.
         on_question: Answers the peer's questions outside a graph: called with the question and the JSON Schema of the
             answer, or None. The function may be async for the async methods. When the peer does not accept the answer,
@@ -108,6 +133,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         output_key: str | None = None,
         context_id: str | None = None,
         timeout: float | None = TASK_TIMEOUT,
+        idle_timeout: float | None = None,
+        on_timeout: OnTimeout = "leave",
         wait_online: bool = False,
         on_question: Callable[[str, dict[str, Any] | None], Any] | None = None,
         on_input: Callable[[dict[str, Any]], Any] | None = None,
@@ -120,6 +147,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self.input_key = input_key
         self.output_key = output_key
         self.timeout = timeout
+        self.idle_timeout = idle_timeout
+        self.on_timeout: OnTimeout = on_timeout
         self._context_id = context_id
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
@@ -194,25 +223,37 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         return await super().abatch(self._in_order(inputs, config), config, **kwargs)
 
     def _in_order(self, inputs: Sequence[Any], config: Any) -> list[Any]:
-        # The places are counted here, in the order of the inputs: later, the threads of the batch run in any order.
+        # The places of equal inputs are counted here, in the order of the inputs: later, the threads of the batch run
+        # in any order.
         configs = config if isinstance(config, list) else [config] * len(inputs)
-        return [_Placed(each, self.place(ensure_config(its))) for each, its in zip(inputs, configs, strict=True)]
+        return [self._prepared(each, ensure_config(its)) for each, its in zip(inputs, configs, strict=True)]
+
+    def _prepared(self, value: Any, config: RunnableConfig) -> Any:
+        try:
+            return self._prepare(value, config)
+        except Exception:  # the run of this input raises the error again, and the other inputs are not affected
+            return value
+
+    def _prepare(self, value: Any, config: RunnableConfig) -> _Prepared:
+        shape = shape_of(value)
+        if self.input_key is not None:
+            value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
+        request = request_from(value)
+        return _Prepared(shape, self._delegation(request, self._place(config, request)))
 
     async def _pieces(
         self, value: Any, kind: type[Caller], config: RunnableConfig, *, in_chunks: bool = False
     ) -> AsyncGenerator[Any, None]:
         """The output of one run: with ``in_chunks`` piece by piece, if the output is a message; else in one piece."""
-        placed = value if isinstance(value, _Placed) else _Placed(value, self.place(config))
-        value, message_id = placed.value, f"mqtt-{placed.place.task_id}"
-        reply = Reply(self.peer, shape_of(value), self.output_key, message_id)
+        prepared = value if isinstance(value, _Prepared) else self._prepare(value, config)
+        message_id = f"mqtt-{prepared.wanted.task_id}"
+        reply = Reply(self.peer, prepared.shape, self.output_key, message_id)
         in_chunks = in_chunks and reply.in_chunks
-        if self.input_key is not None:
-            value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
         run = Run(kind(self._requester), config, current_runtime(), name=self.peer, message_id=message_id)
         outcome: Outcome | None = None
         try:
-            wanted = self._delegation(request_from(value), placed.place)
-            async with aclosing(converse(wanted, run, self._on_question)) as pieces:
+            task = ReplayedTask(prepared.wanted, run.patience)
+            async with aclosing(converse(task, run, self._on_question)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Outcome):
                         outcome = piece
@@ -226,9 +267,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         await run.end(reply.message(outcome))
         yield reply.rest(outcome) if in_chunks else output
 
-    def place(self, config: RunnableConfig, tool_call_id: str | None = None) -> Place:
+    def _place(self, config: RunnableConfig, request: Request, tool_call_id: str | None = None) -> Place:
         """The place of the code that runs with a configuration; the place decides which task is given."""
-        return place_of(config, self.agent.namespace, self.peer, tool_call_id)
+        what = ("task", self.agent.namespace, self.peer, tool_call_id or "")
+        return place_of(config, what, [request.prompt, request.messages, request.data])
 
     def _delegation(self, request: Request, place: Place, *, require_online: bool = False) -> Delegation:
         context_id = self._context_id
@@ -237,11 +279,13 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         return Delegation(
             peer=self.peer,
             request=request,
-            task_id=place.task_id,
-            replayed=place.in_graph,
+            task_id=place.id or new_task_id(),
+            replayed=place.id is not None,
             options={**self._options, "context_id": context_id},
             require_online=require_online,
             timeout=self.timeout,
+            idle_timeout=self.idle_timeout,
+            cancel_late=self.on_timeout == "cancel",
         )
 
     # As a tool
@@ -256,6 +300,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         handle_tool_error: HandleToolError = True,
     ) -> BaseTool:
         """Make a tool ``ask_<peer>``: a prompt gives the peer's result. The peer's questions become interrupts.
+
+        When a task takes longer than ``timeout`` or ``idle_timeout`` and goes on, the language model is told the id of
+        the task. It can call the tool again with this ``task_id``, in any later turn, to wait for the result.
 
         Args:
             args_schema: With ``args_schema`` or ``arg_types``, the tool is made by ``Runnable.as_tool``: it takes
@@ -273,38 +320,60 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             self._ask,
             name=name or model_name(f"ask_{self.peer}"),
             description=words,
-            args_schema=_TOOL_SCHEMA,
+            args_schema=_COMING_BACK if self._may_outlive_its_turn else _TOOL_SCHEMA,
             handle_tool_error=handle_tool_error,
             metadata={"mqtt": {"peer": self.peer, "namespace": self.agent.namespace}},
         )
 
+    @property
+    def _may_outlive_its_turn(self) -> bool:
+        return self.on_timeout == "leave" and (self.timeout is not None or self.idle_timeout is not None)
+
     async def _ask(self, run: Run, arguments: dict[str, Any]) -> tuple[str, Artifact]:
-        prompt = arguments.get("prompt")
-        if not isinstance(prompt, str):
-            raise ToolException(f"prompt must be a text, not {type(prompt).__name__}")
-        wanted = self._delegation(Request(prompt), self.place(run.config, run.tool_call_id), require_online=True)
+        task: ReplayedTask | None = None
         try:
-            outcome = await last(converse(wanted, run, self._on_question))
-        except TaskError as error:
-            raise ToolException(str(error)) from error
+            task = ReplayedTask(self._asked_for(run, arguments), run.patience)
+            outcome = await last(converse(task, run, self._on_question))
+        except Exception as error:
+            if not concerns_model(error):
+                raise
+            about = task.about if task is not None and task.given else {"peer": self.peer, "task_id": None}
+            told = RemoteToolException.of(error, about)
+            if isinstance(error, TaskTimeout) and self._may_outlive_its_turn:
+                advice = "still works on the task: to wait for the result, call this tool again with"
+                told = RemoteToolException(f"{self.peer} {advice} task_id={error.task_id!r}", told.artifact)
+            raise told from error
         assert isinstance(outcome, Outcome)
         return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
+
+    def _asked_for(self, run: Run, arguments: dict[str, Any]) -> Delegation:
+        prompt, task_id = arguments.get("prompt"), arguments.get("task_id")
+        if isinstance(task_id, str) and task_id and self._may_outlive_its_turn:
+            request = Request(data={"task_id": task_id})
+            place = self._place(run.config, request, run.tool_call_id)
+            wanted = self._delegation(request, place)
+            return dataclasses.replace(wanted, task_id=task_id, followed_at=place.id or "")
+        if not isinstance(prompt, str):
+            raise WireError(f"prompt must be a text, not {type(prompt).__name__}")
+        request = Request(prompt)
+        return self._delegation(request, self._place(run.config, request, run.tool_call_id), require_online=True)
 
 
 class MQTTPeerTool(RemoteTool):
     """A tool that gives a task to a peer agent. :meth:`MQTTRemoteAgent.as_tool` makes it.
 
     In a tool message, the artifact is ``{"structured_content": ..., "peer": ..., "task_id": ..., "attempt": ...,
-    "elapsed_ms": ..., "artifacts": ...}``.
+    "elapsed_ms": ..., "artifacts": ...}``. When the task has no result, the artifact also has ``code``, ``data`` and
+    ``retryable``.
     """
 
 
 @dataclass
-class _Placed:
-    """An input whose place is known already."""
+class _Prepared:
+    """An input as a task, and the shape of its output."""
 
-    value: Any
-    place: Place
+    shape: Shape
+    wanted: Delegation
 
 
 def _on_question(
@@ -317,8 +386,14 @@ def _on_question(
         return on_input
     if on_question is None:
         return None
+    return _Asking(on_question)
 
-    def ask(question: dict[str, Any]) -> Any:
-        return on_question(wording(question["prompt"], question.get("fault")), question["schema"])
 
-    return ask
+@dataclass
+class _Asking:
+    """Calls the user's function with a question and the schema of its answer."""
+
+    on_question: Callable[[str, dict[str, Any] | None], Any]
+
+    def __call__(self, question: dict[str, Any]) -> Any:
+        return self.on_question(wording(question["prompt"], question.get("fault")), question["schema"])

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from mqtt_agent import TaskEvent
-from mqtt_agent.adapting.following import unanswerable
-from mqtt_agent.adapting.replaying import Delegation, ReplayedTask
+from mqtt_agent.adapting.following import MAX_REFUSED, unanswerable
+from mqtt_agent.adapting.replaying import ReplayedTask
+from mqtt_agent.errors import TaskTimeout
 
 from langchain_mqtt_agent._langgraph import interrupt
 from langchain_mqtt_agent.remote.payload import Outcome
@@ -23,14 +24,14 @@ _CANCELED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 """After one of these errors, nobody wants the result of the run any more."""
 
 
-async def converse(wanted: Delegation, run: Run, on_question: OnQuestion | None) -> AsyncGenerator[str | Outcome, None]:
+async def converse(task: ReplayedTask, run: Run, on_question: OnQuestion | None) -> AsyncGenerator[str | Outcome, None]:
     """Give a task, or find the task that was given at this place before, and follow the task to its end.
 
-    When the run is canceled, the task is canceled. After any other error, such as an interrupt, the task goes on, and
-    the next run at the same place finds the task again.
+    When the run is canceled, the task is canceled, and also after a timeout if the task says so. After any other error,
+    such as an interrupt, the task goes on, and the next run at the same place finds the task again.
 
     Args:
-        wanted: The task.
+        task: The task, which is not given yet.
         run: Gets the peer's events.
         on_question: Answers the peer's questions outside a graph.
 
@@ -40,7 +41,7 @@ async def converse(wanted: Delegation, run: Run, on_question: OnQuestion | None)
     Raises:
         TaskError: There is no result.
     """
-    task, caller = ReplayedTask(wanted, run.patience), run.caller
+    caller = run.caller
     try:
         await caller.on_loop(task.begin)
         for question in task.asked_before:
@@ -48,32 +49,55 @@ async def converse(wanted: Delegation, run: Run, on_question: OnQuestion | None)
         for question in task.rounds:
             answer = _interrupt_again(question, run)
             if question is task.rounds[-1] and not task.answered(question["input_id"]):
-                await caller.on_loop(task.send, answer, question["input_id"])
+                await _settle(task, question, answer, run, on_question)
+                break  # a question that was asked again is not one of the earlier rounds
         text: list[str] = []
         while not task.over:
             event = await caller.on_loop(task.next)
             run.beat()
             if event is None:
                 continue
-            await run.tell(_update(event, wanted.peer, run.tool_call_id))
+            await run.tell(_update(event, task.handle.peer, run.tool_call_id))
             if event.type == "partial" and event.content:
                 text.append(event.content)
                 await run.token(event.content)
                 yield event.content
             elif task.asks(event):
-                answer = await _answer(task, event, run, on_question)
-                await caller.on_loop(task.send, answer, event.data.get("input_id"))
+                question = task.question_of(event)
+                await _settle(task, question, await _answer(task, question, run, on_question), run, on_question)
         value = await caller.on_loop(task.result)
         yield Outcome(value, "".join(text), task.about)
     except BaseException as error:
         if task.under_way:
-            await caller.undo(task.leave, "the run was canceled" if isinstance(error, _CANCELED) else None)
+            await caller.undo(task.leave, _why_canceled(task, error))
         raise
 
 
-async def _answer(task: ReplayedTask, event: TaskEvent, run: Run, on_question: OnQuestion | None) -> Any:
+def _why_canceled(task: ReplayedTask, error: BaseException) -> str | None:
+    """Why the task is canceled after an error; None when the task goes on."""
+    if isinstance(error, _CANCELED):
+        return "the run was canceled"
+    return "it took too long" if isinstance(error, TaskTimeout) and task.cancel_late else None
+
+
+async def _settle(
+    task: ReplayedTask, question: dict[str, Any], answer: Any, run: Run, on_question: OnQuestion | None
+) -> None:
+    """Send an answer. A question whose answer JSON or MQTT cannot carry is asked again, with the reason."""
+    refused = await run.caller.on_loop(task.give_answer, answer, question)
+    number = 1
+    while refused is not None:
+        if number == MAX_REFUSED:
+            await run.caller.on_loop(task.leave, "its question gets no answer that can be sent")
+            advice = f"No answer can be sent: {refused['fault']}"
+            raise unanswerable(task.handle, question["prompt"], advice, refused)
+        answer = await _answer(task, refused, run, on_question)
+        refused = await run.caller.on_loop(task.give_answer, answer, refused)
+        number += 1
+
+
+async def _answer(task: ReplayedTask, question: dict[str, Any], run: Run, on_question: OnQuestion | None) -> Any:
     """Get the answer to a question: from an interrupt in a node, from the user's function outside a graph."""
-    question = task.question_of(event)
     if run.in_node:
         # The question is stored before the interrupt: the run that resumes must know the question of each answer.
         await run.caller.on_loop(task.save_round, question)
@@ -85,7 +109,7 @@ async def _answer(task: ReplayedTask, event: TaskEvent, run: Run, on_question: O
         f"Nobody can answer here: pass on_question=, or run {task.handle.peer} in a LangGraph graph, where a question "
         "becomes an interrupt"
     )
-    raise unanswerable(task.handle, event.content, advice, question)
+    raise unanswerable(task.handle, question["prompt"], advice, question)
 
 
 def _interrupt_again(question: dict[str, Any], run: Run) -> Any:

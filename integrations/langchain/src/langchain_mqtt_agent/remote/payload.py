@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from langchain_mqtt_agent.content import text_of
 
-__all__ = ["Outcome", "Reply", "request_from", "shape_of"]
+__all__ = ["Outcome", "Reply", "Shape", "request_from", "shape_of"]
 
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
 
