@@ -19,7 +19,7 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import TaskFailed
 from pydantic import BaseModel, ValidationError
 
-from crewai_mqtt_agent.asking import current_requester
+from crewai_mqtt_agent.asking import CrewAsker, current_requester
 
 if TYPE_CHECKING:
     from crewai import Task
@@ -67,14 +67,25 @@ def assign(
 
 def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: dict[str, Any]) -> str:
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
-    # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
-    place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
     requester = current_requester.get()
+    # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
+    place = next((str(index) for index, each in enumerate(tasks) if each is task), None)
+    if place is None:
+        place = _place_of_delegated_work(requester, prompt) or str(task.id)
     run = requester.task.id if requester is not None else run_id
     run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
     words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)
     return f"crewai-{hashlib.sha256(words.encode()).hexdigest()[:40]}"
+
+
+def _place_of_delegated_work(requester: CrewAsker | None, prompt: str) -> str | None:
+    """The place of work that a member delegates in a served crew: the member's own task, and how often this work."""
+    place = None if requester is None else requester.place()
+    if requester is None or place is None:
+        return None
+    requester.delegated[place, prompt] += 1
+    return f"{place}/{requester.delegated[place, prompt]}"
 
 
 def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
