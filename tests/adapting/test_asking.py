@@ -1,4 +1,4 @@
-"""Questions of a framework that continues from its own checkpoint: after a crash they are asked again in order."""
+"""Questions of a framework that continues from its own checkpoint: after a crash, each gets its own answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from mqtt_agent import Agent, TaskContext
-from mqtt_agent.adapting.asking import StoredQuestions
+from mqtt_agent.adapting.asking import Asker, StoredQuestions
 from support import soon, until
 
 from tests.agents.conftest import MakeAgent
@@ -56,3 +56,56 @@ async def test_after_a_crash_the_answers_reach_their_questions_though_the_framew
     await until(lambda: task.question is not None and task.question.content == "Which day?")
     await soon(task.send("Monday"))
     assert await soon(task.result()) == ["Monday", "Oslo"]
+
+
+class PlacedAsker(Asker):
+    """Asks at the place that its attribute names."""
+
+    now = ""
+
+    def place(self) -> str:
+        return self.now
+
+    async def ask_at(self, place: str, prompt: str) -> Any:
+        self.now = place
+        return await self.aask(prompt)
+
+
+async def test_an_answer_is_used_again_at_its_place_alone_in_whatever_order_the_places_ask(
+    make_agent: MakeAgent, planner: Agent
+) -> None:
+    agent, waits = make_agent("writer"), asyncio.Event()
+
+    async def handle(task: TaskContext) -> Any:
+        asker = PlacedAsker(task)
+        if task.attempt == 1:
+            await asker.ask_at("first", "Good?")
+            await asker.ask_at("second", "Good?")
+            await asker.ask_at("second", "Good?")
+            waits.set()
+            await asyncio.Event().wait()  # until the agent stops
+        # The first place is done, and does not ask again.
+        places = ["third", "second", "second", "second"]
+        return [await asker.ask_at(place, "Good?") for place in places]
+
+    agent.on_task(handle)
+    await soon(agent.start())
+    task = await soon(planner.delegate("writer", "x", wait_online=True))
+    seen: set[str] = set()
+
+    async def answer(text: str) -> None:
+        await until(lambda: task.question is not None and task.question.data["input_id"] not in seen)
+        assert task.question is not None
+        seen.add(task.question.data["input_id"])
+        await soon(task.send(text))
+
+    for text in ("one", "two", "three"):
+        await answer(text)
+    await soon(waits.wait())
+    await soon(agent.stop())
+    again = make_agent("writer", store=agent.store)
+    again.on_task(handle)
+    await soon(again.start())
+    for text in ("four", "five"):
+        await answer(text)
+    assert await soon(task.result()) == ["four", "two", "three", "five"]

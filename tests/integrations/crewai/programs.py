@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from crewai import Agent, Crew, Flow, Task
 from crewai.flow import listen, persist, start
+from crewai.process import Process
 from crewai.project import CrewBase, agent, before_kickoff, crew, task
-from crewai_mqtt_agent import MQTTAgent
+from crewai.tasks.conditional_task import ConditionalTask
+from crewai.tools import tool
+from crewai_mqtt_agent import MQTTAgent, serve_crew
+from mqtt_agent import TaskContext
 from pydantic import BaseModel
 
-from .models import ScriptedLLM, last_text, run
+from .models import ScriptedLLM, last_text, run, says_calls
 
 GATE = Path(os.environ["GATE"])
 
@@ -39,6 +45,102 @@ def crew_with_a_remote_member() -> Crew:
     where = {"namespace": os.environ["NAMESPACE"], "agent_id": "host-crew", "store": GATE / "host-crew.db"}
     analyst = MQTTAgent(role="analyst", peer="analyst", **where)  # type: ignore[arg-type]
     return Crew(agents=[analyst], tasks=[Task(description="Analyse {topic}", expected_output="e", agent=analyst)])
+
+
+def crew_of_kinds(task: TaskContext) -> Crew:
+    """A crew whose tasks have the kinds that the requester names, and which notes each call of its model.
+
+    ``data`` has ``name``; ``kinds``: ``plain``, ``async``, ``skipped``, ``taken``, ``asks`` or ``remote``; ``waits``:
+    the tasks whose model waits until the gate is open; and ``process``.
+    """
+    name, kinds, waits = task.data["name"], task.data["kinds"], task.data.get("waits", [])
+
+    def turn(asked: list[dict[str, Any]]) -> str:
+        place = int(re.findall(rf"Part (\d+) of {name}", str(asked))[-1])
+        note(f"{name} begins {place}")
+        while place in waits and not (GATE / "open").exists():
+            time.sleep(0.02)
+        note(f"{name} ends {place}")
+        return "a draft" if kinds[place] == "asks" else f"result {place}"
+
+    def decides(place: int, whether: bool) -> Any:
+        def condition(output: Any) -> bool:
+            note(f"{name} decides {place}")
+            return whether
+
+        return condition
+
+    where = {"namespace": os.environ["NAMESPACE"], "agent_id": "host-crew", "store": GATE / "host-crew.db"}
+    parts: list[Task] = []
+    members: list[Any] = []
+    for place, kind in enumerate(kinds):
+        if kind.startswith("remote"):
+            member: Any = MQTTAgent(role=f"analyst {place}", peer="analyst", wait_online=True, **where)  # type: ignore
+        else:  # CrewAI lets an agent do only one task at a time
+            member = Agent(role=f"worker {place}", goal="g", backstory="b", llm=ScriptedLLM.of(turn))
+        members.append(member)
+        about: dict[str, Any] = {"description": f"Part {place} of {name}", "expected_output": "text", "agent": member}
+        if kind in ("skipped", "taken"):
+            parts.append(ConditionalTask(condition=decides(place, kind == "taken"), **about))
+        else:
+            parts.append(Task(async_execution=kind.endswith("async"), human_input=kind == "asks", **about))
+    if task.data.get("process") != "hierarchical":
+        return Crew(agents=members, tasks=parts)
+    manager = ScriptedLLM.of(turn)
+    return Crew(agents=members, tasks=parts, process=Process.hierarchical, manager_llm=manager)
+
+
+def stuck_crew(task: TaskContext) -> Crew:
+    """A crew that blocks for ever in its first attempt: in its model, in two tools at once, or with a time limit.
+
+    The tools run in CrewAI's own thread pool, and so does an agent with a time limit.
+    """
+    where = task.data["where"]
+
+    def block(asked: Any = None) -> str:
+        note(f"{where} {task.attempt}")
+        if task.attempt == 1:
+            threading.Event().wait()
+        return f"result {task.attempt}"
+
+    @tool("look up")
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        return block()
+
+    @tool("look down")
+    def look_down(word: str) -> str:
+        """Look a word down."""
+        return block()
+
+    turns: list[Any] = [block]
+    if where == "tools":
+        turns = [says_calls(("look_up", {"word": "x"}), ("look_down", {"word": "x"})), last_text]
+    limit = {"max_execution_time": 600} if where == "limit" else {}
+    llm = ScriptedLLM.of(*turns)
+    worker = Agent(role="worker", goal="g", backstory="b", llm=llm, tools=[look_up, look_down], **limit)
+    return Crew(agents=[worker], tasks=[Task(description="Work", expected_output="e", agent=worker)])
+
+
+class StuckFlow(Flow[Any]):
+    """A flow whose first step blocks for ever, until the gate is open."""
+
+    @start()
+    def first(self) -> str:
+        note("flow")
+        while not (GATE / "open").exists():
+            time.sleep(0.02)
+        return "flowed"
+
+
+def crew_that_delegates() -> Crew:
+    """A crew whose manager gives all work to the remote analyst."""
+    where = {"namespace": os.environ["NAMESPACE"], "agent_id": "host-crew", "store": GATE / "host-crew.db"}
+    analyst = MQTTAgent(role="analyst", peer="analyst", **where)  # type: ignore[arg-type]
+    call = ("delegate_work_to_coworker", {"coworker": "analyst", "task": "Count", "context": "1 2 3"})
+    manager = ScriptedLLM.of(says_calls(call), last_text)
+    work = Task(description="Analyse {topic}", expected_output="e")
+    return Crew(agents=[analyst], tasks=[work], process=Process.hierarchical, manager_llm=manager)
 
 
 class Sheep(BaseModel):
@@ -90,5 +192,15 @@ class Books:
         return Crew(agents=self.agents, tasks=self.tasks)  # type: ignore[attr-defined]
 
 
-if __name__ == "__main__":
+def serve_stuck(what: str) -> None:
+    """Serve a crew or a flow that blocks, with a short drain timeout, and note that the program went on after that."""
+    factory = {"crew": stuck_crew, "flow": StuckFlow}[what]
+    where = {"namespace": os.environ["NAMESPACE"], "store": GATE / "host.db"}
+    serve_crew(factory, agent_id="host", drain_timeout=1, **where)  # type: ignore[arg-type]
+    note("after serving")
+
+
+if __name__ == "__main__" and sys.argv[1] == "stuck":
+    serve_stuck(sys.argv[2])
+elif __name__ == "__main__":
     (GATE / "report").write_text(run(report_crew(*sys.argv[1:3]), topic="rain").raw)

@@ -47,9 +47,9 @@ def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Star
 def serve(start: Start, namespace: str, tmp_path: Path) -> Start:
     """``python -m crewai_mqtt_agent serve``, with a permanent store."""
 
-    def serve(what: str) -> subprocess.Popen[bytes]:
+    def serve(what: str, *more: str) -> subprocess.Popen[bytes]:
         options = ["--agent-id", "host", "--namespace", namespace, "--store", str(tmp_path / "host.db")]
-        return start("crewai_mqtt_agent", "serve", f"{PROGRAMS}:{what}", *options)
+        return start("crewai_mqtt_agent", "serve", f"{PROGRAMS}:{what}", *options, *more)
 
     return serve
 

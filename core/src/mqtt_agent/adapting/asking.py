@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
+from collections import Counter
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,6 +24,10 @@ class Asker:
     A task can ask one question at a time, so further questions wait. Create an asker on the event loop on which
     the task's handler runs.
 
+    After a crash, a framework that knows what it has done does not do that work again, and parallel parts may ask in
+    another order. So a subclass may tell the place in the program that asks, with :meth:`place`. An answer is then
+    used again only for the same question at the same place.
+
     Args:
         task: The task whose requester is asked.
 
@@ -36,6 +42,14 @@ class Asker:
         self._open: set[Future[Any]] = set()
         self._guard = threading.Lock()
         self._closed = False
+        self._times: Counter[str] = Counter()
+
+    def place(self) -> str | None:
+        """The place in the program that asks now, the same in each attempt; None: questions are told by their order.
+
+        This is called in the thread and the context of the code that asks.
+        """
+        return None
 
     async def aask(self, prompt: str, schema: Any = None) -> Any:
         """Ask, and await the answer on any event loop.
@@ -69,18 +83,26 @@ class Asker:
             each.cancel()
 
     def _start(self, prompt: str, schema: Any) -> Future[Any]:
+        place = self.place()
         with self._guard:
             if self._closed:
                 raise asyncio.CancelledError
-            future = asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop)
+            name = None if place is None else self._name(place, prompt)
+            future = asyncio.run_coroutine_threadsafe(self._ask(prompt, schema, name), self._loop)
             self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future
 
-    async def _ask(self, prompt: str, schema: Any) -> Any:
+    def _name(self, place: str, prompt: str) -> str:
+        """The name of a question at a place. The same prompt gets another name each time that it is asked there."""
+        about = f"{place}-{hashlib.sha256(prompt.encode(errors='surrogatepass')).hexdigest()[:16]}"
+        self._times[about] += 1
+        return f"{about}-{self._times[about]}"
+
+    async def _ask(self, prompt: str, schema: Any, name: str | None) -> Any:
         async with self._turn:
             try:
-                return await self.task.ask(prompt, schema)
+                return await self.task.ask(prompt, schema, name=name)
             except TaskCanceled:
                 raise asyncio.CancelledError from None  # frameworks know this error, and do not try again
 

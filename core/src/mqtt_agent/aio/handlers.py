@@ -11,11 +11,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from mqtt_agent.aio.daemon_threads import left_at_exit
+
 __all__ = [
     "HandlerFailed",
     "describe",
     "follow_threads",
+    "in_handler",
     "is_async",
+    "mark_handler",
     "run_for_handler",
     "run_in_thread",
     "without_surprises",
@@ -23,8 +27,19 @@ __all__ = [
 
 T = TypeVar("T")
 
+_in_handler: contextvars.ContextVar[bool] = contextvars.ContextVar("mqtt_agent_in_handler", default=False)
 _threads: contextvars.ContextVar[tuple[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] | None]
 _threads = contextvars.ContextVar("mqtt_agent_threads", default=None)
+
+
+def mark_handler() -> None:
+    """Note that the current asyncio task, and all tasks and threads that it starts, do the work of a handler."""
+    _in_handler.set(True)
+
+
+def in_handler() -> bool:
+    """Whether the current code does the work of a handler."""
+    return _in_handler.get()
 
 
 class HandlerFailed(Exception):
@@ -62,7 +77,9 @@ def without_surprises(function: Callable[[], T]) -> Callable[[], T]:
 
 
 def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a function in a daemon thread of its own. The thread cannot keep the process from exiting.
+    """Run a function in a daemon thread of its own.
+
+    The thread cannot keep the process from exiting, and neither can the threads of pools that the function makes.
 
     Unlike :func:`asyncio.to_thread`, this never waits for a thread: other code may block all threads of the event
     loop's default executor. Canceling the future does not stop the thread.
@@ -88,10 +105,11 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
     def run() -> None:
         result: Any = None
         failure: BaseException | None = None
-        try:
-            result = guarded()
-        except BaseException as error:
-            failure = error
+        with left_at_exit():
+            try:
+                result = guarded()
+            except BaseException as error:
+                failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits for the function any more
             loop.call_soon_threadsafe(settle, result, failure)
 
@@ -102,9 +120,12 @@ def run_in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
 def follow_threads() -> set[asyncio.Future[Any]]:
     """Begin to collect the threads that the handler of the current asyncio task uses; see :func:`run_for_handler`.
 
+    This includes :func:`mark_handler`.
+
     Returns:
         The futures of the threads that run at present. The set stays up to date.
     """
+    mark_handler()
     running: set[asyncio.Future[Any]] = set()
     _threads.set((asyncio.get_running_loop(), running))
     return running

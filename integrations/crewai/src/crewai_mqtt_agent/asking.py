@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import contextvars
 import json
+from collections import Counter
 from typing import Any
 
+from crewai import Task
+from crewai.context import get_current_task_id
 from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.flow.async_feedback import ConsoleProvider, PendingFeedbackContext
 from crewai.tools import BaseTool
+from mqtt_agent import TaskContext
 from mqtt_agent.adapting.asking import Asker
 from pydantic import PrivateAttr
 
 from crewai_mqtt_agent.arguments import Arguments, make_arguments_model, never_cache, wire_arguments
 from crewai_mqtt_agent.reporting import output_value
 
-__all__ = ["TOOL_CALL", "FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
+__all__ = ["TOOL_CALL", "CrewAsker", "FlowFeedback", "FlowInput", "HumanInput", "borrowed_tools", "current_requester"]
 
 TOOL_CALL = "x-crewai-tool"
 """The key in a question's schema under which the peer names a tool to call; the answer is the tool's output."""
 
-current_requester: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("crewai_mqtt_requester", default=None)
+
+class CrewAsker(Asker):
+    """Asks the requester of a served crew or flow.
+
+    Attributes:
+        tasks: The tasks of the crew; empty for a flow.
+        delegated: How often each work was delegated at each place, in this attempt.
+    """
+
+    def __init__(self, task: TaskContext) -> None:
+        super().__init__(task)
+        self.tasks: list[Task] = []
+        self.delegated: Counter[tuple[str, str]] = Counter()
+
+    def place(self) -> str | None:
+        """The place in the crew of the task that asks; work that an agent delegates belongs to that agent's task."""
+        current = get_current_task_id()
+        return next((str(index) for index, each in enumerate(self.tasks) if str(each.id) == current), None)
+
+
+current_requester: contextvars.ContextVar[CrewAsker | None] = contextvars.ContextVar(
+    "crewai_mqtt_requester", default=None
+)
 """The asker of the run of a served crew in which the current code runs; None outside of a run.
 
 ``task.id`` is the id of the run, the same in each attempt, so the crew's remote members get the same tasks again.

@@ -1,4 +1,4 @@
-"""A CrewAI task becomes a task for a peer, and the peer's result becomes CrewAI's answer.
+"""A CrewAI task becomes a task for a peer.
 
 ``metadata["crewai"]`` of the task holds more for a host that uses CrewAI: ``role``, ``expected_output``,
 ``output_schema``, ``human_input``, and ``tools``. The host calls one of these tools by asking a question.
@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
 from crewai.tools import BaseTool
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
-from mqtt_agent.adapting.content import as_text
-from mqtt_agent.errors import TaskFailed
-from pydantic import BaseModel, ValidationError
 
-from crewai_mqtt_agent.asking import current_requester
+from crewai_mqtt_agent.asking import CrewAsker, current_requester
 
 if TYPE_CHECKING:
     from crewai import Task
 
-__all__ = ["Assignment", "assign", "read_answer"]
+__all__ = ["Assignment", "assign"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +63,11 @@ def assign(
 
 def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: dict[str, Any]) -> str:
     tasks: list[Any] = list(getattr(crew, "tasks", ()))
-    # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
-    place = next((str(index) for index, each in enumerate(tasks) if each is task), str(task.id))
     requester = current_requester.get()
+    # When a run is taken up again, its crew is a new object: a task has another id there, and the same index.
+    place = next((str(index) for index, each in enumerate(tasks) if each is task), None)
+    if place is None:
+        place = _place_of_delegated_work(requester, prompt) or str(task.id)
     run = requester.task.id if requester is not None else run_id
     run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
@@ -77,31 +75,10 @@ def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: d
     return f"crewai-{hashlib.sha256(words.encode()).hexdigest()[:40]}"
 
 
-def read_answer(value: Any, task: Task, peer: str, task_id: str) -> str:
-    """Convert a peer's result to text for CrewAI.
-
-    Raises:
-        TaskFailed: The task has an output model, and the answer does not fit this model. CrewAI would ask the
-            member's language model to correct it, and a remote member has no model.
-    """
-    text = as_text(value)
-    model = task.output_pydantic or task.output_json
-    if model is None:
-        return text
-    try:
-        return _fit(text, model)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = "/".join(str(part) for part in fault["loc"])
-        message = f"the answer of {peer} does not fit {model.__name__}: {where or 'the answer'}: {fault['msg']}"
-        raise TaskFailed(message, task_id=task_id, peer=peer, code="unfit_answer") from error
-
-
-def _fit(text: str, model: type[BaseModel]) -> str:
-    try:
-        return model.model_validate_json(text).model_dump_json()
-    except ValidationError:
-        inner = re.search(r"\{.*\}", text, re.DOTALL)  # a language model may write text around the JSON
-        if inner is None or inner.group() == text:
-            raise
-        return model.model_validate_json(inner.group()).model_dump_json()
+def _place_of_delegated_work(requester: CrewAsker | None, prompt: str) -> str | None:
+    """The place of work that a member delegates in a served crew: the member's own task, and how often this work."""
+    place = None if requester is None else requester.place()
+    if requester is None or place is None:
+        return None
+    requester.delegated[place, prompt] += 1
+    return f"{place}/{requester.delegated[place, prompt]}"

@@ -17,15 +17,22 @@ from crewai.flow.async_feedback import HumanFeedbackPending
 from crewai.flow.flow_config import flow_config
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
-from mqtt_agent.adapting.asking import Asker
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
 
-from crewai_mqtt_agent.asking import FlowFeedback, FlowInput, HumanInput, borrowed_tools, current_requester
-from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value, restore
+from crewai_mqtt_agent.asking import (
+    CrewAsker,
+    FlowFeedback,
+    FlowInput,
+    HumanInput,
+    borrowed_tools,
+    current_requester,
+)
+from crewai_mqtt_agent.places import Places
+from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value
 
 __all__ = [
     "aserve_agent",
@@ -47,8 +54,8 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions
 
     The crew's inputs are the task's ``prompt`` and the keys of the task's ``data``; data that is no dictionary becomes
     the input ``data``. The output of the crew's last task is the result. The output of each of the crew's tasks is an
-    artifact, and is stored: after a crash, the crew continues after the last task that was finished. With
-    ``human_input``, the requester is asked. When the requester's task is canceled, the crew is canceled.
+    artifact, and is stored: after a crash, no finished task is done again. With ``human_input``, the requester is
+    asked. When the requester's task is canceled, the crew is canceled.
 
     Args:
         factory: A function that makes a new crew for each task; two runs of one crew disturb each other. A function
@@ -65,7 +72,7 @@ def host_crew(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions
     agent = Agent(agent_id, **options)
 
     async def handle(task: TaskContext) -> Any:
-        requester = Asker(task)
+        requester = CrewAsker(task)
         try:
             made = await run_for_handler(lambda: _made(target, task), _thread_name(task))
             return await _run(requester, made)
@@ -155,7 +162,7 @@ async def aserve_flow(
     await host_flow(factory, agent_id=agent_id, **options).serve_forever(on_started)
 
 
-async def _run(requester: Asker, made: Any) -> Any:
+async def _run(requester: CrewAsker, made: Any) -> Any:
     if isinstance(made, Crew):
         return await _run_tasks(requester, made, _inputs(requester.task))
     if isinstance(made, Flow):
@@ -165,7 +172,7 @@ async def _run(requester: Asker, made: Any) -> Any:
     raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
 
 
-async def _run_agent(requester: Asker, agent: BaseAgent) -> Any:
+async def _run_agent(requester: CrewAsker, agent: BaseAgent) -> Any:
     task = requester.task
     about = task.metadata.get("crewai")
     about = about if isinstance(about, dict) else {}
@@ -184,7 +191,7 @@ async def _run_agent(requester: Asker, agent: BaseAgent) -> Any:
     return await _run_tasks(requester, await run_for_handler(make_crew, _thread_name(task)), None)
 
 
-async def _run_flow(requester: Asker, flow: Flow[Any]) -> Any:
+async def _run_flow(requester: CrewAsker, flow: Flow[Any]) -> Any:
     if flow.input_provider is None:
         flow.input_provider = FlowInput(requester)
     if flow_config.hitl_provider is None:
@@ -209,29 +216,24 @@ async def _run_flow(requester: Asker, flow: Flow[Any]) -> Any:
     return await _reported(requester, Reporter(requester.task), kickoff)
 
 
-async def _run_tasks(requester: Asker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
+async def _run_tasks(requester: CrewAsker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
     task = requester.task
-    finished = restore(crew, task.saved)
-    scope: tuple[tuple[str, str], ...] = ()
-    if finished:
-        # With this id, CrewAI treats the kickoff as continued, and skips the tasks that have an output.
-        crew.checkpoint_kickoff_event_id = str(uuid.uuid4())
-        crew._kickoff_event_id = crew.checkpoint_kickoff_event_id  # pyright: ignore[reportPrivateUsage]
-        scope = ((crew.checkpoint_kickoff_event_id, "crew_kickoff_started"),)
-        for index in range(finished):
-            await task.artifact(artifact_name(crew.tasks, index), output_value(crew.tasks[index].output))
+    places = Places(crew, task.saved)
+    requester.tasks = crew.tasks
+    for index in places.finished:
+        await task.artifact(artifact_name(crew.tasks, index), output_value(crew.tasks[index].output))
     crew.stream = False
 
     async def kickoff() -> Any:
-        restore_event_scope(scope)
+        restore_event_scope(())
         output = await crew.akickoff(inputs)
         assert isinstance(output, CrewOutput)
         return output_value(output)
 
-    return await _reported(requester, Reporter(task, crew), kickoff)
+    return await _reported(requester, Reporter(task, crew, places), kickoff)
 
 
-async def _reported(requester: Asker, reporter: Reporter, kickoff: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _reported(requester: CrewAsker, reporter: Reporter, kickoff: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async def run() -> Any:
         # These settings are context variables, so runs at the same time do not share them.
         current_requester.set(requester)

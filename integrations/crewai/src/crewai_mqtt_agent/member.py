@@ -28,7 +28,8 @@ from mqtt_agent.transport import BrokerSettings
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from crewai_mqtt_agent.assignment import assign, read_answer
+from crewai_mqtt_agent.answers import read_answer
+from crewai_mqtt_agent.assignment import assign
 from crewai_mqtt_agent.conversation import OnQuestion, work
 
 __all__ = ["MQTTAgent"]

@@ -1,4 +1,4 @@
-"""What a served crew reports to its requester and stores while it works, and how it continues after a crash."""
+"""What a served crew or flow reports to its requester, and what a crew stores while it works."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from crewai.events.types.flow_events import MethodExecutionFinishedEvent, Method
 from crewai.events.types.llm_events import LLMStreamChunkEvent
 from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.events.types.tool_usage_events import ToolUsageFinishedEvent, ToolUsageStartedEvent
-from crewai.tasks.task_output import TaskOutput
 from mqtt_agent import TaskContext
 from mqtt_agent.errors import MQTTAgentError
 
-__all__ = ["Reporter", "artifact_name", "output_value", "restore", "saved_output"]
+from crewai_mqtt_agent.places import Places
+
+__all__ = ["Reporter", "artifact_name", "output_value"]
 
 
 class Reporter:
@@ -24,14 +25,14 @@ class Reporter:
     Args:
         task: The requester's task.
         crew: The crew, whose finished tasks are counted as progress and stored for another attempt; None for a flow.
+        places: What the crew has done in earlier attempts; None for a flow.
     """
 
-    def __init__(self, task: TaskContext, crew: Crew | None = None) -> None:
+    def __init__(self, task: TaskContext, crew: Crew | None = None, places: Places | None = None) -> None:
         self._task = task.in_thread()
-        self._crew = crew
-        saved = task.saved if isinstance(task.saved, dict) else {}
-        self._outputs: dict[str, Any] = dict(saved.get("outputs") or {})
-        self._steps = 0
+        self._tasks: list[Task] = [] if crew is None else crew.tasks
+        self._places = places
+        self._steps = 0 if places is None else places.done
         self._closed = False
 
     def close(self) -> None:
@@ -41,7 +42,7 @@ class Reporter:
     def __call__(self, source: Any, event: Any) -> None:
         """Take one event, on the thread on which CrewAI emitted it."""
         if isinstance(event, TaskStartedEvent):
-            self._progress(f"task: {_short(_name(event))}")
+            self._started(event)
         elif isinstance(event, TaskCompletedEvent):
             self._completed(event)
         elif isinstance(event, ToolUsageStartedEvent):
@@ -55,21 +56,26 @@ class Reporter:
         elif isinstance(event, LLMStreamChunkEvent) and event.chunk:
             self._report(self._task.stream, event.chunk)
 
+    def _started(self, event: TaskStartedEvent) -> None:
+        index = None if self._places is None else self._places.index(event.task)
+        if self._places is not None and index is not None and self._places.begin(index):
+            self._report(self._task.save, self._places.state)
+        self._progress(f"task: {_short(_name(event))}")
+
     def _completed(self, event: TaskCompletedEvent) -> None:
-        tasks = self._crew.tasks if self._crew is not None else []
-        index = next((number for number, each in enumerate(tasks) if each is event.task), None)
+        index = None if self._places is None else self._places.index(event.task)
         name = _name(event)
-        if index is not None:
-            self._outputs[str(index)] = saved_output(tasks[index].key, event.output)
+        if self._places is not None and index is not None:
+            self._places.finish(index, event.output)
             # The save blocks. The crew continues only after the save, so that no finished task is done again.
-            self._report(self._task.save, {"outputs": self._outputs})
-            self._steps = len(self._outputs)
-            name = artifact_name(tasks, index)
+            self._report(self._task.save, self._places.state)
+            self._steps = self._places.done
+            name = artifact_name(self._tasks, index)
         self._report(self._task.artifact, name, output_value(event.output))
         self._progress(f"done: {_short(name)}")
 
     def _progress(self, message: str) -> None:
-        total = None if self._crew is None else float(len(self._crew.tasks))
+        total = None if self._places is None else float(len(self._tasks))
         self._report(self._task.progress, float(self._steps), total, message)
 
     def _report(self, report: Callable[..., None], *arguments: Any) -> None:
@@ -94,45 +100,6 @@ def artifact_name(tasks: list[Task], index: int) -> str:
     name = tasks[index].name
     alone = sum(each.name == name for each in tasks) == 1
     return name if name and alone else f"task-{index + 1}"
-
-
-def saved_output(key: str, output: TaskOutput) -> dict[str, Any]:
-    """The output of a finished task in the form in which it is stored."""
-    model = output.pydantic
-    return {
-        "key": key,
-        "raw": output.raw,
-        "agent": output.agent,
-        "json": output.json_dict,
-        "pydantic": None if model is None else model.model_dump(mode="json"),
-    }
-
-
-def restore(crew: Crew, saved: Any) -> int:
-    """Give the stored outputs to the crew's tasks, up to the first task that was not finished or has changed.
-
-    Returns:
-        The number of tasks that got an output.
-    """
-    outputs = saved.get("outputs") if isinstance(saved, dict) else None
-    count = 0
-    for index, task in enumerate(crew.tasks):
-        stored = (outputs or {}).get(str(index))
-        if not isinstance(stored, dict) or stored.get("key") != task.key:
-            break
-        model = task.output_pydantic
-        task.output = TaskOutput(
-            name=task.name or task.description,
-            description=task.description,
-            expected_output=task.expected_output,
-            raw=stored["raw"],
-            agent=stored["agent"],
-            json_dict=stored["json"],
-            pydantic=model.model_validate(stored["pydantic"]) if model and stored["pydantic"] is not None else None,
-            output_format=task._get_output_format(),  # pyright: ignore[reportPrivateUsage]
-        )
-        count += 1
-    return count
 
 
 def _name(event: Any) -> str:

@@ -151,7 +151,7 @@ class TaskContext:
         """
         await self._attempt.save(checked_json(value, "saved", self._owner))
 
-    async def ask(self, prompt: str, schema: Any = None) -> Any:
+    async def ask(self, prompt: str, schema: Any = None, *, name: str | None = None) -> Any:
         """Ask the requester a question, and wait for the answer. Meanwhile the task's state is ``input-required``.
 
         Questions and answers are stored. After a crash, the handler asks the same questions again in the same order,
@@ -162,6 +162,9 @@ class TaskContext:
             prompt: The question, as text.
             schema: The JSON Schema of the answer, or a pydantic model class. When an answer does not match, the
                 question is asked again.
+            name: The question's name, for a handler that may ask in another order after a crash, or leaves out
+                questions of work that is done. The stored answer to the same prompt under the same name is used again.
+                Within one attempt, a name is used once. None: the question is recognised by its number.
 
         Returns:
             The answer: any JSON value, or an instance of the model class.
@@ -171,7 +174,7 @@ class TaskContext:
             StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
         """
-        return await self._questions.ask(mended_text(prompt), schema)
+        return await self._questions.ask(mended_text(prompt), schema, name)
 
     def in_thread(self) -> SyncTaskContext:
         """The same task for a handler that is a plain function and runs in a thread."""
@@ -242,9 +245,9 @@ class SyncTaskContext:
         """See :meth:`TaskContext.save`."""
         self._wait(self._context.save(value))
 
-    def ask(self, prompt: str, schema: Any = None) -> Any:
+    def ask(self, prompt: str, schema: Any = None, *, name: str | None = None) -> Any:
         """See :meth:`TaskContext.ask`."""
-        return self._wait(self._context.ask(prompt, schema))
+        return self._wait(self._context.ask(prompt, schema, name=name))
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -37,7 +37,8 @@ class Questions:
     """The questions of one attempt.
 
     Questions and answers are stored in the order in which they were asked. When the handler runs again, it asks the
-    same questions again, and gets the stored answers at once.
+    same questions again, and gets the stored answers at once. A question with a name is recognised by its name, and
+    any other question by its number among the questions without a name.
 
     Args:
         attempt: The attempt of the handler that asks.
@@ -53,10 +54,10 @@ class Questions:
         self._waiting: _Waiting | None = None
         self._closed = False
 
-    async def ask(self, prompt: str, schema: Any) -> Any:
+    async def ask(self, prompt: str, schema: Any, name: str | None = None) -> Any:
         """Ask the requester, and wait for the answer; see :meth:`TaskContext.ask`."""
         model = schema if inspect.isclass(schema) and issubclass(schema, BaseModel) else None
-        answer = await self._ask(prompt, schema if model is None else model.model_json_schema())
+        answer = await self._ask(prompt, schema if model is None else model.model_json_schema(), name)
         return answer if model is None else model.model_validate(answer)
 
     def close(self) -> None:
@@ -70,12 +71,13 @@ class Questions:
         what = f"attempt {self._attempt.number} at task {task_id} is over: no question is asked or answered any more"
         return TaskCanceled(what, task_id=task_id)
 
-    async def _ask(self, prompt: str, schema: Any) -> Any:
+    async def _ask(self, prompt: str, schema: Any, name: str | None) -> Any:
         if self._closed:
             raise self._over()
         if self._waiting is not None:
             raise RuntimeError("one question at a time: await the answer before asking again")
-        question = self._next_question(prompt, None if schema is None else checked_json(schema, "schema"))
+        schema = None if schema is None else checked_json(schema, "schema")
+        question = self._next_question(prompt, schema) if name is None else self._named(name, prompt, schema)
         if "answer" in question:
             return question["answer"]
         waiting = self._waiting = _Waiting(question, asyncio.get_running_loop().create_future())
@@ -88,8 +90,10 @@ class Questions:
 
     def _next_question(self, prompt: str, schema: Any) -> dict[str, Any]:
         """The handler's next question: a stored question, perhaps with its answer, or a new question."""
+        named = [each for each in self._inputs if "name" in each]
+        numbered = [each for each in self._inputs if "name" not in each]
         place, self._asked = self._asked, self._asked + 1
-        known = self._inputs[place] if place < len(self._inputs) else None
+        known = numbered[place] if place < len(numbered) else None
         if known is not None and known["prompt"] == prompt:
             if "answer" in known:
                 return known
@@ -100,7 +104,22 @@ class Questions:
             # The handler asks another question than in the earlier attempt. From here on, stored questions are ignored.
             input_id = f"{place + 1}.{self._attempt.number}"
         question = {"input_id": input_id, "prompt": prompt, "schema": schema}
-        self._inputs = [*self._inputs[:place], question]
+        self._inputs = [*named, *numbered[:place], question]
+        return question
+
+    def _named(self, name: str, prompt: str, schema: Any) -> dict[str, Any]:
+        """The handler's question of this name: a stored question, perhaps with its answer, or a new question."""
+        known = next((each for each in self._inputs if each.get("name") == name), None)
+        if known is None:
+            input_id = name
+        elif known["prompt"] != prompt:
+            input_id = f"{name}.{self._attempt.number}"
+        elif "answer" in known:
+            return known
+        else:
+            input_id = known["input_id"]
+        question = {"input_id": input_id, "prompt": prompt, "schema": schema, "name": name}
+        self._inputs = [*(each for each in self._inputs if each is not known), question]
         return question
 
     async def _wait(self, waiting: _Waiting) -> Any:

@@ -7,10 +7,10 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mqtt_agent.aio.handlers import describe, without_surprises
+from mqtt_agent.aio.daemon_threads import DaemonThreads
+from mqtt_agent.aio.handlers import describe, mark_handler, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
@@ -43,7 +43,7 @@ class CallRunner:
         self._answers = answers
         self._replay = replay
         self._max_threads = max_threads
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: DaemonThreads | None = None
 
     def close(self) -> None:
         """Let the threads of plain ``def`` handlers end, without waiting for them."""
@@ -53,6 +53,7 @@ class CallRunner:
 
     async def run(self, execution: Execution) -> None:
         """Run the handler of a call, publish the response, and then acknowledge the call."""
+        mark_handler()
         for message in execution.messages:
             message.work_started()
         call_id = execution.call.call_id
@@ -124,7 +125,7 @@ class CallRunner:
 
     def _call_in_thread(self, execution: Execution, bound: Callable[[], Any]) -> asyncio.Future[Any]:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="mqtt-agent-tool")
+            self._threads = DaemonThreads(self._max_threads, "mqtt-agent-tool")
         execution.thread = self._threads.submit(without_surprises(bound))
         return asyncio.wrap_future(execution.thread)
 
