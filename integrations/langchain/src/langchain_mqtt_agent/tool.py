@@ -14,6 +14,7 @@ from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
 from mqtt_agent.errors import CallCanceled, CallError, PayloadTooLarge, WireError
+from pydantic import PrivateAttr
 from typing_extensions import Self
 
 from langchain_mqtt_agent.content import content_of
@@ -27,13 +28,14 @@ HandleToolError = bool | str | Callable[[ToolException], str]
 """What the language model is told when a call fails; see :class:`MQTTToolkit`."""
 
 _RUNTIME = "mqtt_runtime"
-"""The argument into which LangGraph injects its runtime. No argument of a remote tool has this name."""
+"""The argument into which LangGraph injects its runtime, unless the remote tool has an argument of this name."""
 
 
 class RemoteTool(StructuredTool):
     """A tool whose arguments are passed as one dict, so that an argument may be called `config` or `self`."""
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    _runtime: str = PrivateAttr(default=_RUNTIME)
 
     @classmethod
     def make(cls, remote: Remote, work: Work, **fields: Any) -> Self:
@@ -44,10 +46,15 @@ class RemoteTool(StructuredTool):
             work: Does the work for one call of the tool.
             fields: The fields of the tool, such as ``name``.
         """
-        from langchain_mqtt_agent._tool_functions import Functions  # LangGraph takes a while to import
+        from langchain_mqtt_agent._tool_functions import Functions, renamed  # LangGraph takes a while to import
 
-        functions = Functions(remote, work)
-        return cls(func=functions.invoke, coroutine=functions.ainvoke, **fields)
+        functions, runtime = Functions(remote, work), _RUNTIME
+        while runtime in fields["args_schema"].get("properties", ()):
+            runtime += "_"
+        blocking, awaiting = (renamed(each, _RUNTIME, runtime) for each in (functions.invoke, functions.ainvoke))
+        made = cls(func=blocking, coroutine=awaiting, **fields)
+        made._runtime = runtime
+        return made
 
     def _to_args_and_kwargs(
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
@@ -55,7 +62,7 @@ class RemoteTool(StructuredTool):
         arguments = self._parse_input(tool_input, tool_call_id)
         assert isinstance(arguments, dict)
         arguments = dict(arguments)
-        runtime = arguments.pop(_RUNTIME, None)
+        runtime = arguments.pop(self._runtime, None)
         return (), {"arguments": arguments, "tool_call_id": tool_call_id, _RUNTIME: runtime}
 
     # No annotations here: LangChain evaluates the annotations of both methods in every call.
@@ -110,6 +117,7 @@ def make_tool(
         args_schema=speakable(card.input_schema),
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
+        return_direct=_returns_direct(card),
     )
     if not _has_readable_schema(tool):
         logger.warning(
@@ -118,6 +126,12 @@ def make_tool(
         )
         tool.args_schema = dict(NO_ARGUMENTS)
     return tool
+
+
+def _returns_direct(card: ToolCard) -> bool:
+    """Whether the tool's author wants that the agent ends with the tool's result, as ``serve_tools`` tells."""
+    about = (card.meta or {}).get("langchain")
+    return isinstance(about, dict) and about.get("return_direct") is True
 
 
 def _has_readable_schema(tool: BaseTool) -> bool:

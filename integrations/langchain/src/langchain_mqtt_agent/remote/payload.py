@@ -14,7 +14,7 @@ from mqtt_agent.adapting.replaying import Request
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
-from langchain_mqtt_agent.content import text_of
+from langchain_mqtt_agent.content import are_blocks, text_of
 
 __all__ = ["Outcome", "Reply", "request_from", "shape_of"]
 
@@ -127,9 +127,8 @@ class Reply:
     def message(self, outcome: Outcome) -> AIMessage:
         """The message. ``response_metadata["mqtt"]`` has the result itself and what is known about the task."""
         value = outcome.value
-        are_blocks = isinstance(value, list) and value and all(isinstance(e, dict) and "type" in e for e in value)
         about = {"mqtt": {**outcome.about, "result": to_json(value)}}
-        content = value if are_blocks else as_text(value)
+        content = value if are_blocks(value) else as_text(value)
         return AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
 
     def output(self, outcome: Outcome) -> Any:
