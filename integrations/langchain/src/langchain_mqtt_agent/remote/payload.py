@@ -81,7 +81,10 @@ def _messages_of(value: Any) -> Any:
 
 
 def _conversation(messages: Any) -> Request:
-    """Make a request from a conversation: it has the messages of people and agents, without tool calls."""
+    """Make a request from a conversation: it has the messages of people and agents, without tool calls.
+
+    The prompt is the last message of the user. Behind it may be answers of other agents, or a supervisor's handoff.
+    """
     told: list[dict[str, Any]] = []
     for message in convert_to_messages(messages):
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
@@ -91,7 +94,7 @@ def _conversation(messages: Any) -> Request:
         told.append({"role": role, "content": content, **({"name": message.name} if message.name else {})})
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
-    last = told[-1]["content"]
+    last = ([each for each in told if each["role"] == "user"] or told)[-1]["content"]
     return Request(prompt=last if isinstance(last, str) else text_of(last), messages=told)
 
 

@@ -22,6 +22,7 @@ __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
 """The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
+_NO_NAME = "LangGraph"  # the name of a graph whose author gave none
 _THREAD = "mqtt-agent-graph"  # the name of the threads of a graph that blocks
 
 
@@ -51,8 +52,10 @@ def graph_agent(
         agent_id: The agent's name.
         checkpointer: Use this checkpointer in place of the graph's own.
         input: A function that gets a task and returns the input of the graph. By default, the input is the conversation
-            as ``messages``, with structured input as further keys; for a graph without messages, the structured input,
-            or the prompt as the graph's one key.
+            as ``messages``, with structured input as further keys. When the thread has a memory already, the input is
+            the part of the conversation after the last answer whose ``name`` is ``agent_id`` or the graph's name; the
+            answers of other agents belong to the input. For a graph without messages, the input is the structured
+            input, or the prompt as the graph's one key.
         output: A function that gets the final state of the graph and returns the result of the task. By default, the
             result is the state's ``structured_response``, else the text of the last message, else the state.
         config: The configuration of each run: ``recursion_limit``, ``tags``, ``configurable``, ...
@@ -66,7 +69,9 @@ def graph_agent(
     """
     require("serving a graph")
     context_options = {} if context is None else {"context": context}
-    runner = _Runner(_compiled(graph, checkpointer), input, output or result_of, config or {}, context_options)
+    runner = _Runner(
+        _compiled(graph, checkpointer), agent_id, input, output or result_of, config or {}, context_options
+    )
     options.setdefault("description", getattr(graph, "description", None) or "")
     agent = Agent(agent_id, **options)
     agent.on_task(runner.run)
@@ -131,6 +136,7 @@ class _Runner:
     def __init__(
         self,
         graph: Any,
+        agent_id: str,
         input: Callable[[TaskContext], Any] | None,
         output: Callable[[Any], Any],
         config: dict[str, Any],
@@ -142,6 +148,7 @@ class _Runner:
         self._config = config
         self._options = options
         self._keys = _keys_of(graph)
+        self._names = {agent_id, graph.get_name()} - {_NO_NAME}
         self._awaits = True
         self._threads: Conversations[None] = Conversations(limit=0)
 
@@ -167,7 +174,7 @@ class _Runner:
         await questions.repeat()
         given: Any = None
         if not begun:
-            given = self._input(task) if self._input is not None else input_of(task, self._keys, bool(state.values))
+            given = self._input_of(task, bool(state.values))
         while True:
             pending = _interrupts(state) if begun else []
             if pending:
@@ -177,6 +184,11 @@ class _Runner:
             state, begun, given = await self._state(config), True, None
             if not state.next:
                 return state.values
+
+    def _input_of(self, task: TaskContext, history: bool) -> Any:
+        if self._input is not None:
+            return self._input(task)
+        return input_of(task, self._keys, history, self._names)
 
     async def _state(self, config: dict[str, Any]) -> Any:
         if self._awaits:
