@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
+from langchain_mqtt_agent.serving.memory import HostMemory
 
 __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
@@ -35,6 +36,7 @@ def graph_agent(
     output: Callable[[Any], Any] | None = None,
     config: dict[str, Any] | None = None,
     context: Any = None,
+    max_conversations: int = 1000,
     **options: Unpack[AgentOptions],
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
@@ -42,7 +44,8 @@ def graph_agent(
     - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
       run one after the other.
     - With a checkpointer that outlives the process, an agent that was killed continues the graph from the last
-      checkpoint. A graph without a checkpointer gets a checkpointer in memory.
+      checkpoint. A graph without a checkpointer gets a memory in the process. This memory forgets each task without a
+      context id when the task is over. Of each context, it keeps the latest checkpoint.
     - An interrupt becomes a question to the requester; the answer resumes the graph.
     - The tokens of chat models and the values that nodes give to the stream writer are sent as events.
     - When the task is canceled, the run stops.
@@ -60,18 +63,24 @@ def graph_agent(
             result is the state's ``structured_response``, else the text of the last message, else the state.
         config: The configuration of each run: ``recursion_limit``, ``tags``, ``configurable``, ...
         context: The context in the graph's runtime, for each run.
+        max_conversations: How many contexts without a running task the memory in the process keeps. When there are
+            more, the context that was used longest ago is forgotten, and the log tells this once. A checkpointer of
+            your own has no limit here.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``store``, ``description``, ``skills``, ...
 
     Raises:
         ImportError: LangGraph is not installed.
         TypeError: ``graph`` is no graph.
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
+        ValueError: ``max_conversations`` is below 0.
     """
     require("serving a graph")
     context_options = {} if context is None else {"context": context}
-    runner = _Runner(
-        _compiled(graph, checkpointer), agent_id, input, output or result_of, config or {}, context_options
-    )
+    compiled, memory = _compiled(graph, checkpointer), None
+    if compiled.checkpointer is None:
+        memory = HostMemory(agent_id, max_conversations)
+        compiled = compiled.copy({"checkpointer": memory.saver})
+    runner = _Runner(compiled, agent_id, memory, input, output or result_of, config or {}, context_options)
     options.setdefault("description", getattr(graph, "description", None) or "")
     agent = Agent(agent_id, **options)
     agent.on_task(runner.run)
@@ -110,14 +119,10 @@ async def aserve_graph(
 
 
 def _compiled(graph: Any, checkpointer: Any) -> Any:
-    from langgraph.checkpoint.memory import InMemorySaver
-
     if not hasattr(graph, "aget_state") and hasattr(graph, "compile"):
         graph = graph.compile()
     if not hasattr(graph, "aget_state"):
         raise TypeError(f"a graph is needed, not {type(graph).__name__}")
-    if checkpointer is None and graph.checkpointer is None:
-        checkpointer = InMemorySaver()
     return graph if checkpointer is None else graph.copy({"checkpointer": checkpointer})
 
 
@@ -137,12 +142,15 @@ class _Runner:
         self,
         graph: Any,
         agent_id: str,
+        memory: HostMemory | None,
         input: Callable[[TaskContext], Any] | None,
         output: Callable[[Any], Any],
         config: dict[str, Any],
         options: dict[str, Any],
     ) -> None:
         self._graph = graph
+        self._memory = memory
+        self._shrinks = not any(type(each).__name__ == "DeltaChannel" for each in graph.channels.values())
         self._input = input
         self._output = output
         self._config = config
@@ -161,7 +169,14 @@ class _Runner:
                 "configurable": {**self._config.get("configurable", {}), "thread_id": thread},
                 "metadata": {**self._config.get("metadata", {}), _TASK: task.id},
             }
-            return self._output(await self._run(task, config))
+            if self._memory is None:
+                return self._output(await self._run(task, config))
+            self._memory.begin(thread)
+            try:
+                return self._output(await self._run(task, config))
+            finally:
+                if not task.interrupted:  # otherwise the agent's next start continues the task
+                    self._memory.end(thread, conversation=task.context_id is not None, shrinks=self._shrinks)
 
     async def _run(self, task: TaskContext, config: dict[str, Any]) -> Any:
         from langgraph.types import Command
