@@ -34,7 +34,8 @@ class Host:
         self.agent = graph_agent(builder, "talker", **where, **options)
 
     def talk(self, state: MessagesState) -> Any:
-        self.saver = get_config()["configurable"]["__pregel_checkpointer"]
+        config: Any = get_config()
+        self.saver = config["configurable"]["__pregel_checkpointer"]
         if state["messages"][-1].text == "fail":
             raise ValueError("no luck")
         return {"messages": [AIMessage(f"{len(state['messages'])}")]}
