@@ -28,6 +28,7 @@ from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.remote.context import context_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
 from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
 from langchain_mqtt_agent.remote.task_ids import Place, place_of
@@ -85,6 +86,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
         description: What the peer does, for the language model that uses it as a tool.
+        context: The keys of the run's configuration that the peer may know; see :func:`context_of`. They are searched
+            in ``configurable``, in the runtime's ``context`` and in ``metadata``; ``tags`` takes the tags. By default,
+            nothing is sent. The values belong to the task: a graph that is resumed must have the same values.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -113,6 +117,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         on_input: Callable[[dict[str, Any]], Any] | None = None,
         name: str | None = None,
         description: str | None = None,
+        context: Sequence[str] = (),
     ) -> None:
         self.peer: str = validate_identifier(peer, "agent id")
         self.name: str | None = name or peer
@@ -121,6 +126,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self.output_key = output_key
         self.timeout = timeout
         self._context_id = context_id
+        self._context = tuple(context)
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
         settings = BrokerSettings(broker, namespace, credentials, tls)
@@ -211,7 +217,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         run = Run(kind(self._requester), config, current_runtime(), name=self.peer, message_id=message_id)
         outcome: Outcome | None = None
         try:
-            wanted = self._delegation(request_from(value), placed.place)
+            wanted = self._delegation(request_from(value), placed.place, config)
             async with aclosing(converse(wanted, run, self._on_question)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Outcome):
@@ -230,8 +236,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         """The place of the code that runs with a configuration; the place decides which task is given."""
         return place_of(config, self.agent.namespace, self.peer, tool_call_id)
 
-    def _delegation(self, request: Request, place: Place, *, require_online: bool = False) -> Delegation:
-        context_id = self._context_id
+    def _delegation(
+        self, request: Request, place: Place, config: RunnableConfig, *, require_online: bool = False
+    ) -> Delegation:
+        context_id, told = self._context_id, context_of(config, current_runtime(), self._context)
         if context_id is None and place.thread_id is not None:
             context_id = f"{self.agent.agent_id}/{place.thread_id}"
         return Delegation(
@@ -239,7 +247,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             request=request,
             task_id=place.task_id,
             replayed=place.in_graph,
-            options={**self._options, "context_id": context_id},
+            options={**self._options, "context_id": context_id, **({"metadata": {"context": told}} if told else {})},
             require_online=require_online,
             timeout=self.timeout,
         )
@@ -282,7 +290,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         prompt = arguments.get("prompt")
         if not isinstance(prompt, str):
             raise ToolException(f"prompt must be a text, not {type(prompt).__name__}")
-        wanted = self._delegation(Request(prompt), self.place(run.config, run.tool_call_id), require_online=True)
+        wanted = self._delegation(
+            Request(prompt), self.place(run.config, run.tool_call_id), run.config, require_online=True
+        )
         try:
             outcome = await last(converse(wanted, run, self._on_question))
         except TaskError as error:

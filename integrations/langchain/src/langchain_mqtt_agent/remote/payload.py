@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.prompt_values import PromptValue
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.replaying import Request
@@ -16,8 +17,10 @@ from pydantic import BaseModel
 
 from langchain_mqtt_agent.content import are_blocks, text_of
 
-__all__ = ["Outcome", "Reply", "request_from", "shape_of"]
+__all__ = ["REPORT", "Outcome", "Reply", "request_from", "shape_of"]
 
+REPORT = "langgraph"
+"""The name of the artifact in which a hosted graph says what its run used."""
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
 
 Shape = Literal["state", "message", "value"]
@@ -106,6 +109,27 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _report_of(outcome: Outcome) -> dict[str, Any]:
+    """What a hosted graph says of its run: ``usage`` by model, and ``tool_calls``. Empty when it says nothing."""
+    artifacts = outcome.about.get("artifacts") or ()
+    data = next((each.get("data") for each in artifacts if each.get("name") == REPORT), None)
+    if not isinstance(data, dict):
+        return {}
+    wanted = {"usage": dict, "tool_calls": list}
+    return {name: data[name] for name, kind in wanted.items() if isinstance(data.get(name), kind)}
+
+
+def _sum_of(usage: list[dict[str, Any]]) -> UsageMetadata | None:
+    """The usage of all models; None when there is none, or when the peer does not send numbers."""
+    total: UsageMetadata | None = None
+    try:
+        for each in usage:
+            total = add_usage(total, cast("UsageMetadata", each))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return total
+
+
 @dataclass
 class Reply:
     """The message that a peer writes, and the output of the Runnable for the message.
@@ -130,9 +154,15 @@ class Reply:
     def message(self, outcome: Outcome) -> AIMessage:
         """The message. ``response_metadata["mqtt"]`` has the result itself and what is known about the task."""
         value = outcome.value
-        about = {"mqtt": {**outcome.about, "result": to_json(value)}}
+        report = _report_of(outcome)
+        usage = [each for each in (report.get("usage") or {}).values() if isinstance(each, dict)]
+        about: dict[str, Any] = {"mqtt": {**outcome.about, **report, "result": to_json(value)}}
+        if len(usage) == 1:
+            about["model_name"] = next(iter(report["usage"]))
         content = value if are_blocks(value) else as_text(value)
-        return AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
+        message = AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
+        message.usage_metadata = _sum_of(usage)
+        return message
 
     def output(self, outcome: Outcome) -> Any:
         """The output for a result."""
@@ -155,4 +185,6 @@ class Reply:
         if isinstance(content, str) and content.startswith(outcome.text):
             content = content[len(outcome.text) :]
         about = message.response_metadata
-        return AIMessageChunk(content=content, id=self.message_id, response_metadata=about, chunk_position="last")
+        last = AIMessageChunk(content=content, id=self.message_id, response_metadata=about, chunk_position="last")
+        last.usage_metadata = message.usage_metadata
+        return last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,17 @@ from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
+from langchain_mqtt_agent.remote.payload import REPORT
 from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
 from langchain_mqtt_agent.serving.memory import HostMemory
+from langchain_mqtt_agent.serving.report import RunReport
 
 __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
 """The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
+_CALLER = "mqtt_caller"
+"""The key in ``configurable`` under which the graph finds what the requester has told."""
 _NO_NAME = "LangGraph"  # the name of a graph whose author gave none
 _THREAD = "mqtt-agent-graph"  # the name of the threads of a graph that blocks
 
@@ -37,6 +41,8 @@ def graph_agent(
     config: dict[str, Any] | None = None,
     context: Any = None,
     max_conversations: int = 1000,
+    accept: Sequence[str] = (),
+    report: bool = True,
     **options: Unpack[AgentOptions],
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
@@ -66,6 +72,11 @@ def graph_agent(
         max_conversations: How many contexts without a running task the memory in the process keeps. When there are
             more, the context that was used longest ago is forgotten, and the log tells this once. A checkpointer of
             your own has no limit here.
+        accept: The keys that a requester may set; see ``context`` of :class:`MQTTRemoteAgent`. The graph finds their
+            values in ``config["configurable"]["mqtt_caller"]``, and nowhere else. They are the requester's words, and
+            no proof of identity.
+        report: Whether the requester is told the usage of the language models, and the tool calls of the run, as an
+            artifact with the name ``langgraph``.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``store``, ``description``, ``skills``, ...
 
     Raises:
@@ -81,6 +92,7 @@ def graph_agent(
         memory = HostMemory(agent_id, max_conversations)
         compiled = compiled.copy({"checkpointer": memory.saver})
     runner = _Runner(compiled, agent_id, memory, input, output or result_of, config or {}, context_options)
+    runner.accepts, runner.reports = tuple(accept), report
     options.setdefault("description", getattr(graph, "description", None) or "")
     agent = Agent(agent_id, **options)
     agent.on_task(runner.run)
@@ -158,17 +170,15 @@ class _Runner:
         self._keys = _keys_of(graph)
         self._names = {agent_id, graph.get_name()} - {_NO_NAME}
         self._awaits = True
+        self.accepts: tuple[str, ...] = ()
+        self.reports = True
         self._threads: Conversations[None] = Conversations(limit=0)
 
     async def run(self, task: TaskContext) -> Any:
         """Handle a task, after the earlier tasks of the same thread."""
         thread = task.context_id or task.id
         async with self._threads.turn(thread):
-            config = {
-                **self._config,
-                "configurable": {**self._config.get("configurable", {}), "thread_id": thread},
-                "metadata": {**self._config.get("metadata", {}), _TASK: task.id},
-            }
+            config = self._config_of(task, thread)
             if self._memory is None:
                 return self._output(await self._run(task, config))
             self._memory.begin(thread)
@@ -179,6 +189,16 @@ class _Runner:
                     self._memory.end(thread, conversation=task.context_id is not None, shrinks=self._shrinks)
 
     async def _run(self, task: TaskContext, config: dict[str, Any]) -> Any:
+        callbacks = config.get("callbacks") or []
+        if not self.reports or not isinstance(callbacks, list):
+            return await self._values(task, config)
+        report = RunReport()
+        values = await self._values(task, {**config, "callbacks": [*callbacks, report]})
+        if report.data:
+            await task.artifact(REPORT, report.data)
+        return values
+
+    async def _values(self, task: TaskContext, config: dict[str, Any]) -> Any:
         from langgraph.types import Command
 
         state = await self._state(config)
@@ -199,6 +219,15 @@ class _Runner:
             state, begun, given = await self._state(config), True, None
             if not state.next:
                 return state.values
+
+    def _config_of(self, task: TaskContext, thread: str) -> dict[str, Any]:
+        configurable = {**self._config.get("configurable", {}), "thread_id": thread}
+        if self.accepts:
+            told = task.metadata.get("context")
+            told = told if isinstance(told, dict) else {}
+            configurable[_CALLER] = {key: told[key] for key in self.accepts if key in told}
+        metadata = {**self._config.get("metadata", {}), _TASK: task.id}
+        return {**self._config, "configurable": configurable, "metadata": metadata}
 
     def _input_of(self, task: TaskContext, history: bool) -> Any:
         if self._input is not None:
