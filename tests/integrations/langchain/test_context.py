@@ -11,13 +11,13 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
-from langchain_mqtt_agent import MQTTRemoteAgent, graph_agent
+from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit, graph_agent, tool_server
 from langgraph.graph import START, MessagesState, StateGraph
 from mqtt_agent import Agent, MemoryStore
 from support import soon
 from typing_extensions import TypedDict
 
-from .models import ScriptedModel
+from .models import ScriptedModel, calls
 
 CONFIG: RunnableConfig = {
     "configurable": {"user_id": "u1", "password": "secret"},
@@ -91,6 +91,29 @@ async def test_what_a_stranger_tells_is_ignored_by_default(broker: Broker, names
     async with graph_agent(curious_graph(seen), "host", accept=["user_id"], **where):
         await soon(planner.request("host", "go", metadata={"context": "admin"}))
     assert [(caller, user) for caller, user, _ in seen] == [(None, None), (None, None), ({}, None)]
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+async def test_a_served_tool_gets_what_its_server_accepts(broker: Broker, namespace: str, blocks: bool) -> None:
+    seen: list[Any] = []
+
+    def look(config: RunnableConfig) -> str:
+        """Look."""
+        seen.append((config.get("configurable") or {}).get("mqtt_caller"))
+        return "seen"
+
+    async def alook(config: RunnableConfig) -> str:
+        """Look."""
+        return look(config)
+
+    where: Any = {"broker": broker.url, "namespace": namespace}
+    offered = tool("look")(look if blocks else alook)
+    async with tool_server([offered], "box", accept=["user_id", "tags"], **where):
+        for context in (["user_id", "tenant", "tags"], []):
+            async with MQTTToolkit(context=context, agent_id="boss", **where) as toolkit:
+                agent: Any = create_agent(calls(("look", {})), await toolkit.aget_tools())
+                await soon(agent.ainvoke({"messages": [("user", "go")]}, CONFIG))
+    assert seen == [{"user_id": "u1", "tags": ["beta"]}, {}]
 
 
 @tool

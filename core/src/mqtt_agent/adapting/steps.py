@@ -44,7 +44,13 @@ class CallSteps:
     """
 
     def __init__(
-        self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, patience: float | None = None
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float | None,
+        patience: float | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.begun: bool = False
         self.over: bool = False
@@ -52,6 +58,7 @@ class CallSteps:
         self._arguments = arguments
         self._timeout = timeout
         self._patience = patience
+        self._meta = meta
         self._handle: CallHandle | None = None
         self._canceled = False
 
@@ -74,7 +81,8 @@ class CallSteps:
         """
         self.begun = True
         if self._handle is None:
-            self._handle = await tool_client_of(endpoint).submit(self._tool, self._arguments, timeout=self._timeout)
+            client = tool_client_of(endpoint)
+            self._handle = await client.submit(self._tool, self._arguments, timeout=self._timeout, meta=self._meta)
             if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
                 await self.cancel(endpoint)
         partials = await self._handle.news(self._patience)

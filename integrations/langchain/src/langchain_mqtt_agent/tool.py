@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -17,7 +17,9 @@ from mqtt_agent.errors import CallCanceled, CallError, PayloadTooLarge, WireErro
 from pydantic import PrivateAttr
 from typing_extensions import Self
 
+from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
@@ -89,7 +91,12 @@ class MQTTTool(RemoteTool):
 
 
 def make_tool(
-    client: Remote, card: ToolCard, name: str, timeout: float | None, handle_tool_error: HandleToolError
+    client: Remote,
+    card: ToolCard,
+    name: str,
+    timeout: float | None,
+    handle_tool_error: HandleToolError,
+    context: Sequence[str] = (),
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -99,10 +106,11 @@ def make_tool(
         name: The tool's name for the language model.
         timeout: Seconds that a call may take; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
+        context: See :class:`MQTTToolkit`.
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card.tool, arguments, timeout)
+        return await _call(run, card.tool, arguments, timeout, context)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -142,9 +150,13 @@ def _has_readable_schema(tool: BaseTool) -> bool:
         return False
 
 
-async def _call(run: Run, tool: str, arguments: dict[str, Any], timeout: float | None) -> tuple[Any, Artifact]:
+async def _call(
+    run: Run, tool: str, arguments: dict[str, Any], timeout: float | None, context: Sequence[str]
+) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
-    call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience)
+    told = context_of(run.config, run.in_context(current_runtime), context) if context else {}
+    meta = {"context": told} if told else None
+    call = CallSteps(tool, arguments, timeout=timeout, patience=run.patience, meta=meta)
     try:
         while not call.over:
             partials = await run.caller.on_loop(call.advance)

@@ -58,6 +58,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         handle_tool_error: What the language model is told when a call fails: True for the error's message, a text, or
             a function that gets the ``ToolException`` and returns a text. False raises the ``ToolException``, which
             ends the run.
+        context: The keys of the run's configuration that tools and peers may know; see ``context`` of
+            :class:`MQTTRemoteAgent`. By default, nothing is sent.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -84,6 +86,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     on_unavailable: OnUnavailable = "skip"
     timeout: float | None = CALL_TIMEOUT
     handle_tool_error: HandleToolError = True
+    context: Sequence[str] = ()
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
@@ -140,8 +143,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
 
     def _make(self, name: str, card: ToolCard | AgentCard) -> BaseTool:
         if isinstance(card, ToolCard):
-            return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error)
-        remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout)
+            return make_tool(self._remote, card, name, self.timeout, self.handle_tool_error, self.context)
+        remote = MQTTRemoteAgent(card.name, agent=self._remote.agent, timeout=self.timeout, context=self.context)
         # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
         return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)

@@ -28,7 +28,7 @@ from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
-from langchain_mqtt_agent.remote.context import context_of
+from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
 from langchain_mqtt_agent.remote.payload import Outcome, Reply, request_from, shape_of
 from langchain_mqtt_agent.remote.task_ids import Place, place_of

@@ -12,7 +12,7 @@ from mqtt_agent.errors import WireError
 from mqtt_agent.wire import TaskMessage, to_json
 from pydantic import BaseModel
 
-__all__ = ["input_of", "question_of", "result_of", "tell"]
+__all__ = ["CALLER", "accepted", "input_of", "question_of", "result_of", "tell"]
 
 _ANSWERS = ("agent", "assistant")
 """The roles of agents."""
@@ -21,6 +21,16 @@ _KINDS: dict[str, type[BaseMessage]] = {"agent": AIMessage, "assistant": AIMessa
 
 _HANDOFF_BACK = "__is_handoff_back"
 """Supervisors of LangGraph mark the messages with which an agent gives back control: they are no answers."""
+
+
+CALLER = "mqtt_caller"
+"""The key in ``configurable`` under which a tool or a graph finds what the caller has told."""
+
+
+def accepted(told: Any, keys: Collection[str]) -> dict[str, Any]:
+    """The context that a caller has told, without the keys that this program does not accept."""
+    context = told.get("context") if isinstance(told, dict) else None
+    return {key: context[key] for key in keys if key in context} if isinstance(context, dict) else {}
 
 
 def input_of(task: TaskContext, keys: list[str], history: bool, names: Collection[str] = ()) -> Any:

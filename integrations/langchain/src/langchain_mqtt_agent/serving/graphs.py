@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.remote.payload import REPORT
-from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
+from langchain_mqtt_agent.serving.exchange import CALLER, accepted, input_of, question_of, result_of, tell
 from langchain_mqtt_agent.serving.memory import HostMemory
 from langchain_mqtt_agent.serving.report import RunReport
 
@@ -25,8 +25,6 @@ __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
 """The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
-_CALLER = "mqtt_caller"
-"""The key in ``configurable`` under which the graph finds what the requester has told."""
 _NO_NAME = "LangGraph"  # the name of a graph whose author gave none
 _THREAD = "mqtt-agent-graph"  # the name of the threads of a graph that blocks
 
@@ -223,9 +221,7 @@ class _Runner:
     def _config_of(self, task: TaskContext, thread: str) -> dict[str, Any]:
         configurable = {**self._config.get("configurable", {}), "thread_id": thread}
         if self.accepts:
-            told = task.metadata.get("context")
-            told = told if isinstance(told, dict) else {}
-            configurable[_CALLER] = {key: told[key] for key in self.accepts if key in told}
+            configurable[CALLER] = accepted(task.metadata, self.accepts)
         metadata = {**self._config.get("metadata", {}), _TASK: task.id}
         return {**self._config, "configurable": configurable, "metadata": metadata}
 

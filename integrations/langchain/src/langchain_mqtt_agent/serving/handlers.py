@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.sync import ToolContext as SyncToolContext
 from pydantic import ValidationError
 
+from langchain_mqtt_agent.serving.exchange import CALLER, accepted
 from langchain_mqtt_agent.serving.offer import Offer
 from langchain_mqtt_agent.serving.results import result_of
 
@@ -23,9 +24,9 @@ __all__ = ["handler_of"]
 _UNKNOWN = "the tool has no argument of this name"
 
 
-def handler_of(offered: BaseTool, offer: Offer, store: Any) -> Callable[..., Any]:
+def handler_of(offered: BaseTool, offer: Offer, store: Any, accept: Sequence[str]) -> Callable[..., Any]:
     """Make the handler of a tool: one that blocks, and runs in a thread, when the tool has no async form."""
-    return (_BlockingHandler if _blocks(offered) else _Handler)(offered, offer, store)
+    return (_BlockingHandler if _blocks(offered) else _Handler)(offered, offer, store, accept)
 
 
 def _blocks(offered: BaseTool) -> bool:
@@ -39,12 +40,13 @@ def _blocks(offered: BaseTool) -> bool:
 class _Runner:
     """The base of the handlers: the parts that tools with and without an async form have in common."""
 
-    def __init__(self, offered: BaseTool, offer: Offer, store: Any) -> None:
+    def __init__(self, offered: BaseTool, offer: Offer, store: Any, accept: Sequence[str]) -> None:
         self._offered = offered
         # The errors are worded here: LangChain would make a result of them, which looks like any other result.
         self._tool = offered.model_copy(update={"handle_tool_error": False, "handle_validation_error": False})
         self._offer = offer
         self._store = store
+        self._accept = tuple(accept)
         self._as_message = offered.response_format == "content_and_artifact" or offer.call_id
         everything = "arguments"
         while everything in offer.shown:  # the server gives one dict only to a parameter that is no argument itself
@@ -55,6 +57,10 @@ class _Runner:
                 inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY),
             ]
         )
+
+    def _config(self, callback: BaseCallbackHandler, meta: dict[str, Any]) -> Any:
+        config: dict[str, Any] = {"callbacks": [callback]}
+        return {**config, "configurable": {CALLER: accepted(meta, self._accept)}} if self._accept else config
 
     def _input(
         self, arguments: dict[str, Any], call_id: str, config: dict[str, Any], write: Callable[[Any], None]
@@ -133,7 +139,7 @@ class _Handler(_Runner):
 
     async def __call__(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         stream = _Stream(context)
-        config: Any = {"callbacks": [stream]}
+        config = self._config(stream, context.meta)
         given = self._input(arguments, context.call_id, config, stream.write)
         try:
             with self._errors():
@@ -146,7 +152,7 @@ class _BlockingHandler(_Runner):
     """Runs a LangChain tool that blocks for each call. The server calls this handler in a thread."""
 
     def __call__(self, arguments: dict[str, Any], context: SyncToolContext) -> Any:
-        config: Any = {"callbacks": [_BlockingStream(context)]}
+        config = self._config(_BlockingStream(context), context.meta)
         given = self._input(arguments, context.call_id, config, context.stream)
         with self._errors():
             return result_of(self._tool, self._tool.invoke(given, config))

@@ -16,7 +16,12 @@ __all__ = ["aserve_tools", "serve_tools", "tool_server"]
 
 
 def tool_server(
-    tools: Sequence[BaseTool | Callable[..., Any]], server: str, *, store: Any = None, **options: Any
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    server: str,
+    *,
+    store: Any = None,
+    accept: Sequence[str] = (),
+    **options: Any,
 ) -> ToolServer:
     """Make a tool server with LangChain tools. The caller starts the server.
 
@@ -32,6 +37,8 @@ def tool_server(
         tools: LangChain tools, or functions, which become tools as with ``@tool``.
         server: The server's name, the same for all its replicas.
         store: A LangGraph store for ``InjectedStore`` and ``ToolRuntime.store``.
+        accept: The keys that a caller may tell; see ``context`` of :class:`MQTTToolkit`. A tool finds their values in
+            ``config["configurable"]["mqtt_caller"]``. They are the caller's words, and no proof of identity.
         options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``,
             ``credentials``, ...
 
@@ -47,7 +54,7 @@ def tool_server(
         offer = offer_of(offered, has_store=store is not None)
         made.add_tool(
             offered.name,
-            handler_of(offered, offer, store),
+            handler_of(offered, offer, store, accept),
             description=offered.description,
             input_schema=offer.schema,
             validate=not offer.is_model,

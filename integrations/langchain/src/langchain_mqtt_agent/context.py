@@ -1,4 +1,4 @@
-"""What a task tells the peer about the caller's run: only the keys of its configuration that the program has chosen."""
+"""What a call or a task tells about the caller's run: only the keys of its configuration that were chosen."""
 
 from __future__ import annotations
 
