@@ -347,12 +347,25 @@ def with_interrupt(x: int) -> str:
     return str(interrupt("Well?"))
 
 
+async def _clashing(user: Annotated[str, InjectedToolArg] = "guest", **arguments: Any) -> str:
+    return user
+
+
+with_clash = StructuredTool.from_function(
+    coroutine=_clashing,
+    name="with_clash",
+    description="Shows what is injected.",
+    args_schema={"type": "object", "properties": {"user": {"type": "string"}}},
+)
+
+
 @pytest.mark.parametrize(
     ("offered", "why"),
     [
         (with_state, "InjectedState.*serve_graph"),
         (with_store, "InjectedStore.*store="),
         (with_user, "'user' is injected.*give the argument a default"),
+        (with_clash, "schema shows the argument 'user'"),
         (with_command, "returns a Command"),
         (with_interrupt, r"calls interrupt\(\).*serve_graph"),
     ],

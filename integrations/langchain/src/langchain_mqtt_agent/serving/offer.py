@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -72,6 +73,13 @@ def offer_of(tool: BaseTool, *, has_store: bool) -> Offer:
     configs = {name for name, annotation in annotations.items() if _is_config(annotation)}
     schema = _schema_of(tool, variadic | configs)
     shown = frozenset(schema["properties"])
+    for name in sorted(shown & parameters.keys()):
+        if _is_marked(parameters[name].annotation, InjectedToolArg) or _is(parameters[name].annotation, "ToolRuntime"):
+            raise _cannot_be_served(
+                tool,
+                f"its schema shows the argument {name!r}, into which LangChain injects a value",
+                "rename one of them",
+            )
     takes_others = _takes_others(tool, schema, parameters)
     if not takes_others:
         schema.setdefault("additionalProperties", False)
@@ -105,6 +113,8 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     target: Any = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
     try:
         return get_type_hints(target if inspect.isroutine(target) else type(target).__call__, include_extras=True)
     except Exception:  # an annotation that cannot be resolved stays a text, as in LangChain
@@ -166,7 +176,7 @@ def _refuse_injections(
             raise _cannot_be_served(
                 tool,
                 f"its argument {name!r} is injected (InjectedToolArg), and a remote call cannot inject it",
-                "give the argument a default, or bind its value with functools.partial",
+                "give the argument a default, or serve a tool without this argument",
             )
 
 
