@@ -19,7 +19,6 @@ from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.remote.payload import REPORT
 from langchain_mqtt_agent.serving.exchange import CALLER, accepted, input_of, question_of, result_of, tell
 from langchain_mqtt_agent.serving.memory import HostMemory
-from langchain_mqtt_agent.serving.report import RunReport
 
 __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
@@ -190,6 +189,8 @@ class _Runner:
         callbacks = config.get("callbacks") or []
         if not self.reports or not isinstance(callbacks, list):
             return await self._values(task, config)
+        from langchain_mqtt_agent.serving.report import RunReport  # LangChain's callback takes a while to import
+
         report = RunReport()
         values = await self._values(task, {**config, "callbacks": [*callbacks, report]})
         if report.data:
