@@ -61,6 +61,27 @@ def test_a_result_in_mcps_own_form_has_blocks_and_any_other_result_has_none() ->
         assert content_of(result) is None
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": [{"type": "text", "text": "hello"}], "title": "Greeting"},
+        {"content": [{"type": "text", "text": "hello", "author": "Ada"}]},
+        {"content": [{"type": "image", "name": "a.png", "size": 5}]},
+        {"content": [{"type": "resource", "resource": "desk"}]},
+        {"content": [{"type": ["text"], "text": "hello"}]},
+    ],
+)
+def test_data_with_a_type_or_a_content_is_no_content(result: dict[str, Any]) -> None:
+    assert content_of(result) is None
+
+
+def test_a_result_with_all_that_mcp_knows_has_blocks() -> None:
+    block = {"type": "text", "text": "hello", "annotations": None, "_meta": None}
+    link = {"type": "resource_link", "uri": "s3://b/a", "name": "a", "title": "A", "description": None, "size": 1}
+    result = {"_meta": None, "content": [block, link], "structuredContent": None, "isError": False}
+    assert content_of(result) == [Text("hello"), Link("file", "s3://b/a")]
+
+
 def test_blocks_beside_a_result_win_over_those_inside() -> None:
     assert content_of({"content": [{"type": "text", "text": "in"}]}, [{"type": "text", "text": "out"}]) == [Text("out")]
 

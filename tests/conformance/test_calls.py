@@ -181,6 +181,25 @@ async def test_a_call_that_waits_expires_with_the_latest_of_its_repeats(
     await soon(stranger.stop())
 
 
+@pytest.mark.rule("CALL-18")
+async def test_meta_reaches_the_tool_and_is_no_part_of_the_content(stranger: Stranger, make_server: MakeServer) -> None:
+    server, told = make_server(), list[Any]()
+
+    @server.tool
+    async def look(ctx: ToolContext) -> int:
+        told.append(ctx.meta)
+        return len(told)
+
+    await soon(server.start())
+    await stranger.call("look", "1", meta={"context": {"user_id": "u1"}})
+    assert (await stranger.answer("1"))["result"] == 1
+    await stranger.call("look", "1", meta={"context": {"user_id": "u2"}})
+    assert (await stranger.answer("1"))["result"] == 1
+    await stranger.call("look", "2")
+    assert (await stranger.answer("2"))["result"] == 2
+    assert told == [{"context": {"user_id": "u1"}}, {}]
+
+
 @pytest.mark.rule("CALL-12")
 async def test_a_retryable_failure_is_run_again(stranger: Stranger, make_server: MakeServer) -> None:
     server = make_server()

@@ -194,3 +194,38 @@ def test_a_structured_return_type_makes_the_output_schema() -> None:
         assert schema is not None
         assert field in schema["properties"]
     assert ToolFunction("t", loose).output_schema is None
+
+
+async def test_a_parameter_that_the_schema_does_not_show_cannot_be_set_by_a_call() -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "additionalProperties": True}
+
+    def plain(city: str = "", user: str = "guest") -> str:
+        return f"{city} {user}"
+
+    def catch_all(city: str = "", user: str = "guest", *, ctx: ToolContext, **others: Any) -> str:
+        return f"{city} {user} {others} {type(ctx).__name__}"
+
+    for handler in (plain, catch_all):
+        function = ToolFunction("forecast", handler, schema)
+        with pytest.raises(InvalidArguments, match="/user: the tool has no argument of this name") as refused:
+            await call(function, {"city": "Oslo", "user": "admin"})
+        assert refused.value.data == [{"path": "/user", "message": "the tool has no argument of this name"}]
+    with pytest.raises(InvalidArguments, match="/ctx"):
+        await call(function, {"city": "Oslo", "ctx": "mine"})
+    with pytest.raises(InvalidArguments, match="/days"):
+        await call(ToolFunction("forecast", plain, schema), {"days": 3})
+    assert await call(function, {"city": "Oslo", "others": 1}) == "Oslo guest {'others': 1} SyncToolContext"
+
+
+def test_an_argument_with_the_name_of_the_context_parameter_is_refused_at_the_start() -> None:
+    def handler(ctx: ToolContext, **arguments: Any) -> None: ...
+
+    schema = {"type": "object", "properties": {"ctx": {"type": "string"}}}
+    with pytest.raises(TypeError, match="tool 'run': the parameter 'ctx' gets the context of the call"):
+        ToolFunction("run", handler, schema)
+
+
+async def test_a_handler_can_check_the_arguments_itself() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    function = ToolFunction("double", lambda arguments: 2 * int(arguments["n"]), schema, validate=False)
+    assert await call(function, {"n": "5"}) == 10

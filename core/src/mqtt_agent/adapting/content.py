@@ -10,7 +10,17 @@ from typing import Any, Literal, cast
 
 __all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "kind_of", "to_mcp"]
 
-_MCP_TYPES = ("text", "image", "audio", "resource", "resource_link")
+_ABOUT = frozenset(("type", "annotations", "_meta"))
+_MCP_KEYS = {
+    "text": _ABOUT | {"text"},
+    "image": _ABOUT | {"data", "mimeType"},
+    "audio": _ABOUT | {"data", "mimeType"},
+    "resource": _ABOUT | {"resource"},
+    "resource_link": _ABOUT | {"uri", "name", "title", "description", "mimeType", "size", "icons"},
+}
+"""The keys of MCP's content blocks. A value with other keys is data that happens to have a ``type``."""
+_MCP_RESULT = frozenset(("content", "structuredContent", "isError", "_meta"))
+"""The keys of a result in MCP's own form. A value with other keys is data that happens to have a ``content``."""
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav", "file": "application/octet-stream"}
 Kind = Literal["image", "audio", "file"]
 
@@ -72,15 +82,18 @@ def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -
     """The content blocks of a tool's answer.
 
     Args:
-        result: The tool's result, any JSON value. A result in MCP's own form, ``{"content": [...]}``, has blocks.
+        result: The tool's result, any JSON value. A result in MCP's own form, ``{"content": [...]}``, has blocks. A
+            value with keys that MCP does not know is data: reading it as content would lose these keys.
         blocks: The MCP content blocks beside the result, when the tool returned some.
 
     Returns:
         The blocks in order, or None when the answer has no blocks: then the result itself is the answer.
     """
     if not blocks and isinstance(result, Mapping):
-        inside = cast("Mapping[str, Any]", result).get("content")
-        blocks = cast("list[Mapping[str, Any]]", inside) if _are_blocks(inside) else None
+        whole = cast("Mapping[str, Any]", result)
+        inside = whole.get("content")
+        is_mcp = whole.keys() <= _MCP_RESULT and _are_blocks(inside)
+        blocks = cast("list[Mapping[str, Any]]", inside) if is_mcp else None
     return [_read(block) for block in blocks] if blocks else None
 
 
@@ -113,11 +126,22 @@ def _in_words(block: Block) -> str:
 def _are_blocks(value: object) -> bool:
     if not isinstance(value, list) or not value:
         return False
-    each_is_block = (
-        isinstance(block, Mapping) and cast("Mapping[str, Any]", block).get("type") in _MCP_TYPES
-        for block in cast("list[object]", value)
-    )
-    return all(each_is_block)
+    return all(map(_is_block, cast("list[object]", value)))
+
+
+def _is_block(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    block = cast("Mapping[str, Any]", value)
+    kind = block.get("type")
+    if not isinstance(kind, str) or not block.keys() <= _MCP_KEYS.get(kind, frozenset[str]()):
+        return False
+    if kind == "text":
+        return isinstance(block.get("text"), str)
+    if kind == "resource":
+        resource = block.get("resource")
+        return isinstance(resource, Mapping) and _read_resource(cast("Mapping[str, Any]", resource)) is not None
+    return not isinstance(_read(block), Text)
 
 
 def _read(block: Mapping[str, Any]) -> Block:

@@ -56,12 +56,13 @@ class CallSteps:
         patience: float | None = None,
         call_id: str | None = None,
         resume: bool = False,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.begun: bool = False
         self.over: bool = False
         self._tool = tool
         self._arguments = arguments
-        self._options: dict[str, Any] = {"timeout": timeout, "call_id": call_id, "resume": resume}
+        self._options: dict[str, Any] = {"timeout": timeout, "call_id": call_id, "resume": resume, "meta": meta}
         self._patience = patience
         self._idle = _Idle(idle_timeout)
         self._handle: CallHandle | None = None

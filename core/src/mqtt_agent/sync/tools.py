@@ -169,6 +169,7 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        meta: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Any:
         """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread."""
@@ -181,9 +182,11 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
                 wait_online=wait_online,
                 retry=retry,
                 call_id=call_id,
+                meta=meta,
                 **unknown,
             )
-        handle = self.submit(tool, arguments, timeout=timeout, wait_online=wait_online, retry=retry, call_id=call_id)
+        options: dict[str, Any] = {"wait_online": wait_online, "retry": retry, "call_id": call_id, "meta": meta}
+        handle = self.submit(tool, arguments, timeout=timeout, **options)
         try:
             for partial in handle.partials():
                 on_partial(partial)

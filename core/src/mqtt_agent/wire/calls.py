@@ -39,6 +39,7 @@ class Call(Message):
         timestamp: When the call was made, ISO 8601 UTC.
         response_topic: The topic for the response when the MQTT property Response Topic is missing (spec).
         stream: Whether the caller listens for partial results (ours). None: the caller does not say.
+        meta: Any other information from the caller, which nothing proves (ours).
     """
 
     call_id: str = Field(min_length=1)
@@ -47,6 +48,7 @@ class Call(Message):
     timestamp: str = Field(default_factory=utc_now)
     response_topic: str | None = None
     stream: bool | None = None
+    meta: dict[str, Any] | None = None
 
 
 class CallFault(Message):

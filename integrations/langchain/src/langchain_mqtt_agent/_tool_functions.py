@@ -5,6 +5,8 @@ This module is imported when the first tool is made, because LangGraph takes a w
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -18,7 +20,7 @@ try:
 except ImportError:  # LangGraph is optional; without LangGraph nobody injects a runtime
     ToolRuntime = Any  # type: ignore[assignment,misc]
 
-__all__ = ["Functions"]
+__all__ = ["Functions", "renamed"]
 
 
 class Functions:
@@ -60,6 +62,27 @@ class Functions:
         """Do the work, and await the content and the artifact of the tool message."""
         run = Run(AwaitingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime, tool_call_id)
         return await self._work(run, arguments)
+
+
+def renamed(function: Callable[..., Any], argument: str, name: str) -> Callable[..., Any]:
+    """The same function, into whose argument LangChain and LangGraph inject a value under another name.
+
+    Args:
+        function: The function. The caller still passes the argument under its own name.
+        argument: The argument's own name.
+        name: The other name.
+    """
+    if name == argument:
+        return function
+
+    def call(**given: Any) -> Any:
+        return function(**given)
+
+    annotation = inspect.signature(function, eval_str=True).parameters[argument].annotation
+    call.__annotations__ = {name: annotation}
+    parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    call.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    return call
 
 
 def _config_of(runtime: Any) -> RunnableConfig:

@@ -9,10 +9,35 @@ from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, kind_
 from mqtt_agent.adapting.content import content_of as blocks_of
 from mqtt_agent.adapting.content import to_mcp as write_mcp
 
-__all__ = ["content_of", "text_of", "to_mcp"]
+__all__ = ["are_blocks", "are_media", "content_of", "text_of", "to_mcp"]
 
 _DEFAULT_MIME_TYPES = {"image": "image/png", "audio": "audio/wav"}
 _BINARY = ("image", "audio", "video", "file")
+_ABOUT = frozenset(("type", "id", "index", "extras", "cache_control"))
+_KEYS = {
+    "text": _ABOUT | {"text", "annotations"},
+    "image_url": _ABOUT | {"image_url"},
+    **dict.fromkeys(_BINARY, _ABOUT | {"base64", "url", "data", "source_type", "mime_type", "metadata"}),
+}
+"""The keys of LangChain's content blocks. A value with other keys is data that happens to have a ``type``."""
+
+
+def are_blocks(value: Any) -> bool:
+    """Whether a value is a list of LangChain's content blocks, and not a list of records with a key ``type``."""
+    return isinstance(value, list) and bool(value) and all(map(_is_block, value))
+
+
+def are_media(blocks: Sequence[str | Mapping[str, Any]]) -> bool:
+    """Whether a block among content blocks is more than text."""
+    return any(not isinstance(block, str) and block.get("type") != "text" for block in blocks)
+
+
+def _is_block(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value.keys() <= _KEYS.get(str(value.get("type")), frozenset()):
+        return False
+    if value["type"] == "text":
+        return isinstance(value.get("text"), str)
+    return not isinstance(_to_mcp(value), Text)
 
 
 def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -> str | list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from langchain_core.messages import ToolMessage
@@ -18,9 +18,12 @@ from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
 from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.wire import to_json
+from pydantic import PrivateAttr
 from typing_extensions import Self
 
+from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.content import content_of
+from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
 from langchain_mqtt_agent.places import begin_anew, place_of
 from langchain_mqtt_agent.run import Artifact, Run, Work
@@ -30,13 +33,14 @@ __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _RUNTIME = "mqtt_runtime"
-"""The argument into which LangGraph injects its runtime. No argument of a remote tool has this name."""
+"""The argument into which LangGraph injects its runtime, unless the remote tool has an argument of this name."""
 
 
 class RemoteTool(StructuredTool):
     """A tool whose arguments are passed as one dict, so that an argument may be called `config` or `self`."""
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    _runtime: str = PrivateAttr(default=_RUNTIME)
 
     @classmethod
     def make(cls, remote: Remote, work: Work, **fields: Any) -> Self:
@@ -47,10 +51,15 @@ class RemoteTool(StructuredTool):
             work: Does the work for one call of the tool.
             fields: The fields of the tool, such as ``name``.
         """
-        from langchain_mqtt_agent._tool_functions import Functions  # LangGraph takes a while to import
+        from langchain_mqtt_agent._tool_functions import Functions, renamed  # LangGraph takes a while to import
 
-        functions = Functions(remote, work)
-        return cls(func=functions.invoke, coroutine=functions.ainvoke, **fields)
+        functions, runtime = Functions(remote, work), _RUNTIME
+        while runtime in fields["args_schema"].get("properties", ()):
+            runtime += "_"
+        blocking, awaiting = (renamed(each, _RUNTIME, runtime) for each in (functions.invoke, functions.ainvoke))
+        made = cls(func=blocking, coroutine=awaiting, **fields)
+        made._runtime = runtime
+        return made
 
     def _to_args_and_kwargs(
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
@@ -58,7 +67,7 @@ class RemoteTool(StructuredTool):
         arguments = self._parse_input(tool_input, tool_call_id)
         assert isinstance(arguments, dict)
         arguments = dict(arguments)
-        runtime = arguments.pop(_RUNTIME, None)
+        runtime = arguments.pop(self._runtime, None)
         return (), {"arguments": arguments, "tool_call_id": tool_call_id, _RUNTIME: runtime}
 
     # No annotations here: LangChain evaluates the annotations of both methods in every call.
@@ -132,6 +141,7 @@ def make_tool(
     limits: Mapping[str, float | None],
     handle_tool_error: HandleToolError,
     schema_for: Provider | None = None,
+    context: Sequence[str] = (),
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -142,10 +152,11 @@ def make_tool(
         limits: ``timeout`` and ``idle_timeout`` of each call, in seconds; None for no limit.
         handle_tool_error: See :class:`MQTTToolkit`.
         schema_for: See :class:`MQTTToolkit`.
+        context: See :class:`MQTTToolkit`.
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card, arguments, limits)
+        return await _call(run, card, arguments, limits, context)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -161,6 +172,7 @@ def make_tool(
         args_schema=schema,
         handle_tool_error=handle_tool_error,
         metadata={"mqtt": mqtt},
+        return_direct=_returns_direct(card),
     )
     if not _has_readable_schema(tool):
         logger.warning(
@@ -186,6 +198,12 @@ def _schema_of(card: ToolCard, schema_for: Provider | None) -> tuple[dict[str, A
     return written, ""
 
 
+def _returns_direct(card: ToolCard) -> bool:
+    """Whether the tool's author wants that the agent ends with the tool's result, as ``serve_tools`` tells."""
+    about = (card.meta or {}).get("langchain")
+    return isinstance(about, dict) and about.get("return_direct") is True
+
+
 def _has_readable_schema(tool: BaseTool) -> bool:
     try:
         return isinstance(tool.args, dict) and bool(convert_to_openai_tool(tool))
@@ -195,13 +213,17 @@ def _has_readable_schema(tool: BaseTool) -> bool:
 
 
 async def _call(
-    run: Run, card: ToolCard, arguments: dict[str, Any], limits: Mapping[str, float | None]
+    run: Run, card: ToolCard, arguments: dict[str, Any], limits: Mapping[str, float | None], context: Sequence[str]
 ) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
     tool, call, place = card.tool, None, None
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
-        call = CallSteps(tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed)
+        told = context_of(run.config, run.in_context(current_runtime), context) if context else {}
+        meta = {"context": told} if told else None
+        call = CallSteps(
+            tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed, meta=meta
+        )
         while not call.over:
             partials = await run.caller.on_loop(call.advance)
             run.beat()

@@ -72,6 +72,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         schema_for: The provider of the language model: ``openai``, ``gemini`` or ``anthropic``. Input schemas that this
             provider would refuse are rewritten. None keeps them, and logs a warning for a schema that a provider may
             refuse.
+        context: The keys of the run's configuration that tools and peers may know; see ``context`` of
+            :class:`MQTTRemoteAgent`. By default, nothing is sent.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
 
@@ -102,6 +104,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     on_timeout: OnTimeout = "leave"
     handle_tool_error: HandleToolError = True
     schema_for: Provider | None = None
+    context: Sequence[str] = ()
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     _remote: Any = PrivateAttr()
@@ -182,13 +185,14 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if isinstance(card, ToolCard):
             timeout = timeout_for(card.tool, self.timeouts, self.timeout)
             limits = {"timeout": timeout, "idle_timeout": self.idle_timeout}
-            return make_tool(self._remote, card, name, limits, self.handle_tool_error, self.schema_for)
+            return make_tool(self._remote, card, name, limits, self.handle_tool_error, self.schema_for, self.context)
         remote = MQTTRemoteAgent(
             card.name,
             agent=self._remote.agent,
             timeout=timeout_for(card.name, self.timeouts, self.timeout),
             idle_timeout=self.idle_timeout,
             on_timeout=self.on_timeout,
+            context=self.context,
         )
         # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]

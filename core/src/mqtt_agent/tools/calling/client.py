@@ -270,6 +270,7 @@ class ToolClient(NeedsAsyncWith):
         wait_online: bool = False,
         retry: bool | None = None,
         call_id: str | None = None,
+        meta: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
@@ -288,6 +289,7 @@ class ToolClient(NeedsAsyncWith):
             call_id: The call's id; None makes a new id. Give the id of an earlier call, with the same tool and
                 arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
                 last caller is canceled.
+            meta: Any other JSON data for the tool, which is no argument; the handler finds it in ``ToolContext.meta``.
             unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
@@ -305,7 +307,9 @@ class ToolClient(NeedsAsyncWith):
             raise unknown_keywords("call", tool, unknown)
         streams = on_partial is not None
         await self._ensure_started()
-        handle = await self._submitter.submit(tool, arguments, timeout, streams, wait_online, retry, call_id)
+        handle = await self._submitter.submit(
+            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta
+        )
         try:
             if on_partial is not None:
                 async for partial in handle.partials():
@@ -327,6 +331,7 @@ class ToolClient(NeedsAsyncWith):
         retry: bool | None = None,
         call_id: str | None = None,
         resume: bool = False,
+        meta: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
@@ -350,4 +355,4 @@ class ToolClient(NeedsAsyncWith):
         if unknown:
             raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
-        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id, resume)
+        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta)

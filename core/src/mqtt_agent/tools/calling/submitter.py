@@ -63,6 +63,7 @@ class Submitter:
         retry: bool | None,
         call_id: str | None,
         resume: bool = False,
+        meta: Mapping[str, Any] | None = None,
     ) -> CallHandle:
         """Send a call, or attach to the call under way that has the same ``call_id``.
 
@@ -75,6 +76,7 @@ class Submitter:
             retry: Whether the call may run twice. None means yes if the tool is read-only or idempotent.
             call_id: The id of the call; None makes a new id.
             resume: Whether an earlier process may have made this call.
+            meta: Other JSON data for the tool.
 
         Raises:
             ToolUnavailable: No server offers the tool.
@@ -95,7 +97,7 @@ class Submitter:
         call_id = _checked_call_id(call_id) if call_id else new_call_id()
         if stream is None:
             stream = card is not None and card.supports_streaming
-        call = self._make_call(tool, call_id, arguments, stream)
+        call = self._make_call(tool, call_id, arguments, stream, meta)
         joined = self._calls.join(tool, call, timeout, deadline)
         if joined is not None:
             try:
@@ -122,7 +124,14 @@ class Submitter:
             raise
         return handle
 
-    def _make_call(self, tool: str, call_id: str, arguments: Mapping[str, Any] | None, stream: bool) -> Call:
+    def _make_call(
+        self,
+        tool: str,
+        call_id: str,
+        arguments: Mapping[str, Any] | None,
+        stream: bool,
+        meta: Mapping[str, Any] | None,
+    ) -> Call:
         if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
         try:
@@ -132,6 +141,7 @@ class Submitter:
                 client=self._scope.agent_id,
                 response_topic=self._scope.inbox,
                 stream=stream and is_identifier(call_id),
+                meta=None if meta is None else to_json(dict(meta), "meta", tool),
             )
         except ValidationError as error:
             raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error
@@ -196,7 +206,7 @@ def _checked_call_id(call_id: str) -> str:
 def unknown_keywords(method: str, tool: str, unknown: Mapping[str, object]) -> TypeError:
     """The error for keywords that a method of the client does not know, because they are arguments of the tool."""
     name = next(iter(unknown))
-    meant = did_you_mean(name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id"))
+    meant = did_you_mean(name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id", "meta"))
     arguments = ", ".join(f'"{each}": ...' for each in unknown)
     return TypeError(
         f"{method}() has no parameter {name!r}{meant}; "

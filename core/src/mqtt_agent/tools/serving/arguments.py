@@ -15,6 +15,8 @@ from mqtt_agent.errors import InvalidArguments
 
 __all__ = ["ArgumentsChecker", "UntitledSchema"]
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 _MAX_FAULTS = 20
 """How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
@@ -28,17 +30,28 @@ class ArgumentsChecker:
         tool: The tool's name, for errors.
         parameters: The handler's parameters, without the context parameter.
         schema: The JSON Schema of the arguments. None makes the schema from the parameters.
+        context: The name of the context parameter, if there is one.
+        validate: Whether to check the arguments against the schema. Without this check, the handler checks the
+            arguments itself.
 
     Attributes:
         schema: The JSON Schema of the arguments.
 
     Raises:
-        TypeError: The parameters cannot be made into a schema.
+        TypeError: The parameters cannot be made into a schema, or an argument has the name of the context parameter.
         ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
     """
 
-    def __init__(self, tool: str, parameters: list[inspect.Parameter], schema: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        tool: str,
+        parameters: list[inspect.Parameter],
+        schema: Mapping[str, Any] | None,
+        context: str | None = None,
+        validate: bool = True,
+    ) -> None:
         self._tool = tool
+        self._validates = validate
         self._model: type[BaseModel] | None = None
         self._fields: list[tuple[str, str]] = []
         self._whole: str | None = None
@@ -48,6 +61,15 @@ class ArgumentsChecker:
         else:
             self.schema = dict(schema)
             self._whole = _parameter_for_all(parameters, self.schema)
+            named = {p.name for p in parameters if p.kind not in _VARIADIC} | ({context} if context else set[str]())
+            self._shown = frozenset[str](self.schema.get("properties") or ())
+            self._hidden = frozenset(named) - self._shown
+            self._takes_others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+            if self._whole is None and context in self._shown:
+                raise TypeError(
+                    f"tool {tool!r}: the parameter {context!r} gets the context of the call, and the input schema has"
+                    " an argument of this name: rename the parameter"
+                )
         self._validator = _validator(tool, self.schema)
 
     def check(self, arguments: dict[str, Any], size: int) -> dict[str, Any]:
@@ -64,7 +86,8 @@ class ArgumentsChecker:
             InvalidArguments: The arguments do not fit the schema.
         """
         try:
-            self._validator.validate(arguments)
+            if self._validates:
+                self._validator.validate(arguments)
         except jsonschema_rs.ValidationError as first:
             # It would take seconds to list all faults of a large call.
             errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
@@ -77,7 +100,16 @@ class ArgumentsChecker:
                 raise self._invalid([(list(detail["loc"]), detail["msg"]) for detail in details]) from error
             given = values.model_fields_set
             return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
-        return dict(arguments) if self._whole is None else {self._whole: arguments}
+        if self._whole is not None:
+            return {self._whole: arguments}
+        # The schema may allow further arguments. They may never become the value of a parameter that it does not show.
+        unknown = [name for name in arguments if not self._takes(name)]
+        if unknown:
+            raise self._invalid([([name], "the tool has no argument of this name") for name in unknown])
+        return dict(arguments)
+
+    def _takes(self, name: str) -> bool:
+        return name in self._shown or (self._takes_others and name not in self._hidden)
 
     def _invalid(self, faults: list[tuple[list[Any], str]]) -> InvalidArguments:
         faults = faults[:_MAX_FAULTS]
@@ -107,7 +139,7 @@ def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[ty
     fields: dict[str, Any] = {}
     names: list[tuple[str, str]] = []
     for number, parameter in enumerate(parameters):
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        if parameter.kind in _VARIADIC:
             raise TypeError(
                 f"tool {tool!r}: {parameter} has no schema: name each parameter, or pass input_schema= to add_tool()"
             )

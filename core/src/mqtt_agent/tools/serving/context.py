@@ -96,15 +96,26 @@ class ToolContext:
         tool: The tool's name.
         client: The id that the caller gives itself, which is no proof of identity.
         server: The id of the replica that runs the call.
+        meta: Other information from the caller, which is no proof of anything. Empty when there is none.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
 
-    def __init__(self, *, call_id: str, tool: str, client: str, server: str, stream: CallStream) -> None:
+    def __init__(
+        self,
+        *,
+        call_id: str,
+        tool: str,
+        client: str,
+        server: str,
+        stream: CallStream,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
         self.client: str = client
         self.server: str = server
+        self.meta: dict[str, Any] = meta or {}
         self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -160,6 +171,7 @@ class SyncToolContext:
         tool: The tool's name.
         client: The id that the caller gives itself, which is no proof of identity.
         server: The id of the replica that runs the call.
+        meta: Other information from the caller, which is no proof of anything. Empty when there is none.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -169,6 +181,7 @@ class SyncToolContext:
         self.tool: str = context.tool
         self.client: str = context.client
         self.server: str = context.server
+        self.meta: dict[str, Any] = context.meta
 
     @property
     def canceled(self) -> bool:

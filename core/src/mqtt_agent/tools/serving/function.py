@@ -30,6 +30,8 @@ class ToolFunction:
             arguments as one dict in that parameter.
         output_schema: JSON Schema of the result. None makes a schema when the handler is annotated to return a
             pydantic model, a dataclass or a TypedDict.
+        validate: Whether to check the arguments of each call against ``input_schema``. Without this check, the handler
+            checks the arguments itself.
 
     Attributes:
         name: The tool's name.
@@ -49,6 +51,7 @@ class ToolFunction:
         handler: Callable[..., Any],
         input_schema: Mapping[str, Any] | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        validate: bool = True,
     ) -> None:
         self.name: str = name
         self.handler: Callable[..., Any] = handler
@@ -59,7 +62,7 @@ class ToolFunction:
             )
         parameters, self._context_parameter, returns = _parameters(name, handler)
         self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-        self._arguments = ArgumentsChecker(name, parameters, input_schema)
+        self._arguments = ArgumentsChecker(name, parameters, input_schema, self._context_parameter, validate)
         self.input_schema: dict[str, Any] = self._arguments.schema
         self.output_schema: dict[str, Any] | None = (
             dict(output_schema) if output_schema is not None else _output_schema(returns)

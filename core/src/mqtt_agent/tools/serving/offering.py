@@ -111,6 +111,7 @@ class ToolOffering(ABC):
         allowed_callers: Sequence[str] | None = None,
         version: str | None = None,
         meta: dict[str, Any] | None = None,
+        validate: bool = True,
     ) -> None:
         """Offer a function as a tool. A started server announces the tool at once.
 
@@ -122,7 +123,8 @@ class ToolOffering(ABC):
             input_schema: JSON Schema of the arguments. None makes the schema from the handler's parameters. With a
                 schema of your own, the handler gets the arguments as keywords. There is one exception: a handler with
                 exactly one parameter without a default (not counting the context), whose name is no property of the
-                schema, gets all arguments as one dict in that parameter.
+                schema, gets all arguments as one dict in that parameter. A call cannot set a parameter that the schema
+                does not show.
             output_schema: JSON Schema of the result. None makes a schema when the handler is annotated to return a
                 pydantic model, a dataclass or a TypedDict.
             title: A name for people.
@@ -135,6 +137,8 @@ class ToolOffering(ABC):
                 rules protect a tool.
             version: The version of the tool.
             meta: Further JSON data for the card.
+            validate: Whether to check the arguments of each call against ``input_schema``. With False, the handler
+                checks the arguments itself, and raises :class:`mqtt_agent.errors.InvalidArguments` for wrong ones.
 
         Raises:
             InvalidIdentifier: The name cannot be used in topics.
@@ -145,7 +149,7 @@ class ToolOffering(ABC):
         validate_identifier(name, "tool name")
         if name in self._cards:
             raise ValueError(f"server {self.name!r} offers a tool {name!r} already: choose another name")
-        function = ToolFunction(name, handler, input_schema, output_schema)
+        function = ToolFunction(name, handler, input_schema, output_schema, validate)
         hints = ToolAnnotations(
             title=title,
             readOnlyHint=read_only,

@@ -94,7 +94,12 @@ class CallRunner:
     async def _call_handler(self, execution: Execution, stream: CallStream) -> tuple[Any, list[dict[str, Any]] | None]:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
-            call_id=call.call_id, tool=function.name, client=call.client, server=self._server_id, stream=stream
+            call_id=call.call_id,
+            tool=function.name,
+            client=call.client,
+            server=self._server_id,
+            stream=stream,
+            meta=call.meta,
         )
         execution.context = context
         if call.stream:

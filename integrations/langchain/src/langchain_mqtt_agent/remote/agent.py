@@ -30,6 +30,7 @@ from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
 from langchain_mqtt_agent.places import Place, place_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
@@ -110,6 +111,9 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         on_input: The old form of ``on_question``: called with a dict of ``prompt``, ``schema``, ``round`` and more.
         name: The name of the Runnable; None takes the name of the peer.
         description: What the peer does, for the language model that uses it as a tool.
+        context: The keys of the run's configuration that the peer may know; see :func:`context_of`. They are searched
+            in ``configurable``, in the runtime's ``context`` and in ``metadata``; ``tags`` takes the tags. By default,
+            nothing is sent. The values belong to the task: a graph that is resumed must have the same values.
 
     Raises:
         InvalidIdentifier: ``peer``, ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -140,6 +144,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         on_input: Callable[[dict[str, Any]], Any] | None = None,
         name: str | None = None,
         description: str | None = None,
+        context: Sequence[str] = (),
     ) -> None:
         self.peer: str = validate_identifier(peer, "agent id")
         self.name: str | None = name or peer
@@ -150,6 +155,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self.idle_timeout = idle_timeout
         self.on_timeout: OnTimeout = on_timeout
         self._context_id = context_id
+        self._context = tuple(context)
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
         settings = BrokerSettings(broker, namespace, credentials, tls)
@@ -239,7 +245,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         if self.input_key is not None:
             value = value[self.input_key] if isinstance(value, Mapping) else getattr(value, self.input_key)
         request = request_from(value)
-        return _Prepared(shape, self._delegation(request, self._place(config, request)))
+        return _Prepared(shape, self._delegation(request, self._place(config, request), config))
 
     async def _pieces(
         self, value: Any, kind: type[Caller], config: RunnableConfig, *, in_chunks: bool = False
@@ -272,8 +278,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         what = ("task", self.agent.namespace, self.peer, tool_call_id or "")
         return place_of(config, what, [request.prompt, request.messages, request.data])
 
-    def _delegation(self, request: Request, place: Place, *, require_online: bool = False) -> Delegation:
-        context_id = self._context_id
+    def _delegation(
+        self, request: Request, place: Place, config: RunnableConfig, *, require_online: bool = False
+    ) -> Delegation:
+        context_id, told = self._context_id, context_of(config, current_runtime(), self._context)
         if context_id is None and place.thread_id is not None:
             context_id = f"{self.agent.agent_id}/{place.thread_id}"
         return Delegation(
@@ -281,7 +289,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             request=request,
             task_id=place.id or new_task_id(),
             replayed=place.id is not None,
-            options={**self._options, "context_id": context_id},
+            options={**self._options, "context_id": context_id, **({"metadata": {"context": told}} if told else {})},
             require_online=require_online,
             timeout=self.timeout,
             idle_timeout=self.idle_timeout,
@@ -351,12 +359,13 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         if isinstance(task_id, str) and task_id and self._may_outlive_its_turn:
             request = Request(data={"task_id": task_id})
             place = self._place(run.config, request, run.tool_call_id)
-            wanted = self._delegation(request, place)
+            wanted = self._delegation(request, place, run.config)
             return dataclasses.replace(wanted, task_id=task_id, followed_at=place.id or "")
         if not isinstance(prompt, str):
             raise WireError(f"prompt must be a text, not {type(prompt).__name__}")
         request = Request(prompt)
-        return self._delegation(request, self._place(run.config, request, run.tool_call_id), require_online=True)
+        place = self._place(run.config, request, run.tool_call_id)
+        return self._delegation(request, place, run.config, require_online=True)
 
 
 class MQTTPeerTool(RemoteTool):

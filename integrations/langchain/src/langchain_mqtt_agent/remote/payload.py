@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.prompt_values import PromptValue
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.replaying import Request
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
-from langchain_mqtt_agent.content import text_of
+from langchain_mqtt_agent.content import are_blocks, text_of
 
-__all__ = ["Outcome", "Reply", "Shape", "request_from", "shape_of"]
+__all__ = ["REPORT", "Outcome", "Reply", "Shape", "request_from", "shape_of"]
 
+REPORT = "langgraph"
+"""The name of the artifact in which a hosted graph says what its run used."""
 _ROLES = {"human": "user", "ai": "agent", "system": "system"}
 
 Shape = Literal["state", "message", "value"]
@@ -81,7 +84,10 @@ def _messages_of(value: Any) -> Any:
 
 
 def _conversation(messages: Any) -> Request:
-    """Make a request from a conversation: it has the messages of people and agents, without tool calls."""
+    """Make a request from a conversation: it has the messages of people and agents, without tool calls.
+
+    The prompt is the last message of the user. Behind it may be answers of other agents, or a supervisor's handoff.
+    """
     told: list[dict[str, Any]] = []
     for message in convert_to_messages(messages):
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
@@ -91,7 +97,7 @@ def _conversation(messages: Any) -> Request:
         told.append({"role": role, "content": content, **({"name": message.name} if message.name else {})})
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
-    last = told[-1]["content"]
+    last = ([each for each in told if each["role"] == "user"] or told)[-1]["content"]
     return Request(prompt=last if isinstance(last, str) else text_of(last), messages=told)
 
 
@@ -101,6 +107,27 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     return value
+
+
+def _report_of(outcome: Outcome) -> dict[str, Any]:
+    """What a hosted graph says of its run: ``usage`` by model, and ``tool_calls``. Empty when it says nothing."""
+    artifacts = outcome.about.get("artifacts") or ()
+    data = next((each.get("data") for each in artifacts if each.get("name") == REPORT), None)
+    if not isinstance(data, dict):
+        return {}
+    wanted = {"usage": dict, "tool_calls": list}
+    return {name: data[name] for name, kind in wanted.items() if isinstance(data.get(name), kind)}
+
+
+def _sum_of(usage: list[dict[str, Any]]) -> UsageMetadata | None:
+    """The usage of all models; None when there is none, or when the peer does not send numbers."""
+    total: UsageMetadata | None = None
+    try:
+        for each in usage:
+            total = add_usage(total, cast("UsageMetadata", each))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return total
 
 
 @dataclass
@@ -127,10 +154,15 @@ class Reply:
     def message(self, outcome: Outcome) -> AIMessage:
         """The message. ``response_metadata["mqtt"]`` has the result itself and what is known about the task."""
         value = outcome.value
-        are_blocks = isinstance(value, list) and value and all(isinstance(e, dict) and "type" in e for e in value)
-        about = {"mqtt": {**outcome.about, "result": to_json(value)}}
-        content = value if are_blocks else as_text(value)
-        return AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
+        report = _report_of(outcome)
+        usage = [each for each in (report.get("usage") or {}).values() if isinstance(each, dict)]
+        about: dict[str, Any] = {"mqtt": {**outcome.about, **report, "result": to_json(value)}}
+        if len(usage) == 1:
+            about["model_name"] = next(iter(report["usage"]))
+        content = value if are_blocks(value) else as_text(value)
+        message = AIMessage(content=content, name=self.peer, id=self.message_id, response_metadata=about)
+        message.usage_metadata = _sum_of(usage)
+        return message
 
     def output(self, outcome: Outcome) -> Any:
         """The output for a result."""
@@ -153,4 +185,6 @@ class Reply:
         if isinstance(content, str) and content.startswith(outcome.text):
             content = content[len(outcome.text) :]
         about = message.response_metadata
-        return AIMessageChunk(content=content, id=self.message_id, response_metadata=about, chunk_position="last")
+        last = AIMessageChunk(content=content, id=self.message_id, response_metadata=about, chunk_position="last")
+        last.usage_metadata = message.usage_metadata
+        return last

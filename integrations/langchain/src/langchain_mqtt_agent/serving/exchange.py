@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
 from mqtt_agent import TaskContext
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import WireError
-from mqtt_agent.wire import to_json
+from mqtt_agent.wire import TaskMessage, to_json
 from pydantic import BaseModel
 
-__all__ = ["input_of", "question_of", "result_of", "tell"]
+__all__ = ["CALLER", "accepted", "input_of", "question_of", "result_of", "tell"]
 
+_ANSWERS = ("agent", "assistant")
+"""The roles of agents."""
 _KINDS: dict[str, type[BaseMessage]] = {"agent": AIMessage, "assistant": AIMessage, "system": SystemMessage}
 
 
-def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
+_HANDOFF_BACK = "__is_handoff_back"
+"""Supervisors of LangGraph mark the messages with which an agent gives back control: they are no answers."""
+
+
+CALLER = "mqtt_caller"
+"""The key in ``configurable`` under which a tool or a graph finds what the caller has told."""
+
+
+def accepted(told: Any, keys: Collection[str]) -> dict[str, Any]:
+    """The context that a caller has told, without the keys that this program does not accept."""
+    context = told.get("context") if isinstance(told, dict) else None
+    return {key: context[key] for key in keys if key in context} if isinstance(context, dict) else {}
+
+
+def input_of(task: TaskContext, keys: list[str], history: bool, names: Collection[str] = ()) -> Any:
     """The input of a graph for a task.
 
     Args:
         task: The task.
         keys: The keys of the graph's input state.
         history: Whether the graph's thread has the conversation so far. If so, the input has only the messages after
-            the last answer.
+            the graph's own last answer. The answers of other agents count as input.
+        names: The names under which the graph's answers are in the conversation.
 
     Raises:
         ValueError: The task is a prompt, and the graph takes several keys.
@@ -32,14 +50,10 @@ def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
     if "messages" in keys:
         messages = list(task.messages)
         if history:
-            answers = [place for place, message in enumerate(messages) if message.role in ("agent", "assistant")]
-            messages = messages[answers[-1] + 1 :] if answers else messages
+            messages = _after_own_answer(messages, names)
         if not messages and task.prompt is not None:
             return {"messages": [HumanMessage(task.prompt)], **data}
-        read = [
-            _KINDS.get(each.role, HumanMessage)(content=each.content, name=(each.model_extra or {}).get("name"))
-            for each in messages
-        ]
+        read = [_KINDS.get(each.role, HumanMessage)(content=each.content, name=_author_of(each)) for each in messages]
         return {**({"messages": read} if read else {}), **data}
     if data or task.prompt is None:
         return data
@@ -48,6 +62,22 @@ def input_of(task: TaskContext, keys: list[str], history: bool) -> Any:
             f"a prompt cannot be the input of this graph: send data with the keys {', '.join(keys) or '(none)'}"
         )
     return {keys[0]: task.prompt}
+
+
+def _after_own_answer(messages: list[TaskMessage], names: Collection[str]) -> list[TaskMessage]:
+    """The messages after the last one that the graph itself has written.
+
+    An answer without a name is the graph's own, unless another agent takes part in the conversation.
+    """
+    answers = {place: _author_of(each) for place, each in enumerate(messages) if each.role in _ANSWERS}
+    alone = not any(author and author not in names for author in answers.values())
+    own = [place for place, author in answers.items() if author in names or (alone and not author)]
+    return messages[own[-1] + 1 :] if own else messages
+
+
+def _author_of(message: TaskMessage) -> str | None:
+    name = (message.model_extra or {}).get("name")
+    return name if isinstance(name, str) else None
 
 
 def question_of(interrupt: Any) -> tuple[str, Any]:
@@ -87,9 +117,14 @@ def result_of(values: Any) -> Any:
         return _plain(values["structured_response"])
     messages = values.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[-1], BaseMessage):
-        content = messages[-1].content
-        return content if isinstance(content, str) else messages[-1].text if _only_text(content) else _plain(content)
+        answer = next((each for each in reversed(messages) if not _gives_back(each)), messages[-1])
+        content = answer.content
+        return content if isinstance(content, str) else answer.text if _only_text(content) else _plain(content)
     return _plain({key: value for key, value in values.items() if not key.startswith("__")})
+
+
+def _gives_back(message: Any) -> bool:
+    return bool(getattr(message, "response_metadata", {}).get(_HANDOFF_BACK))
 
 
 def _only_text(content: list[Any]) -> bool:

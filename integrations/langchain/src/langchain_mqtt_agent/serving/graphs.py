@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,15 @@ from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
 
 from langchain_mqtt_agent._langgraph import require
-from langchain_mqtt_agent.serving.exchange import input_of, question_of, result_of, tell
+from langchain_mqtt_agent.remote.payload import REPORT
+from langchain_mqtt_agent.serving.exchange import CALLER, accepted, input_of, question_of, result_of, tell
+from langchain_mqtt_agent.serving.memory import HostMemory
 
 __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
 _TASK = "mqtt_task_id"
 """The key in a checkpoint's metadata that holds the id of the task for which the checkpoint was written."""
+_NO_NAME = "LangGraph"  # the name of a graph whose author gave none
 _THREAD = "mqtt-agent-graph"  # the name of the threads of a graph that blocks
 
 
@@ -34,6 +37,9 @@ def graph_agent(
     output: Callable[[Any], Any] | None = None,
     config: dict[str, Any] | None = None,
     context: Any = None,
+    max_conversations: int = 1000,
+    accept: Sequence[str] = (),
+    report: bool = True,
     **options: Unpack[AgentOptions],
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
@@ -41,7 +47,8 @@ def graph_agent(
     - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
       run one after the other.
     - With a checkpointer that outlives the process, an agent that was killed continues the graph from the last
-      checkpoint. A graph without a checkpointer gets a checkpointer in memory.
+      checkpoint. A graph without a checkpointer gets a memory in the process. This memory forgets each task without a
+      context id when the task is over. Of each context, it keeps the latest checkpoint.
     - An interrupt becomes a question to the requester; the answer resumes the graph.
     - The tokens of chat models and the values that nodes give to the stream writer are sent as events.
     - When the task is canceled, the run stops.
@@ -51,22 +58,38 @@ def graph_agent(
         agent_id: The agent's name.
         checkpointer: Use this checkpointer in place of the graph's own.
         input: A function that gets a task and returns the input of the graph. By default, the input is the conversation
-            as ``messages``, with structured input as further keys; for a graph without messages, the structured input,
-            or the prompt as the graph's one key.
+            as ``messages``, with structured input as further keys. When the thread has a memory already, the input is
+            the part of the conversation after the last answer whose ``name`` is ``agent_id`` or the graph's name; the
+            answers of other agents belong to the input. For a graph without messages, the input is the structured
+            input, or the prompt as the graph's one key.
         output: A function that gets the final state of the graph and returns the result of the task. By default, the
             result is the state's ``structured_response``, else the text of the last message, else the state.
         config: The configuration of each run: ``recursion_limit``, ``tags``, ``configurable``, ...
         context: The context in the graph's runtime, for each run.
+        max_conversations: How many contexts without a running task the memory in the process keeps. When there are
+            more, the context that was used longest ago is forgotten, and the log tells this once. A checkpointer of
+            your own has no limit here.
+        accept: The keys that a requester may set; see ``context`` of :class:`MQTTRemoteAgent`. The graph finds their
+            values in ``config["configurable"]["mqtt_caller"]``, and nowhere else. They are the requester's words, and
+            no proof of identity.
+        report: Whether the requester is told the usage of the language models, and the tool calls of the run, as an
+            artifact with the name ``langgraph``.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``store``, ``description``, ``skills``, ...
 
     Raises:
         ImportError: LangGraph is not installed.
         TypeError: ``graph`` is no graph.
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
+        ValueError: ``max_conversations`` is below 0.
     """
     require("serving a graph")
     context_options = {} if context is None else {"context": context}
-    runner = _Runner(_compiled(graph, checkpointer), input, output or result_of, config or {}, context_options)
+    compiled, memory = _compiled(graph, checkpointer), None
+    if compiled.checkpointer is None:
+        memory = HostMemory(agent_id, max_conversations)
+        compiled = compiled.copy({"checkpointer": memory.saver})
+    runner = _Runner(compiled, agent_id, memory, input, output or result_of, config or {}, context_options)
+    runner.accepts, runner.reports = tuple(accept), report
     options.setdefault("description", getattr(graph, "description", None) or "")
     agent = Agent(agent_id, **options)
     agent.on_task(runner.run)
@@ -105,14 +128,10 @@ async def aserve_graph(
 
 
 def _compiled(graph: Any, checkpointer: Any) -> Any:
-    from langgraph.checkpoint.memory import InMemorySaver
-
     if not hasattr(graph, "aget_state") and hasattr(graph, "compile"):
         graph = graph.compile()
     if not hasattr(graph, "aget_state"):
         raise TypeError(f"a graph is needed, not {type(graph).__name__}")
-    if checkpointer is None and graph.checkpointer is None:
-        checkpointer = InMemorySaver()
     return graph if checkpointer is None else graph.copy({"checkpointer": checkpointer})
 
 
@@ -131,32 +150,54 @@ class _Runner:
     def __init__(
         self,
         graph: Any,
+        agent_id: str,
+        memory: HostMemory | None,
         input: Callable[[TaskContext], Any] | None,
         output: Callable[[Any], Any],
         config: dict[str, Any],
         options: dict[str, Any],
     ) -> None:
         self._graph = graph
+        self._memory = memory
+        self._shrinks = not any(type(each).__name__ == "DeltaChannel" for each in graph.channels.values())
         self._input = input
         self._output = output
         self._config = config
         self._options = options
         self._keys = _keys_of(graph)
+        self._names = {agent_id, graph.get_name()} - {_NO_NAME}
         self._awaits = True
+        self.accepts: tuple[str, ...] = ()
+        self.reports = True
         self._threads: Conversations[None] = Conversations(limit=0)
 
     async def run(self, task: TaskContext) -> Any:
         """Handle a task, after the earlier tasks of the same thread."""
         thread = task.context_id or task.id
         async with self._threads.turn(thread):
-            config = {
-                **self._config,
-                "configurable": {**self._config.get("configurable", {}), "thread_id": thread},
-                "metadata": {**self._config.get("metadata", {}), _TASK: task.id},
-            }
-            return self._output(await self._run(task, config))
+            config = self._config_of(task, thread)
+            if self._memory is None:
+                return self._output(await self._run(task, config))
+            self._memory.begin(thread)
+            try:
+                return self._output(await self._run(task, config))
+            finally:
+                if not task.interrupted:  # otherwise the agent's next start continues the task
+                    self._memory.end(thread, conversation=task.context_id is not None, shrinks=self._shrinks)
 
     async def _run(self, task: TaskContext, config: dict[str, Any]) -> Any:
+        callbacks = config.get("callbacks") or []
+        if not self.reports or not isinstance(callbacks, list):
+            return await self._values(task, config)
+        from langchain_mqtt_agent.serving.report import RunReport  # LangChain's callback takes a while to import
+
+        report = RunReport()
+        values = await self._values(task, {**config, "callbacks": [*callbacks, report]})
+        if report.data:
+            await task.artifact(REPORT, report.data)
+        return values
+
+    async def _values(self, task: TaskContext, config: dict[str, Any]) -> Any:
         from langgraph.types import Command
 
         state = await self._state(config)
@@ -167,7 +208,7 @@ class _Runner:
         await questions.repeat()
         given: Any = None
         if not begun:
-            given = self._input(task) if self._input is not None else input_of(task, self._keys, bool(state.values))
+            given = self._input_of(task, bool(state.values))
         while True:
             pending = _interrupts(state) if begun else []
             if pending:
@@ -177,6 +218,18 @@ class _Runner:
             state, begun, given = await self._state(config), True, None
             if not state.next:
                 return state.values
+
+    def _config_of(self, task: TaskContext, thread: str) -> dict[str, Any]:
+        configurable = {**self._config.get("configurable", {}), "thread_id": thread}
+        if self.accepts:
+            configurable[CALLER] = accepted(task.metadata, self.accepts)
+        metadata = {**self._config.get("metadata", {}), _TASK: task.id}
+        return {**self._config, "configurable": configurable, "metadata": metadata}
+
+    def _input_of(self, task: TaskContext, history: bool) -> Any:
+        if self._input is not None:
+            return self._input(task)
+        return input_of(task, self._keys, history, self._names)
 
     async def _state(self, config: dict[str, Any]) -> Any:
         if self._awaits:
