@@ -72,6 +72,31 @@ class Marathon(Counter):
         yield await self.on_messages(messages, cancellation_token)
 
 
+class Clerk(Counter):
+    """A counter that writes down each turn that it has taken: a line with its conversation in the file ``$BOOKINGS``.
+
+    With ``$GATE``, a turn about a booking makes the file ``entered`` in this folder, and waits for the file ``open``.
+    """
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__("clerk")
+        self._conversation = conversation
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        if "GATE" in os.environ and any("book" in message.to_text() for message in messages):
+            gate = Path(os.environ["GATE"])
+            (gate / "entered").touch()
+            while not (gate / "open").exists():
+                await asyncio.sleep(0.02)  # another process opens the gate by making a file
+        with Path(os.environ["BOOKINGS"]).open("a") as bookings:
+            bookings.write(f"{self._conversation}\n")
+        return await super().on_messages(messages, cancellation_token)
+
+
+def make_clerk(conversation: str) -> Clerk:
+    return Clerk(conversation)
+
+
 def make_marathon(conversation: str) -> Marathon:
     return Marathon("marathon")
 

@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_agentchat import messages as m
-from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.agents import AssistantAgent, SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team
 from autogen_agentchat.conditions import TextMentionTermination
 from autogen_agentchat.teams import (
@@ -21,6 +22,7 @@ from autogen_agentchat.teams import (
     SelectorGroupChat,
     Swarm,
 )
+from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken, Image
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Broker, Embedded, Mosquitto
@@ -30,6 +32,7 @@ from support import soon, until
 from .conftest import red_dot
 from .conversations import Counter, Gate, hosting, talker
 from .models import calls, says
+from .processes import HostProcess
 from .test_messages import OwnEvent, Report
 
 MakeAgent = Callable[..., MQTTAgent]
@@ -429,22 +432,57 @@ async def test_a_loaded_team_goes_on_from_where_it_was_saved_also_with_the_host_
         assert transcript(await soon(team.run(task="three")))[-1][1] == "3: ['one', 'two', 'three']"
 
 
-async def test_the_same_question_at_the_same_point_gets_the_answer_that_is_under_way(
+async def test_the_same_question_after_a_state_of_a_turn_gets_the_answer_that_is_under_way(
     embedded: Embedded, namespace: str, remote: MakeAgent
 ) -> None:
     gates: list[Gate] = []
     async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
         counter, again = remote("counter"), remote("counter")
-        await again.load_state(await counter.save_state())
         first = asyncio.create_task(counter.on_messages([HELLO], CancellationToken()))
         await until(lambda: gates and gates[0].entered.is_set())
+        await again.load_state(await counter.save_state())
         same = m.TextMessage(content="hello", source="user")
         second = asyncio.create_task(again.on_messages([same], CancellationToken()))
-        await until(lambda: again._state.pending)
         gates[0].open.set()
         answers = [(await soon(each)).chat_message for each in (first, second)]
         assert answers[0].dump() == answers[1].dump()
         assert [gate.turns for gate in gates] == [1]
+
+
+async def test_two_turns_at_once_are_taken_one_after_the_other(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    with HostProcess("make_counter", "counter", mosquitto.url, namespace, tmp_path):
+        counter = MQTTAgent("counter", broker=mosquitto.url, namespace=namespace, absent="wait")
+        both = calls(("counter", {"task": "one"}), ("counter", {"task": "two"}))
+        tools = [AgentTool(counter, return_value_as_last_message=True)]
+        boss = AssistantAgent("boss", says(both), tools=tools)
+        results = (await soon(boss.run(task="go"), 60)).messages[-2]
+        assert isinstance(results, m.ToolCallExecutionEvent)
+        assert [each.content for each in results.content] == ["1: ['one']", "2: ['one', 'two']"]
+        last = await soon(counter.run(task="three"))
+        assert last.messages[-1].to_text() == "3: ['one', 'two', 'three']"
+        await soon(counter.close())
+
+
+async def test_a_turn_that_waits_for_an_earlier_turn_can_be_canceled(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
+        counter, token = remote("counter"), CancellationToken()
+        first = asyncio.create_task(counter.run(task="one"))
+        await until(lambda: gates and gates[0].entered.is_set())
+        second = asyncio.create_task(counter.run(task="two", cancellation_token=token))
+        third = asyncio.create_task(counter.run(task="three"))
+        await asyncio.sleep(0)
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(second)
+        assert not first.done()
+        gates[0].open.set()
+        results = await soon(asyncio.gather(first, third))
+        assert [each.messages[-1].to_text() for each in results] == ["1: ['one']", "2: ['one', 'three']"]
 
 
 async def test_a_state_of_something_else_is_refused(remote: MakeAgent) -> None:

@@ -132,6 +132,21 @@ async def test_a_plain_task_gets_an_answer_as_text(embedded: Embedded, namespace
         assert await soon(planner.request("counter", "z")) == "1: ['z']"
 
 
+async def test_plain_tasks_of_a_conversation_that_come_at_once_are_taken_one_after_the_other(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda name: _remember(gates, Gate())):
+        first = asyncio.create_task(planner.request("counter", "x", context_id="talk"))
+        await until(lambda: gates and gates[0].entered.is_set())
+        second = asyncio.create_task(planner.request("counter", "y", context_id="talk"))
+        other = asyncio.create_task(planner.request("counter", "z", context_id="other"))
+        await until(lambda: len(gates) == 2 and gates[1].entered.is_set())  # the second task has arrived as well
+        for gate in gates:
+            gate.open.set()
+        assert await soon(asyncio.gather(first, second, other)) == ["1: ['x']", "2: ['x', 'y']", "1: ['z']"]
+
+
 async def test_factories_may_be_async_and_must_give_agents(embedded: Embedded, namespace: str, planner: Agent) -> None:
     async def make(name: str) -> Counter:
         return Counter()

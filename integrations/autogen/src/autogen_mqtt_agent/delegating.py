@@ -10,17 +10,16 @@ from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.adapting.streaming import Emit
 from mqtt_agent.errors import TaskRejected
 
+from autogen_mqtt_agent.conversation import Asked
 from autogen_mqtt_agent.saved import MQTTAgentConfig
-from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn
+from autogen_mqtt_agent.turns import CONTROL, TURN, Control
 
 __all__ = ["control_turn", "give_turn"]
 
 _CONTROL_TIMEOUT = 5.0  # seconds
 
 
-async def give_turn(
-    agent: Agent, participant: MQTTAgentConfig, task_id: str, turn: Turn | None, prompt: str, emit: Emit
-) -> Any:
+async def give_turn(agent: Agent, participant: MQTTAgentConfig, asked: Asked, emit: Emit) -> Any:
     """Give a turn to the participant's peer, emit the task's events, and return the task's result.
 
     When this function is canceled, the turn is canceled at the peer.
@@ -28,9 +27,7 @@ async def give_turn(
     Args:
         agent: The agent that gives the turn.
         participant: The arguments of the participant: its peer, and how long to wait for the peer.
-        task_id: The id of the turn.
-        turn: The turn; None for a turn that was given before.
-        prompt: The turn as text, for people and for agents that do not use AutoGen.
+        asked: The turn.
         emit: Called with each event.
 
     Raises:
@@ -41,24 +38,26 @@ async def give_turn(
     peer, wait = participant.peer or participant.name, participant.absent == "wait"
 
     async def begin() -> TaskHandle:
-        if turn is None:
-            return await agent.resume(task_id, peer=peer)
+        if asked.turn is None:
+            return await agent.resume(asked.task_id, peer=peer)
         if not wait:
             await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
+        prompt = [{"role": "user", "content": asked.prompt}]
         try:
             return await agent.delegate(
                 peer,
-                prompt,
+                asked.prompt,
                 type=TURN,
-                data=turn.model_dump(),
-                task_id=task_id,
-                context_id=turn.conversation,
+                messages=[*asked.history, *prompt] if asked.history else None,
+                data=asked.turn.model_dump(),
+                task_id=asked.task_id,
+                context_id=asked.turn.conversation,
                 wait_online=True,
             )
         except TaskRejected as error:
             if error.code != "conflict":
                 raise
-            return await agent.resume(task_id)  # the same turn was given before, in messages with other ids
+            return await agent.resume(asked.task_id)  # the same turn was given before, in messages with other ids
 
     async def follow_turn(handle: TaskHandle) -> Any:
         async def tell(event: TaskEvent) -> None:
