@@ -56,6 +56,26 @@ def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAge
     return AssistantAgent("critic", Thinks(["good", "better"], gate or os.environ.get("GATE")))
 
 
+SHARED = Counter()
+
+
+def make_shared(conversation: str) -> Counter:
+    return SHARED
+
+
+def make_office(conversation: str) -> Team:
+    """A team whose only participant is a clerk on another host. The team asks the clerk once for each turn."""
+    clerk = MQTTAgent(
+        "clerk",
+        broker=os.environ["BROKER"],
+        namespace=os.environ["NAMESPACE"],
+        agent_id="office-asks",
+        store=os.environ["STORE"],
+        absent="wait",
+    )
+    return RoundRobinGroupChat([clerk], max_turns=1)
+
+
 class Marathon(Counter):
     """A slow counter that uses files in the folder ``GATE``: it makes ``entered``, is silent until ``watched`` exists,
     then reports its progress, and ends when ``open`` exists."""

@@ -455,8 +455,7 @@ async def test_two_turns_at_once_are_taken_one_after_the_other(
     with HostProcess("make_counter", "counter", mosquitto.url, namespace, tmp_path):
         counter = MQTTAgent("counter", broker=mosquitto.url, namespace=namespace, absent="wait")
         both = calls(("counter", {"task": "one"}), ("counter", {"task": "two"}))
-        tools = [AgentTool(counter, return_value_as_last_message=True)]
-        boss = AssistantAgent("boss", says(both), tools=tools)
+        boss = AssistantAgent("boss", says(both), tools=[AgentTool(counter, return_value_as_last_message=True)])
         results = (await soon(boss.run(task="go"), 60)).messages[-2]
         assert isinstance(results, m.ToolCallExecutionEvent)
         assert [each.content for each in results.content] == ["1: ['one']", "2: ['one', 'two']"]

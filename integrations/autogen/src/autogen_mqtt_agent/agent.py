@@ -37,6 +37,7 @@ from typing_extensions import Self, override
 from autogen_mqtt_agent.conversation import Asked, Conversation
 from autogen_mqtt_agent.delegating import control_turn, give_turn
 from autogen_mqtt_agent.messages import AnyMessage, Codec
+from autogen_mqtt_agent.places import place_of
 from autogen_mqtt_agent.replies import Replies
 from autogen_mqtt_agent.saved import DESCRIPTION, Absent, MQTTAgentConfig
 from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control
@@ -129,7 +130,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             grace=grace,
             timeout=timeout,
         )
-        self._conversation = Conversation(self._config, self._codec)
+        self._conversation = Conversation(self._config, self._codec, place_of(name, peer, self.agent_id))
         self._queue: Conversations[None] = Conversations(limit=0)
         in_child(self._conversation.copied)
 
@@ -219,7 +220,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         under_way = self._conversation.begin(asked, self.agent_id)
         replies = Replies(self.name, self._codec, self._config.roster)
 
-        async def give(emit: Emit) -> Any:
+        async def give(emit: Emit) -> tuple[str, Any]:
             agent = self._requester.agent
             return await agent.await_on_loop(give_turn, self._config, asked, emit)
 
@@ -230,10 +231,11 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                         for message in replies.event(event):
                             yield message
                         continue
-                    response = replies.response(event.result())
+                    task_id, result = event.result()
+                    response = replies.response(result)
                     for message in replies.left_out(response):
                         yield message
-                    under_way.answered(response.chat_message, from_host=replies.from_host)
+                    under_way.answered(task_id, response.chat_message, from_host=replies.from_host)
                     yield response
         finally:
             under_way.end()

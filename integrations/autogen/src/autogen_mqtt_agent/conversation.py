@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from autogen_agentchat.messages import BaseChatMessage
+from mqtt_agent import TaskContext
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.messages import Codec
+from autogen_mqtt_agent.places import Place
 from autogen_mqtt_agent.saved import MQTTAgentConfig, MQTTAgentState
 from autogen_mqtt_agent.turns import Turn, turn_id
 
@@ -30,12 +32,17 @@ class Asked:
         turn: The turn; None for a turn that was given before.
         prompt: The turn as text, for people and for agents that do not use AutoGen.
         history: What was said before, for an agent that does not use AutoGen and does not know this conversation yet.
+        within: The turn of a hosted agent in which this turn is asked for. When the host was killed, the hosted agent
+            asks again.
+        tries: How many turns at this place ended without an answer.
     """
 
     task_id: str
     turn: Turn | None
     prompt: str = ""
     history: Sequence[dict[str, Any]] = ()
+    within: TaskContext | None = None
+    tries: int = 0
 
 
 class Conversation:
@@ -44,25 +51,30 @@ class Conversation:
     A state can be loaded many times, by several users or by one user. Each time, the turns after the state belong to
     another conversation. Only the turn that was under way when the state was saved belongs to the loaded state itself.
 
+    A participant that belongs to a hosted agent has one conversation for each conversation of its host, also when the
+    host was restarted.
+
     Args:
         participant: The arguments of the participant.
         codec: Reads and writes messages.
+        place: The place of a participant that belongs to a hosted agent.
 
     Attributes:
         state: The state, which the participant saves.
         known_to_peer: Whether the peer knows this conversation, so that it need not be told what was said before.
     """
 
-    def __init__(self, participant: MQTTAgentConfig, codec: Codec) -> None:
+    def __init__(self, participant: MQTTAgentConfig, codec: Codec, place: Place | None) -> None:
         self.state: MQTTAgentState = MQTTAgentState()
         self._participant = participant
         self._codec = codec
+        self._place = place
         self._loaded = False
         self.known_to_peer: bool = True
 
     def reset(self) -> None:
         """Forget everything. The next turn begins a new conversation."""
-        self.state = MQTTAgentState()
+        self.state = MQTTAgentState(resets=self.state.resets + 1)
         self._loaded, self.known_to_peer = False, True
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -105,9 +117,14 @@ class Conversation:
 
     def _go_on(self) -> None:
         """Begin a conversation of its own, if the state was loaded."""
-        if self._loaded:
-            self.state.conversation_id = uuid.uuid4().hex
-            self._loaded, self.known_to_peer = False, False
+        state, name = self.state, self.state.conversation_id
+        if self._place is not None:
+            name = f"{self._place.name}.{state.resets}" if state.resets else self._place.name
+        elif self._loaded:
+            name = uuid.uuid4().hex
+        self._loaded = False
+        if name != state.conversation_id:
+            state.conversation_id, self.known_to_peer = name, False
 
     def _asked(self, messages: Sequence[BaseChatMessage]) -> Asked:
         state = self.state
@@ -121,7 +138,10 @@ class Conversation:
         )
         prompt = "\n\n".join(f"{message.source}: {message.to_model_text()}" for message in messages)
         history = () if self.known_to_peer else tuple(state.history)
-        return Asked(turn_id(turn, state.tries, messages), turn, prompt, history)
+        within = None if self._place is None else self._place.turn
+        if within is None:
+            return Asked(turn_id(turn, messages, [state.tries]), turn, prompt, history)
+        return Asked(turn_id(turn, messages, [0, within.id]), turn, prompt, history, within, state.tries)
 
     def begin(self, asked: Asked, agent_id: str) -> UnderWay:
         """Begin a turn."""
@@ -129,22 +149,22 @@ class Conversation:
             _continued.add(self.state.pending)
         self.state.pending, self.state.given_by = asked.task_id, agent_id
         self.state.prompt = asked.prompt or self.state.prompt
-        return UnderWay(self, asked.task_id)
+        return UnderWay(self)
 
 
 class UnderWay:
     """The turn that is under way in a conversation. A reset leaves the turn to the conversation before the reset."""
 
-    def __init__(self, conversation: Conversation, task_id: str) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._state = conversation.state
-        self._task_id = task_id
         self._answered = False
 
-    def answered(self, answer: BaseChatMessage, *, from_host: bool) -> None:
+    def answered(self, task_id: str, answer: BaseChatMessage, *, from_host: bool) -> None:
         """Note the answer.
 
         Args:
+            task_id: The id of the task that gave the answer.
             answer: The answer.
             from_host: Whether the peer is an :class:`AgentHost`, which keeps its state after each turn. Any other peer
                 must be told what was said before, when a new conversation begins from this state.
@@ -153,7 +173,7 @@ class UnderWay:
         if not from_host:
             said = [("user", state.prompt), ("agent", answer.to_model_text())]
             state.history += [{"role": role, "content": text} for role, text in said if text]
-        state.last_seq, state.last_turn, state.tries = state.last_seq + 1, self._task_id, 0
+        state.last_seq, state.last_turn, state.tries = state.last_seq + 1, task_id, 0
         state.unsent = []
         if self._conversation.state is state:
             self._conversation.known_to_peer = True

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mqtt_agent import Agent
+from mqtt_agent.adapting.instances import WHOLE_EVERY
 from mqtt_agent.adapting.options import HostOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
@@ -70,9 +71,12 @@ class AgentHost(Agent):
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
         options.setdefault("max_payload", MAX_PAYLOAD)
         # Turns that wait for an earlier turn of their conversation count too.
+        # The change by a turn needs the states before it, back to a whole one. So all turns are kept a little longer.
+        whole_every = min(retention, WHOLE_EVERY)
+        retention += whole_every
         super().__init__(agent_id, max_concurrency=_WAITING_TURNS, retention=retention, **options)
         self._max_concurrency = max_concurrency  # turns that run may block threads; turns that wait do not
-        self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
+        self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency, whole_every)
         self.on_task(TURN)(self._turns.on_turn)
         self.on_task(CONTROL)(self._turns.on_control)
         self.on_task(self._turns.on_plain_task)

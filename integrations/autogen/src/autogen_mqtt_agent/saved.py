@@ -57,6 +57,7 @@ class MQTTAgentState(BaseModel):
         prompt: That turn as text.
         given_by: The id of the agent that gave the pending turn. Only that agent gets the answer.
         unsent: Messages that the peer has missed because it was not online.
+        resets: How many times the conversation was reset.
         history: What was said so far, as messages of a task. Empty for a peer that is an :class:`AgentHost`: it keeps
             its state after each turn.
     """
@@ -70,6 +71,7 @@ class MQTTAgentState(BaseModel):
     given_by: str | None = None
     prompt: str = ""
     unsent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    resets: int = 0
     history: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
