@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -222,16 +223,92 @@ async def test_an_agent_that_knows_nothing_of_autogen_can_take_part(
     assert json.loads(seen[-1].chat_message.content) == {"prompt": "user: hello"}  # type: ignore[union-attr]
 
 
-async def test_an_agent_that_asks_back_fails_the_turn(embedded: Embedded, namespace: str, remote: MakeAgent) -> None:
-    agent = Agent("asker", broker=embedded.url, namespace=namespace, store=MemoryStore())
-    agent.on_task(_ask)
-    async with agent:
-        with pytest.raises(errors.TaskError, match="which year"):
+async def test_a_question_that_nobody_can_answer_fails_the_turn(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    async with asker(embedded.url, namespace):
+        with pytest.raises(errors.TaskError, match="which year.*pass on_question= to MQTTAgent"):
             await soon(remote("asker").on_messages([HELLO], CancellationToken()))
 
 
-async def _ask(task: TaskContext) -> Any:
-    return await task.ask("which year")
+def asker(broker: str, namespace: str) -> Agent:
+    """An agent that does not use AutoGen, and asks two questions."""
+    agent = Agent("asker", broker=broker, namespace=namespace, store=MemoryStore())
+
+    @agent.on_task
+    async def handle(task: TaskContext) -> Any:
+        return [await task.ask("which year", {"type": "integer"}), await task.ask("why")]
+
+    return agent
+
+
+MOOD: ContextVar[str] = ContextVar("MOOD")
+
+
+async def test_a_function_in_a_thread_answers_questions_while_the_team_goes_on(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    loop = asyncio.get_running_loop()
+
+    def on_question(question: str, schema: Any) -> Any:
+        asked.append((question, schema))
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(5)  # the team's event loop is free meanwhile
+        return ("soon", 2024, MOOD.get())[len(asked) - 1]
+
+    MOOD.set("for fun")
+    async with asker(embedded.url, namespace):
+        team = RoundRobinGroupChat([remote("asker", on_question=on_question)], max_turns=1)
+        assert json.loads(transcript(await soon(team.run(task="go")))[-1][1]) == [2024, "for fun"]
+    assert [question for question, _ in asked][::2] == ["which year", "why"]
+    assert asked[1][0].startswith("which year\n(")  # the first answer was no integer
+    assert [schema for _, schema in asked] == [{"type": "integer"}, {"type": "integer"}, None]
+
+
+async def test_an_async_function_answers_questions_on_the_event_loop_of_the_team(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def on_question(question: str, schema: Any) -> Any:
+        assert asyncio.get_running_loop() is loop
+        return 2024 if schema else "why not"
+
+    async with asker(embedded.url, namespace):
+        answer = await soon(remote("asker", on_question=on_question).on_messages([HELLO], CancellationToken()))
+        assert json.loads(answer.chat_message.to_text()) == [2024, "why not"]
+
+
+async def test_an_error_of_the_function_that_answers_ends_the_turn(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    def on_question(question: str, schema: Any) -> Any:
+        raise LookupError("nobody is here")
+
+    async with asker(embedded.url, namespace):
+        with pytest.raises(LookupError, match="nobody is here"):
+            await soon(remote("asker", on_question=on_question).on_messages([HELLO], CancellationToken()))
+
+
+async def test_a_canceled_turn_ends_the_wait_for_an_answer(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    waiting, ended, token = asyncio.Event(), asyncio.Event(), CancellationToken()
+
+    async def on_question(question: str, schema: Any) -> Any:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with asker(embedded.url, namespace):
+        turn = asyncio.create_task(remote("asker", on_question=on_question).on_messages([HELLO], token))
+        await soon(waiting.wait())
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(turn)
+        await soon(ended.wait())
 
 
 # Canceling, failing, absence

@@ -13,10 +13,13 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ThoughtEvent
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Mosquitto
-from support import soon, until
+from mqtt_agent import Agent, MemoryStore, SqliteStore, TaskContext
+from mqtt_agent.agents.store import TaskKey
+from support import becomes, soon, until
 
 from .processes import PROGRAMS, HostProcess, Program
 from .programs import long_chat, run_example
+from .users import User
 
 
 @pytest.fixture
@@ -113,3 +116,36 @@ async def test_only_the_same_agent_id_can_resume(state_file: Path, mosquitto: Mo
     await stranger.load_state(standing(state_file))
     with pytest.raises(ValueError, match="caller has given the turn"):
         await soon(stranger.resume())
+
+
+async def test_a_question_that_was_answered_is_not_asked_again_in_a_new_process(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    second = asyncio.Event()
+    asker = Agent("clerk", broker=mosquitto.url, namespace=namespace, store=MemoryStore())
+
+    @asker.on_task
+    async def handle(task: TaskContext) -> list[str]:
+        first = await task.ask("which year")
+        await second.wait()
+        return [first, await task.ask("why")]
+
+    options = {"broker": mosquitto.url, "namespace": namespace, "agent_id": "kiosk", "store": str(tmp_path / "k.db")}
+    async with asker:
+        with User(tmp_path / "killed", tmp_path / "none", "book", **options) as killed:
+            await until(lambda: killed.questions and killed.standing["pending"] is not None, 60)
+            task_id = killed.standing["pending"]
+            await becomes(lambda: answered(tmp_path / "k.db", namespace, task_id))
+            killed.kill()
+        second.set()
+        with User(tmp_path / "again", killed.saved, "book", **options) as again:
+            await until(lambda: again.done, 60)
+    assert (killed.questions, again.questions) == (["which year"], ["why"])
+    assert json.loads(again.answer) == ["book to which year", "book to why"]
+
+
+async def answered(store: Path, namespace: str, task_id: str) -> bool:
+    """Whether the answer to the first question is stored."""
+    async with SqliteStore(store) as opened:
+        record = await opened.get(TaskKey(f"{namespace}/kiosk", "delegated", task_id))
+    return record is not None and bool(record.inputs)

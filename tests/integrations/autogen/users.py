@@ -22,7 +22,7 @@ class User(Program):
     """A process that runs :func:`main`.
 
     Args:
-        state: The file with the state that is loaded. The process writes its own states to the file ``saved``.
+        state: The file with the state that is loaded, if it exists. The process writes its own states to ``saved``.
         words: What the user says.
         options: The arguments of the participant.
     """
@@ -36,6 +36,12 @@ class User(Program):
     @property
     def done(self) -> bool:
         return self._told.exists()
+
+    @property
+    def questions(self) -> list[str]:
+        """The questions that the user has answered, with the words."""
+        file = self._told.with_name("questions")
+        return file.read_text().splitlines() if file.exists() else []
 
     @property
     def answer(self) -> str:
@@ -55,8 +61,14 @@ def write(file: Path, value: Any) -> None:
 
 
 async def main(folder: Path, state: Path, words: str, options: dict[str, Any]) -> None:
-    participant = MQTTAgent("clerk", absent="wait", **options)
-    await participant.load_state(json.loads(state.read_text()))
+    def on_question(question: str, schema: Any) -> Any:
+        with (folder / "questions").open("a") as questions:
+            questions.write(f"{question}\n")
+        return f"{words} to {question}"
+
+    participant = MQTTAgent("clerk", absent="wait", on_question=on_question, **options)
+    if state.exists():
+        await participant.load_state(json.loads(state.read_text()))
     running = asyncio.create_task(participant.run(task=words))
     while not running.done():
         await asyncio.wait([running], timeout=0.05)

@@ -38,6 +38,7 @@ from autogen_mqtt_agent.conversation import Asked, Conversation
 from autogen_mqtt_agent.delegating import control_turn, give_turn
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.places import place_of
+from autogen_mqtt_agent.questions import OnQuestion, asking_here
 from autogen_mqtt_agent.replies import Replies
 from autogen_mqtt_agent.saved import DESCRIPTION, Absent, MQTTAgentConfig
 from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control
@@ -77,6 +78,10 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         grace: Seconds that the peer may be offline in the middle of a turn before ``absent`` applies. With
             ``absent="wait"`` there is no limit.
         timeout: Seconds that a turn may take; None for no limit.
+        on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
+            answer, or None instead of a schema. An async function is awaited on the team's event loop. When the peer
+            does not accept the answer, the question comes again with the reason. Without ``on_question``, a question
+            cancels the turn with an error.
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
@@ -103,6 +108,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         absent: Absent = "raise",
         grace: float = 60.0,
         timeout: float | None = TASK_TIMEOUT,
+        on_question: OnQuestion | None = None,
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
@@ -114,6 +120,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             options["retention"] = _SHORT_RETENTION
         place = BrokerSettings(broker, namespace, credentials, tls)
         self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
+        self._on_question = on_question
         self._codec = Codec(message_types)
         self._chat_types = [each for each in message_types if issubclass(each, BaseChatMessage)]
         if roster is not None:
@@ -163,6 +170,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         Raises:
             PeerUnavailable: The peer is not online; see ``absent``.
             TaskFailed: The hosted agent failed.
+            TaskError: The peer asks a question, and there is no ``on_question``.
             TaskTimeout: The turn took too long.
             TransportError: The broker cannot be reached, or it refuses the connection.
         """
@@ -219,10 +227,11 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
         under_way = self._conversation.begin(asked, self.agent_id)
         replies = Replies(self.name, self._codec, self._config.roster)
+        ask = None if self._on_question is None else asking_here(self._on_question)
 
         async def give(emit: Emit) -> tuple[str, Any]:
             agent = self._requester.agent
-            return await agent.await_on_loop(give_turn, self._config, asked, emit)
+            return await agent.await_on_loop(give_turn, self._config, asked, ask, emit)
 
         try:
             async with contextlib.aclosing(stream(give, token.add_callback if token else None)) as events:

@@ -12,6 +12,7 @@ from mqtt_agent.errors import TaskNotFound, TaskRejected
 from mqtt_agent.wire import TaskState
 
 from autogen_mqtt_agent.conversation import Asked
+from autogen_mqtt_agent.questions import Ask
 from autogen_mqtt_agent.saved import MQTTAgentConfig
 from autogen_mqtt_agent.turns import CONTROL, TURN, Control
 
@@ -20,7 +21,9 @@ __all__ = ["control_turn", "give_turn"]
 _CONTROL_TIMEOUT = 5.0  # seconds
 
 
-async def give_turn(agent: Agent, participant: MQTTAgentConfig, asked: Asked, emit: Emit) -> tuple[str, Any]:
+async def give_turn(
+    agent: Agent, participant: MQTTAgentConfig, asked: Asked, ask: Ask | None, emit: Emit
+) -> tuple[str, Any]:
     """Give a turn to the participant's peer, emit the task's events, and return the task's id and result.
 
     When this function is canceled, the turn is canceled at the peer. But when the host of a hosted agent stops, the
@@ -30,6 +33,7 @@ async def give_turn(agent: Agent, participant: MQTTAgentConfig, asked: Asked, em
         agent: The agent that gives the turn.
         participant: The arguments of the participant: its peer, and how long to wait for the peer.
         asked: The turn.
+        ask: Answers the peer's questions; None when nobody can answer.
         emit: Called with each event.
 
     Raises:
@@ -68,12 +72,12 @@ async def give_turn(agent: Agent, participant: MQTTAgentConfig, asked: Asked, em
 
         async def refuse(question: str, schema: Any) -> NoReturn:
             advice = (
-                "Nobody in a team can answer this question: the turn is canceled. Let the peer decide without asking, "
-                "or put the answer into the team's messages"
+                "Nobody can answer this question, so the turn is canceled: pass on_question= to MQTTAgent, or put the "
+                "answer into the team's messages"
             )
             raise unanswerable(handle, question, advice)
 
-        following = follow(handle, tell, refuse)
+        following = follow(handle, tell, ask or refuse)
         result = await (following if wait else while_online(agent, handle, following, grace=participant.grace))
         return handle.task_id, result
 
