@@ -15,7 +15,7 @@ from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import Response, Team
 from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtEvent
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
 
@@ -128,6 +128,18 @@ def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupC
     return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
 
 
+def graph_chat(broker: str, namespace: str, store: str) -> GraphFlow:
+    """A graph: two remote clerks, who run at the same time, and a local joiner who runs after both."""
+    options: dict[str, Any] = {"broker": broker, "namespace": namespace, "agent_id": "caller", "store": store}
+    left, right = (MQTTAgent(name, absent="wait", **options) for name in ("left", "right"))
+    first, joiner = Counter("first"), Counter("joiner")
+    builder = DiGraphBuilder()
+    for node in (first, left, right, joiner):
+        builder.add_node(node)
+    builder.add_edge(first, left).add_edge(first, right).add_edge(left, joiner).add_edge(right, joiner)
+    return GraphFlow([first, left, right, joiner], builder.build())
+
+
 async def run_example(holds: str, **names: Any) -> dict[str, Any]:
     """Run an example of docs/autogen.md, word for word, within a coroutine that has defined these names."""
     from tests.test_readme import the_example  # this import loads many modules that a host does not need
@@ -137,15 +149,17 @@ async def run_example(holds: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-async def run_and_save(broker: str, namespace: str, store: str, state_file: Path) -> None:
-    """Run the long chat, and save its state as docs/autogen.md says."""
-    team, _ = long_chat(broker, namespace, store)
+async def run_and_save(team: Team, state_file: Path) -> None:
+    """Run a team, and save its state as docs/autogen.md says."""
     new_file = state_file.with_suffix(".new")
-    await run_example(
-        "new_file.replace", asyncio=asyncio, json=json, team=team, state_file=state_file, new_file=new_file
-    )
+    scope = {"asyncio": asyncio, "json": json, "team": team, "state_file": state_file, "new_file": new_file}
+    await run_example("new_file.replace", **scope)
+
+
+async def main(broker: str, namespace: str, store: str, state_file: str, kind: str = "long") -> None:
+    team = graph_chat(broker, namespace, store) if kind == "graph" else long_chat(broker, namespace, store)[0]
+    await run_and_save(team, Path(state_file))
 
 
 if __name__ == "__main__":
-    where_to, prefix, tasks, file = sys.argv[1:5]
-    asyncio.run(run_and_save(where_to, prefix, tasks, Path(file)))
+    asyncio.run(main(*sys.argv[1:]))

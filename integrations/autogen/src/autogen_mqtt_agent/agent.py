@@ -249,11 +249,25 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         finally:
             under_way.end()
 
+    def pending_turn(self) -> str | None:
+        """The task id of the turn that is under way, or that was under way when the loaded state was saved.
+
+        Raises:
+            ValueError: The turn was given under another ``agent_id``.
+        """
+        pending, given_by = self._conversation.state.pending, self._conversation.state.given_by
+        if pending is not None and given_by != self.agent_id:
+            raise ValueError(
+                f"agent {given_by} has given the turn, and only this agent gets the answer: make the participant with "
+                f"MQTTAgent(agent_id={given_by!r})"
+            )
+        return pending
+
     async def resume(self, cancellation_token: CancellationToken | None = None) -> BaseChatMessage | None:
         """Wait for the answer to the turn that was under way when the loaded state was saved.
 
         A team that is loaded in the middle of a turn does not ask for that turn again. So give the answer to the team
-        as its next task.
+        as its next task. :func:`resume_team` does this, also for a ``GraphFlow`` with several turns under way.
 
         Example:
             >>> await team.load_state(saved)  # doctest: +SKIP
@@ -284,14 +298,9 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         """
         response: BaseAgentEvent | BaseChatMessage | Response | None = None
         async with self._alone(cancellation_token):
-            pending, given_by = self._conversation.state.pending, self._conversation.state.given_by
+            pending = self.pending_turn()
             if pending is None:
                 return
-            if given_by != self.agent_id:
-                raise ValueError(
-                    f"agent {given_by} has given the turn, and only this agent gets the answer: make the participant "
-                    f"with MQTTAgent(agent_id={given_by!r})"
-                )
             async with contextlib.aclosing(self._follow(Asked(pending, None), cancellation_token)) as events:
                 async for event in events:
                     if isinstance(event, Response):
