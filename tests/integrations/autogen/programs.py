@@ -16,6 +16,7 @@ from autogen_agentchat.base import Response, Team
 from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtEvent
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
+from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
 
@@ -65,7 +66,17 @@ def make_shared(conversation: str) -> Counter:
 
 def make_office(conversation: str) -> Team:
     """A team whose only participant is a clerk on another host. The team asks the clerk once for each turn."""
-    clerk = MQTTAgent(
+    return RoundRobinGroupChat([_remote_clerk()], max_turns=1)
+
+
+def make_boss(conversation: str) -> AssistantAgent:
+    """An agent that has the clerk as a tool, and uses it in each turn."""
+    model = Thinks([calls(("clerk", {"task": words})) for words in ("book a room", "thanks", "book again")])
+    return AssistantAgent("boss", model, tools=[AgentTool(_remote_clerk(), return_value_as_last_message=True)])
+
+
+def _remote_clerk() -> MQTTAgent:
+    return MQTTAgent(
         "clerk",
         broker=os.environ["BROKER"],
         namespace=os.environ["NAMESPACE"],
@@ -73,7 +84,6 @@ def make_office(conversation: str) -> Team:
         store=os.environ["STORE"],
         absent="wait",
     )
-    return RoundRobinGroupChat([clerk], max_turns=1)
 
 
 class Marathon(Counter):

@@ -29,9 +29,12 @@ def clerk(mosquitto: Mosquitto, namespace: str, tmp_path: Path, bookings: Path) 
 
 
 @pytest.fixture
-def office(clerk: HostProcess, mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[HostProcess]:
+def office(
+    clerk: HostProcess, mosquitto: Mosquitto, namespace: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[HostProcess]:
+    factory = getattr(request, "param", "make_office")
     more = {"BROKER": mosquitto.url, "NAMESPACE": namespace, "STORE": str(tmp_path / "office-asks.db")}
-    with HostProcess("make_office", "office", mosquitto.url, namespace, tmp_path, **more) as host:
+    with HostProcess(factory, "office", mosquitto.url, namespace, tmp_path, **more) as host:
         yield host
 
 
@@ -40,7 +43,8 @@ def options(mosquitto: Mosquitto, namespace: str) -> dict[str, Any]:
     return {"broker": mosquitto.url, "namespace": namespace, "absent": "wait"}
 
 
-async def test_a_host_that_is_killed_in_its_first_turn_gets_the_answer_to_the_turn_that_it_gave(
+@pytest.mark.parametrize("office", ["make_office", "make_boss"], indirect=True)
+async def test_a_host_that_is_killed_in_a_turn_gets_the_answer_to_the_turn_that_it_gave(
     office: HostProcess, options: dict[str, Any], tmp_path: Path, bookings: Path
 ) -> None:
     caller = MQTTAgent("office", **options)
@@ -54,7 +58,17 @@ async def test_a_host_that_is_killed_in_its_first_turn_gets_the_answer_to_the_tu
     office.kill()  # between turns
     office.start()
     assert (await soon(caller.run(task="thanks"), 60)).messages[-1].to_text() == "2: ['book a room', 'thanks']"
-    assert len(set(bookings.read_text().split())) == 1  # one conversation with the clerk, as before the kill
+    for name in ("open", "entered"):
+        (tmp_path / name).unlink()
+    running = asyncio.create_task(caller.run(task="book again"))
+    await until((tmp_path / "entered").exists, 60)
+    office.kill()  # in a later turn
+    office.start()
+    (tmp_path / "open").touch()
+    everything = ["book a room", "thanks", "book again"]
+    assert (await soon(running, 60)).messages[-1].to_text() == f"3: {everything}"
+    assert len(bookings.read_text().split()) == 3
+    assert len(set(bookings.read_text().split())) == 1  # one conversation with the clerk
     await soon(caller.close())
 
 

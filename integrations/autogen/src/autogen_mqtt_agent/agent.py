@@ -216,11 +216,13 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         entering = asyncio.ensure_future(turn.__aenter__())
         if token is not None:
             token.link_future(entering)
-        await entering
         try:
+            await entering
             yield
         finally:
-            await turn.__aexit__(None, None, None)
+            # This task may be canceled in the moment in which its turn comes.
+            if entering.done() and not entering.cancelled():
+                await turn.__aexit__(None, None, None)
 
     async def _follow(
         self, asked: Asked, token: CancellationToken | None
@@ -340,7 +342,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @override
     async def save_state(self) -> Mapping[str, Any]:
         """The state of the participant's conversation. Works at any time, also in the middle of a turn."""
-        return self._conversation.state.model_dump()
+        return self._conversation.save()
 
     @override
     async def load_state(self, state: Mapping[str, Any]) -> None:

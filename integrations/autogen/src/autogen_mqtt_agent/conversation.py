@@ -71,6 +71,12 @@ class Conversation:
         self._place = place
         self._loaded = False
         self.known_to_peer: bool = True
+        if place is not None:
+            place.host.add(place.name, self)
+
+    def save(self) -> dict[str, Any]:
+        """The state as a JSON object."""
+        return self.state.model_dump()
 
     def reset(self) -> None:
         """Forget everything. The next turn begins a new conversation."""

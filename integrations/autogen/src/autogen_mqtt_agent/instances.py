@@ -43,7 +43,7 @@ class _AgentInstance:
         if isinstance(self._agent, SocietyOfMindAgent):
             # The state that AutoGen saves lacks the messages that the agent was given.
             state = {**state, _SOCIETY: await self._agent._model_context.save_state()}
-        return {"state": state, "seen": self.seen}
+        return {"state": state, "seen": self.seen, "participants": self.hosted.save()}
 
     async def load(self, saved: dict[str, Any]) -> None:
         state = dict(saved["state"])
@@ -51,6 +51,7 @@ class _AgentInstance:
         await self._agent.load_state(state)
         if isinstance(self._agent, SocietyOfMindAgent) and society is not None:
             await self._agent._model_context.load_state(society)
+        self.hosted.load(saved.get("participants", {}))
         self.seen = list(saved["seen"])
 
     async def pause(self) -> None:
@@ -89,10 +90,11 @@ class _TeamInstance:
         yield Response(chat_message=answer, inner_messages=list(result.messages))
 
     async def save(self) -> dict[str, Any]:
-        return {"state": await self._team.save_state(), "seen": self.seen}
+        return {"state": await self._team.save_state(), "seen": self.seen, "participants": self.hosted.save()}
 
     async def load(self, saved: dict[str, Any]) -> None:
         await self._team.load_state(saved["state"])
+        self.hosted.load(saved.get("participants", {}))
         self.seen = list(saved["seen"])
 
     async def pause(self) -> None:

@@ -10,14 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from mqtt_agent import TaskContext
 
-__all__ = ["HostedConversation", "Place", "place_of"]
+__all__ = ["HostedConversation", "Participant", "Place", "place_of"]
+
+
+class Participant(Protocol):
+    """The conversation of a remote participant that belongs to a hosted agent."""
+
+    def save(self) -> Mapping[str, Any]:
+        """The state, a JSON object."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        ...
 
 
 class HostedConversation:
@@ -34,6 +48,22 @@ class HostedConversation:
         self.turn: TaskContext | None = None
         self._name = name
         self._made: Counter[str] = Counter()
+        self._participants: WeakValueDictionary[str, Participant] = WeakValueDictionary()
+
+    def add(self, place: str, participant: Participant) -> None:
+        """Note a participant of the factory. A participant that was made during a turn is not needed after the turn."""
+        if self.turn is None:
+            self._participants[place] = participant
+
+    def save(self) -> dict[str, Any]:
+        """The states of the participants. The state of a hosted agent may lack them, as for an ``AgentTool``."""
+        return {place: participant.save() for place, participant in self._participants.items()}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Let the participants continue from these states."""
+        for place, participant in self._participants.items():
+            if place in saved:
+                participant.load(saved[place])
 
     @contextmanager
     def making(self) -> Iterator[None]:
