@@ -98,8 +98,13 @@ class Conversation:
         self.copied()
 
     def copied(self) -> None:
-        """Note that another participant may have the same state. So the next turn begins a conversation of its own."""
+        """Begin a conversation of its own, since another participant may have the same state.
+
+        A turn that is under way stays in its conversation. The turn after it is the first of the new conversation.
+        """
         self._loaded = True
+        if self.state.pending is None:
+            self._go_on()
 
     def missed(self) -> list[BaseChatMessage]:
         """The messages that the peer has missed because it was not online."""
