@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent, TaskContext
-from mqtt_agent.adapting.instances import Instances
+from mqtt_agent.adapting.conversations import saved_by_task
+from mqtt_agent.adapting.instances import WHOLE_EVERY, Instances
 from mqtt_agent.errors import TaskFailed
 from support import soon, until
 
@@ -36,8 +37,11 @@ class Clerk:
 class Office:
     """A host with clerks. A turn fails for the prompt ``fail``, and waits for the prompt ``wait``."""
 
-    def __init__(self, agent: Agent, limit: int = 10, max_concurrency: int = 8) -> None:
-        self.instances: Instances[Clerk] = Instances(agent, limit, max_concurrency)
+    def __init__(
+        self, agent: Agent, limit: int = 10, max_concurrency: int = 8, whole_every: float = WHOLE_EVERY
+    ) -> None:
+        self.instances: Instances[Clerk] = Instances(agent, limit, max_concurrency, whole_every)
+        self.stores_as_before = False
         self.made: list[Clerk] = []
         self.arrived = 0
         self.working = 0
@@ -52,6 +56,9 @@ class Office:
 
     async def handle(self, task: TaskContext) -> list[str]:
         self.arrived += 1
+        if self.stores_as_before:
+            await task.save({"told": [task.prompt], "answer": [task.prompt]})
+            return [task.prompt or ""]
 
         async def turn(clerk: Clerk) -> list[str]:
             assert task.prompt is not None
@@ -75,8 +82,6 @@ async def test_turns_continue_with_the_same_instance(writer: Agent, planner: Age
     assert await soon(planner.request("writer", "a", task_id="t1", context_id="c")) == ["a"]
     assert await soon(planner.request("writer", "b", task_id="t2", context_id="c", data="t1")) == ["a", "b"]
     assert len(office.made) == office.instances.count == 1
-    assert office.instances.last_turn("c") == "t2"
-    assert office.instances.last_turn("another") is None
     await office.instances.close()
     assert office.made[0].closed
 
@@ -97,6 +102,38 @@ async def test_a_turn_continues_from_an_earlier_state(writer: Agent, planner: Ag
     await soon(planner.request("writer", "b", task_id="t2", context_id="c", data="t1"))
     assert await soon(planner.request("writer", "c", context_id="c", data="t1")) == ["a", "c"]
     assert [clerk.closed for clerk in office.made] == [True, False]
+
+
+async def test_a_turn_continues_from_each_of_many_states(writer: Agent, planner: Agent) -> None:
+    office, words = Office(writer), [f"{number}".zfill(20) for number in range(40)]
+    for number, word in enumerate(words):
+        await soon(planner.request("writer", word, task_id=f"t{number}", context_id="c", data=last_of(number)))
+    for number in (0, 1, 17, 39):
+        branch = await soon(planner.request("writer", "b", context_id=f"d{number}", data=f"t{number}"))
+        assert branch == [*words[: number + 1], "b"]
+    assert len(office.made) == 5
+
+
+def last_of(number: int) -> str | None:
+    return f"t{number - 1}" if number else None
+
+
+async def test_a_state_is_stored_whole_again_after_a_while(writer: Agent, planner: Agent) -> None:
+    office = Office(writer, whole_every=0)
+    for number, word in enumerate(["a" * 100, "b", "c"]):
+        await soon(planner.request("writer", word, task_id=f"t{number}", context_id="c", data=last_of(number)))
+    stored = [await saved_by_task(writer, f"t{number}") for number in range(3)]
+    assert [each["told"] for each in stored] == [["a" * 100], ["a" * 100, "b"], ["a" * 100, "b", "c"]]
+    assert len(office.made) == 1
+
+
+async def test_a_turn_continues_from_a_state_that_an_older_version_stored(writer: Agent, planner: Agent) -> None:
+    office = Office(writer)
+    office.stores_as_before = True
+    await soon(planner.request("writer", "a", task_id="t1", context_id="c"))
+    office.stores_as_before = False
+    assert await soon(planner.request("writer", "b", task_id="t2", context_id="c", data="t1")) == ["a", "b"]
+    assert await soon(planner.request("writer", "c", context_id="d", data="t2")) == ["a", "b", "c"]
 
 
 async def test_a_turn_whose_previous_state_is_not_stored_fails(writer: Agent, planner: Agent) -> None:

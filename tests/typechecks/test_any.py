@@ -26,6 +26,7 @@ PARAMETERS = {
             "output",
         ),
         *("partial", "piece", "result", "saved", "schema", "value", "values"),
+        *("change", "new", "old", "place"),
     },
     "user object": {"args", "args_schema", "context", "crew", "flow", "graph", "task"},
     "framework's own type": {
@@ -64,6 +65,7 @@ RESULTS = {
         ),
         *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
         *("checked_json", "json_from", "mended"),
+        *("answer_of", "changed", "difference"),
     },
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {

@@ -15,7 +15,8 @@ from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import Response, Team
 from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtEvent
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
+from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
 
@@ -56,6 +57,35 @@ def make_critic(conversation: str = "", gate: str | None = None) -> AssistantAge
     return AssistantAgent("critic", Thinks(["good", "better"], gate or os.environ.get("GATE")))
 
 
+SHARED = Counter()
+
+
+def make_shared(conversation: str) -> Counter:
+    return SHARED
+
+
+def make_office(conversation: str) -> Team:
+    """A team whose only participant is a clerk on another host. The team asks the clerk once for each turn."""
+    return RoundRobinGroupChat([_remote_clerk()], max_turns=1)
+
+
+def make_boss(conversation: str) -> AssistantAgent:
+    """An agent that has the clerk as a tool, and uses it in each turn."""
+    model = Thinks([calls(("clerk", {"task": words})) for words in ("book a room", "thanks", "book again")])
+    return AssistantAgent("boss", model, tools=[AgentTool(_remote_clerk(), return_value_as_last_message=True)])
+
+
+def _remote_clerk() -> MQTTAgent:
+    return MQTTAgent(
+        "clerk",
+        broker=os.environ["BROKER"],
+        namespace=os.environ["NAMESPACE"],
+        agent_id="office-asks",
+        store=os.environ["STORE"],
+        absent="wait",
+    )
+
+
 class Marathon(Counter):
     """A slow counter that uses files in the folder ``GATE``: it makes ``entered``, is silent until ``watched`` exists,
     then reports its progress, and ends when ``open`` exists."""
@@ -72,6 +102,31 @@ class Marathon(Counter):
         yield await self.on_messages(messages, cancellation_token)
 
 
+class Clerk(Counter):
+    """A counter that writes down each turn that it has taken: a line with its conversation in the file ``$BOOKINGS``.
+
+    With ``$GATE``, a turn about a booking makes the file ``entered`` in this folder, and waits for the file ``open``.
+    """
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__("clerk")
+        self._conversation = conversation
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        if "GATE" in os.environ and any("book" in message.to_text() for message in messages):
+            gate = Path(os.environ["GATE"])
+            (gate / "entered").touch()
+            while not (gate / "open").exists():
+                await asyncio.sleep(0.02)  # another process opens the gate by making a file
+        with Path(os.environ["BOOKINGS"]).open("a") as bookings:
+            bookings.write(f"{self._conversation}\n")
+        return await super().on_messages(messages, cancellation_token)
+
+
+def make_clerk(conversation: str) -> Clerk:
+    return Clerk(conversation)
+
+
 def make_marathon(conversation: str) -> Marathon:
     return Marathon("marathon")
 
@@ -83,6 +138,18 @@ def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupC
     return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
 
 
+def graph_chat(broker: str, namespace: str, store: str) -> GraphFlow:
+    """A graph: two remote clerks, who run at the same time, and a local joiner who runs after both."""
+    options: dict[str, Any] = {"broker": broker, "namespace": namespace, "agent_id": "caller", "store": store}
+    left, right = (MQTTAgent(name, absent="wait", **options) for name in ("left", "right"))
+    first, joiner = Counter("first"), Counter("joiner")
+    builder = DiGraphBuilder()
+    for node in (first, left, right, joiner):
+        builder.add_node(node)
+    builder.add_edge(first, left).add_edge(first, right).add_edge(left, joiner).add_edge(right, joiner)
+    return GraphFlow([first, left, right, joiner], builder.build())
+
+
 async def run_example(holds: str, **names: Any) -> dict[str, Any]:
     """Run an example of docs/autogen.md, word for word, within a coroutine that has defined these names."""
     from tests.test_readme import the_example  # this import loads many modules that a host does not need
@@ -92,15 +159,17 @@ async def run_example(holds: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-async def run_and_save(broker: str, namespace: str, store: str, state_file: Path) -> None:
-    """Run the long chat, and save its state as docs/autogen.md says."""
-    team, _ = long_chat(broker, namespace, store)
+async def run_and_save(team: Team, state_file: Path) -> None:
+    """Run a team, and save its state as docs/autogen.md says."""
     new_file = state_file.with_suffix(".new")
-    await run_example(
-        "new_file.replace", asyncio=asyncio, json=json, team=team, state_file=state_file, new_file=new_file
-    )
+    scope = {"asyncio": asyncio, "json": json, "team": team, "state_file": state_file, "new_file": new_file}
+    await run_example("new_file.replace", **scope)
+
+
+async def main(broker: str, namespace: str, store: str, state_file: str, kind: str = "long") -> None:
+    team = graph_chat(broker, namespace, store) if kind == "graph" else long_chat(broker, namespace, store)[0]
+    await run_and_save(team, Path(state_file))
 
 
 if __name__ == "__main__":
-    where_to, prefix, tasks, file = sys.argv[1:5]
-    asyncio.run(run_and_save(where_to, prefix, tasks, Path(file)))
+    asyncio.run(main(*sys.argv[1:]))

@@ -6,11 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_agentchat import messages as m
-from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.agents import AssistantAgent, SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team
 from autogen_agentchat.conditions import TextMentionTermination
 from autogen_agentchat.teams import (
@@ -21,6 +23,7 @@ from autogen_agentchat.teams import (
     SelectorGroupChat,
     Swarm,
 )
+from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken, Image
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Broker, Embedded, Mosquitto
@@ -30,6 +33,7 @@ from support import soon, until
 from .conftest import red_dot
 from .conversations import Counter, Gate, hosting, talker
 from .models import calls, says
+from .processes import HostProcess
 from .test_messages import OwnEvent, Report
 
 MakeAgent = Callable[..., MQTTAgent]
@@ -219,16 +223,92 @@ async def test_an_agent_that_knows_nothing_of_autogen_can_take_part(
     assert json.loads(seen[-1].chat_message.content) == {"prompt": "user: hello"}  # type: ignore[union-attr]
 
 
-async def test_an_agent_that_asks_back_fails_the_turn(embedded: Embedded, namespace: str, remote: MakeAgent) -> None:
-    agent = Agent("asker", broker=embedded.url, namespace=namespace, store=MemoryStore())
-    agent.on_task(_ask)
-    async with agent:
-        with pytest.raises(errors.TaskError, match="which year"):
+async def test_a_question_that_nobody_can_answer_fails_the_turn(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    async with asker(embedded.url, namespace):
+        with pytest.raises(errors.TaskError, match="which year.*pass on_question= to MQTTAgent"):
             await soon(remote("asker").on_messages([HELLO], CancellationToken()))
 
 
-async def _ask(task: TaskContext) -> Any:
-    return await task.ask("which year")
+def asker(broker: str, namespace: str) -> Agent:
+    """An agent that does not use AutoGen, and asks two questions."""
+    agent = Agent("asker", broker=broker, namespace=namespace, store=MemoryStore())
+
+    @agent.on_task
+    async def handle(task: TaskContext) -> Any:
+        return [await task.ask("which year", {"type": "integer"}), await task.ask("why")]
+
+    return agent
+
+
+MOOD: ContextVar[str] = ContextVar("MOOD")
+
+
+async def test_a_function_in_a_thread_answers_questions_while_the_team_goes_on(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    loop = asyncio.get_running_loop()
+
+    def on_question(question: str, schema: Any) -> Any:
+        asked.append((question, schema))
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(5)  # the team's event loop is free meanwhile
+        return ("soon", 2024, MOOD.get())[len(asked) - 1]
+
+    MOOD.set("for fun")
+    async with asker(embedded.url, namespace):
+        team = RoundRobinGroupChat([remote("asker", on_question=on_question)], max_turns=1)
+        assert json.loads(transcript(await soon(team.run(task="go")))[-1][1]) == [2024, "for fun"]
+    assert [question for question, _ in asked][::2] == ["which year", "why"]
+    assert asked[1][0].startswith("which year\n(")  # the first answer was no integer
+    assert [schema for _, schema in asked] == [{"type": "integer"}, {"type": "integer"}, None]
+
+
+async def test_an_async_function_answers_questions_on_the_event_loop_of_the_team(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def on_question(question: str, schema: Any) -> Any:
+        assert asyncio.get_running_loop() is loop
+        return 2024 if schema else "why not"
+
+    async with asker(embedded.url, namespace):
+        answer = await soon(remote("asker", on_question=on_question).on_messages([HELLO], CancellationToken()))
+        assert json.loads(answer.chat_message.to_text()) == [2024, "why not"]
+
+
+async def test_an_error_of_the_function_that_answers_ends_the_turn(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    def on_question(question: str, schema: Any) -> Any:
+        raise LookupError("nobody is here")
+
+    async with asker(embedded.url, namespace):
+        with pytest.raises(LookupError, match="nobody is here"):
+            await soon(remote("asker", on_question=on_question).on_messages([HELLO], CancellationToken()))
+
+
+async def test_a_canceled_turn_ends_the_wait_for_an_answer(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    waiting, ended, token = asyncio.Event(), asyncio.Event(), CancellationToken()
+
+    async def on_question(question: str, schema: Any) -> Any:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with asker(embedded.url, namespace):
+        turn = asyncio.create_task(remote("asker", on_question=on_question).on_messages([HELLO], token))
+        await soon(waiting.wait())
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(turn)
+        await soon(ended.wait())
 
 
 # Canceling, failing, absence
@@ -429,22 +509,56 @@ async def test_a_loaded_team_goes_on_from_where_it_was_saved_also_with_the_host_
         assert transcript(await soon(team.run(task="three")))[-1][1] == "3: ['one', 'two', 'three']"
 
 
-async def test_the_same_question_at_the_same_point_gets_the_answer_that_is_under_way(
+async def test_the_same_question_after_a_state_of_a_turn_gets_the_answer_that_is_under_way(
     embedded: Embedded, namespace: str, remote: MakeAgent
 ) -> None:
     gates: list[Gate] = []
     async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
         counter, again = remote("counter"), remote("counter")
-        await again.load_state(await counter.save_state())
         first = asyncio.create_task(counter.on_messages([HELLO], CancellationToken()))
         await until(lambda: gates and gates[0].entered.is_set())
+        await again.load_state(await counter.save_state())
         same = m.TextMessage(content="hello", source="user")
         second = asyncio.create_task(again.on_messages([same], CancellationToken()))
-        await until(lambda: again._state.pending)
         gates[0].open.set()
         answers = [(await soon(each)).chat_message for each in (first, second)]
         assert answers[0].dump() == answers[1].dump()
         assert [gate.turns for gate in gates] == [1]
+
+
+async def test_two_turns_at_once_are_taken_one_after_the_other(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    with HostProcess("make_counter", "counter", mosquitto.url, namespace, tmp_path):
+        counter = MQTTAgent("counter", broker=mosquitto.url, namespace=namespace, absent="wait")
+        both = calls(("counter", {"task": "one"}), ("counter", {"task": "two"}))
+        boss = AssistantAgent("boss", says(both), tools=[AgentTool(counter, return_value_as_last_message=True)])
+        results = (await soon(boss.run(task="go"), 60)).messages[-2]
+        assert isinstance(results, m.ToolCallExecutionEvent)
+        assert [each.content for each in results.content] == ["1: ['one']", "2: ['one', 'two']"]
+        last = await soon(counter.run(task="three"))
+        assert last.messages[-1].to_text() == "3: ['one', 'two', 'three']"
+        await soon(counter.close())
+
+
+async def test_a_turn_that_waits_for_an_earlier_turn_can_be_canceled(
+    embedded: Embedded, namespace: str, remote: MakeAgent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda conversation: _remember(gates, Gate())):
+        counter, token = remote("counter"), CancellationToken()
+        first = asyncio.create_task(counter.run(task="one"))
+        await until(lambda: gates and gates[0].entered.is_set())
+        second = asyncio.create_task(counter.run(task="two", cancellation_token=token))
+        third = asyncio.create_task(counter.run(task="three"))
+        await asyncio.sleep(0)
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(second)
+        assert not first.done()
+        gates[0].open.set()
+        results = await soon(asyncio.gather(first, third))
+        assert [each.messages[-1].to_text() for each in results] == ["1: ['one']", "2: ['one', 'three']"]
 
 
 async def test_a_state_of_something_else_is_refused(remote: MakeAgent) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_agentchat import messages as m
 from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.base import Team
 from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
+from autogen_core.model_context import BufferedChatCompletionContext
 from autogen_mqtt_agent import AgentHost, MQTTAgent, aserve_agent, aserve_team
 from autogen_mqtt_agent.__main__ import main
 from autogen_mqtt_agent.turns import TURN, Turn
 from brokers import Embedded, Mosquitto
-from mqtt_agent import Agent, MemoryStore, errors
+from mqtt_agent import Agent, MemoryStore, SqliteStore, errors
+from mqtt_agent.adapting.states import read_state
 from support import soon, until
 
 from .conversations import Counter, Gate, hosting, talker
@@ -110,6 +115,28 @@ async def test_conversations_beyond_the_limit_are_made_anew_from_the_store(
         assert made == ["a", "b", "c", "a"]
 
 
+async def test_a_hundred_turns_take_as_much_room_as_the_conversation_and_not_as_its_square(
+    embedded: Embedded, namespace: str, planner: Agent, tmp_path: Path
+) -> None:
+    def make_team(conversation: str) -> Team:
+        return RoundRobinGroupChat([talker("writer", *["text"] * 100)], max_turns=1)
+
+    store = SqliteStore(tmp_path / "counter.db")
+    host = AgentHost(make_team, agent_id="counter", broker=embedded.url, namespace=namespace, store=store)
+    async with host:
+        previous = None
+        for number in range(100):
+            task_id = f"t{number}"
+            await take(planner, task_id, turn("a", f"{number}" + "x" * 8000, previous=previous))
+            previous = task_id
+        state = len(json.dumps((await read_state(host, "t99")).state))
+        records = await store.find(f"{namespace}/counter", "received")
+        await take(planner, "last", turn("b", "hello", previous="t70"))  # from a state that is stored as a change
+        assert state > 100 * 8000
+        assert len(records) == 100
+        assert sum(len(json.dumps([each.task, each.saved, each.result])) for each in records) < 5 * state
+
+
 async def test_what_was_seen_before_is_not_told_again(embedded: Embedded, namespace: str, planner: Agent) -> None:
     async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
         await take(planner, "t1", turn("a", "x"))
@@ -130,6 +157,21 @@ async def test_a_plain_task_gets_an_answer_as_text(embedded: Embedded, namespace
         assert await soon(planner.request("counter", "x", context_id="talk")) == "1: ['x']"
         assert await soon(planner.request("counter", "y", context_id="talk")) == "2: ['x', 'y']"
         assert await soon(planner.request("counter", "z")) == "1: ['z']"
+
+
+async def test_plain_tasks_of_a_conversation_that_come_at_once_are_taken_one_after_the_other(
+    embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    gates: list[Gate] = []
+    async with hosting(embedded.url, namespace, counter=lambda name: _remember(gates, Gate())):
+        first = asyncio.create_task(planner.request("counter", "x", context_id="talk"))
+        await until(lambda: gates and gates[0].entered.is_set())
+        second = asyncio.create_task(planner.request("counter", "y", context_id="talk"))
+        other = asyncio.create_task(planner.request("counter", "z", context_id="other"))
+        await until(lambda: len(gates) == 2 and gates[1].entered.is_set())  # the second task has arrived as well
+        for gate in gates:
+            gate.open.set()
+        assert await soon(asyncio.gather(first, second, other)) == ["1: ['x']", "2: ['x', 'y']", "1: ['z']"]
 
 
 async def test_factories_may_be_async_and_must_give_agents(embedded: Embedded, namespace: str, planner: Agent) -> None:
@@ -240,6 +282,58 @@ def test_the_command_says_what_is_wrong(
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit, match=re.escape(said)):
         main(["serve", target, "--agent-id", "writer", *options])
+
+
+async def test_a_factory_that_gives_one_agent_to_two_conversations_is_refused(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    with HostProcess("make_shared", "counter", mosquitto.url, namespace, tmp_path):
+        one, two = (MQTTAgent("counter", broker=mosquitto.url, namespace=namespace, absent="wait") for _ in range(2))
+        assert (await soon(one.run(task="mine"), 60)).messages[-1].to_text() == "1: ['mine']"
+        said = r"returned the same Counter 'counter' for conversation \S+ as for conversation \S+: .*lambda"
+        with pytest.raises(errors.TaskFailed, match=said):
+            await soon(two.run(task="hers"))
+        assert (await soon(one.run(task="again"))).messages[-1].to_text() == "2: ['mine', 'again']"
+        for each in (one, two):
+            await soon(each.close())
+
+
+def _with_a_shared_participant() -> Callable[[str], Any]:
+    shared = Counter()
+    return lambda name: RoundRobinGroupChat([shared], max_turns=1)
+
+
+def _with_a_shared_memory() -> Callable[[str], Any]:
+    shared = BufferedChatCompletionContext(5)
+    return lambda name: talker("counter", "text", model_context=shared)
+
+
+def _with_a_shared_tool() -> Callable[[str], Any]:
+    shared: Any = AgentTool(Counter("helper"))
+    return lambda name: talker("counter", "text", tools=[shared])
+
+
+def _with_a_shared_inner_team() -> Callable[[str], Any]:
+    shared = RoundRobinGroupChat([Counter()], max_turns=1)
+    return lambda name: SocietyOfMindAgent("counter", shared, says("text"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "part"),
+    [
+        (_with_a_shared_participant(), "Counter 'counter' inside a new RoundRobinGroupChat"),
+        (_with_a_shared_memory(), "BufferedChatCompletionContext inside a new AssistantAgent"),
+        (_with_a_shared_tool(), "Counter 'helper' inside a new AssistantAgent"),
+        (_with_a_shared_inner_team(), "RoundRobinGroupChat .* inside a new SocietyOfMindAgent"),
+    ],
+)
+async def test_a_part_of_an_agent_that_remembers_may_not_be_shared(
+    factory: Callable[[str], Any], part: str, embedded: Embedded, namespace: str, planner: Agent
+) -> None:
+    async with hosting(embedded.url, namespace, counter=factory):
+        await take(planner, "t1", turn("a", "x"))
+        with pytest.raises(errors.TaskFailed, match=f"returned the same {part}"):
+            await take(planner, "t2", turn("b", "y"))
 
 
 def test_an_agent_in_the_place_of_a_factory_is_refused_at_once() -> None:

@@ -1,8 +1,9 @@
 """The instances that a host runs: one for each conversation, restored from the state after the previous turn.
 
 This is for a framework whose agents keep their state in memory, and can save and load it. The state after a turn is
-stored with the turn's task, together with the answer. So a conversation can continue without its instance: after the
-host was killed, after the instance was removed from memory, and from an earlier turn.
+stored with the turn's task, together with the answer; see :mod:`mqtt_agent.adapting.states`. So a conversation can
+continue without its instance: after the host was killed, after the instance was removed from memory, and from an
+earlier turn.
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
-from mqtt_agent.adapting.conversations import Conversation, Conversations, saved_by_task
+from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.states import StateAfter, StateLost, answer_of, read_state, store_state
 from mqtt_agent.agents import Agent, TaskContext
 from mqtt_agent.errors import TaskFailed
 
-__all__ = ["Instance", "Instances"]
+__all__ = ["WHOLE_EVERY", "Instance", "Instances"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_ANSWER = "answer"
+WHOLE_EVERY = 86400.0
+"""Seconds after which the state of a conversation is stored whole again."""
 
 
 class Instance(Protocol):
     """An agent of a framework that takes part in one conversation."""
 
     async def save(self) -> dict[str, Any]:
-        """The state as a JSON object, without a key ``answer``."""
+        """The state as a JSON object, without the keys ``answer`` and ``stored``."""
         ...
 
     async def load(self, saved: dict[str, Any]) -> None:
@@ -49,6 +52,7 @@ class _Kept(Generic[I]):
     Attributes:
         conversation: The name of the conversation.
         instance: Takes part in the conversation; None when there is no instance in memory.
+        after: The state of the instance after its last turn; None before the first turn.
         last: The task id of the last turn that the instance took.
         at_work: Whether the instance is in the middle of a turn.
     """
@@ -56,12 +60,13 @@ class _Kept(Generic[I]):
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
         self.instance: I | None = None
+        self.after: StateAfter | None = None
         self.last: str | None = None
         self.at_work = False
 
     async def close(self) -> None:
         """Close the instance, and forget it."""
-        instance, self.instance = self.instance, None
+        instance, self.instance, self.after = self.instance, None, None
         if instance is None:
             return
         try:
@@ -77,23 +82,21 @@ class Instances(Generic[I]):
         agent: The host; its store keeps the turns.
         limit: How many instances are kept in memory between turns.
         max_concurrency: How many turns run at once.
+        whole_every: Seconds after which the state of a conversation is stored whole again, and not as a change. The
+            host must keep its tasks for this long, in addition to the time for which states can be restored.
     """
 
-    def __init__(self, agent: Agent, limit: int, max_concurrency: int) -> None:
+    def __init__(self, agent: Agent, limit: int, max_concurrency: int, whole_every: float = WHOLE_EVERY) -> None:
         self._agent = agent
         self._conversations = Conversations[_Kept[I]](limit, _Kept[I].close)
         self._max_concurrency = max_concurrency
+        self._whole_every = whole_every
         self._slots = asyncio.Semaphore(max_concurrency)
 
     @property
     def count(self) -> int:
         """How many instances are in memory."""
         return sum(1 for each in self._conversations.all() if each.kept is not None and each.kept.instance is not None)
-
-    def last_turn(self, name: str) -> str | None:
-        """The task id of a conversation's last turn; None when the conversation is not in memory."""
-        kept = self._kept(name)
-        return None if kept is None else kept.last
 
     def at_work(self, name: str) -> I | None:
         """The instance that is in the middle of a turn of a conversation; None when there is none."""
@@ -111,6 +114,8 @@ class Instances(Generic[I]):
         previous: str | None,
         make: Callable[[], Awaitable[I]],
         turn: Callable[[I], Awaitable[T]],
+        *,
+        goes_on: bool = False,
     ) -> T:
         """Take a turn in a conversation, and store its answer together with the state after the turn.
 
@@ -123,6 +128,7 @@ class Instances(Generic[I]):
             previous: The task id of the previous turn, after whose state this turn continues; None for the first turn.
             make: Makes a new instance for the conversation.
             turn: Lets an instance take the turn, and returns the answer, any JSON value.
+            goes_on: Whether the turn continues from the conversation's latest turn in memory, instead of ``previous``.
 
         Returns:
             The answer. A task that was answered before gives the stored answer, and no turn is taken.
@@ -132,13 +138,14 @@ class Instances(Generic[I]):
             BaseException: Any error of ``make`` or ``turn``.
         """
         if task.saved is not None:
-            return task.saved[_ANSWER]  # the host was killed after the turn and before its answer was sent
+            return answer_of(task.saved)  # the host was killed after the turn and before its answer was sent
         async with self._conversations.turn(name) as conversation, self._slots:
-            kept, instance = await self._go_on(conversation, previous, make)
+            kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
+            instance = await self._go_on(kept, kept.last if goes_on else previous, make)
             kept.at_work = True
             try:
                 answer = await turn(instance)
-                await task.save({**await instance.save(), _ANSWER: answer})
+                kept.after = await store_state(task, await instance.save(), answer, kept.after, self._whole_every)
             except BaseException:
                 await kept.close()
                 raise
@@ -147,25 +154,20 @@ class Instances(Generic[I]):
             kept.last = task.id
             return answer
 
-    async def _go_on(
-        self, conversation: Conversation[_Kept[I]], previous: str | None, make: Callable[[], Awaitable[I]]
-    ) -> tuple[_Kept[I], I]:
+    async def _go_on(self, kept: _Kept[I], previous: str | None, make: Callable[[], Awaitable[I]]) -> I:
         """Return an instance whose state is the state after the previous turn."""
-        kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
         if kept.instance is not None and kept.last == previous:
-            return kept, kept.instance
-        saved: Any = None if previous is None else await saved_by_task(self._agent, previous)
-        if previous is not None and not (isinstance(saved, dict) and _ANSWER in saved):
-            raise TaskFailed(
-                f"the state after turn {previous} is not stored any more: reset the conversation",
-                code="CONVERSATION_LOST",
-            )
+            return kept.instance
+        try:
+            after = None if previous is None else await read_state(self._agent, previous)
+        except StateLost as error:
+            raise TaskFailed(f"{error}: reset the conversation", code="CONVERSATION_LOST") from None
         await kept.close()
         instance = await make()
-        if saved is not None:
-            await instance.load(cast("dict[str, Any]", saved))
-        kept.instance, kept.last = instance, previous
-        return kept, instance
+        if after is not None:
+            await instance.load(after.state)
+        kept.instance, kept.after, kept.last = instance, after, previous
+        return instance
 
     async def close(self) -> None:
         """Close all instances. Then the host can start again, also on another event loop."""

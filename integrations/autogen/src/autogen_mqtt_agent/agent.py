@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +24,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import last
+from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.forks import in_child
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
@@ -32,14 +32,16 @@ from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
 from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE
-from pydantic import ValidationError
 from typing_extensions import Self, override
 
+from autogen_mqtt_agent.conversation import Asked, Conversation
 from autogen_mqtt_agent.delegating import control_turn, give_turn
 from autogen_mqtt_agent.messages import AnyMessage, Codec
+from autogen_mqtt_agent.places import place_of
+from autogen_mqtt_agent.questions import OnQuestion, asking_here
 from autogen_mqtt_agent.replies import Replies
-from autogen_mqtt_agent.saved import DESCRIPTION, Absent, MQTTAgentConfig, MQTTAgentState
-from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control, Turn, turn_id
+from autogen_mqtt_agent.saved import DESCRIPTION, Absent, MQTTAgentConfig
+from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control
 
 __all__ = ["MQTTAgent"]
 
@@ -76,6 +78,10 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         grace: Seconds that the peer may be offline in the middle of a turn before ``absent`` applies. With
             ``absent="wait"`` there is no limit.
         timeout: Seconds that a turn may take; None for no limit.
+        on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
+            answer, or None instead of a schema. An async function is awaited on the team's event loop. When the peer
+            does not accept the answer, the question comes again with the reason. Without ``on_question``, a question
+            cancels the turn with an error.
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
@@ -102,6 +108,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         absent: Absent = "raise",
         grace: float = 60.0,
         timeout: float | None = TASK_TIMEOUT,
+        on_question: OnQuestion | None = None,
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
@@ -113,6 +120,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             options["retention"] = _SHORT_RETENTION
         place = BrokerSettings(broker, namespace, credentials, tls)
         self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
+        self._on_question = on_question
         self._codec = Codec(message_types)
         self._chat_types = [each for each in message_types if issubclass(each, BaseChatMessage)]
         if roster is not None:
@@ -129,12 +137,9 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             grace=grace,
             timeout=timeout,
         )
-        self._state = MQTTAgentState()
-        in_child(self._after_fork)
-
-    def _after_fork(self) -> None:
-        if self._state.last_seq == 0 and self._state.pending is None:  # in each process, another conversation begins
-            self._state = MQTTAgentState()
+        self._conversation = Conversation(self._config, self._codec, place_of(name, peer, self.agent_id))
+        self._queue: Conversations[None] = Conversations(limit=0)
+        in_child(self._conversation.copied)
 
     @property
     def agent_id(self) -> str:
@@ -165,22 +170,36 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         Raises:
             PeerUnavailable: The peer is not online; see ``absent``.
             TaskFailed: The hosted agent failed.
+            TaskError: The peer asks a question, and there is no ``on_question``.
             TaskTimeout: The turn took too long.
             TransportError: The broker cannot be reached, or it refuses the connection.
         """
-        missed = [each for each in map(self._codec.decode, self._state.unsent) if isinstance(each, BaseChatMessage)]
-        messages = [*missed, *messages]
+        response: Response | None = None
+        async with self._alone(cancellation_token):
+            missed = self._conversation.missed()
+            async with contextlib.aclosing(self._take([*missed, *messages], cancellation_token)) as events:
+                async for event in events:
+                    if isinstance(event, Response):
+                        response = event
+                    else:
+                        yield event
+        assert response is not None
+        yield response  # the next turn may begin before this: a caller need not ask for anything after the response
+
+    async def _take(
+        self, messages: Sequence[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
         for is_last_try in (False, True):
             try:
-                turn = self._follow(*self._next_turn(messages), cancellation_token)
-                async with contextlib.aclosing(turn) as events:
+                asked = self._conversation.ask(messages, self.agent_id)
+                async with contextlib.aclosing(self._follow(asked, token)) as events:
                     async for event in events:
                         yield event
                 return
             except PeerUnavailable as error:
                 if self._config.absent != "notice":
                     raise
-                self._state.unsent = [self._codec.encode(message) for message in messages]
+                self._conversation.state.unsent = [self._codec.encode(message) for message in messages]
                 words = f"{self.name} is not there now: {error}"
                 notice = TextMessage(content=words, source=self.name, metadata={"mqtt_absent": "true"})
                 yield Response(chat_message=notice)
@@ -190,30 +209,31 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                 if error.code != "conflict" or is_last_try:
                     raise
 
-    def _next_turn(self, messages: Sequence[BaseChatMessage]) -> tuple[str, Turn, str]:
-        """The task id of the next turn, the turn, and its text as the prompt."""
-        state = self._state
-        turn = Turn(
-            conversation=state.conversation_id,
-            seq=state.last_seq + 1,
-            previous=state.last_turn,
-            participant=self.name,
-            roster=self._config.roster or {},
-            messages=[self._codec.encode(message) for message in messages],
-        )
-        prompt = "\n\n".join(f"{message.source}: {message.to_model_text()}" for message in messages)
-        return turn_id(turn, state.tries, messages), turn, prompt
+    @contextlib.asynccontextmanager
+    async def _alone(self, token: CancellationToken | None) -> AsyncGenerator[None]:
+        """Wait until the earlier turns are over: each turn continues from the state after the turn before it."""
+        turn = self._queue.turn(self.name)
+        entering = asyncio.ensure_future(turn.__aenter__())
+        if token is not None:
+            token.link_future(entering)
+        try:
+            await entering
+            yield
+        finally:
+            # This task may be canceled in the moment in which its turn comes.
+            if entering.done() and not entering.cancelled():
+                await turn.__aexit__(None, None, None)
 
     async def _follow(
-        self, task_id: str, turn: Turn | None, prompt: str, token: CancellationToken | None
+        self, asked: Asked, token: CancellationToken | None
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-        state, answered = self._state, False
-        state.pending, state.given_by = task_id, self.agent_id
+        under_way = self._conversation.begin(asked, self.agent_id)
         replies = Replies(self.name, self._codec, self._config.roster)
+        ask = None if self._on_question is None else asking_here(self._on_question)
 
-        async def give(emit: Emit) -> Any:
+        async def give(emit: Emit) -> tuple[str, Any]:
             agent = self._requester.agent
-            return await agent.await_on_loop(give_turn, self._config, task_id, turn, prompt, emit)
+            return await agent.await_on_loop(give_turn, self._config, asked, ask, emit)
 
         try:
             async with contextlib.aclosing(stream(give, token.add_callback if token else None)) as events:
@@ -222,22 +242,34 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                         for message in replies.event(event):
                             yield message
                         continue
-                    response = replies.response(event.result())
+                    task_id, result = event.result()
+                    response = replies.response(result)
                     for message in replies.left_out(response):
                         yield message
-                    state.last_seq, state.last_turn, state.tries = state.last_seq + 1, task_id, 0
-                    state.unsent, answered = [], True
+                    under_way.answered(task_id, response.chat_message, from_host=replies.from_host)
                     yield response
         finally:
-            state.pending = None
-            if not answered:
-                state.tries += 1  # the same messages are a new turn then, with another id
+            under_way.end()
+
+    def pending_turn(self) -> str | None:
+        """The task id of the turn that is under way, or that was under way when the loaded state was saved.
+
+        Raises:
+            ValueError: The turn was given under another ``agent_id``.
+        """
+        pending, given_by = self._conversation.state.pending, self._conversation.state.given_by
+        if pending is not None and given_by != self.agent_id:
+            raise ValueError(
+                f"agent {given_by} has given the turn, and only this agent gets the answer: make the participant with "
+                f"MQTTAgent(agent_id={given_by!r})"
+            )
+        return pending
 
     async def resume(self, cancellation_token: CancellationToken | None = None) -> BaseChatMessage | None:
         """Wait for the answer to the turn that was under way when the loaded state was saved.
 
         A team that is loaded in the middle of a turn does not ask for that turn again. So give the answer to the team
-        as its next task.
+        as its next task. :func:`resume_team` does this, also for a ``GraphFlow`` with several turns under way.
 
         Example:
             >>> await team.load_state(saved)  # doctest: +SKIP
@@ -250,11 +282,10 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             ValueError: The turn was given under another ``agent_id``.
             TaskError, TransportError: See :meth:`on_messages_stream`.
         """
-        if self._state.pending is None:
-            return None
-        response = await last(self.resume_stream(cancellation_token))
-        assert isinstance(response, Response)
-        return response.chat_message
+        response: Response | None = None
+        async for each in self.resume_stream(cancellation_token):
+            response = each if isinstance(each, Response) else response
+        return None if response is None else response.chat_message
 
     async def resume_stream(
         self, cancellation_token: CancellationToken | None = None
@@ -267,24 +298,26 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             ValueError: The turn was given under another ``agent_id``.
             TaskError, TransportError: See :meth:`on_messages_stream`.
         """
-        pending, given_by = self._state.pending, self._state.given_by
-        if pending is None:
-            return
-        if given_by != self.agent_id:
-            raise ValueError(
-                f"agent {given_by} has given the turn, and only this agent gets the answer: make the participant with "
-                f"MQTTAgent(agent_id={given_by!r})"
-            )
-        async with contextlib.aclosing(self._follow(pending, None, "", cancellation_token)) as events:
-            async for event in events:
-                yield event
+        response: BaseAgentEvent | BaseChatMessage | Response | None = None
+        async with self._alone(cancellation_token):
+            pending = self.pending_turn()
+            if pending is None:
+                return
+            async with contextlib.aclosing(self._follow(Asked(pending, None), cancellation_token)) as events:
+                async for event in events:
+                    if isinstance(event, Response):
+                        response = event
+                    else:
+                        yield event
+        if response is not None:
+            yield response
 
     # Lifecycle
 
     @override
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Begin a new conversation. The peer need not be online."""
-        self._state = MQTTAgentState()
+        self._conversation.reset()
 
     @override
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
@@ -297,9 +330,10 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         await self._control("resume")
 
     async def _control(self, action: Literal["pause", "resume"]) -> None:
-        if self._state.pending is None:
+        state = self._conversation.state
+        if state.pending is None:
             return
-        control = Control(conversation=self._state.conversation_id, action=action)
+        control = Control(conversation=state.conversation_id, action=action)
         try:
             await self._requester.agent.await_on_loop(control_turn, self.peer, control)
         except MQTTAgentError as error:
@@ -308,19 +342,20 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
     @override
     async def save_state(self) -> Mapping[str, Any]:
         """The state of the participant's conversation. Works at any time, also in the middle of a turn."""
-        return self._state.model_dump()
+        return self._conversation.save()
 
     @override
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. An older state works too: the host stores its agent's state after each turn.
 
+        The state may be loaded many times: the turns that follow belong to a new conversation each time. A turn that
+        was under way when the state was saved stays the same turn: :meth:`resume` waits for its answer, and so does a
+        turn with the same messages.
+
         Raises:
             ValueError: ``state`` is not the state of a participant.
         """
-        try:
-            self._state = MQTTAgentState.model_validate(json.loads(json.dumps(dict(state))))
-        except ValidationError as error:
-            raise ValueError(f"this is no saved state of participant {self.name}: {error}") from error
+        self._conversation.load(state)
 
     @override
     async def close(self) -> None:

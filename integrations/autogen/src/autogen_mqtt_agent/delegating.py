@@ -8,10 +8,13 @@ from mqtt_agent import Agent, TaskEvent, TaskHandle
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
 from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.adapting.streaming import Emit
-from mqtt_agent.errors import TaskRejected
+from mqtt_agent.errors import TaskNotFound, TaskRejected
+from mqtt_agent.wire import TaskState
 
+from autogen_mqtt_agent.conversation import Asked
+from autogen_mqtt_agent.questions import Ask
 from autogen_mqtt_agent.saved import MQTTAgentConfig
-from autogen_mqtt_agent.turns import CONTROL, TURN, Control, Turn
+from autogen_mqtt_agent.turns import CONTROL, TURN, Control
 
 __all__ = ["control_turn", "give_turn"]
 
@@ -19,18 +22,18 @@ _CONTROL_TIMEOUT = 5.0  # seconds
 
 
 async def give_turn(
-    agent: Agent, participant: MQTTAgentConfig, task_id: str, turn: Turn | None, prompt: str, emit: Emit
-) -> Any:
-    """Give a turn to the participant's peer, emit the task's events, and return the task's result.
+    agent: Agent, participant: MQTTAgentConfig, asked: Asked, ask: Ask | None, emit: Emit
+) -> tuple[str, Any]:
+    """Give a turn to the participant's peer, emit the task's events, and return the task's id and result.
 
-    When this function is canceled, the turn is canceled at the peer.
+    When this function is canceled, the turn is canceled at the peer. But when the host of a hosted agent stops, the
+    turn goes on: the hosted agent asks for the turn again after the host's next start.
 
     Args:
         agent: The agent that gives the turn.
         participant: The arguments of the participant: its peer, and how long to wait for the peer.
-        task_id: The id of the turn.
-        turn: The turn; None for a turn that was given before.
-        prompt: The turn as text, for people and for agents that do not use AutoGen.
+        asked: The turn.
+        ask: Answers the peer's questions; None when nobody can answer.
         emit: Called with each event.
 
     Raises:
@@ -41,18 +44,21 @@ async def give_turn(
     peer, wait = participant.peer or participant.name, participant.absent == "wait"
 
     async def begin() -> TaskHandle:
-        if turn is None:
-            return await agent.resume(task_id, peer=peer)
+        if asked.turn is None:
+            return await agent.resume(asked.task_id, peer=peer)
         if not wait:
             await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
+        task_id = asked.task_id if asked.within is None else await _id_at_place(agent, asked)
+        prompt = [{"role": "user", "content": asked.prompt}]
         try:
             return await agent.delegate(
                 peer,
-                prompt,
+                asked.prompt,
                 type=TURN,
-                data=turn.model_dump(),
+                messages=[*asked.history, *prompt] if asked.history else None,
+                data=asked.turn.model_dump(),
                 task_id=task_id,
-                context_id=turn.conversation,
+                context_id=asked.turn.conversation,
                 wait_online=True,
             )
         except TaskRejected as error:
@@ -60,21 +66,40 @@ async def give_turn(
                 raise
             return await agent.resume(task_id)  # the same turn was given before, in messages with other ids
 
-    async def follow_turn(handle: TaskHandle) -> Any:
+    async def follow_turn(handle: TaskHandle) -> tuple[str, Any]:
         async def tell(event: TaskEvent) -> None:
             emit(event)
 
         async def refuse(question: str, schema: Any) -> NoReturn:
             advice = (
-                "Nobody in a team can answer this question: the turn is canceled. Let the peer decide without asking, "
-                "or put the answer into the team's messages"
+                "Nobody can answer this question, so the turn is canceled: pass on_question= to MQTTAgent, or put the "
+                "answer into the team's messages"
             )
             raise unanswerable(handle, question, advice)
 
-        following = follow(handle, tell, refuse)
-        return await (following if wait else while_online(agent, handle, following, grace=participant.grace))
+        following = follow(handle, tell, ask or refuse)
+        result = await (following if wait else while_online(agent, handle, following, grace=participant.grace))
+        return handle.task_id, result
 
-    return await delegated(begin, follow_turn, timeout=participant.timeout)
+    async def give_up(handle: TaskHandle) -> None:
+        if asked.within is None or not asked.within.interrupted:
+            await handle.cancel("the requester gave up")
+
+    return await delegated(begin, follow_turn, timeout=participant.timeout, give_up=give_up)
+
+
+async def _id_at_place(agent: Agent, asked: Asked) -> str:
+    """The id of the first task at a place that has not ended without a result. A hosted agent may try again."""
+    number = asked.tries
+    while True:
+        task_id = f"{asked.task_id}.{number}" if number else asked.task_id
+        try:
+            known = await agent.resume(task_id)
+        except TaskNotFound:
+            return task_id
+        if not known.done or known.state is TaskState.COMPLETED:
+            return task_id
+        number += 1
 
 
 async def control_turn(agent: Agent, peer: str, control: Control) -> None:

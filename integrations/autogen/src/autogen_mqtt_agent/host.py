@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mqtt_agent import Agent
+from mqtt_agent.adapting.instances import WHOLE_EVERY
 from mqtt_agent.adapting.options import HostOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
@@ -35,14 +36,16 @@ class AgentHost(Agent):
     Args:
         factory: Makes the instance of a conversation, a ``ChatAgent`` or a ``Team``; may be async. The function gets
             the conversation's id and, if it takes two arguments, also the roster of the caller's team: a dict with the
-            names of the other participants and what each can do.
+            names of the other participants and what each can do. The function must make a new instance each time, with
+            new participants: a turn fails when the instance, or a part that remembers, belongs to another conversation.
         agent_id: The host's agent id. Only one process at a time can use it.
         message_types: Types of messages that callers may send besides AutoGen's own.
         max_conversations: How many instances are kept in memory between turns. For any other conversation, the next
             turn makes a new instance from the stored state.
         max_concurrency: How many turns run at once.
-        retention: Seconds that turns are kept after they were answered. After that, a conversation can continue only
-            while its instance is in memory.
+        retention: Seconds for which a conversation can continue from the state after a turn. After that, the
+            conversation can continue only while its instance is in memory. The store keeps turns for up to twice this
+            time, and for at most one day longer.
         options: See :class:`mqtt_agent.Agent`: ``broker``, ``namespace``, ``description``, ``capabilities``, ``store``
             (where turns are kept), ``credentials``, ``tls`` and so on. ``drain_timeout`` is how many seconds
             :meth:`stop` waits for turns that run; a turn that needs longer is taken again at the next start.
@@ -70,9 +73,12 @@ class AgentHost(Agent):
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
         options.setdefault("max_payload", MAX_PAYLOAD)
         # Turns that wait for an earlier turn of their conversation count too.
+        # The change by a turn needs the states before it, back to a whole one. So all turns are kept a little longer.
+        whole_every = min(retention, WHOLE_EVERY)
+        retention += whole_every
         super().__init__(agent_id, max_concurrency=_WAITING_TURNS, retention=retention, **options)
         self._max_concurrency = max_concurrency  # turns that run may block threads; turns that wait do not
-        self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency)
+        self._turns = Turns(self, factory, Codec(message_types), max_conversations, max_concurrency, whole_every)
         self.on_task(TURN)(self._turns.on_turn)
         self.on_task(CONTROL)(self._turns.on_control)
         self.on_task(self._turns.on_plain_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team
 from autogen_agentchat.messages import BaseChatMessage, TextMessage
 from autogen_core import CancellationToken
+from autogen_core.model_context import ChatCompletionContext
 
 from autogen_mqtt_agent.messages import AnyMessage
+from autogen_mqtt_agent.places import HostedConversation
 
-__all__ = ["Factory", "Instance", "make"]
+__all__ = ["Factory", "Instance", "Maker"]
 
 Factory = Callable[..., ChatAgent | Team | Awaitable[ChatAgent | Team]]
 """Makes the instance of a conversation. The function gets the conversation's id and, if it takes two arguments, also
@@ -23,10 +26,11 @@ _SOCIETY = "mqtt_society_context"
 
 
 class _AgentInstance:
-    def __init__(self, agent: ChatAgent) -> None:
+    def __init__(self, agent: ChatAgent, hosted: HostedConversation) -> None:
         self._agent = agent
         self.name: str = agent.name
         self.seen: list[str] = []
+        self.hosted: HostedConversation = hosted
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -39,7 +43,7 @@ class _AgentInstance:
         if isinstance(self._agent, SocietyOfMindAgent):
             # The state that AutoGen saves lacks the messages that the agent was given.
             state = {**state, _SOCIETY: await self._agent._model_context.save_state()}
-        return {"state": state, "seen": self.seen}
+        return {"state": state, "seen": self.seen, "participants": self.hosted.save()}
 
     async def load(self, saved: dict[str, Any]) -> None:
         state = dict(saved["state"])
@@ -47,6 +51,7 @@ class _AgentInstance:
         await self._agent.load_state(state)
         if isinstance(self._agent, SocietyOfMindAgent) and society is not None:
             await self._agent._model_context.load_state(society)
+        self.hosted.load(saved.get("participants", {}))
         self.seen = list(saved["seen"])
 
     async def pause(self) -> None:
@@ -60,10 +65,11 @@ class _AgentInstance:
 
 
 class _TeamInstance:
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: Team, hosted: HostedConversation) -> None:
         self._team = team
         self.name: str = team.name
         self.seen: list[str] = []
+        self.hosted: HostedConversation = hosted
 
     async def take_turn(
         self, messages: Sequence[BaseChatMessage], token: CancellationToken
@@ -84,10 +90,11 @@ class _TeamInstance:
         yield Response(chat_message=answer, inner_messages=list(result.messages))
 
     async def save(self) -> dict[str, Any]:
-        return {"state": await self._team.save_state(), "seen": self.seen}
+        return {"state": await self._team.save_state(), "seen": self.seen, "participants": self.hosted.save()}
 
     async def load(self, saved: dict[str, Any]) -> None:
         await self._team.load_state(saved["state"])
+        self.hosted.load(saved.get("participants", {}))
         self.seen = list(saved["seen"])
 
     async def pause(self) -> None:
@@ -101,24 +108,76 @@ class _TeamInstance:
 
 
 Instance = _AgentInstance | _TeamInstance
-"""A ChatAgent or a Team that takes part in one conversation. ``seen`` has the ids of the messages that it has seen."""
+"""A ChatAgent or a Team that takes part in one conversation. ``seen`` has the ids of the messages that it has seen, and
+``hosted`` is the conversation."""
 
 
-async def make(factory: Factory, conversation: str, roster: Mapping[str, str]) -> Instance:
-    """Make an instance for a conversation.
+class Maker:
+    """Makes an instance for each conversation.
 
-    Raises:
-        TypeError: The factory returned neither a ChatAgent nor a Team.
+    Args:
+        factory: The user's function.
     """
-    arguments = (conversation, dict(roster))[: _count_parameters(factory)]
-    made = factory(*arguments)
-    if inspect.isawaitable(made):
-        made = await made
-    if isinstance(made, Team):
-        return _TeamInstance(made)
-    if isinstance(made, ChatAgent):
-        return _AgentInstance(made)
-    raise TypeError(f"the factory must return a ChatAgent or a Team, not {type(made).__name__}")
+
+    def __init__(self, factory: Factory) -> None:
+        self._factory = factory
+        self._parameters = _count_parameters(factory)
+        self._owners: dict[int, tuple[weakref.ref[Any], str]] = {}  # by the id() of an agent that still exists
+
+    async def make(self, conversation: str, roster: Mapping[str, str]) -> Instance:
+        """Make an instance for a conversation.
+
+        Raises:
+            TypeError: The factory returned neither a ChatAgent nor a Team.
+            ValueError: The factory returned an agent, or a part of an agent, that belongs to another conversation.
+        """
+        hosted = HostedConversation(conversation)
+        with hosted.making():
+            made = self._factory(*(conversation, dict(roster))[: self._parameters])
+            if inspect.isawaitable(made):
+                made = await made
+        if not isinstance(made, (ChatAgent, Team)):
+            raise TypeError(f"the factory must return a ChatAgent or a Team, not {type(made).__name__}")
+        self._own(made, conversation)
+        return _TeamInstance(made, hosted) if isinstance(made, Team) else _AgentInstance(made, hosted)
+
+    def _own(self, made: ChatAgent | Team, conversation: str) -> None:
+        parts = {id(part): part for part in _parts(made)}
+        for key, part in parts.items():
+            known, owner = self._owners.get(key, (None, ""))
+            if known is not None and known() is part and owner != conversation:
+                raise ValueError(_shared(made, part, conversation, owner))
+        for key, part in parts.items():
+            self._owners[key] = (weakref.ref(part, lambda _, key=key: self._owners.pop(key, None)), conversation)
+
+
+def _shared(made: ChatAgent | Team, part: Any, conversation: str, owner: str) -> str:
+    kind, name = type(part).__name__, getattr(part, "name", "")
+    what = f"{kind} {name!r}" if name else kind
+    inside = "" if part is made else f" inside a new {type(made).__name__}"
+    return (
+        f"the factory returned the same {what}{inside} for conversation {conversation} as for conversation {owner}: "
+        f"each conversation would read what was said in the other one. Let the factory make a new {kind} each time, as "
+        f"in: lambda conversation_id: {kind}(...)"
+    )
+
+
+_INSIDE = ("_participants", "_team", "_wrapped_agent", "_model_context", "_workbench", "_tools", "_task_runner")
+"""The attributes in which AutoGen's agents, teams and tools keep further agents and their memories."""
+
+
+def _parts(made: Any) -> list[Any]:
+    """An agent or a team, with all agents, teams and model contexts inside it. Each of them remembers what was said."""
+    found: dict[int, Any] = {}
+    waiting = [made]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in found:
+            continue
+        found[id(part)] = part
+        for inner in (getattr(part, name, None) for name in _INSIDE):
+            waiting += inner if isinstance(inner, (list, tuple)) else [] if inner is None else [inner]
+    return [part for part in found.values() if isinstance(part, (ChatAgent, Team, ChatCompletionContext))]
 
 
 def _count_parameters(factory: Factory) -> int:

@@ -35,9 +35,13 @@ class Replies:
         name: The participant's name in this team.
         codec: Reads messages.
         roster: The names that a handoff may lead to; None for any name.
+
+    Attributes:
+        from_host: Whether the answer came from an :class:`AgentHost`, and not from an agent that does not use AutoGen.
     """
 
     def __init__(self, name: str, codec: Codec, roster: Mapping[str, str] | None) -> None:
+        self.from_host: bool = False
         self._name = name
         self._codec = codec
         self._roster = roster
@@ -60,6 +64,7 @@ class Replies:
             answer = Answer.model_validate(result)
         except ValidationError:
             return Response(chat_message=TextMessage(content=as_text(result), source=self._name))
+        self.from_host = True
         message = self._codec.for_team(self._codec.decode(answer.chat_message))
         if not isinstance(message, BaseChatMessage):
             message = TextMessage(content=message.to_text(), source=self._name, id=message.id)

@@ -49,13 +49,17 @@ class MQTTAgentState(BaseModel):
 
     Attributes:
         type: Distinguishes this state from the states of other agents.
-        conversation_id: Names the conversation.
+        conversation_id: Names the conversation. A loaded state begins another one.
         last_seq: The number of the last turn that was answered.
         last_turn: The task id of that turn. The next turn continues from the state after that turn.
         tries: How many turns failed or were canceled since then.
         pending: The task id of the turn that is under way.
+        prompt: That turn as text.
         given_by: The id of the agent that gave the pending turn. Only that agent gets the answer.
         unsent: Messages that the peer has missed because it was not online.
+        resets: How many times the conversation was reset.
+        history: What was said so far, as messages of a task. Empty for a peer that is an :class:`AgentHost`: it keeps
+            its state after each turn.
     """
 
     type: Literal["MQTTAgentState"] = "MQTTAgentState"
@@ -65,7 +69,10 @@ class MQTTAgentState(BaseModel):
     tries: int = 0
     pending: str | None = None
     given_by: str | None = None
+    prompt: str = ""
     unsent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    resets: int = 0
+    history: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
 class MQTTWorkbenchConfig(_Config):

@@ -14,7 +14,7 @@ from mqtt_agent.adapting.instances import Instances
 from mqtt_agent.errors import TaskRejected
 from pydantic import ValidationError
 
-from autogen_mqtt_agent.instances import Factory, Instance, make
+from autogen_mqtt_agent.instances import Factory, Instance, Maker
 from autogen_mqtt_agent.messages import Codec
 from autogen_mqtt_agent.turns import Answer, Control, Told, Turn
 
@@ -30,16 +30,23 @@ class Turns:
         codec: Reads and writes messages.
         max_conversations: How many instances are kept in memory between turns.
         max_concurrency: How many turns run at once.
+        whole_every: Seconds after which the state of a conversation is stored whole again.
 
     Attributes:
         instances: The instances in memory.
     """
 
     def __init__(
-        self, agent: Agent, factory: Factory, codec: Codec, max_conversations: int, max_concurrency: int
+        self,
+        agent: Agent,
+        factory: Factory,
+        codec: Codec,
+        max_conversations: int,
+        max_concurrency: int,
+        whole_every: float,
     ) -> None:
-        self.instances: Instances[Instance] = Instances(agent, max_conversations, max_concurrency)
-        self._factory = factory
+        self.instances: Instances[Instance] = Instances(agent, max_conversations, max_concurrency, whole_every)
+        self._maker = Maker(factory)
         self._codec = codec
 
     async def on_turn(self, task: TaskContext) -> Any:
@@ -56,9 +63,9 @@ class Turns:
     async def on_plain_task(self, task: TaskContext) -> Any:
         """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
         name = task.context_id or task.id
-        turn = Turn(conversation=name, previous=self.instances.last_turn(name))
+        turn = Turn(conversation=name)
         messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
-        answer = Answer.model_validate(await self._take(task, turn, messages))
+        answer = Answer.model_validate(await self._take(task, turn, messages, goes_on=True))
         return answer.chat_message["text"]
 
     async def on_control(self, task: TaskContext) -> None:
@@ -68,18 +75,21 @@ class Turns:
         if instance is not None:
             await getattr(instance, control.action)()
 
-    async def _take(self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage]) -> dict[str, Any]:
+    async def _take(
+        self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage], *, goes_on: bool = False
+    ) -> dict[str, Any]:
         async def new_instance() -> Instance:
-            return await make(self._factory, turn.conversation, turn.roster)
+            return await self._maker.make(turn.conversation, turn.roster)
 
         async def take(instance: Instance) -> dict[str, Any]:
             fresh = [message for message in messages if message.id not in instance.seen]
-            response = await self._run(task, instance, fresh)
+            with instance.hosted.taking(task):
+                response = await self._run(task, instance, fresh)
             # Its own answer is seen too: after `resume()`, a team gives the answer to all participants as a task.
             instance.seen += [*(message.id for message in fresh), response.chat_message.id]
             return self._encode(instance.name, response)
 
-        return await self.instances.take(task, turn.conversation, turn.previous, new_instance, take)
+        return await self.instances.take(task, turn.conversation, turn.previous, new_instance, take, goes_on=goes_on)
 
     async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
         token = CancellationToken()

@@ -89,15 +89,15 @@ class Control(BaseModel):
     action: Literal["pause", "resume"]
 
 
-def turn_id(turn: Turn, tries: int, messages: Sequence[BaseChatMessage]) -> str:
+def turn_id(turn: Turn, messages: Sequence[BaseChatMessage], place: Sequence[Any]) -> str:
     """The task id of a turn. The same messages at the same point of a conversation give the same id.
 
     So a caller that was restarted, and gives the turn again, gets the answer of the turn that it gave before.
 
     Args:
         turn: The turn.
-        tries: How many turns at this point of the conversation ended without an answer.
         messages: The turn's messages, decoded.
+        place: JSON values that tell apart turns with equal messages at this point of the conversation.
     """
-    asked = json.dumps([turn.previous, tries, [essence(message) for message in messages]])
+    asked = json.dumps([turn.previous, place[0], [essence(message) for message in messages], *place[1:]])
     return f"{turn.conversation}.{turn.seq}.{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
