@@ -7,8 +7,9 @@ tool name. So a server offers a tool only when its own name has the tool's name:
   another server holds while a server of that name is online that offers the tool, claims the tool, or is on standby in
   an election. Whether that is so, the server cards say.
 * A server that finds a name free shows the name in ``claims`` of its server card, publishes the tool's card, and waits
-  until its messages have come back. When a card of another name arrives before its own card, the other server was
-  first. Otherwise the server has the name, and only then subscribes to the calls.
+  until all messages that the broker had queued have arrived. When no card of another name is among them, the server
+  has the name, and only then subscribes to the calls. Of servers that claim a name at once, the one that started first
+  gets it. The others give up their claims, and it claims again.
 * A server without a tool's name shows the tool in ``refused`` of its server card. The server follows the cards of the
   servers that have the name, and claims the name when none of them is left.
 * After a reconnect, a server claims its names again before it subscribes to the calls again.
@@ -47,6 +48,8 @@ _ASK_AFTER = 10.0
 """Seconds after which a server on standby asks whether the servers that have the names are still there."""
 _SETTLED_WITHIN = 10.0
 """Seconds to wait for a server that claims the same name at the same time, and that started later."""
+_MAX_ROUNDS = 30
+"""How many times a server claims names again that another server claims at the same time."""
 _CONTESTED_AGAIN = 1.0
 """Seconds between two looks at names that two servers have, so that the servers do not flood the broker."""
 
@@ -59,13 +62,15 @@ class _Name:
         tool: The tool's name.
         handler: Takes the messages on the topic of the tool's card.
         card: The latest readable card on the topic; None when there is no card.
-        first: The server name of the first card that has arrived since this server began its latest claim.
+        foreign: How many cards of other server names have arrived.
+        judged: The value of ``foreign`` when this server last found that no other server has the name.
     """
 
     tool: str
     handler: Handler
     card: ToolCard | None = None
-    first: str | None = None
+    foreign: int = 0
+    judged: int = 0
 
 
 class ToolNames:
@@ -113,6 +118,7 @@ class ToolNames:
         self._one_at_a_time = asyncio.Lock()
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._resting = False
         self._faults = FaultLog(logger)
 
     # Following the cards
@@ -137,6 +143,7 @@ class ToolNames:
 
     async def rest(self) -> None:
         """Claim nothing more. The cards are still followed."""
+        self._resting = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -158,8 +165,8 @@ class ToolNames:
             self._presence.correct_tool(tool)  # somebody has overwritten the card with something unreadable
             return
         name.card = card
-        if card is not None and name.first is None and not message.retain:
-            name.first = card.server
+        if card is not None and card.server != self._own:
+            name.foreign += 1
         if card is None or card.server == self._own:
             if card is None or card.status != "online":
                 self._presence.correct_tool(tool)
@@ -222,17 +229,15 @@ class ToolNames:
 
     async def _claim(self, wanted: list[str], *, may_raise: bool, shown: bool) -> None:
         claimed = list[str]()
-        fresh = {tool for tool in wanted if self._names[tool].card is None or self._is_foreign(tool)}
+        fresh = {tool for tool in wanted if not self._is_own(tool)}
         patient_until = asyncio.get_running_loop().time() + _SETTLED_WITHIN
-        while wanted:
-            for tool in wanted:
-                self._names[tool].first = None
+        for _ in range(_MAX_ROUNDS):
             taken = await self._taken(wanted)
+            if taken and asyncio.get_running_loop().time() < patient_until and self._will_give_way(taken):
+                await self._rivals.follow({card.server for cards in taken.values() for card in cards})
+                await self._rivals.news(1.0)
+                continue
             if taken and may_raise:
-                if asyncio.get_running_loop().time() < patient_until and self._will_give_way(taken):
-                    await self._rivals.follow({card.server for cards in taken.values() for card in cards})
-                    await self._rivals.news(1.0)
-                    continue
                 await self._withdraw([tool for tool in claimed if tool in fresh])
                 raise self._error(taken)
             await self._refuse(taken)
@@ -240,13 +245,20 @@ class ToolNames:
             claimed += free
             wanted = await self._publish(free, shown=shown)
             self._hold(tool for tool in free if tool not in wanted)
+            if not wanted:
+                return
+        self._hold(wanted)  # somebody publishes cards all the time; the names are settled while the server runs
 
     async def _publish(self, tools: list[str], *, shown: bool) -> list[str]:
-        """Publish claims, and return the tools that another server has claimed before."""
+        """Publish claims, and return the tools that another server claims at the same time.
+
+        Of two servers that claim at once, at least one sees the claim of the other: each server waits for the claims
+        that the broker took before its own claim. Not every broker shows the claims to both in the same order.
+        """
         if not tools:
             return []
         presence = self._presence
-        if shown and self._connection.shared_subscriptions:  # an election has published the server card already
+        if shown:
             presence.claims = [*tools, *(tool for tool in presence.claims if tool not in tools)]
             await presence.announce_server()
         told = await asyncio.gather(*map(self._publish_claim, tools), return_exceptions=True)
@@ -254,13 +266,18 @@ class ToolNames:
             if error is not None and not isinstance(error, PayloadTooLarge):
                 raise error
         await self._barrier()
-        return [tool for tool in tools if self._names[tool].first not in (None, self._own)]
+        return [tool for tool in tools if self._names[tool].foreign != self._names[tool].judged]
+
+    def _is_own(self, tool: str) -> bool:
+        """Whether the latest card of a tool is of this server or of a replica."""
+        card = self._names[tool].card
+        return card is not None and card.server == self._own
 
     async def _publish_claim(self, tool: str) -> None:
         # A claim says offline, because callers must not send calls yet. A name that the server or another replica has
         # is online already.
         card = self._names[tool].card
-        online = card is not None and card.server == self._own and card.status == "online"
+        online = self._is_own(tool) and card is not None and card.status == "online"
         await self._presence.publish_tool_card(tool, "online" if online else "offline")
 
     def _hold(self, tools: Iterable[str]) -> None:
@@ -274,16 +291,16 @@ class ToolNames:
         if self._task is None:  # the server does not start
             await self._presence.remove_server_card()
         for tool in claimed:
-            card = self._names[tool].card
             self.held.discard(tool)
-            if card is not None and card.server == self._own:
+            if self._is_own(tool):
                 await self._presence.remove_tool_card(tool)
 
     # Who has a name
 
     async def _taken(self, tools: Iterable[str]) -> dict[str, list[ServerCard]]:
         """The tools whose names other servers have, each with the cards of these servers."""
-        suspects = [tool for tool in tools if self._is_foreign(tool)]
+        names = [self._names[tool] for tool in tools]
+        suspects = {name.tool: name.foreign for name in names if name.foreign != name.judged}
         if not suspects:
             return {}
         cards = await self._rivals.look()
@@ -291,35 +308,41 @@ class ToolNames:
         if taken:
             await self._rivals.find_absent({c.server: c for owners in taken.values() for c in owners}.values())
             taken = self._owners(suspects, self._rivals.cards())
+        for tool, foreign in suspects.items():
+            if tool not in taken:  # a card that arrived since the look contests the claim that follows
+                self._names[tool].judged = foreign
         return taken
-
-    def _is_foreign(self, tool: str) -> bool:
-        card = self._names[tool].card
-        return card is not None and card.server != self._own
 
     def _owners(self, tools: Iterable[str], cards: list[ServerCard]) -> dict[str, list[ServerCard]]:
         """The tools that servers of other names have, according to the cards of servers that are online."""
         own = {tool for card in cards if card.shared_name == self._own for tool in card.tools}
+        elected = {card.shared_name for card in cards if card.standby is False and (card.tools or card.claims)}
         taken: dict[str, list[ServerCard]] = {}
         for tool in tools:
-            owners = [card for card in cards if card.shared_name != self._own and self._has(card, tool)]
+            owners = [card for card in cards if card.shared_name != self._own and self._has(card, tool, elected)]
             if owners and tool not in own:  # a replica of this server has the name already
                 taken[tool] = sorted(owners, key=place_of)
         return taken
 
-    def _has(self, card: ServerCard, tool: str) -> bool:
+    def _has(self, card: ServerCard, tool: str, elected: set[str]) -> bool:
         if tool in card.tools or tool in (card.claims or ()):
             return True
-        # A replica on standby in an election keeps the names of its server, while another replica takes over.
+        # Replicas in an election keep the names of their server until one of them has taken over.
         published = self._names[tool].card
         holds = published is not None and published.server == card.shared_name
-        return holds and card.standby is not None and tool not in (card.refused or ())
+        undecided = card.standby is not None and card.shared_name not in elected
+        return holds and undecided and tool not in (card.refused or ())
 
     def _will_give_way(self, taken: Mapping[str, list[ServerCard]]) -> bool:
-        """Whether all other servers only claim the names now, and started later. Such a server gives up its claims."""
-        own = self._presence.began, self._scope.server_id
+        """Whether the other servers only claim the names now, and started later. Such servers give up their claims."""
+        own = self._place(self._rivals.cards())
         owners = [(tool, card) for tool, cards in taken.items() for card in cards]
         return all(tool not in card.tools and place_of(card) > own for tool, card in owners)
+
+    def _place(self, cards: list[ServerCard]) -> tuple[str, str]:
+        """The earliest place of this server and its replicas."""
+        replicas = [place_of(card) for card in cards if card.shared_name == self._own]
+        return min([(self._presence.began, self._scope.server_id), *replicas])
 
     # Names that the server does not get
 
@@ -379,9 +402,11 @@ class ToolNames:
             await self._on_lost(lost)
 
     async def _watch(self) -> None:
-        while True:
+        while not self._resting:  # before Python 3.12, wait_for may swallow a cancellation
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._patience())
+            if self._resting:
+                return
             asked = not self._news.is_set()
             self._news.clear()
             if not self._connection.connected:
@@ -413,8 +438,7 @@ class ToolNames:
         async with self._one_at_a_time:
             contested, self._contested = self._contested & self.held, set()
             cards = await self._rivals.look()
-            replicas = [place_of(card) for card in cards if card.shared_name == self._own]
-            own = min([(self._presence.began, self._scope.server_id), *replicas])
+            own = self._place(cards)
             lost: dict[str, list[ServerCard]] = {}
             for tool in sorted(contested):
                 others = [card for card in cards if card.shared_name != self._own and tool in card.tools]
