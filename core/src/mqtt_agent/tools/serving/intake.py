@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pydantic_core
+from pydantic import ValidationError
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.seen import Seen
@@ -44,6 +45,8 @@ class Intake:
         self._max_payload = scope.max_payload
         self._executor: Executor | None = None
         self._subscribed: list[tuple[str, Handler]] = []
+        self._served: dict[str, ServedTool] = {}
+        """The tools whose calls are taken. Calls for this replica alone arrive as queries."""
         self._of_tool: dict[str, list[tuple[str, Handler]]] = {}
         self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._make_marker)
         self._queries = Seen(_QUERIES_REMEMBERED)
@@ -61,6 +64,7 @@ class Intake:
         calls = self._topics.tool_call_shared(name), partial(self._on_call, tool)
         cancels = self._topics.tool_cancel(name), partial(self._on_cancel, name)
         self._of_tool[name] = [calls, cancels]
+        self._served[name] = tool
         await self._subscribe(*calls, calls=True)
         await self._subscribe(*cancels)
 
@@ -77,6 +81,7 @@ class Intake:
 
     async def drop(self, name: str) -> None:
         """Take no calls of a tool any more."""
+        self._served.pop(name, None)
         for subscribed in self._of_tool.pop(name, ()):
             await self._connection.unsubscribe(*subscribed)
             self._subscribed.remove(subscribed)
@@ -94,6 +99,7 @@ class Intake:
         while self._subscribed:
             await self._connection.unsubscribe(*self._subscribed.pop(0))
         self._of_tool.clear()
+        self._served.clear()
 
     async def barrier(self, timeout: float) -> bool:
         """Wait until every message that the broker had queued for the server has arrived.
@@ -158,6 +164,10 @@ class Intake:
             error = CallFault(type="invalid_arguments", message="the client name cannot be used in topics")
             self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
+        self._run(executor, tool, call, message)
+
+    def _run(self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage) -> None:
+        """Run a call whose client name can be used in topics."""
         reply_to = self._topics.client_responses(call.client)
         asked_for = message.response_topic or call.response_topic
         if asked_for is not None and asked_for != reply_to:
@@ -188,8 +198,27 @@ class Intake:
             return
         if not is_identifier(query.client):
             self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
+        elif query.call is not None:
+            self._on_own_call(self._executor, query, message)
         else:
             self._answer(self._executor, query)
+
+    def _on_own_call(self, executor: Executor, query: Query, message: InboundMessage) -> None:
+        """Run a call for this replica alone. A caller sends it when the arguments did not fit at another replica."""
+        try:
+            call = Call.model_validate(query.call)
+        except ValidationError as error:
+            self._faults.tell(message.topic, "an unreadable call", error)
+            return
+        tool = self._served.get(query.tool or "")
+        if call.client != query.client:
+            self._faults.tell(message.topic, "a query with the call of another client", repr(call.client))
+        elif tool is None:
+            what = f"server {self._server_id} does not serve tool {query.tool!r:.80}"
+            error = CallFault(type="unavailable", message=what, retryable=True, data={"maybe_executed": False})
+            executor.answers.reject(call.call_id, self._topics.client_responses(call.client), message, error)
+        else:
+            self._run(executor, tool, call, message)
 
     def _answer(self, executor: Executor, query: Query) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""

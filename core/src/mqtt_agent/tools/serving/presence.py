@@ -22,7 +22,7 @@ __all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-SERVER_FEATURES = ("query",)
+SERVER_FEATURES = ("query", "call")
 _CORRECT_AFTER = 1.0  # seconds
 OFFLINE_CARD_EXPIRY: int = 24 * 3600
 """Seconds that the broker keeps the offline card of a replica with a generated name, which is never used again."""
