@@ -70,7 +70,15 @@ async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_
     assert (tool["version"], tool["tool"], tool["server"], tool["namespace"]) == ("1", "forecast", "weather", namespace)
     assert (tool["requires_auth"], tool["allowed_callers"]) == (True, ["agent-a"])
     assert tool["features"] == ["cancel", "progress", "query", "replay"]
-    assert set(card) == SERVER_FIELDS | {"name", "replica", "started", "epoch", "session_present", "features", "schemas"}
+    assert set(card) == SERVER_FIELDS | {
+        "name",
+        "replica",
+        "started",
+        "epoch",
+        "session_present",
+        "features",
+        "schemas",
+    }
     assert (card["server"], card["name"], card["replica"]) == ("weather:a", "weather", "a")
     assert (card["epoch"], card["session_present"]) == (server.connection.epoch, False)
     assert card["features"] == ["query", "call"]
@@ -119,9 +127,9 @@ async def test_replicas_publish_the_same_tool_card(stranger: Stranger, make_serv
         server = make_server("pair")
         server.add_tool("job", lambda n=1: n, input_schema={"type": "object"}, title="A job")
         await soon(server.start())
-        await until(lambda count=count: len(stranger.on("tools/job/card")) == count)
-    one, two = ({**card, "last_seen": ""} for card in stranger.read("tools/job/card"))
-    assert one == two
+        await until(lambda count=count: len(stranger.on("tools/job/card")) == count + 1)
+    claim, one, two = ({**card, "last_seen": ""} for card in stranger.read("tools/job/card"))
+    assert one == two == {**claim, "status": "online"}
 
 
 @pytest.mark.rule("TCARD-3", "SCARD-5", "MQTT-3", "JSON-5", "JSON-2")

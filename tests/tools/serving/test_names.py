@@ -89,7 +89,7 @@ async def test_a_second_server_name_is_refused_and_leaves_nothing_behind(
 
 
 async def test_a_server_on_standby_serves_its_other_tools_and_takes_over(
-    make_server: MakeServer, make_client: MakeClient
+    broker: Broker, make_server: MakeServer, make_client: MakeClient
 ) -> None:
     github = offering(make_server, "github", "search", "issues")
     await soon(github.start())
@@ -101,10 +101,11 @@ async def test_a_server_on_standby_serves_its_other_tools_and_takes_over(
     assert await soon(client.call("tickets")) == "jira"
     results: list[str] = []
     stop = asyncio.Event()
+    retry = True if broker.name == "embedded" else None  # it drops calls that arrive when no server is subscribed
 
     async def keep_calling() -> None:
         while results[-20:].count("jira") < 20:
-            results.append(await client.call("search"))
+            results.append(await client.call("search", retry=retry))
             if len(results) == 20:
                 stop.set()
 

@@ -272,8 +272,9 @@ class Connection:
             manual: Whether the handler acknowledges each message when the work is done.
             exclusive: The name of an owner. When the broker has no shared subscriptions, a shared filter with an owner
                 is not subscribed to before :meth:`take_alone` is called for that owner.
-            guarded: Whether the filter is not subscribed to before :meth:`admit`, after each connect anew. The handler
-                gets the messages of a subscription that an earlier connection has left in the session.
+            guarded: Whether the filter is not subscribed to before :meth:`admit`. When the broker has lost the session,
+                the filter must be admitted again. The handler gets the messages of a subscription that an earlier
+                process has left in the session.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -305,7 +306,7 @@ class Connection:
             logger.debug("the reconnect will subscribe to %s: %s", topic_filter, error)
 
     async def admit(self, topic_filters: Collection[str], *, again: bool = False) -> None:
-        """Make guarded subscriptions at the broker; see :meth:`subscribe`. They last until the connection is lost.
+        """Make guarded subscriptions at the broker; see :meth:`subscribe`. They last until the session is lost.
 
         Args:
             topic_filters: The topic filters of the subscriptions.
@@ -313,7 +314,7 @@ class Connection:
 
         Raises:
             TopicNotAuthorized: The broker refuses.
-            ConnectionLost: There is no connection now. After the reconnect, the filters must be admitted again.
+            ConnectionLost: There is no connection now.
         """
         if self._needs_clean_start and any(each.startswith("$share/") for each in topic_filters):
             await self._lifetime.reconnector.begin_clean()

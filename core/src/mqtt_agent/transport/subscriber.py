@@ -63,6 +63,9 @@ class Subscriber:
         """Note what the broker of a new link can do, before the first message is dispatched."""
         self._limits = limits
         self._freed.clear()
+        if not limits.session_present:
+            for subscription in self._subscriptions:
+                subscription.admitted = False
         self._update_all_held()
 
     async def open(self, link: Link) -> None:
@@ -83,8 +86,6 @@ class Subscriber:
         """Note that the link is lost."""
         self._link = None
         self._alone.clear()
-        for subscription in self._subscriptions:
-            subscription.admitted = False
 
     def forget_session(self) -> None:
         """Note that the connection was stopped. The broker may forget its subscriptions before the next start."""

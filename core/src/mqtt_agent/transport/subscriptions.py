@@ -37,8 +37,8 @@ class Subscription:
             subscriptions. None for all other subscriptions.
         held: Whether the subscription is exclusive, and this connection has not taken it.
         kept: Messages that arrived while the subscription was held, the latest 10,000.
-        guarded: Whether the subscription is made only after the owner has admitted it, anew after each connect.
-        admitted: Whether the owner has admitted a guarded subscription since the latest connect.
+        guarded: Whether the subscription is made only after the owner has admitted it, anew for each session.
+        admitted: Whether the owner has admitted a guarded subscription in the present session.
     """
 
     topic_filter: str

@@ -69,7 +69,7 @@ class Intake:
         await self._subscribe(*cancels)
 
     async def admit(self, names: Iterable[str], *, again: bool = False) -> None:
-        """Take the calls of these tools from now on, until the connection is lost.
+        """Take the calls of these tools from now on, until the broker loses the session.
 
         Args:
             names: The names of the tools.

@@ -205,7 +205,9 @@ class Presence:
 
     def will(self) -> bytes:
         """The payload of the Last Will: the server card with status offline."""
-        card = self._server_card("offline")
+        # The connection asks for the Last Will when it opens, before the server has claimed its tools.
+        tools = [name for name in self._all_cards if name not in self.refused] if self.serving else []
+        card = self._server_card("offline").model_copy(update={"tools": tools})
         payload = encode(card)
         # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
         return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": [], "refused": None}))

@@ -286,8 +286,6 @@ class ToolServer(ToolOffering, Service):
         if not self.connection.shared_subscriptions:
             self._election.wake()
             return
-        if session_present:  # nobody can have taken over the tools, because no Last Will was published
-            await self._intake.admit(self._offered)
         with contextlib.suppress(ConnectionLost):  # the next reconnect does this again
             await self._names.reclaim()
             await self._intake.admit(self._offered)
@@ -343,7 +341,7 @@ class ToolServer(ToolOffering, Service):
 
         At a broker without shared subscriptions, the names are claimed by the replica that the election has chosen.
         """
-        if self.connection.shared_subscriptions:
+        if self.connection.shared_subscriptions or (self._taking and self._presence.serving):
             await self._names.claim(names, starting=True)
             await self._offer(names)
         else:
@@ -408,9 +406,6 @@ class ToolServer(ToolOffering, Service):
         await self._prepare([name])
         try:
             await self._find_names([name])
-            if not self.connection.shared_subscriptions and self._presence.serving:
-                await self._names.claim([name], starting=True)
-                await self._offer([name])
         except ToolNameTaken:
             self._forget(name)
             await self._drop(name)
