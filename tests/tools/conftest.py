@@ -76,7 +76,7 @@ def spawn_named(broker: Broker, namespace: str) -> Iterator[SpawnNamed]:
 
     def start(name: str, *tools: str, on_conflict: str = "standby", schema: str = "any") -> Process:
         command = [sys.executable, str(NAMED_PROGRAM), broker.url, namespace, name, on_conflict, schema, *tools]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         return started[-1]
 
     yield start

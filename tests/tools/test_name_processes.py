@@ -38,6 +38,7 @@ async def test_a_killed_owner_is_replaced_by_the_server_on_standby(
     assert await soon(callers(client, "issues")) == {"github"}
 
 
+@pytest.mark.rule("OWN-6")
 async def test_after_a_broker_that_lost_its_cards_exactly_one_server_serves(own_broker: Broker, namespace: str) -> None:
     def server(name: str, **options: Any) -> ToolServer:
         made = ToolServer(name, broker=own_broker.url, namespace=namespace, will_delay=1, **options)

@@ -5,38 +5,50 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from brokers import Broker, Ejabberd, Mosquitto
 from mqtt_agent import Connection
-from support import kill, soon
+from support import soon
 
-from .conftest import MakeClient, MakeServer, SpawnNamed
+from .conftest import MakeClient, MakeServer, Process, SpawnNamed
 from .naming import callers, serving, waiting
 
 RUN_ON = [Mosquitto, Ejabberd]
 
 
+async def line(process: Process) -> str:
+    assert process.stdout is not None
+    return (await soon(asyncio.to_thread(process.stdout.readline), 60)).decode().strip()
+
+
+@pytest.mark.rule("OWN-3", "OWN-4")
+@pytest.mark.parametrize("on_conflict", ["standby", "raise"])
 async def test_of_two_processes_that_start_at_once_exactly_one_serves(
-    spawn_named: SpawnNamed, make_client: MakeClient
+    on_conflict: str, spawn_named: SpawnNamed, make_client: MakeClient
 ) -> None:
+    """Twenty times: each tool has two servers of its own, which start in the same moment."""
     client = await make_client()
-    for turn in range(20):
-        tool = f"search-{turn}"
-        on_conflict = "raise" if turn % 2 else "standby"
-        processes = [spawn_named(name, tool, on_conflict=on_conflict) for name in ("github", "jira")]
+    tools = [f"search-{turn}" for turn in range(20)]
+    processes = [spawn_named(name, *tools, on_conflict=on_conflict, schema="each") for name in ("github", "jira")]
+    assert [await line(process) for process in processes] == ["ready", "ready"]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b".")
+        process.stdin.flush()
+    outcomes = [(await line(process)).split() for process in processes]
+    for turn, tool in enumerate(tools):
         found = await soon(callers(client, tool), 25)
         assert len(found) == 1
         await serving(client, tool, *found)
+        both = sorted(each[turn] for each in outcomes)
         if on_conflict == "raise":
-            codes = [process.poll() for process in processes]
-            while None not in codes or 3 not in codes:
-                await asyncio.sleep(0.01)
-                codes = [process.poll() for process in processes]
+            assert both == ["NoneType", "ToolNameTaken"]
         else:
+            assert both == ["NoneType", "NoneType"]
             await waiting(client, tool, *({"github", "jira"} - found))
-        for process in processes:
-            kill(process)
 
 
+@pytest.mark.rule("OWN-5")
 async def test_a_dead_owner_does_not_lock_the_name(
     broker: Broker, namespace: str, make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -88,6 +88,7 @@ async def test_a_second_server_name_is_refused_and_leaves_nothing_behind(
     assert await soon(client.call("search", wait_online=True)) == "jira"
 
 
+@pytest.mark.rule("OWN-8")
 async def test_a_server_on_standby_serves_its_other_tools_and_takes_over(
     broker: Broker, make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -167,6 +168,7 @@ async def test_a_tool_that_is_added_to_a_started_server_is_refused_too(
     assert await soon(client.call("search")) == "wiki"
 
 
+@pytest.mark.rule("OWN-7")
 async def test_two_servers_that_both_have_a_name_settle_who_keeps_it(
     broker: Broker,
     namespace: str,
