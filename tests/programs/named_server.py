@@ -1,8 +1,8 @@
 """A tool server in its own process: named_server.py URL NAMESPACE NAME ON_CONFLICT SCHEMA TOOL...
 
 Each tool returns the server's name, the process id and the arguments. With SCHEMA ``old`` or ``new``, the tools take
-the argument of that name, and no other. With SCHEMA ``each``, each tool has a server of its own, and all of them start
-at once when the process can read a byte.
+the argument of that name, and no other. With SCHEMA ``each``, each tool has a server of its own, NAME-TOOL, and all of
+them start at once when the process can read a byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ free_arguments = schema in ("any", "each")
 properties = {} if free_arguments else {schema: {"type": "integer"}}
 
 
-def make(tools: list[str]) -> ToolServer:
+def make(name: str, tools: list[str]) -> ToolServer:
     server = ToolServer(name, broker=url, namespace=namespace, will_delay=1, on_conflict=on_conflict)  # type: ignore[arg-type]
 
     async def tell(**arguments: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def make(tools: list[str]) -> ToolServer:
 
 
 async def race() -> None:
-    servers = [make([tool]) for tool in tools]
+    servers = [make(f"{name}-{tool}", [tool]) for tool in tools]
     print("ready", flush=True)
     await asyncio.to_thread(os.read, 0, 1)
     threading.Thread(target=die_with_parent, daemon=True).start()
@@ -50,4 +50,4 @@ def die_with_parent() -> None:
 if schema == "each":
     asyncio.run(race())
 threading.Thread(target=die_with_parent, daemon=True).start()
-make(tools).run()
+make(name, tools).run()

@@ -37,6 +37,7 @@ async def test_of_two_processes_that_start_at_once_exactly_one_serves(
         process.stdin.flush()
     outcomes = [(await line(process)).split() for process in processes]
     for turn, tool in enumerate(tools):
+        names = {f"github-{tool}", f"jira-{tool}"}
         found = await soon(callers(client, tool), 25)
         assert len(found) == 1
         await serving(client, tool, *found)
@@ -45,7 +46,7 @@ async def test_of_two_processes_that_start_at_once_exactly_one_serves(
             assert both == ["NoneType", "ToolNameTaken"]
         else:
             assert both == ["NoneType", "NoneType"]
-            await waiting(client, tool, *({"github", "jira"} - found))
+            await waiting(client, tool, *(names - found))
 
 
 @pytest.mark.rule("OWN-5")
