@@ -11,9 +11,9 @@ import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import InvalidArguments
-from support import soon
+from support import becomes, soon
 
-from .conftest import MakeClient, Process, SpawnNamed
+from .conftest import MakeClient, MakeServer, Process, SpawnNamed
 from .naming import callers, serving, waiting
 
 RUN_ON = ALL_BROKERS
@@ -91,13 +91,39 @@ async def test_during_a_rolling_deployment_each_call_reaches_a_replica_that_it_f
         assert min(await soon(asyncio.gather(*calls[4:]), 30)) > 0
         return started
 
+    async def shows(argument: str) -> bool:
+        return [list(card.input_schema["properties"]) for card in await client.list_tools()] == [[argument]]
+
     if not client.connection.shared_subscriptions:
         pytest.skip("only one replica serves at this broker, so only its schema is there")
     old = [spawn_named("shop", "work", schema="old") for _ in range(2)]
     await serving(client, "work", "shop", "shop")
     new = await deploy("old", "new", old)
+    await becomes(lambda: shows("new"))
     with pytest.raises(InvalidArguments):
         await client.call("work", {"old": 0})
     await deploy("new", "old", new)
+    await becomes(lambda: shows("old"))
     with pytest.raises(InvalidArguments):
         await client.call("work", {"new": 0})
+
+
+async def test_the_card_of_a_tool_is_that_of_the_replicas_that_are_left(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    """A new version was tried in one replica and is stopped: the tool list has the old schema again."""
+    client = await make_client()
+
+    async def shows(argument: str) -> bool:
+        return [list(card.input_schema["properties"]) for card in await client.list_tools()] == [[argument]]
+
+    servers: dict[str, ToolServer] = {}
+    for argument in ("old", "new"):
+        servers[argument] = server = make_server("shop")
+        schema = {"type": "object", "properties": {argument: {"type": "integer"}}}
+        server.add_tool("work", lambda **arguments: arguments, input_schema=schema)
+        await soon(server.start())
+        if client.connection.shared_subscriptions or argument == "old":
+            await becomes(lambda: shows(argument))  # noqa: B023
+    await soon(servers["new"].stop(), 20)
+    await becomes(lambda: shows("old"))

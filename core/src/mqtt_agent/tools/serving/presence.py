@@ -147,8 +147,12 @@ class Presence:
         await self._connection.publish(self._topics.tool_card(name), b"", retain=True)
 
     async def say_offline(self) -> None:
-        """Publish the server card with status offline. A tool that no other server offers gets status offline, too."""
+        """Publish the server card with status offline. A tool that no other server offers gets status offline, too.
+
+        So does a tool that only replicas with other schemas offer. They see it, and publish their own card of the tool.
+        """
         others: set[str] = set()
+        schemas = self._schemas()
         seen_own = asyncio.Event()
 
         def on_server_card(message: InboundMessage) -> None:
@@ -157,7 +161,8 @@ class Presence:
                 if not message.retain:
                     seen_own.set()
             elif card is not None and card.status == "online" and message.topic.endswith(f"/{card.server}/card"):
-                others.update(card.tools)
+                same = card.schemas in (None, schemas) or card.shared_name != self._scope.name
+                others.update(card.tools if same else ())
 
         # Say offline before looking for other servers. Then, of two replicas that stop at the same time, at least one
         # does not see the other, and sets the tools offline.

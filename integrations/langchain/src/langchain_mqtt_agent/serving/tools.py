@@ -28,8 +28,8 @@ def tool_server(tools: Sequence[BaseTool | Callable[..., Any]], server: str, **o
     Args:
         tools: LangChain tools, or functions, which become tools as with ``@tool``.
         server: The server's name, the same for all its replicas.
-        options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``,
-            ``credentials``, ...
+        options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``prefix``,
+            ``on_conflict``, ``replica``, ``credentials``, ...
 
     Raises:
         InvalidIdentifier: A name cannot be used in topics.
@@ -70,6 +70,7 @@ def serve_tools(
 
     Raises:
         ConnectionError: The broker cannot be reached, or it refuses the connection.
+        ToolNameTaken: A server of another name offers a tool of the same name; see ``on_conflict`` and ``prefix``.
     """
     return serve(tool_server(tools, server, **options), "serve_tools", on_started)
 
