@@ -388,13 +388,22 @@ class ToolNames:
 
     # While the server runs
 
+    def on_reconnected(self) -> None:
+        """Take over no names for a while, because the servers that have them come back, too."""
+        self._not_before = asyncio.get_running_loop().time() + PATIENCE
+
+    @property
+    def claimable(self) -> list[str]:
+        """The tools whose names the server may claim now."""
+        waits = asyncio.get_running_loop().time() < self._not_before
+        return [tool for tool in self._names if not (waits and tool in self.refused)]
+
     async def reclaim(self) -> None:
         """Claim the names again after a reconnect. Names that another server has got meanwhile are given up.
 
         Raises:
             TransportError: The connection ended.
         """
-        self._not_before = asyncio.get_running_loop().time() + PATIENCE
         held = sorted(self.held)
         await self.claim(held, shown=False)  # the server card would list tools whose calls are not taken yet
         lost = [tool for tool in held if tool not in self.held]

@@ -283,6 +283,7 @@ class ToolServer(ToolOffering, Service):
             await self._leave()
 
     async def _on_reconnected(self, session_present: bool) -> None:
+        self._names.on_reconnected()
         if not self.connection.shared_subscriptions:
             self._election.wake()
             return
@@ -361,8 +362,8 @@ class ToolServer(ToolOffering, Service):
 
     async def _claim_when_elected(self) -> None:
         """Claim the names of all tools, because this replica is about to serve."""
-        names = list(self._served)
-        await self._prepare(names)
+        await self._prepare(list(self._served))
+        names = self._names.claimable
         await self._names.claim(names, starting=not self._lifecycle.started)
         await self._offer(names)
 
