@@ -25,11 +25,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.retained import PATIENCE
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, ToolNameTaken, WireError
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, WireError
+from mqtt_agent.tools.serving.conflicts import OnConflict, SharedNames, listed, name_taken, tell_refused
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.rivals import Rivals, place_of
 from mqtt_agent.tools.serving.scope import Scope
@@ -37,12 +37,9 @@ from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import ServerCard, ToolCard, decode
 
-__all__ = ["OnConflict", "ToolNames", "checked_on_conflict"]
+__all__ = ["ToolNames"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-OnConflict = Literal["raise", "standby"]
-"""What a server does about a tool whose name another server has: raise an error, or wait until the name is free."""
 
 _ASK_AFTER = 10.0
 """Seconds after which a server on standby asks whether the servers that have the names are still there."""
@@ -111,10 +108,10 @@ class ToolNames:
         self._on_lost = on_lost
         self._names: dict[str, _Name] = {}
         self._contested: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._told_pairs = SharedNames(self._own)
         self._not_before = 0.0
         """Loop time before which no name is taken over. After a reconnect, the other servers come back too."""
-        self._rivals = Rivals(scope, barrier, self._matters, self._wake)
+        self._rivals = Rivals(scope, barrier, self._names, self._wake)
         self._one_at_a_time = asyncio.Lock()
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -185,12 +182,6 @@ class ToolNames:
     def _wake(self) -> None:
         self._news.set()
 
-    def _matters(self, card: ServerCard) -> bool:
-        names = self._names
-        if any(tool in names for tool in (*card.tools, *(card.claims or ()))):
-            return True
-        return any(name.card is not None and name.card.server == card.shared_name for name in names.values())
-
     # Claiming
 
     async def check(self, tools: Iterable[str]) -> None:
@@ -204,7 +195,7 @@ class ToolNames:
             await self._barrier()
             taken = await self._taken(tools)
             if taken and self._on_conflict == "raise":
-                raise self._error(taken)
+                raise name_taken(self._scope, taken)
             await self._refuse(taken)
 
     async def claim(self, tools: Iterable[str], *, starting: bool = False, shown: bool = True) -> None:
@@ -233,13 +224,17 @@ class ToolNames:
         patient_until = asyncio.get_running_loop().time() + _SETTLED_WITHIN
         for _ in range(_MAX_ROUNDS):
             taken = await self._taken(wanted)
-            if taken and asyncio.get_running_loop().time() < patient_until and self._will_give_way(taken):
+            if (
+                taken
+                and asyncio.get_running_loop().time() < patient_until
+                and self._rivals.will_give_way(taken, self._place)
+            ):
                 await self._rivals.follow({card.server for cards in taken.values() for card in cards})
                 await self._rivals.news(1.0)
                 continue
             if taken and may_raise:
                 await self._withdraw([tool for tool in claimed if tool in fresh])
-                raise self._error(taken)
+                raise name_taken(self._scope, taken)
             await self._refuse(taken)
             free = [tool for tool in wanted if tool not in taken]
             claimed += free
@@ -303,48 +298,21 @@ class ToolNames:
         suspects = {name.tool: name.foreign for name in names if name.foreign != name.judged}
         if not suspects:
             return {}
-        cards = await self._rivals.look()
-        taken = self._owners(suspects, cards)
+        await self._rivals.look()
+        taken = self._rivals.owners(suspects)
         if taken:
             await self._rivals.find_absent({c.server: c for owners in taken.values() for c in owners}.values())
-            taken = self._owners(suspects, self._rivals.cards())
+            taken = self._rivals.owners(suspects)
         for tool, foreign in suspects.items():
             if tool not in taken:  # a card that arrived since the look contests the claim that follows
                 self._names[tool].judged = foreign
         return taken
 
-    def _owners(self, tools: Iterable[str], cards: list[ServerCard]) -> dict[str, list[ServerCard]]:
-        """The tools that servers of other names have, according to the cards of servers that are online."""
-        own = {tool for card in cards if card.shared_name == self._own for tool in card.tools}
-        elected = {card.shared_name for card in cards if card.standby is False and (card.tools or card.claims)}
-        taken: dict[str, list[ServerCard]] = {}
-        for tool in tools:
-            owners = [card for card in cards if card.shared_name != self._own and self._has(card, tool, elected)]
-            if owners and tool not in own:  # a replica of this server has the name already
-                taken[tool] = sorted(owners, key=place_of)
-        return taken
-
-    def _has(self, card: ServerCard, tool: str, elected: set[str]) -> bool:
-        if tool in card.tools or tool in (card.claims or ()):
-            return True
-        # Replicas in an election keep the names of their server until one of them has taken over.
-        published = self._names[tool].card
-        holds = published is not None and published.server == card.shared_name
-        undecided = card.standby is not None and card.shared_name not in elected
-        return holds and undecided and tool not in (card.refused or ())
-
-    def _will_give_way(self, taken: Mapping[str, list[ServerCard]]) -> bool:
-        """Whether the other servers only claim the names now, and started later. Such servers give up their claims."""
-        own = self._place(self._rivals.cards())
-        owners = [(tool, card) for tool, cards in taken.items() for card in cards]
-        return all(tool not in card.tools and place_of(card) > own for tool, card in owners)
-
-    def _place(self, cards: list[ServerCard]) -> tuple[str, str]:
-        """The earliest place of this server and its replicas."""
-        replicas = [place_of(card) for card in cards if card.shared_name == self._own]
-        return min([(self._presence.began, self._scope.server_id), *replicas])
-
     # Names that the server does not get
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self._presence.began, self._scope.server_id
 
     async def _refuse(self, taken: Mapping[str, list[ServerCard]]) -> None:
         """Note that other servers have names, tell it in the log, and follow these servers."""
@@ -356,35 +324,13 @@ class ToolNames:
             self.refused[tool] = owner
             self.held.discard(tool)
         for owner, tools in told.items():
-            logger.warning(
-                "server %r does not serve %s: server %r has %s. Server %r waits until server %r is gone. %s",
-                self._own,
-                _listed(tools),
-                owner,
-                "this name" if len(tools) == 1 else "these names",
-                self._own,
-                owner,
-                _cure(self._own),
-            )
+            tell_refused(self._own, owner, tools)
         self._presence.refused = sorted(self.refused)
         await self._follow_owners()
 
     async def _follow_owners(self) -> None:
-        owners = self._owners(self.refused, self._rivals.cards()) if self.refused else {}
+        owners = self._rivals.owners(self.refused) if self.refused else {}
         await self._rivals.follow({card.server for cards in owners.values() for card in cards})
-
-    def _error(self, taken: Mapping[str, list[ServerCard]]) -> ToolNameTaken:
-        tool, owners = next(iter(taken.items()))
-        owner = owners[0].shared_name
-        others = [other for other in taken if other != tool]
-        also = f" (and also {_listed(others)})" if others else ""
-        message = (
-            f"{tool}: server {self._own!r} cannot offer this tool, because server {owner!r} ({owners[0].server}) offers"
-            f" a tool of this name{also} in namespace {self._topics.namespace!r}. {_cure(self._own)}, or wait until"
-            f" server {owner!r} is gone with on_conflict='standby'"
-        )
-        logger.warning("%s", message)
-        return ToolNameTaken(message, tool=tool, server=self._own, owner=owner)
 
     # While the server runs
 
@@ -447,13 +393,13 @@ class ToolNames:
         async with self._one_at_a_time:
             contested, self._contested = self._contested & self.held, set()
             cards = await self._rivals.look()
-            own = self._place(cards)
+            own = self._rivals.earliest(self._place)
             lost: dict[str, list[ServerCard]] = {}
             for tool in sorted(contested):
                 others = [card for card in cards if card.shared_name != self._own and tool in card.tools]
                 others.sort(key=place_of)
                 if others:
-                    self._tell_pair(tool, others[0])
+                    self._told_pairs.tell(tool, others[0])
                 if others and place_of(others[0]) < own:
                     lost[tool] = others
                 else:
@@ -462,54 +408,21 @@ class ToolNames:
         if lost:
             await self._on_lost(list(lost))
 
-    def _tell_pair(self, tool: str, other: ServerCard) -> None:
-        pair = self._own, other.shared_name
-        if pair not in self._told:
-            self._told.add(pair)
-            logger.warning(
-                "servers %r and %r (%s) both serve tool %r, so a call may reach either of them. %s",
-                self._own,
-                other.shared_name,
-                other.server,
-                tool,
-                _cure(self._own),
-            )
-
     async def _take_over(self, *, ask: bool) -> None:
         """Claim the refused names that no other server has any more."""
         if not self._presence.serving or asyncio.get_running_loop().time() < self._not_before:
             return
         if ask:
             await self._rivals.find_absent(self._rivals.cards())
-        still = self._owners(self.refused, self._rivals.cards())
+        still = self._rivals.owners(self.refused)
         free = [tool for tool in self.refused if tool not in still]
         if not free:
             return
         await self.claim(free)
         got = [tool for tool in free if tool in self.held]
         if got:
-            logger.warning("server %s takes over %s", self._scope.server_id, _listed(got))
+            logger.warning("server %s takes over %s", self._scope.server_id, listed(got))
             await self._on_held(got)
         else:
             await self._presence.announce_server()
         await self._follow_owners()
-
-
-def checked_on_conflict(value: str) -> OnConflict:
-    """Check a value of ``on_conflict``.
-
-    Raises:
-        ValueError: There is no such value.
-    """
-    if value not in get_args(OnConflict):
-        raise ValueError(f"on_conflict is 'raise' or 'standby', not {value!r}")
-    return value  # type: ignore[return-value]
-
-
-def _cure(server: str) -> str:
-    return f"Give the tools of server {server!r} other names, for example with prefix=True"
-
-
-def _listed(tools: list[str]) -> str:
-    shown = ", ".join(repr(tool)[:80] for tool in tools[:5])
-    return shown if len(tools) <= 5 else f"{shown} and {len(tools) - 5} more tools"

@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
 
 from mqtt_agent.errors import TopicNotAuthorized, WireError
 from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.probe import nobody_listens
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
-from mqtt_agent.wire import ServerCard, decode
+from mqtt_agent.wire import ServerCard, ToolCard, decode
 
-__all__ = ["Rivals", "place_of"]
+__all__ = ["KnownName", "Rivals", "place_of"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _ASK_AGAIN = 5.0
 """Seconds until a server that nobody listens for is asked again. It may be about to reconnect."""
+
+
+class KnownName(Protocol):
+    """What a server knows of a tool's name."""
+
+    @property
+    def card(self) -> ToolCard | None:
+        """The latest card of the tool."""
 
 
 class Rivals:
@@ -32,7 +41,7 @@ class Rivals:
     Args:
         scope: What all parts of the server share.
         barrier: Waits until every message that the broker had queued for this connection has arrived.
-        matters: Whether a card is about one of the server's tools.
+        names: The server's tools, each with the latest card of the tool. The server changes this dict.
         on_news: Called when a card that matters has changed.
     """
 
@@ -40,14 +49,14 @@ class Rivals:
         self,
         scope: Scope,
         barrier: Callable[[], Awaitable[bool]],
-        matters: Callable[[ServerCard], bool],
+        names: Mapping[str, KnownName],
         on_news: Callable[[], None],
     ) -> None:
         self._scope = scope
         self._connection = scope.connection
         self._topics = scope.topics
         self._barrier = barrier
-        self._matters = matters
+        self._names = names
         self._on_news = on_news
         self._cards: dict[str, ServerCard] = {}
         self._absent: dict[str, ServerCard] = {}
@@ -90,6 +99,54 @@ class Rivals:
             self._looking = False
             await self._connection.unsubscribe(everything, self._on_card)
         return self.cards()
+
+    # Who has a name
+
+    def owners(self, tools: Iterable[str]) -> dict[str, list[ServerCard]]:
+        """The tools that servers of other names have, each with the cards of these servers, the earliest first."""
+        cards, name = self.cards(), self._scope.name
+        own = {tool for card in cards if card.shared_name == name for tool in card.tools}
+        elected = {card.shared_name for card in cards if card.standby is False and (card.tools or card.claims)}
+        taken: dict[str, list[ServerCard]] = {}
+        for tool in tools:
+            owners = [card for card in cards if card.shared_name != name and self._has(card, tool, elected)]
+            if owners and tool not in own:  # a replica of this server has the name already
+                taken[tool] = sorted(owners, key=place_of)
+        return taken
+
+    def _has(self, card: ServerCard, tool: str, elected: set[str]) -> bool:
+        if tool in card.tools or tool in (card.claims or ()):
+            return True
+        # Replicas in an election keep the names of their server until one of them has taken over.
+        published = self._names[tool].card
+        holds = published is not None and published.server == card.shared_name
+        undecided = card.standby is not None and card.shared_name not in elected
+        return holds and undecided and tool not in (card.refused or ())
+
+    def will_give_way(self, taken: Mapping[str, list[ServerCard]], place: tuple[str, str]) -> bool:
+        """Whether the other servers only claim the names now, and started later. Such servers give up their claims.
+
+        Args:
+            taken: The tools, each with the cards of the servers that have the name.
+            place: The place of this server.
+        """
+        own = self.earliest(place)
+        owners = [(tool, card) for tool, cards in taken.items() for card in cards]
+        return all(tool not in card.tools and place_of(card) > own for tool, card in owners)
+
+    def earliest(self, place: tuple[str, str]) -> tuple[str, str]:
+        """The earliest place of this server, whose own place is given, and its replicas."""
+        replicas = [place_of(card) for card in self.cards() if card.shared_name == self._scope.name]
+        return min([place, *replicas])
+
+    def _matters(self, card: ServerCard) -> bool:
+        """Whether a card is about one of the server's tools."""
+        names = self._names
+        if any(tool in names for tool in (*card.tools, *(card.claims or ()))):
+            return True
+        return any(name.card is not None and name.card.server == card.shared_name for name in names.values())
+
+    # Following servers
 
     async def follow(self, servers: Iterable[str]) -> None:
         """Follow exactly the cards of these servers from now on.

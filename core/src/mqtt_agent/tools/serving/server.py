@@ -17,10 +17,11 @@ from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
+from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
-from mqtt_agent.tools.serving.names import OnConflict, ToolNames, checked_on_conflict
+from mqtt_agent.tools.serving.names import ToolNames
 from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
