@@ -18,6 +18,7 @@ from mqtt_agent.adapting.finding import (
 )
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport.url import BrokerURL
+from mqtt_agent.wire import ServerCard, Topics, encode
 from support import becomes, soon, until
 
 from tests.agents.conftest import MakeAgent
@@ -56,6 +57,41 @@ async def test_a_selection_finds_what_it_says(
     result = await soon(find_tools(client, Selection(**wanted)))
     names = [card.tool for card in result.tools]
     assert (names if wanted.get("tools") else sorted(names), result.missing) == (found, missing)
+
+
+async def test_the_tools_of_one_server_are_never_those_of_another(
+    make_server: MakeServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both servers offer ``search``. First one of them has the name, then the other, and then both serve it."""
+    github, jira = make_server("github"), make_server("jira", on_conflict="standby")
+    for server in (github, jira):
+        server.add_tool("search", lambda: 1)
+        server.add_tool(f"{server.name}_only", lambda: 1)
+        await soon(server.start())
+    client = await make_client()
+
+    async def names(server: str) -> list[str]:
+        return [card.tool for card in (await find_tools(client, Selection(servers=[server]))).tools]
+
+    async def are(found: dict[str, list[str]]) -> None:
+        async def so() -> bool:
+            return {server: sorted(await names(server)) for server in found} == found
+
+        await becomes(so)
+
+    await are({"github": ["github_only", "search"], "jira": ["jira_only"]})
+    await soon(github.stop(), 20)
+    await are({"github": [], "jira": ["jira_only", "search"]})
+    topics = Topics(jira.namespace)
+    card = ServerCard(server="old", tools=["search"], features=["query"])
+    await client.connection.publish(topics.server_card("old"), encode(card), retain=True)
+    await are({"jira": ["jira_only", "search"], "old": ["search"]})
+    caplog.clear()
+    found = await find_tools(client, Selection(servers=["jira"]))
+    tell_missing("ns", "skip", found)
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if text.startswith("search: a call may reach server jira or server old")]
+    await client.connection.publish(topics.server_card("old"), b"", retain=True)
 
 
 def test_one_text_for_a_list_of_names_is_refused() -> None:

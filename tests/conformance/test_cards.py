@@ -56,23 +56,34 @@ async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_
         """Weather forecast for a city."""
 
     starting = asyncio.ensure_future(server.start())
-    await until(lambda: stranger.on("servers/weather:a/card"))
+    await until(lambda: any(card["tools"] for card in stranger.read("servers/weather:a/card")))
     await stranger.call("forecast", "at once", arguments={"city": "Oslo"})
     assert (await stranger.answer("at once"))["status"] == "ok"
     await soon(starting)
     await until(lambda: stranger.on("tools/forecast/card"))
-    [tool], [card] = stranger.read("tools/forecast/card"), stranger.read("servers/weather:a/card")
+    [claimed, tool] = stranger.read("tools/forecast/card")
+    [claims, card] = stranger.read("servers/weather:a/card")
+    assert {**claimed, "status": "online", "last_seen": ""} == {**tool, "last_seen": ""}
+    assert (claimed["status"], claims["claims"], claims["tools"]) == ("offline", ["forecast"], [])
     ours = {"annotations", "features"}
     assert set(tool) == REQUIRED_TOOL_FIELDS | {"version_info", "allowed_callers"} | ours
     assert (tool["version"], tool["tool"], tool["server"], tool["namespace"]) == ("1", "forecast", "weather", namespace)
     assert (tool["requires_auth"], tool["allowed_callers"]) == (True, ["agent-a"])
     assert tool["features"] == ["cancel", "progress", "query", "replay"]
-    assert set(card) == SERVER_FIELDS | {"name", "replica", "started", "epoch", "session_present", "features"}
+    assert set(card) == SERVER_FIELDS | {
+        "name",
+        "replica",
+        "started",
+        "epoch",
+        "session_present",
+        "features",
+        "schemas",
+    }
     assert (card["server"], card["name"], card["replica"]) == ("weather:a", "weather", "a")
     assert (card["epoch"], card["session_present"]) == (server.connection.epoch, False)
-    assert card["features"] == ["query"]
-    order = [message.topic.removeprefix(f"{stranger.mcp}/") for message in stranger.seen]
-    assert order.index("tools/forecast/card") < order.index("servers/weather:a/card")
+    assert card["features"] == ["query", "call"]
+    order = [message.topic.removeprefix(f"{stranger.mcp}/") for message in stranger.seen if "card" in message.topic]
+    assert order == [f"{kind}/card" for kind in ("servers/weather:a", *["tools/forecast"] * 2, "servers/weather:a")]
     assert {message.qos for message in stranger.seen} == {1}
 
 
@@ -116,9 +127,9 @@ async def test_replicas_publish_the_same_tool_card(stranger: Stranger, make_serv
         server = make_server("pair")
         server.add_tool("job", lambda n=1: n, input_schema={"type": "object"}, title="A job")
         await soon(server.start())
-        await until(lambda count=count: len(stranger.on("tools/job/card")) == count)
-    one, two = ({**card, "last_seen": ""} for card in stranger.read("tools/job/card"))
-    assert one == two
+        await until(lambda count=count: len(stranger.on("tools/job/card")) == count + 1)
+    claim, one, two = ({**card, "last_seen": ""} for card in stranger.read("tools/job/card"))
+    assert one == two == {**claim, "status": "online"}
 
 
 @pytest.mark.rule("TCARD-3", "SCARD-5", "MQTT-3", "JSON-5", "JSON-2")

@@ -386,10 +386,11 @@ async def test_a_retained_call_runs_at_most_once_also_with_a_new_replica(stage: 
     await stage.attack(stage.call_topic, stage.call(), stage.properties(), retain=True)
     await stage.settle()
     runs: list[str] = []
-    late = ToolServer("late", broker=stage.broker.url, namespace=stage.namespace)
+    late = ToolServer("honest", broker=stage.broker.url, namespace=stage.namespace)
     late.add_tool("echo", lambda arguments: runs.append(arguments["text"]), input_schema={"type": "object"})
-    late.add_tool("other", lambda: "other")
-    async with late:
+    beside = ToolServer("beside", broker=stage.broker.url, namespace=stage.namespace)
+    beside.add_tool("other", lambda: "other")
+    async with late, beside:
         stage.remember()
         for _ in range(2):
             assert await soon(stage.client.call("other", wait_online=True)) == "other"

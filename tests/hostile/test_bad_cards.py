@@ -143,10 +143,10 @@ async def test_a_server_that_lists_odd_names_changes_nothing(stage: Stage) -> No
     for status in ("online", "offline", "online"):
         card = {"server": "bad", "tools": names, "status": status, "name": "\n", "replica": "#", "agent": "/"}
         await stage.attack(stage.topics.server_card("bad"), card, retain=True)
-    await stage.check()
+    await stage.check(("'honest'", "both offer tool 'echo'"))
     assert await listed(stage, online_only=False) == HONEST
     await stage.attack(stage.topics.server_card("bad"), b"", retain=True)
-    await stage.check()
+    await stage.check(("'honest'", "both offer tool 'echo'"))
     assert await listed(stage) == HONEST
 
 

@@ -66,7 +66,7 @@ async def test_each_call_of_ours_runs_once_on_one_of_both(
     make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
     reference = await start_reference_server("reference", "work")
-    server = make_server("ours")
+    server = make_server("reference")
     executed = serve_work(server)
     await soon(server.start())
     client = await start_client()
@@ -81,7 +81,7 @@ async def test_each_call_of_its_client_runs_once_on_one_of_both(
     start_reference_server: StartReferenceServer,
     start_reference_client: StartReferenceClient,
 ) -> None:
-    server = make_server("ours")
+    server = make_server("reference")
     executed = serve_work(server)
     await soon(server.start())
     reference = await start_reference_server("reference", "work")
@@ -94,7 +94,7 @@ async def test_each_call_of_its_client_runs_once_on_one_of_both(
 async def test_we_go_on_calling_when_it_stops_and_says_that_the_tool_is_offline(
     make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
 ) -> None:
-    server = make_server("ours")
+    server = make_server("reference")
     executed = serve_work(server)
     await soon(server.start())
     reference = await start_reference_server("reference", "work")
@@ -126,7 +126,7 @@ async def test_our_replica_shows_the_tool_online_again_to_clients_that_trust_its
     start_client: StartClient,
     start_reference_client: StartReferenceClient,
 ) -> None:
-    server = make_server("ours")
+    server = make_server("reference")
     serve_work(server)
     await soon(server.start())
     reference = await start_reference_server("reference", "work")
@@ -151,7 +151,7 @@ async def test_it_goes_on_when_ours_stops_and_the_tool_is_never_offline(
     start_reference_client: StartReferenceClient,
 ) -> None:
     reference = await start_reference_server("reference", "work")
-    server = make_server("ours")
+    server = make_server("reference")
     serve_work(server)
     await soon(server.start())
     client, stranger = await start_client(), await start_reference_client()
@@ -172,7 +172,7 @@ async def test_calls_under_way_while_ours_stops_are_all_answered_once(
     start_reference_client: StartReferenceClient,
 ) -> None:
     reference = await start_reference_server("reference", "work")
-    server = make_server("ours")
+    server = make_server("reference")
     executed = serve_work(server)
     await soon(server.start())
     client = await start_reference_client()
@@ -192,7 +192,7 @@ async def test_calls_that_the_broker_holds_back_for_ours_while_it_stops_are_all_
 ) -> None:
     reference = await start_reference_server("reference", "work", "echo")
     # Many brokers send at most 20 or 32 unacknowledged messages to one client; with this setting, Mosquitto sends 8.
-    server = make_server("ours", connection=Connection(mosquitto.url, receive_maximum=8), max_concurrency=4)
+    server = make_server("reference", connection=Connection(mosquitto.url, receive_maximum=8), max_concurrency=4)
     go_on = asyncio.Event()
     executed = serve_work(server, held_until=go_on)
     await soon(server.start())
@@ -217,7 +217,7 @@ async def test_a_repeatable_call_that_is_lost_with_it_is_sent_again_to_ours(
     await servers_online(client, "reference")
     handle = await soon(client.submit("hang", retry=True))
     await until(lambda: reference.executed)
-    server = make_server("ours")
+    server = make_server("reference")
     server.add_tool("hang", lambda: "ours does not hang", read_only=True)
     await soon(server.start())
     await servers_online(client, "reference", server.server_id)

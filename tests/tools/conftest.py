@@ -14,9 +14,12 @@ from mqtt_agent import ToolClient, ToolServer
 from support import kill, soon
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "tool_server.py"
+NAMED_PROGRAM = PROGRAM.with_name("named_server.py")
 MakeServer = Callable[..., ToolServer]
 MakeClient = Callable[..., Awaitable[ToolClient]]
-Spawn = Callable[..., "subprocess.Popen[bytes]"]
+Process = subprocess.Popen[bytes]
+Spawn = Callable[..., Process]
+SpawnNamed = Callable[..., Process]
 
 
 @pytest.fixture
@@ -60,6 +63,21 @@ def spawn(broker: Broker, namespace: str) -> Iterator[Spawn]:
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
         started.append(process)
         return process
+
+    yield start
+    for process in started:
+        kill(process)
+
+
+@pytest.fixture
+def spawn_named(broker: Broker, namespace: str) -> Iterator[SpawnNamed]:
+    """Starts servers in their own processes; see programs/named_server.py."""
+    started: list[Process] = []
+
+    def start(name: str, *tools: str, on_conflict: str = "standby", schema: str = "any") -> Process:
+        command = [sys.executable, str(NAMED_PROGRAM), broker.url, namespace, name, on_conflict, schema, *tools]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return started[-1]
 
     yield start
     for process in started:

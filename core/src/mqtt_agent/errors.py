@@ -15,6 +15,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   └── PublishRefused                 the broker refused one message for a reason other than authorization
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── QueueFull                          too many messages or calls wait already
+    ├── ToolNameTaken                      a server of another name offers a tool of this name already
     ├── CallError                          a tool call ended without a result
     │   ├── InvalidArguments               the arguments do not fit the tool's schema
     │   ├── CallerNotAuthorized            the tool server refuses this caller
@@ -70,6 +71,7 @@ __all__ = [
     "TaskTimeout",
     "ToolError",
     "ToolFailed",
+    "ToolNameTaken",
     "ToolUnavailable",
     "TopicNotAuthorized",
     "TransportError",
@@ -230,6 +232,27 @@ class QueueFull(MQTTAgentError):
     Publishing raises it when ``max_queued`` messages wait for the broker. A call raises it when ``max_pending`` calls
     wait for their answers. Wait for some of them before sending more, or raise the limit.
     """
+
+
+class ToolNameTaken(MQTTAgentError):
+    """A server of another name offers a tool of this name already. A tool name belongs to one server name.
+
+    ``server.start()`` raises it, and then the server is not started. ``await server.add_tool()`` raises it, and then
+    the tool is not offered. Give the server a prefix for the names of its tools, with ``prefix=True`` or
+    ``prefix="gh."``, or give the tool another name. Or wait until the other server is gone, with
+    ``on_conflict="standby"``.
+
+    Attributes:
+        tool: The name of the tool.
+        server: The name of the server that wants to offer the tool.
+        owner: The name of the server that has the name.
+    """
+
+    def __init__(self, message: str, *, tool: str = "", server: str = "", owner: str = "") -> None:
+        super().__init__(message)
+        self.tool: str = tool
+        self.server: str = server
+        self.owner: str = owner
 
 
 class CallError(MQTTAgentError):

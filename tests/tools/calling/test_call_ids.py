@@ -95,7 +95,7 @@ async def test_the_first_caller_may_time_out_while_the_second_waits(gate: Gate, 
 async def test_a_call_that_its_servers_dropped_is_sent_again_for_the_caller_that_waits_longer(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    servers = [make_server(f"server:{replica}", max_concurrency=1) for replica in "ab"]
+    servers = [make_server("server", replica=replica, max_concurrency=1) for replica in "ab"]
     gates = [Gate(server) for server in servers]
     for server in servers:
         await soon(server.start())
@@ -119,7 +119,7 @@ async def test_a_call_that_its_servers_dropped_is_sent_again_for_the_caller_that
 async def test_a_call_that_runs_is_not_sent_again_when_its_first_caller_stops_waiting(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    servers = [make_server(f"server:{replica}") for replica in "ab"]
+    servers = [make_server("server", replica=replica) for replica in "ab"]
     gates = [Gate(server) for server in servers]
     for server in servers:
         await soon(server.start())

@@ -184,12 +184,23 @@ async def find_peers(agent: Agent, wanted: Peers) -> tuple[list[AgentCard], list
 def tell_missing(namespace: str, on_unavailable: OnUnavailable, found: Found) -> None:
     """Log a warning, or raise an error, about wanted tools, peers or servers that are missing.
 
+    Tools whose calls may reach a server of another name are told in the log, too.
+
     Raises:
         ToolUnavailable: Something is missing and ``on_unavailable`` is ``raise``.
     """
     missing = [(name, "server offers this tool now") for name in found.missing]
     missing += [(name, "agent of this name is online now") for name in found.missing_peers]
     missing += [(name, "tool server of this name has been seen") for name in found.missing_servers]
+    for card in found.tools:
+        if card.also_offered_by:
+            logger.warning(
+                "%s: a call may reach server %s or server %s in namespace %r: give the tools of one of them a prefix",
+                card.tool,
+                card.server,
+                ", ".join(card.also_offered_by),
+                namespace,
+            )
     for name, what in missing:
         message = f"{name}: no {what} in namespace {namespace!r}"
         hint = found.hints.get(name, "")

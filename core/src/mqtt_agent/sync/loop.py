@@ -164,6 +164,11 @@ class Background:
             )
         return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), loop)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the running code runs on the background loop, where nothing may block."""
+        return self._loop is not None and _running_loop() is self._loop
+
     def _entered(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._check_process()

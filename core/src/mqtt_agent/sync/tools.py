@@ -249,13 +249,15 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
 
     def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """See :meth:`mqtt_agent.ToolServer.tool`."""
-        tool: Any = self._async.tool
-        return tool(handler, **options)
+        tool: Any = aio_server.ToolServer.tool  # it calls this class's add_tool
+        return tool(self, handler, **options)
 
     @parameters_of(aio_server.ToolServer.add_tool)
     def add_tool(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`mqtt_agent.ToolServer.add_tool`."""
-        self._async.add_tool(*args, **kwargs)
+        """See :meth:`mqtt_agent.ToolServer.add_tool`. On a started server, this waits until the tool is offered."""
+        offered = self._async.add_tool(*args, **kwargs)
+        if is_started(self) and not self._background.is_here:
+            self._background.run(offered.wait)
 
     @property
     def tools(self) -> list[ToolCard]:

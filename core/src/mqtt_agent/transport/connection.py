@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, TopicNotAuthorized, TransportError
@@ -255,6 +255,7 @@ class Connection:
         snapshot: bool = False,
         manual: bool = False,
         exclusive: str | None = None,
+        guarded: bool = False,
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
@@ -271,6 +272,9 @@ class Connection:
             manual: Whether the handler acknowledges each message when the work is done.
             exclusive: The name of an owner. When the broker has no shared subscriptions, a shared filter with an owner
                 is not subscribed to before :meth:`take_alone` is called for that owner.
+            guarded: Whether the filter is not subscribed to before :meth:`admit`. When the broker has lost the session,
+                the filter must be admitted again. The handler gets the messages of a subscription that an earlier
+                process has left in the session.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -279,11 +283,17 @@ class Connection:
         """
         check_filter(topic_filter)
         subscription = self._subscriber.note(
-            topic_filter, handler, qos=qos, snapshot=snapshot, manual=manual, exclusive=exclusive
+            topic_filter,
+            handler,
+            qos=qos,
+            snapshot=snapshot,
+            manual=manual,
+            exclusive=exclusive,
+            guarded=guarded,
         )
         if subscription is None:
             return
-        if subscription.shared and self._lifetime.reconnector.forgets_groups and not self._dialer.clean_start:
+        if subscription.shared and self._needs_clean_start:
             await self._lifetime.reconnector.begin_clean()
             return
         try:
@@ -294,6 +304,30 @@ class Connection:
         except ConnectionLost as error:
             self._lifetime.check_usable()
             logger.debug("the reconnect will subscribe to %s: %s", topic_filter, error)
+
+    async def admit(self, topic_filters: Collection[str], *, again: bool = False) -> None:
+        """Make guarded subscriptions at the broker; see :meth:`subscribe`. They last until the session is lost.
+
+        Args:
+            topic_filters: The topic filters of the subscriptions.
+            again: Whether to send the SUBSCRIBE also for subscriptions that were admitted before.
+
+        Raises:
+            TopicNotAuthorized: The broker refuses.
+            ConnectionLost: There is no connection now.
+        """
+        if self._needs_clean_start and any(each.startswith("$share/") for each in topic_filters):
+            await self._lifetime.reconnector.begin_clean()
+        await self._subscriber.admit(topic_filters, again=again)
+
+    @property
+    def _needs_clean_start(self) -> bool:
+        return self._lifetime.reconnector.forgets_groups and not self._dialer.clean_start
+
+    @property
+    def sends_retained_once(self) -> bool:
+        """Whether the broker sends the retained messages of a topic filter only once for each connection."""
+        return self._lifetime.reconnector.forgets_groups and self._subscriber.has_shared
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """Make the exclusive subscriptions of an owner, at a broker without shared subscriptions.

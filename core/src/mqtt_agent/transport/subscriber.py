@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized
 from mqtt_agent.transport.driver import BrokerLimits
@@ -62,6 +63,9 @@ class Subscriber:
         """Note what the broker of a new link can do, before the first message is dispatched."""
         self._limits = limits
         self._freed.clear()
+        if not limits.session_present:
+            for subscription in self._subscriptions:
+                subscription.admitted = False
         self._update_all_held()
 
     async def open(self, link: Link) -> None:
@@ -75,7 +79,8 @@ class Subscriber:
             for each in self._subscriptions:
                 each.confirmed = False  # see _renew
         # Even when the broker still has the session: some brokers lose a part of the session, mostly share groups.
-        await asyncio.gather(*(self._make(link, each) for each in self._subscriptions if not (each.left or each.held)))
+        ready = [each for each in self._subscriptions if not (each.left or each.held or each.waits)]
+        await asyncio.gather(*(self._make(link, each) for each in ready))
 
     def close(self) -> None:
         """Note that the link is lost."""
@@ -86,12 +91,20 @@ class Subscriber:
         """Note that the connection was stopped. The broker may forget its subscriptions before the next start."""
         self._link = None
         for subscription in self._subscriptions:
-            subscription.confirmed = False
+            subscription.confirmed = subscription.admitted = False
 
     # Subscribing
 
     def note(
-        self, topic_filter: str, handler: Handler, *, qos: int, snapshot: bool, manual: bool, exclusive: str | None
+        self,
+        topic_filter: str,
+        handler: Handler,
+        *,
+        qos: int,
+        snapshot: bool,
+        manual: bool,
+        exclusive: str | None,
+        guarded: bool,
     ) -> Subscription | None:
         """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
 
@@ -100,7 +113,9 @@ class Subscriber:
         """
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None:
-            subscription = Subscription(topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive)
+            subscription = Subscription(
+                topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive, guarded=guarded
+            )
             self._subscriptions.add(subscription)
             self._update_held(subscription)
         elif subscription.left:
@@ -108,9 +123,20 @@ class Subscriber:
             # next connect.
             subscription.left = subscription.confirmed = False
         subscription.handlers.append(handler)
-        if self._link is None or subscription.held or (subscription.confirmed and not snapshot):
+        if self._link is None or subscription.held or subscription.waits or (subscription.confirmed and not snapshot):
             return None
         return subscription
+
+    async def admit(self, topic_filters: Iterable[str], *, again: bool) -> None:
+        """See :meth:`Connection.admit`."""
+        link = self._link
+        if link is None:
+            raise ConnectionLost(f"not connected to {self._url}")
+        known = [self._subscriptions.get(each) for each in topic_filters]
+        admitted = [each for each in known if each is not None and (each.waits or again)]
+        for subscription in admitted:
+            subscription.admitted = True
+        await asyncio.gather(*(self._make(link, each) for each in admitted if not (each.left or each.held)))
 
     async def subscribe(self, subscription: Subscription) -> None:
         """Make a subscription at the broker.
@@ -191,7 +217,9 @@ class Subscriber:
         if self._forgets_groups and not subscription.shared and self.has_shared:
             return  # rumqttd would remove the client from all its share groups, whatever the filter
         link = self._link
-        if link is not None and (subscription.confirmed or subscription.requested is link) and not subscription.held:
+        inherited = subscription.guarded and link is not None and link.limits.session_present
+        made = subscription.confirmed or subscription.requested is link or inherited
+        if link is not None and made and not subscription.held:
             try:
                 shared = self.shared_subscriptions
                 await self._remove(link, subscription, topic_filter if shared else subscription.plain_filter)
@@ -223,7 +251,8 @@ class Subscriber:
             subscription.kept.clear()
             for message in kept if keep else ():
                 subscription.handle(message)
-        await asyncio.gather(*(self._make(link, subscription) for subscription in exclusive if not subscription.left))
+        ready = [each for each in exclusive if not (each.left or each.waits)]
+        await asyncio.gather(*(self._make(link, each) for each in ready))
 
     async def leave_alone(self, owner: str) -> None:
         """See :meth:`Connection.leave_alone`."""

@@ -37,6 +37,8 @@ class Subscription:
             subscriptions. None for all other subscriptions.
         held: Whether the subscription is exclusive, and this connection has not taken it.
         kept: Messages that arrived while the subscription was held, the latest 10,000.
+        guarded: Whether the subscription is made only after the owner has admitted it, anew for each session.
+        admitted: Whether the owner has admitted a guarded subscription in the present session.
     """
 
     topic_filter: str
@@ -51,6 +53,13 @@ class Subscription:
     exclusive: str | None = None
     held: bool = False
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
+    guarded: bool = False
+    admitted: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether no SUBSCRIBE may be sent now: the subscription is guarded, and its owner has not admitted it yet."""
+        return self.guarded and not self.admitted
 
     @property
     def shared(self) -> bool:

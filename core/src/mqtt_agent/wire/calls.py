@@ -9,6 +9,7 @@ from pydantic import Field
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = [
+    "DOES_NOT_FIT",
     "MAX_QUERIED",
     "Call",
     "CallFault",
@@ -25,6 +26,9 @@ ErrorType = Literal["invalid_arguments", "unauthorized", "tool_error", "timeout"
 
 MAX_QUERIED: int = 1000
 """How many calls one query may ask for."""
+
+DOES_NOT_FIT: str = "ARGUMENTS_DO_NOT_FIT"
+"""The code of the error that refuses a call before it runs, because its arguments do not fit the input schema."""
 
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 
@@ -138,11 +142,16 @@ class Query(Message):
         query_id: The id of the query.
         call_ids: The ids of the calls.
         client: The name of the caller that made the calls.
+        tool: The tool that ``call`` is for.
+        call: A call for this replica alone, as in a :class:`Call`. A query with a call is not answered: the replica
+            answers the call.
     """
 
     query_id: str = Field(min_length=1)
     call_ids: list[str]
     client: str
+    tool: str | None = None
+    call: dict[str, Any] | None = None
 
 
 def read_error_type(value: str) -> ErrorType:

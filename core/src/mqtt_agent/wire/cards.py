@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mqtt_agent.display import arguments, card, escaped, table
 from mqtt_agent.wire.messages import Message, utc_now
@@ -90,6 +91,21 @@ class ToolCard(Message):
     features: list[str] | None = None
     icons: list[dict[str, Any]] | None = None
     meta: dict[str, Any] | None = None
+    _also_offered_by: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def also_offered_by(self) -> list[str]:
+        """The names of other servers that take calls of this tool too, although ``server`` has the name.
+
+        A call of such a tool may reach any of these servers. :meth:`ToolClient.list_tools` finds them out. They are not
+        part of the message.
+        """
+        return list(self._also_offered_by)
+
+    def with_others(self, servers: Sequence[str]) -> ToolCard:
+        """Set :attr:`also_offered_by`, and return this card."""
+        self._also_offered_by = tuple(servers)
+        return self
 
     @property
     def read_only(self) -> bool:
@@ -112,6 +128,7 @@ class ToolCard(Message):
             *(["read-only"] if self.read_only else []),
             *(["idempotent"] if self.idempotent else []),
             *(["streams"] if self.supports_streaming else []),
+            *([f"also offered by {escaped(', '.join(self.also_offered_by))}"] if self.also_offered_by else []),
         ]
         return card(self.title or self.tool, self.status, self.description, hints, takes)
 
@@ -139,6 +156,12 @@ class ServerCard(Message):
             connection was opened (ours).
         standby: Whether this replica is on standby: another replica serves, and this replica waits to take its place.
             ``tools`` is empty then. None when the broker spreads the calls over all replicas (ours).
+        claims: The names of tools that the server wants to offer. The server does not take their calls yet, because it
+            still finds out whether a server of another name has these names (ours).
+        refused: The names of tools that the server does not offer, because a server of another name has these names.
+            The server takes over such a name when the other server is gone (ours).
+        schemas: A digest of the input schemas of all the server's tools. Replicas with the same digest take the same
+            arguments (ours).
         features: The optional parts of the protocol that the server supports (ours).
     """
 
@@ -157,7 +180,15 @@ class ServerCard(Message):
     epoch: int | None = None
     session_present: bool | None = None
     standby: bool | None = None
+    claims: list[str] | None = None
+    refused: list[str] | None = None
+    schemas: str | None = None
     features: list[str] | None = None
+
+    @property
+    def shared_name(self) -> str:
+        """The name that all replicas of this server share. A card without ``name`` is of a server with one replica."""
+        return self.name or self.server
 
     def speaks_before(self, other: ServerCard) -> bool:
         """Whether this card is from an earlier connection than ``other``. Then it is an outdated Last Will."""
@@ -167,5 +198,6 @@ class ServerCard(Message):
 
     def _repr_html_(self) -> str:
         tools = f"serves {escaped(', '.join(self.tools))}" if self.tools else "serves nothing"
-        hints = [tools, *(["on standby"] if self.standby else []), f"last seen {escaped(self.last_seen)}"]
+        refused = [f"on standby for {escaped(', '.join(self.refused))}"] if self.refused else []
+        hints = [tools, *(["on standby"] if self.standby else []), *refused, f"last seen {escaped(self.last_seen)}"]
         return card(self.server, self.status, "", hints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from typing import Literal
@@ -10,6 +11,8 @@ from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import ServerCard, ToolCard
 
 __all__ = ["Catalog"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_LISTINGS = 16
 
@@ -37,6 +40,8 @@ class Catalog:
         self._online: set[str] = set()
         """The tools that were online when the watchers were last told."""
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
+        self._told: set[frozenset[str]] = set()
+        """The pairs of server names whose common tools were told in the log."""
         self._listings: dict[tuple[str | None, bool], list[ToolCard]] = {}
         """Listings that were asked for since the last change."""
         self._shown: dict[str, tuple[ToolCard, ToolCard]] = {}
@@ -81,20 +86,37 @@ class Catalog:
         return not self.has_standby(tool)
 
     def has_standby(self, tool: str) -> bool:
-        """Whether an online replica of the tool's server is on standby for the tool, or begins to serve it."""
+        """Whether an online server is on standby for the tool, or begins to serve it.
+
+        This is a replica of the tool's server, or another server that waits for the tool's name.
+        """
         card = self._tools.get(tool)
-        if card is None:
-            return False
-        replicas = [c for c in self._servers.values() if c.name == card.server and c.status == "online"]
-        return any(c.standby is not None and tool not in c.tools for c in replicas)
+        online = [c for c in self._servers.values() if c.status == "online" and tool not in c.tools]
+        if any(tool in (c.refused or ()) or tool in (c.claims or ()) for c in online):
+            return True
+        return card is not None and any(c.standby is not None and c.name == card.server for c in online)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
-        """A copy of a tool card with the tool's present status. Until one of both changes, it is the same copy."""
+        """A copy of a tool card with the tool's present status, and with the other servers that offer the tool.
+
+        Until one of these changes, it is the same copy.
+        """
         status = "online" if self.is_online(card.tool) else "offline"
+        others = sorted(self._names_of(card.tool) - {card.server})
         shown = self._shown.get(card.tool)
-        if shown is None or shown[0] is not card or shown[1].status != status:
-            shown = self._shown[card.tool] = (card, card.model_copy(update={"status": status}))
+        if (
+            shown is None
+            or shown[0] is not card
+            or shown[1].status != status
+            or (shown[1].also_offered_by or []) != others
+        ):
+            shown = (card, card.model_copy(update={"status": status}).with_others(others))
+            self._shown[card.tool] = shown
         return shown[1]
+
+    def _names_of(self, tool: str) -> set[str]:
+        """The names of the online servers that offer a tool. Replicas share a name."""
+        return {self._servers[server].shared_name for server in self._serving.get(tool, ())}
 
     def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
         """Copies of the tool cards, sorted by name, each with the tool's present status.
@@ -109,14 +131,23 @@ class Catalog:
         if listing is None:
             if len(self._listings) >= _MAX_LISTINGS:
                 self._listings.clear()
-            offered = {t for c in self._servers.values() if server in (c.server, c.name) for t in c.tools}
+            offered = None if server is None else self._offered_by(server)
             listing = self._listings[server, online_only] = [
                 self.as_it_is(card)
                 for card in self.tools()
-                if (not online_only or self.is_online(card.tool))
-                and (server is None or card.server == server or card.tool in offered)
+                if (not online_only or self.is_online(card.tool)) and (offered is None or card.tool in offered)
             ]
         return listing
+
+    def _offered_by(self, server: str) -> set[str]:
+        """The tools of a server, given by its name or by the id of one replica.
+
+        Another server may have taken over a tool of a server that is offline. Then the tool belongs to the other.
+        """
+        cards = [card for card in self._servers.values() if server in (card.server, card.name)]
+        tools = {tool for card in cards if card.status == "online" for tool in card.tools}
+        tools |= {tool for card in cards for tool in card.tools if tool not in self._serving}
+        return tools | {name for name, c in self._tools.items() if c.server == server and name not in self._serving}
 
     def watch(self) -> ToolChanges:
         """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
@@ -162,6 +193,7 @@ class Catalog:
             elif card.status == "online" and card.standby and not before.standby:
                 self._tell_gone(before, False)
         self._replace_server(card.server, card)
+        self._tell_shared_names(card)
         return True
 
     def remove_server(self, server: str) -> None:
@@ -199,6 +231,30 @@ class Catalog:
             self._tell_watchers(tool, changed=changed)
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
             self._tell_gone(before, True)
+
+    def _tell_shared_names(self, card: ServerCard) -> None:
+        """Log a warning when a server offers tools that a server of another name offers too, once for each pair."""
+        if card.status != "online":
+            return
+        shared: dict[str, list[str]] = {}
+        for tool in card.tools:
+            if len(self._serving[tool]) > 1:
+                for other in self._names_of(tool) - {card.shared_name}:
+                    shared.setdefault(other, []).append(tool)
+        for other, tools in shared.items():
+            pair = frozenset((card.shared_name, other))
+            if pair not in self._told:
+                self._told.add(pair)
+                first, second = sorted(pair)
+                more = f" and {len(tools) - 1} more tools" if len(tools) > 1 else ""
+                logger.warning(
+                    "servers %.80r and %.80r both offer tool %.80r%s, so a call may reach either of them: give one of"
+                    " them a prefix, or stop it",
+                    first,
+                    second,
+                    tools[0],
+                    more,
+                )
 
     def _count_mentions(self, before: set[str], now: set[str]) -> None:
         for tool in now - before:

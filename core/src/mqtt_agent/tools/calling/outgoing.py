@@ -10,6 +10,8 @@ import logging
 import math
 from collections.abc import Callable
 
+import pydantic_core
+
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.endpoints.retained import PATIENCE
@@ -32,7 +34,19 @@ from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, InboundMessage, PublishProperties, check_reason_code
 from mqtt_agent.transport.packing import message_expiry
-from mqtt_agent.wire import Call, CallFault, Cancel, Response, decode, encode, to_json
+from mqtt_agent.wire import (
+    Call,
+    CallFault,
+    Cancel,
+    Query,
+    Response,
+    ServerCard,
+    decode,
+    encode,
+    new_call_id,
+    to_json,
+)
+from mqtt_agent.wire.calls import DOES_NOT_FIT
 
 __all__ = ["OutgoingCalls"]
 
@@ -195,6 +209,7 @@ class OutgoingCalls:
         pending.resend = None
         if pending.handle.done:
             return
+        pending.refusals.clear()
         pending.moved_to(None)
         try:
             self._send(pending)
@@ -206,6 +221,9 @@ class OutgoingCalls:
         pending.resend = asyncio.get_running_loop().call_later(delay, self.send_again, pending)
 
     def _send(self, pending: PendingCall) -> None:
+        self._publish(pending, pending.topic, pending.payload)
+
+    def _publish(self, pending: PendingCall, topic: str, payload: bytes) -> None:
         handle = pending.handle
         pending.unconfirmed = False
         pending.lost_servers.clear()
@@ -221,7 +239,7 @@ class OutgoingCalls:
         # When the connection is lost before the broker has confirmed the call, the connection sends only a repeatable
         # call again. For any other call, the servers are asked first whether they have the call.
         pending.confirmed = self._connection.publish_soon(
-            pending.topic, pending.payload, properties=properties, repeatable=pending.repeatable
+            topic, payload, properties=properties, repeatable=pending.repeatable
         )
         pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
 
@@ -234,10 +252,19 @@ class OutgoingCalls:
             pending.unconfirmed = True
             return
         except (TransportError, PayloadTooLarge) as error:
-            pending.fail(error)
+            if not self._refuse_again(pending):
+                pending.fail(error)
             return
-        if code == NO_MATCHING_SUBSCRIBERS:
+        if code == NO_MATCHING_SUBSCRIBERS and not self._refuse_again(pending):
             self._on_no_subscriber(pending)
+
+    def _refuse_again(self, pending: PendingCall) -> bool:
+        """Whether a call was for one replica alone. That replica cannot be reached, so the next one gets the call."""
+        replica = self._catalog.server(pending.handle.server or "")
+        if not pending.refusals or replica is None:
+            return False
+        self._try_another(pending, pending.refusals[-1][0], replica)
+        return True
 
     def _on_no_subscriber(self, pending: PendingCall) -> None:
         handle = pending.handle
@@ -268,12 +295,46 @@ class OutgoingCalls:
             response = Response(call_id=call_id, status="error", error=fault)
         pending = self._pending.get(response.call_id)
         if pending is not None:
-            for handle in tuple(pending.handles):
-                handle.settle(response)
+            if response.error is not None and response.error.code == DOES_NOT_FIT:
+                refused_by = self._catalog.server(response.server or "")
+                if refused_by is not None and not pending.handle.done:
+                    self._try_another(pending, response, refused_by)
+                    return
+            pending.settle(response)
         elif response.call_id in self._over:
             logger.debug("a response to call %s, which is over, was dropped", response.call_id)
         elif not self._queries.settle(response) and readable and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
+
+    def _try_another(self, pending: PendingCall, refusal: Response, refused_by: ServerCard) -> None:
+        """Send a call that does not fit one replica's schema to a replica with another schema, as during a deployment.
+
+        The call has not run. Each schema is tried once. Then the refusal of the server that started last ends the call.
+        """
+        pending.refusals.append((refusal, refused_by))
+        seen = {card.schemas for _, card in pending.refusals}
+        for server in self._catalog.servers_of(pending.handle.tool):
+            card = self._catalog.server(server)
+            if card is not None and "call" in (card.features or ()) and card.schemas not in seen:
+                try:
+                    self._send_to(pending, card)
+                    return
+                except MQTTAgentError as error:
+                    logger.debug("call %s could not be sent to %s: %s", pending.handle.call_id, server, error)
+        refusals, pending.refusals = pending.refusals, []
+        pending.settle(max(refusals, key=lambda each: each[1].started or "")[0])
+
+    def _send_to(self, pending: PendingCall, card: ServerCard) -> None:
+        """Send a call to one replica alone."""
+        query = Query(
+            query_id=new_call_id(),
+            call_ids=[],
+            client=self._agent_id,
+            tool=pending.handle.tool,
+            call=pydantic_core.from_json(pending.payload),
+        )
+        pending.moved_to(card.server)
+        self._publish(pending, self._topics.server_query(card.server), encode(query))
 
     def _on_timeout(self, handle: CallHandle, timeout: float) -> None:
         what = f"{handle.tool}: no answer within {timeout:.3g} s; the call may still run"

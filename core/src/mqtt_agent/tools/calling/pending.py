@@ -10,6 +10,7 @@ import pydantic_core
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.tracing import trace_context
+from mqtt_agent.wire import Response, ServerCard
 from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["PendingCall"]
@@ -31,6 +32,7 @@ class PendingCall:
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.
+        refusals: The refusals of replicas whose schema the arguments do not fit, each with the replica's server card.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process
             started.
     """
@@ -42,6 +44,7 @@ class PendingCall:
         "handles",
         "lost_servers",
         "payload",
+        "refusals",
         "repeatable",
         "resend",
         "resend_until",
@@ -70,6 +73,7 @@ class PendingCall:
         self.resend: asyncio.TimerHandle | None = None
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False
+        self.refusals: list[tuple[Response, ServerCard]] = []
         self.lost_servers: dict[str, str | None] = {}
 
     @property
@@ -86,6 +90,11 @@ class PendingCall:
         """End the call with an error, for all its callers."""
         for handle in tuple(self.handles):
             handle.fail(error)
+
+    def settle(self, response: Response) -> None:
+        """End the call with its response, for all its callers."""
+        for handle in tuple(self.handles):
+            handle.settle(response)
 
     def moved_to(self, server: str | None) -> None:
         """Note which server has the call; None when no server has it."""

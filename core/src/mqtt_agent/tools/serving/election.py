@@ -32,10 +32,10 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
+from mqtt_agent.tools.serving.probe import nobody_listens
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
-from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
+from mqtt_agent.wire import ServerCard
 
 __all__ = ["Election"]
 
@@ -57,17 +57,26 @@ class Election:
         presence: Publishes the replica's cards.
         barrier: Waits until every message that the broker had queued for this connection has arrived. Returns True when
             they have arrived, and False when the replica cannot find out.
+        claim_names: Finds out which tools the server may offer, and claims their names. Awaited when this replica is
+            about to serve.
 
     Attributes:
         serving: The id of the replica that serves, as far as this replica knows.
     """
 
-    def __init__(self, scope: Scope, presence: Presence, barrier: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        presence: Presence,
+        barrier: Callable[[], Awaitable[bool]],
+        claim_names: Callable[[], Awaitable[None]],
+    ) -> None:
         self.serving: str | None = None
+        self._scope = scope
         self._connection = scope.connection
-        self._topics = scope.topics
         self._presence = presence
         self._barrier = barrier
+        self._claim_names = claim_names
         self._server_id = scope.server_id
         self._name = scope.name
         self._replicas = ReplicaCards(scope, presence.on_own_server_card, self.wake)
@@ -184,14 +193,8 @@ class Election:
         rival = self._rival()
         if self._serves or rival is None:
             return
-        query = Query(query_id=new_call_id(), call_ids=[], client=self._server_id)
-        topic = self._topics.server_query(rival.server)
         for _ in range(2):  # the replica may be about to reconnect
-            try:
-                if await self._connection.publish(topic, encode(query)) != NO_MATCHING_SUBSCRIBERS:
-                    return
-            except TopicNotAuthorized as error:
-                logger.debug("only the Last Will of server %s can report that it is gone: %s", rival.server, error)
+            if not await nobody_listens(self._scope, rival):
                 return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
@@ -199,7 +202,7 @@ class Election:
         logger.warning(
             "server %s says online, but nobody is subscribed to %s: server %s treats it as gone",
             rival.server,
-            topic,
+            self._scope.topics.server_query(rival.server),
             self._server_id,
         )
         self._replicas.take_for_gone(rival)
@@ -219,6 +222,7 @@ class Election:
                 return
             rival = next((card for card in self._others() if not card.standby), None)
             if rival is None:
+                await self._claim_names()
                 await self._connection.take_alone(self._server_id, keep=continued)
                 self._valid_in, self.serving = epoch, self._server_id
                 logger.info("replica %s serves %r at %s", self._server_id, self._name, self._connection.url)

@@ -48,6 +48,7 @@ class Execution:
         thread: The future of a plain ``def`` handler, which runs in a thread; None before the handler is called. It is
             not done while the thread runs, even when the call is over.
         expiry: Drops the call at ``expires``, while the call waits for its turn.
+        fits: Whether the arguments fit the tool's schema. Without that, the handler is not called.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
         stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.
     """
@@ -61,6 +62,7 @@ class Execution:
     task: asyncio.Task[None] | None = None
     thread: Future[Any] | None = None
     expiry: asyncio.TimerHandle | None = None
+    fits: bool = False
     canceled: bool = False
     stopped_for: CallFault | None = None
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import pydantic_core
+from pydantic import ValidationError
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.seen import Seen
 from mqtt_agent.endpoints.markers import Marker
-from mqtt_agent.errors import ConnectionLost, WireError
+from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
 
@@ -26,6 +28,7 @@ __all__ = ["Intake"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _QUERIES_REMEMBERED = 10_000
+_SEEN_WITHIN = 5.0  # seconds
 
 
 class Intake:
@@ -41,7 +44,10 @@ class Intake:
         self._server_id = scope.server_id
         self._max_payload = scope.max_payload
         self._executor: Executor | None = None
-        self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
+        self._subscribed: list[tuple[str, Handler]] = []
+        self._served: dict[str, ServedTool] = {}
+        """The tools whose calls are taken. Calls for this replica alone arrive as queries."""
+        self._of_tool: dict[str, list[tuple[str, Handler]]] = {}
         self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._make_marker)
         self._queries = Seen(_QUERIES_REMEMBERED)
         self._faults = FaultLog(logger)
@@ -51,11 +57,34 @@ class Intake:
         self._executor = executor
         await self._subscribe(self._marker.topic, self._on_query)
 
-    async def take_calls(self, name: str, tool: ServedTool) -> None:
-        """Take the calls of a tool from now on, and the cancels of these calls."""
-        handler = partial(self._on_call, tool)
-        await self._subscribe(self._topics.tool_call_shared(name), handler, calls=True)
-        await self._subscribe(self._topics.tool_cancel(name), partial(self._on_cancel, name))
+    async def prepare(self, name: str, tool: ServedTool) -> None:
+        """Get ready for the calls of a tool, and for the cancels of these calls. :meth:`admit` takes the calls."""
+        if name in self._of_tool:
+            return
+        calls = self._topics.tool_call_shared(name), partial(self._on_call, tool)
+        cancels = self._topics.tool_cancel(name), partial(self._on_cancel, name)
+        self._of_tool[name] = [calls, cancels]
+        self._served[name] = tool
+        await self._subscribe(*calls, calls=True)
+        await self._subscribe(*cancels)
+
+    async def admit(self, names: Iterable[str], *, again: bool = False) -> None:
+        """Take the calls of these tools from now on, until the broker loses the session.
+
+        Args:
+            names: The names of the tools.
+            again: Whether to repeat the subscriptions of tools whose calls are taken already.
+        """
+        filters = [self._topics.tool_call_shared(name) for name in names]
+        with contextlib.suppress(ConnectionLost):  # the tools are admitted again when the connection is back
+            await self._connection.admit(filters, again=again)
+
+    async def drop(self, name: str) -> None:
+        """Take no calls of a tool any more."""
+        self._served.pop(name, None)
+        for subscribed in self._of_tool.pop(name, ()):
+            await self._connection.unsubscribe(*subscribed)
+            self._subscribed.remove(subscribed)
 
     async def leave(self, name: str) -> None:
         """Leave the share group of a tool's calls. Calls that the broker has sent or queued are still taken."""
@@ -69,6 +98,8 @@ class Intake:
         """Unsubscribe from all topics."""
         while self._subscribed:
             await self._connection.unsubscribe(*self._subscribed.pop(0))
+        self._of_tool.clear()
+        self._served.clear()
 
     async def barrier(self, timeout: float) -> bool:
         """Wait until every message that the broker had queued for the server has arrived.
@@ -87,16 +118,29 @@ class Intake:
             logger.debug("server %s cannot find out whether all queued messages have arrived", self._server_id)
         return came
 
+    async def sees_all(self) -> bool:
+        """Wait at most 5 s until every message that the broker had queued for the server has arrived.
+
+        Returns:
+            Whether they have arrived; False also when the broker does not allow the server to find out.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        try:
+            return await self.barrier(_SEEN_WITHIN)
+        except TopicNotAuthorized as error:
+            logger.info("server %s cannot tell when all cards have arrived: %s", self._server_id, error)
+            return False
+
     def _make_marker(self) -> bytes:
         return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server_id))
 
-    async def _subscribe(
-        self, topic_filter: str, handler: Callable[[InboundMessage], None], *, calls: bool = False
-    ) -> None:
+    async def _subscribe(self, topic_filter: str, handler: Handler, *, calls: bool = False) -> None:
         self._subscribed.append((topic_filter, handler))
         owner = self._server_id if calls else None
         with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
-            await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner)
+            await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner, guarded=calls)
 
     # Messages that arrive
 
@@ -120,6 +164,10 @@ class Intake:
             error = CallFault(type="invalid_arguments", message="the client name cannot be used in topics")
             self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
+        self._run(executor, tool, call, message)
+
+    def _run(self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage) -> None:
+        """Run a call whose client name can be used in topics."""
         reply_to = self._topics.client_responses(call.client)
         asked_for = message.response_topic or call.response_topic
         if asked_for is not None and asked_for != reply_to:
@@ -150,8 +198,27 @@ class Intake:
             return
         if not is_identifier(query.client):
             self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
+        elif query.call is not None:
+            self._on_own_call(self._executor, query, message)
         else:
             self._answer(self._executor, query)
+
+    def _on_own_call(self, executor: Executor, query: Query, message: InboundMessage) -> None:
+        """Run a call for this replica alone. A caller sends it when the arguments did not fit at another replica."""
+        try:
+            call = Call.model_validate(query.call)
+        except ValidationError as error:
+            self._faults.tell(message.topic, "an unreadable call", error)
+            return
+        tool = self._served.get(query.tool or "")
+        if call.client != query.client:
+            self._faults.tell(message.topic, "a query with the call of another client", repr(call.client))
+        elif tool is None:
+            what = f"server {self._server_id} does not serve tool {query.tool!r:.80}"
+            error = CallFault(type="unavailable", message=what, retryable=True, data={"maybe_executed": False})
+            executor.answers.reject(call.call_id, self._topics.client_responses(call.client), message, error)
+        else:
+            self._run(executor, tool, call, message)
 
     def _answer(self, executor: Executor, query: Query) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""

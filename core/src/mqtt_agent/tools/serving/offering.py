@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar, overload
 
 from mqtt_agent.endpoints.timeouts import checked_seconds
+from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.function import ToolFunction
@@ -16,9 +19,51 @@ from mqtt_agent.version import __version__
 from mqtt_agent.wire import FEATURES, ToolAnnotations, ToolCard, Topics, VersionInfo, validate_identifier
 from mqtt_agent.wire.messages import checked_card
 
-__all__ = ["ToolOffering"]
+__all__ = ["Offered", "ToolOffering"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Offered:
+    """What :meth:`ToolServer.add_tool` returns. Await it to wait until the tool is offered.
+
+    On a server that is not started, there is nothing to wait for.
+
+    Example:
+        >>> await server.add_tool("search", search)  # doctest: +SKIP
+
+    Raises:
+        ToolNameTaken: A server of another name offers a tool of this name, and ``on_conflict`` is ``raise``. The server
+            does not have the tool then.
+        TransportError: The broker refuses the tool's topics, or the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self._outcome: Future[None] = Future()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.wrap_future(self._outcome).__await__()
+
+    async def wait(self) -> None:
+        """Wait until the tool is offered; the same as ``await`` on the object."""
+        await self
+
+    def done(self) -> Offered:
+        """Note that there is nothing to wait for."""
+        if not self._outcome.done():
+            self._outcome.set_result(None)
+        return self
+
+    def follow(self, task: asyncio.Task[None]) -> None:
+        """Take the outcome of a task."""
+        task.add_done_callback(self._take)
+
+    def _take(self, task: asyncio.Task[None]) -> None:
+        error = ConnectionLost("the server was stopped") if task.cancelled() else task.exception()
+        if error is None:
+            self.done()
+        elif not self._outcome.done():
+            self._outcome.set_exception(error)
 
 
 class ToolOffering(ABC):
@@ -27,22 +72,30 @@ class ToolOffering(ABC):
     Args:
         name: The server's name, the same for all its replicas.
         namespace: The prefix of all topics.
+        prefix: The text before the names of all tools. True means the server's name and ``_``.
 
     Attributes:
         name: The server's name, the same for all its replicas.
         namespace: The prefix of all topics, as it was given.
     """
 
-    def __init__(self, name: str, namespace: str) -> None:
+    def __init__(self, name: str, namespace: str, prefix: bool | str = False) -> None:
         self.name: str = validate_identifier(name, "server name")
+        # The same form as `prefixed_name` of mqtt_agent.adapting makes: language models take such a name as it is.
+        self._prefix = prefix if isinstance(prefix, str) else f"{name}_" if prefix else ""
         self.namespace: str = namespace
         self._topics = Topics(namespace)
         self._cards: dict[str, ToolCard] = {}
         self._served: dict[str, ServedTool] = {}
 
     @abstractmethod
-    def _on_added(self, name: str) -> None:
+    def _on_added(self, name: str) -> Offered:
         """A tool was added. A started server announces the tool."""
+
+    def _forget(self, name: str) -> None:
+        """Remove a tool that cannot be offered."""
+        self._cards.pop(name, None)
+        self._served.pop(name, None)
 
     @property
     def tools(self) -> list[ToolCard]:
@@ -112,11 +165,11 @@ class ToolOffering(ABC):
         version: str | None = None,
         meta: dict[str, Any] | None = None,
         validate: bool = True,
-    ) -> None:
+    ) -> Offered:
         """Offer a function as a tool. A started server announces the tool at once.
 
         Args:
-            name: The tool's name, unique in the namespace.
+            name: The tool's name, unique in the namespace. The server's ``prefix`` is put before the name.
             handler: An ``async def`` function, or a ``def`` function, which runs in a thread. A parameter annotated
                 with :class:`ToolContext` gets the call's context. The result must have a JSON form.
             description: For the person or the model that chooses a tool. None means the handler's docstring.
@@ -140,13 +193,18 @@ class ToolOffering(ABC):
             validate: Whether to check the arguments of each call against ``input_schema``. With False, the handler
                 checks the arguments itself, and raises :class:`mqtt_agent.errors.InvalidArguments` for wrong ones.
 
+        Returns:
+            An object to await on a started server: ``await server.add_tool(...)`` waits until the tool is offered, and
+            raises :class:`ToolNameTaken` when a server of another name offers a tool of this name. If nobody awaits the
+            object, such a failure is in the log only.
+
         Raises:
             InvalidIdentifier: The name cannot be used in topics.
             TypeError: The handler's parameters cannot be made into a schema.
             ValueError: The server offers a tool of this name already, or a schema is not valid.
             WireError: JSON cannot carry a value of the card, or the card is larger than clients read (256 KiB).
         """
-        validate_identifier(name, "tool name")
+        name = validate_identifier(self._prefix + name, "tool name")
         if name in self._cards:
             raise ValueError(f"server {self.name!r} offers a tool {name!r} already: choose another name")
         function = ToolFunction(name, handler, input_schema, output_schema, validate)
@@ -174,4 +232,4 @@ class ToolOffering(ABC):
         )
         self._cards[name] = checked_card(card, f"the card of tool {name}")
         self._served[name] = ServedTool(function, checked_seconds(timeout), partial(self._topics.tool_stream, name))
-        self._on_added(name)
+        return self._on_added(name)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -15,15 +14,15 @@ from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
-from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
+from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-SERVER_FEATURES = ("query",)
+SERVER_FEATURES = ("query", "call")
 _CORRECT_AFTER = 1.0  # seconds
 OFFLINE_CARD_EXPIRY: int = 24 * 3600
 """Seconds that the broker keeps the offline card of a replica with a generated name, which is never used again."""
@@ -34,21 +33,26 @@ class Presence:
 
     Args:
         scope: What all parts of the server share.
-        cards: The cards of the tools whose calls the server takes. The server may add further cards later.
+        cards: The cards of the tools whose calls the server takes. The server changes this dict.
+        all_cards: The cards of all tools that the server wants to offer.
 
     Attributes:
         announced: Whether the cards should say online: from the first announcement until the server begins to stop.
         serving: Whether the server card lists the tools. Otherwise another replica serves them.
         standby: Whether the server card says that this replica is on standby; None at a broker with shared
             subscriptions, where there are no elections.
+        claims: The tools whose names the server claims now.
+        refused: The tools whose names servers of other names have.
         decided_in: The connection's epoch in which an election decided on ``serving`` and ``standby``; None where
             there are no elections.
     """
 
-    def __init__(self, scope: Scope, cards: dict[str, ToolCard]) -> None:
+    def __init__(self, scope: Scope, cards: dict[str, ToolCard], all_cards: dict[str, ToolCard]) -> None:
         self.announced: bool = False
         self.serving: bool = True
         self.standby: bool | None = None
+        self.claims: list[str] = []
+        self.refused: list[str] = []
         self.decided_in: int | None = None
         self._scope = scope
         self._connection = scope.connection
@@ -56,12 +60,15 @@ class Presence:
         self._server_id = scope.server_id
         self._offline_expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
         self._cards = cards
+        self._all_cards = all_cards
         self._topic = scope.topics.server_card(scope.server_id)
         self._began = self._since = utc_now()
         self._said: deque[bytes] = deque(maxlen=8)
         """The latest server cards that this process has published, to recognize cards of other processes."""
         self._correcting: asyncio.TimerHandle | None = None
-        self._tool_handlers: dict[str, Handler] = {}
+        self._shown: dict[str, int] = {}
+        """The epoch of our connection in which each tool's card was last published with status online."""
+        self._digests: dict[str, str] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
 
@@ -88,17 +95,9 @@ class Presence:
         """Stop following the server's own card. An election passes the card to :meth:`on_own_server_card`."""
         await self._connection.unsubscribe(self._topic, self.on_own_server_card)
 
-    async def follow_tool(self, name: str) -> None:
-        """Follow the card of a tool, which other replicas may set offline."""
-        handler = self._tool_handlers[name] = partial(self._on_own_tool_card, name)
-        await self._connection.subscribe(self._topics.tool_card(name), handler)
-
     async def unfollow(self) -> None:
-        """Stop following all cards."""
+        """Stop following the server's own card."""
         await self.unfollow_server()
-        for name, handler in list(self._tool_handlers.items()):
-            await self._connection.unsubscribe(self._topics.tool_card(name), handler)
-        self._tool_handlers.clear()
         if self._correcting is not None:
             self._correcting.cancel()
         self._tasks.cancel()
@@ -109,7 +108,9 @@ class Presence:
         # A tool can be called as soon as a server card lists it. So the tool's own card is published first.
         published: list[BaseException | None] = []
         if self.serving:
-            cards = (self._publish_tool_card(name, "online") for name in list(self._cards))
+            epoch = self._connection.epoch
+            unseen = [name for name in self._cards if self._shown.get(name) != epoch]  # the others were just claimed
+            cards = (self.publish_tool_card(name, "online") for name in unseen)
             published = await asyncio.gather(*cards, return_exceptions=True)
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
@@ -127,17 +128,31 @@ class Presence:
         self.announced = True
         await self._publish_server_card("online")
 
-    async def announce_tool(self, name: str) -> None:
-        """Publish the card of a tool that was added, if this replica serves and is announced."""
+    async def announce_tools(self, names: list[str]) -> None:
+        """Publish the cards of tools that are offered from now on, if this replica serves and is announced."""
         if not (self.serving and self.announced):
             return
-        await self._publish_tool_card(name, "online")
+        await asyncio.gather(*(self.publish_tool_card(name, "online") for name in names))
         if self.announced:  # the server may have begun to stop meanwhile
             await self._publish_server_card("online")
 
+    async def remove_server_card(self) -> None:
+        """Remove the server card from the broker, because the server does not start."""
+        if self.announced:
+            self.announced = False
+            await self._connection.publish(self._topic, b"", retain=True)
+
+    async def remove_tool_card(self, name: str) -> None:
+        """Remove the card of a tool from the broker."""
+        await self._connection.publish(self._topics.tool_card(name), b"", retain=True)
+
     async def say_offline(self) -> None:
-        """Publish the server card with status offline. A tool that no other server offers gets status offline, too."""
+        """Publish the server card with status offline. A tool that no other server offers gets status offline, too.
+
+        So does a tool that only replicas with other schemas offer. They see it, and publish their own card of the tool.
+        """
         others: set[str] = set()
+        schemas = self._schemas()
         seen_own = asyncio.Event()
 
         def on_server_card(message: InboundMessage) -> None:
@@ -146,7 +161,8 @@ class Presence:
                 if not message.retain:
                     seen_own.set()
             elif card is not None and card.status == "online" and message.topic.endswith(f"/{card.server}/card"):
-                others.update(card.tools)
+                same = card.schemas in (None, schemas) or card.shared_name != self._scope.name
+                others.update(card.tools if same else ())
 
         # Say offline before looking for other servers. Then, of two replicas that stop at the same time, at least one
         # does not see the other, and sets the tools offline.
@@ -161,7 +177,7 @@ class Presence:
         for name in self._cards if self.serving else ():
             if name not in others:
                 with contextlib.suppress(PayloadTooLarge):  # this card was never published
-                    await self._publish_tool_card(name, "offline")
+                    await self.publish_tool_card(name, "offline")
         await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
 
     def _server_card(self, status: Status) -> ServerCard:
@@ -180,15 +196,26 @@ class Presence:
             # Without shared subscriptions, calls are acknowledged on arrival. So the session holds no running call.
             session_present=self._connection.session_present and self._connection.shared_subscriptions,
             standby=self.standby,
+            claims=self.claims or None,
+            refused=self.refused or None,
+            schemas=self._schemas() if self.serving and self._cards else None,
             features=list(SERVER_FEATURES),
         )
 
+    def _schemas(self) -> str:
+        for name in self._cards:
+            if name not in self._digests:
+                self._digests[name] = fingerprint(self._cards[name].input_schema).hex()
+        return fingerprint([[name, self._digests[name]] for name in sorted(self._cards)]).hex()[:16]
+
     def will(self) -> bytes:
         """The payload of the Last Will: the server card with status offline."""
-        card = self._server_card("offline")
+        # The connection asks for the Last Will when it opens, before the server has claimed its tools.
+        tools = [name for name in self._all_cards if name not in self.refused] if self.serving else []
+        card = self._server_card("offline").model_copy(update={"tools": tools})
         payload = encode(card)
         # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
-        return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": []}))
+        return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": [], "refused": None}))
 
     async def _publish_server_card(self, status: Status) -> None:
         payload = encode(self._server_card(status))
@@ -201,9 +228,13 @@ class Presence:
             properties=PublishProperties(message_expiry=self._offline_expiry if status == "offline" else None),
         )
 
-    async def _publish_tool_card(self, name: str, status: Status) -> None:
-        card = self._cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
+    async def publish_tool_card(self, name: str, status: Status) -> None:
+        """Publish the card of a tool."""
+        card = self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
+        self._shown.pop(name, None)
         await self._connection.publish(self._topics.tool_card(name), encode(card), retain=True)
+        if status == "online":
+            self._shown[name] = self._connection.epoch
 
     # When others change the cards
 
@@ -230,10 +261,10 @@ class Presence:
         if self.announced:
             self._tasks.start(self._publish_server_card("online"))
 
-    def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
-        card = self._read(message, ToolCard)
-        if self.announced and self.serving and (card is None or card.status != "online" or card.tool != name):
-            self._tasks.start(self._publish_tool_card(name, "online"))
+    def correct_tool(self, name: str) -> None:
+        """Publish the card of a tool again, if this server offers the tool."""
+        if self.announced and self.serving and name in self._cards:
+            self._tasks.start(self.publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:
         if not message.payload:

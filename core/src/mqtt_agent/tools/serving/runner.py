@@ -20,6 +20,7 @@ from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
+from mqtt_agent.wire.calls import DOES_NOT_FIT
 
 __all__ = ["CallRunner"]
 
@@ -68,7 +69,7 @@ class CallRunner:
             if not execution.canceled and _is_being_cancelled():
                 raise
             if not execution.canceled:
-                fail(response, _fault(error))
+                fail(response, _fault(error, execution))
                 _log_failure(execution, error)
             elif execution.stopped_for is not None:
                 _uncancel()
@@ -79,7 +80,7 @@ class CallRunner:
                 acknowledge(execution.messages)
                 return
         except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
-            fail(response, _fault(error))
+            fail(response, _fault(error, execution))
             _log_failure(execution, error)
         execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -102,9 +103,10 @@ class CallRunner:
             meta=call.meta,
         )
         execution.context = context
+        bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
+        execution.fits = True
         if call.stream:
             await stream.publish("accepted", server=self._server_id)
-        bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
         timer = None
         if execution.tool.timeout is not None:
             answer = CallFault(type="timeout", message=f"the tool ran longer than {execution.tool.timeout:g} s")
@@ -125,7 +127,7 @@ class CallRunner:
             error = _ResultNotJSON(cause)
             _log_failure(execution, error)
             response.result = response.content = None
-            fail(response, _fault(error))
+            fail(response, _fault(error, execution))
             return encode(response, execution.tool_name)
 
     def _call_in_thread(self, execution: Execution, bound: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -164,12 +166,13 @@ def _plain(result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
         raise _ResultNotJSON(error) from error
 
 
-def _fault(error: BaseException) -> CallFault:
+def _fault(error: BaseException, execution: Execution) -> CallFault:
     """The error for the caller, from a handler's exception. Every exception gives an error that can be sent."""
     kind, message = describe(error)
     message = mended_text(message)
     if isinstance(error, InvalidArguments):
-        return CallFault(type="invalid_arguments", message=message, data=error.data)
+        code = None if execution.fits else DOES_NOT_FIT
+        return CallFault(type="invalid_arguments", message=message, code=code, data=error.data)
     if isinstance(error, _ResultNotJSON):
         message = f"the tool ran, but its result cannot be sent: {message}"
         return CallFault(type="tool_error", message=message, code="RESULT_NOT_JSON")

@@ -16,11 +16,13 @@ from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.running import Service
-from mqtt_agent.errors import TransportError
+from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
+from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
-from mqtt_agent.tools.serving.offering import ToolOffering
+from mqtt_agent.tools.serving.names import ToolNames
+from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
@@ -55,6 +57,11 @@ class ToolServer(ToolOffering, Service):
         name: The server's name, the same for all its replicas.
         broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
+        prefix: The text before the names of all tools: ``prefix="gh."`` offers ``search`` as ``gh.search``. True means
+            the server's name and ``_``. A tool name belongs to one server name in a namespace.
+        on_conflict: What to do when a server of another name offers a tool of the same name: ``raise``
+            :class:`ToolNameTaken`, or ``standby``: serve the other tools, and take over when the other server is gone.
+            A server that loses a name while it runs is on standby in both cases.
         replica: The name of this replica. None makes a new name. With a name of your own, a restarted process takes
             over the session of the earlier process, and the calls that wait in the session.
         credentials: A :class:`Password` or a :class:`Token`.
@@ -80,8 +87,8 @@ class ToolServer(ToolOffering, Service):
 
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
-            too small.
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, a number is
+            too small, or ``on_conflict`` has another value.
     """
 
     def __init__(
@@ -90,6 +97,8 @@ class ToolServer(ToolOffering, Service):
         *,
         broker: str | None = None,
         namespace: str = DEFAULT_NAMESPACE,
+        prefix: bool | str = False,
+        on_conflict: OnConflict = "raise",
         replica: str | None = None,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
@@ -104,7 +113,8 @@ class ToolServer(ToolOffering, Service):
     ) -> None:
         _check(max_concurrency=(max_concurrency, 1), drain_timeout=(drain_timeout, 0), will_delay=(will_delay, 0))
         _check(session_expiry=(0 if session_expiry is None else session_expiry, 0), max_payload=(max_payload, 1))
-        super().__init__(name, namespace)
+        super().__init__(name, namespace, prefix)
+        self._on_conflict: OnConflict = checked_on_conflict(on_conflict)
         self.replica: str = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
         self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         self._own_connection = connection is None
@@ -154,8 +164,12 @@ class ToolServer(ToolOffering, Service):
         self._executor: Executor | None = None
         self._tasks = BackgroundTasks(self._on_failure)
         self._intake = Intake(scope)
-        self._presence = Presence(scope, self._offered)
-        self._election = Election(scope, self._presence, partial(self._intake.barrier, _BARRIER_WITHIN))
+        self._presence = Presence(scope, self._offered, self._cards)
+        barrier = partial(self._intake.barrier, _BARRIER_WITHIN)
+        self._names = ToolNames(
+            scope, self._presence, self._intake.sees_all, self._on_conflict, self._take_over, self._give_up
+        )
+        self._election = Election(scope, self._presence, barrier, self._claim_when_elected)
 
     def _make_lifecycle(self) -> Lifecycle:
         return Lifecycle(lambda: f"tool server {self.server_id}")
@@ -202,6 +216,8 @@ class ToolServer(ToolOffering, Service):
         """Connect, take calls, and publish the cards. A second call changes nothing.
 
         Raises:
+            ToolNameTaken: A server of another name offers one of the tools, and ``on_conflict`` is ``raise``. Nothing
+                was offered, and the connection is closed.
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The server runs on another event loop.
         """
@@ -215,15 +231,18 @@ class ToolServer(ToolOffering, Service):
         self.connection.on_reconnected.append(self._on_reconnected)
         await self._presence.follow()
         await self._intake.open(self._executor)
-        await self._take_all_calls()
+        await self._prepare(list(self._served))
         await self.connection.start()
         self._leased = True
-        await self._take_all_calls()  # tools that were added meanwhile
+        while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
+            await self._prepare(missing)
+            await self._find_names(missing)
         self._taking = True
         if self.connection.shared_subscriptions:
             await self._presence.announce()
         else:
             await self._election.start()
+        self._names.watch()
 
     async def stop(self) -> None:
         """Take no new calls, wait for running calls, publish the offline cards, and disconnect.
@@ -241,6 +260,7 @@ class ToolServer(ToolOffering, Service):
         assert executor is not None
         self._taking = False
         try:
+            await self._names.rest()
             await self._election.stop()
             announced, self._presence.announced = self._presence.announced, False
             self._tasks.cancel()
@@ -264,10 +284,14 @@ class ToolServer(ToolOffering, Service):
             await self._leave()
 
     async def _on_reconnected(self, session_present: bool) -> None:
-        if self.connection.shared_subscriptions:
-            await self._presence.announce_again()
-        else:
+        self._names.on_reconnected()
+        if not self.connection.shared_subscriptions:
             self._election.wake()
+            return
+        with contextlib.suppress(ConnectionLost):  # the next reconnect does this again
+            await self._names.reclaim()
+            await self._intake.admit(self._offered)
+            await self._presence.announce_again()
 
     async def _leave(self) -> None:
         self._intake.shut()
@@ -276,6 +300,7 @@ class ToolServer(ToolOffering, Service):
         release_threads(self)
         try:
             await self._intake.unsubscribe()
+            await self._names.stop()
             await self._presence.unfollow()
         finally:
             self._executor = None
@@ -297,36 +322,106 @@ class ToolServer(ToolOffering, Service):
         if self._executor is not None:
             self._executor.hurry()
 
+    # The names of the tools
+
+    def _is_settled(self, name: str) -> bool:
+        return name in self._offered or name in self._names.refused
+
+    async def _prepare(self, names: list[str]) -> None:
+        """Follow the cards of tools, and get ready for their calls."""
+
+        async def prepare(name: str) -> None:
+            await self._names.follow(name)
+            await self._intake.prepare(name, self._served[name])
+
+        for error in await asyncio.gather(*map(prepare, names), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _find_names(self, names: list[str]) -> None:
+        """Find out which tools the server may offer, and take their calls.
+
+        At a broker without shared subscriptions, the names are claimed by the replica that the election has chosen.
+        """
+        if self.connection.shared_subscriptions or (self._taking and self._presence.serving):
+            await self._names.claim(names, starting=True)
+            await self._offer(names)
+        else:
+            await self._names.check(names)
+            self._offered.update({name: self._cards[name] for name in names if name not in self._names.refused})
+
+    async def _offer(self, names: list[str]) -> None:
+        """Take the calls of those tools whose names the server has. Take no calls of the other tools."""
+        held = [name for name in names if name in self._names.held]
+        await asyncio.gather(*(self._drop(name) for name in names if name not in self._names.held))
+        await self._intake.admit(held)
+        self._offered.update({name: self._cards[name] for name in held})
+
+    async def _drop(self, name: str) -> None:
+        self._offered.pop(name, None)
+        await self._intake.drop(name)
+
+    async def _claim_when_elected(self) -> None:
+        """Claim the names of all tools, because this replica is about to serve."""
+        await self._prepare(list(self._served))
+        names = self._names.claimable
+        await self._names.claim(names, starting=not self._lifecycle.started)
+        await self._offer(names)
+
+    async def _take_over(self, names: list[str]) -> None:
+        """Offer tools whose names have become free."""
+        await self._prepare(names)
+        await self._offer(names)
+        await self._presence.announce_tools(names)
+
+    async def _give_up(self, names: list[str]) -> None:
+        """Stop offering tools whose names another server has. Calls that have arrived are finished."""
+        for name in names:
+            self._offered.pop(name, None)
+            await self._intake.leave(name)
+        if self._presence.announced:
+            await self._presence.announce_server()
+        await self._intake.sees_all()  # calls that the broker had given to this server
+        await asyncio.gather(*map(self._drop, names))
+        if self.connection.sends_retained_once:  # there, an UNSUBSCRIBE leaves the share groups of all tools
+            await self._intake.admit(self._offered, again=True)
+
     # Tools that are added to a started server
 
-    def _on_added(self, name: str) -> None:
+    def _on_added(self, name: str) -> Offered:
+        offered = Offered()
         loop = self._lifecycle.user
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has just ended
-                loop.call_soon_threadsafe(self._offer_soon, name)
+        if loop is None:
+            return offered.done()
+        with contextlib.suppress(RuntimeError):  # the loop has just ended
+            loop.call_soon_threadsafe(self._offer_soon, name, offered)
+            return offered
+        return offered.done()
 
-    def _offer_soon(self, name: str) -> None:
-        if self._taking and name not in self._offered:
-            self._tasks.start(self._offer_late(name))
+    def _offer_soon(self, name: str, offered: Offered) -> None:
+        if self._taking and not self._is_settled(name):
+            offered.follow(self._tasks.start(self._offer_late(name)))
+        else:
+            offered.done()
 
     async def _offer_late(self, name: str) -> None:
-        await self._take_calls(name)
-        await self._presence.announce_tool(name)
-
-    async def _take_all_calls(self) -> None:
-        """Take the calls of all tools, also of tools that are added while this method runs."""
-        while missing := [name for name in list(self._served) if name not in self._offered]:
-            taken = await asyncio.gather(*map(self._take_calls, missing), return_exceptions=True)
-            for error in taken:
-                if error is not None:
-                    raise error
-
-    async def _take_calls(self, name: str) -> None:
-        await self._intake.take_calls(name, self._served[name])
-        await self._presence.follow_tool(name)
-        self._offered[name] = self._cards[name]
+        await self._prepare([name])
+        try:
+            await self._find_names([name])
+        except ToolNameTaken:
+            self._forget(name)
+            await self._drop(name)
+            await self._names.unfollow(name)
+            raise
+        finally:
+            if self._presence.announced and name not in self._offered:
+                await self._presence.announce_server()  # with the refused name, and without the claim
+        if name in self._offered:
+            await self._presence.announce_tools([name])
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        if isinstance(error, ToolNameTaken):
+            return  # the log has a warning about it already
         logger.warning("server %s could not offer a tool that was added after its start: %s", self.server_id, error)
 
 

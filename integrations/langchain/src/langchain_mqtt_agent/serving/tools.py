@@ -39,8 +39,8 @@ def tool_server(
         store: A LangGraph store for ``InjectedStore`` and ``ToolRuntime.store``.
         accept: The keys that a caller may tell; see ``context`` of :class:`MQTTToolkit`. A tool finds their values in
             ``config["configurable"]["mqtt_caller"]``. They are the caller's words, and no proof of identity.
-        options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``replica``,
-            ``credentials``, ...
+        options: Further arguments of :class:`mqtt_agent.ToolServer`: ``broker``, ``namespace``, ``prefix``,
+            ``on_conflict``, ``replica``, ``credentials``, ...
 
     Raises:
         InvalidIdentifier: A name cannot be used in topics.
@@ -87,6 +87,7 @@ def serve_tools(
     Raises:
         ConnectionError: The broker cannot be reached, or it refuses the connection.
         TypeError: A tool cannot be served; see :func:`tool_server`.
+        ToolNameTaken: A server of another name offers a tool of the same name; see ``on_conflict`` and ``prefix``.
     """
     return serve(tool_server(tools, server, **options), "serve_tools", on_started)
 

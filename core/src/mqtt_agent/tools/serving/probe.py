@@ -1,0 +1,36 @@
+"""Finds out whether the process behind a server card is still there: a broker that was killed sent no Last Wills."""
+
+from __future__ import annotations
+
+import logging
+
+from mqtt_agent.errors import TopicNotAuthorized
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
+from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
+
+__all__ = ["nobody_listens"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+async def nobody_listens(scope: Scope, card: ServerCard) -> bool:
+    """Whether the broker says that no client is subscribed to the query topic of a server.
+
+    Args:
+        scope: What all parts of the asking server share.
+        card: The card of the other server.
+
+    Returns:
+        False also when the broker does not say whether a client is subscribed, or forbids the query.
+
+    Raises:
+        TransportError: The connection ended.
+    """
+    query = Query(query_id=new_call_id(), call_ids=[], client=scope.server_id)
+    try:
+        code = await scope.connection.publish(scope.topics.server_query(card.server), encode(query))
+    except TopicNotAuthorized as error:
+        logger.debug("only the Last Will of server %s can report that it is gone: %s", card.server, error)
+        return False
+    return code == NO_MATCHING_SUBSCRIBERS
