@@ -13,7 +13,14 @@ __all__ = ["PUBACK", "PUBLISH", "SUBACK", "UNSUBACK", "Unreadable", "find_packet
 PUBLISH, PUBACK, SUBACK, UNSUBACK = 0x30, 0x40, 0x90, 0xB0
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
-_FIXED_SIZES = {0x01: 1, 0x23: 2}  # Payload Format Indicator, Topic Alias
+_FIXED_SIZES = {
+    **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
+    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
+    **dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4),
+}
+"""The sizes of the properties of MQTT 5 that are numbers, in bytes. Some brokers forward a Last Will with its Will Delay
+Interval (0x18), which no PUBLISH may have. All that a PUBLISH does not need is passed over."""
+_TEXTS = frozenset((_CONTENT_TYPE, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))  # texts and bytes that a PUBLISH does not need
 
 
 class Unreadable(Exception):
@@ -126,10 +133,9 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
         at += 1
         size = _FIXED_SIZES.get(kind)
         if size is not None:
+            if kind == _MESSAGE_EXPIRY:
+                message.message_expiry = int.from_bytes(data[at : at + 4], "big")
             at += size
-        elif kind == _MESSAGE_EXPIRY:
-            message.message_expiry = int.from_bytes(data[at : at + 4], "big")
-            at += 4
         elif kind == 0x0B:  # Subscription Identifier
             at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
@@ -142,8 +148,8 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
                 user.append((name, value.decode()))
-            elif kind != _CONTENT_TYPE:
-                raise ValueError(f"a PUBLISH cannot have property 0x{kind:02x}")
+            elif kind not in _TEXTS:
+                raise ValueError(f"MQTT has no property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
     message.user_properties = tuple(user)
