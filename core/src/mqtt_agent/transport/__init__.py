@@ -2,11 +2,11 @@
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
-from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.embedded import EmbeddedBroker
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
-from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.paced import PacedSender
+from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import BrokerSettings
 from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL

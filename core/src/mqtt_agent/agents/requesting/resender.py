@@ -13,7 +13,7 @@ from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
-from mqtt_agent.errors import MQTTAgentError, StoreError
+from mqtt_agent.errors import MQTTAgentError, PoisonMessage, StoreError
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
 
@@ -128,6 +128,8 @@ class Resender:
                 await self._sender.send_control(peer, cancel)
             else:
                 check_reason_code(await self._sender.send(record), self._scope.topics.inbox(peer))
+        except PoisonMessage as error:
+            self._sender.give_up(record, error)
         except MQTTAgentError as error:
             logger.info("task %s could not be sent to %s again: %s", record.task_id, peer, error)
         if handle is not None and handle.done:

@@ -34,7 +34,7 @@ from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
+from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
 from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["Election"]
