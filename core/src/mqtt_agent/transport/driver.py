@@ -18,10 +18,16 @@ from paho.mqtt.properties import Properties
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
 from mqtt_agent.transport.message import MAX_WILL, Will
+from mqtt_agent.transport.packing import MAX_SECONDS
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["ConnectOptions", "LinkSettings", "PahoClient"]
+
+
+_WILL_MARGIN = 30
+"""Seconds. Brokers that end sessions late publish the will with the end, if its delay is longer than that."""
+_FIRST_IDENTIFIER = 32_768
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,14 @@ class PahoClient(paho.Client):
         if username is not None or password is not None:
             self.username_pw_set(username or "", password)
         if options.will is not None:
-            self._set_will(options.will, settings.will_delay)
+            self._set_will(options.will, settings.will_delay, settings.session_expiry)
 
-    def _set_will(self, will: Will, delay: int) -> None:
+    def _set_will(self, will: Will, delay: int, session_expiry: int) -> None:
         properties = Properties(PacketTypes.WILLMESSAGE)
+        if delay >= session_expiry:
+            # The will comes with the end of the session [MQTT-3.1.3-9]. With two equal times, some brokers publish the
+            # will earlier, and put messages into the session after that.
+            delay = min(session_expiry + _WILL_MARGIN, MAX_SECONDS)
         properties.WillDelayInterval = delay
         properties.ContentType = "application/json"
         properties.PayloadFormatIndicator = 1
@@ -166,11 +176,14 @@ class PahoClient(paho.Client):
 
     def skip_mids(self) -> None:
         """Go on with packet identifiers far from the latest, because the broker says that the latest is in use."""
-        self._last_mid = random.randrange(1, 65_535)
+        self._last_mid = random.randrange(_FIRST_IDENTIFIER, 65_535)
 
     def _mid_generate(self) -> int:
+        # Some brokers confuse the client's packet identifiers with their own, which begin at 1. These begin higher.
         while True:
             mid = super()._mid_generate()
+            if mid < _FIRST_IDENTIFIER:
+                self._last_mid = mid = _FIRST_IDENTIFIER
             for taken in self.taken:
                 if mid in taken:
                     break

@@ -28,7 +28,7 @@ _MOST_REFUSALS = 6
 _FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT = 0.1, 2.0  # seconds
 _CALM_AFTER = 30.0
 """Seconds that a link lasts until no message is suspected of having cost the link before."""
-_MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
+_MAX_UNCONFIRMED = 30_000  # there are 32,768 packet identifiers, and subscriptions need some
 
 
 class Outbox:

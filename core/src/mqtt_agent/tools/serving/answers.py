@@ -32,8 +32,8 @@ class Answers:
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
 
-        A response that the broker does not take, for its size or otherwise, is replaced by an error. When no response can be sent, the call is acknowledged
-        nevertheless, because the call has run and must not be delivered again.
+        A response that the broker does not take, for its size or otherwise, is replaced by an error. When no response
+        can be sent, the call is acknowledged nevertheless, because the call has run and must not be delivered again.
 
         Args:
             call_id: The id of the call.
