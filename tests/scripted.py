@@ -36,7 +36,7 @@ class Script:
         suback: Returns the reason code for a topic filter, or None for success.
         puback: Returns the reason code for a topic, or None for success.
         longest_life: Seconds after which a retained message is dropped.
-        tells_life: Whether a retained message has a Message Expiry Interval because of ``longest_life``.
+        tells_life: Whether each message gets a Message Expiry Interval because of ``longest_life``.
         most_user_properties: A message with more user properties ends the connection.
         wills, sessions, groups, retained: Whether the broker has these.
         matching: Whether a PUBACK says 0x10 when nobody is subscribed.
@@ -277,6 +277,9 @@ class ScriptedBroker:
 
     def publish(self, message: Message) -> int:
         """Give a message to its subscribers; return how many there are."""
+        life = self.script.longest_life
+        if life is not None and self.script.tells_life and not _has(message.properties, _EXPIRY):
+            message = replace(message, properties=message.properties + b"\x02" + struct.pack(">I", round(life)))
         if message.retain and self.script.retained:
             self._retain(message)
         receivers = 0
@@ -300,8 +303,6 @@ class ScriptedBroker:
             return
         life = self.script.longest_life
         if life is not None:
-            if self.script.tells_life:
-                message = replace(message, properties=message.properties + b"\x02" + struct.pack(">I", round(life)))
             asyncio.get_running_loop().call_later(life, self._expire, message)
         self.retained[message.topic] = message
 
@@ -391,6 +392,10 @@ def _property(packet: bytes, at: int, kind: int) -> int | None:
         if each[0] == kind:
             return int.from_bytes(each[1:], "big")
     return None
+
+
+def _has(properties: bytes, kind: int) -> bool:
+    return any(each[0] == kind for each in _split(properties))
 
 
 def _without_delay(packet: bytes, at: int) -> bytes:

@@ -88,8 +88,9 @@ async def test_a_call_that_goes_to_a_dead_session_ends_long_before_its_deadline(
     async with ScriptedBroker(session_outlives_will=60) as broker, Proxy(broker.url) as near_first:
         servers: list[ToolServer] = []
         for name, url in (("first", near_first.url), ("second", broker.url)):
-            names = {"replica": name, "broker": url, "namespace": namespace}
-            server = ToolServer("server", **names, will_delay=1, session_expiry=30)
+            server = ToolServer(
+                "server", replica=name, broker=url, namespace=namespace, will_delay=1, session_expiry=30
+            )
             server.add_tool("work", lambda name=name: runs.append(name), read_only=read_only)
             servers.append(server)
         async with servers[0], servers[1], ToolClient("caller", broker=broker.url, namespace=namespace) as client:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
@@ -64,6 +65,7 @@ class Presence:
         self._tool_handlers: dict[str, Handler] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
+        self._refresher = Refresher(self._refresh)
 
     @property
     def began(self) -> str:
@@ -101,6 +103,7 @@ class Presence:
         self._tool_handlers.clear()
         if self._correcting is not None:
             self._correcting.cancel()
+        self._refresher.stop()
         self._tasks.cancel()
 
     async def announce(self) -> None:
@@ -209,6 +212,8 @@ class Presence:
 
     def on_own_server_card(self, message: InboundMessage) -> None:
         """Check the server's own card, which this process or somebody else has published, and correct it."""
+        if self.announced:
+            self._refresher.note(message)
         if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
             return
         card = self._read(message, ServerCard)
@@ -231,9 +236,19 @@ class Presence:
             self._tasks.start(self._publish_server_card("online"))
 
     def _on_own_tool_card(self, name: str, message: InboundMessage) -> None:
+        if self.announced and self.serving:
+            self._refresher.note(message)
         card = self._read(message, ToolCard)
         if self.announced and self.serving and (card is None or card.status != "online" or card.tool != name):
             self._tasks.start(self._publish_tool_card(name, "online"))
+
+    def _refresh(self, topic: str) -> None:
+        """Publish a card again, because the broker is about to forget it."""
+        if self.announced and topic == self._topic:
+            self._tasks.start(self._publish_server_card("online"))
+        elif self.announced and self.serving:
+            for name in [name for name in self._cards if self._topics.tool_card(name) == topic]:
+                self._tasks.start(self._publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:
         if not message.payload:
