@@ -33,6 +33,7 @@ class Script:
         window: How many unacknowledged messages a client gets.
         will_properties: Properties that a published will gets in addition, such as its Will Delay Interval.
         session_outlives_will: Seconds for which a dead session still takes its share of the messages, after the will.
+        granted: The highest QoS of a subscription.
         suback: Returns the reason code for a topic filter, or None for success.
         puback: Returns the reason code for a topic, or None for success.
         longest_life: Seconds after which a retained message is dropped.
@@ -48,6 +49,7 @@ class Script:
     window: int = 20
     will_properties: bytes = b""
     session_outlives_will: float = 0.0
+    granted: int = 1
     suback: Callable[[str], int | None] = lambda topic_filter: None
     puback: Callable[[str], int | None] = lambda topic: None
     longest_life: float | None = None
@@ -244,7 +246,7 @@ class ScriptedBroker:
         if code is not None:
             session.writer.write(_packet(0x90, mid + b"\x00" + bytes([code])))
             return
-        qos = min(options & 0x03, 1)
+        qos = min(options & 0x03, self.script.granted)
         session.filters[topic_filter] = qos
         session.writer.write(_packet(0x90, mid + b"\x00" + bytes([qos])))
         if options >> 4 & 0x03 == 0 and not topic_filter.startswith("$share/"):

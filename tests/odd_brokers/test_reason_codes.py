@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
-from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.errors import (
     BrokerNotSupported,
     ConnectionLost,
@@ -186,3 +186,30 @@ async def test_a_broker_that_refuses_only_shared_subscriptions_gets_one_active_r
             await becomes(client.list_tools)
             await soon(client.call("forecast"))
             assert len(runs) == 1
+
+
+async def test_a_broker_that_only_pretends_is_found_out_at_the_start(namespace: str) -> None:
+    pretends = {"granted": 0, "groups": False, "sessions": False, "wills": False}
+    async with ScriptedBroker(**pretends) as broker:
+        for endpoint in (
+            ToolServer("weather", broker=broker.url, namespace=namespace),
+            ToolClient("caller", broker=broker.url, namespace=namespace),
+            Agent("agent", broker=broker.url, namespace=namespace, store=MemoryStore()),
+        ):
+            if isinstance(endpoint, ToolServer):
+                endpoint.add_tool("forecast", lambda: 7)
+            with pytest.raises(BrokerNotSupported, match="grants QoS 0 .*: use another broker"):
+                await soon(endpoint.start())
+            await soon(endpoint.stop())
+
+
+async def test_a_session_that_ends_earlier_than_asked_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedBroker(connack=(0, b"\x11\x00\x00\x01\x2c")) as broker:
+        async with connected(broker, session_expiry=86_400) as connection:
+            broker.drop(connection.client_id)
+            await until(lambda: broker.connects[connection.client_id] == 2 and connection.connected)
+        async with connected(broker, session_expiry=60):
+            pass
+    told = [record.message for record in caplog.records if "keeps sessions for" in record.message]
+    assert len(told) == 1
+    assert f"{broker.url} keeps sessions for 300 s and not for 86,400 s" in told[0]

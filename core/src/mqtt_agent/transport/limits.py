@@ -72,6 +72,23 @@ class BrokerLimits:
             wildcards=number(0x28) != 0,
         )
 
+    def shortcomings(self, session_expiry: int) -> list[str]:
+        """What the broker does worse than the client has asked for, and what holds nevertheless.
+
+        Args:
+            session_expiry: Seconds that the client has asked the broker to keep its session.
+        """
+        found: list[str] = []
+        if self.session_expiry is not None and self.session_expiry < session_expiry:
+            found.append(
+                f"keeps sessions for {self.session_expiry:,} s and not for {session_expiry:,} s: what arrives for a "
+                "client that is away for longer is lost, and the client asks for it when it is back; the broker's "
+                "settings may allow more"
+            )
+        if not self.wildcards:
+            found.append("takes no wildcards: tools and agents are looked up one by one, and cannot be listed")
+        return found
+
     def check(self, url: object) -> None:
         """Refuse a broker with which no endpoint works.
 

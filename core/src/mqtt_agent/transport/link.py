@@ -121,9 +121,8 @@ class Link:
             # Before Python 3.12, wait_for swallows a cancellation that arrives together with the CONNACK.
             await asyncio.wait([self._connack], timeout=self._timeout)
             if not self._connack.done():
-                raise BrokerUnreachable(
-                    f"{self._url} accepts connections but sent no MQTT answer within {self._timeout:g} s"
-                )
+                what = f"{self._url} accepts connections but sent no MQTT answer within {self._timeout:g} s"
+                raise BrokerUnreachable(f"{what}: it is too busy, or use a broker that speaks MQTT 5; {WRONG_PORT}")
             self.limits = self._connack.result()
             self.limits.check(self._url)
         except ConnectionLost as error:

@@ -169,6 +169,7 @@ class Reconnector:
         self._lost = asyncio.get_running_loop().create_future()
         link = await self._dialer.open(self._subscriber.dispatch, self._on_lost)
         self.limits = link.limits
+        self._dialer.tell_shortcomings(link.limits)
         self._subscriber.prepare(link.limits)
         return link
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.errors import BrokerNotSupported, ConnectionLost
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage
@@ -70,7 +70,7 @@ class Subscriber:
         """Make all subscriptions over a new link.
 
         Raises:
-            TopicNotAuthorized, SubscriptionRefused, ConnectionLost: See :meth:`subscribe`.
+            TopicNotAuthorized, SubscriptionRefused, BrokerNotSupported, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
         if self._forgets_groups:
@@ -120,6 +120,7 @@ class Subscriber:
         Raises:
             TopicNotAuthorized: The broker forbids the topic filter.
             SubscriptionRefused: The broker refuses for another reason.
+            BrokerNotSupported: The broker grants a lower QoS.
             ConnectionLost: The connection was lost meanwhile. The subscription is made after the reconnect.
         """
         if self._link is not None:
@@ -164,6 +165,12 @@ class Subscriber:
             return
         if code >= 0x80:
             raise subscription_error(self._url, self.client_id, topic_filter, code)
+        if code < subscription.qos:
+            raise BrokerNotSupported(
+                f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "
+                "each message may get lost; a broker that does this often has no sessions, no Last Will and no shared "
+                "subscriptions either: use another broker"
+            )
         if subscription.requested is link:  # otherwise an UNSUBSCRIBE followed
             subscription.confirmed = True
 
