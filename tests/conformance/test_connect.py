@@ -158,7 +158,7 @@ async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_del
     assert named.properties["SessionExpiryInterval"] == 7
     assert named.client_id == "weather:a"
     assert (named.will_topic, named.will_qos, named.will_retain) == ("ns/mcp/servers/weather:a/card", 1, True)
-    assert named.will_properties["WillDelayInterval"] == 7
+    assert named.will_properties["WillDelayInterval"] == 7 + 30
     assert (named.will["server"], named.will["status"], named.will["tools"]) == ("weather:a", "offline", ["forecast"])
     assert "MessageExpiryInterval" not in named.will_properties
     assert unnamed.will_properties["MessageExpiryInterval"] == 24 * 3600

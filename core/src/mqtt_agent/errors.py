@@ -225,9 +225,10 @@ class PublishRefused(TransportError):
 class PoisonMessage(PublishRefused):
     """The broker closes the connection each time that it gets this message, so the message was given up.
 
-    Publishing raises it, at the earliest after the third lost connection. For ten minutes, the same message is then
-    refused at once, so that the other messages of the connection go on. The broker's log may name the limit, for
-    example the number of user properties. ``reason_code`` is that of the broker's last DISCONNECT, or 0x80.
+    Publishing raises it when three connections in a row were lost while this message alone was unconfirmed. For ten
+    minutes, the same message is then refused at once, so that the other messages of the connection go on. The broker's
+    log may name the limit, for example the number of user properties. ``reason_code`` is that of the broker's last
+    DISCONNECT, or 0x80.
     """
 
 

@@ -250,7 +250,7 @@ class Outbox:
         if reason_code >= 0x80 and self._send_again(publication, reason_code):
             return
         self._in_flight.pop(publication, None)
-        if self._suspects.losses:
+        if self._one_alone or self._suspects.losses:
             self._suspects.confirmed(publication.key)
             self._one_alone = False
         if not publication.confirmed.done():

@@ -8,12 +8,14 @@ from mqtt_agent.errors import ConnectionLost, PoisonMessage, TransportError
 
 __all__ = ["Suspects"]
 
-_ALONE_FROM = 2
-"""How many lost connections make a message a suspect that is sent alone: nothing else is unconfirmed meanwhile."""
+_GUILTY_FROM = 3
+"""How many connections in a row must be lost while a message is sent alone, until the message is given up."""
 _GUILTY_WITHIN = 2.0
 """Seconds after the sending of a lone suspect. A connection that is lost later is lost for another reason."""
 _REFUSED_FOR = 600.0
 """Seconds for which the message that was found is refused at once. After that time, the broker may take it."""
+_MOST_SUSPECTS = 100
+"""How many messages each lost connection makes suspects. They are sent one after the other."""
 _MOST = 1000
 
 Key = tuple[str, bytes]
@@ -23,11 +25,12 @@ Key = tuple[str, bytes]
 class Suspects:
     """The messages that were unconfirmed when a connection was lost, and the messages that were found guilty.
 
-    A message that is unconfirmed at two losses in a row is sent alone over the next connection. When this connection is
-    lost at once too, then the message is the reason, and it is given up.
+    Each message that was unconfirmed when a connection was lost is sent alone over the next connection: nothing else is
+    unconfirmed meanwhile. When three connections in a row are lost at once after the same message was sent alone, the
+    message is the reason. A network that breaks at random does not break three times at the same message.
 
     Attributes:
-        losses: How many connections in a row were lost while a message was unconfirmed.
+        losses: The messages that are sent alone, each with the number of connections that were lost at once after it.
         found: The messages that cost the connection, each with the loop time at which it was found, and the error.
     """
 
@@ -39,7 +42,7 @@ class Suspects:
 
     def must_be_alone(self, key: Key) -> bool:
         """Whether nothing else may be unconfirmed while this message is sent."""
-        return self.losses.get(key, 0) >= _ALONE_FROM
+        return key in self.losses
 
     def check(self, key: Key) -> None:
         """Refuse a message that was found to cost the connection.
@@ -74,12 +77,15 @@ class Suspects:
             The error for the message that was alone, when this message is the reason.
         """
         alone, self._alone = self._alone, None
-        for key in unconfirmed[:_MOST]:
-            self.losses[key] = self.losses.get(key, 0) + 1
+        for key in unconfirmed[:_MOST_SUSPECTS]:  # brokers read in order, so the guilty message is one of the first
+            self.losses.setdefault(key, 0)
         while len(self.losses) > _MOST:
             del self.losses[next(iter(self.losses))]
         now = asyncio.get_running_loop().time()
-        if alone is None or alone not in unconfirmed or now - self._alone_since > _GUILTY_WITHIN:
+        if alone is None or alone not in self.losses or now - self._alone_since > _GUILTY_WITHIN:
+            return None
+        self.losses[alone] += 1
+        if self.losses[alone] < _GUILTY_FROM:
             return None
         losses = self.losses.pop(alone)
         code = (reason.reason_code if isinstance(reason, ConnectionLost) else None) or 0x80
