@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from mqtt_agent import Agent, MemoryStore, ToolClient, ToolServer
 from scripted import ScriptedBroker
 from support import becomes, soon, until
@@ -9,6 +10,7 @@ from support import becomes, soon, until
 LIFE = 3
 
 
+@pytest.mark.rule("PRES-14")
 async def test_a_newcomer_finds_the_tool_whose_card_the_broker_would_have_forgotten(namespace: str) -> None:
     async with ScriptedBroker(longest_life=LIFE, tells_life=True) as broker:
         server = ToolServer("weather", broker=broker.url, namespace=namespace)
@@ -27,6 +29,7 @@ async def test_a_newcomer_finds_the_tool_whose_card_the_broker_would_have_forgot
                 assert await soon(client.call("forecast")) == 7
 
 
+@pytest.mark.rule("PRES-14")
 async def test_a_newcomer_finds_the_agent_whose_card_the_broker_would_have_forgotten(namespace: str) -> None:
     async with ScriptedBroker(longest_life=LIFE, tells_life=True) as broker:
         async with Agent("worker", broker=broker.url, namespace=namespace, store=MemoryStore()):

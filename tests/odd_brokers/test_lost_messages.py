@@ -30,6 +30,7 @@ async def tools(
         yield client
 
 
+@pytest.mark.rule("LOST-7", "LOST-8")
 @pytest.mark.parametrize("read_only", [True, False])
 @pytest.mark.parametrize(("calls", "size"), [(500, 20), (10, 40_000)])
 async def test_calls_that_the_broker_drops_are_answered_and_run_once(
@@ -80,6 +81,7 @@ async def test_a_long_call_is_asked_for_less_and_less_often(namespace: str) -> N
         assert await soon(asyncio.gather(*calls)) == [7] * 40
 
 
+@pytest.mark.rule("LOST-7")
 @pytest.mark.parametrize("read_only", [True, False])
 async def test_a_call_that_goes_to_a_dead_session_ends_long_before_its_deadline(
     read_only: bool, namespace: str
@@ -109,6 +111,7 @@ async def test_a_call_that_goes_to_a_dead_session_ends_long_before_its_deadline(
             assert bool(failed) is not read_only
 
 
+@pytest.mark.rule("SESSION-10")
 async def test_the_will_comes_with_the_end_of_the_session(namespace: str) -> None:
     async with ScriptedBroker() as broker, Proxy(broker.url) as proxy:
         server = ToolServer("server", broker=proxy.url, namespace=namespace, will_delay=1)
@@ -122,6 +125,7 @@ async def test_the_will_comes_with_the_end_of_the_session(namespace: str) -> Non
             assert session.will_delay == 1 < session.expiry
 
 
+@pytest.mark.rule("ASK-9")
 @pytest.mark.parametrize(("tasks", "size"), [(10, 40_000), (300, 1_000)])
 async def test_tasks_that_the_broker_drops_are_done(tasks: int, size: int, namespace: str) -> None:
     async with ScriptedBroker(**SMALL_QUEUES) as broker:
