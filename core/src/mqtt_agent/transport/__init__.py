@@ -1,5 +1,6 @@
 """MQTT 5 on asyncio: the shared connection, its credentials and TLS settings, and an embedded broker."""
 
+from mqtt_agent.transport.capabilities import Capabilities, probe
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
 from mqtt_agent.transport.embedded import EmbeddedBroker
@@ -17,6 +18,7 @@ __all__ = [
     "BrokerLimits",
     "BrokerSettings",
     "BrokerURL",
+    "Capabilities",
     "Connection",
     "Credentials",
     "EmbeddedBroker",
@@ -27,4 +29,5 @@ __all__ = [
     "Token",
     "Will",
     "check_reason_code",
+    "probe",
 ]

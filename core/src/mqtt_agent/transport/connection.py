@@ -20,6 +20,7 @@ from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
@@ -138,6 +139,11 @@ class Connection:
         """Whether the broker still had the session at the latest connect."""
         limits = self._lifetime.reconnector.limits
         return limits is not None and limits.session_present
+
+    @property
+    def limits(self) -> BrokerLimits | None:
+        """What the broker said of itself at the latest connect; None before the first connect."""
+        return self._lifetime.reconnector.limits
 
     @property
     def may_be_taken_over(self) -> bool:
