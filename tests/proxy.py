@@ -1,9 +1,10 @@
-"""A TCP proxy between a client and its broker, to cut the network."""
+"""A TCP proxy between a client and its broker: cuts the network, and delays, splits, truncates and loses its bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from typing import Any
 
 from brokers import free_port
@@ -13,7 +14,12 @@ from typing_extensions import Self
 class Proxy:
     """Forwards a free local port to the port of ``url``; the proxy's ``url`` has the same scheme, user and password.
 
-    ``cut`` breaks all connections, and refuses new ones until ``mend``.
+    ``cut`` breaks all connections, and refuses new ones until ``mend``. ``hold`` stops all bytes. ``reset_after`` and
+    ``lose_after`` break each connection within a packet.
+
+    Attributes:
+        delay: Seconds that each piece of bytes waits, at most.
+        piece: The largest number of bytes that pass at once; None is no limit.
     """
 
     def __init__(self, url: str) -> None:
@@ -26,6 +32,10 @@ class Proxy:
         self.release()
         self.port = free_port()
         self.connections = 0
+        self.delay = 0.0
+        self.piece: int | None = None
+        self._left: dict[bool, int | None] = {True: None, False: None}
+        self._resets = False
 
     @property
     def url(self) -> str:
@@ -74,6 +84,27 @@ class Proxy:
         for passing in self._passing.values():
             passing.set()
 
+    def reset_after(self, count: int, *, up: bool) -> None:
+        """Let so many bytes pass in one direction, then reset the connection that they belong to. This happens once."""
+        self._left[up], self._resets = count, True
+
+    def lose_after(self, count: int, *, up: bool) -> None:
+        """Let so many bytes pass in one direction, then drop all bytes in both directions until :meth:`find_again`.
+
+        No side notices, because the connections stay open.
+        """
+        self._left[up], self._resets = count, False
+
+    def find_again(self) -> None:
+        """Drop no more bytes. The connections that have lost bytes are reset."""
+        if self._loses:
+            self.drop()
+        self._left = {True: None, False: None}
+
+    @property
+    def _loses(self) -> bool:
+        return not self._resets and 0 in self._left.values()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
@@ -95,7 +126,30 @@ class Proxy:
             while data := await source.read(65536):
                 await self._passing[up].wait()
                 self.on_bytes(data, up=up)
-                sink.write(data)
-                await sink.drain()
+                for piece in self._pieces(data):
+                    if self.delay:
+                        await asyncio.sleep(random.uniform(0, self.delay))
+                    await self._forward(piece, sink, up)
         sink.transport.abort()
         self._writers.discard(sink)
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        pieces: list[bytes] = []
+        while data:
+            size = len(data) if self.piece is None else random.randint(1, self.piece)
+            pieces.append(data[:size])
+            data = data[size:]
+        return pieces
+
+    async def _forward(self, piece: bytes, sink: asyncio.StreamWriter, up: bool) -> None:
+        if self._loses:
+            return
+        left = self._left[up]
+        if left is not None:
+            piece = piece[:left]
+            self._left[up] = left - len(piece)
+        sink.write(piece)
+        await sink.drain()
+        if self._left[up] == 0 and self._resets:
+            self._left[up] = None
+            raise ConnectionResetError("the test wants it")

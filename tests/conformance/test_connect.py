@@ -121,7 +121,8 @@ def answer(head: int, body: bytes) -> bytes:
     """The answers of a broker with one client and a subscription to all topics."""
     kind = head >> 4
     if kind in (SUBSCRIBE, UNSUBSCRIBE):
-        return bytes([kind + 1 << 4, 4]) + body[:2] + b"\x00\x00"
+        granted = body[-1] & 0x03 if kind == SUBSCRIBE else 0
+        return bytes([kind + 1 << 4, 4]) + body[:2] + bytes([0, granted])
     if kind != PUBLISH or not head & 2:
         return b""
     topic, rest = text(body)
@@ -146,7 +147,7 @@ async def begin(start: Callable[[], Awaitable[None]], happened: Callable[[], obj
     await asyncio.wait([starting])
 
 
-@pytest.mark.rule("MQTT-1", "SESSION-1", "SESSION-2", "SESSION-8", "PRES-1", "PRES-2", "PRES-12")
+@pytest.mark.rule("MQTT-1", "SESSION-1", "SESSION-2", "SESSION-8", "PRES-1", "PRES-2", "PRES-12", "SESSION-10")
 async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_delay(notes: Notes) -> None:
     for replica in ("a", None):
         server = ToolServer("weather", broker=notes.url, namespace="ns", replica=replica, will_delay=7)
@@ -158,7 +159,7 @@ async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_del
     assert named.properties["SessionExpiryInterval"] == 7
     assert named.client_id == "weather:a"
     assert (named.will_topic, named.will_qos, named.will_retain) == ("ns/mcp/servers/weather:a/card", 1, True)
-    assert named.will_properties["WillDelayInterval"] == 7
+    assert named.will_properties["WillDelayInterval"] == 7 + 30
     assert (named.will["server"], named.will["status"], named.will["tools"]) == ("weather:a", "offline", ["forecast"])
     assert "MessageExpiryInterval" not in named.will_properties
     assert unnamed.will_properties["MessageExpiryInterval"] == 24 * 3600

@@ -97,7 +97,7 @@ async def test_the_server_that_started_first_keeps_a_name_that_two_servers_have(
     assert stranger.read("servers/ours:a/card")[-1]["tools"] == []
 
 
-@pytest.mark.rule("CALL-18", "QUERY-8")
+@pytest.mark.rule("CALL-19", "QUERY-8")
 async def test_a_call_for_one_replica_arrives_as_a_query(stranger: Stranger, make_server: MakeServer) -> None:
     server = make_server("pair", replica="a")
 
@@ -129,7 +129,7 @@ async def test_a_call_for_one_replica_arrives_as_a_query(stranger: Stranger, mak
     assert stranger.answers("foreign") == []
 
 
-@pytest.mark.rule("CALL-18")
+@pytest.mark.rule("CALL-19")
 async def test_a_call_that_does_not_fit_one_schema_is_sent_to_a_replica_with_another_schema(
     broker: Broker, strange_server: StrangeServer, make_client: MakeClient
 ) -> None:

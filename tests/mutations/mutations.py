@@ -160,7 +160,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a refused publish counts as sent",
-        "transport/outbox.py",
+        "transport/reasons.py",
         "if reason_code < 0x80:",
         "if reason_code <= 0x87:",
         (f"{CONNECTION}::test_a_forbidden_topic_is_not_authorized",),

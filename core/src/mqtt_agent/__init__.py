@@ -16,7 +16,7 @@ from mqtt_agent.agents import (
 )
 from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
 from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolResult, ToolServer
-from mqtt_agent.transport import TLS, Connection, EmbeddedBroker, Password, Token
+from mqtt_agent.transport import TLS, Capabilities, Connection, EmbeddedBroker, Password, Token, probe
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import AgentCard, AgentSkill, ServerCard, TaskEvent, TaskState, ToolCard
 
@@ -26,6 +26,7 @@ __all__ = [
     "AgentCard",
     "AgentSkill",
     "CallHandle",
+    "Capabilities",
     "Connection",
     "EmbeddedBroker",
     "MemoryStore",
@@ -50,4 +51,5 @@ __all__ = [
     "ToolServer",
     "__version__",
     "errors",
+    "probe",
 ]

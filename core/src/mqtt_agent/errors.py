@@ -12,7 +12,10 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── SessionTakenOver               another process connected with the same client id
     │   ├── ConnectedBeforeFork            the endpoint belongs to the process that called ``os.fork()``
     │   ├── TopicNotAuthorized             the broker forbids this client a topic
-    │   └── PublishRefused                 the broker refused one message for a reason other than authorization
+    │   ├── PublishRefused                 the broker refused one message for a reason other than authorization
+    │   │   └── PoisonMessage              the broker closes the connection each time that it gets this message
+    │   ├── SubscriptionRefused            the broker refused a subscription for such a reason
+    │   └── BrokerNotSupported             the broker lacks something that every endpoint needs
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── QueueFull                          too many messages or calls wait already
     ├── ToolNameTaken                      a server of another name offers a tool of this name already
@@ -45,6 +48,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mqtt_agent.deprecation import renamed_names
 
 __all__ = [
+    "BrokerNotSupported",
     "BrokerUnreachable",
     "CallCanceled",
     "CallError",
@@ -58,10 +62,12 @@ __all__ = [
     "MQTTAgentError",
     "PayloadTooLarge",
     "PeerUnavailable",
+    "PoisonMessage",
     "PublishRefused",
     "QueueFull",
     "SessionTakenOver",
     "StoreError",
+    "SubscriptionRefused",
     "TaskCanceled",
     "TaskError",
     "TaskExpired",
@@ -216,6 +222,41 @@ class PublishRefused(TransportError):
         super().__init__(message)
         self.topic: str = topic
         self.reason_code: int = reason_code
+
+
+class PoisonMessage(PublishRefused):
+    """The broker closes the connection each time that it gets this message, so the message was given up.
+
+    Publishing raises it when three connections in a row were lost while this message alone was unconfirmed. For ten
+    minutes, the same message is then refused at once, so that the other messages of the connection go on. The broker's
+    log may name the limit, for example the number of user properties. ``reason_code`` is that of the broker's last
+    DISCONNECT, or 0x80.
+    """
+
+
+class SubscriptionRefused(TransportError):
+    """The broker refused a subscription for a reason other than authorization.
+
+    Subscribing raises it, and so does starting an endpoint. The message names the reason and says what to do, for
+    example to raise the broker's quota of subscriptions. A broker that is only busy is asked again before.
+
+    Attributes:
+        topic: The topic filter that was refused.
+        reason_code: The MQTT 5 reason code of the SUBACK.
+    """
+
+    def __init__(self, message: str, *, topic: str, reason_code: int) -> None:
+        super().__init__(message)
+        self.topic: str = topic
+        self.reason_code: int = reason_code
+
+
+class BrokerNotSupported(TransportError):
+    """The broker lacks something without which no endpoint works: QoS 1, retained messages, or subscriptions.
+
+    ``start()`` raises it, and so does everything that starts an endpoint. The message says what is missing. Allow it at
+    the broker, or use another broker: ``docs/brokers.md`` lists brokers that work.
+    """
 
 
 class PayloadTooLarge(MQTTAgentError, ValueError):

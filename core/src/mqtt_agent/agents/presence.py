@@ -9,6 +9,7 @@ from typing import Any
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode, encode, utc_now
@@ -43,6 +44,7 @@ class AgentPresence:
         self._correcting: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
+        self._refresher = Refresher(self._refresh)
 
     async def follow(self) -> None:
         """Watch what is published as this agent's card and status. Call this before the connection starts."""
@@ -57,6 +59,7 @@ class AgentPresence:
         if self._correcting is not None:
             self._correcting.cancel()
             self._correcting = None
+        self._refresher.stop()
         self._tasks.cancel()
 
     async def announce(self) -> None:
@@ -105,6 +108,7 @@ class AgentPresence:
         """Check a status on this agent's topic, which another process with the same agent id may have published."""
         if not self.announced:
             return
+        self._refresher.note(message)
         try:
             status = decode(AgentStatus, message.payload) if message.payload else None
         except WireError as error:
@@ -128,6 +132,7 @@ class AgentPresence:
     def _on_own_card(self, message: InboundMessage) -> None:
         if message.retain or not self.announced:  # a retained card is from before the start
             return
+        self._refresher.note(message)
         try:
             shown = decode(AgentCard, message.payload) if message.payload else None
         except WireError as error:
@@ -146,6 +151,13 @@ class AgentPresence:
         self._correcting = None
         if self.announced:
             self._tasks.start(self.announce_again(session_present=False))
+
+    def _refresh(self, topic: str) -> None:
+        """Publish the card or the status again, because the broker is about to forget it."""
+        if self.announced and topic == self._card_topic:
+            self._tasks.start(self._publish_card("online"))
+        elif self.announced:
+            self._tasks.start(self._publish_status("online"))
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         logger.warning("agent %s could not publish its card and status: %s", self.card.name, error)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import Marker
-from mqtt_agent.errors import TopicNotAuthorized, TransportError, WireError
+from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
@@ -79,7 +79,7 @@ class Retained:
             try:
                 # At QoS 1, brokers limit their queue (Mosquitto: 1,000 messages) and drop the rest. QoS 0 has no limit.
                 await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
-            except TopicNotAuthorized as error:
+            except (TopicNotAuthorized, SubscriptionRefused) as error:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
         await self._connection.subscribe(self._source.marker.topic, self._on_marker)

@@ -1,12 +1,13 @@
 """MQTT 5 on asyncio: the shared connection, its credentials and TLS settings, and an embedded broker."""
 
+from mqtt_agent.transport.capabilities import Capabilities, probe
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
-from mqtt_agent.transport.driver import BrokerLimits
 from mqtt_agent.transport.embedded import EmbeddedBroker
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
-from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.paced import PacedSender
+from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import BrokerSettings
 from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
@@ -17,6 +18,7 @@ __all__ = [
     "BrokerLimits",
     "BrokerSettings",
     "BrokerURL",
+    "Capabilities",
     "Connection",
     "Credentials",
     "EmbeddedBroker",
@@ -27,4 +29,5 @@ __all__ = [
     "Token",
     "Will",
     "check_reason_code",
+    "probe",
 ]

@@ -6,37 +6,35 @@ import socket
 import ssl
 
 import paho.mqtt.client as paho
-from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_agent.errors import ConnectionRefused
+from mqtt_agent.transport.packets import ConnAck
+from mqtt_agent.transport.reasons import NOT_AUTHORIZED, explain_reason
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["WRONG_PORT", "explain", "refused"]
 
 WRONG_PORT: str = "this port may need another scheme: mqtt://, mqtts://, ws:// or wss://"
 """A hint for a server that does not answer as expected."""
-_ADVICE = {  # by the reason code of the CONNACK
-    0x84: "use a broker that speaks MQTT 5",
-    0x85: "choose another client id",
-    0x86: "check the user name and the password or token",
-    0x87: "check the user name and the password or token, and what the broker allows this client",
-}
+_LOGIN = "check the user name and the password or token, and what the broker allows this client"
 _NO_LOGIN = "give credentials=Password(...) or Token(...), or put user:password@ before the host in the URL"
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ codes for a certificate chain without a trusted authority
 
 
-def refused(url: BrokerURL, reason: ReasonCode, *, anonymous: bool) -> ConnectionRefused:
-    """The error for a CONNACK with a reason code of 0x80 or more.
+def refused(url: BrokerURL, connack: ConnAck, *, anonymous: bool) -> ConnectionRefused:
+    """The error for a CONNACK with a reason code other than 0.
 
     Args:
         url: The broker's URL.
-        reason: paho-mqtt's reason code.
+        connack: The packet.
         anonymous: Whether the CONNECT had neither user name nor password.
     """
-    what = f"{url} refused the connection: {reason} (0x{reason.value:02x})"
-    advice = _NO_LOGIN if anonymous and reason.value in (0x86, 0x87) else _ADVICE.get(reason.value)
-    what += f"; {advice}" if advice else ""
-    return ConnectionRefused(what, reason_code=reason.value)
+    code = connack.code
+    advice = None
+    if code in (0x86, 0x87):
+        advice = _NO_LOGIN if anonymous else _LOGIN if code == NOT_AUTHORIZED else None
+    what = f"{url} refused the connection: {explain_reason(code, connack.said, advice)}"
+    return ConnectionRefused(what, reason_code=code)
 
 
 def explain(error: BaseException) -> str:

@@ -9,14 +9,22 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection
 
 from mqtt_agent.aio.forks import in_child
-from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, TopicNotAuthorized, TransportError
+from mqtt_agent.errors import (
+    ConnectedBeforeFork,
+    ConnectionLost,
+    SubscriptionRefused,
+    TopicNotAuthorized,
+    TransportError,
+)
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import PublishProperties, Will
-from mqtt_agent.transport.outbox import Outbox, check_reason_code
+from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
+from mqtt_agent.transport.reasons import check_reason_code
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.subscriptions import Handler
@@ -133,6 +141,11 @@ class Connection:
         return limits is not None and limits.session_present
 
     @property
+    def limits(self) -> BrokerLimits | None:
+        """What the broker said of itself at the latest connect; None before the first connect."""
+        return self._lifetime.reconnector.limits
+
+    @property
     def may_be_taken_over(self) -> bool:
         """Whether another client may have taken over the session: the connection broke within the last 10 s.
 
@@ -213,8 +226,9 @@ class Connection:
         Raises:
             BrokerUnreachable: No MQTT broker answers at the URL.
             ConnectedBeforeFork: The connection was started before ``os.fork()``, and this is the child process.
+            BrokerNotSupported: The broker has no QoS 1, or no retained messages.
             ConnectionRefused: The broker refuses the credentials or the client id.
-            TopicNotAuthorized: The broker refuses one of the subscriptions made before the start.
+            TopicNotAuthorized, SubscriptionRefused: The broker refuses one of the subscriptions made before the start.
             RuntimeError: The connection runs on another event loop.
         """
         await self._lifetime.start()
@@ -278,7 +292,8 @@ class Connection:
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
-            TopicNotAuthorized: The broker refuses.
+            TopicNotAuthorized: The broker forbids the topic filter.
+            SubscriptionRefused: The broker refuses for another reason.
             TransportError: The connection was stopped meanwhile, or has failed permanently.
         """
         check_filter(topic_filter)
@@ -298,7 +313,7 @@ class Connection:
             return
         try:
             await self._subscriber.subscribe(subscription)
-        except TopicNotAuthorized:
+        except (TopicNotAuthorized, SubscriptionRefused):
             await self.unsubscribe(topic_filter, handler)
             raise
         except ConnectionLost as error:

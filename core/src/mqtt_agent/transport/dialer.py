@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import uuid
 from collections.abc import Callable
 
 from mqtt_agent.errors import TransportError
 from mqtt_agent.transport.driver import ConnectOptions, LinkSettings
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, Will
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Dialer"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Dialer:
@@ -31,6 +35,7 @@ class Dialer:
         """How many links were opened, failed attempts included."""
         self.clean_start: bool = False
         """Whether each link begins with a new session."""
+        self._told: set[str] = set()
         self._settings = settings
         self._renewal = renewal
         self.rename(settings.client_id)
@@ -49,6 +54,13 @@ class Dialer:
     def client_id(self) -> str:
         """The MQTT client id of the connection."""
         return self._settings.client_id
+
+    def tell_shortcomings(self, limits: BrokerLimits) -> None:
+        """Log each thing once that the broker does worse than this client has asked for."""
+        for each in limits.shortcomings(self._settings.session_expiry):
+            if each not in self._told:
+                self._told.add(each)
+                logger.warning("%s %s", self.url, each)
 
     async def open(
         self, on_message: Callable[[InboundMessage], None], on_lost: Callable[[TransportError], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import time
@@ -10,19 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, _ConnectionState  # pyright: ignore[reportPrivateUsage]
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
 from mqtt_agent.transport.message import MAX_WILL, Will
+from mqtt_agent.transport.packing import MAX_SECONDS
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["BrokerLimits", "ConnectOptions", "LinkSettings", "PahoClient"]
+__all__ = ["ConnectOptions", "LinkSettings", "PahoClient"]
 
-_RUMQTTD = {"TopicAliasMaximum": 4096}  # rumqttd does not give its name; its CONNACK has this property and no other
+
+_WILL_MARGIN = 30
+"""Seconds. Brokers that end sessions late publish the will with the end, if its delay is longer than that."""
+_FIRST_IDENTIFIER = 32_768
 
 
 @dataclass(frozen=True)
@@ -60,40 +65,6 @@ class ConnectOptions:
     will: Will | None = None
 
 
-@dataclass(frozen=True)
-class BrokerLimits:
-    """What the broker said in its CONNACK packet.
-
-    Attributes:
-        session_present: Whether the broker still had the client's session.
-        receive_maximum: How many QoS 1 messages the broker takes before it has confirmed the first of them.
-        maximum_packet_size: Bytes of the largest packet that the broker takes; None is no limit.
-        shared_subscriptions: Whether the broker offers shared subscriptions. A broker without them is treated like
-            ejabberd, which sends a client nothing more, not even at QoS 0, until the client has acknowledged the last
-            QoS 1 message. So every message from such a broker is acknowledged on arrival.
-        forgets_groups: Whether the broker is rumqttd, where a share group does not outlive the connections of its
-            members. Two members that resume their sessions each get every message. When the last member leaves and its
-            session has an unacknowledged message, the broker crashes. So members must use a clean start there.
-    """
-
-    session_present: bool
-    receive_maximum: int
-    maximum_packet_size: int | None
-    shared_subscriptions: bool
-    forgets_groups: bool
-
-    @classmethod
-    def read(cls, flags: Any, properties: Any) -> BrokerLimits:
-        """Read the flags and properties of a CONNACK packet, as paho-mqtt decoded them."""
-        return cls(
-            session_present=bool(flags.session_present),
-            receive_maximum=getattr(properties, "ReceiveMaximum", 65535),
-            maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
-            shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
-            forgets_groups=properties is not None and properties.json() == _RUMQTTD,
-        )
-
-
 class PahoClient(paho.Client):
     """paho-mqtt's client over a :class:`BufferedSocket`, with the session, the Last Will and the login of one link.
 
@@ -124,10 +95,14 @@ class PahoClient(paho.Client):
         if username is not None or password is not None:
             self.username_pw_set(username or "", password)
         if options.will is not None:
-            self._set_will(options.will, settings.will_delay)
+            self._set_will(options.will, settings.will_delay, settings.session_expiry)
 
-    def _set_will(self, will: Will, delay: int) -> None:
+    def _set_will(self, will: Will, delay: int, session_expiry: int) -> None:
         properties = Properties(PacketTypes.WILLMESSAGE)
+        if delay >= session_expiry:
+            # The will comes with the end of the session [MQTT-3.1.3-9]. With two equal times, some brokers publish the
+            # will earlier, and put messages into the session after that.
+            delay = min(session_expiry + _WILL_MARGIN, MAX_SECONDS)
         properties.WillDelayInterval = delay
         properties.ContentType = "application/json"
         properties.PayloadFormatIndicator = 1
@@ -182,13 +157,33 @@ class PahoClient(paho.Client):
         wrapped.do_handshake()
         return wrapped
 
+    def connected(self, keep_alive: int | None) -> None:
+        """Note that the broker has accepted the connection.
+
+        The link reads the CONNACK packet itself, because paho-mqtt refuses a packet with any property that it does not
+        expect, and a Maximum Packet Size above 268,435,455.
+
+        Args:
+            keep_alive: The Server Keep Alive in seconds, if any.
+        """
+        self._state = _ConnectionState.MQTT_CS_CONNECTED
+        if keep_alive is not None:
+            self._keepalive = keep_alive
+
     def next_mid(self) -> int:
         """A packet identifier that is not in use."""
         return self._mid_generate()
 
+    def skip_mids(self) -> None:
+        """Go on with packet identifiers far from the latest, because the broker says that the latest is in use."""
+        self._last_mid = random.randrange(_FIRST_IDENTIFIER, 65_535)
+
     def _mid_generate(self) -> int:
+        # Some brokers confuse the client's packet identifiers with their own, which begin at 1. These begin higher.
         while True:
             mid = super()._mid_generate()
+            if mid < _FIRST_IDENTIFIER:
+                self._last_mid = mid = _FIRST_IDENTIFIER
             for taken in self.taken:
                 if mid in taken:
                     break

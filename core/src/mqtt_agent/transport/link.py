@@ -12,17 +12,27 @@ import logging
 from collections.abc import Callable
 
 import paho.mqtt.client as paho
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
+from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, TransportError
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
-from mqtt_agent.transport.driver import BrokerLimits, ConnectOptions, PahoClient
+from mqtt_agent.transport.driver import ConnectOptions, PahoClient
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage
-from mqtt_agent.transport.packets import PUBACK, PUBLISH, Unreadable, read_publish, read_suback
+from mqtt_agent.transport.packets import (
+    CONNACK,
+    DISCONNECT,
+    PUBACK,
+    PUBLISH,
+    Unreadable,
+    read_connack,
+    read_disconnect,
+    read_publish,
+    read_suback,
+)
 from mqtt_agent.transport.packing import (
     PackedPublish,
     pack_disconnect,
@@ -32,11 +42,14 @@ from mqtt_agent.transport.packing import (
     pack_unsubscribe,
 )
 from mqtt_agent.transport.pump import Pump
+from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED, explain_reason
 
 __all__ = ["Link"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_ATTEMPTS = 6  # for a packet that a broker refuses with a reason that may pass
+_FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT = 0.2, 2.0  # seconds
 _ANSWERED_WITHIN = 300.0  # seconds that a broker may take to answer a subscribe while it sends other packets
 
 
@@ -74,7 +87,6 @@ class Link:
         self._faults = FaultLog(logger)
         self.limits: BrokerLimits
         self._client = client = PahoClient(options)
-        client.on_connect = self._handle_connack
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
@@ -92,6 +104,7 @@ class Link:
         Raises:
             BrokerUnreachable: No answer in time, or an answer that is not MQTT 5.
             ConnectionRefused: The broker refuses the connection.
+            BrokerNotSupported: No endpoint works with the broker.
         """
         # Not in the default executor of the loop: the program's blocking code may have taken all threads there.
         connecting = run_in_thread(self._client.connect_blocking, "mqtt-agent-connect")
@@ -108,10 +121,10 @@ class Link:
             # Before Python 3.12, wait_for swallows a cancellation that arrives together with the CONNACK.
             await asyncio.wait([self._connack], timeout=self._timeout)
             if not self._connack.done():
-                raise BrokerUnreachable(
-                    f"{self._url} accepts connections but sent no MQTT answer within {self._timeout:g} s"
-                )
+                what = f"{self._url} accepts connections but sent no MQTT answer within {self._timeout:g} s"
+                raise BrokerUnreachable(f"{what}: it is too busy, or use a broker that speaks MQTT 5; {WRONG_PORT}")
             self.limits = self._connack.result()
+            self.limits.check(self._url)
         except ConnectionLost as error:
             cause = self._pump.error
             why = explain(cause) if cause is not None else f"{error}; {WRONG_PORT}"
@@ -177,16 +190,33 @@ class Link:
     def _on_packet(self, head: int, data: bytes, at: int, end: int) -> None:
         if head & 0xF0 == PUBLISH:
             self._on_publish(head, data, at, end)
-            return
-        if head & 0xF0 != PUBACK:
+        elif head & 0xF0 == PUBACK:
+            on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
+            if on_puback is not None:
+                on_puback(data[at + 2] if end > at + 2 else 0)
+        elif head & 0xF0 == CONNACK:
+            self._on_connack(data, at, end)
+        elif head & 0xF0 == DISCONNECT:
+            code, said = read_disconnect(data, at, end)
+            what = f"{self._url} ended the connection: {explain_reason(code, said)}"
+            self._close(ConnectionLost(what, reason_code=code))
+        else:
             mid, code = read_suback(data, at, end)
             waiter = self._subscribes.pop(mid, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(code)
+
+    def _on_connack(self, data: bytes, at: int, end: int) -> None:
+        if self._connack.done():
             return
-        on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
-        if on_puback is not None:
-            on_puback(data[at + 2] if end > at + 2 else 0)
+        connack = read_connack(data, at, end)
+        if connack.code != 0:
+            self._connack.set_exception(refused(self._url, connack, anonymous=self._anonymous))
+            return
+        limits = BrokerLimits.read(connack.session_present, connack.properties)
+        self._client.connected(limits.keep_alive)
+        self._acknowledgements.on_arrival = not limits.shared_subscriptions
+        self._connack.set_result(limits)
 
     def _on_publish(self, head: int, data: bytes, at: int, end: int) -> None:
         try:
@@ -228,6 +258,10 @@ class Link:
             self._publishes[mid] = on_puback
         return mid
 
+    def skip_identifiers(self) -> None:
+        """Use packet identifiers far from the latest, because the broker says that the latest is in use."""
+        self._client.skip_mids()
+
     async def wait_writable(self) -> None:
         """Wait until most of the published bytes have been given to the network."""
         await self._pump.wait_writable()
@@ -246,8 +280,7 @@ class Link:
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
-        mid = self._client.next_mid()
-        return await self._send_and_wait(mid, pack_subscribe(mid, topic_filter, qos, retain_handling))
+        return await self._ask(lambda mid: pack_subscribe(mid, topic_filter, qos, retain_handling))
 
     async def unsubscribe(self, topic_filter: str) -> int:
         """Unsubscribe from one topic filter.
@@ -258,8 +291,29 @@ class Link:
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
-        mid = self._client.next_mid()
-        return await self._send_and_wait(mid, pack_unsubscribe(mid, topic_filter))
+        return await self._ask(lambda mid: pack_unsubscribe(mid, topic_filter))
+
+    async def _ask(self, pack: Callable[[int], bytes]) -> int:
+        """Send a SUBSCRIBE or UNSUBSCRIBE packet, again when the broker cannot take it under this identifier or now.
+
+        Args:
+            pack: Returns the packet with a packet identifier.
+
+        Returns:
+            The reason code of the broker's last answer.
+        """
+        quota = Backoff(_FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT)
+        code = 0
+        for _ in range(_ATTEMPTS):
+            mid = self._client.next_mid()
+            code = await self._send_and_wait(mid, pack(mid))
+            if code == IDENTIFIER_IN_USE:
+                self.skip_identifiers()
+            elif code == QUOTA_EXCEEDED:
+                await quota.wait()
+            else:
+                break
+        return code
 
     async def _send_and_wait(self, mid: int, packet: bytes) -> int:
         if self._closed is not None:
@@ -289,37 +343,9 @@ class Link:
 
     # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.
 
-    def _handle_connack(
-        self,
-        client: paho.Client,
-        userdata: object,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        if self._connack.done():
-            return
-        if reason.value >= 0x80:
-            self._connack.set_exception(refused(self._url, reason, anonymous=self._anonymous))
-            return
-        limits = BrokerLimits.read(flags, properties)
-        self._acknowledgements.on_arrival = not limits.shared_subscriptions
-        self._connack.set_result(limits)
-
-    def _handle_disconnect(
-        self,
-        client: paho.Client,
-        userdata: object,
-        flags: paho.DisconnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        if flags.is_disconnect_packet_from_server:
-            what = f"{self._url} ended the connection: {reason} (0x{reason.value:02x})"
-            lost = ConnectionLost(what, reason_code=reason.value)
-        else:
-            cause = self._pump.error or "the broker closed it"
-            lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
+    def _handle_disconnect(self, *arguments: object) -> None:
+        cause = self._pump.error or "the broker closed it"
+        lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks
 
     def _handle_socket_close(self, client: paho.Client, userdata: object, sock: object) -> None:

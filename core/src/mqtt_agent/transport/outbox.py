@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import math
 
-from mqtt_agent.errors import (
-    ConnectionLost,
-    PayloadTooLarge,
-    PublishRefused,
-    QueueFull,
-    TopicNotAuthorized,
-    TransportError,
-)
-from mqtt_agent.transport.driver import BrokerLimits
+from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
 from mqtt_agent.transport.packing import PackedPublish, pack_publish
+from mqtt_agent.transport.publication import Publication
+from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED
+from mqtt_agent.transport.suspects import Suspects
 from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["NO_MATCHING_SUBSCRIBERS", "Outbox", "check_reason_code"]
+__all__ = ["Outbox"]
 
-NO_MATCHING_SUBSCRIBERS: int = 0x10
-"""The reason code of a PUBACK for a message that nobody is subscribed to."""
-_NOT_AUTHORIZED = 0x87
+logger: logging.Logger = logging.getLogger(__name__)
+
 _MAX_HEADER = 4096
 """Bytes that are reserved for the topic and the properties of a packet."""
-_MAX_UNCONFIRMED = 60_000  # there are 65,535 packet identifiers, and subscriptions need some
+_MOST_REFUSALS = 6
+"""How often a message is sent again when the broker refuses it for a reason that may pass."""
+_FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT = 0.1, 2.0  # seconds
+_CALM_AFTER = 30.0
+"""Seconds that a link lasts until no message is suspected of having cost the link before."""
+_MAX_UNCONFIRMED = 30_000  # there are 32,768 packet identifiers, and subscriptions need some
 
 
 class Outbox:
@@ -46,12 +47,14 @@ class Outbox:
         self._max_packet = max_packet_size  # or the broker's limit, when that is lower
         self._max_in_flight = 0
         self._max_queued = max_queued
-        self._waiting: dict[_Publication, None] = {}  # in the order of sending
-        self._in_flight: dict[_Publication, None] = {}
+        self._waiting: dict[Publication, None] = {}  # in the order of sending
+        self._in_flight: dict[Publication, None] = {}
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
         self._limits: BrokerLimits | None = None
         self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
+        self._suspects = Suspects()
+        self._one_alone = False  # a suspect is unconfirmed, and nothing else is sent meanwhile
 
     @property
     def max_payload(self) -> int:
@@ -64,6 +67,13 @@ class Outbox:
         self._max_packet = min(self._max_packet_size, limits.maximum_packet_size or self._max_packet_size)
         self._max_in_flight = min(limits.receive_maximum, _MAX_UNCONFIRMED)
         self._send_waiting()
+        if self._suspects.losses:
+            asyncio.get_running_loop().call_later(_CALM_AFTER, self._calm, link)
+
+    def _calm(self, link: Link) -> None:
+        """Suspect no message any more, because the link has lasted."""
+        if self._link is link:
+            self._suspects.losses.clear()
 
     def pause(self) -> list[asyncio.Future[int]]:
         """Send nothing more over the link, because it is about to be ended.
@@ -74,17 +84,26 @@ class Outbox:
         self._link = None
         return [publication.confirmed for publication in self._in_flight]
 
-    def close(self) -> None:
+    def close(self, reason: TransportError) -> None:
         """Note that the link is lost. Its unconfirmed messages wait for the next link.
 
-        Messages that are not repeatable fail with :class:`ConnectionLost` instead.
+        Messages that are not repeatable fail with :class:`ConnectionLost` instead. A message that has cost several
+        links fails with :class:`PoisonMessage`.
+
+        Args:
+            reason: Why the link is lost.
         """
-        self._link = None
+        self._link, self._one_alone = None, False
         self._stop_draining()
         in_flight, waiting = self._in_flight, self._waiting
         self._in_flight, self._waiting = {}, {}
+        poison = self._suspects.on_lost([publication.key for publication in in_flight], reason)
+        if poison is not None:
+            logger.warning("%s", poison)
         for publication in in_flight:
-            if publication.repeatable:
+            if poison is not None:  # then the message was alone
+                publication.fail(poison)
+            elif publication.repeatable:
                 self._wait(publication)
             else:
                 what = "before the broker confirmed a message, which may have arrived"
@@ -138,18 +157,24 @@ class Outbox:
         Raises:
             WireError: MQTT cannot carry the message; see :func:`pack_publish`.
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
+            PoisonMessage: The broker has closed the connection for this message.
             QueueFull: Too many messages wait already.
         """
         packed = self.pack(topic, payload, 1, retain, properties)
+        if self._suspects.found:
+            self._suspects.check((topic, payload))
         if len(self._waiting) >= self._max_queued:
             self._drop_given_up()
         if len(self._waiting) >= self._max_queued:
             raise QueueFull(
                 f"{self._max_queued} messages wait for {self._url} already: wait for some, or raise max_queued"
             )
-        publication = _Publication(topic, packed, properties, repeatable, self._limits)
-        if self._link is not None and not self._waiting and self._has_room():
+        publication = Publication(topic, packed, properties, repeatable, self._limits)
+        if self._link is not None and not self._waiting and self._has_room() and not self._suspects.losses:
             self._send(self._link, publication)
+        elif self._link is not None and not self._waiting:
+            self._wait(publication)
+            self._send_waiting()
         else:
             self._wait(publication)
         return publication.confirmed
@@ -176,9 +201,9 @@ class Outbox:
         return packed
 
     def _has_room(self) -> bool:
-        return len(self._in_flight) < self._max_in_flight
+        return len(self._in_flight) < self._max_in_flight and not self._one_alone
 
-    def _wait(self, publication: _Publication) -> None:
+    def _wait(self, publication: Publication) -> None:
         """Let a message wait for the broker, until its sender gives it up or the message expires."""
         if publication.confirmed.done():
             return
@@ -217,12 +242,17 @@ class Outbox:
         if earliest < math.inf:
             self._expire_at(earliest)
 
-    def _send(self, link: Link, publication: _Publication) -> None:
+    def _send(self, link: Link, publication: Publication) -> None:
         self._in_flight[publication] = None
         link.publish(publication.packed, lambda code: self._on_puback(publication, code))
 
-    def _on_puback(self, publication: _Publication, reason_code: int) -> None:
+    def _on_puback(self, publication: Publication, reason_code: int) -> None:
+        if reason_code >= 0x80 and self._send_again(publication, reason_code):
+            return
         self._in_flight.pop(publication, None)
+        if self._one_alone or self._suspects.losses:
+            self._suspects.confirmed(publication.key)
+            self._one_alone = False
         if not publication.confirmed.done():
             publication.confirmed.set_result(reason_code)
         if self._waiting:
@@ -230,20 +260,51 @@ class Outbox:
         elif self._emptied is not None and not self._in_flight:
             self._stop_draining()
 
+    def _send_again(self, publication: Publication, reason_code: int) -> bool:
+        """Send a message again that the broker has refused, if the reason may pass.
+
+        Returns:
+            Whether the message is sent again, at once or after a wait.
+        """
+        link, delay = self._link, 0.0
+        if link is None or publication.confirmed.done() or publication.refusals >= _MOST_REFUSALS:
+            return False
+        if reason_code == IDENTIFIER_IN_USE:
+            link.skip_identifiers()
+        elif reason_code == QUOTA_EXCEEDED:
+            delay = min(_LONGEST_QUOTA_WAIT, _FIRST_QUOTA_WAIT * 2**publication.refusals)
+        else:
+            return False
+        publication.refusals += 1
+
+        def send() -> None:  # unless the link was lost meanwhile: then the message waits for the next link
+            if self._link is link and publication in self._in_flight:
+                self._send(link, publication)
+
+        asyncio.get_running_loop().call_later(delay, send)
+        return True
+
     def _send_waiting(self) -> None:
         while self._waiting and self._link is not None and self._has_room():
             publication = next(iter(self._waiting))
+            if self._suspects.losses and self._suspects.must_be_alone(publication.key):
+                if self._in_flight and not publication.confirmed.done():
+                    return
+                self._one_alone = not publication.confirmed.done()
             del self._waiting[publication]
             if publication.confirmed.done():
                 continue
             try:
                 self._pack_again(publication)
             except PayloadTooLarge as error:
+                self._one_alone = False
                 publication.fail(error)
             else:
+                if self._one_alone:
+                    self._suspects.sent_alone(publication.key)
                 self._send(self._link, publication)
 
-    def _pack_again(self, publication: _Publication) -> None:
+    def _pack_again(self, publication: Publication) -> None:
         """Pack a message that has waited, if another broker takes it now or a whole second of its expiry is over.
 
         Raises:
@@ -255,91 +316,3 @@ class Outbox:
         packed = publication.packed
         publication.packed = self.pack(publication.topic, packed.payload, 1, packed.retain, properties)
         publication.properties, publication.limits = properties, self._limits
-
-
-class _Publication:
-    """A message on its way to the broker.
-
-    Attributes:
-        topic: The topic.
-        packed: The packet.
-        properties: The MQTT properties in the packet.
-        repeatable: Whether the message may be sent again over the next link.
-        limits: The limits of the broker for which the message was packed; None before the first connection.
-        confirmed: The reason code of the broker's PUBACK.
-        expires: Loop time at which the message expires; infinite when it does not.
-        watched: Whether the message leaves the queue at once when it is given up.
-    """
-
-    __slots__ = (
-        "_expiry",
-        "confirmed",
-        "expires",
-        "limits",
-        "packed",
-        "properties",
-        "repeatable",
-        "topic",
-        "watched",
-    )
-
-    def __init__(
-        self,
-        topic: str,
-        packed: PackedPublish,
-        properties: PublishProperties,
-        repeatable: bool,
-        limits: BrokerLimits | None,
-    ) -> None:
-        self.topic = topic
-        self.packed = packed
-        self.properties = properties
-        self.repeatable = repeatable
-        self.limits = limits
-        loop = asyncio.get_running_loop()
-        self.confirmed: asyncio.Future[int] = loop.create_future()
-        self._expiry = properties.message_expiry
-        self.expires = math.inf if self._expiry is None else loop.time() + self._expiry
-        self.watched = False
-
-    def expire(self) -> None:
-        """Let the message fail, because it has expired before it was sent."""
-        what = f"its {self._expiry} s were over before the broker could take it"
-        self.fail(TransportError(f"a message for {self.topic} expired: {what}"))
-
-    def properties_now(self) -> PublishProperties:
-        """The MQTT properties for a message that has waited and is about to be sent."""
-        if self.expires == math.inf:
-            return self.properties
-        left = max(1, math.ceil(self.expires - asyncio.get_running_loop().time()))
-        if left == self.properties.message_expiry:
-            return self.properties
-        return dataclasses.replace(self.properties, message_expiry=left)
-
-    def fail(self, error: TransportError | PayloadTooLarge) -> None:
-        """End the message with an error."""
-        if not self.confirmed.done():
-            self.confirmed.set_exception(error)
-            self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
-
-
-def check_reason_code(reason_code: int, topic: str) -> int:
-    """Return the reason code of a PUBACK when it means success, else raise the matching error.
-
-    Args:
-        reason_code: The reason code.
-        topic: The topic of the message, for the error.
-
-    Raises:
-        TopicNotAuthorized: The reason code is 0x87.
-        PublishRefused: The reason code is another code of 0x80 or more.
-    """
-    if reason_code < 0x80:
-        return reason_code
-    if reason_code == _NOT_AUTHORIZED:
-        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
-    raise PublishRefused(
-        f"the broker refused a message for {topic} (reason code 0x{reason_code:02x})",
-        topic=topic,
-        reason_code=reason_code,
-    )

@@ -1,19 +1,43 @@
-"""Decodes the MQTT 5 packets that are frequent: PUBLISH, PUBACK, SUBACK and UNSUBACK. ``packing`` encodes packets.
+"""Decodes the MQTT 5 packets that a broker sends, apart from PINGRESP and PUBREL. ``packing`` encodes packets.
 
-paho-mqtt can do this too, but needs about 500 Python calls for each PUBLISH packet. It still handles the packets that
-are sent once per connection, such as CONNECT.
+paho-mqtt can do this too, but needs about 500 Python calls for each PUBLISH packet, and refuses a CONNACK or DISCONNECT
+packet as a whole when one of its properties is odd.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mqtt_agent.transport.message import InboundMessage
 
-__all__ = ["PUBACK", "PUBLISH", "SUBACK", "UNSUBACK", "Unreadable", "find_packet", "read_publish", "read_suback"]
+__all__ = [
+    "CONNACK",
+    "DISCONNECT",
+    "PUBACK",
+    "PUBLISH",
+    "SUBACK",
+    "UNSUBACK",
+    "ConnAck",
+    "Unreadable",
+    "find_packet",
+    "read_connack",
+    "read_disconnect",
+    "read_publish",
+    "read_suback",
+]
 
-PUBLISH, PUBACK, SUBACK, UNSUBACK = 0x30, 0x40, 0x90, 0xB0
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT = 0x20, 0x30, 0x40, 0x90, 0xB0, 0xE0
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
-_FIXED_SIZES = {0x01: 1, 0x23: 2}  # Payload Format Indicator, Topic Alias
+_FIXED_SIZES = {
+    **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
+    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
+    **dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4),
+}
+"""The sizes of MQTT 5's numeric properties, in bytes. Properties that a packet does not need are passed over.
+
+Some brokers forward a Last Will with its Will Delay Interval (0x18), which no PUBLISH may have."""
+_TEXTS = frozenset((_CONTENT_TYPE, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))  # texts and bytes that a PUBLISH does not need
 
 
 class Unreadable(Exception):
@@ -29,6 +53,89 @@ class Unreadable(Exception):
         super().__init__(reason)
         self.topic: str = topic
         self.mid: int = mid
+
+
+class ConnAck(NamedTuple):
+    """A CONNACK packet.
+
+    Attributes:
+        session_present: Whether the broker still had the client's session.
+        code: The reason code. The return codes of MQTT 3.1.1 are translated.
+        properties: The properties, by their identifiers. A property that occurs twice has its last value.
+    """
+
+    session_present: bool
+    code: int
+    properties: dict[int, int | bytes]
+
+    @property
+    def said(self) -> str:
+        """The broker's Reason String, else its Server Reference, else nothing."""
+        return _text(self.properties)
+
+
+_MQTT3_CODES = {0: 0x84, 1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
+"""By the return code of MQTT 3.1.1: the reason code. A broker that accepts with 0 does not speak MQTT 5 either."""
+
+
+def read_connack(data: bytes, at: int, end: int) -> ConnAck:
+    """Decode a CONNACK packet, also of a broker that does not speak MQTT 5.
+
+    Args:
+        data: Bytes that contain the packet.
+        at: The index at which the packet's body begins.
+        end: The index after the packet's last byte.
+
+    Raises:
+        ValueError: The packet is cut short.
+    """
+    if end < at + 2:
+        raise ValueError("a CONNACK that is cut short")
+    present, code = data[at] & 0x01 == 1, data[at + 1]
+    if end == at + 2:  # in MQTT 5, the length of the properties follows
+        return ConnAck(present, _MQTT3_CODES.get(code, code), {})
+    return ConnAck(present, code, _read_all_properties(data, at + 2, end))
+
+
+def read_disconnect(data: bytes, at: int, end: int) -> tuple[int, str]:
+    """Decode a DISCONNECT packet.
+
+    Args:
+        data: Bytes that contain the packet.
+        at: The index at which the packet's body begins.
+        end: The index after the packet's last byte.
+
+    Returns:
+        The reason code, and the Reason String or Server Reference, if any.
+    """
+    code = data[at] if end > at else 0
+    return code, _text(_read_all_properties(data, at + 1, end)) if end > at + 1 else ""
+
+
+def _text(properties: dict[int, int | bytes]) -> str:
+    said = properties.get(0x1F) or properties.get(0x1C)
+    return said.decode(errors="replace") if isinstance(said, bytes) else ""
+
+
+def _read_all_properties(data: bytes, at: int, end: int) -> dict[int, int | bytes]:
+    """The properties of a packet, up to the first that cannot be read."""
+    at, after = find_packet(data, at - 1)  # the length of the properties is encoded like the length of a packet
+    found: dict[int, int | bytes] = {}
+    while 0 < at < min(after, end):
+        kind = data[at]
+        size = _FIXED_SIZES.get(kind)
+        if size is not None:
+            found[kind] = int.from_bytes(data[at + 1 : at + 1 + size], "big")
+            at += 1 + size
+        elif kind in _TEXTS or kind == _USER:
+            size = int.from_bytes(data[at + 1 : at + 3], "big")
+            found[kind] = data[at + 3 : at + 3 + size]
+            at += 3 + size
+            if kind == _USER:
+                at += 2 + int.from_bytes(data[at : at + 2], "big")
+        else:
+            break
+    return found
 
 
 def read_suback(data: bytes, at: int, end: int) -> tuple[int, int]:
@@ -126,10 +233,9 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
         at += 1
         size = _FIXED_SIZES.get(kind)
         if size is not None:
+            if kind == _MESSAGE_EXPIRY:
+                message.message_expiry = int.from_bytes(data[at : at + 4], "big")
             at += size
-        elif kind == _MESSAGE_EXPIRY:
-            message.message_expiry = int.from_bytes(data[at : at + 4], "big")
-            at += 4
         elif kind == 0x0B:  # Subscription Identifier
             at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
@@ -142,8 +248,8 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
                 user.append((name, value.decode()))
-            elif kind != _CONTENT_TYPE:
-                raise ValueError(f"a PUBLISH cannot have property 0x{kind:02x}")
+            elif kind not in _TEXTS:
+                raise ValueError(f"MQTT has no property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
     message.user_properties = tuple(user)

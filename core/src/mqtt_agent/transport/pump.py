@@ -12,14 +12,14 @@ import paho.mqtt.client as paho
 
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
 from mqtt_agent.transport.driver import LinkSettings, PahoClient
-from mqtt_agent.transport.packets import PUBACK, PUBLISH, SUBACK, UNSUBACK
+from mqtt_agent.transport.packets import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, UNSUBACK
 from mqtt_agent.transport.socket import BufferedSocket
 
 __all__ = ["Pump"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_OURS = frozenset((PUBLISH, PUBACK, SUBACK, UNSUBACK))
+_OURS = frozenset((CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT))
 _HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait
 _LINGER = 1.0  # seconds
 
@@ -30,8 +30,8 @@ class Pump:
     Args:
         client: The paho-mqtt client.
         settings: The broker's URL, for logs and errors, and the keep alive in seconds.
-        on_packet: Called with each PUBLISH, PUBACK, SUBACK and UNSUBACK packet, never inside of paho-mqtt's locks. The
-            arguments are the packet's first byte, bytes that contain its body, and where the body begins and ends.
+        on_packet: Called with each packet that the link reads itself, never inside of paho-mqtt's locks. The arguments
+            are the packet's first byte, bytes that contain its body, and where the body begins and ends.
         on_broken: Called when the broker sent bytes that are not MQTT.
 
     Attributes:

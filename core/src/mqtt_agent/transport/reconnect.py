@@ -12,9 +12,10 @@ from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SessionTakenOver, TransportError
 from mqtt_agent.transport.dialer import Dialer
-from mqtt_agent.transport.driver import BrokerLimits
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
+from mqtt_agent.transport.reasons import TAKEN_OVER
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 
@@ -22,7 +23,6 @@ __all__ = ["Reconnector"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_TAKEN_OVER = 0x8E  # the reason code of a broker's DISCONNECT
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
 _STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
 _FIRST_ATTEMPTS = 3
@@ -169,6 +169,7 @@ class Reconnector:
         self._lost = asyncio.get_running_loop().create_future()
         link = await self._dialer.open(self._subscriber.dispatch, self._on_lost)
         self.limits = link.limits
+        self._dialer.tell_shortcomings(link.limits)
         self._subscriber.prepare(link.limits)
         return link
 
@@ -187,7 +188,7 @@ class Reconnector:
     def _on_lost(self, reason: TransportError) -> None:
         self.forget()
         self._subscriber.close()
-        self._outbox.close()
+        self._outbox.close(reason)
         if not self._lost.done():
             self._lost.set_result(reason)
 
@@ -198,7 +199,7 @@ class Reconnector:
         while True:
             opened_at = loop.time()
             reason = await self._wait_lost(link)
-            if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:
+            if isinstance(reason, ConnectionLost) and reason.reason_code == TAKEN_OVER:
                 self._on_taken_over(
                     SessionTakenOver(
                         f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}: give each "

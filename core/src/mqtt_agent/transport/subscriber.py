@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized
-from mqtt_agent.transport.driver import BrokerLimits
+from mqtt_agent.errors import BrokerNotSupported, ConnectionLost
+from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage
+from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
 
@@ -35,6 +36,7 @@ class Subscriber:
         self._subscriptions = Subscriptions()
         self._link: Link | None = None
         self._limits: BrokerLimits | None = None
+        self._without_groups = False  # the broker has refused a shared subscription, contrary to its CONNACK packet
         self._warned_unshared = False
         self._alone: set[str] = set()  # owners whose exclusive subscriptions this connection has taken
         self._freed: set[str] = set()  # owners whose subscriptions were removed from the session of this link
@@ -42,7 +44,7 @@ class Subscriber:
     @property
     def shared_subscriptions(self) -> bool:
         """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
-        return self._limits is None or self._limits.shared_subscriptions
+        return not self._without_groups and (self._limits is None or self._limits.shared_subscriptions)
 
     @property
     def has_shared(self) -> bool:
@@ -72,7 +74,7 @@ class Subscriber:
         """Make all subscriptions over a new link.
 
         Raises:
-            TopicNotAuthorized, ConnectionLost: See :meth:`subscribe`.
+            TopicNotAuthorized, SubscriptionRefused, BrokerNotSupported, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
         if self._forgets_groups:
@@ -142,7 +144,9 @@ class Subscriber:
         """Make a subscription at the broker.
 
         Raises:
-            TopicNotAuthorized: The broker refuses.
+            TopicNotAuthorized: The broker forbids the topic filter.
+            SubscriptionRefused: The broker refuses for another reason.
+            BrokerNotSupported: The broker grants a lower QoS.
             ConnectionLost: The connection was lost meanwhile. The subscription is made after the reconnect.
         """
         if self._link is not None:
@@ -179,10 +183,19 @@ class Subscriber:
                 self._warn_unshared("every subscriber gets each message")
         subscription.requested = link
         code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
+        if code == SHARED_NOT_SUPPORTED and subscription.shared and self.shared_subscriptions:
+            self._without_groups = True
+            self._update_all_held()
+            if not subscription.held:
+                await self._send(link, subscription)
+            return
         if code >= 0x80:
-            raise TopicNotAuthorized(
-                f"{self._url} does not let {self.client_id!r} subscribe to {topic_filter} (0x{code:02x})",
-                topic=topic_filter,
+            raise subscription_error(self._url, self.client_id, topic_filter, code)
+        if code < subscription.qos:
+            raise BrokerNotSupported(
+                f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "
+                "each message may get lost; a broker that does this often has no sessions, no Last Will and no shared "
+                "subscriptions either: use another broker"
             )
         if subscription.requested is link:  # otherwise an UNSUBSCRIBE followed
             subscription.confirmed = True

@@ -13,7 +13,7 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
 
@@ -77,8 +77,9 @@ class Replies:
                 sent.append(publish(topic, payload, properties=properties))  # noqa: PERF401
             await reached_when_sent("result.published")
             codes = await asyncio.gather(*sent)
-        except PayloadTooLarge as error:
-            logger.error("the result of task %s cannot be sent: %s", record.task_id, error)
+        except (PayloadTooLarge, PoisonMessage) as error:
+            logger.error("the requester gets an error in place of the result of task %s: %s", record.task_id, error)
+            self._send_instead(record, error)
             return False
         except MQTTAgentError as error:
             logger.info("the result of task %s stays in the store and is sent later: %s", record.task_id, error)
@@ -94,6 +95,16 @@ class Replies:
         elif any(code != NO_MATCHING_SUBSCRIBERS for code in codes) and not record.settled:
             return True
         return False
+
+    def _send_instead(self, record: TaskRecord, error: MQTTAgentError) -> None:
+        """Tell the requester that a task was completed, and that the broker does not take its result."""
+        fault = TaskFault(
+            type="result_refused", message=f"the task was completed, but its result cannot be sent: {error}"
+        )
+        requester = record.peer or self._scope.agent_id
+        result = result_of(record.task_id, self._scope.agent_id, requester, Ending(TaskState.FAILED, fault=fault))
+        for topic in self.topics(record.task_id, record.peer, record.reply_to):
+            self.publish(topic, pydantic_core.to_json(result), record.task_id)
 
     async def _settle(self, key: TaskKey, state: TaskState) -> None:
         """Store that the broker has a result, unless this is being stored already."""

@@ -13,6 +13,8 @@ __all__ = ["Reminders"]
 
 _FIRST, _MAX = 10.0, 300.0
 """Seconds until a task is sent again: the first interval, and the longest."""
+_SOON, _MOST_SOON = 1.0, 20
+"""Seconds until a task is sent again that the broker has probably lost, and how often at most."""
 _EXPIRY_GRACE = 5.0
 """Seconds to wait for the peer's own result after a task has expired."""
 
@@ -27,6 +29,7 @@ class _Entry:
         queued: The time of the task's valid item in the queue. Items of the task with other times are outdated.
         interval: How long to wait after ``due`` until the task is sent once more, in seconds.
         expires_at: When the task expires, Unix seconds; None for never.
+        soon: How often the task has been made due soon.
     """
 
     peer: str
@@ -34,6 +37,7 @@ class _Entry:
     queued: float
     interval: float
     expires_at: float | None
+    soon: int = 0
 
 
 class Reminders:
@@ -81,6 +85,19 @@ class Reminders:
         entry = self._entries.get(task_id)
         if entry is not None:
             entry.due = asyncio.get_running_loop().time() + entry.interval
+
+    def soon(self, task_id: str) -> None:
+        """Make a task due in one second, at most 20 times, because the broker has probably lost it or its result."""
+        entry = self._entries.get(task_id)
+        if entry is not None and entry.soon < _MOST_SOON:
+            entry.soon += 1
+            entry.due, entry.interval = asyncio.get_running_loop().time() + _SOON, _FIRST
+            self._enqueue(task_id, entry)
+
+    def peer_of(self, task_id: str) -> str:
+        """The agent that an open task was given to; empty when the task is not open any more."""
+        entry = self._entries.get(task_id)
+        return "" if entry is None else entry.peer
 
     def hurry(self, peer: str) -> None:
         """Make all tasks of a peer due within 0.1 s."""

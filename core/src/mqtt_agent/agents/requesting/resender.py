@@ -13,7 +13,7 @@ from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
-from mqtt_agent.errors import MQTTAgentError, StoreError
+from mqtt_agent.errors import MQTTAgentError, PoisonMessage, StoreError
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
 
@@ -24,7 +24,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _AT_ONCE = 100
-"""How many tasks are sent again at the same time."""
+"""How many tasks are sent again at the same time. A peer gets less at once after some of its tasks were lost."""
 _ANSWERED_WITHIN = 0.5
 """Seconds to wait for the answers, before further tasks are sent again."""
 
@@ -49,6 +49,7 @@ class Resender:
         self._is_away = is_away
         self._unanswered: set[str] = set()
         self._all_answered = asyncio.Event()
+        self._windows: dict[str, int] = {}  # by peer: how many tasks it gets at once, after some were lost
 
     async def start(self) -> None:
         """Send all open tasks again now. Later, send each open task again whenever the task is due."""
@@ -84,17 +85,52 @@ class Resender:
         await self._scope.retry.until_stored(give_up, f"the note that task {task_id:.80} has expired")
 
     async def _resend_some(self, task_ids: list[str]) -> None:
-        """Send some tasks again, and wait a moment for the answers.
+        """Send some tasks again, in groups, and wait a moment for the answers to each group.
 
         Without the wait, many tasks would fill the queues of the broker, and brokers drop messages of full queues.
         """
+        by_peer: dict[str, list[str]] = {}
+        for task_id in task_ids:
+            by_peer.setdefault(self._tasks.reminders.peer_of(task_id), []).append(task_id)
+        while by_peer:
+            group: dict[str, list[str]] = {}
+            for peer, waiting in list(by_peer.items()):
+                window = self._windows.get(peer, _AT_ONCE)
+                group[peer], by_peer[peer] = waiting[:window], waiting[window:]
+                if not by_peer[peer]:
+                    del by_peer[peer]
+            await self._resend_group(group)
+
+    async def _resend_group(self, group: dict[str, list[str]]) -> None:
+        task_ids = [task_id for each in group.values() for task_id in each]
         self._unanswered = set(task_ids)
         self._all_answered.clear()
         asked = await asyncio.gather(*(self._apart(task_id, partial(self.resend, task_id)) for task_id in task_ids))
-        self._unanswered &= {task_id for task_id, sent in zip(task_ids, asked, strict=True) if sent}
+        sent = {task_id for task_id, was_sent in zip(task_ids, asked, strict=True) if was_sent}
+        self._unanswered &= sent
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
+        for peer, each in group.items():
+            self._adapt(peer, sent.intersection(each))
+
+    def _adapt(self, peer: str, sent: set[str]) -> None:
+        """Change how many tasks a peer gets at once.
+
+        A peer that has answered some tasks of a group, and not the others, has probably not got the others, or the
+        broker has lost the answers.
+        """
+        lost = sent & self._unanswered
+        window = self._windows.get(peer, _AT_ONCE)
+        if not lost:
+            self._windows[peer] = window * 2
+        elif len(lost) < len(sent):
+            self._windows[peer] = min(window, len(sent) - len(lost))
+        if self._windows.get(peer, _AT_ONCE) >= _AT_ONCE:
+            self._windows.pop(peer, None)
+        elif lost:
+            for task_id in lost:
+                self._tasks.reminders.soon(task_id)
 
     def answered(self, task_id: str) -> None:
         """Note that a peer has answered: a result or an event of the task has arrived."""
@@ -128,6 +164,8 @@ class Resender:
                 await self._sender.send_control(peer, cancel)
             else:
                 check_reason_code(await self._sender.send(record), self._scope.topics.inbox(peer))
+        except PoisonMessage as error:
+            self._sender.give_up(record, error)
         except MQTTAgentError as error:
             logger.info("task %s could not be sent to %s again: %s", record.task_id, peer, error)
         if handle is not None and handle.done:

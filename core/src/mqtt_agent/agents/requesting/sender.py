@@ -15,7 +15,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, QueueFull, TransportError
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage, QueueFull, TransportError
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties, check_reason_code
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Control, TaskFault, encode
@@ -86,7 +86,7 @@ class TaskSender:
         except QueueFull as error:
             logger.info("task %s is stored, and is sent later: %s", record.task_id, error)
             return
-        except PayloadTooLarge as error:  # the connection has got a lower limit since the check
+        except (PayloadTooLarge, PoisonMessage) as error:  # the connection has learned of a limit since the check
             self._refuse(handle, record, error)
             raise
         await reached_when_sent("delegated.published")
@@ -96,8 +96,13 @@ class TaskSender:
             handle.raise_failure()
 
     def _on_confirmed(self, handle: TaskHandle, record: TaskRecord, confirmed: asyncio.Future[int]) -> None:
-        if confirmed.cancelled() or confirmed.exception() is not None:
-            return  # the task is sent again when the connection is back
+        if confirmed.cancelled():
+            return
+        error = confirmed.exception()
+        if isinstance(error, PoisonMessage):
+            self._refuse(handle, record, error)
+        if error is not None:
+            return  # otherwise the task is sent again when the connection is back
         code = confirmed.result()
         if code == NO_MATCHING_SUBSCRIBERS:
             logger.info("nobody is subscribed to the inbox of agent %s: task %s waits", record.peer, record.task_id)
@@ -107,8 +112,16 @@ class TaskSender:
             self._refuse(handle, record, error)
 
     def _refuse(self, handle: TaskHandle, record: TaskRecord, error: MQTTAgentError) -> None:
-        """End a task that its peer never gets, because the broker has refused the task."""
         handle.fail(with_message(error, f"task {record.task_id}: {error}"))
+        self.give_up(record, error)
+
+    def give_up(self, record: TaskRecord, error: MQTTAgentError) -> None:
+        """End a task that its peer never gets, because the broker has refused the task.
+
+        Args:
+            record: The task's record.
+            error: Why the broker has refused the task.
+        """
         fault = TaskFault(type=type(error).__name__, message=str(error))
         give_up = partial(self._tasks.give_up, record.task_id, fault)
         what = f"that the broker refused task {record.task_id:.80}"

@@ -18,6 +18,7 @@ from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.changes import ToolChange
+from mqtt_agent.tools.calling.followup import FollowUp
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
@@ -104,6 +105,7 @@ class ToolClient(NeedsAsyncWith):
         queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
         self._recovery = Recovery(self._catalog, self._calls, queries)
+        self._follow_up = FollowUp(self._calls, self._recovery)
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
         self._calls.on_expired.append(self._recovery.on_expired)
@@ -167,6 +169,7 @@ class ToolClient(NeedsAsyncWith):
 
     async def _end(self) -> None:
         self._recovery.stop()
+        self._follow_up.stop()
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)

@@ -29,6 +29,7 @@ from mqtt_agent.errors import (
 )
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.pacing import PacedCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
@@ -54,6 +55,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
 _RESEND_AFTER = 0.1  # seconds
+_FIRST_ASKED = 2
+"""Looks at a call after which its servers are asked for it for the first time."""
 _DROPPED_WITHIN = 2.0
 """Seconds after its deadline in which a server drops a call that has not begun. The expiry is in whole seconds."""
 
@@ -70,12 +73,18 @@ class OutgoingCalls:
     Attributes:
         resend_until: Loop time until which every call is sent again when the broker has no subscriber for the call.
             After a lost connection, servers need some time to subscribe again.
+        look_after: Starts the timer that looks at the calls under way; see :class:`FollowUp`.
+        looking: This timer, while calls are under way.
+        paced: The tools whose calls the broker has lost, each with the queue of its calls.
         on_expired: Called with a call whose servers may have dropped the call, because its first caller has a shorter
             timeout than a caller that has joined the call.
     """
 
     def __init__(self, scope: Scope, catalog: Catalog, queries: Queries, max_pending: int) -> None:
         self.resend_until: float = -math.inf
+        self.look_after: Callable[[], asyncio.TimerHandle] | None = None
+        self.looking: asyncio.TimerHandle | None = None
+        self.paced: dict[str, PacedCalls] = {}
         self.on_expired: list[Callable[[PendingCall], None]] = []
         self._connection = scope.connection
         self._topics = scope.topics
@@ -191,12 +200,25 @@ class OutgoingCalls:
             TransportError, PayloadTooLarge, QueueFull: The call cannot be sent.
         """
         pending = self._pending.get(handle.call_id)
-        if pending is not None:  # None if the timeout ended while the client subscribed to the stream
+        if pending is None:  # the timeout ended while the client subscribed to the stream
+            return
+        if self.looking is None and self.look_after is not None:
+            self.looking = self.look_after()
+        if self.paced and handle.tool in self.paced:
+            self.paced[handle.tool].add(pending)
+        else:
             self._send(pending)
 
     def pending(self, handle: CallHandle) -> PendingCall | None:
         """The record of a call that is under way; None when the call is over."""
         return self._pending.get(handle.call_id)
+
+    def stop_looking(self) -> None:
+        """Stop the timer that looks at the calls under way."""
+        if self.looking is not None:
+            self.looking.cancel()
+            self.looking = None
+        self.look_after = None
 
     def send_for_others(self, handle: CallHandle) -> None:
         """Send a call whose first caller failed before it was sent, for the callers that have joined meanwhile."""
@@ -226,6 +248,7 @@ class OutgoingCalls:
     def _publish(self, pending: PendingCall, topic: str, payload: bytes) -> None:
         handle = pending.handle
         pending.unconfirmed = False
+        pending.looks, pending.ask_at = 0, _FIRST_ASKED
         pending.lost_servers.clear()
         expiry = None
         if pending.deadline is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 import pydantic_core
 
@@ -14,6 +14,12 @@ from mqtt_agent.wire import Response, ServerCard
 from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["PendingCall"]
+
+
+class Cancelable(Protocol):
+    """A timer, or a place in a queue."""
+
+    def cancel(self) -> None: ...
 
 
 class PendingCall:
@@ -28,20 +34,25 @@ class PendingCall:
         repeatable: Whether the call may run twice.
         resend_until: Loop time until which the call is sent again when the broker has no subscriber for the call.
         expiry: Reports the call as expired at the servers, when a caller that has joined the call waits longer.
-        resend: Sends the call again soon. While this timer is set, the client assumes that no server has the call.
+        resend: A timer or a queue that sends the call soon. While it is set, the client assumes that no server has the
+            call.
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.
         refusals: The refusals of replicas whose schema the arguments do not fit, each with the replica's server card.
+        looks: How often the client has looked at the call since the latest sending; see :class:`FollowUp`.
+        ask_at: The number of looks at which the servers are asked for the call.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process
             started.
     """
 
     __slots__ = (
+        "ask_at",
         "confirmed",
         "deadline",
         "expiry",
         "handles",
+        "looks",
         "lost_servers",
         "payload",
         "refusals",
@@ -70,7 +81,9 @@ class PendingCall:
         self.repeatable: bool = repeatable
         self.resend_until: float = resend_until
         self.expiry: asyncio.TimerHandle | None = None
-        self.resend: asyncio.TimerHandle | None = None
+        self.resend: Cancelable | None = None
+        self.looks: int = 0
+        self.ask_at: int = 0
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False
         self.refusals: list[tuple[Response, ServerCard]] = []

@@ -27,6 +27,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _BROKER_STOPS_WITHIN = 2.0
 """Seconds before the client's reconnect. A server that went offline in this time is expected to come back."""
+_MAY_HAVE_FOR = 60.0
+"""Seconds for which a server that is gone may get a call that was sent after its loss: some brokers give calls to the
+session of a dead client, until the session ends, and keep it for longer than they were asked to."""
 _LEAVES_WITHIN = 1.0
 """Seconds to wait until a lost server has left the share group of its tools."""
 _RESTART_QUERIES = 3
@@ -124,7 +127,7 @@ class Recovery:
         """
         now = asyncio.get_running_loop().time()
         self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)
-        self._lost_servers = {s.server: s for s in self._lost_servers.values() if s.lost_at > now - PATIENCE}
+        self._lost_servers = {s.server: s for s in self._lost_servers.values() if s.lost_at > now - _MAY_HAVE_FOR}
         affected = self._may_be_at(card)
         if with_its_calls:
             for pending in affected:
@@ -244,6 +247,52 @@ class Recovery:
         serving = self._catalog.servers_of(tool)
         return [*serving, *(s for s in lost if s not in serving and self._catalog.is_server_online(s))]
 
+    # Calls without a response
+
+    async def denied(self, tool: str, calls: list[PendingCall]) -> list[PendingCall]:
+        """Ask for calls that have no response, although the broker has confirmed them.
+
+        Args:
+            tool: The tool.
+            calls: Calls of the tool.
+
+        Returns:
+            The calls that no online server has. None of them, when a server has not answered.
+        """
+        async with self._one_at_a_time:
+            if not calls or not await self._catalog.barrier():
+                return []
+            servers = await self._servers_to_ask(tool)
+            holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
+            for pending in calls:
+                holder = holders.get(pending.handle.call_id)
+                if holder is not None and not pending.handle.done:
+                    pending.moved_to(holder)
+            return [p for p in calls if p.handle.call_id not in holders] if all_answered else []
+
+    def fail_if_delicate(self, pending: PendingCall) -> bool:
+        """Let a call fail that no online server has, if it must not run twice, and a server that is gone may have it.
+
+        Returns:
+            Whether the call has failed.
+        """
+        handle = pending.handle
+        since = asyncio.get_running_loop().time() - _MAY_HAVE_FOR
+        gone = [
+            s.server
+            for s in self._lost_servers.values()
+            if s.lost_at > since and handle.tool in s.tools and not self._catalog.is_server_online(s.server)
+        ]
+        if pending.repeatable or not (gone or self._server_ended(pending)):
+            return False
+        self._fail_as_lost(pending, gone[0] if gone else None)
+        return True
+
+    def _fail_as_lost(self, pending: PendingCall, server: str | None) -> None:
+        handle = pending.handle
+        what = f"{handle.tool}: {server or 'its server'} went offline while it had the call; the call may have run"
+        pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+
     # Deciding
 
     def _carry_out(self, pending: PendingCall, holder: str | None, all_answered: bool) -> None:
@@ -276,9 +325,7 @@ class Recovery:
         elif decision is Decision.SEND_AGAIN_LATER:
             self._calls.send_again_later(pending, _LEAVES_WITHIN)
         elif decision is Decision.FAIL_AS_LOST:
-            server = handle.server or "its server"
-            what = f"{handle.tool}: {server} went offline while it had the call; the call may have run"
-            pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
+            self._fail_as_lost(pending, handle.server)
         elif holder is not None:
             pending.unconfirmed = False
             pending.lost_servers.clear()

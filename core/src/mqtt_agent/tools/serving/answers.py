@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge
+from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.wire import CallFault, Response, encode
@@ -32,8 +32,8 @@ class Answers:
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
 
-        A response that is too large is replaced by an error. When no response can be sent, the call is acknowledged
-        nevertheless, because the call has run and must not be delivered again.
+        A response that the broker does not take, for its size or otherwise, is replaced by an error. When no response
+        can be sent, the call is acknowledged nevertheless, because the call has run and must not be delivered again.
 
         Args:
             call_id: The id of the call.
@@ -45,11 +45,12 @@ class Answers:
         try:
             try:
                 await self._connection.publish(reply_to, payload, properties=properties)
-            except PayloadTooLarge as error:
+            except (PayloadTooLarge, PoisonMessage) as error:
                 logger.warning("the caller gets an error in place of the result of call %.80s: %s", call_id, error)
                 response = Response(call_id=call_id, server=self._server_id)
                 message = f"the tool ran, but its result cannot be sent: {error}"
-                fail(response, CallFault(type="tool_error", code="RESULT_TOO_LARGE", message=message))
+                code = "RESULT_TOO_LARGE" if isinstance(error, PayloadTooLarge) else "RESULT_REFUSED"
+                fail(response, CallFault(type="tool_error", code=code, message=message))
                 await self._connection.publish(reply_to, encode(response), properties=properties)
         except MQTTAgentError as error:
             logger.warning("the response to call %.80s could not be sent: %s", call_id, error)

@@ -165,6 +165,7 @@ class ToolNames:
         if card is not None and card.server != self._own:
             name.foreign += 1
         if card is None or card.server == self._own:
+            self._presence.note_tool_card(message)
             if card is None or card.status != "online":
                 self._presence.correct_tool(tool)
         elif tool in self.held and self._presence.announced and self._presence.serving:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
@@ -71,6 +72,7 @@ class Presence:
         self._digests: dict[str, str] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
+        self._refresher = Refresher(self._refresh)
 
     @property
     def began(self) -> str:
@@ -100,6 +102,7 @@ class Presence:
         await self.unfollow_server()
         if self._correcting is not None:
             self._correcting.cancel()
+        self._refresher.stop()
         self._tasks.cancel()
 
     async def announce(self) -> None:
@@ -240,6 +243,8 @@ class Presence:
 
     def on_own_server_card(self, message: InboundMessage) -> None:
         """Check the server's own card, which this process or somebody else has published, and correct it."""
+        if self.announced:
+            self._refresher.note(message)
         if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
             return
         card = self._read(message, ServerCard)
@@ -265,6 +270,19 @@ class Presence:
         """Publish the card of a tool again, if this server offers the tool."""
         if self.announced and self.serving and name in self._cards:
             self._tasks.start(self.publish_tool_card(name, "online"))
+
+    def note_tool_card(self, message: InboundMessage) -> None:
+        """Note when the broker will forget the card of a tool that this server offers, to publish it again in time."""
+        if self.announced and self.serving:
+            self._refresher.note(message)
+
+    def _refresh(self, topic: str) -> None:
+        """Publish a card again, because the broker is about to forget it."""
+        if self.announced and topic == self._topic:
+            self._tasks.start(self._publish_server_card("online"))
+        elif self.announced and self.serving:
+            for name in [name for name in self._cards if self._topics.tool_card(name) == topic]:
+                self._tasks.start(self.publish_tool_card(name, "online"))
 
     def _read(self, message: InboundMessage, model: type[Any]) -> Any:
         if not message.payload:

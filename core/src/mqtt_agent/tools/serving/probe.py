@@ -6,7 +6,7 @@ import logging
 
 from mqtt_agent.errors import TopicNotAuthorized
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport.outbox import NO_MATCHING_SUBSCRIBERS
+from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
 from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["nobody_listens"]

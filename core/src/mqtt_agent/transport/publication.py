@@ -1,0 +1,89 @@
+"""One message on its way to the broker, from its sender until the broker has confirmed it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+
+from mqtt_agent.errors import PayloadTooLarge, TransportError
+from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.packing import PackedPublish
+from mqtt_agent.transport.suspects import Key
+
+__all__ = ["Publication"]
+
+
+class Publication:
+    """A message on its way to the broker.
+
+    Attributes:
+        topic: The topic.
+        packed: The packet.
+        properties: The MQTT properties in the packet.
+        repeatable: Whether the message may be sent again over the next link.
+        limits: The limits of the broker for which the message was packed; None before the first connection.
+        confirmed: The reason code of the broker's PUBACK.
+        expires: Loop time at which the message expires; infinite when it does not.
+        watched: Whether the message leaves the queue at once when it is given up.
+        refusals: How often the broker has refused the message for a reason that may pass.
+    """
+
+    __slots__ = (
+        "_expiry",
+        "confirmed",
+        "expires",
+        "limits",
+        "packed",
+        "properties",
+        "refusals",
+        "repeatable",
+        "topic",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        packed: PackedPublish,
+        properties: PublishProperties,
+        repeatable: bool,
+        limits: BrokerLimits | None,
+    ) -> None:
+        self.topic = topic
+        self.packed = packed
+        self.properties = properties
+        self.repeatable = repeatable
+        self.limits = limits
+        loop = asyncio.get_running_loop()
+        self.confirmed: asyncio.Future[int] = loop.create_future()
+        self._expiry = properties.message_expiry
+        self.expires = math.inf if self._expiry is None else loop.time() + self._expiry
+        self.watched = False
+        self.refusals = 0
+
+    @property
+    def key(self) -> Key:
+        """The topic and the payload, which are the same when a sender sends the message again."""
+        return self.topic, self.packed.payload
+
+    def expire(self) -> None:
+        """Let the message fail, because it has expired before it was sent."""
+        what = f"its {self._expiry} s were over before the broker could take it"
+        self.fail(TransportError(f"a message for {self.topic} expired: {what}"))
+
+    def properties_now(self) -> PublishProperties:
+        """The MQTT properties for a message that has waited and is about to be sent."""
+        if self.expires == math.inf:
+            return self.properties
+        left = max(1, math.ceil(self.expires - asyncio.get_running_loop().time()))
+        if left == self.properties.message_expiry:
+            return self.properties
+        return dataclasses.replace(self.properties, message_expiry=left)
+
+    def fail(self, error: TransportError | PayloadTooLarge) -> None:
+        """End the message with an error."""
+        if not self.confirmed.done():
+            self.confirmed.set_exception(error)
+            self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
