@@ -134,6 +134,15 @@ class ProcessBroker(ABC):
         """Whether a connection attempt makes sense: a connect to a free local port may itself be given that port."""
         return True
 
+    def answers(self) -> bool:
+        """Whether the broker accepts connections."""
+        return answers_mqtt(self.port, **self.credentials)
+
+    def accepts_tcp(self) -> bool:
+        """Whether a program listens on the port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def start(self) -> Self:
         if self.process is not None:
             return self
@@ -149,7 +158,7 @@ class ProcessBroker(ABC):
                 start_new_session=True,
             )
         deadline = time.monotonic() + STARTED_WITHIN
-        while not (self.listens() and answers_mqtt(self.port, **self.credentials)):
+        while not (self.listens() and self.answers()):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.01)
             if self.process.poll() is not None or time.monotonic() > deadline:
