@@ -9,17 +9,16 @@ from typing import Any
 from mqtt_agent import EmbeddedBroker
 from typing_extensions import Self
 
-from .process import free_port
+from .process import Behaviour, free_port
 
 
-class Embedded:
+class Embedded(Behaviour):
     """The embedded broker with the interface of the other brokers; it saves no data."""
 
     name = "embedded"
     keeps_shared_messages = False
-    """Whether an unanswered call stays in the session when its server dies."""
-    shared_subscriptions = True
-    """Whether the broker distributes the calls of a tool over its replicas."""
+    marks_repeats = False
+    ends_sessions = False
 
     def __init__(self) -> None:
         self._broker = EmbeddedBroker(port=free_port())

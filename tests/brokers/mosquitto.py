@@ -21,6 +21,7 @@ class Mosquitto(ProcessBroker):
 
     name = "mosquitto"
     program = "mosquitto"
+    always: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Mosquitto(ProcessBroker):
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {str(self.anonymous).lower()}",
             f"persistence_location {self.folder}/",
+            *self.always,
             *(line.format(folder=self.folder) for line in self.lines),
         ]
         if os.getuid() == 0:
@@ -59,10 +61,11 @@ class Mosquitto(ProcessBroker):
 
 
 class SecondMosquitto(Mosquitto):
-    """A Mosquitto of another version than the one on the PATH, with the same settings."""
+    """A Mosquitto of another version than the one on the PATH. Mosquitto 2.1 limits packets to 2 MB by default."""
 
     name = "mosquitto21"
     program = "mosquitto21"
+    always = ("max_packet_size 268435455",)
 
 
 def password_line(username: str, password: str) -> str:

@@ -33,6 +33,8 @@ class _Configured(ProcessBroker):
 class FlashMQ(_Configured):
     name = "flashmq"
     program = "flashmq"
+    marks_repeats = False
+    ends_sessions = False
 
     def settings(self) -> str:
         return f"""
@@ -49,12 +51,17 @@ class FlashMQ(_Configured):
     def command(self) -> list[str]:
         return [self.path(), "--config-file", self.configuration]
 
+    def takes_user_properties(self, properties: list[tuple[str, str]]) -> bool:
+        return len(properties) <= 50 and all(len(value.encode()) <= 4096 for _, value in properties)
+
 
 class Mochi(_Configured):
     """mochi-mqtt: the program ``cmd/docker`` of its repository."""
 
     name = "mochi"
     program = "mochi"
+    repeats_in_order = False
+    longest_life = 24 * 3600
 
     def settings(self) -> str:
         listener = {"type": "tcp", "id": "tcp", "address": f"127.0.0.1:{self.port}"}

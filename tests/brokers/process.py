@@ -81,17 +81,36 @@ def answers_mqtt(port: int, **credentials: str) -> bool:
     return answers == [True]
 
 
-class ProcessBroker(ABC):
+class Behaviour:
+    """What the tests expect of a broker. A class of a broker that does not keep to MQTT 5 says so."""
+
+    name = ""
+    keeps_shared_messages = True
+    """Whether an unanswered call stays in the session when its server dies."""
+    shared_subscriptions = True
+    """Whether the broker distributes the calls of a tool over its replicas."""
+    marks_repeats = True
+    """Whether a message that is sent again has the DUP flag."""
+    repeats_in_order = True
+    """Whether the messages that are sent again after a reconnect come in their order."""
+    ends_sessions = True
+    """Whether a session ends with its Session Expiry Interval."""
+    longest_life: int | None = None
+    """Seconds that the broker gives to messages without a Message Expiry Interval; None for no limit."""
+
+    def takes_user_properties(self, properties: list[tuple[str, str]]) -> bool:
+        """Whether a message may have these user properties."""
+        return True
+
+
+class ProcessBroker(Behaviour, ABC):
     """A broker process with its own folder and port.
 
     ``start`` waits until the broker answers. ``stop`` ends it in an orderly way, and ``kill`` ends it with SIGKILL.
     Both keep the folder and the port, so that another ``start`` finds the saved data. ``close`` removes everything.
     """
 
-    name = ""
     program = ""
-    keeps_shared_messages = True
-    shared_subscriptions = True
 
     def __init__(self) -> None:
         self.credentials: dict[str, str] = {}
