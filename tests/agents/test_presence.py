@@ -24,7 +24,7 @@ import asyncio, sys
 from mqtt_agent import Agent, MemoryStore
 
 async def main():
-    async with Agent("writer", broker=sys.argv[1], namespace=sys.argv[2], store=MemoryStore(), will_delay=1):
+    async with Agent("writer", broker=sys.argv[1], namespace=sys.argv[2], store=MemoryStore(), will_delay=2):
         print("online", flush=True)
         await asyncio.Event().wait()
 
@@ -80,7 +80,7 @@ async def test_a_killed_agent_is_offline_after_its_will_delay(
     await soon(process.wait())
     await until(lambda: watcher.of("writer") == ["online", "offline"])
     if broker.name != "embedded":  # its delay cannot be shortened
-        assert asyncio.get_running_loop().time() - killed > 0.5
+        assert asyncio.get_running_loop().time() - killed > 0.5, "a broker may count in whole seconds"
     assert await planner.peers() == []
     (card,) = await planner.peers(online_only=False)
     assert (card.name, card.status) == ("writer", "offline")

