@@ -35,7 +35,8 @@ def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Star
         environment = {**os.environ, "PYTHONPATH": path, "GATE": str(tmp_path), **where, **(more or {})}
         environment = {name: value for name, value in environment.items() if value is not None}
         command = [sys.executable, "-m", *arguments]
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, preexec_fn=die_with_parent, **options)
+        options |= {"cwd": tmp_path, "env": environment, "preexec_fn": die_with_parent}
+        process = subprocess.Popen[bytes](command, **options)
         started.append(process)
         return started[-1]
 
