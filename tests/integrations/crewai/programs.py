@@ -122,6 +122,30 @@ def stuck_crew(task: TaskContext) -> Crew:
     return Crew(agents=[worker], tasks=[Task(description="Work", expected_output="e", agent=worker)])
 
 
+def plain_crew() -> Crew:
+    """A crew of one task."""
+    return crew_of_one_task(None)
+
+
+def traced_crew() -> Crew:
+    """A crew whose author wants traces."""
+    return crew_of_one_task(True)
+
+
+def crew_of_one_task(tracing: bool | None) -> Crew:
+    worker = Agent(role="worker", goal="g", backstory="b", llm=ScriptedLLM.of("done"))
+    work = Task(description="Work", expected_output="e", agent=worker)
+    return Crew(agents=[worker], tasks=[work], tracing=tracing)
+
+
+class PlainFlow(Flow[Any]):
+    """A flow with a crew in its step."""
+
+    @start()
+    def first(self) -> str:
+        return run(plain_crew()).raw
+
+
 class StuckFlow(Flow[Any]):
     """A flow whose first step blocks for ever, until the gate is open."""
 
@@ -199,6 +223,9 @@ def serve_stuck(what: str) -> None:
     serve_crew(factory, agent_id="host", drain_timeout=1, **where)  # type: ignore[arg-type]
     note("after serving")
 
+
+ready_crew = plain_crew() if os.environ.get("READY") else None
+"""A crew that is made while the program is imported, and is served as it is."""
 
 if __name__ == "__main__" and sys.argv[1] == "stuck":
     serve_stuck(sys.argv[2])

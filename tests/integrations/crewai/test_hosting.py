@@ -248,6 +248,31 @@ async def test_what_a_stopped_host_had_given_to_its_own_remote_member_is_not_giv
     await asyncio.to_thread(members[0].close)
 
 
+async def test_a_question_of_a_served_crews_own_remote_member_goes_to_the_crews_requester(
+    planner: Agent, where: dict[str, Any]
+) -> None:
+    analyst = Agent("analyst", broker=where["broker"], namespace=where["namespace"], store=MemoryStore())
+
+    @analyst.on_task
+    async def analyse(task: TaskContext) -> str:
+        return f"in {await task.ask('Which year?', {'type': 'integer'})}"
+
+    settings = {"broker": where["broker"], "namespace": where["namespace"], "agent_id": "host-crew"}
+    member = MQTTAgent(role="analyst", peer="analyst", wait_online=True, **settings)
+
+    def factory() -> Crew:
+        return Crew(agents=[member], tasks=[Task(description="Analyse", expected_output="e", agent=member)])
+
+    async with analyst, host_crew(factory, **where):
+        handle = await soon(planner.delegate("host", "go", wait_online=True))
+        await until(lambda: handle.question is not None, 30)
+        assert handle.question is not None
+        assert handle.question.content == "Which year?"
+        await handle.send(2024)
+        assert await soon(handle.result(), 30) == "in 2024"
+    await asyncio.to_thread(member.close)
+
+
 class Count(BaseModel):
     topic: str = ""
     prompt: str = ""

@@ -29,12 +29,15 @@ def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Star
     """Starts programs that use the test's folder as their gate."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
+    def start(*arguments: str, more: dict[str, str | None] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
         where = {"MQTT_AGENT_BROKER": mosquitto.url, "NAMESPACE": namespace}
-        environment = {**os.environ, "PYTHONPATH": path, "GATE": str(tmp_path), **where}
+        environment = {**os.environ, "PYTHONPATH": path, "GATE": str(tmp_path), **where, **(more or {})}
+        environment = {name: value for name, value in environment.items() if value is not None}
         command = [sys.executable, "-m", *arguments]
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, preexec_fn=die_with_parent))
+        options |= {"cwd": tmp_path, "env": environment, "preexec_fn": die_with_parent}
+        process = subprocess.Popen[bytes](command, **options)
+        started.append(process)
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,23 @@ def notes(gate: Path) -> list[str]:
     return ledger.read_text().splitlines() if ledger.exists() else []
 
 
-def waiting(crews: dict[str, dict[str, Any]]) -> set[str]:
-    """What the ledger says when each crew waits in its model, and all else that can be done is done."""
-    noted: set[str] = set()
-    for name, about in crews.items():
-        [waits] = about["waits"]
-        for place, kind in enumerate(about["kinds"]):
-            beside = kind == "async" and about["kinds"][waits] == "async"
-            beside = beside and set(about["kinds"][min(place, waits) : max(place, waits)]) == {"async"}
-            if kind != "skipped" and place != waits and (place < waits or beside):
-                noted.add(f"{name} ends {place}")
-        noted.add(f"{name} begins {waits}")
-    return noted
+def finished_before(about: dict[str, Any]) -> set[str]:
+    """The artifacts of a crew that waits in its model, when all else that can be done is done."""
+    [waits], kinds = about["waits"], about["kinds"]
+    finished: set[str] = set()
+    for place, kind in enumerate(kinds):
+        beside = kinds[waits] == "async" and set(kinds[min(place, waits) : max(place, waits) + 1]) == {"async"}
+        if kind != "skipped" and place != waits and (place < waits or beside):
+            finished.add(f"task-{place + 1}")
+    return finished
+
+
+async def see_finished(handle: TaskHandle, wanted: set[str]) -> None:
+    """Wait for the artifacts of tasks. The crew sends an artifact when the task's output is stored."""
+    async for event in handle.events():
+        wanted = wanted - {event.content}
+        if not wanted:
+            return
 
 
 async def test_the_finished_tasks_of_a_killed_crew_run_once_whatever_is_between_them(
@@ -56,7 +62,10 @@ async def test_the_finished_tasks_of_a_killed_crew_run_once_whatever_is_between_
     host = serve("crew_of_kinds", "--max-concurrency", "20")
     given = {name: await planner.delegate("host", data={"name": name, **about}, wait_online=True)
              for name, about in CREWS.items()}  # fmt: skip
-    await until(lambda: waiting(CREWS) <= set(notes(tmp_path)), 90)
+    seen = (see_finished(handle, finished_before(CREWS[name])) for name, handle in given.items())
+    await soon(asyncio.gather(*seen), 90)
+    wait = {f"{name} begins {about['waits'][0]}" for name, about in CREWS.items()}
+    await until(lambda: wait <= set(notes(tmp_path)), 90)
     kill(host)
     (tmp_path / "open").touch()
     serve("crew_of_kinds", "--max-concurrency", "20")

@@ -1,4 +1,4 @@
-"""A served crew is stopped while its code blocks: the process ends soon, and the task continues in the next life."""
+"""A served crew that is stopped while its code blocks: the process ends soon, and its task continues later."""
 
 from __future__ import annotations
 

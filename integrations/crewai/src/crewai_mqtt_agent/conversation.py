@@ -81,7 +81,8 @@ async def work(
         call = schema.get(TOOL_CALL) if isinstance(schema, dict) else None
         if isinstance(call, dict):
             return await _apart(scope, _call_tool, assignment.tools, call)
-        on_question = member.on_question or _ask_at_console
+        requester = scope.get(current_requester)
+        on_question = member.on_question or (_ask_at_console if requester is None else requester.ask)
         answered = await _apart(scope, on_question, question, schema)
         return await answered if inspect.isawaitable(answered) else answered
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,9 +14,15 @@ from crewai import Crew, CrewOutput, Flow, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.core.providers.human_input import set_provider
 from crewai.events.event_context import restore_event_scope
+from crewai.events.listeners.tracing.utils import (
+    set_suppress_tracing_messages,
+    set_tracing_enabled,
+    should_enable_tracing,
+)
 from crewai.events.stream_context import add_stream_sink
 from crewai.flow.async_feedback import HumanFeedbackPending
 from crewai.flow.flow_config import flow_config
+from crewai.telemetry.tracing.ephemeral import trace_consent
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.content import as_text
@@ -213,7 +221,7 @@ async def _run_flow(requester: CrewAsker, flow: Flow[Any]) -> Any:
             )
         return output_value(output)
 
-    return await _reported(requester, Reporter(requester.task), kickoff)
+    return await _reported(requester, flow, Reporter(requester.task), kickoff)
 
 
 async def _run_tasks(requester: CrewAsker, crew: Crew, inputs: dict[str, Any] | None) -> Any:
@@ -230,21 +238,38 @@ async def _run_tasks(requester: CrewAsker, crew: Crew, inputs: dict[str, Any] | 
         assert isinstance(output, CrewOutput)
         return output_value(output)
 
-    return await _reported(requester, Reporter(task, crew, places), kickoff)
+    return await _reported(requester, crew, Reporter(task, crew, places), kickoff)
 
 
-async def _reported(requester: CrewAsker, reporter: Reporter, kickoff: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _reported(
+    requester: CrewAsker, made: Crew | Flow[Any], reporter: Reporter, kickoff: Callable[[], Coroutine[Any, Any, Any]]
+) -> Any:
     async def run() -> Any:
         # These settings are context variables, so runs at the same time do not share them.
         current_requester.set(requester)
         set_provider(HumanInput(requester))
         add_stream_sink(reporter)
-        return await kickoff()
+        with _no_question_about_traces(made):
+            return await kickoff()
 
     try:
         return await run_apart(run, _thread_name(requester.task))
     finally:
         reporter.close()
+
+
+@contextmanager
+def _no_question_about_traces(made: Crew | Flow[Any]) -> Generator[None]:
+    """Let CrewAI collect traces only if the user has turned them on.
+
+    Otherwise the first run at a terminal ends with a question, and waits 20 s for the answer. Traces that the user has
+    turned on are sent where CrewAI would send them: without a login, only from a program at a terminal.
+    """
+    wanted = should_enable_tracing(override=made.tracing)
+    set_tracing_enabled(wanted)
+    set_suppress_tracing_messages(not wanted)
+    with trace_consent(lambda: wanted and sys.stdin is not None and sys.stdin.isatty()):
+        yield
 
 
 def _thread_name(task: TaskContext) -> str:
@@ -265,6 +290,7 @@ def _factory(target: Any) -> Callable[..., Any]:
 
 
 def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
+    set_suppress_tracing_messages(True)  # for this thread: CrewAI collects nothing for a question after the run
     # A class of flows takes settings as arguments and no task.
     takes_task = not isinstance(factory, type) and inspect.signature(factory).parameters
     return factory(task) if takes_task else factory()

@@ -67,7 +67,8 @@ class MQTTAgent(BaseAgent):
         send_inputs: Whether to send the crew's inputs as the task's ``data``, which a served crew or flow takes as
             its inputs.
         on_question: Answers the peer's questions. It is called in a thread with the question and the JSON Schema of the
-            answer, or None instead of a schema. Without ``on_question``, the user is asked at the console.
+            answer, or None instead of a schema. Without ``on_question``, the user is asked at the
+            console; in a served crew, the crew's requester is asked.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)

@@ -116,7 +116,7 @@ def _finish(task: Task, output: TaskOutput) -> None:
 
     task.output = output
     # The attribute of the object hides the method of the class: `Crew.akickoff` gets the output, and does no work.
-    task.__dict__["aexecute_sync"] = finished
+    object.__setattr__(task, "aexecute_sync", finished)
 
 
 def _always(whether: bool) -> Callable[[Any], bool]:
