@@ -56,14 +56,14 @@ def _needs(package: str) -> Callable[[], None]:
 
 
 def _node() -> str:
-    from interop.reference import _programs
+    from node import _programs
 
     programs = _programs()
     return programs[0][0] if programs else "node"
 
 
 def _install_reference() -> None:
-    from interop.reference import _programs
+    from node import _programs
 
     programs = _programs()
     if programs is None:

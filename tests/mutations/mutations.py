@@ -203,14 +203,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a process whose client id was taken connects again",
         "transport/reconnect.py",
-        "if isinstance(reason, ConnectionLost) and reason.reason_code == _TAKEN_OVER:",
+        "if isinstance(reason, ConnectionLost) and reason.reason_code == TAKEN_OVER:",
         "if False:",
         (f"{RECONNECT}::test_a_connection_whose_client_id_another_process_has_taken_does_not_connect_again",),
     ),
     Mutation(
         "nothing is subscribed to again after a reconnect",
         "transport/subscriber.py",
-        "for each in self._subscriptions if not (each.left or each.held)",
+        "for each in self._subscriptions if not (each.left or each.held or each.waits)",
         "for each in self._subscriptions if False",
         (f"{CONNECTION}::test_a_broker_that_was_killed_and_lost_everything_is_served_again[mosquitto]",),
     ),
@@ -405,7 +405,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a call that no server gets waits for its timeout",
         "tools/calling/outgoing.py",
-        "if code == NO_MATCHING_SUBSCRIBERS:",
+        "if code == NO_MATCHING_SUBSCRIBERS and not self._refuse_again(pending):",
         "if False:",
         ("conformance/test_calls.py::test_a_call_that_nobody_takes_has_not_run",),
     ),
@@ -516,8 +516,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "an answer is sent before it is stored",
         "agents/requesting/inputs.py",
-        "            await self._store(handle)\n        handle.question = None",
-        "            self._tasks.background.start(self._store(handle))\n        handle.question = None",
+        "            await self._store(handle)\n        question, handle.question",
+        "            self._tasks.background.start(self._store(handle))\n        question, handle.question",
         (f"{STORED_FIRST}::test_an_answer_is_sent_when_its_requester_has_stored_it_and_not_before[mosquitto]",),
     ),
     Mutation(

@@ -28,7 +28,14 @@ class RunReport(UsageMetadataCallbackHandler):
         self._calls: dict[UUID, dict[str, Any]] = {}
 
     def on_tool_start(
-        self, serialized: Any, input_str: str, *, run_id: UUID, inputs: Any = None, name: Any = None, **about: Any
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        inputs: Any = None,
+        name: str | None = None,
+        **about: Any,
     ) -> None:
         """Note a tool call."""
         if len(self._calls) < _MAX_CALLS:
