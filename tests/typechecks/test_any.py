@@ -42,7 +42,7 @@ PARAMETERS = {
             "interrupt",
             "kwargs",
         ),
-        *("mcps", "properties", "request", "runtime", "told"),
+        *("mcps", "request", "runtime", "told"),
     },
     "passed on to a function that checks it": {"about", "options"},
     "a type argument that may be any type": {"endpoint", "method", "on_failure", "run", "threads"},
