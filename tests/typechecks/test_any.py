@@ -35,7 +35,6 @@ PARAMETERS = {
             "buffer",
             "checkpointer",
             "config",
-            "flags",
             "store",
             "formatted_answer",
             "handler",

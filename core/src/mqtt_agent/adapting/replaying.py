@@ -16,8 +16,9 @@ from mqtt_agent.adapting.steps import TaskSteps
 from mqtt_agent.agents import Agent, TaskHandle
 from mqtt_agent.errors import TaskNotFound
 from mqtt_agent.wire import TaskEvent, TaskState
+from mqtt_agent.wire.values import fingerprint
 
-__all__ = ["Delegation", "ReplayedTask", "Request"]
+__all__ = ["Delegation", "ReplayedTask", "Request", "fingerprint"]
 
 _NOT_COMPLETED = (TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from mqtt_agent.adapting.forks import in_child
+from mqtt_agent.adapting.replaying import fingerprint
 from mqtt_agent.wire import to_json
-from mqtt_agent.wire.values import fingerprint
 
 from langchain_mqtt_agent._langgraph import current_runtime, in_node, is_resuming, node_attempt, scratchpad_of
 
