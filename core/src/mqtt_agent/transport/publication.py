@@ -51,17 +51,17 @@ class Publication:
         repeatable: bool,
         limits: BrokerLimits | None,
     ) -> None:
-        self.topic = topic
-        self.packed = packed
-        self.properties = properties
-        self.repeatable = repeatable
-        self.limits = limits
+        self.topic: str = topic
+        self.packed: PackedPublish = packed
+        self.properties: PublishProperties = properties
+        self.repeatable: bool = repeatable
+        self.limits: BrokerLimits | None = limits
         loop = asyncio.get_running_loop()
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
-        self.expires = math.inf if self._expiry is None else loop.time() + self._expiry
-        self.watched = False
-        self.refusals = 0
+        self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
+        self.watched: bool = False
+        self.refusals: int = 0
 
     @property
     def key(self) -> Key:
