@@ -83,6 +83,18 @@ async def test_a_server_without_the_rule_is_told_and_marked(
     assert len(warnings) == 2
 
 
+async def test_the_only_server_of_a_tool_is_no_other_server_when_the_tools_card_names_a_server_that_is_gone(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    client = await make_client()
+    changes = client.watch_tools()
+    await strange_server.show()
+    await strange_server.show_tool(status="online", server="gone")
+    assert (await soon(changes.__anext__())).kind == "online"
+    [card] = await client.list_tools()
+    assert (card.server, card.status, card.also_offered_by) == ("gone", "online", [])
+
+
 @pytest.mark.rule("OWN-7")
 async def test_the_server_that_started_first_keeps_a_name_that_two_servers_have(
     strange_server: StrangeServer, stranger: Stranger, make_server: MakeServer

@@ -1,8 +1,13 @@
-"""The reference's replicas and ours behind the same tool."""
+"""The reference's replicas and ours behind the same tool.
+
+A tool name belongs to one server name. So replicas that share the calls of a tool have one server name, also when they
+use different SDKs. In these tests, the answer says which of both SDKs did the work.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from typing import Any
@@ -10,8 +15,9 @@ from typing import Any
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import ToolChange, ToolClient, ToolContext, ToolServer
+from mqtt_agent.errors import ToolNameTaken
 from mqtt_agent.transport import Connection
-from support import soon, until
+from support import becomes, soon, until
 
 from .conftest import (
     MakeServer,
@@ -25,16 +31,19 @@ CALLS = 300
 
 
 def serve_work(server: ToolServer, held_until: asyncio.Event | None = None) -> list[tuple[str, int]]:
-    """Offer the reference's tool ``work`` on our server; returns the list of the calls that the server receives."""
+    """Offer the reference's tool ``work`` on our server; returns the list of the calls that the server receives.
+
+    The results are those of the reference, but ``by`` is ``ours``. The description differs, too.
+    """
     executed: list[tuple[str, int]] = []
 
     async def work(n: int, ctx: ToolContext) -> dict[str, Any]:
         executed.append((ctx.call_id, n))
         if held_until is not None:
             await held_until.wait()
-        return {"n": n, "by": server.name}
+        return {"n": n, "by": "ours"}
 
-    server.add_tool("work", work)
+    server.add_tool("work", work, description="Ours says who did it.")
     return executed
 
 
@@ -131,7 +140,8 @@ async def test_our_replica_shows_the_tool_online_again_to_clients_that_trust_its
     await soon(server.start())
     reference = await start_reference_server("reference", "work")
     stranger = await start_reference_client()
-    assert (await stranger.card("work"))["server"] == "reference"
+    card = await stranger.card("work")
+    assert (card["server"], card["description"]) == ("reference", "Says who did it.")
     await reference.stop()
 
     async def shown_again() -> None:
@@ -139,7 +149,8 @@ async def test_our_replica_shows_the_tool_online_again_to_clients_that_trust_its
             pass
 
     await soon(shown_again())
-    assert (await stranger.card("work"))["server"] == "ours"
+    card = await stranger.card("work")
+    assert (card["server"], card["description"]) == ("reference", "Ours says who did it.")
     assert await stranger.call("work", {"n": 1}) == {"n": 1, "by": "ours"}
 
 
@@ -238,3 +249,89 @@ async def test_its_calls_and_ours_have_different_ids_in_the_same_group(
     by_client = {call["client"]: call["call_id"] for call in reference.executed}
     assert set(by_client) == {"same-name", "python-client"}
     assert re.fullmatch(r"call_[0-9a-z]+_[0-9a-z]+", by_client["same-name"])
+
+
+@pytest.mark.rule("OWN-1", "OWN-2")
+@pytest.mark.parametrize("on_conflict", ["raise", "standby"])
+async def test_ours_of_another_name_takes_no_calls_of_a_tool_that_it_serves_until_it_stops(
+    on_conflict: str, make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
+) -> None:
+    reference = await start_reference_server("reference", "work")
+    server = make_server("ours", on_conflict=on_conflict)
+    executed = serve_work(server)
+    if on_conflict == "raise":
+        with pytest.raises(ToolNameTaken, match=r"server 'reference' \(reference\) offers") as caught:
+            await soon(server.start())
+        assert (caught.value.tool, caught.value.server, caught.value.owner) == ("work", "ours", "reference")
+    else:
+        await soon(server.start())
+    client = await start_client()
+    results = await soon(asyncio.gather(*(client.call("work", {"n": n}) for n in range(20))))
+    assert results == [{"n": n, "by": "reference"} for n in range(20)]
+    assert not executed
+    [card] = await client.list_tools()
+    assert (card.server, card.also_offered_by) == ("reference", [])
+    await reference.stop()
+    if on_conflict == "raise":
+        await soon(server.start())
+    assert await soon(client.call("work", {"n": 1}, wait_online=True), 20) == {"n": 1, "by": "ours"}
+
+
+@pytest.mark.rule("OWN-1", "OWN-5")
+async def test_a_server_on_standby_waits_until_its_last_replica_and_ours_are_both_gone(
+    make_server: MakeServer, start_reference_server: StartReferenceServer, start_client: StartClient
+) -> None:
+    replica, waiting = make_server("reference"), make_server("waiting", on_conflict="standby")
+    serve_work(replica)
+    await soon(replica.start())
+    reference = await start_reference_server("reference", "work")
+    waiting.add_tool("work", lambda n: {"n": n, "by": "waiting"})
+    await soon(waiting.start())
+    client = await start_client()
+    await servers_online(client, "reference", replica.server_id, waiting.server_id)
+    for server, expected in ((replica, {"ours", "reference"}), (reference, {"reference"})):
+        results = await soon(asyncio.gather(*(client.call("work", {"n": n}) for n in range(20))))
+        assert {result["by"] for result in results} == expected
+        await soon(server.stop(), 20)
+    assert await soon(client.call("work", {"n": 1}, wait_online=True), 20) == {"n": 1, "by": "waiting"}
+
+
+@pytest.mark.rule("OWN-7")
+async def test_everybody_is_told_when_it_serves_a_tool_of_ours_under_another_name(
+    make_server: MakeServer,
+    start_reference_server: StartReferenceServer,
+    start_client: StartClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = make_server("ours")
+    executed = serve_work(server)
+    await soon(server.start())
+    client = await start_client()
+    reference = await start_reference_server("reference", "work")
+
+    async def marked() -> bool:
+        return [(card.server, card.also_offered_by) for card in await client.list_tools()] == [("ours", ["reference"])]
+
+    await becomes(marked)
+    await until(lambda: len(warnings_about(caplog, "reference")) == 2)
+    of_client, of_server = sorted(warnings_about(caplog, "reference"), key=len)
+    results = await soon(asyncio.gather(*(client.call("work", {"n": n}) for n in range(CALLS))), 30)
+    check_each_was_executed_once(reference, executed, results)
+    await reference.stop()
+    await servers_online(client, server.server_id)
+    [card] = await client.list_tools()
+    assert (card.status, card.also_offered_by) == ("online", []), "whoever the card names now"
+
+    async def corrected() -> bool:
+        return [card.server for card in await client.list_tools()] == ["ours"]
+
+    await becomes(corrected)
+    assert "'ours' and 'reference' both offer tool 'work', so a call may reach either of them" in of_client
+    assert "'ours' and 'reference' (reference) both serve tool 'work'" in of_server
+    assert len(warnings_about(caplog, "reference")) == 2
+
+
+def warnings_about(caplog: pytest.LogCaptureFixture, server: str) -> list[str]:
+    """The warnings that name a server."""
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    return [message for message in messages if repr(server) in message]

@@ -102,14 +102,11 @@ class Catalog:
         Until one of these changes, it is the same copy.
         """
         status = "online" if self.is_online(card.tool) else "offline"
-        others = sorted(self._names_of(card.tool) - {card.server})
+        names = self._names_of(card.tool)
+        # The card may still name a server that is gone. Then a single server has the tool for itself.
+        others = sorted(names - {card.server}) if len(names) > 1 else []
         shown = self._shown.get(card.tool)
-        if (
-            shown is None
-            or shown[0] is not card
-            or shown[1].status != status
-            or (shown[1].also_offered_by or []) != others
-        ):
+        if shown is None or shown[0] is not card or shown[1].status != status or shown[1].also_offered_by != others:
             shown = (card, card.model_copy(update={"status": status}).with_others(others))
             self._shown[card.tool] = shown
         return shown[1]
