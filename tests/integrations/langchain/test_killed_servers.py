@@ -14,6 +14,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_mqtt_agent import MQTTLiveTools, MQTTToolkit
+from mqtt_agent import ToolServer
 from support import becomes, soon, until
 from tools.conftest import Spawn, spawn
 
@@ -86,11 +87,16 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_run_disappears_for_the
     assert "offline" in told[2].text
 
 
-async def test_one_killed_server_takes_no_other_tools_away(
-    broker: Broker, namespace: str, spawn: Spawn, toolbox: Any
-) -> None:
+async def test_one_killed_server_takes_no_other_tools_away(broker: Broker, namespace: str, spawn: Spawn) -> None:
     server = spawn("only")
-    async with MQTTToolkit(broker=broker.url, namespace=namespace, timeout=10) as toolkit:
+    other = ToolServer("calculator", broker=broker.url, namespace=namespace)
+
+    @other.tool
+    async def add(a: int, b: int) -> dict[str, int]:
+        """Add two numbers."""
+        return {"sum": a + b}
+
+    async with other, MQTTToolkit(broker=broker.url, namespace=namespace, timeout=10) as toolkit:
         await named(toolkit, "who")
         server.kill()
 

@@ -102,9 +102,10 @@ class Catalog:
         Until one of these changes, it is the same copy.
         """
         status = "online" if self.is_online(card.tool) else "offline"
-        names = self._names_of(card.tool)
         # The card may still name a server that is gone. Then a single server has the tool for itself.
-        others = sorted(names - {card.server}) if len(names) > 1 else []
+        several = len(self._serving.get(card.tool, ())) > 1
+        names = self._names_of(card.tool) if several else ()
+        others = sorted(set(names) - {card.server}) if len(names) > 1 else []
         shown = self._shown.get(card.tool)
         if shown is None or shown[0] is not card or shown[1].status != status or shown[1].also_offered_by != others:
             shown = (card, card.model_copy(update={"status": status}).with_others(others))
