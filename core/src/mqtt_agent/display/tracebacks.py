@@ -33,7 +33,7 @@ NEXT_STEPS: dict[str, str] = {
     "ToolFailed": "see the error's .code and .data; the tool server's log has the traceback",
     "CallTimeout": "the call may still run; client.submit(..., call_id=error.call_id) attaches to it",
     "CallCanceled": "make the call again if its result is still wanted",
-    "ToolNameTaken": "choose another name, use ToolServer(prefix=True), or wait for the name with on_conflict='standby'",
+    "ToolNameTaken": "choose another name, use prefix=True, or wait for the name with on_conflict='standby'",
     "ToolUnavailable": "start a server of the tool, or use wait_online=True; if .maybe_executed, the tool may have run",
     "TaskError": "the error's .task_id names the task",
     "TaskFailed": "see the error's .code, .type and .data; the log of the executing agent has the traceback",
