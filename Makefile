@@ -14,7 +14,7 @@ export COVERAGE_FILE := $(CURDIR)/.coverage
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test coverage crewai crew notebooks docs wheels lowest storm mutations lint imports format hooks bench growth lock release clean help
+.PHONY: demo test coverage crewai crew notebooks docs wheels lowest storm long mutations lint imports format hooks bench growth lock release clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -43,6 +43,9 @@ crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is ki
 
 storm: $(INSTALLED)  ## run 2,000 tasks for two minutes while processes and the broker are killed (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
+
+long: $(INSTALLED)  ## run the tests that take long: rough networks, and brokers of several nodes (ARGS=... goes to pytest)
+	@$(RUN)/python $(PYTEST) $(PARALLEL) -m long $(ARGS)
 
 mutations: $(INSTALLED)  ## put one fault after the other into a copy of the core; the tests must notice each (ARGS="outbox acknowledged")
 	@$(RUN)/python -m tests.mutations.run $(ARGS)

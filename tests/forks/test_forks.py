@@ -103,6 +103,8 @@ async def begin(broker: Broker, namespace: str, tmp_path: Path) -> AsyncIterator
             if process.returncode is None:
                 process.kill()
             await soon(process.wait())
+            assert process.stdout is not None
+            await soon(process.stdout.read())  # a child that lives on has a copy of the pipe
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from support import becomes, soon, until
 
 from .conftest import Endpoints
 
+pytestmark = pytest.mark.long
+
 Bridged = list[Mosquitto]
 
 

@@ -14,6 +14,8 @@ from support import becomes, soon, until
 
 from .conftest import Endpoints
 
+pytestmark = pytest.mark.long
+
 Cluster = list[EjabberdNode]
 asks_no_other_node = pytest.mark.xfail(
     strict=True, reason="cards and claims are retained messages, which ejabberd gives only to clients of the same node"
