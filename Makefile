@@ -44,8 +44,9 @@ crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is ki
 storm: $(INSTALLED)  ## run 2,000 tasks for two minutes while processes and the broker are killed (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
 
-long: $(INSTALLED)  ## run the tests that take long: rough networks, and brokers of several nodes (ARGS=... goes to pytest)
+long: $(INSTALLED) $(CREWAI_INSTALLED)  ## run the tests that take long: rough networks, brokers of several nodes, killed crews
 	@$(RUN)/python $(PYTEST) $(PARALLEL) -m long $(ARGS)
+	@$(CREWAI)/python $(PYTEST) -m long tests/integrations/crewai $(ARGS)
 
 mutations: $(INSTALLED)  ## put one fault after the other into a copy of the core; the tests must notice each (ARGS="outbox acknowledged")
 	@$(RUN)/python -m tests.mutations.run $(ARGS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import langchain_core
 import pytest
 from brokers import Broker
 from langchain.agents import create_agent
@@ -15,6 +16,7 @@ from langchain_mqtt_agent import MQTTLiveTools, MQTTRemoteAgent, MQTTToolkit
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolError, errors
+from packaging.version import Version
 from support import becomes, soon
 
 from .conftest import Toolbox
@@ -64,6 +66,7 @@ async def run(agent: Any, mode: str, given: Any = GO, config: Any = None) -> Any
     )
 
 
+WRITES_ARGUMENTS_ONLY = Version("1.7")
 REFUSED: dict[str, tuple[Any, str]] = {
     "too deep": (nested(300), "nested deeper than 200 levels"),
     "far too deep": (nested(20_000), "nested deeper than 200 levels"),
@@ -78,6 +81,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 async def test_arguments_that_the_callers_side_refuses_are_told_to_the_model(
     toolkit: MQTTToolkit, mode: str, why: str
 ) -> None:
+    if why == "far too deep" and Version(langchain_core.__version__) < WRITES_ARGUMENTS_ONLY:
+        pytest.skip("this version of LangChain writes the whole state of the run as text for each call of a tool")
     value, told = REFUSED[why]
     agent: Any = create_agent(calls(("no_schema", {"value": value}), ("greet", {"name": "Ada"})), toolkit.get_tools())
     refused, greeted = tool_messages(await run(agent, mode))
