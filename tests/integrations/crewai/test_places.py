@@ -13,7 +13,7 @@ from support import kill, soon, until
 
 from .test_kills import Analyst, Start, analyst, planner, serve, start  # noqa: F401 # pyright: ignore
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 CREWS: dict[str, dict[str, Any]] = {
     "skipped-first": {"kinds": ["plain", "skipped", "plain", "plain"], "waits": [3]},

@@ -14,7 +14,7 @@ from support import soon, until
 from .test_kills import PROGRAMS, Start, planner, start  # noqa: F401 # pyright: ignore
 from .test_places import notes
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 ENDS_WITHIN = 15.0
 """Seconds: one of the drain timeout, two for canceled handlers, and the rest for a busy machine."""

@@ -17,7 +17,7 @@ from support import kill, soon, until
 
 from .test_kills import PROGRAMS, Start, planner, start  # noqa: F401 # pyright: ignore
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 class Terminal:
