@@ -208,6 +208,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{RECONNECT}::test_a_connection_whose_client_id_another_process_has_taken_does_not_connect_again",),
     ),
     Mutation(
+        "a link that was lost while it was set up is used",
+        "transport/reconnect.py",
+        "if self.link is not link:",
+        "if False:",
+        (
+            "odd_brokers/test_lost_links.py"
+            "::test_messages_are_sent_over_the_next_link_when_a_link_is_lost_with_the_last_answer[0]",
+        ),
+    ),
+    Mutation(
         "nothing is subscribed to again after a reconnect",
         "transport/subscriber.py",
         "for each in self._subscriptions if not (each.left or each.held or each.waits)",

@@ -174,9 +174,15 @@ class Reconnector:
         return link
 
     async def _set_up(self, link: Link) -> None:
-        """Subscribe first, then send the waiting messages: an answer must find its subscription."""
+        """Subscribe first, then send the waiting messages: an answer must find its subscription.
+
+        Raises:
+            TransportError: The link was lost meanwhile, or the broker refuses a subscription.
+        """
         self.link = link
         await self._subscriber.open(link)
+        if self.link is not link:  # the link was lost together with the last answer to the subscriptions
+            raise self._lost.result()
         self._ready = True
         self._is_ready.set()
         self._outbox.open(link, link.limits)

@@ -1,0 +1,44 @@
+"""A network connection that is lost in the very moment in which it is ready for use."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from mqtt_agent import Connection
+from scripted import ScriptedBroker
+from support import soon, until
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_messages_are_sent_over_the_next_link_when_a_link_is_lost_with_the_last_answer(turns: int) -> None:
+    """The broker closes the connection some turns of the event loop after its SUBACK."""
+    async with ScriptedBroker(sessions=False) as broker:
+        connection = Connection(broker.url)
+        await soon(connection.start())
+        await soon(connection.subscribe("a/b", print))
+        session = broker.session(connection.client_id)
+        closed = 0
+
+        def close_soon(left: int) -> None:
+            nonlocal closed
+            if left:
+                asyncio.get_running_loop().call_soon(close_soon, left - 1)
+                return
+            closed += 1
+            again = broker.session(connection.client_id)
+            assert again.writer is not None
+            again.writer.transport.abort()
+
+        def suback(topic_filter: str) -> None:
+            if not closed:
+                close_soon(turns + 1)
+
+        broker.change(suback=suback)
+        assert session.writer is not None
+        session.writer.transport.abort()
+        await until(lambda: not connection.connected)
+        sending = [connection.publish_soon("c/d", b"%d" % number) for number in range(5)]
+        assert [await soon(each) for each in sending] == [0x10] * 5
+        assert closed == 1
+        await soon(connection.stop())
