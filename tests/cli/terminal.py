@@ -123,14 +123,14 @@ class Terminal:
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return Said(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: str, **environment: str) -> Running:
-        """Start a command that runs until it is told to end."""
+    def start(self, *words: str, stdin: int = subprocess.PIPE, **environment: str) -> Running:
+        """Start a command that runs until it is told to end. ``stdin`` may be a pseudo-terminal."""
         running = Running(
             subprocess.Popen(
                 [sys.executable, "-m", "mqtt_agent.cli", *words],
                 cwd=self.home,
                 env={**self.environment, **environment},
-                stdin=subprocess.PIPE,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 preexec_fn=die_with_parent,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+import pytest
+
 from .terminal import Terminal
 
 
@@ -48,3 +53,22 @@ def test_a_task_outlives_the_command_that_gave_it_and_the_agent_that_does_it(ter
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:
     assert "Next: list the tasks" in terminal.run("show", "nothing", code=1).err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_question_is_asked_and_answered_at_the_terminal(terminal: Terminal) -> None:
+    terminal.start("serve", "writer").says("takes tasks")
+    ours, theirs = os.openpty()
+    try:
+        asking = terminal.start("delegate", "writer", "ask", stdin=theirs)
+        asking.says("Which colour?\n")
+        os.write(ours, b"blue\n")
+        asking.says("you said blue")
+        assert asking.ends() == 0
+        leaving = terminal.start("delegate", "writer", "ask", "--task-id", "t-1", stdin=theirs)
+        leaving.says("Which colour?\n")
+        assert leaving.interrupt() == 130  # the task goes on
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "input-required" in terminal.run("show", "t-1").out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import pytest
 from brokers import ProcessBroker, find_program
 from installing import install_once, run
 from node import Node
+from support import require
 
 HERE = Path(__file__).parent
 PYTHON = HERE / ".env" / "bin" / "python"
@@ -92,11 +92,7 @@ def start_refused() -> Iterator[Callable[[type[Refused]], Refused]]:
     started: list[Refused] = []
 
     def start(kind: type[Refused]) -> Refused:
-        missing = kind.missing()
-        if missing and os.environ.get("CI"):
-            pytest.fail(f"{missing} is not installed, and no broker may be left out in CI")
-        if missing:
-            pytest.skip(f"{missing} is not installed")
+        require(kind)
         kind.install()
         started.append(kind())
         return started[-1].start()

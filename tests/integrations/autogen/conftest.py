@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_mqtt_agent import MQTTWorkbench
-from brokers import Embedded
+from brokers import Embedded, Mosquitto
 from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
 from PIL import Image as PILImage
 from support import soon
+
+from .processes import HostProcess
 
 
 class Toolbox(ToolServer):
@@ -88,3 +91,17 @@ async def workbench(embedded: Embedded, namespace: str, toolbox: Toolbox) -> Asy
     bench = MQTTWorkbench(embedded.url, "agent-a", namespace=namespace, timeout=5)
     yield bench
     await soon(bench.stop())
+
+
+@pytest.fixture
+def bookings(tmp_path: Path) -> Path:
+    """A file with a line for each turn that the clerk has taken: the name of the turn's conversation."""
+    return tmp_path / "bookings"
+
+
+@pytest.fixture
+def clerk(mosquitto: Mosquitto, namespace: str, tmp_path: Path, bookings: Path) -> Iterator[HostProcess]:
+    """A host whose turns wait at a gate in the test's folder, and are written to ``bookings``."""
+    more = {"GATE": str(tmp_path), "BOOKINGS": str(bookings)}
+    with HostProcess("make_clerk", "clerk", mosquitto.url, namespace, tmp_path, **more) as host:
+        yield host

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,6 @@ BOOKED = "2: ['hello', 'book a room']"
 @pytest.fixture
 def options(mosquitto: Mosquitto, namespace: str) -> dict[str, Any]:
     return {"broker": mosquitto.url, "namespace": namespace}
-
-
-@pytest.fixture
-def bookings(tmp_path: Path) -> Path:
-    """A file with a line for each turn that the clerk has taken: the name of the turn's conversation."""
-    return tmp_path / "bookings"
-
-
-@pytest.fixture
-def clerk(mosquitto: Mosquitto, namespace: str, tmp_path: Path, bookings: Path) -> Iterator[HostProcess]:
-    more = {"GATE": str(tmp_path), "BOOKINGS": str(bookings)}
-    with HostProcess("make_clerk", "clerk", mosquitto.url, namespace, tmp_path, **more) as host:
-        yield host
 
 
 @pytest.fixture

@@ -16,19 +16,6 @@ from .processes import HostProcess
 
 
 @pytest.fixture
-def bookings(tmp_path: Path) -> Path:
-    """A file with a line for each turn that the clerk has taken: the name of the turn's conversation."""
-    return tmp_path / "bookings"
-
-
-@pytest.fixture
-def clerk(mosquitto: Mosquitto, namespace: str, tmp_path: Path, bookings: Path) -> Iterator[HostProcess]:
-    more = {"GATE": str(tmp_path), "BOOKINGS": str(bookings)}
-    with HostProcess("make_clerk", "clerk", mosquitto.url, namespace, tmp_path, **more) as host:
-        yield host
-
-
-@pytest.fixture
 def office(
     clerk: HostProcess, mosquitto: Mosquitto, namespace: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[HostProcess]:

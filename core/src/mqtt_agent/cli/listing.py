@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Annotated
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 import typer
 
-from mqtt_agent.cli.output import NOBODY_THERE
+from mqtt_agent.cli.output import NOBODY_THERE, Output, first_line
 from mqtt_agent.cli.people import looking_at_peers
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.schemas import arguments
@@ -18,7 +18,7 @@ from mqtt_agent.wire import AgentCard, Message, ServerCard, ToolCard
 __all__ = ["add_to"]
 
 _All = Annotated[bool, typer.Option("--all", "-a", help="Also show what is offline.")]
-_LONGEST = 80
+C = TypeVar("C", bound=Message)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,47 +36,42 @@ async def tools(
 ) -> int:
     """List the tools, or show one."""
     async with session.client() as client:
+        online = await client.list_servers()
         if name is not None:
             card = await client.get_tool(name)
             if card is None:
                 return _not_there(session, name, [each.tool for each in await client.list_tools()], "tool")
-            _show_tool(session, card, await client.list_servers())
+            _show(session, card, lambda: _tell_tool(session.out, card, online))
             return 0
         found = await client.list_tools(server, online_only=not everything)
-        replicas = _replicas(await client.list_servers())
-    if session.out.machine:
-        _print(session, found)
-        return 0
-    rows = [(each.tool, each.server, each.status, replicas[each.tool], _first_line(each.description)) for each in found]
-    session.out.table(
+    replicas = Counter(tool for each in online for tool in each.tools)
+    _list(
+        session,
+        found,
         ("tool", "server", "status", "replicas", "description"),
-        rows,
+        lambda each: (each.tool, each.server, each.status, replicas[each.tool], first_line(each.description)),
         _nothing(session, "no tool is online", everything),
     )
     return 0
 
 
-async def servers(session: Session, everything: _All = False) -> int:
+async def servers(session: Session, everything: _All = False) -> None:
     """List the tool servers, one line for each replica."""
     async with session.client() as client:
         found = await client.list_servers(online_only=not everything)
-    if session.out.machine:
-        _print(session, found)
-        return 0
-    rows = [
-        (
+    _list(
+        session,
+        found,
+        ("server", "status", "since", "agent", "tools"),
+        lambda each: (
             each.server,
             "on standby" if each.standby and each.status == "online" else each.status,
             each.started or each.last_seen,
             each.agent or "",
             ", ".join(each.tools),
-        )
-        for each in found
-    ]
-    session.out.table(
-        ("server", "status", "since", "agent", "tools"), rows, _nothing(session, "no tool server is online", everything)
+        ),
+        _nothing(session, "no tool server is online", everything),
     )
-    return 0
 
 
 async def agents(
@@ -91,38 +86,49 @@ async def agents(
         card = next((each for each in found if each.name == name), None)
         if card is None:
             return _not_there(session, name, [each.name for each in found], "agent")
-        _show_agent(session, card)
+        _show(session, card, lambda: _tell_agent(session.out, card))
         return 0
-    wanted = [each for each in found if everything or each.status == "online"]
-    if session.out.machine:
-        _print(session, wanted)
-        return 0
-    rows = [
-        (
+    _list(
+        session,
+        [each for each in found if everything or each.status == "online"],
+        ("agent", "status", "since", "capabilities", "description"),
+        lambda each: (
             each.name,
             each.status,
             each.started or each.last_seen,
             ", ".join(each.capabilities),
-            _first_line(each.description),
-        )
-        for each in wanted
-    ]
-    session.out.table(
-        ("agent", "status", "since", "capabilities", "description"),
-        rows,
+            first_line(each.description),
+        ),
         _nothing(session, "no agent is online", everything),
     )
     return 0
 
 
-def _show_tool(session: Session, card: ToolCard, online: Sequence[ServerCard]) -> None:
+def _list(
+    session: Session, cards: Sequence[C], columns: Sequence[str], row: Callable[[C], Sequence[object]], nothing: str
+) -> None:
+    """Print cards: a table for people, or one JSON value for each card."""
     if session.out.machine:
-        _print(session, [card])
-        return
-    out = session.out
-    out.text(f"{card.tool}  {card.status}, server {card.server}", "bold")
-    if card.description:
-        out.text(card.description)
+        for card in cards:
+            _print(session, card)
+    else:
+        session.out.table(columns, [row(card) for card in cards], nothing)
+
+
+def _print(session: Session, card: Message) -> None:
+    session.out.json(card.model_dump(mode="json", exclude_none=True, by_alias=True))
+
+
+def _show(session: Session, card: Message, tell: Callable[[], None]) -> None:
+    """Print one card: in words for people, or as JSON."""
+    if session.out.machine:
+        _print(session, card)
+    else:
+        tell()
+
+
+def _tell_tool(out: Output, card: ToolCard, online: Sequence[ServerCard]) -> None:
+    _tell_head(out, f"{card.tool}  {card.status}, server {card.server}", card.description)
     words = {"read-only": card.read_only, "idempotent": card.idempotent, "streams": card.supports_streaming}
     serving = [each.server for each in online if card.tool in each.tools]
     facts = [word for word, holds in words.items() if holds]
@@ -135,18 +141,18 @@ def _show_tool(session: Session, card: ToolCard, online: Sequence[ServerCard]) -
     out.table(("argument", "type", "", "description"), rows, "the tool takes no arguments")
 
 
-def _show_agent(session: Session, card: AgentCard) -> None:
-    if session.out.machine:
-        _print(session, [card])
-        return
-    out = session.out
-    out.text(f"{card.name}  {card.status}, since {card.started or card.last_seen}", "bold")
-    if card.description:
-        out.text(card.description)
+def _tell_agent(out: Output, card: AgentCard) -> None:
+    _tell_head(out, f"{card.name}  {card.status}, since {card.started or card.last_seen}", card.description)
     if card.capabilities:
         out.text(f"capabilities: {', '.join(card.capabilities)}")
     for skill in card.skills or ():
         out.text(f"skill {skill.id}: {skill.name or skill.description}")
+
+
+def _tell_head(out: Output, head: str, description: str) -> None:
+    out.text(head, "bold")
+    if description:
+        out.text(description)
 
 
 def _not_there(session: Session, name: str, known: Sequence[str], what: str) -> int:
@@ -161,21 +167,3 @@ def _not_there(session: Session, name: str, known: Sequence[str], what: str) -> 
 def _nothing(session: Session, what: str, everything: bool) -> str:
     where = f"in namespace {session.settings.place.namespace!r} at {session.settings.url}"
     return f"{what} {where}" + ("" if everything else "; --all also shows what is offline")
-
-
-def _print(session: Session, cards: Sequence[Message]) -> None:
-    for card in cards:
-        session.out.json(card.model_dump(mode="json", exclude_none=True, by_alias=True))
-
-
-def _replicas(online: Sequence[ServerCard]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for server in online:
-        for tool in server.tools:
-            counts[tool] += 1
-    return counts
-
-
-def _first_line(text: str) -> str:
-    first = text.strip().partition("\n")[0]
-    return first if len(first) <= _LONGEST else first[: _LONGEST - 1] + "…"

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mqtt_agent.cli.settings import Settings, UsageError
+from mqtt_agent.display.html import one_line
 from mqtt_agent.display.tracebacks import message_lines, next_step
 from mqtt_agent.errors import (
     BrokerUnreachable,
@@ -24,6 +25,8 @@ from mqtt_agent.errors import (
     MQTTAgentError,
     PeerUnavailable,
     SessionTakenOver,
+    TaskCanceled,
+    TaskError,
     TaskFailed,
     TaskNotFound,
     TaskRejected,
@@ -31,7 +34,7 @@ from mqtt_agent.errors import (
     ToolUnavailable,
 )
 
-__all__ = ["ANSWER_WAS_ERROR", "INTERRUPTED", "NOBODY_THERE", "WRONG_USAGE", "Output", "printable"]
+__all__ = ["ANSWER_WAS_ERROR", "INTERRUPTED", "NOBODY_THERE", "WRONG_USAGE", "Output", "first_line", "printable"]
 
 ANSWER_WAS_ERROR = 1
 WRONG_USAGE = 2
@@ -49,7 +52,9 @@ _NEXT: dict[type[BaseException], str] = {
     PeerUnavailable: "see which agents there are with 'mqtt-agent agents --all', or let the task wait with --wait",
     TaskFailed: "--json shows the code and the data of the error; the log of the executing agent has the traceback",
     TaskRejected: "give the task to another agent: 'mqtt-agent agents' lists them",
+    TaskCanceled: "give the task again with 'mqtt-agent delegate' if its result is still wanted",
     TaskNotFound: "list the tasks of this command line with 'mqtt-agent tasks', or name the agent with --peer",
+    TaskError: "see the state of the task with 'mqtt-agent show ID'",
 }
 """What to do next at a command line, where it differs from what to do in a program."""
 
@@ -59,6 +64,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def printable(text: object) -> str:
     """A text of a peer, without the characters that could change how a terminal shows the rest."""
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))
+
+
+def first_line(text: str, longest: int = 80) -> str:
+    """The first line of a peer's text, for a cell of a table. It has at most ``longest`` characters."""
+    return one_line(text.strip().partition("\n")[0], longest)
 
 
 class Output:

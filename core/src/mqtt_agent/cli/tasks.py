@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import json
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.agents import SqliteStore, TaskHandle
 from mqtt_agent.agents.store import TaskRecord, TaskRole
 from mqtt_agent.cli.calling import Live
-from mqtt_agent.cli.output import ANSWER_WAS_ERROR, printable
+from mqtt_agent.cli.output import first_line
 from mqtt_agent.cli.people import requester
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.values import json_from
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.html import duration
-from mqtt_agent.wire import TaskState
+from mqtt_agent.wire import TaskEvent, TaskState
 
 __all__ = ["add_to"]
 
@@ -50,7 +50,7 @@ async def delegate(
     context_id: Annotated[str | None, typer.Option(help="The conversation to which the task belongs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Also accept an agent that was never seen.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the task's id, and do not wait.")] = False,
-) -> int:
+) -> None:
     """Give a task to an agent, follow the task, answer its questions, and print the result.
 
     The task outlives this command: after Ctrl-C, a crash or a reboot, the agent works on, and resume finds the task.
@@ -65,15 +65,15 @@ async def delegate(
                 session.out.json(_summary(handle))
             else:
                 session.out.text(handle.task_id)
-            return 0
+            return
         session.out.note(f"task {handle.task_id}; if this command ends: mqtt-agent resume {handle.task_id}", "dim")
-        return await _follow(session, handle)
+        await _follow(session, handle)
 
 
-async def resume(session: Session, task_id: _TaskId, peer: _Peer = None) -> int:
+async def resume(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
     """Follow a task that was given before, answer its questions, and print the result."""
     async with requester(session, again=True) as me:
-        return await _follow(session, await me.resume(task_id, peer=peer))
+        await _follow(session, await me.resume(task_id, peer=peer))
 
 
 async def show(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
@@ -81,7 +81,7 @@ async def show(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
     async with requester(session, again=True) as me:
         handle = await me.resume(task_id, peer=peer)
         if handle.question is None and not handle.done:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 await _next_event(handle)
         if session.out.machine:
             session.out.json(_summary(handle))
@@ -102,8 +102,8 @@ async def answer(
     value: Annotated[
         str | None, typer.Option("--value", metavar="JSON", help="The answer as JSON; - reads it.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Then wait for the result.")] = False,
-) -> int:
+    wait: Annotated[bool, typer.Option("--follow", help="Then wait for the result.")] = False,
+) -> None:
     """Answer the question that a task asks."""
     given = text if value is None else json_from(value, "--value")
     async with requester(session, again=True) as me:
@@ -115,7 +115,8 @@ async def answer(
             raise UsageError(f"task {task_id} is over and asks nothing")
         await handle.send(given)
         session.out.note("the answer is sent")
-        return await _follow(session, handle) if follow else 0
+        if wait:
+            await _follow(session, handle)
 
 
 async def cancel(
@@ -162,10 +163,15 @@ async def tasks(
     session.out.table(("task", "agent", "state", "age", "about"), rows, f"agent {me.agent_id} has no such task")
 
 
-async def _follow(session: Session, handle: TaskHandle) -> int:
-    """Show the events of a task, answer its questions at a terminal, and print the result."""
+async def _follow(session: Session, handle: TaskHandle) -> None:
+    """Show the events of a task, answer its questions at a terminal, and print the result.
+
+    Raises:
+        TaskError: The task has no result; or it asks a question, and there is no terminal for the answer.
+    """
     with Live(session.out) as live:
-        async for event in handle.events():
+
+        async def tell(event: TaskEvent) -> None:
             if session.out.machine:
                 session.out.json({"event": event.model_dump(mode="json", exclude_none=True)})
             elif event.type == "progress" and event.progress is not None:
@@ -174,37 +180,41 @@ async def _follow(session: Session, handle: TaskHandle) -> int:
                 session.out.stream(event.content)
             elif event.data is not None and event.type != "status":
                 session.out.note(json.dumps(event.data, ensure_ascii=False), "dim")
-            if event.status == TaskState.INPUT_REQUIRED:
-                question = printable(event.content or "The agent needs an input.")
-                if session.out.machine or not sys.stdin.isatty():
-                    session.out.note(question, "bold")
-                    session.out.note(f"Next: mqtt-agent answer {handle.task_id} TEXT --follow")
-                    return ANSWER_WAS_ERROR
+
+        async def answer(question: str, schema: object) -> str:
+            line = ""
+            if not session.out.machine and sys.stdin.isatty():
                 live.pause()
-                await handle.send(await _read_line(f"{question}\n> "))
-    result = await handle.result()
+                session.out.note(question, "bold")
+                line = await _read_line()
+            if not line:  # there is no terminal, or the person has ended the input with Ctrl-D
+                raise unanswerable(handle, question, f"Answer with: mqtt-agent answer {handle.task_id} TEXT --follow")
+            return line.rstrip("\n")
+
+        result = await follow(handle, tell, answer)
     if session.out.machine:
         session.out.json(_summary(handle))
     else:
         session.out.value(result)
-    return 0
 
 
-async def _read_line(prompt: str) -> str:
-    """Read a line from the terminal. The thread that reads does not keep the process alive after Ctrl-C."""
+async def _read_line() -> str:
+    """Read a line from the terminal, with its end. An empty text is the end of the input.
+
+    No thread waits for the line where the event loop can do so: such a thread would hold a lock of the standard input
+    when Ctrl-C ends the process.
+    """
     loop = asyncio.get_running_loop()
-    read: asyncio.Future[str] = loop.create_future()
-
-    def work() -> None:
-        try:
-            line = input(prompt)
-        except EOFError:
-            line = ""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: Ctrl-C came first
-            loop.call_soon_threadsafe(lambda: read.done() or read.set_result(line))
-
-    threading.Thread(target=work, daemon=True).start()
-    return await read
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(sys.stdin.fileno(), readable.set)
+    except NotImplementedError:  # on Windows
+        return await loop.run_in_executor(None, sys.stdin.readline)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
 
 
 async def _next_event(handle: TaskHandle, patience: float | None = 2.0) -> None:
@@ -244,6 +254,4 @@ def _age(record: TaskRecord) -> str:
 
 
 def _about(record: TaskRecord) -> str:
-    text = str(record.task.get("title") or record.task.get("prompt") or record.task.get("type") or "")
-    first = text.strip().partition("\n")[0]
-    return first if len(first) <= 60 else first[:59] + "…"
+    return first_line(str(record.task.get("title") or record.task.get("prompt") or record.task.get("type") or ""), 60)

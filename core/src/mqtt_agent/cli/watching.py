@@ -10,8 +10,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from mqtt_agent.cli.output import printable
 from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.display.html import one_line
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Topics
@@ -103,17 +103,12 @@ def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[s
     fields = cast("dict[str, Any]", data)
     for key in ("client", "from", "to", "server", "status", "state", "type", "action"):
         if isinstance(fields.get(key), str) and fields[key] != line.get("of"):
-            line[key] = _short(f"{key}={fields[key]}")
+            line[key] = one_line(f"{key}={fields[key]}", _LONGEST)
     for key in ("call_id", "task_id"):
         if isinstance(fields.get(key), str):
-            line[key] = _short(fields[key])
+            line[key] = one_line(fields[key], _LONGEST)
     if isinstance(fields.get("error"), dict):
-        line["error"] = _short("error=" + str(fields["error"].get("type")))
+        line["error"] = one_line(f"error={fields['error'].get('type')}", _LONGEST)
     if payloads:
-        line["payload"] = _short(json.dumps(data, ensure_ascii=False))
+        line["payload"] = one_line(json.dumps(data, ensure_ascii=False), _LONGEST)
     return line
-
-
-def _short(text: str) -> str:
-    text = printable(text).replace("\n", " ")
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
