@@ -44,7 +44,7 @@ crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is ki
 storm: $(INSTALLED)  ## run 2,000 tasks for two minutes while processes and the broker are killed (ARGS="--seed 7")
 	@$(RUN)/python tests/faults/storm.py $(ARGS)
 
-long: $(INSTALLED) $(CREWAI_INSTALLED)  ## run the tests that take long: rough networks, brokers of several nodes, killed crews
+long: $(INSTALLED) $(CREWAI_INSTALLED)  ## run the tests that take long: brokers of several nodes, killed crews
 	@$(RUN)/python $(PYTEST) $(PARALLEL) -m long $(ARGS)
 	@$(CREWAI)/python $(PYTEST) -m long tests/integrations/crewai $(ARGS)
 

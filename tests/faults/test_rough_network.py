@@ -20,8 +20,6 @@ from support import becomes, soon, until
 from . import test_faults
 from .test_faults import Replicas, replicas
 
-pytestmark = pytest.mark.long
-
 __all__ = ["replicas"]  # the fixture
 
 CALLS = 60
