@@ -511,7 +511,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "the size of forgotten answers counts for ever",
         "tools/serving/replay.py",
-        "self._bytes -= _size(key, entry[1])",
+        "self._bytes -= _size(key, entry[1], entry[2])",
         "pass",
         ("tools/serving/test_replay.py",),
     ),

@@ -7,6 +7,8 @@ import time
 import pytest
 from mqtt_agent.tools.serving.replay import ReplayStore
 
+REQUEST = ("tool", b"")
+
 
 def key(number: int) -> tuple[str, str]:
     return "caller", f"{number:03}"
@@ -16,9 +18,9 @@ def key(number: int) -> tuple[str, str]:
 def test_the_oldest_answers_are_dropped_when_there_are_too_many() -> None:
     store = ReplayStore(max_entries=3, max_age=600)
     for number in range(5):
-        store.put(key(number), b"%d" % number, b"content")
+        store.put(key(number), b"%d" % number, REQUEST)
     assert len(store) == 3
-    assert [store.get(key(number)) for number in range(5)] == [None, None, b"2", b"3", b"4"]
+    assert [store.get(key(number)) for number in range(5)] == [None, None] + [(b"%d" % n, REQUEST) for n in (2, 3, 4)]
 
 
 @pytest.mark.rule("CALL-11")
@@ -26,8 +28,8 @@ def test_the_oldest_answers_are_dropped_when_they_are_too_large() -> None:
     size = len("caller") + 3 + 100
     store = ReplayStore(max_entries=1000, max_age=600, max_bytes=3 * size)
     for number in range(100):
-        store.put(key(number), b"x" * 100, b"content")
-        store.put(key(number), b"y" * 100, b"content")  # replaces the first answer
+        store.put(key(number), b"x" * 100, REQUEST)
+        store.put(key(number), b"y" * 100, REQUEST)  # replaces the first answer
     assert len(store) == 3
     assert [number for number in range(100) if store.get(key(number))] == [97, 98, 99]
 
@@ -35,14 +37,14 @@ def test_the_oldest_answers_are_dropped_when_they_are_too_large() -> None:
 @pytest.mark.rule("CALL-11")
 def test_an_answer_is_dropped_when_its_time_is_over() -> None:
     store = ReplayStore(max_entries=10, max_age=0.05)
-    store.put(key(1), b"1", b"content")
+    store.put(key(1), b"1", REQUEST)
     ends = time.monotonic() + 0.05
     while time.monotonic() < ends:
         time.sleep(0.01)  # no event announces the end
     assert store.get(key(1)) is None
     assert len(store) == 0
-    store.put(key(2), b"2", b"content")
+    store.put(key(2), b"2", REQUEST)
     while time.monotonic() < ends + 0.1:
         time.sleep(0.01)
-    store.put(key(3), b"3", b"content")
+    store.put(key(3), b"3", REQUEST)
     assert len(store) == 1, "an answer whose time is over makes room, also when nobody asks for it"

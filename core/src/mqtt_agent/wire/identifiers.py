@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 
@@ -94,7 +95,7 @@ def normalize_namespace(namespace: str) -> str:
 
 def new_call_id() -> str:
     """A fresh id for a call: 32 hexadecimal digits."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def new_task_id() -> str:

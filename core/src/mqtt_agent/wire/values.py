@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from mqtt_agent.errors import WireError
 
-__all__ = ["MAX_DEPTH", "fingerprint", "mended", "mended_text"]
+__all__ = ["DIGEST_SIZE", "MAX_DEPTH", "fingerprint", "mended", "mended_text"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -65,9 +65,13 @@ def mended(value: Any, name: str, owner: str, depth: int = MAX_DEPTH) -> Any:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+DIGEST_SIZE: int = 16
+"""The length of a :func:`fingerprint`, in bytes."""
+
+
 def fingerprint(value: Any) -> bytes:
     """A digest of plain JSON, to compare values without keeping them. The order of keys does not matter."""
-    return hashlib.blake2b(_canonical(value).encode(), digest_size=16).digest()
+    return hashlib.blake2b(_canonical(value).encode(), digest_size=DIGEST_SIZE).digest()
 
 
 class _Mender:

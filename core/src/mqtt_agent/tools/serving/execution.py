@@ -10,12 +10,16 @@ from typing import Any
 
 from mqtt_agent.tools.serving.context import ToolContext
 from mqtt_agent.tools.serving.function import ToolFunction
-from mqtt_agent.tools.serving.replay import CallKey
+from mqtt_agent.tools.serving.replay import CallKey, Request
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Call, CallFault
-from mqtt_agent.wire.values import fingerprint
+from mqtt_agent.wire.messages import decode
+from mqtt_agent.wire.values import DIGEST_SIZE, fingerprint
 
-__all__ = ["Execution", "ServedTool", "content_of"]
+__all__ = ["Execution", "ServedTool", "content_of", "same_request"]
+
+_SMALL = 1024
+"""The longest message, in bytes, that is kept without a digest. Few calls are repeated, and a digest takes time."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ class Execution:
         return content_of(self.tool, self.call)
 
     @property
+    def request(self) -> Request:
+        """The call, to compare a repeat with it after the call is over."""
+        payload = self.messages[0].payload
+        return self.tool_name, payload if len(payload) <= _SMALL else self.content
+
+    @property
     def tool_name(self) -> str:
         """The name of the tool that is called."""
         return self.tool.function.name
@@ -96,6 +106,14 @@ class Execution:
         if self.context is not None and self.task is not None:
             self.context.canceled = True
             self.task.cancel()
+
+
+def same_request(request: Request, tool: ServedTool, call: Call) -> bool:
+    """Whether a call asks for the same as an earlier call, of which :attr:`Execution.request` was kept."""
+    name, kept = request
+    if len(kept) == DIGEST_SIZE:
+        return kept == content_of(tool, call)
+    return name == tool.function.name and fingerprint(decode(Call, kept).arguments) == fingerprint(call.arguments)
 
 
 def content_of(tool: ServedTool, call: Call) -> bytes:

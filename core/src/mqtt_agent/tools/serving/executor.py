@@ -12,7 +12,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
-from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of
+from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
 from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
@@ -79,8 +79,9 @@ class Executor:
             return
         stored = self._replay.get(key)
         if stored is not None:
-            if self._replay.content(key) == content_of(tool, call):
-                self.answers.publish_soon(call.call_id, reply_to, [message], stored)
+            response, request = stored
+            if same_request(request, tool, call):
+                self.answers.publish_soon(call.call_id, reply_to, [message], response)
             else:
                 self._refuse_id(call, reply_to, message)
             return
@@ -110,7 +111,7 @@ class Executor:
         for call_id in call_ids:
             stored = self._replay.get((client, call_id))
             if stored is not None:
-                self.answers.resend(call_id, reply_to, stored)
+                self.answers.resend(call_id, reply_to, stored[0])
             if stored is not None or (client, call_id) in self._known:
                 known.append(call_id)
         return known

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
-__all__ = ["CallKey", "ReplayStore"]
+__all__ = ["CallKey", "ReplayStore", "Request"]
 
 CallKey = tuple[str, str]
 """``(client, call_id)``, which names a call."""
+Request = tuple[str, bytes]
+"""The tool's name, and the message of a call as JSON. A long message is replaced by a digest of its content."""
 
 
 class ReplayStore:
@@ -25,40 +27,35 @@ class ReplayStore:
         self._max_age = max_age
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: OrderedDict[CallKey, tuple[float, bytes, bytes]] = OrderedDict()
+        self._entries: OrderedDict[CallKey, tuple[float, bytes, Request]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, key: CallKey, response: bytes, content: bytes) -> None:
+    def put(self, key: CallKey, response: bytes, request: Request) -> None:
         """Keep the response to a call. The oldest responses are dropped when there are too many.
 
         Args:
             key: The name of the call.
             response: The response.
-            content: A digest of the call's tool and arguments; see :meth:`content`.
+            request: The call, to recognize another call with the same id.
         """
         self._forget(key)
         now = time.monotonic()
-        self._entries[key] = (now + self._max_age, response, content)
-        self._bytes += _size(key, response)
+        self._entries[key] = (now + self._max_age, response, request)
+        self._bytes += _size(key, response, request)
         while self._entries:
             oldest, (expires, _, _) = next(iter(self._entries.items()))
             if expires > now and len(self._entries) <= self._max_entries and self._bytes <= self._max_bytes:
                 break
             self._forget(oldest)
 
-    def get(self, key: CallKey) -> bytes | None:
-        """The response to a call; None when the store has no response, or has dropped it."""
+    def get(self, key: CallKey) -> tuple[bytes, Request] | None:
+        """The response to a call, and the call; None when the store has no response, or has dropped it."""
         entry = self._live(key)
-        return None if entry is None else entry[1]
+        return None if entry is None else entry[1:]
 
-    def content(self, key: CallKey) -> bytes | None:
-        """The digest of a call's tool and arguments; None when the store has no response to the call."""
-        entry = self._live(key)
-        return None if entry is None else entry[2]
-
-    def _live(self, key: CallKey) -> tuple[float, bytes, bytes] | None:
+    def _live(self, key: CallKey) -> tuple[float, bytes, Request] | None:
         entry = self._entries.get(key)
         if entry is not None and entry[0] <= time.monotonic():
             self._forget(key)
@@ -68,8 +65,8 @@ class ReplayStore:
     def _forget(self, key: CallKey) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= _size(key, entry[1])
+            self._bytes -= _size(key, entry[1], entry[2])
 
 
-def _size(key: CallKey, response: bytes) -> int:
-    return len(key[0]) + len(key[1]) + len(response)
+def _size(key: CallKey, response: bytes, request: Request) -> int:
+    return len(key[0]) + len(key[1]) + len(response) + len(request[1])

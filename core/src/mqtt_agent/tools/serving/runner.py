@@ -88,7 +88,7 @@ class CallRunner:
         response.seq = stream.seq or None
         payload = self._encode(response, execution)
         if response.error is None or not response.error.retryable:
-            self._replay.put(execution.key, payload, execution.content)
+            self._replay.put(execution.key, payload, execution.request)
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
