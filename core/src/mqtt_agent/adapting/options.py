@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from mqtt_agent.agents import TaskStore
-from mqtt_agent.transport import TLS, Connection, Credentials
+from mqtt_agent.transport import TLS, Bound, Connection, Credentials
 from mqtt_agent.wire import AgentSkill
 
 __all__ = ["AgentOptions", "HostOptions"]
@@ -33,6 +33,7 @@ class HostOptions(TypedDict, total=False):
     store: TaskStore | str | PathLike[str] | None
     credentials: Credentials | None
     tls: ssl.SSLContext | TLS | None
+    bound: Bound
     connection: Connection | None
     max_waiting_tasks: int
     drain_timeout: float

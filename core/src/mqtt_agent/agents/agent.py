@@ -34,7 +34,7 @@ from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, InboundMessage, Will
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, InboundMessage, Will
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
@@ -82,6 +82,8 @@ class Agent(Requester, Service):
             user's state directory; each agent id and namespace has its own file. The folder of a path must exist.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`BrokerSettings`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
@@ -123,6 +125,7 @@ class Agent(Requester, Service):
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
@@ -139,9 +142,9 @@ class Agent(Requester, Service):
         self.namespace: str = namespace
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
-        self.connection: Connection = connection or BrokerSettings(broker, namespace, credentials, tls).connection(
-            _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry
-        )
+        self.connection: Connection = connection or BrokerSettings(
+            broker, namespace, credentials, tls, bound
+        ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, StoreRetry(agent_id))
         self._topics = topics

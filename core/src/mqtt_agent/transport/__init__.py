@@ -8,13 +8,14 @@ from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
 from mqtt_agent.transport.paced import PacedSender
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
-from mqtt_agent.transport.settings import BrokerSettings
+from mqtt_agent.transport.settings import Bound, BrokerSettings
 from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = [
     "NO_MATCHING_SUBSCRIBERS",
     "TLS",
+    "Bound",
     "BrokerLimits",
     "BrokerSettings",
     "BrokerURL",

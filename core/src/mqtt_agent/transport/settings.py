@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials
@@ -12,7 +12,10 @@ from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
 
-__all__ = ["BrokerSettings"]
+__all__ = ["Bound", "BrokerSettings"]
+
+Bound = Literal["off", "prefer", "require"]
+"""Whether an endpoint speaks sender-bound topics; see :class:`BrokerSettings`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +30,12 @@ class BrokerSettings:
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
+        bound: Whether the endpoint speaks sender-bound topics, whose names say who writes them, so that a broker can
+            check the sender (ours). ``"prefer"``: with every peer that speaks them, and plain topics with others.
+            ``"require"``: never a plain topic. ``"off"``: only plain topics.
 
     Raises:
-        ValueError: ``broker`` is not a broker URL.
+        ValueError: ``broker`` is not a broker URL, or ``bound`` has another value.
         InvalidIdentifier: ``namespace`` cannot be used in topics.
     """
 
@@ -37,12 +43,16 @@ class BrokerSettings:
     namespace: str = DEFAULT_NAMESPACE
     credentials: Credentials | None = None
     tls: ssl.SSLContext | TLS | None = None
+    bound: Bound = "prefer"
 
     def __post_init__(self) -> None:
         self._meaning()
+        if self.bound not in get_args(Bound):
+            choices = ", ".join(repr(each) for each in get_args(Bound))
+            raise ValueError(f"bound={self.bound!r} is not known: use one of {choices}")
 
     def _meaning(self) -> tuple[object, ...]:
-        return BrokerURL.parse(self.broker), Topics(self.namespace).namespace, self.credentials, self.tls
+        return BrokerURL.parse(self.broker), Topics(self.namespace).namespace, self.credentials, self.tls, self.bound
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BrokerSettings) and self._meaning() == other._meaning()
@@ -74,4 +84,5 @@ class BrokerSettings:
             "namespace": self.namespace,
             "credentials": self.credentials,
             "tls": self.tls,
+            "bound": self.bound,
         }

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mqtt_agent.deprecation import renamed_names
 from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus
+from mqtt_agent.wire.bound_topics import BOUND, BoundTopics
 from mqtt_agent.wire.calls import Call, CallFault, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import (
@@ -40,6 +41,7 @@ from mqtt_agent.wire.values import mended_text
 
 __all__ = [
     "AGENT_FEATURES",
+    "BOUND",
     "CONTENT_TYPE",
     "DEFAULT_MAX_PAYLOAD",
     "DEFAULT_NAMESPACE",
@@ -48,6 +50,7 @@ __all__ = [
     "AgentCard",
     "AgentSkill",
     "AgentStatus",
+    "BoundTopics",
     "Call",
     "CallFault",
     "Cancel",

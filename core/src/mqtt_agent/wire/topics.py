@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mqtt_agent.wire.bound_topics import BoundTopics
 from mqtt_agent.wire.identifiers import is_identifier, normalize_namespace, validate_identifier
 
 __all__ = ["DEFAULT_NAMESPACE", "Topics"]
@@ -24,6 +25,7 @@ class Topics:
 
     Attributes:
         namespace: The trimmed namespace.
+        bound: The topics whose names say who writes them (ours).
 
     Raises:
         InvalidIdentifier: The namespace, or a name given to a method, cannot be used in a topic.
@@ -31,6 +33,7 @@ class Topics:
 
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
         self.namespace: str = normalize_namespace(namespace)
+        self.bound: BoundTopics = BoundTopics(self.namespace)
         self._tools = f"{self.namespace}/mcp/tools/"
         self._servers = f"{self.namespace}/mcp/servers/"
         self._clients = f"{self.namespace}/mcp/clients/"

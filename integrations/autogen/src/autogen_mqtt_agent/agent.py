@@ -30,7 +30,7 @@ from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
-from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.transport import Bound, BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from typing_extensions import Self, override
 
@@ -85,6 +85,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
 
     Raises:
         InvalidIdentifier: A name or the namespace cannot be used in topics.
@@ -112,13 +114,14 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
     ) -> None:
         super().__init__(name, description)
         self.peer: str = peer or name
         options: dict[str, Any] = {"max_payload": MAX_PAYLOAD}
         if agent_id is None and store is None:
             options["retention"] = _SHORT_RETENTION
-        place = BrokerSettings(broker, namespace, credentials, tls)
+        place = BrokerSettings(broker, namespace, credentials, tls, bound)
         self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
         self._on_question = on_question
         self._codec = Codec(message_types)

@@ -23,6 +23,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient
+from mqtt_agent.transport import Bound
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
@@ -64,6 +65,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
         stream: Whether a value that a tool streams becomes an event: a ``ThoughtEvent`` whose source is the tool.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -89,10 +92,13 @@ class MQTTWorkbench(StaticStreamWorkbench):
         stream: bool = True,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
     ) -> None:
         super().__init__([])
         self._wanted = Selection(tools, exclude, servers, tags, where)
-        self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
+        self._client = ToolClient(
+            agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls, bound=bound
+        )
         self._timeout = timeout
         self._stream = stream
         self._names: dict[str, str] = {}

@@ -24,7 +24,7 @@ from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, 
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync import Agent as SyncAgent
-from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.transport import Bound, BrokerSettings
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
@@ -61,6 +61,8 @@ class MQTTAgent(BaseAgent):
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory if there is no ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
         timeout: Seconds that a task may take. After that, the task is canceled. None for no limit.
         wait_online: Whether to wait for a peer that was never seen. If the peer was seen before and is offline now,
             the task always waits.
@@ -83,6 +85,7 @@ class MQTTAgent(BaseAgent):
     store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
     credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
+    bound: Bound = "prefer"
     timeout: float | None = TASK_TIMEOUT
     wait_online: bool = False
     send_inputs: bool = False
@@ -111,7 +114,7 @@ class MQTTAgent(BaseAgent):
     def requester(self) -> SyncAgent:
         """The agent that gives the tasks. Members with equal settings share one agent."""
         if self._lease is None:
-            broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
+            broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound)
             self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
         return self._lease.agent
 

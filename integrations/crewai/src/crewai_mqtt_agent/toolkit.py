@@ -14,6 +14,7 @@ from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
+from mqtt_agent.transport import Bound
 from pydantic import BaseModel
 
 from crewai_mqtt_agent.tool import MQTTTool, make_tool
@@ -47,6 +48,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
             gives the result to the language model as JSON. Without a pydantic model, a result is text.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -69,9 +72,12 @@ class MQTTToolkit(Toolkit[BaseTool]):
         result_schemas: Mapping[str, type[BaseModel]] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
-        self._client = ToolClient(agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls)
+        self._client = ToolClient(
+            agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls, bound=bound
+        )
         self._remote = self._client
         self._namespace = namespace
         self._on_unavailable: OnUnavailable = on_unavailable

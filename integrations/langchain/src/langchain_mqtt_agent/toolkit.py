@@ -16,7 +16,7 @@ from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit, timeout_for
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.transport import Bound, BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
@@ -76,6 +76,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             :class:`MQTTRemoteAgent`. By default, nothing is sent.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -107,6 +109,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     context: Sequence[str] = ()
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
+    bound: Bound = "prefer"
     _remote: Any = PrivateAttr()
     _named: bool = PrivateAttr(default=False)
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
@@ -116,7 +119,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""
         self._named = self.agent_id is not None
-        settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls)
+        settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound)
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, **settings.as_arguments())
         else:

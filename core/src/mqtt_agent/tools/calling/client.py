@@ -28,7 +28,7 @@ from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
 
 __all__ = ["ToolClient"]
@@ -47,6 +47,8 @@ class ToolClient(NeedsAsyncWith):
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`BrokerSettings`.
         connection: A connection to share. None makes a connection that only this client uses.
         session_expiry: Seconds that the broker keeps responses for a client that lost its connection.
         max_pending: How many calls may be under way at once.
@@ -73,6 +75,7 @@ class ToolClient(NeedsAsyncWith):
         namespace: str = DEFAULT_NAMESPACE,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
         connection: Connection | None = None,
         session_expiry: int = 60,
         max_pending: int = 10_000,
@@ -83,7 +86,7 @@ class ToolClient(NeedsAsyncWith):
         unique = uuid.uuid4().hex[:8]
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
-        settings = BrokerSettings(broker, namespace, credentials, tls)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
         self.connection: Connection = connection or settings.connection(
             f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )

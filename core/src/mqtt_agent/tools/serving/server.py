@@ -26,7 +26,7 @@ from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import TLS, BrokerSettings, Connection, Credentials, Will
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, Will
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
 
 __all__ = ["ToolServer"]
@@ -66,6 +66,8 @@ class ToolServer(ToolOffering, Service):
             over the session of the earlier process, and the calls that wait in the session.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`BrokerSettings`.
         connection: A connection to share. None makes a connection that only this server uses.
         max_concurrency: How many handlers run at once. Further calls wait. A plain function whose call was canceled or
             has timed out counts until it returns.
@@ -102,6 +104,7 @@ class ToolServer(ToolOffering, Service):
         replica: str | None = None,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
         connection: Connection | None = None,
         max_concurrency: int = 64,
         drain_timeout: float = 10.0,
@@ -131,7 +134,7 @@ class ToolServer(ToolOffering, Service):
                 namespace=namespace,
                 topics=self._topics,
                 connection=connection
-                or BrokerSettings(broker, namespace, credentials, tls).connection(
+                or BrokerSettings(broker, namespace, credentials, tls, bound).connection(
                     self.server_id,
                     will_delay=will_delay,
                     session_expiry=will_delay if session_expiry is None else session_expiry,

@@ -26,7 +26,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import TaskTimeout, WireError
 from mqtt_agent.sync import Agent
-from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.transport import Bound, BrokerSettings
 from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
@@ -93,6 +93,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
+        bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
+            :class:`mqtt_agent.transport.BrokerSettings`.
         agent: The :class:`mqtt_agent.sync.Agent` that gives the tasks, instead of a new one. Its owner stops it.
         type: The type of the task, which selects the peer's handler.
         title: The title of the task, one line for people.
@@ -130,6 +132,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         store: TaskStore | str | PathLike[str] | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
+        bound: Bound = "prefer",
         agent: Agent | None = None,
         type: str | None = None,
         title: str | None = None,
@@ -158,7 +161,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self._context = tuple(context)
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
-        settings = BrokerSettings(broker, namespace, credentials, tls)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
         self._requester = Requester(RequesterSettings(settings, agent_id, store, lasting=True), agent=agent)
 
     def __repr__(self) -> str:

@@ -1,0 +1,115 @@
+"""Sender-bound topics: the topics whose name says who writes, so that a broker can check who speaks."""
+
+from __future__ import annotations
+
+from mqtt_agent.wire.identifiers import is_identifier, validate_identifier
+
+__all__ = ["BOUND", "BoundTopics"]
+
+BOUND: str = "bound"
+"""The entry in a card's ``features`` that says: this endpoint speaks sender-bound topics (ours)."""
+
+
+class BoundTopics:
+    """Builds and reads the sender-bound topics below one namespace (ours).
+
+    A sender-bound topic has the name of its writer as a level of its own. A broker can therefore allow each login to
+    write topics with its own name, and to read topics below its own name. A method that is given no writer returns the
+    topic filter of the reader, with ``+`` in the place of the writer.
+
+    Example:
+        >>> BoundTopics("a2a/v1").call("forecast", "agent-a")
+        'a2a/v1/mcp/tools/forecast/call/agent-a'
+        >>> BoundTopics("a2a/v1").responses("agent-a")
+        'a2a/v1/mcp/clients/agent-a/responses/+'
+
+    Args:
+        namespace: The prefix of all topics, without leading and trailing ``/``.
+
+    Raises:
+        InvalidIdentifier: A name given to a method cannot be used in a topic.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._tools = f"{namespace}/mcp/tools/"
+        self._servers = f"{namespace}/mcp/servers/"
+        self._clients = f"{namespace}/mcp/clients/"
+        self._tasks = f"{namespace}/tasks/"
+
+    # Calls
+
+    def call(self, tool: str, client: str) -> str:
+        """The topic to which one client publishes its calls of a tool."""
+        return (
+            f"{self._tools}{validate_identifier(tool, 'tool name')}/call/{validate_identifier(client, 'client name')}"
+        )
+
+    def calls_shared(self, tool: str) -> str:
+        """The shared topic filter by which replicas subscribe to the calls of all clients.
+
+        The group has the same name as the group for the plain topic.
+        """
+        return f"$share/mcp-tool-{tool}/{self._tools}{validate_identifier(tool, 'tool name')}/call/+"
+
+    def cancel(self, tool: str, client: str | None = None) -> str:
+        """The topic to which one client publishes the cancellations of its calls."""
+        return f"{self._tools}{validate_identifier(tool, 'tool name')}/cancel/{_writer(client, 'client name')}"
+
+    def query(self, server: str, client: str | None = None) -> str:
+        """The topic on which one client asks one replica which of its calls the replica knows."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/query/{_writer(client, 'client name')}"
+
+    def responses(self, client: str, server: str | None = None) -> str:
+        """The topic of the responses of one replica to one client."""
+        return f"{self._clients}{validate_identifier(client, 'client name')}/responses/{_writer(server, 'server name')}"
+
+    def stream(self, client: str, call_id: str, server: str | None = None) -> str:
+        """The topic of the partial results of one call."""
+        names = f"{validate_identifier(client, 'client name')}/stream/{_writer(server, 'server name')}"
+        return f"{self._clients}{names}/{validate_identifier(call_id, 'call id')}"
+
+    # Tasks
+
+    def inbox(self, agent: str, sender: str | None = None) -> str:
+        """The topic to which one requester publishes tasks for an agent."""
+        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox/{_writer(sender, 'agent id')}"
+
+    def control(self, agent: str, sender: str | None = None) -> str:
+        """The topic of one requester's control messages to an agent."""
+        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control/{_writer(sender, 'agent id')}"
+
+    def results(self, requester: str, executor: str | None = None) -> str:
+        """The topic of the results that one executor sends to a requester."""
+        return f"{self._tasks}{validate_identifier(requester, 'agent id')}/results/{_writer(executor, 'agent id')}"
+
+    def events(self, requester: str, task_id: str, executor: str | None = None) -> str:
+        """The topic of the events of one task."""
+        names = f"{validate_identifier(requester, 'agent id')}/events/{_writer(executor, 'agent id')}"
+        return f"{self._tasks}{names}/{validate_identifier(task_id, 'task id')}"
+
+    # Reading
+
+    def writer(self, topic: str) -> str | None:
+        """The name of the endpoint that a topic belongs to as its writer; None when the topic is not sender-bound.
+
+        Example:
+            >>> BoundTopics("a2a/v1").writer("a2a/v1/tasks/agent-b/inbox/agent-a")
+            'agent-a'
+            >>> BoundTopics("a2a/v1").writer("a2a/v1/tasks/agent-b/inbox") is None
+            True
+        """
+        for prefix, kinds in (
+            (self._tools, {"call": 3, "cancel": 3}),
+            (self._servers, {"query": 3}),
+            (self._clients, {"responses": 3, "stream": 4}),
+            (self._tasks, {"inbox": 3, "control": 3, "results": 3, "events": 4}),
+        ):
+            if topic.startswith(prefix):
+                levels = topic[len(prefix) :].split("/")
+                if len(levels) >= 3 and kinds.get(levels[1]) == len(levels) and is_identifier(levels[2]):
+                    return levels[2]
+        return None
+
+
+def _writer(name: str | None, what: str) -> str:
+    return "+" if name is None else validate_identifier(name, what)
