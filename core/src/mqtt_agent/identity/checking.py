@@ -78,7 +78,7 @@ def _attempts(plan: Plan, logins: list[Login]) -> Iterator[tuple[Action, str]]:
             for login in logins:  # as a program of another kind, under its own user name
                 yield "publish", _concrete(_opened(right.topic.replace("{self}", login.user), namespace))
         topic = _opened(right.topic.replace("{self}", "+"), namespace)
-        if right.action == "subscribe" and "$share/mcp-tool-+/" not in topic:
+        if right.action == "subscribe" and not topic.startswith("$share/"):
             yield "subscribe", topic
 
 

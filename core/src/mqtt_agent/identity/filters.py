@@ -40,7 +40,7 @@ def without_share(topic_filter: str) -> str:
     """The topic filter inside a shared subscription; any other filter as it is.
 
     Example:
-        >>> without_share("$share/mcp-tool-forecast/a2a/v1/mcp/tools/forecast/call/+")
+        >>> without_share("$share/mcp-bound-forecast/a2a/v1/mcp/tools/forecast/call/+")
         'a2a/v1/mcp/tools/forecast/call/+'
     """
     if topic_filter.startswith("$share/") and topic_filter.count("/") > 1:

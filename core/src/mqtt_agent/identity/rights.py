@@ -127,7 +127,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/clients/+/responses/{self}", "its responses"),
             ("publish", "mcp/clients/+/stream/{self}/+", "its partial results"),
             ("publish", "mcp/servers/+/query/{self}", "messages to itself, and questions whether a server is there"),
-            ("subscribe", "$share/mcp-tool-{serves}/{ns}/mcp/tools/{serves}/call/+", "its share of the calls"),
+            ("subscribe", "$share/mcp-bound-{serves}/{ns}/mcp/tools/{serves}/call/+", "its share of the calls"),
             ("subscribe", "mcp/tools/{serves}/cancel/+", "the cancellations of calls"),
             ("subscribe", "mcp/servers/{self}/query/+", "questions about its calls"),
             ("subscribe", "mcp/tools/{serves}/card", "whether another server has published the card"),
