@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
-from mqtt_agent.identity import Login, Roster, claims_of, issue, plan_for
+from mqtt_agent.identity import Login, Plan, Roster, claims_of, issue, plan_for
 
 from .ejabberd import Ejabberd
 from .mosquitto import Mosquitto
@@ -22,6 +22,7 @@ class Guarded:
     """A broker whose logins are those of a roster. It is mixed into the class of a broker."""
 
     roster: Roster
+    made: Plan
     port: int
     folder: Path
 

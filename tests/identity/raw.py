@@ -67,7 +67,7 @@ class Raw:
         )
         if will is not None:
             client.will_set(will.topic, will.payload, 1)
-        client.on_connect = lambda *args: self._tell(lambda: setattr(self, "connected", args[3].value))
+        client.on_connect = self._on_connect
         client.on_message = lambda *args: self._tell(lambda: self.heard.append(args[2]))
         client.on_publish = lambda c, u, mid, code, props: self._answer(mid, code.value)
         client.on_subscribe = lambda c, u, mid, codes, props: self._answer(mid, codes[0].value)
@@ -126,7 +126,7 @@ class Raw:
         return self._code(self._client.publish(topic, payload, 1, retain, properties).mid)
 
     def payloads(self) -> list[bytes]:
-        return [each.payload for each in self.heard]
+        return [bytes(each.payload) for each in self.heard]
 
     def wait_for(self, payload: bytes) -> None:
         """Wait until a message with this payload has arrived."""
@@ -142,6 +142,9 @@ class Raw:
         marker = f"marker {uuid.uuid4().hex}".encode()
         assert self.publish(topic, marker) < 0x80, f"{self.login.user} may not publish its own marker on {topic}"
         self.wait_for(marker)
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._tell(lambda: setattr(self, "connected", reason.value))
 
     def _answer(self, mid: int, code: int) -> None:
         self._tell(lambda: self._codes.__setitem__(mid, code))

@@ -18,6 +18,7 @@ def test_nobody_can_publish(cast: Cast, attempt: Publishing) -> None:
     before = len(audit.heard)
     payload = b"" if attempt.empty else f"forged {next(_numbers)}".encode()
     code = cast.attacker(attempt.attacker).publish(f"ns/{attempt.topic}", payload, retain=attempt.retain)
+    assert cast.broker.made.explain(attempt.attacker, "publish", f"ns/{attempt.topic}").allowed == (code < 0x80)
     cast.settle("audit")
     arrived = [each for each in audit.heard[before:] if each.topic == f"ns/{attempt.topic}" and each.payload == payload]
     if cast.name in dict(attempt.possible):

@@ -37,6 +37,7 @@ def test_nobody_can_read(cast: Cast, attempt: Reading) -> None:
             assert code == 0x87
         else:
             assert code >= 0x80
+        assert not cast.broker.made.explain(attempt.attacker, "subscribe", attempt.topic_filter.format(ns="ns")).allowed
         secrets = [f"secret {next(_numbers)}".encode() for _ in SECRETS]
         for (speaker, topic), secret in zip(SECRETS, secrets, strict=True):
             assert cast.victim(speaker).publish(f"ns/{topic}", secret) < 0x80

@@ -18,8 +18,8 @@ _NOTES = (
     "ejabberd binds no client id to a user. A login gets its own session even with the client id of another login, so"
     " it ends no foreign connection.",
     "ejabberd ignores the case of user names, and of the levels that it compares with a user name.",
-    "In ejabberd 23.01, an UNSUBSCRIBE ends the subscriptions of all logins to the same topic filter. So a login can make"
-    " others deaf until they connect again. No access rule prevents it.",
+    "In ejabberd 23.01, an UNSUBSCRIBE ends the subscriptions of all logins to the same topic filter. So a login can"
+    " make others deaf until they subscribe again. No access rule prevents it.",
     "ejabberd checks a token only at the connect: a connection stays open after its token has expired.",
     "The key file must not be readable by others: who has the key can make a token for every login.",
 )

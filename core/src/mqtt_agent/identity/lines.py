@@ -31,7 +31,7 @@ def line_of(text: str, table: tuple[str, ...] = (), key: str | None = None) -> i
                 found = number
             continue
         word = _KEY.match(line)
-        if here == table and word is not None and key in word.groups():
+        if key is not None and here == table and word is not None and key in word.groups():
             return number
     return found
 

@@ -70,9 +70,7 @@ def issue(claims: dict[str, Any], key: str | bytes, algorithm: str = "HS256", *,
         raise ImportError("tokens need PyJWT: pip install 'mqtt-agent[identity]'") from error
     secret = key.encode() if isinstance(key, str) else key
     if algorithm.startswith("HS") and len(secret) < 32:
-        raise RosterError(
-            f"the secret has {len(secret)} bytes; use at least 32, such as the output of: openssl rand -hex 32"
-        )
+        raise RosterError(f"the secret has {len(secret)} bytes; make 32 with: openssl rand -hex 32")
     try:
         return jwt.encode(claims, secret, algorithm=algorithm, headers=None if key_id is None else {"kid": key_id})
     except (jwt.exceptions.PyJWTError, NotImplementedError, TypeError, ValueError) as error:
