@@ -53,6 +53,9 @@ CASE = "case-of-a-name"
 SHARE_GROUP = "foreign-share-group"
 CLIENT_ID = "taken-client-id"
 KEPT_SESSION = "taken-session"
+UNSUBSCRIBE = "foreign-unsubscribe"
+OLD_TOKEN = "connection-outlives-token"
+SILENT_SUBSCRIPTION = "subscription-not-refused"
 
 
 @dataclass(frozen=True)
@@ -192,3 +195,6 @@ READING = [
     Reading("a copy of the tasks in a group of its own", "agent-b", "$share/own/{ns}/tasks/writer/inbox/+"),
     Reading("everything in a group of its own", "agent-b", "$share/own/#"),
 ]
+
+GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION}
+"""What some broker cannot prevent. docs/identity.md names each of them."""

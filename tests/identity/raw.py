@@ -71,7 +71,7 @@ class Raw:
         client.on_message = lambda *args: self._tell(lambda: self.heard.append(args[2]))
         client.on_publish = lambda c, u, mid, code, props: self._answer(mid, code.value)
         client.on_subscribe = lambda c, u, mid, codes, props: self._answer(mid, codes[0].value)
-        client.on_unsubscribe = lambda c, u, mid, codes, props: self._answer(mid, codes[0].value if codes else 0)
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = lambda *_: self._tell(self.lost.set)
         self._properties = Properties(PacketTypes.CONNECT)
         self._properties.SessionExpiryInterval = keep
@@ -145,6 +145,9 @@ class Raw:
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._tell(lambda: setattr(self, "connected", reason.value))
+
+    def _on_unsubscribe(self, client: Any, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
+        self._answer(mid, codes[0].value if codes else 0)
 
     def _answer(self, mid: int, code: int) -> None:
         self._tell(lambda: self._codes.__setitem__(mid, code))
