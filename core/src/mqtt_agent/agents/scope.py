@@ -8,7 +8,7 @@ from functools import cached_property
 
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
-from mqtt_agent.transport import Connection
+from mqtt_agent.transport import Bound, Connection
 from mqtt_agent.wire import TaskState, Topics
 
 __all__ = ["Scope"]
@@ -29,6 +29,7 @@ class Scope:
         max_payload: The size of the largest message that the agent reads, in bytes.
         retry: Repeats the work that the store did not accept. All parts share it, so that the log has one line for the
             beginning and one line for the end of a trouble.
+        bound: Whether the agent speaks sender-bound topics; see :class:`BrokerSettings`.
     """
 
     agent_id: str
@@ -37,6 +38,7 @@ class Scope:
     store: TaskStore
     max_payload: int
     retry: StoreRetry
+    bound: Bound = "prefer"
 
     @cached_property
     def owner(self) -> str:

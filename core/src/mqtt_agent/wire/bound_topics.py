@@ -47,9 +47,10 @@ class BoundTopics:
     def calls_shared(self, tool: str) -> str:
         """The shared topic filter by which replicas subscribe to the calls of all clients.
 
-        The group has the same name as the group for the plain topic.
+        The group has another name than the group for the plain topic, because some brokers know a group by its name
+        alone.
         """
-        return f"$share/mcp-tool-{tool}/{self._tools}{validate_identifier(tool, 'tool name')}/call/+"
+        return f"$share/mcp-bound-{tool}/{self._tools}{validate_identifier(tool, 'tool name')}/call/+"
 
     def cancel(self, tool: str, client: str | None = None) -> str:
         """The topic to which one client publishes the cancellations of its calls."""

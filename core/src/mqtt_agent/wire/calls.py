@@ -9,6 +9,7 @@ from pydantic import Field
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = [
+    "CANCELED",
     "DOES_NOT_FIT",
     "MAX_QUERIED",
     "Call",
@@ -29,6 +30,9 @@ MAX_QUERIED: int = 1000
 
 DOES_NOT_FIT: str = "ARGUMENTS_DO_NOT_FIT"
 """The code of the error that refuses a call before it runs, because its arguments do not fit the input schema."""
+
+CANCELED: str = "CANCELED"
+"""The code of the error that answers a call which was canceled."""
 
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 

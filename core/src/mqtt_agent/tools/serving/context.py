@@ -94,9 +94,11 @@ class ToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller. The caller chooses it, and only a broker that checks who writes to sender-bound
+            topics can prove it; see ``bound``.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
@@ -110,12 +112,14 @@ class ToolContext:
         server: str,
         stream: CallStream,
         meta: dict[str, Any] | None = None,
+        bound: bool = False,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
         self.client: str = client
         self.server: str = server
         self.meta: dict[str, Any] = meta or {}
+        self.bound: bool = bound
         self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -169,9 +173,10 @@ class SyncToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller; see :class:`ToolContext`.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -182,6 +187,7 @@ class SyncToolContext:
         self.client: str = context.client
         self.server: str = context.server
         self.meta: dict[str, Any] = context.meta
+        self.bound: bool = context.bound
 
     @property
     def canceled(self) -> bool:
