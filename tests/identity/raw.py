@@ -117,12 +117,21 @@ class Raw:
         assert mid is not None
         return self._code(mid)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, response_topic: str | None = None) -> int:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: str | None = None,
+    ) -> int:
         """Publish at QoS 1, and return the reason code of the PUBACK; 0x80 when the broker closed the connection."""
-        properties = None
+        properties = Properties(PacketTypes.PUBLISH)
         if response_topic is not None:
-            properties = Properties(PacketTypes.PUBLISH)
             properties.ResponseTopic = response_topic
+        if correlation is not None:
+            properties.CorrelationData = correlation.encode()
         return self._code(self._client.publish(topic, payload, 1, retain, properties).mid)
 
     def payloads(self) -> list[bytes]:
