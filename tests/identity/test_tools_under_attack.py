@@ -74,8 +74,8 @@ def body(**values: Any) -> bytes:
 
 async def test_a_call_that_names_another_client_is_not_run(victims: Victims) -> None:
     attacker = victims.attacker("agent-b")
-    call = body(call_id="c-1", client="web", arguments={"city": "forged"})
-    assert attacker.publish("ns/mcp/tools/forecast/call/agent-b", call, correlation="c-1") == 0
+    call = body(call_id="named-web", client="web", arguments={"city": "forged"})
+    assert attacker.publish("ns/mcp/tools/forecast/call/agent-b", call, correlation="named-web") == 0
     await victims.ends_well(await victims.call())
     assert "forged" not in [city for _, city in victims.ran]
 
@@ -83,7 +83,7 @@ async def test_a_call_that_names_another_client_is_not_run(victims: Victims) -> 
 async def test_the_answer_goes_to_the_caller_whatever_the_response_topic_says(victims: Victims) -> None:
     attacker, audit = victims.attacker("agent-b"), victims.cast.victim("audit")
     victims.finish.set()
-    elsewhere, call_id = "ns/mcp/clients/web/responses", f"c-{next(_numbers)}"
+    elsewhere, call_id = "ns/mcp/clients/web/responses", f"diverted-{next(_numbers)}"
     call = body(call_id=call_id, client="agent-b", arguments={"city": "x"}, response_topic=elsewhere)
     topic = "ns/mcp/tools/forecast/call/agent-b"
     assert attacker.publish(topic, call, response_topic=f"{elsewhere}/weather:1", correlation=call_id) == 0
