@@ -207,3 +207,23 @@ async def test_a_claim_of_a_tool_name_by_a_foreign_server(victims: Victims) -> N
         assert started
     finally:
         evil.publish("ns/mcp/servers/evil:1/card", b"", retain=True)
+
+
+async def test_a_captured_call_cannot_be_run_again(victims: Victims) -> None:
+    """Somebody who has read a call, such as an auditor, sends it again: during and after the life of its server."""
+    audit = victims.cast.victim("audit")
+    handle = await victims.call()
+    victims.cast.settle("audit")
+    [captured] = [each for each in audit.heard if "/call/web" in each.topic and handle.call_id in each.payload.decode()]
+    await victims.ends_well(handle)
+    attacker = victims.attacker("agent-b")
+    for _ in range(2):
+        assert attacker.publish(captured.topic, captured.payload, correlation=handle.call_id) >= 0x80
+        own = "ns/mcp/tools/forecast/call/agent-b"
+        assert attacker.publish(own, captured.payload, correlation=handle.call_id) < 0x80
+        query = body(query_id="q", client="web", call_ids=[], tool="forecast", call=json.loads(captured.payload))
+        assert attacker.publish("ns/mcp/servers/weather:1/query/agent-b", query) < 0x80
+        assert await soon(victims.client.call("forecast", {"city": "after"}, timeout=20), 20) == "true"
+        assert [client for client, city in victims.ran if city != "after"] == ["web"]
+        await soon(victims.server.stop())
+        await soon(victims.server.start(), 20)
