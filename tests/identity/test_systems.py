@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from mqtt_agent import errors
-from support import soon
+from mqtt_agent import TaskContext, ToolContext, ToolServer, errors
+from support import soon, until
 
 from .attempts import ROSTER
 from .conftest import Cast
-from .endpoints import client, server
+from .endpoints import agent, client, server
 
 
 @asynccontextmanager
@@ -72,3 +72,56 @@ def test_the_log_of_mosquitto_shows_a_denial(cast: Cast) -> None:
     before = len(cast.broker.log)
     assert cast.attacker("agent-b").publish("ns/tasks/writer/inbox/agent-a", b"forged") == 0x87
     assert "denied" in cast.broker.log[before:].lower()
+
+
+async def test_agents_work_with_the_generated_rights(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:
+    async with clean(cast, caplog) as stack:
+        writer, planner = agent(cast, "writer"), agent(cast, "agent-a")
+
+        @writer.on_task
+        async def write(task: TaskContext) -> Any:
+            await task.progress(1, 2, "half")
+            await task.stream(f"part for {task.sender}")
+            if task.data == "ask":
+                return await task.ask("Well?")
+            return [task.sender, task.bound]
+
+        await stack.enter_async_context(writer)
+        await stack.enter_async_context(planner)
+        seen: list[Any] = []
+        assert await soon(planner.request("writer", data=1, on_event=seen.append), 20) == ["agent-a", True]
+        assert "partial" in [event.type for event in seen]
+        task = await soon(planner.delegate("writer", data="ask"))
+        await until(lambda: task.question)
+        await soon(task.send("yes"))
+        assert await soon(task.result()) == "yes"
+        task = await soon(planner.delegate("writer", data="ask"))
+        await until(lambda: task.question)
+        await soon(task.cancel())
+        with pytest.raises(errors.TaskCanceled):
+            await soon(task.result())
+
+
+async def test_agents_with_tools_work_with_the_generated_rights(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:
+    """An agent hosts a tool server, another one calls tools in its task, and a client calls the hosted tool."""
+    async with clean(cast, caplog) as stack:
+        desk, writer, planner = agent(cast, "desk"), agent(cast, "writer"), agent(cast, "agent-a")
+        files = ToolServer("files", replica="desk", namespace="ns")
+
+        @files.tool
+        async def read_file(path: str, ctx: ToolContext) -> str:
+            return f"{path} for {ctx.client}"
+
+        desk.serve_tools(files)
+
+        @writer.on_task
+        async def write(task: TaskContext) -> Any:
+            weather = await writer.tool_client.call("forecast", {"city": task.prompt}, timeout=20)
+            return [weather["client"], await writer.tool_client.call("read_file", {"path": "a"}, timeout=20)]
+
+        for endpoint in (server(cast, "1"), desk, writer, planner):
+            await stack.enter_async_context(endpoint)
+        assert await soon(planner.request("writer", "Oslo"), 30) == ["writer", "a for writer"]
+        web = await stack.enter_async_context(client(cast))
+        assert await soon(web.call("read_file", {"path": "b"}, timeout=20), 20) == "b for web"
+        assert await soon(planner.tool_client.call("read_file", {"path": "c"}, timeout=20), 20) == "c for agent-a"
