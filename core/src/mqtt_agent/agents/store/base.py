@@ -35,11 +35,14 @@ class TaskKey(NamedTuple):
             may share one store.
         role: ``received`` when the agent does the task, ``delegated`` when the agent has given the task to a peer.
         task_id: The task's id.
+        requester: The agent that gave a received task, because each requester chooses the ids of its own tasks. Empty
+            when the task does not name its requester, and always empty for a delegated task.
     """
 
     agent: str
     role: TaskRole
     task_id: str
+    requester: str = ""
 
 
 @dataclass
