@@ -270,6 +270,7 @@ class Connection:
         manual: bool = False,
         exclusive: str | None = None,
         guarded: bool = False,
+        on_refused: Callable[[TransportError], None] | None = None,
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
@@ -289,6 +290,9 @@ class Connection:
             guarded: Whether the filter is not subscribed to before :meth:`admit`. When the broker has lost the session,
                 the filter must be admitted again. The handler gets the messages of a subscription that an earlier
                 process has left in the session.
+            on_refused: Called with the error whenever the broker refuses the topic filter: now, at the start, or after
+                a reconnect. The connection works without the subscription then. None raises the error, also from
+                :meth:`start`.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -305,6 +309,7 @@ class Connection:
             manual=manual,
             exclusive=exclusive,
             guarded=guarded,
+            on_refused=on_refused,
         )
         if subscription is None:
             return

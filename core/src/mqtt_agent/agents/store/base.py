@@ -65,7 +65,8 @@ class TaskRecord:
             "schema", "answer"}`` each. ``answer`` is missing until the question is answered. For a delegated task, the
             answers: ``{"input_id", "answer"}`` each.
         result: The result message, once the task is over.
-        reply_to: The topic to which the result goes; None for the default topics.
+        reply_to: The topic to which the result goes; None for the default topics. For a delegated task, the
+            sender-bound results topic; None when the task was given on a plain topic.
         settled: Whether all work for a finished task is done. A received task is settled when the broker has the
             result.
         cancel_requested: Whether the requester has asked for the task to be canceled.
