@@ -88,6 +88,10 @@ class BoundTopics:
         names = f"{validate_identifier(requester, 'agent id')}/events/{_writer(executor, 'agent id')}"
         return f"{self._tasks}{names}/{validate_identifier(task_id, 'task id')}"
 
+    def all_events(self, requester: str) -> str:
+        """The topic filter of the events of all tasks that a requester has given."""
+        return f"{self._tasks}{validate_identifier(requester, 'agent id')}/events/+/+"
+
     # Reading
 
     def writer(self, topic: str) -> str | None:
