@@ -57,7 +57,7 @@ class Cast:
     def _settle_auditor(self, victim: Raw) -> None:
         """An auditor may publish nothing, so another login publishes the marker."""
         marker = f"marker {len(victim.heard)}".encode()
-        assert self.victim("writer").publish("ns/tasks/writer/control/writer", marker) < 0x80
+        assert self.attacker("agent-b").publish("ns/tasks/agent-b/control/agent-b", marker) < 0x80
         victim.wait_for(marker)
 
     def _get(self, user: str, *, listens: bool) -> Raw:

@@ -120,7 +120,7 @@ class Raw:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: bytes | bytearray,
         *,
         retain: bool = False,
         response_topic: str | None = None,
@@ -136,6 +136,10 @@ class Raw:
 
     def payloads(self) -> list[bytes]:
         return [bytes(each.payload) for each in self.heard]
+
+    def of(self, word: str) -> list[paho.MQTTMessage]:
+        """The messages whose payload contains a word."""
+        return [each for each in self.heard if word.encode() in bytes(each.payload)]
 
     def wait_for(self, payload: bytes) -> None:
         """Wait until a message with this payload has arrived."""

@@ -87,10 +87,10 @@ async def test_the_result_goes_to_the_requester_whatever_the_response_topic_says
     task = body(task_id=task_id, sender="agent-b", to="writer", data="x")
     elsewhere = "ns/tasks/agent-a/results/writer"
     assert attacker.publish("ns/tasks/writer/inbox/agent-b", task, response_topic=elsewhere, correlation=task_id) == 0
-    await until(lambda: any(task_id in each.payload.decode() and "/results/" in each.topic for each in attacker.heard))
-    victims.cast.attacker("agent-b")
+    await until(lambda: any("/results/" in each.topic for each in attacker.of(task_id)))
     await victims.ends_well(await victims.delegate())
-    answers = {each.topic for each in audit.heard if task_id in each.payload.decode() and "/results/" in each.topic}
+    victims.cast.settle("audit")
+    answers = {each.topic for each in audit.of(task_id) if "/results/" in each.topic}
     assert answers == {"ns/tasks/agent-b/results/writer"}
 
 
@@ -148,13 +148,12 @@ async def test_a_foreign_agent_cannot_send_events(victims: Victims) -> None:
     before = len(victims.ran)
     asked = asyncio.create_task(victims.requester.request("writer", data="x", on_event=seen.append))
     await until(lambda: len(victims.ran) > before)
-    attacker, audit = victims.attacker(), victims.cast.victim("audit")
-    victims.cast.settle("audit") if False else None
-    known = await victims.requester.delegations("working")
+    attacker = victims.attacker()
+    known = await victims.requester.delegations()
+    assert known
     for handle in known:
         event = body(task_id=handle.task_id, seq=99, type="partial", content="forged", sender="writer", to="agent-a")
         assert attacker.publish(f"ns/tasks/agent-a/events/agent-b/{handle.task_id}", event) < 0x80
-    assert audit is not None
     victims.finish.set()
     assert await soon(asked) == "true"
     assert "forged" not in [event.content for event in seen]
@@ -163,8 +162,8 @@ async def test_a_foreign_agent_cannot_send_events(victims: Victims) -> None:
 async def test_a_captured_task_cannot_be_run_again(victims: Victims) -> None:
     audit = victims.cast.victim("audit")
     task = await victims.delegate()
-    await until(lambda: any(task.task_id in each.payload.decode() for each in audit.heard if "/inbox/" in each.topic))
-    captured = next(each for each in audit.heard if "/inbox/" in each.topic and task.task_id in each.payload.decode())
+    victims.cast.settle("audit")
+    captured = next(each for each in audit.of(task.task_id) if "/inbox/" in each.topic)
     await victims.ends_well(task)
     attacker = victims.attacker()
     for _ in range(2):
@@ -174,3 +173,19 @@ async def test_a_captured_task_cannot_be_run_again(victims: Victims) -> None:
         assert [sender for sender, data in victims.ran if data != "after"] == ["agent-a"]
         await soon(victims.executor.stop())
         await soon(victims.executor.start(), 20)
+
+
+async def test_the_result_of_the_executor_is_believed(victims: Victims) -> None:
+    """The counterpart of the attacks: the same message from the agent that has the task."""
+    desk = victims.cast.victim("desk")
+    card = body(version="1", name="desk", namespace="ns", features=["bound"], status="online")
+    status = body(version="1", name="desk", status="online")
+    for kind, payload in (("card", card), ("status", status)):
+        assert desk.publish(f"ns/agents/desk/{kind}", payload, retain=True) < 0x80
+    task = await soon(victims.requester.delegate("desk", data="x", wait_online=True))
+    await until(lambda: desk.of(task.task_id))
+    result = body(task_id=task.task_id, sender="desk", to="agent-a", status="completed", result="from the desk")
+    assert desk.publish("ns/tasks/agent-a/results/desk", result, correlation=task.task_id) == 0
+    assert await soon(task.result()) == "from the desk"
+    for kind in ("card", "status"):
+        desk.publish(f"ns/agents/desk/{kind}", b"", retain=True)

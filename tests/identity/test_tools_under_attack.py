@@ -87,9 +87,9 @@ async def test_the_answer_goes_to_the_caller_whatever_the_response_topic_says(vi
     call = body(call_id=call_id, client="agent-b", arguments={"city": "x"}, response_topic=elsewhere)
     topic = "ns/mcp/tools/forecast/call/agent-b"
     assert attacker.publish(topic, call, response_topic=f"{elsewhere}/weather:1", correlation=call_id) == 0
-    await until(lambda: call_id in b" ".join(attacker.payloads()).decode())
+    await until(lambda: attacker.of(call_id))
     victims.cast.settle("audit")
-    answers = {each.topic for each in audit.heard if call_id in each.payload.decode() and "/call/" not in each.topic}
+    answers = {each.topic for each in audit.of(call_id) if "/call/" not in each.topic}
     assert answers == {"ns/mcp/clients/agent-b/responses/weather:1"}
 
 
@@ -117,11 +117,11 @@ async def test_a_query_tells_nothing_about_a_foreign_call(victims: Victims) -> N
     before, query_id = len(attacker.payloads()), f"q-{next(_numbers)}"
     query = body(query_id=query_id, client="agent-b", call_ids=[handle.call_id])
     assert attacker.publish("ns/mcp/servers/weather:1/query/agent-b", query) == 0
-    await until(lambda: query_id in b" ".join(attacker.payloads()).decode())
-    [answer] = [each for each in map(json.loads, attacker.payloads()) if each["call_id"] == query_id]
-    assert answer["result"] == {"known": []}
+    await until(lambda: attacker.of(query_id))
+    [answer] = attacker.of(query_id)
+    assert json.loads(answer.payload)["result"] == {"known": []}
     await victims.ends_well(handle)
-    assert "true" not in [json.loads(each).get("result") for each in attacker.payloads()[before:]]
+    assert all(b'"true"' not in each.payload for each in attacker.heard[before:])
 
 
 FORGED = {
@@ -214,7 +214,7 @@ async def test_a_captured_call_cannot_be_run_again(victims: Victims) -> None:
     audit = victims.cast.victim("audit")
     handle = await victims.call()
     victims.cast.settle("audit")
-    [captured] = [each for each in audit.heard if "/call/web" in each.topic and handle.call_id in each.payload.decode()]
+    [captured] = [each for each in audit.of(handle.call_id) if "/call/web" in each.topic]
     await victims.ends_well(handle)
     attacker = victims.attacker("agent-b")
     for _ in range(2):
@@ -227,3 +227,12 @@ async def test_a_captured_call_cannot_be_run_again(victims: Victims) -> None:
         assert [client for client, city in victims.ran if city != "after"] == ["web"]
         await soon(victims.server.stop())
         await soon(victims.server.start(), 20)
+
+
+async def test_the_answer_of_another_replica_is_believed(victims: Victims) -> None:
+    """The counterpart of the attacks: the same message from a login that serves the tool."""
+    handle = await victims.call()
+    replica = victims.cast.attacker("weather:2")
+    payload = body(call_id=handle.call_id, result="from the other replica", server="weather:2")
+    assert replica.publish("ns/mcp/clients/web/responses/weather:2", payload, correlation=handle.call_id) == 0
+    assert await soon(handle.result()) == "from the other replica"
