@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
-from mqtt_agent.transport.message import InboundMessage
+from mqtt_agent.transport.message import InboundMessage, MessageIdentity
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
@@ -28,9 +28,11 @@ class Subscriber:
     Args:
         url: The broker's URL, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
+        identity: Checks the signatures of messages.
     """
 
-    def __init__(self, url: BrokerURL, client_id: str) -> None:
+    def __init__(self, url: BrokerURL, client_id: str, identity: MessageIdentity | None = None) -> None:
+        self._identity = identity
         self._url = url
         self.client_id = client_id
         self._subscriptions = Subscriptions()
@@ -57,6 +59,8 @@ class Subscriber:
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call the handlers of a message."""
+        if self._identity is not None:
+            message.identity = self._identity
         self._subscriptions.dispatch(message)
 
     # Links

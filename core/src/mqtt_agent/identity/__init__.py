@@ -1,0 +1,1 @@
+"""Who speaks: keys, signatures, and which names they prove."""
