@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,19 @@ class PublicKey:
             ValueError: The JWK is not an Ed25519 key, or does not name whom the key stands for.
         """
         return cls(_name_in(jwk), _bytes_in(jwk, "x"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PublicKey:
+        """Read a JWK file. The file of a private key has the public half too.
+
+        Raises:
+            ValueError: The file is not an Ed25519 key with the name of its owner.
+            OSError: The file cannot be read.
+        """
+        try:
+            return cls.from_jwk(_read(path))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a key: {error}") from error
 
 
 class PrivateKey:
@@ -161,6 +174,9 @@ class TrustedKeys:
     def __len__(self) -> int:
         return sum(map(len, self._keys.values()))
 
+    def __iter__(self) -> Iterator[PublicKey]:
+        return (key for each in self._keys.values() for key in each)
+
     def add(self, key: PublicKey) -> None:
         """Trust a key."""
         keys = self._keys.setdefault(key.name, [])
@@ -173,7 +189,7 @@ class TrustedKeys:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the keys to a JWKS file."""
-        keys = [key.to_jwk() for each in self._keys.values() for key in each]
+        keys = [key.to_jwk() for key in self]
         Path(path).write_text(json.dumps({"keys": keys}, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
