@@ -30,6 +30,10 @@ def add_to(app: typer.Typer) -> None:
 def new(
     session: Session,
     name: Annotated[str, typer.Argument(help="The agent id, client id or server id that signs with the key.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="NAME", help="A further name that the key proves, such as a hosted server."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", metavar="FILE", help="The file to write. Default: NAME.jwk.")
     ] = None,
@@ -39,7 +43,7 @@ def new(
     from mqtt_agent.identity.keys import PrivateKey
 
     try:
-        key = PrivateKey.new(name)
+        key = PrivateKey.new(name, also or ())
     except InvalidIdentifier as error:
         raise UsageError(str(error)) from error
     path = file or Path(f"{name}.jwk")

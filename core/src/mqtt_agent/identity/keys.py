@@ -28,9 +28,12 @@ class PublicKey:
     Args:
         name: Whoever signs with the key: an agent id, a client id or a server id.
         data: The 32 bytes of the Ed25519 key.
+        names: Further names that the key proves, such as the servers that an agent hosts. A name stands for its
+            replicas too: ``weather`` proves ``weather:1``.
 
     Attributes:
         name: The name.
+        names: The further names.
         kid: The key's id: its RFC 7638 thumbprint.
 
     Raises:
@@ -38,8 +41,9 @@ class PublicKey:
         ValueError: The bytes are not an Ed25519 key.
     """
 
-    def __init__(self, name: str, data: bytes) -> None:
+    def __init__(self, name: str, data: bytes, names: Iterable[str] = ()) -> None:
         self.name: str = validate_identifier(name, "name of a key")
+        self.names: frozenset[str] = frozenset(validate_identifier(each, "name of a key") for each in names)
         self._key = VerifyKey(_checked(data))
         required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": _encode(data)}, separators=(",", ":"))
         self.kid: str = _encode(hashlib.sha256(required.encode()).digest())
@@ -62,8 +66,9 @@ class PublicKey:
         return True
 
     def to_jwk(self) -> dict[str, Any]:
-        """The key as a JWK. ``sub`` is the name (ours)."""
-        return {"kty": "OKP", "crv": "Ed25519", "x": _encode(bytes(self._key)), "kid": self.kid, "sub": self.name}
+        """The key as a JWK. ``sub`` is the name, and ``names`` has the further names, if any (ours)."""
+        jwk = {"kty": "OKP", "crv": "Ed25519", "x": _encode(bytes(self._key)), "kid": self.kid, "sub": self.name}
+        return {**jwk, "names": sorted(self.names)} if self.names else jwk
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> PublicKey:
@@ -72,7 +77,7 @@ class PublicKey:
         Raises:
             ValueError: The JWK is not an Ed25519 key, or does not name whom the key stands for.
         """
-        return cls(_name_in(jwk), _bytes_in(jwk, "x"))
+        return cls(_name_in(jwk), _bytes_in(jwk, "x"), _names_in(jwk))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PublicKey:
@@ -99,6 +104,7 @@ class PrivateKey:
     Args:
         name: Whoever signs with the key: an agent id, a client id or a server id.
         seed: The 32 secret bytes of the Ed25519 key.
+        names: Further names that the key proves; see :class:`PublicKey`.
 
     Attributes:
         public: The public half.
@@ -108,14 +114,14 @@ class PrivateKey:
         ValueError: The seed does not have 32 bytes.
     """
 
-    def __init__(self, name: str, seed: bytes) -> None:
+    def __init__(self, name: str, seed: bytes, names: Iterable[str] = ()) -> None:
         self._key = SigningKey(_checked(seed))
-        self.public: PublicKey = PublicKey(name, bytes(self._key.verify_key))
+        self.public: PublicKey = PublicKey(name, bytes(self._key.verify_key), names)
 
     @classmethod
-    def new(cls, name: str) -> PrivateKey:
+    def new(cls, name: str, names: Iterable[str] = ()) -> PrivateKey:
         """A key that nobody has used before."""
-        return cls(name, os.urandom(32))
+        return cls(name, os.urandom(32), names)
 
     @property
     def name(self) -> str:
@@ -151,7 +157,7 @@ class PrivateKey:
         """
         jwk = _read(path)
         try:
-            key = cls(_name_in(jwk), _bytes_in(jwk, "d"))
+            key = cls(_name_in(jwk), _bytes_in(jwk, "d"), _names_in(jwk))
             if jwk.get("x") != key.public.to_jwk()["x"]:
                 raise ValueError("its public half 'x' does not belong to its private half 'd'")
         except ValueError as error:
@@ -230,6 +236,13 @@ def _name_in(jwk: Mapping[str, Any]) -> str:
     if not isinstance(name, str):
         raise ValueError('it does not say whose key it is: add "sub" with the name')
     return name
+
+
+def _names_in(jwk: Mapping[str, Any]) -> list[str]:
+    names: Any = jwk.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):  # pyright: ignore[reportUnknownVariableType]
+        raise ValueError('"names" is not a list of names')
+    return names  # pyright: ignore[reportUnknownVariableType]
 
 
 def _bytes_in(jwk: Mapping[str, Any], member: str) -> bytes:

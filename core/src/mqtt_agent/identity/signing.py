@@ -6,16 +6,13 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent, find_signature
-from mqtt_agent.transport import InboundMessage, Proof, PublishProperties
+from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
 
-__all__ = ["MAX_SKEW", "Identity", "Verify"]
-
-Verify = Literal["off", "log", "require"]
-"""What an endpoint does with a message whose sender is not proven; see :class:`Identity`."""
+__all__ = ["MAX_SKEW", "Identity"]
 
 MAX_SKEW: int = 120
 """How many seconds the clocks of two computers may differ (ours)."""
@@ -132,8 +129,9 @@ class Identity:
             message.content_type,
             message.user_properties,
         ).to_bytes(signature)
-        if any(key.verifies(signature.value, signed) for key in keys):
-            return Proof(signature.signer, signature.signed_at)
+        for key in keys:
+            if key.verifies(signature.value, signed):
+                return Proof(signature.signer, signature.signed_at, also=key.names)
         return Proof(
             fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
         )

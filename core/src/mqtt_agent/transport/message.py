@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 __all__ = [
     "MAX_WILL",
@@ -13,6 +13,7 @@ __all__ = [
     "MessageIdentity",
     "Proof",
     "PublishProperties",
+    "Verify",
     "Will",
 ]
 
@@ -62,15 +63,30 @@ class Proof:
         signer: The name of whoever signed the message; None when nothing is proven.
         signed_at: When the message was signed, in milliseconds since 1970; 0 when nothing is proven.
         fault: Why nothing is proven, for a log line; empty when something is.
+        also: Further names of the signer.
     """
 
     signer: str | None = None
     signed_at: int = 0
     fault: str = ""
+    also: frozenset[str] = frozenset()
+
+    def proves(self, name: str) -> bool:
+        """Whether the signer may speak as ``name``.
+
+        A signer may speak as itself, as each of its replicas (the signer ``weather`` as the server ``weather:1``), and
+        under the further names that its trusted key has.
+        """
+        signer = self.signer
+        if signer is None:
+            return False
+        return name == signer or name in self.also or name.partition(":")[0] in {signer, *self.also}
 
 
 class MessageIdentity(Protocol):
     """Signs the messages of a connection, and checks the signatures of those that arrive."""
+
+    verify: Verify
 
     def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
         """The same properties with a signature."""
@@ -81,6 +97,8 @@ class MessageIdentity(Protocol):
         ...
 
 
+Verify = Literal["off", "log", "require"]
+"""What an endpoint does with a message whose sender is not proven; see :class:`mqtt_agent.identity.Identity`."""
 UNPROVEN: Proof = Proof(fault="no key is set that could prove the sender")
 
 
