@@ -35,7 +35,8 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── TaskTimeout (TimeoutError)     the requester stopped waiting; the task goes on
     │   ├── TaskNotFound (LookupError)     the store has no such task
     │   └── PeerUnavailable                the agent does not exist, or is offline
-    └── StoreError                         the task store cannot be read or written
+    ├── StoreError                         the task store cannot be read or written
+    └── RosterError (ValueError)           a roster, or what is made from it, is wrong
 
 Errors of other libraries (paho-mqtt, ssl, socket, pydantic, jsonschema-rs) are translated where MQTT.Agent calls the
 library. The original error is the ``__cause__``.
@@ -65,6 +66,7 @@ __all__ = [
     "PoisonMessage",
     "PublishRefused",
     "QueueFull",
+    "RosterError",
     "SessionTakenOver",
     "StoreError",
     "SubscriptionRefused",
@@ -542,6 +544,14 @@ class StoreError(MQTTAgentError):
     def __init__(self, *args: object, permanent: bool = False) -> None:
         super().__init__(*args)
         self.permanent: bool = permanent
+
+
+class RosterError(MQTTAgentError, ValueError):
+    """A roster cannot be read, or a broker's configuration or a token cannot be made from it.
+
+    ``mqtt_agent.identity`` raises it. The message names the file, the line when it is known, what is wrong, and what to
+    write instead.
+    """
 
 
 if TYPE_CHECKING:  # type checkers know the old names too, for code that still uses them
