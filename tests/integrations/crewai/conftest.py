@@ -110,6 +110,11 @@ class Toolbox(ToolServer):
         return arguments
 
 
+AWKWARD = (
+    *("_id", "self", "class", "copy", "model_config", "content-type", "args", "kwargs", "arguments", "name", "tool"),
+    *("caller", "client", "timeout", "on_partial", "card", "call_id", "told_schema", "nullable", "model_json_schema"),
+)
+"""Names that parameters and attributes on the way to a tool have too."""
 ECHO: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -120,7 +125,7 @@ ECHO: dict[str, Any] = {
         "place": {"$ref": "#/definitions/place"},
         "tags": {"type": "array", "items": {"type": "string"}},
         "text": {"type": "string"},
-        **{name: {"type": "string"} for name in ("_id", "self", "class", "copy", "model_config", "content-type")},
+        **{name: {"type": "string"} for name in AWKWARD},
     },
     "required": ["must"],
     "definitions": {"place": {"type": "object", "properties": {"city": {"type": "string"}}}},
