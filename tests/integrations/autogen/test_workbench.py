@@ -436,12 +436,13 @@ async def test_arguments_may_have_any_name(embedded: Embedded, namespace: str, w
     properties = {name: {"type": "string"} for name in AWKWARD}
     seen: list[Any] = []
 
-    @server.tool(input_schema={"type": "object", "properties": properties, "required": list(AWKWARD)})
     async def awkward(whole: dict[str, Any]) -> str:
         """Take whatever it is called."""
         seen.append(whole)
         return "taken"
 
+    schema = {"type": "object", "properties": properties, "required": list(AWKWARD)}
+    server.add_tool("awkward", awkward, input_schema=schema)
     arguments = {name: f"its {name}" for name in AWKWARD}
     async with server:
         workbench = MQTTWorkbench(embedded.url, namespace=namespace)

@@ -104,10 +104,10 @@ class Toolbox(ToolServer):
         """Never ends."""
         await asyncio.Event().wait()
 
-    async def echo(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def echo(self, everything: dict[str, Any]) -> dict[str, Any]:
         """Give back what it got."""
-        self.seen.append(arguments)
-        return arguments
+        self.seen.append(everything)
+        return everything
 
 
 AWKWARD = (
