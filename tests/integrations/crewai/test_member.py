@@ -444,10 +444,10 @@ def test_a_lent_tool_may_have_arguments_with_any_name(
     server = ToolServer("toolbox", broker=embedded.url, namespace=namespace)
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
 
-    @server.tool(name="any", description="Takes anything", input_schema=schema)
     def take(whole: dict[str, Any]) -> dict[str, Any]:
         return whole
 
+    server.add_tool("any", take, description="Takes anything", input_schema=schema)
     analyst.work = call
     with server, MQTTToolkit(embedded.url, namespace=namespace) as toolkit:
         given = run(crew(task(member(), tools=toolkit.get_tools()))).raw
