@@ -248,7 +248,7 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     ) -> Callable[[Handler], Handler]: ...
 
     def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """See :meth:`mqtt_agent.ToolServer.tool`."""
+        """See :meth:`mqtt_agent.ToolServer.tool`. On a started server, this waits until the tool is offered."""
         tool: Any = aio_server.ToolServer.tool  # it calls this class's add_tool
         return tool(self, handler, **options)
 
