@@ -24,7 +24,7 @@ __all__ = ["PostgresStore", "is_postgres_url"]
 
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
-_KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
+_KEY = "agent = %s AND role = %s AND task_id = %s AND requester = %s"
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
 _NAMED = [name in _NAMES for name in Row._fields]
 
@@ -34,14 +34,12 @@ INSERT = (
 )
 GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {_KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
-# Rows that another process is changing are skipped. So the statement also tells whether any task is submitted.
 CLAIM = (
-    f"WITH oldest AS MATERIALIZED (SELECT position {_SUBMITTED} ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED),"
-    f" claimed AS (UPDATE {{schema}}.tasks t SET state = '{TaskState.WORKING}', attempt = attempt + 1,"
-    f" seq = seq + {RESERVED_SEQS}, updated_at = %(now)s FROM oldest WHERE t.position = oldest.position RETURNING t.*)"
-    f" SELECT EXISTS (SELECT 1 {_SUBMITTED}), {', '.join(f'claimed.{name}' for name in Row._fields)}"
-    " FROM (SELECT 1) AS one LEFT JOIN claimed ON true"
+    f"WITH oldest AS MATERIALIZED (SELECT position {_SUBMITTED} ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
+    f" UPDATE {{schema}}.tasks SET state = '{TaskState.WORKING}', attempt = attempt + 1, seq = seq + {RESERVED_SEQS},"
+    f" updated_at = %(now)s WHERE position = (SELECT position FROM oldest) RETURNING {_COLUMNS}"
 )
+ANY_SUBMITTED = f"SELECT EXISTS (SELECT 1 {_SUBMITTED})"
 REOPEN = (
     f"UPDATE {{schema}}.tasks SET state = '{TaskState.SUBMITTED}', updated_at = %s WHERE position IN ("
     "SELECT position FROM {schema}.tasks WHERE agent = %s AND role = 'received'"
@@ -59,7 +57,8 @@ _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 def change_sql(columns: Collection[str], *, attempt: bool) -> str:
     """The statement for :meth:`TaskStore.change`. ``updated_at`` changes only with the state."""
-    where = f"WHERE {_KEY} AND state = ANY(%s){' AND attempt = %s' if attempt else ''}"
+    # IS TRUE keeps PostgreSQL from a search by state: the search by the key finds one row.
+    where = f"WHERE {_KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
     if not columns:
         return f"SELECT {_COLUMNS} FROM {{schema}}.tasks {where}"
     sets = [f"{column} = %s" for column in columns]
@@ -172,10 +171,12 @@ class PostgresStore(ThreadedStore):
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
+        values = {"agent": _escape(agent), "now": time.time()}
         while True:
-            ((waiting, *claimed),) = await self._rows(CLAIM, {"agent": _escape(agent), "now": time.time()})
-            if claimed[0] is not None:
-                return _first([claimed])
+            if claimed := await self._rows(CLAIM, values):
+                return _first(claimed)
+            # The statement skips rows that another process is changing at this moment.
+            ((waiting,),) = await self._rows(ANY_SUBMITTED, values)
             if not waiting:
                 return None
             await asyncio.sleep(_WHILE_LOCKED)
@@ -250,7 +251,7 @@ def _to_column(name: str, value: Any) -> Any:
 
 
 def _names(key: TaskKey) -> tuple[str, ...]:
-    return tuple(map(_escape, key))
+    return (*map(_escape, key), "")[:4]
 
 
 # PostgreSQL refuses the character U+0000 in a text. In JSON it is written as \u0000, but names may have it as it is.

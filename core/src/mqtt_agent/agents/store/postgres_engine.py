@@ -78,12 +78,13 @@ def label(url: str) -> str:
     """
     try:
         found = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:  # its message may contain the password
+        host, port = found.get("host") or found.get("hostaddr") or "localhost", found.get("port")
+        [int(each) for each in str(port or 0).split(",")]
+    except (psycopg.Error, ValueError):  # the message may contain the password
         raise ValueError(
             "this is not a PostgreSQL URL; write postgresql://USER:PASSWORD@HOST:5432/DATABASE, and write special "
             "characters of the password as %XX"
         ) from None
-    host, port = found.get("host") or found.get("hostaddr") or "localhost", found.get("port")
     return f"postgresql://{host}{f':{port}' if port else ''}/{found.get('dbname') or found.get('user') or ''}"
 
 

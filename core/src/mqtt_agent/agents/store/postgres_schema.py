@@ -19,6 +19,7 @@ OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if s
 MIGRATIONS: list[Sequence[str]] = [
     (
         # Names and JSON are text: COLLATE "C" tells names apart byte by byte, and jsonb refuses the character \u0000.
+        # Each index begins with another column, so that PostgreSQL chooses the right one also without statistics.
         # Each change of a state makes a new version of its row, so the table is vacuumed and analyzed early.
         """CREATE TABLE {schema}.tasks (
             position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -41,15 +42,15 @@ MIGRATIONS: list[Sequence[str]] = [
             created_at double precision NOT NULL,
             updated_at double precision NOT NULL,
             expires_at double precision,
-            UNIQUE (agent, role, task_id, requester)
+            UNIQUE (task_id, requester, agent, role)
         ) WITH (
             autovacuum_vacuum_scale_factor = 0.02,
             autovacuum_vacuum_threshold = 500,
             autovacuum_analyze_scale_factor = 0.02,
             autovacuum_analyze_threshold = 500
         )""",
-        "CREATE INDEX tasks_by_state ON {schema}.tasks (agent, role, state, position)",
-        "CREATE INDEX tasks_by_peer ON {schema}.tasks (agent, role, peer, state, position) WHERE peer IS NOT NULL",
+        "CREATE INDEX tasks_by_state ON {schema}.tasks (state, agent, role, position)",
+        "CREATE INDEX tasks_by_peer ON {schema}.tasks (peer, state, agent, role, position) WHERE peer IS NOT NULL",
         "CREATE INDEX tasks_unsettled ON {schema}.tasks (agent, role, state, position) WHERE NOT settled",
         "CREATE INDEX tasks_over ON {schema}.tasks (agent, updated_at, position)"
         " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
