@@ -24,7 +24,8 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.store import PostgresStore, SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.store.postgres import is_postgres_url
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
@@ -78,8 +79,9 @@ class Agent(Requester, Service):
         input_modes: The MIME types that the agent takes.
         output_modes: The MIME types that the agent gives.
         meta: Any other information for the card, as JSON.
-        store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
-            user's state directory; each agent id and namespace has its own file. The folder of a path must exist.
+        store: Where tasks are kept: a :class:`TaskStore`, the path of an SQLite file, or the URL of a PostgreSQL
+            database (``postgresql://...``, see :class:`PostgresStore`). None means a file in the user's state
+            directory; each agent id and namespace has its own file. The folder of a path must exist.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -458,6 +460,8 @@ def _make_card(
 def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:
     if isinstance(store, TaskStore):
         return store
+    if isinstance(store, str) and is_postgres_url(store):
+        return PostgresStore(store)
     return SqliteStore(default_store_path(topics.namespace, agent_id) if store is None else store)
 
 
