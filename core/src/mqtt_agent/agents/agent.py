@@ -32,6 +32,7 @@ from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
+from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
@@ -168,6 +169,8 @@ class Agent(Requester, Service):
         self._retry = StoreRetry(self.agent_id)
         scope = dataclasses.replace(self._scope, retry=self._retry)
         self._presence = AgentPresence(scope, self._card)
+        questions, asker_of = self._topics.all_agent_queries, self._topics.agent_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         self._peers = Peers(scope, self._max_peers)
         self._delegations = Delegations(scope, self._peers.is_away)
         self._peers.on_back.append(self._delegations.on_peer_back)
@@ -288,6 +291,7 @@ class Agent(Requester, Service):
         await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         await self._peers.start()
 
     async def stop(self) -> None:
@@ -337,6 +341,7 @@ class Agent(Requester, Service):
             if self._failing is not None:
                 await asyncio.wait([self._failing])
             await self._peers.stop()
+            await self._answers.stop()
             await self._presence.unfollow()
             await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
         finally:

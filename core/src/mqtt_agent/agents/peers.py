@@ -62,6 +62,7 @@ class Peers:
             forget=self._forget,
             without="peers cannot be listed",
             marker=Marker(scope.connection, self._topics.control(scope.agent_id), self._message_to_itself),
+            question=(self._topics.agent_query(scope.agent_id), scope.agent_id),
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
 

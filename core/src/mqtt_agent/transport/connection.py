@@ -178,6 +178,14 @@ class Connection:
         """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
         return self._subscriber.shared_subscriptions
 
+    @property
+    def keeps_retained_apart(self) -> bool:
+        """Whether the broker may be a cluster whose nodes keep their retained messages apart.
+
+        A client cannot see this. The known brokers that do so are those without shared subscriptions.
+        """
+        return not self.shared_subscriptions
+
     # Other processes
 
     @property
@@ -275,6 +283,7 @@ class Connection:
         manual: bool = False,
         exclusive: str | None = None,
         guarded: bool = False,
+        no_local: bool = False,
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
@@ -294,6 +303,7 @@ class Connection:
             guarded: Whether the filter is not subscribed to before :meth:`admit`. When the broker has lost the session,
                 the filter must be admitted again. The handler gets the messages of a subscription that an earlier
                 process has left in the session.
+            no_local: Whether this client's own messages are not wanted. For plain filters only.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -310,6 +320,7 @@ class Connection:
             manual=manual,
             exclusive=exclusive,
             guarded=guarded,
+            no_local=no_local,
         )
         if subscription is None:
             return

@@ -266,13 +266,14 @@ class Link:
         """Wait until most of the published bytes have been given to the network."""
         await self._pump.wait_writable()
 
-    async def subscribe(self, topic_filter: str, qos: int, *, retain_handling: int) -> int:
+    async def subscribe(self, topic_filter: str, qos: int, *, retain_handling: int, no_local: bool = False) -> int:
         """Subscribe to one topic filter.
 
         Args:
             topic_filter: The topic filter.
             qos: The highest QoS wanted.
             retain_handling: 0: send retained messages at every subscribe. 2: never send them.
+            no_local: Whether the broker does not send this client its own messages.
 
         Returns:
             The reason code of the SUBACK: the granted QoS, or 0x80 and more for a refusal.
@@ -280,7 +281,7 @@ class Link:
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
-        return await self._ask(lambda mid: pack_subscribe(mid, topic_filter, qos, retain_handling))
+        return await self._ask(lambda mid: pack_subscribe(mid, topic_filter, qos, retain_handling, no_local))
 
     async def unsubscribe(self, topic_filter: str) -> int:
         """Unsubscribe from one topic filter.

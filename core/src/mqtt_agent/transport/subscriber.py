@@ -111,6 +111,7 @@ class Subscriber:
         manual: bool,
         exclusive: str | None,
         guarded: bool,
+        no_local: bool = False,
     ) -> Subscription | None:
         """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
 
@@ -120,7 +121,14 @@ class Subscriber:
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None:
             subscription = Subscription(
-                topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive, guarded=guarded
+                topic_filter,
+                qos,
+                0 if snapshot else 2,
+                snapshot,
+                manual,
+                exclusive=exclusive,
+                guarded=guarded,
+                no_local=no_local,
             )
             self._subscriptions.add(subscription)
             self._update_held(subscription)
@@ -186,7 +194,12 @@ class Subscriber:
             if subscription.exclusive is None:
                 self._warn_unshared("every subscriber gets each message")
         subscription.requested = link
-        code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
+        code = await link.subscribe(
+            topic_filter,
+            subscription.qos,
+            retain_handling=subscription.retain_handling,
+            no_local=subscription.no_local,
+        )
         if code == SHARED_NOT_SUPPORTED and subscription.shared and self.shared_subscriptions:
             self._without_groups = True
             self._update_all_held()

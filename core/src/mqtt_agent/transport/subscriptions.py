@@ -39,6 +39,7 @@ class Subscription:
         kept: Messages that arrived while the subscription was held, the latest 10,000.
         guarded: Whether the subscription is made only after the owner has admitted it, anew for each session.
         admitted: Whether the owner has admitted a guarded subscription in the present session.
+        no_local: Whether the client's own messages are not wanted.
     """
 
     topic_filter: str
@@ -55,6 +56,7 @@ class Subscription:
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
     guarded: bool = False
     admitted: bool = False
+    no_local: bool = False
 
     @property
     def waits(self) -> bool:

@@ -48,6 +48,7 @@ class LiveCatalog(Catalog):
             forget=self._forget,
             without="tools are looked up one by one instead of listed",
             marker=Marker(scope.connection, scope.inbox, _make_marker),
+            question=(topics.client_query(scope.agent_id), scope.agent_id),
             more=self._hosting_agents_known,
         )
         self._retained = Retained(scope.connection, source, topics.namespace, max_cards, self._faults)

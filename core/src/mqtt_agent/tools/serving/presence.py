@@ -239,6 +239,24 @@ class Presence:
         if status == "online":
             self._shown[name] = self._connection.epoch
 
+    # When others ask for the cards
+
+    def show_again(self) -> None:
+        """Publish the server card again, because another replica may not have got it."""
+        if self.announced:
+            self._tasks.start(self._publish_server_card("online"))
+
+    def copies(self) -> list[tuple[str, bytes]]:
+        """The topics and payloads of the cards that say online now."""
+        if not self.announced:
+            return []
+        now = {"status": "online", "last_seen": utc_now()}
+        tools = [
+            (self._topics.tool_card(name), encode(card.model_copy(update=now)))
+            for name, card in (self._cards.items() if self.serving else ())
+        ]
+        return [*tools, (self._topic, encode(self._server_card("online")))]
+
     # When others change the cards
 
     def on_own_server_card(self, message: InboundMessage) -> None:

@@ -15,6 +15,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
@@ -168,6 +169,8 @@ class ToolServer(ToolOffering, Service):
         self._tasks = BackgroundTasks(self._on_failure)
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
+        questions, asker_of = self._topics.all_client_queries, self._topics.client_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         barrier = partial(self._intake.barrier, _BARRIER_WITHIN)
         self._names = ToolNames(
             scope, self._presence, self._intake.sees_all, self._on_conflict, self._take_over, self._give_up
@@ -237,6 +240,7 @@ class ToolServer(ToolOffering, Service):
         await self._prepare(list(self._served))
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
             await self._prepare(missing)
             await self._find_names(missing)
@@ -302,6 +306,7 @@ class ToolServer(ToolOffering, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         release_threads(self)
         try:
+            await self._answers.stop()
             await self._intake.unsubscribe()
             await self._names.stop()
             await self._presence.unfollow()
