@@ -61,7 +61,7 @@ class Intake:
         """Get ready for the calls of a tool, and for the cancels of these calls. :meth:`admit` takes the calls."""
         if name in self._of_tool:
             return
-        calls = self._topics.tool_call_shared(name), partial(self._on_call, tool)
+        calls = self._topics.tool_call_shared(name), partial(self._on_call, name)
         cancels = self._topics.tool_cancel(name), partial(self._on_cancel, name)
         self._of_tool[name] = [calls, cancels]
         self._served[name] = tool
@@ -78,6 +78,11 @@ class Intake:
         filters = [self._topics.tool_call_shared(name) for name in names]
         with contextlib.suppress(ConnectionLost):  # the tools are admitted again when the connection is back
             await self._connection.admit(filters, again=again)
+
+    def replace(self, name: str, tool: ServedTool) -> None:
+        """Give further calls of a tool to another handler."""
+        if name in self._served:
+            self._served[name] = tool
 
     async def drop(self, name: str) -> None:
         """Take no calls of a tool any more."""
@@ -144,9 +149,9 @@ class Intake:
 
     # Messages that arrive
 
-    def _on_call(self, tool: ServedTool, message: InboundMessage) -> None:
-        executor = self._executor
-        if executor is None:
+    def _on_call(self, name: str, message: InboundMessage) -> None:
+        executor, tool = self._executor, self._served.get(name)
+        if executor is None or tool is None:
             return  # the call is not acknowledged: it stays in the session, or goes to another replica
         if message.retain:
             self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
