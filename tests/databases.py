@@ -1,4 +1,7 @@
-"""A private PostgreSQL and a PgBouncer in front of it, in their own processes, with their own folders and ports."""
+"""A private PostgreSQL and a PgBouncer in front of it, in their own processes, with their own folders and ports.
+
+The conftest of all tests imports this module, also where psycopg is not installed. So only functions import psycopg.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
 from brokers.process import STARTED_WITHIN, die_with_parent, find_program, free_port
 from support import require
 from typing_extensions import Self
@@ -74,6 +75,8 @@ class _Server:
         raise NotImplementedError
 
     def answers(self) -> bool:
+        import psycopg
+
         with contextlib.suppress(psycopg.OperationalError):
             psycopg.connect(self.url(), connect_timeout=2).close()
             return True
@@ -84,6 +87,8 @@ class _Server:
 
     def kill(self) -> None:
         """End the server and all its children with SIGKILL, as a power cut would."""
+        import psutil
+
         assert self.process is not None
         every = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         for each in every:
@@ -158,6 +163,8 @@ class Postgres(_Server):
 
     def new_database(self) -> str:
         """Make a database, and return its URL."""
+        import psycopg
+
         self._databases += 1
         name = f"test_{self._databases}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
