@@ -181,7 +181,8 @@ class SessionTakenOver(TransportError):
 
     ``serve_forever()`` raises it, and so does every later use of the connection. The connection does not reconnect,
     because the two processes would disconnect each other forever. Give each process an agent id or client id of its
-    own.
+    own. Some brokers do not say that another process has connected, and only close the connection. There, the error is
+    raised after about ten such closings, within two minutes.
     """
 
 

@@ -81,6 +81,8 @@ class Link:
         self._connack: asyncio.Future[BrokerLimits] = self._loop.create_future()
         self._closed: TransportError | None = None
         self._opened = False
+        self.closed_quietly: bool = False
+        """Whether the broker has closed the connection without a word or an error, and owed no answer."""
         self._received: list[InboundMessage] = []
         self._publishes: dict[int, Callable[[int], None]] = {}
         self._subscribes: dict[int, asyncio.Future[int]] = {}
@@ -345,6 +347,7 @@ class Link:
     # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.
 
     def _handle_disconnect(self, *arguments: object) -> None:
+        self.closed_quietly = self._pump.error is None and not self._publishes and not self._subscribes
         cause = self._pump.error or "the broker closed it"
         lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks
