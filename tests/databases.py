@@ -136,7 +136,7 @@ class Postgres(_Server):
     @classmethod
     def missing(cls) -> str | None:
         """The name of the missing program, or None if PostgreSQL is installed."""
-        return None if cls._program("initdb") and _user() != "" else "postgresql"
+        return None if cls._program("initdb") else "postgresql"
 
     @staticmethod
     def _program(name: str) -> str | None:

@@ -12,7 +12,7 @@ from databases import Postgres
 from processes import AgentProcesses
 from support import require, until
 
-TASKS = [f"t-{number}" for number in range(40)]
+TASKS = [f"t-{number}" for number in range(24)]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def test_tasks_go_on_while_the_database_is_killed_and_each_result_arrives_
         for number, task_id in enumerate(TASKS):
             await planner.delegate("writer", task_id, n=number, save="page 3", seconds=0.2)
         for kills in range(2):
-            goal = 5 + 10 * kills
+            goal = 4 + 8 * kills
             await until(lambda goal=goal: len(planner.told("result")) >= goal, 30)
             await asyncio.to_thread(database.kill)
             await asyncio.to_thread(database.start)

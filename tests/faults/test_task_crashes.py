@@ -12,7 +12,7 @@ import pytest
 from brokers import Broker, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent.agents.crashpoints import POINTS
-from mqtt_agent.agents.store.postgres import is_postgres_url
+from mqtt_agent.agents.store.choosing import is_postgres_url
 from processes import AgentProcesses
 from support import soon
 

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
-from mqtt_agent.agents.store import PostgresStore, SqliteStore, TaskKey, TaskRecord, TaskStore
-from mqtt_agent.agents.store.postgres import is_postgres_url
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
@@ -16,7 +16,7 @@ AGENT = "a2a/v1/writer"
 FILE_LIMIT = 1_000_000
 
 what, place = sys.argv[1:3]
-store: TaskStore = PostgresStore(place) if is_postgres_url(place) else SqliteStore(place)
+store = store_at(place)
 
 
 def say(*words: object) -> None:

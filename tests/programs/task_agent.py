@@ -17,7 +17,7 @@ import threading
 from typing import Any
 
 from mqtt_agent import Agent, SqliteStore, TaskContext, errors
-from mqtt_agent.agents.store.postgres import is_postgres_url
+from mqtt_agent.agents.store.choosing import is_postgres_url
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")

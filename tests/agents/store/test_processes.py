@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from databases import shared_pooler, shared_postgres
-from mqtt_agent.agents.store import RESERVED_SEQS, PostgresStore, SqliteStore, TaskRecord, TaskStore
-from mqtt_agent.agents.store.postgres import is_postgres_url
+from mqtt_agent.agents.store import RESERVED_SEQS, SqliteStore, TaskRecord, TaskStore
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.wire import TaskState
 from support import kill, soon
 
@@ -46,10 +46,6 @@ def place(request: pytest.FixtureRequest, path: Path) -> str:
         return str(path)
     url = shared_postgres().new_database()
     return url if request.param == "postgres" else shared_pooler().url(url.rsplit("/", 1)[1])
-
-
-def store_at(place: str) -> TaskStore:
-    return PostgresStore(place) if is_postgres_url(place) else SqliteStore(place)
 
 
 def go(*processes: subprocess.Popen[str]) -> None:

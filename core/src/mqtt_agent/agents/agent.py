@@ -24,8 +24,8 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import PostgresStore, SqliteStore, TaskStore, default_store_path
-from mqtt_agent.agents.store.postgres import is_postgres_url
+from mqtt_agent.agents.store import TaskStore, default_store_path
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
@@ -465,9 +465,7 @@ def _make_card(
 def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:
     if isinstance(store, TaskStore):
         return store
-    if isinstance(store, str) and is_postgres_url(store):
-        return PostgresStore(store)
-    return SqliteStore(default_store_path(topics.namespace, agent_id) if store is None else store)
+    return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
 
 
 def _client_id(topics: Topics, agent_id: str) -> str:

@@ -20,7 +20,7 @@ from mqtt_agent.wire import TaskState
 if TYPE_CHECKING:
     from mqtt_agent.agents.store import postgres_engine as engines
 
-__all__ = ["PostgresStore", "is_postgres_url"]
+__all__ = ["PostgresStore"]
 
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
@@ -79,11 +79,6 @@ def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str
     if len(each) == 1:
         return each[0]
     return f"({') UNION ALL ('.join(each)}) ORDER BY position LIMIT %(limit)s"
-
-
-def is_postgres_url(value: str) -> bool:
-    """Whether a value for ``store=`` is the URL of a PostgreSQL database."""
-    return value.startswith(("postgresql://", "postgres://"))
 
 
 class PostgresStore(ThreadedStore):
