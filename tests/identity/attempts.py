@@ -26,6 +26,13 @@ kind = "agent"
 calls = "*"
 delegates_to = "*"
 
+[programs.desk]
+kind = "agent"
+calls = "*"
+delegates_to = "*"
+hosts = "files:desk"
+serves = ["read_file"]
+
 [programs.web]
 kind = "client"
 calls = "*"
@@ -53,6 +60,9 @@ CASE = "case-of-a-name"
 SHARE_GROUP = "foreign-share-group"
 CLIENT_ID = "taken-client-id"
 KEPT_SESSION = "taken-session"
+UNSUBSCRIBE = "foreign-unsubscribe"
+OLD_TOKEN = "connection-outlives-token"
+SILENT_SUBSCRIPTION = "subscription-not-refused"
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,9 @@ PUBLISHING = [
     Publishing("the removal of a server's card", "evil:1", "mcp/servers/weather:1/card", retain=True, empty=True),
     Publishing("a tool that the roster does not give to the server", "evil:1", "mcp/tools/other/card", retain=True),
     Publishing("the query of one server in the name of another", "evil:1", "mcp/servers/weather:2/query/weather:1"),
+    Publishing("the card of a tool that another agent hosts", "agent-b", "mcp/tools/read_file/card", retain=True),
+    Publishing("a response in the name of a hosted server", "agent-b", "mcp/clients/web/responses/files:desk"),
+    Publishing("a response of a hosted server under its agent's name", "desk", "mcp/clients/web/responses/desk"),
     # As another kind of program, under its own name.
     Publishing("an agent's card by a server", "evil:1", "agents/evil/card", retain=True),
     Publishing("a task by a server under its user name", "evil:1", "tasks/writer/inbox/evil.1", possible=PATTERN),
@@ -192,3 +205,6 @@ READING = [
     Reading("a copy of the tasks in a group of its own", "agent-b", "$share/own/{ns}/tasks/writer/inbox/+"),
     Reading("everything in a group of its own", "agent-b", "$share/own/#"),
 ]
+
+GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION}
+"""What some broker cannot prevent. docs/identity.md names each of them."""

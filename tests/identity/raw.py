@@ -71,7 +71,7 @@ class Raw:
         client.on_message = lambda *args: self._tell(lambda: self.heard.append(args[2]))
         client.on_publish = lambda c, u, mid, code, props: self._answer(mid, code.value)
         client.on_subscribe = lambda c, u, mid, codes, props: self._answer(mid, codes[0].value)
-        client.on_unsubscribe = lambda c, u, mid, codes, props: self._answer(mid, codes[0].value if codes else 0)
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = lambda *_: self._tell(self.lost.set)
         self._properties = Properties(PacketTypes.CONNECT)
         self._properties.SessionExpiryInterval = keep
@@ -117,12 +117,21 @@ class Raw:
         assert mid is not None
         return self._code(mid)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, response_topic: str | None = None) -> int:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: str | None = None,
+    ) -> int:
         """Publish at QoS 1, and return the reason code of the PUBACK; 0x80 when the broker closed the connection."""
-        properties = None
+        properties = Properties(PacketTypes.PUBLISH)
         if response_topic is not None:
-            properties = Properties(PacketTypes.PUBLISH)
             properties.ResponseTopic = response_topic
+        if correlation is not None:
+            properties.CorrelationData = correlation.encode()
         return self._code(self._client.publish(topic, payload, 1, retain, properties).mid)
 
     def payloads(self) -> list[bytes]:
@@ -145,6 +154,9 @@ class Raw:
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._tell(lambda: setattr(self, "connected", reason.value))
+
+    def _on_unsubscribe(self, client: Any, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
+        self._answer(mid, codes[0].value if codes else 0)
 
     def _answer(self, mid: int, code: int) -> None:
         self._tell(lambda: self._codes.__setitem__(mid, code))

@@ -61,7 +61,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 def test_a_connection_outlives_its_token_on_ejabberd(cast: Cast) -> None:
     if cast.name != EJABBERD:
         pytest.skip("only this broker takes tokens")
-    claims = claims_of(ROSTER, ROSTER.login("agent-b"), lifetime=1)
+    claims = claims_of(ROSTER, ROSTER.login("agent-b"), lifetime=2)
     with cast.fresh("agent-b", password=issue(claims, SECRET)) as agent:
         time.sleep(max(0, claims["exp"] - time.time()) + 0.1)
         assert refused(cast, "agent-b", password=issue(claims, SECRET))

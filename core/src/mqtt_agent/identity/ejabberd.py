@@ -48,7 +48,7 @@ def ejabberd(
     """
     _check_users(roster)
     plan = Plan("ejabberd", roster, profile, variables={"%u": lambda login: login.user.lower()})
-    plan.sees_shares, plan.plus_takes_hash = False, True
+    plan.sees_shares, plan.plus_takes_hash, plan.ignores_case = False, True, True
     plan.notes += [*_NOTES, *([PLAIN_NOTE] if profile == "mixed" else [])]
     users: dict[tuple[Action, str], list[str]] = {}
     for role in roles(roster, profile):

@@ -72,6 +72,7 @@ class Plan:
         sees_shares: Whether the broker compares ``$share/group/`` of a subscription with its rules.
         checks_subscriptions: Whether the broker refuses subscriptions. Otherwise it only withholds messages.
         plus_takes_hash: Whether ``+`` in a rule also covers ``#`` in a subscription.
+        ignores_case: Whether the broker ignores case where it compares a level with a variable.
     """
 
     broker: str
@@ -85,6 +86,7 @@ class Plan:
     sees_shares: bool = True
     checks_subscriptions: bool = True
     plus_takes_hash: bool = False
+    ignores_case: bool = False
 
     def explain(self, name: str, action: Action, topic: str) -> Decision:
         """Say which rule decides about an attempt.
@@ -103,7 +105,8 @@ class Plan:
         for rule in self.rules:
             if rule.action == action and (rule.users is None or login.user in rule.users):
                 filled = self._filled(rule.topic, login)
-                if filled is not None and covers(filled, asked, plus_takes_hash=self.plus_takes_hash):
+                seen = self._folded(rule.topic, asked)
+                if filled is not None and covers(filled, seen, plus_takes_hash=self.plus_takes_hash):
                     does = "delivers the messages" if delivery else "allows it"
                     return Decision(self.broker, True, rule, f"{self.broker} {does}: {rule.text}")
         if delivery:
@@ -111,6 +114,16 @@ class Plan:
         else:
             why = f"{self.broker} refuses it: no rule lets {login.user} {action} there"
         return Decision(self.broker, False, None, why)
+
+    def _folded(self, topic: str, asked: str) -> str:
+        """What the broker compares with the rule: in lower case where the rule has a variable, if it ignores case."""
+        if not self.ignores_case:
+            return asked
+        levels = dict(enumerate(topic.split("/")))
+        return "/".join(
+            level.lower() if levels.get(place) in self.variables else level
+            for place, level in enumerate(asked.split("/"))
+        )
 
     def _filled(self, topic: str, login: Login) -> str | None:
         for variable, value_of in self.variables.items():

@@ -47,6 +47,11 @@ class CallHandle(Wrapper[aio_handle.CallHandle]):
         return self._async.server
 
     @property
+    def bound(self) -> bool:
+        """Whether the call was sent on a sender-bound topic."""
+        return self._async.bound
+
+    @property
     def attempt(self) -> int:
         """1 for the first attempt. The number grows by 1 each time that the call is sent again to another replica."""
         return self._async.attempt

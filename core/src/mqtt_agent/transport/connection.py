@@ -284,6 +284,7 @@ class Connection:
         exclusive: str | None = None,
         guarded: bool = False,
         no_local: bool = False,
+        on_refused: Callable[[TransportError], None] | None = None,
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
@@ -304,6 +305,9 @@ class Connection:
                 the filter must be admitted again. The handler gets the messages of a subscription that an earlier
                 process has left in the session.
             no_local: Whether this client's own messages are not wanted. For plain filters only.
+            on_refused: Called with the error whenever the broker refuses the topic filter: now, at the start, or after
+                a reconnect. The connection works without the subscription then. None raises the error, also from
+                :meth:`start`.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -321,6 +325,7 @@ class Connection:
             exclusive=exclusive,
             guarded=guarded,
             no_local=no_local,
+            on_refused=on_refused,
         )
         if subscription is None:
             return

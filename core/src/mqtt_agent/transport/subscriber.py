@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from mqtt_agent.errors import BrokerNotSupported, ConnectionLost
+from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, MessageIdentity
@@ -111,6 +111,7 @@ class Subscriber:
         manual: bool,
         exclusive: str | None,
         guarded: bool,
+        on_refused: Callable[[TransportError], None] | None,
         no_local: bool = False,
     ) -> Subscription | None:
         """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
@@ -129,6 +130,7 @@ class Subscriber:
                 exclusive=exclusive,
                 guarded=guarded,
                 no_local=no_local,
+                on_refused=on_refused,
             )
             self._subscriptions.add(subscription)
             self._update_held(subscription)
@@ -207,7 +209,12 @@ class Subscriber:
                 await self._send(link, subscription)
             return
         if code >= 0x80:
-            raise subscription_error(self._url, self.client_id, topic_filter, code)
+            error = subscription_error(self._url, self.client_id, topic_filter, code)
+            if subscription.on_refused is None:
+                raise error
+            subscription.requested = None
+            subscription.on_refused(error)
+            return
         if code < subscription.qos:
             raise BrokerNotSupported(
                 f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "

@@ -9,6 +9,7 @@ from pydantic import Field
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = [
+    "CANCELED",
     "DOES_NOT_FIT",
     "LOG_LEVELS",
     "MAX_QUERIED",
@@ -33,6 +34,9 @@ DOES_NOT_FIT: str = "ARGUMENTS_DO_NOT_FIT"
 
 LOG_LEVELS: tuple[str, ...] = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """The levels of log messages, from the least to the most important; MCP's names."""
+
+CANCELED: str = "CANCELED"
+"""The code of the error that answers a call which was canceled."""
 
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 

@@ -15,6 +15,7 @@ from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
+from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.changes import ToolChange
@@ -57,6 +58,9 @@ class ToolClient(NeedsAsyncWith):
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`BrokerSettings`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id, which begins
+            with ``agent_id``. Each process needs a client id of its own: with the id of another process, it takes that
+            process's connection away.
         connection: A connection to share. None makes a connection that only this client uses.
         session_expiry: Seconds that the broker keeps responses for a client that lost its connection.
         max_pending: How many calls may be under way at once.
@@ -84,6 +88,7 @@ class ToolClient(NeedsAsyncWith):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        client_id: str | None = None,
         connection: Connection | None = None,
         session_expiry: int = 60,
         max_pending: int = 10_000,
@@ -95,12 +100,16 @@ class ToolClient(NeedsAsyncWith):
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
         settings = BrokerSettings(broker, namespace, credentials, tls, bound)
+        if client_id is not None and connection is not None:
+            raise ValueError("client_id is for a connection of the client's own: give it to the Connection instead")
         self.connection: Connection = connection or settings.connection(
-            f"{self.agent_id}~{unique}", session_expiry=session_expiry
+            client_id or f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )
+        self._client_id = client_id
+        self._bound: Bound = bound
         self.starts_on_use: bool = False
         self._own_connection = connection is None
-        self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
+        self._scope = Scope(self.agent_id, topics, self.connection, max_payload, Dialect(bound, self.agent_id))
         self._max_cards = max_cards
         self._max_pending = max_pending
         self._lifecycle = self._make_lifecycle()
@@ -112,6 +121,7 @@ class ToolClient(NeedsAsyncWith):
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the client; see :mod:`mqtt_agent.aio.lifecycle`."""
+        self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.agent_id))
         self._catalog = LiveCatalog(self._scope, self._max_cards)
         queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
@@ -120,7 +130,8 @@ class ToolClient(NeedsAsyncWith):
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
         self._calls.on_expired.append(self._recovery.on_expired)
-        self._partials = PartialResults(self._scope)
+        self._partials = PartialResults(self._scope, self._catalog)
+        self._calls.follow = self._partials.follow
         self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._recovery.resume)
         self._leased = False
         """Whether this client counts as a user of the connection."""
@@ -135,7 +146,8 @@ class ToolClient(NeedsAsyncWith):
             unique = uuid.uuid4().hex[:8]
             if not self._named:
                 self.agent_id = f"client-{unique}"
-            self.connection.rename(f"{self.agent_id}~{unique}")
+            if not self._client_id:
+                self.connection.rename(f"{self.agent_id}~{unique}")
             self._scope = dataclasses.replace(self._scope, agent_id=self.agent_id)
             self._make_parts()
 
@@ -165,7 +177,13 @@ class ToolClient(NeedsAsyncWith):
         self._make_parts()
         self.connection.on_failed.append(self._calls.on_failed)
         self.connection.on_reconnected.append(self._on_reconnected)
-        await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
+        scope = self._scope
+        if scope.dialect.plain:
+            await self.connection.subscribe(scope.inbox, self._calls.on_response)
+        if scope.dialect.bound:
+            await self.connection.subscribe(
+                scope.bound_inbox, self._calls.on_bound_response, on_refused=scope.dialect.on_refused
+            )
         await self.connection.start()
         self._leased = True
         await self._catalog.start()
@@ -188,6 +206,7 @@ class ToolClient(NeedsAsyncWith):
         try:
             await self._catalog.stop()
             await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
+            await self.connection.unsubscribe(self._scope.bound_inbox, self._calls.on_bound_response)
         finally:
             if self._leased:
                 self._leased = False

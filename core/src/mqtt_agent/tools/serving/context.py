@@ -99,10 +99,12 @@ class ToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller. The caller chooses it, and only a broker that checks who writes to sender-bound
+            topics can prove it; see ``bound``.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
@@ -117,6 +119,7 @@ class ToolContext:
         stream: CallStream,
         meta: dict[str, Any] | None = None,
         log_level: str | None = None,
+        bound: bool = False,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
@@ -124,6 +127,7 @@ class ToolContext:
         self.server: str = server
         self.meta: dict[str, Any] = meta or {}
         self.log_level: str | None = log_level
+        self.bound: bool = bound
         self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -196,10 +200,11 @@ class SyncToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller; see :class:`ToolContext`.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -211,6 +216,7 @@ class SyncToolContext:
         self.server: str = context.server
         self.meta: dict[str, Any] = context.meta
         self.log_level: str | None = context.log_level
+        self.bound: bool = context.bound
 
     @property
     def canceled(self) -> bool:

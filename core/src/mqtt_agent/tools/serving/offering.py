@@ -193,8 +193,9 @@ class ToolOffering(ABC):
             destructive: The tool may delete or overwrite something.
             open_world: The tool reaches systems outside its server, for example the web.
             timeout: Seconds after which a running handler is canceled; None means no limit.
-            allowed_callers: The agent ids of the intended callers. This is a hint for people: only the broker's access
-                rules protect a tool.
+            allowed_callers: The agent ids of the intended callers. A call of anybody else on a sender-bound topic is
+                answered with ``unauthorized``. A caller on a plain topic chooses its own name, so there the list is a
+                hint for people: only the broker's access rules protect the tool, or ``bound="require"``.
             version: The version of the tool.
             meta: Further JSON data for the card.
             validate: Whether to check the arguments of each call against ``input_schema``. With False, the handler
@@ -294,7 +295,12 @@ class ToolOffering(ABC):
             task_support=task_support,
         )
         self._cards[name] = checked_card(card, f"the card of tool {name}")
-        self._served[name] = ServedTool(function, checked_seconds(timeout), partial(self._topics.tool_stream, name))
+        self._served[name] = ServedTool(
+            function,
+            checked_seconds(timeout),
+            partial(self._topics.tool_stream, name),
+            frozenset(allowed_callers) if allowed_callers is not None else None,
+        )
 
     def remove_tool(self, name: str) -> Offered:
         """Stop offering a tool. A started server takes no new calls of the tool, and finishes the calls that it has.

@@ -17,7 +17,7 @@ from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
+from mqtt_agent.wire import BOUND, ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
 from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
@@ -228,7 +228,7 @@ class Presence:
             claims=self.claims or None,
             refused=self.refused or None,
             schemas=self._schemas() if self.serving and self._cards else None,
-            features=list(SERVER_FEATURES),
+            features=[*SERVER_FEATURES, BOUND] if self._scope.dialect.bound else list(SERVER_FEATURES),
         )
 
     def _schemas(self) -> str:

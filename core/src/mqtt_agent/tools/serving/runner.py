@@ -13,14 +13,14 @@ from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.handlers import describe, mark_handler, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
-from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
+from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.serving.execution import Execution
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
-from mqtt_agent.wire.calls import DOES_NOT_FIT, read_error_type
+from mqtt_agent.wire.calls import CANCELED, DOES_NOT_FIT, read_error_type
 
 __all__ = ["CallRunner"]
 
@@ -40,6 +40,7 @@ class CallRunner:
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
         self._connection = scope.connection
+        self._topics = scope.topics
         self._server_id = scope.server_id
         self._answers = answers
         self._replay = replay
@@ -71,14 +72,12 @@ class CallRunner:
             if not execution.canceled:
                 fail(response, _fault(error, execution))
                 _log_failure(execution, error)
-            elif execution.stopped_for is not None:
-                _uncancel()
-                fail(response, execution.stopped_for)
-                if execution.stopped_for.type == "timeout":
-                    _log_failure(execution, CallTimeout(execution.stopped_for.message or ""))
             else:
-                acknowledge(execution.messages)
-                return
+                _uncancel()
+                answer = execution.stopped_for or CallFault(code=CANCELED, message="the call was canceled")
+                fail(response, answer)
+                if answer.type == "timeout":
+                    _log_failure(execution, CallTimeout(answer.message or ""))
         except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
             fail(response, _fault(error, execution))
             response.content = _content(error, execution)
@@ -103,6 +102,7 @@ class CallRunner:
             stream=stream,
             meta=call.meta,
             log_level=call.log_level,
+            bound=execution.bound,
         )
         execution.context = context
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
@@ -139,10 +139,14 @@ class CallRunner:
         return asyncio.wrap_future(execution.thread)
 
     def _stream(self, execution: Execution) -> CallStream:
-        call_id, tool = execution.call.call_id, execution.tool
-        if execution.call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
+        call, tool = execution.call, execution.tool
+        call_id = call.call_id
+        if call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
             return CallStream(call_id, None)
-        topic = tool.stream_topic(call_id)
+        bound = execution.bound
+        topic = (
+            self._topics.bound.stream(call.client, call_id, self._server_id) if bound else tool.stream_topic(call_id)
+        )
         return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload), tool.function.name)
 
 

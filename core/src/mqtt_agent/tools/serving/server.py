@@ -17,6 +17,7 @@ from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.copies import CardAnswers
+from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
 from mqtt_agent.tools.serving.changing import Changes
@@ -67,6 +68,9 @@ class ToolServer(ToolOffering, Service):
             A server that loses a name while it runs is on standby in both cases.
         replica: The name of this replica. None makes a new name. With a name of your own, a restarted process takes
             over the session of the earlier process, and the calls that wait in the session.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None means the server's id,
+            ``name:replica``. Each process needs a client id of its own: with the id of another process, it takes that
+            process's connection away.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -105,6 +109,7 @@ class ToolServer(ToolOffering, Service):
         prefix: bool | str = False,
         on_conflict: OnConflict = "raise",
         replica: str | None = None,
+        client_id: str | None = None,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
@@ -123,11 +128,16 @@ class ToolServer(ToolOffering, Service):
         self._on_conflict: OnConflict = checked_on_conflict(on_conflict)
         self.replica: str = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
         self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
+        if client_id is not None and connection is not None:
+            raise ValueError("client_id is for a connection of the server's own: give it to the Connection instead")
         self._own_connection = connection is None
+        self._client_id = client_id
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
+        self._bound: Bound = bound
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
         self._use(
             Scope(
                 name=self.name,
@@ -137,13 +147,14 @@ class ToolServer(ToolOffering, Service):
                 namespace=namespace,
                 topics=self._topics,
                 connection=connection
-                or BrokerSettings(broker, namespace, credentials, tls, bound).connection(
-                    self.server_id,
+                or settings.connection(
+                    client_id or self.server_id,
                     will_delay=will_delay,
                     session_expiry=will_delay if session_expiry is None else session_expiry,
                 ),
                 agent=None,
                 max_payload=max_payload,
+                dialect=Dialect(bound, self.server_id),
             )
         )
         in_child(self._after_fork)
@@ -160,7 +171,7 @@ class ToolServer(ToolOffering, Service):
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the server; see :mod:`mqtt_agent.aio.lifecycle`."""
-        scope = self._scope
+        scope = self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.server_id))
         self._offered: dict[str, ToolCard] = {}
         """The cards of the tools whose calls this server takes. Only these cards are published."""
         self._taking = False
@@ -192,17 +203,18 @@ class ToolServer(ToolOffering, Service):
         elif self._scope.generated:
             self.replica = uuid.uuid4().hex[:8]
             self.server_id = f"{self.name}:{self.replica}"
-            if self._own_connection:
+            if self._own_connection and not self._client_id:
                 self.connection.rename(self.server_id)
             self.connection.release_will(self._will)
             self._use(dataclasses.replace(self._scope, replica=self.replica, server_id=self.server_id))
 
-    def move_to(self, connection: Connection, agent: str) -> None:
+    def move_to(self, connection: Connection, agent: str, bound: Bound) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
 
         Args:
             connection: The agent's connection.
             agent: The agent's id.
+            bound: Whether the agent speaks sender-bound topics.
 
         Raises:
             RuntimeError: The server has started already.
@@ -210,6 +222,7 @@ class ToolServer(ToolOffering, Service):
         if self._lifecycle.user is not None:
             raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
         self._own_connection = False
+        self._bound = bound
         self._use(dataclasses.replace(self._scope, connection=connection, agent=agent))
 
     def __repr__(self) -> str:
