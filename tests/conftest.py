@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
+from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
 from support import require
 
@@ -22,9 +23,13 @@ settings.load_profile("default")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    missing = [kind.name for kind in ALL_BROKERS if kind.missing()]
+    missing = [kind.name for kind in (*ALL_BROKERS, Postgres, PgBouncer) if kind.missing()]
     if missing:
         terminalreporter.write_line(f"Left out: the runs on {', '.join(missing)}, not installed on this machine.")
+
+
+def pytest_sessionfinish() -> None:
+    close_shared()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -102,11 +102,13 @@ class AgentProcesses:
     Args:
         folder: The folder for stores, logs and the ledger; the store of an agent id is kept when its process ends.
         namespace: The namespace of the topics.
+        store: The URL of the database that keeps the tasks of all agents; None for an SQLite file for each agent id.
     """
 
-    def __init__(self, folder: Path, namespace: str) -> None:
+    def __init__(self, folder: Path, namespace: str, store: str | None = None) -> None:
         self.folder = folder
         self.namespace = namespace
+        self._store = store
         self._started: list[AgentProcess] = []
         self._ledger = folder / "ledger"
         self._ledger.touch()
@@ -122,7 +124,7 @@ class AgentProcesses:
         prefix: Sequence[str] = (),
     ) -> AgentProcess:
         """Start an agent, and wait until it is online; an agent with a crash point may end before that."""
-        command = [*prefix, sys.executable, str(PROGRAM), url, self.namespace, name, f"{self.folder}/{name}.db"]
+        command = [*prefix, sys.executable, str(PROGRAM), url, self.namespace, name, self.store_of(name)]
         command += [str(self._ledger), *(["--executes"] if executes else []), *options]
         environment = {key: value for key, value in os.environ.items() if key != "MQTT_AGENT_CRASH_POINT"}
         if crash_point is not None:
@@ -142,6 +144,10 @@ class AgentProcesses:
         if crash_point is None:
             await agent.tells("started")
         return agent
+
+    def store_of(self, name: str) -> str:
+        """The place of an agent's store: a path, or the URL of a database."""
+        return self._store or f"{self.folder}/{name}.db"
 
     @property
     def executions(self) -> Counter[str]:

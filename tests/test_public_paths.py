@@ -7,7 +7,8 @@ import importlib.util
 
 import pytest
 
-AGENTS = {"Agent", "MemoryStore", "PeerChange", "SqliteStore", "TaskContext", "TaskHandle", "TaskStore"}
+STORES = {"MemoryStore", "PostgresStore", "SqliteStore", "TaskStore"}
+AGENTS = {"Agent", "PeerChange", "TaskContext", "TaskHandle"} | STORES
 TOOLS = {"CallHandle", "ToolChange", "ToolClient", "ToolContext", "ToolResult", "ToolServer"}
 TRANSPORT = {"TLS", "Connection", "EmbeddedBroker", "Password", "Token"}
 PUBLIC = {
@@ -17,7 +18,7 @@ PUBLIC = {
     | {"AgentCard", "AgentSkill", "ServerCard", "TaskEvent", "TaskState", "ToolCard", "__version__", "errors"}
     | {"TaskFailed", "TaskRejected", "ToolError"},
     "mqtt_agent.agents": AGENTS,
-    "mqtt_agent.agents.store": {"MemoryStore", "SqliteStore", "TaskKey", "TaskRecord", "TaskStore"},
+    "mqtt_agent.agents.store": STORES | {"TaskKey", "TaskRecord"},
     "mqtt_agent.errors": {"MQTTAgentError", "CallError", "ToolError", "TaskError", "TransportError", "StoreError"},
     "mqtt_agent.sync": {"Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"},
     "mqtt_agent.tools": TOOLS,

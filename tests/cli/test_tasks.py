@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
 import pytest
+from databases import shared_postgres
+from mqtt_agent import PostgresStore
+from mqtt_agent.agents.store import TaskKey, TaskRecord
 
 from .terminal import Terminal
 
@@ -49,6 +53,25 @@ def test_a_task_outlives_the_command_that_gave_it_and_the_agent_that_does_it(ter
     writing.kill()
     terminal.start("serve", "writer").says("takes tasks")
     assert terminal.run("answer", "t-1", "blue", "--follow").out == "you said blue\n"
+
+
+def test_the_tasks_of_an_agent_in_postgresql_are_listed(terminal: Terminal, namespace: str) -> None:
+    url = shared_postgres().new_database()
+    key = TaskKey(f"{namespace}/writer", "received", "t-1")
+
+    async def fill() -> None:
+        async with PostgresStore(url) as store:
+            await store.add(TaskRecord(key, "planner", {"task_id": "t-1", "prompt": "paint cats"}, "0"))
+
+    asyncio.run(fill())
+    said = terminal.run("tasks", "--store", url, "--as", "writer", "--received", "--json")
+    [line] = said.lines
+    assert (line["task_id"], line["agent"], line["prompt"]) == ("t-1", "planner", "paint cats")
+    for wrong, words, code in (
+        ("postgresql://127.0.0.1:1/x", "cannot be reached; check that the database runs", 1),
+        ("postgresql://host:port/", "not a PostgreSQL URL", 2),
+    ):
+        assert words in terminal.run("tasks", "--store", wrong, "--as", "writer", code=code).err
 
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from brokers import Broker, Embedded, Mosquitto
+from databases import shared_postgres
 from mqtt_agent.agents.crashpoints import POINTS
+from mqtt_agent.agents.store.choosing import is_postgres_url
 from processes import AgentProcesses
 from support import soon
 
@@ -18,7 +21,7 @@ AT_REQUESTER = sorted(POINTS - set(AT_EXECUTOR))
 RIGHT = {"square": 49, "saved": "page 3"}
 MakeBroker = Callable[[], Broker]
 
-WHAT_HAPPENS = ("mosquitto keeps its state", "mosquitto loses its state", "embedded stays")
+WHAT_HAPPENS = ("mosquitto keeps its state", "mosquitto loses its state", "embedded stays", "embedded, with PostgreSQL")
 
 
 @pytest.fixture(params=WHAT_HAPPENS)
@@ -43,16 +46,29 @@ async def restart(broker: Broker, happens: str) -> None:
         await asyncio.to_thread(broker.restart, keep_state=keeps, kill=not keeps)
 
 
-def state_in(store: Path, role: str) -> str | None:
-    """The state of the only task in a store that no process has open."""
-    with sqlite3.connect(store) as connection:
-        [*rows] = connection.execute("SELECT state FROM tasks WHERE role = ?", (role,))
-    return rows[0][0] if rows else None
+@pytest.fixture
+async def agents(happens: str, tmp_path: Path, namespace: str) -> AsyncIterator[AgentProcesses]:
+    """Starts agents in their own processes."""
+    store = shared_postgres().new_database() if happens.endswith("PostgreSQL") else None
+    processes = AgentProcesses(tmp_path, namespace, store)
+    yield processes
+    await processes.close()
+
+
+def state_in(store: str, role: str) -> str | None:
+    """The state of the only task with a role in a store. No process has the store open."""
+    if is_postgres_url(store):
+        with psycopg.connect(store) as database:
+            found = database.execute("SELECT state FROM mqtt_agent.tasks WHERE role = %s", (role,)).fetchall()
+    else:
+        with sqlite3.connect(store) as connection:
+            found = connection.execute("SELECT state FROM tasks WHERE role = ?", (role,)).fetchall()
+    return found[0][0] if found else None
 
 
 @pytest.mark.parametrize("point", AT_EXECUTOR)
 async def test_an_executor_killed_in_any_window_does_its_task_and_sends_one_result(
-    point: str, the_broker: Broker, happens: str, agents: AgentProcesses, tmp_path: Path
+    point: str, the_broker: Broker, happens: str, agents: AgentProcesses
 ) -> None:
     executor, planner = await soon(
         asyncio.gather(
@@ -68,7 +84,7 @@ async def test_an_executor_killed_in_any_window_does_its_task_and_sends_one_resu
         # A handler slot was free, so the task is stored as begun, unless it arrived before the agent had completely
         # started.
         states = {"working", "submitted"}
-    assert state_in(tmp_path / "writer.db", "received") in states
+    assert state_in(agents.store_of("writer"), "received") in states
     await restart(the_broker, happens)
     again = await agents.start("writer", the_broker.url, executes=True)
     assert await planner.result("t-1") == RIGHT
@@ -77,14 +93,14 @@ async def test_an_executor_killed_in_any_window_does_its_task_and_sends_one_resu
     if point == "finished.before-commit":
         assert again.told("began", attempt=2, saved="page 3")
     await agents.close()
-    assert state_in(tmp_path / "writer.db", "received") == "completed"
-    assert state_in(tmp_path / "planner.db", "delegated") == "completed"
+    assert state_in(agents.store_of("writer"), "received") == "completed"
+    assert state_in(agents.store_of("planner"), "delegated") == "completed"
     assert len(planner.told("result")) == 1
 
 
 @pytest.mark.parametrize("point", AT_REQUESTER)
 async def test_a_requester_killed_in_any_window_gets_its_one_result(
-    point: str, the_broker: Broker, happens: str, agents: AgentProcesses, tmp_path: Path
+    point: str, the_broker: Broker, happens: str, agents: AgentProcesses
 ) -> None:
     _, planner = await soon(
         asyncio.gather(
@@ -96,7 +112,7 @@ async def test_a_requester_killed_in_any_window_gets_its_one_result(
     planner.say("delegate", peer="writer", task_id="t-1", data={"n": 7, "save": "page 3"})
     await planner.died()
     state = {"delegated.before-commit": None, "outcome.after-commit": "completed"}.get(point, "open")
-    known = state_in(tmp_path / "planner.db", "delegated")
+    known = state_in(agents.store_of("planner"), "delegated")
     assert (known if known in (None, "completed") else "open") == state
     await restart(the_broker, happens)
     again = await agents.start("planner", the_broker.url)
@@ -109,5 +125,5 @@ async def test_a_requester_killed_in_any_window_gets_its_one_result(
     assert await again.result("t-1") == RIGHT
     assert agents.executions == {"t-1": 1}
     await agents.close()
-    assert state_in(tmp_path / "planner.db", "delegated") == "completed"
+    assert state_in(agents.store_of("planner"), "delegated") == "completed"
     assert planner.told("result") == []

@@ -1,4 +1,4 @@
-"""A second process that uses a store: store_user.py WHAT PATH. The process waits for a line before it begins."""
+"""A second process that uses a store: store_user.py WHAT PLACE. The process waits for a line before it begins."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import sys
 from typing import Any
 
-from mqtt_agent.agents.store import SqliteStore, TaskKey, TaskRecord
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
 AGENT = "a2a/v1/writer"
 FILE_LIMIT = 1_000_000
 
-what, path = sys.argv[1:3]
-store = SqliteStore(path)
+what, place = sys.argv[1:3]
+store = store_at(place)
 
 
 def say(*words: object) -> None:

@@ -17,6 +17,7 @@ import threading
 from typing import Any
 
 from mqtt_agent import Agent, SqliteStore, TaskContext, errors
+from mqtt_agent.agents.store.choosing import is_postgres_url
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
@@ -35,7 +36,8 @@ agent = Agent(
     options.agent,
     broker=options.url,
     namespace=options.namespace,
-    store=SqliteStore(options.store, synchronous="normal"),  # the tests kill processes, and not machines
+    # The tests kill processes, and not machines.
+    store=options.store if is_postgres_url(options.store) else SqliteStore(options.store, synchronous="normal"),
     will_delay=options.will_delay,
     max_concurrency=options.concurrency,
     drain_timeout=2,

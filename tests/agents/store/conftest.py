@@ -8,16 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_agent.agents.store import MemoryStore, SqliteStore, TaskKey, TaskRecord, TaskRole, TaskStore
+from databases import shared_pooler, shared_postgres
+from mqtt_agent.agents.store import MemoryStore, PostgresStore, SqliteStore, TaskKey, TaskRecord, TaskRole, TaskStore
 from support import soon
+
+_numbers = itertools.count(1)
+
+
+def on_postgres(path: Path) -> PostgresStore:
+    """A store in a schema of its own."""
+    return PostgresStore(shared_postgres().url(), schema=f"test_{next(_numbers)}")
+
+
+def behind_a_pooler(path: Path) -> PostgresStore:
+    """A store in a schema of its own, which is reached through a pooler in transaction mode."""
+    return PostgresStore(shared_pooler().url(), schema=f"test_{next(_numbers)}")
+
 
 STORES: dict[str, Callable[[Path], TaskStore]] = {
     "memory": lambda path: MemoryStore(),
     "sqlite": SqliteStore,
+    "postgres": on_postgres,
+    "pooler": behind_a_pooler,
 }
 AGENT = "a2a/v1/writer"
-
-_numbers = itertools.count(1)
 
 
 def new_record(

@@ -192,7 +192,7 @@ class Lives(RuleBasedStateMachine):
         assert sorted(held, key=lambda record: record.position) == self.model
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("name", sorted(STORES.keys() - {"pooler"}))
 def test_any_life_goes_by_the_rules(name: str) -> None:
     machine = type(f"Lives_{name}", (Lives,), {"make": staticmethod(STORES[name])})
     machine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -1,4 +1,4 @@
-"""Several processes use one file, and some of them are killed."""
+"""Several processes use one store, and some of them are killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mqtt_agent.agents.store import RESERVED_SEQS, SqliteStore, TaskRecord
+from databases import shared_pooler, shared_postgres
+from mqtt_agent.agents.store import RESERVED_SEQS, SqliteStore, TaskRecord, TaskStore
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.wire import TaskState
 from support import kill, soon
 
@@ -18,7 +20,7 @@ from .conftest import AGENT, new_record
 
 PROGRAM = Path(__file__).parents[2] / "programs" / "store_user.py"
 
-Start = Callable[[str, Path], "subprocess.Popen[str]"]
+Start = Callable[[str, "Path | str"], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def start() -> Iterator[Start]:
     """Start processes that use one store. Each waits for :func:`go`."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(what: str, path: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, str(PROGRAM), what, str(path)]
+    def run(what: str, place: Path | str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROGRAM), what, str(place)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process
@@ -35,6 +37,15 @@ def start() -> Iterator[Start]:
     yield run
     for process in started:
         kill(process)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "pooler"])
+def place(request: pytest.FixtureRequest, path: Path) -> str:
+    """Where the processes have their store: a path, or the URL of an empty database."""
+    if request.param == "sqlite":
+        return str(path)
+    url = shared_postgres().new_database()
+    return url if request.param == "postgres" else shared_pooler().url(url.rsplit("/", 1)[1])
 
 
 def go(*processes: subprocess.Popen[str]) -> None:
@@ -53,15 +64,15 @@ def said(process: subprocess.Popen[str]) -> list[str]:
     return output.splitlines()
 
 
-async def all_of(store: SqliteStore) -> list[TaskRecord]:
+async def all_of(store: TaskStore) -> list[TaskRecord]:
     return await soon(store.find(AGENT, "received", limit=1_000_000))
 
 
-async def test_each_task_is_claimed_once_by_several_processes(start: Start, path: Path) -> None:
-    async with SqliteStore(path) as store:
+async def test_each_task_is_claimed_once_by_several_processes(start: Start, place: str) -> None:
+    async with store_at(place) as store:
         for number in range(400):
             await soon(store.add(new_record(str(number))))
-        processes = [start("claim", path) for _ in range(3)]
+        processes = [start("claim", place) for _ in range(3)]
         go(*processes)
         claimed = [task_id for process in processes for task_id in said(process)]
         assert sorted(claimed, key=int) == [str(number) for number in range(400)]
@@ -69,20 +80,20 @@ async def test_each_task_is_claimed_once_by_several_processes(start: Start, path
     assert {(record.state, record.attempt, record.seq) for record in records} == {(TaskState.WORKING, 1, RESERVED_SEQS)}
 
 
-async def test_processes_that_start_together_make_one_store(start: Start, path: Path) -> None:
-    processes = [start("add", path) for _ in range(4)]
+async def test_processes_that_start_together_make_one_store(start: Start, place: str) -> None:
+    processes = [start("add", place) for _ in range(4)]
     go(*processes)
     added = [task_id for process in processes for task_id in said(process)]
     assert sorted(added, key=int) == [str(number) for number in range(200)]
-    async with SqliteStore(path) as store:
+    async with store_at(place) as store:
         assert len(await all_of(store)) == 200
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-async def test_what_returned_before_a_kill_is_there_and_nothing_is_half_done(start: Start, path: Path) -> None:
+async def test_what_returned_before_a_kill_is_there_and_nothing_is_half_done(start: Start, place: str) -> None:
     told: dict[str, set[str]] = {"added": set(), "claimed": set(), "saved": set(), "completed": set()}
     for steps in (1, 50, 333, 700):
-        process = start("live", path)
+        process = start("live", place)
         go(process)
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(steps)]
@@ -92,7 +103,7 @@ async def test_what_returned_before_a_kill_is_there_and_nothing_is_half_done(sta
             what, task_id = line.split()
             told[what].add(task_id)
 
-        async with SqliteStore(path) as store:
+        async with store_at(place) as store:
             records = {record.task_id: record for record in await all_of(store)}
             assert told["added"] <= set(records)
             for task_id in told["claimed"]:

@@ -4,6 +4,15 @@ from mqtt_agent.agents.agent import Agent
 from mqtt_agent.agents.executing.context import TaskContext
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.requesting.handle import TaskHandle
-from mqtt_agent.agents.store import MemoryStore, SqliteStore, TaskStore
+from mqtt_agent.agents.store import MemoryStore, PostgresStore, SqliteStore, TaskStore
 
-__all__ = ["Agent", "MemoryStore", "PeerChange", "SqliteStore", "TaskContext", "TaskHandle", "TaskStore"]
+__all__ = [
+    "Agent",
+    "MemoryStore",
+    "PeerChange",
+    "PostgresStore",
+    "SqliteStore",
+    "TaskContext",
+    "TaskHandle",
+    "TaskStore",
+]

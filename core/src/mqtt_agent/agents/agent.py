@@ -25,13 +25,15 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import SqliteStore, TaskStore, default_store_path
+from mqtt_agent.agents.store import TaskStore, default_store_path
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
+from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
@@ -80,8 +82,9 @@ class Agent(Requester, Service):
         input_modes: The MIME types that the agent takes.
         output_modes: The MIME types that the agent gives.
         meta: Any other information for the card, as JSON.
-        store: Where tasks are kept: a :class:`TaskStore`, or the path of an SQLite file. None means a file in the
-            user's state directory; each agent id and namespace has its own file. The folder of a path must exist.
+        store: Where tasks are kept: a :class:`TaskStore`, the path of an SQLite file, or the URL of a PostgreSQL
+            database (``postgresql://...``, see :class:`PostgresStore`). None means a file in the user's state
+            directory; each agent id and namespace has its own file. The folder of a path must exist.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -98,8 +101,8 @@ class Agent(Requester, Service):
         max_payload: The size of the largest task or result that the agent reads, in bytes.
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
         max_peers: The largest number of peers whose card and status are kept. Further peers are ignored.
-        allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester on
-            a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this list
+        allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester
+            on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this list
             a protection. None means all agents.
 
     Attributes:
@@ -183,6 +186,8 @@ class Agent(Requester, Service):
         self._dialect = AgentDialect(self._scope.bound, self.agent_id)
         scope = dataclasses.replace(self._scope, retry=self._retry, dialect=self._dialect)
         self._presence = AgentPresence(scope, self._card)
+        questions, asker_of = self._topics.all_agent_queries, self._topics.agent_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         self._dialect.on_given_up.append(self._presence.announce_soon)
         self._peers = Peers(scope, self._max_peers)
         self._dialect.says_bound = lambda peer: self._peers.says(peer, BOUND)
@@ -317,6 +322,7 @@ class Agent(Requester, Service):
         await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         await self._peers.start()
 
     async def stop(self) -> None:
@@ -366,6 +372,7 @@ class Agent(Requester, Service):
             if self._failing is not None:
                 await asyncio.wait([self._failing])
             await self._peers.stop()
+            await self._answers.stop()
             await self._presence.unfollow()
             await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
         finally:
@@ -495,7 +502,7 @@ def _checked_names(names: Sequence[str] | None) -> frozenset[str] | None:
 def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:
     if isinstance(store, TaskStore):
         return store
-    return SqliteStore(default_store_path(topics.namespace, agent_id) if store is None else store)
+    return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
 
 
 def _client_id(topics: Topics, agent_id: str) -> str:

@@ -69,6 +69,7 @@ class Peers:
             forget=self._forget,
             without="peers cannot be listed",
             marker=marker,
+            question=(self._topics.agent_query(scope.agent_id), scope.agent_id),
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
 

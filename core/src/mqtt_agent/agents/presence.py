@@ -85,6 +85,15 @@ class AgentPresence:
         await self._publish_status("offline")
         await self._publish_card("offline")
 
+    def copies(self) -> list[tuple[str, bytes]]:
+        """The topics and payloads of card and status, while they say online."""
+        if not self.announced:
+            return []
+        return [
+            (self._card_topic, encode(self.shown_card())),
+            (self._status_topic, encode(self._status("online"))),
+        ]
+
     def will(self) -> bytes:
         """The payload of the Last Will: the status ``offline``."""
         return encode(self._status("offline"))

@@ -44,7 +44,9 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
         help="a word by which peers find the agent; may be repeated",
     )
     parser.add_argument(
-        "--store", help="the SQLite file that keeps the agent's tasks (default: a file in the user's state directory)"
+        "--store",
+        help="where the agent's tasks are kept: an SQLite file, or postgresql://USER@HOST/DATABASE (default: a file in "
+        "the user's state directory)",
     )
 
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from mqtt_agent.adapting.following import follow, unanswerable
-from mqtt_agent.agents import SqliteStore, TaskHandle
-from mqtt_agent.agents.store import TaskRecord, TaskRole
+from mqtt_agent.agents import TaskHandle
+from mqtt_agent.agents.store import TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.choosing import is_postgres_url, store_at
 from mqtt_agent.cli.calling import Live
 from mqtt_agent.cli.output import first_line
 from mqtt_agent.cli.people import requester
@@ -136,7 +137,10 @@ async def cancel(
 async def tasks(
     session: Session,
     state: Annotated[str | None, typer.Option(help="Only tasks in this state, such as working.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The store of another program's agent: an SQLite file.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="The store of another program's agent: an SQLite file, or postgresql://USER@HOST/DATABASE."),
+    ] = None,
     received: Annotated[bool, typer.Option("--received", help="The tasks that the agent has received.")] = False,
 ) -> None:
     """List the tasks that a store knows: those that this command line gave, or those of --store."""
@@ -145,12 +149,10 @@ async def tasks(
     except ValueError:
         known = ", ".join(each.value for each in TaskState)
         raise UsageError(f"there is no state {state!r}; the states are {known}") from None
-    if store is not None and not store.is_file():
-        raise UsageError(f"there is no file {store}")
     if store is not None and session.settings.name is None:
         raise UsageError("name the agent whose tasks are to be listed: add --as AGENT")
     me = requester(session)
-    opened = SqliteStore(store) if store is not None else me.store
+    opened = _store_of(store) if store is not None else me.store
     owner = f"{session.settings.place.namespace.strip('/')}/{me.agent_id}"
     role: TaskRole = "received" if received else "delegated"
     async with opened:
@@ -161,6 +163,16 @@ async def tasks(
         return
     rows = [(each.task_id, each.peer or "", each.state, _age(each), _about(each)) for each in found]
     session.out.table(("task", "agent", "state", "age", "about"), rows, f"agent {me.agent_id} has no such task")
+
+
+def _store_of(place: str) -> TaskStore:
+    """The store of another program's agent. A missing file is not made."""
+    if not is_postgres_url(place) and not Path(place).is_file():
+        raise UsageError(f"there is no file {place}")
+    try:
+        return store_at(place)
+    except (ImportError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 async def _follow(session: Session, handle: TaskHandle) -> None:

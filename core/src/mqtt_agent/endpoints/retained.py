@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
@@ -40,12 +41,15 @@ class Source:
         marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topics.
         more: Awaited after all retained messages have arrived, and before any message is forgotten. It waits for
             further messages, which the endpoint subscribed to because of the retained messages.
+        question: The topic on which the endpoint asks for messages that a cluster keeps at another node, and the name
+            of the endpoint that asks.
     """
 
     filters: Sequence[tuple[str, Handler]]
     forget: Callable[[str], None]
     without: str
     marker: Marker | BoundMarker
+    question: tuple[str, str]
     more: Callable[[], Awaitable[None]] | None = None
 
 
@@ -64,6 +68,7 @@ class Retained:
     def __init__(self, connection: Connection, source: Source, namespace: str, most: int, faults: FaultLog) -> None:
         self._connection = connection
         self._source = source
+        self._question = CardQuestion(connection, *source.question, source.filters)
         self._namespace = namespace
         self._most = most
         self._faults = faults
@@ -97,6 +102,7 @@ class Retained:
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
+        await self._question.stop()
         markers = [(topic_filter, self._on_marker) for topic_filter in self._marker_filters]
         for topic_filter, handler in (*self._source.filters, *markers):
             await self._connection.unsubscribe(topic_filter, handler)
@@ -180,6 +186,7 @@ class Retained:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
+        await self._question.ask()
         if self._source.more is not None:
             await self._source.more()
         # A message that did not arrive again was removed while the client was offline, or the broker has lost it.

@@ -8,12 +8,15 @@ configuration from both, and :meth:`Plan.explain` says which rule decides about 
     plan = plan_for("mosquitto-dynsec", Roster.read("roster.toml"))
     print(plan.files["dynamic-security.json"])
     print(plan.explain("agent-a", "publish", "a2a/v1/tasks/agent-b/inbox/agent-a").why)
+
+An :class:`Identity` signs the messages of an endpoint, and proves who has signed those that arrive. It needs the extra
+``signed``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.checking import Difference, differences
@@ -29,6 +32,10 @@ from mqtt_agent.identity.rights import RIGHTS, Action, Grant, Profile, Right, Ro
 from mqtt_agent.identity.roster import EVERYBODY, Kind, Login, Program, Roster
 from mqtt_agent.identity.tokens import claims_of, issue
 
+if TYPE_CHECKING:
+    from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
+    from mqtt_agent.identity.signing import Identity
+
 __all__ = [
     "BROKERS",
     "EVERYBODY",
@@ -37,16 +44,20 @@ __all__ = [
     "Decision",
     "Difference",
     "Grant",
+    "Identity",
     "Kind",
     "Login",
     "Plan",
+    "PrivateKey",
     "Profile",
     "Program",
+    "PublicKey",
     "Right",
     "Role",
     "Roster",
     "RosterError",
     "Rule",
+    "TrustedKeys",
     "allows",
     "claims_of",
     "client_attributes",
@@ -90,3 +101,16 @@ def plan_for(broker: str, roster: Roster, profile: Profile = "bound", **options:
     if broker not in BROKERS:
         raise RosterError(f"no configuration can be made for {broker!r}; use one of {', '.join(BROKERS)}")
     return BROKERS[broker](roster, profile, **options)
+
+
+def __getattr__(name: str) -> Any:
+    # These names need PyNaCl, which a program that only reads a roster does not need.
+    if name == "Identity":
+        from mqtt_agent.identity.signing import Identity
+
+        return Identity
+    if name in ("PrivateKey", "PublicKey", "TrustedKeys"):
+        from mqtt_agent.identity import keys
+
+        return getattr(keys, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

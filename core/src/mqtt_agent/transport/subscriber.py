@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
-from mqtt_agent.transport.message import InboundMessage
+from mqtt_agent.transport.message import InboundMessage, MessageIdentity
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
@@ -28,9 +28,11 @@ class Subscriber:
     Args:
         url: The broker's URL, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
+        identity: Checks the signatures of messages.
     """
 
-    def __init__(self, url: BrokerURL, client_id: str) -> None:
+    def __init__(self, url: BrokerURL, client_id: str, identity: MessageIdentity | None = None) -> None:
+        self._identity = identity
         self._url = url
         self.client_id = client_id
         self._subscriptions = Subscriptions()
@@ -57,6 +59,8 @@ class Subscriber:
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call the handlers of a message."""
+        if self._identity is not None:
+            message.identity = self._identity
         self._subscriptions.dispatch(message)
 
     # Links
@@ -108,6 +112,7 @@ class Subscriber:
         exclusive: str | None,
         guarded: bool,
         on_refused: Callable[[TransportError], None] | None,
+        no_local: bool = False,
     ) -> Subscription | None:
         """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
 
@@ -124,6 +129,7 @@ class Subscriber:
                 manual,
                 exclusive=exclusive,
                 guarded=guarded,
+                no_local=no_local,
                 on_refused=on_refused,
             )
             self._subscriptions.add(subscription)
@@ -190,7 +196,12 @@ class Subscriber:
             if subscription.exclusive is None:
                 self._warn_unshared("every subscriber gets each message")
         subscription.requested = link
-        code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
+        code = await link.subscribe(
+            topic_filter,
+            subscription.qos,
+            retain_handling=subscription.retain_handling,
+            no_local=subscription.no_local,
+        )
         if code == SHARED_NOT_SUPPORTED and subscription.shared and self.shared_subscriptions:
             self._without_groups = True
             self._update_all_held()

@@ -42,6 +42,7 @@ class Subscription:
         kept: Messages that arrived while the subscription was held, the latest 10,000.
         guarded: Whether the subscription is made only after the owner has admitted it, anew for each session.
         admitted: Whether the owner has admitted a guarded subscription in the present session.
+        no_local: Whether the client's own messages are not wanted.
         on_refused: Called with the error when the broker refuses the subscription. None raises the error.
     """
 
@@ -59,6 +60,7 @@ class Subscription:
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
     guarded: bool = False
     admitted: bool = False
+    no_local: bool = False
     on_refused: Callable[[TransportError], None] | None = None
 
     @property

@@ -1,8 +1,9 @@
-"""Stores, which keep an agent's tasks: the rules for every store, an SQLite file, and a store in memory."""
+"""Stores, which keep an agent's tasks: the rules for every store, an SQLite file, PostgreSQL, and memory."""
 
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.memory import MemoryStore
 from mqtt_agent.agents.store.paths import default_store_path
+from mqtt_agent.agents.store.postgres import PostgresStore
 from mqtt_agent.agents.store.sqlite import SqliteStore
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "RESERVED_SEQS",
     "Changes",
     "MemoryStore",
+    "PostgresStore",
     "SqliteStore",
     "TaskKey",
     "TaskRecord",

@@ -13,11 +13,12 @@ from mqtt_agent.agents.store.base import RESERVED_SEQS, TaskKey, TaskRecord, Tas
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
-__all__ = ["Row", "claim_row", "decide_change", "encode_changes", "to_record", "to_row"]
+__all__ = ["FLAGS", "Row", "changeable_states", "claim_row", "decide_change", "encode_changes", "to_record", "to_row"]
 
 _JSON = frozenset(("saved", "inputs", "result"))
-_FLAGS = frozenset(("settled", "cancel_requested"))
-_CHANGEABLE = frozenset(("state", "seq", "attempt", "reply_to")) | _JSON | _FLAGS
+FLAGS = frozenset(("settled", "cancel_requested"))
+"""The columns that are true or false."""
+_CHANGEABLE = frozenset(("state", "seq", "attempt", "reply_to")) | _JSON | FLAGS
 _CHANGEABLE_AT_END = frozenset(("settled", "reply_to"))
 _OVER = frozenset(state.value for state in TaskState if state.terminal)
 _MAX_INTEGER = 2**63 - 1
@@ -122,7 +123,7 @@ def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"change() cannot change the field {name!r}")
         if name == "state":
             columns[name] = TaskState(value).value
-        elif name in _FLAGS:
+        elif name in FLAGS:
             columns[name] = int(bool(value))
         elif name in _JSON:
             columns[name] = None if value is None and name != "inputs" else _encode(value, name, key)
@@ -155,6 +156,17 @@ def decide_change(
     if columns.get("state", row.state) != row.state:
         return {**columns, "updated_at": now}
     return columns
+
+
+def changeable_states(expected: Collection[TaskState], columns: Collection[str]) -> list[str]:
+    """The states in which :meth:`TaskStore.change` may change some columns, for a store that compares in SQL.
+
+    Args:
+        expected: The states that the row may be in.
+        columns: The names of the columns.
+    """
+    may_be_over = _CHANGEABLE_AT_END.issuperset(columns)
+    return [TaskState(state).value for state in expected if may_be_over or state not in _OVER]
 
 
 def claim_row(row: Row, now: float) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -14,19 +12,16 @@ from typing import TypeVar
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.database import OVER, Synchronous, check_process, connect, translate
 from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.watch import FileWatch
-from mqtt_agent.agents.store.writer import Writer
-from mqtt_agent.aio.forks import in_child
-from mqtt_agent.aio.seen import Seen
-from mqtt_agent.errors import StoreError
+from mqtt_agent.agents.store.worker import Worker
+from mqtt_agent.agents.store.writer import SqliteEngine
 from mqtt_agent.wire import TaskState
 
 __all__ = ["SqliteStore"]
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -77,7 +72,7 @@ def count_sql(states: Iterable[TaskState]) -> str:
     return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = ? AND state IN ({listed})"
 
 
-class SqliteStore(TaskStore):
+class SqliteStore(ThreadedStore):
     """Keeps tasks in an SQLite file. They survive the death of the process and, by default, a power cut.
 
     Any number of agents, threads and event loops may share one ``SqliteStore``. Any number of processes may share one
@@ -115,44 +110,26 @@ class SqliteStore(TaskStore):
         if os.fspath(path) == ":memory:":
             raise ValueError("':memory:' is not a file; use MemoryStore() instead")
         self.path: Path = Path(path).absolute()
+        super().__init__(str(self.path), "restore a copy of the file")
         self._connect = partial(
             connect, self.path, synchronous=synchronous, busy_timeout=busy_timeout, check_limit=check_limit
         )
         self._translate = partial(translate, path=self.path)
-        self._lock = threading.Lock()
-        self._users = 0
-        self._told = Seen(1000)  # the damaged rows that were logged
-        self._writer: Writer | None = None
-        in_child(self._after_fork)
-
-    def _after_fork(self) -> None:
-        self._lock, self._users, self._writer = threading.Lock(), 0, None
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self.path)!r})"
 
     @override
-    async def open(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._writer is None:
-                self._writer = Writer(self._connect, self._translate, lambda: FileWatch(self.path).check)
-            writer = self._writer
-        try:
-            await writer.submit(lambda connection: None, writes=False)
-        except StoreError:
-            if last := self._leave():
-                await last.close()
-            raise
-        except BaseException:
-            if last := self._leave():
-                last.abandon()
-            raise
+    def _make_engine(self) -> SqliteEngine:
+        return SqliteEngine(self._connect, self._translate, lambda: FileWatch(self.path).check)
 
     @override
-    async def close(self) -> None:
-        if last := self._leave():
-            await last.close()
+    def _check_usable(self) -> None:
+        check_process(self.path)
+
+    @override
+    async def _probe(self, worker: Worker) -> None:
+        await worker.submit(_nothing, writes=False)
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
@@ -216,39 +193,20 @@ class SqliteStore(TaskStore):
         )
 
     @override
-    async def find(
+    async def _fetch(
         self,
         agent: str,
         role: TaskRole,
+        states: frozenset[TaskState],
         *,
-        states: Collection[TaskState] | None = None,
-        peer: str | None = None,
-        unsettled: bool = False,
-        after: int = 0,
-        limit: int = 1000,
-    ) -> list[TaskRecord]:
-        wanted = frozenset(TaskState if states is None else map(TaskState, states))
-        if not wanted or limit <= 0:
-            return []
-        statement = find_sql(wanted, peer=peer is not None, unsettled=unsettled)
-        records: list[TaskRecord] = []
-        while True:
-            left = limit - len(records)
-            values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": left}
-            rows = await self._run(partial(_fetch, statement, values), writes=False)
-            records += filter(None, map(self._read, rows))
-            if len(rows) < left or len(records) == limit:
-                return records
-            after = rows[-1].position  # damaged rows were left out: the next rows take their place
-
-    def _read(self, row: Row) -> TaskRecord | None:
-        """The record of a row; None for a damaged row, which is logged once."""
-        try:
-            return to_record(row)
-        except StoreError as error:
-            if self._told.add((row.agent, row.role, row.task_id, row.requester)):
-                logger.error("%s: %s; this task is left out: restore a copy of the file to repair it", self.path, error)
-            return None
+        peer: str | None,
+        unsettled: bool,
+        after: int,
+        limit: int,
+    ) -> list[Row]:
+        statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
+        values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": limit}
+        return await self._run(partial(_fetch, statement, values), writes=False)
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
@@ -265,20 +223,7 @@ class SqliteStore(TaskStore):
         return await self._run(lambda connection: connection.execute(SWEEP, values).rowcount, writes=True)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
-        writer = self._writer
-        if writer is None:
-            check_process(self.path)
-            raise StoreError(f"task store {self.path} is not open; call open() first, or use 'async with'")
-        return await writer.submit(work, writes=writes)
-
-    def _leave(self) -> Writer | None:
-        """Remove a user. Returns the writer to close when no user is left, else None."""
-        with self._lock:
-            self._users = max(0, self._users - 1)
-            if self._users:
-                return None
-            last, self._writer = self._writer, None
-            return last
+        return await self._submit(work, writes=writes)
 
 
 def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
@@ -294,3 +239,7 @@ def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]
     if columns:
         connection.execute(update_sql(columns), (*columns.values(), row.position))
     return row._replace(**columns)
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    return

@@ -30,7 +30,15 @@ from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials
-from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
+from mqtt_agent.wire import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_NAMESPACE,
+    ServerCard,
+    StreamMessage,
+    ToolCard,
+    Topics,
+    validate_identifier,
+)
 
 __all__ = ["ToolClient"]
 
@@ -296,6 +304,8 @@ class ToolClient(NeedsAsyncWith):
         retry: bool | None = None,
         call_id: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
         **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
@@ -315,6 +325,10 @@ class ToolClient(NeedsAsyncWith):
                 arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
                 last caller is canceled.
             meta: Any other JSON data for the tool, which is no argument; the handler finds it in ``ToolContext.meta``.
+            log_level: The least level of the log messages that ``on_log`` gets, such as ``debug`` or ``warning``. None
+                means ``info``.
+            on_log: Called with each log message of the tool, a :class:`mqtt_agent.wire.StreamMessage` with ``level``,
+                ``logger`` and ``data``. Without it, the tool sends no log messages.
             unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
@@ -333,7 +347,7 @@ class ToolClient(NeedsAsyncWith):
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(
-            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta
+            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log
         )
         try:
             if on_partial is not None:
@@ -357,6 +371,8 @@ class ToolClient(NeedsAsyncWith):
         call_id: str | None = None,
         resume: bool = False,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
@@ -380,4 +396,6 @@ class ToolClient(NeedsAsyncWith):
         if unknown:
             raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
-        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta)
+        return await self._submitter.submit(
+            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log
+        )

@@ -63,6 +63,7 @@ class CallHandle:
         self._last: StreamMessage | None = None
         self._end_timer: asyncio.TimerHandle | None = None
         self._on_end: list[Callable[[], None]] = []
+        self._on_log: Callable[[StreamMessage], None] | None = None
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
@@ -173,6 +174,10 @@ class CallHandle:
         """Expect partial results from now on."""
         self._streaming = True
 
+    def follow_log(self, on_log: Callable[[StreamMessage], None]) -> None:
+        """Call ``on_log`` with each log message from now on."""
+        self._on_log = on_log
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, as soon as the call is :attr:`over`; at once if it is over already."""
         if self.over:
@@ -202,6 +207,11 @@ class CallHandle:
         self._last = message
         if message.server:
             self.server = message.server
+        if message.type == "log" and self._on_log is not None:
+            try:
+                self._on_log(message)
+            except Exception:
+                logger.exception("on_log of call %s failed", self.call_id)
         if message.type == "partial":
             if len(self._partials) >= _MAX_PARTIALS:
                 self._partials.popleft()
@@ -292,4 +302,5 @@ def _error(tool: str, response: Response) -> CallError:
         never_ran = error.data == {"maybe_executed": False}
         return ToolUnavailable(text, tool=tool, call_id=call_id, maybe_executed=not never_ran)
     about: dict[str, Any] = {"code": error.code, "data": error.data, "retryable": error.retryable}
+    about["content"] = response.content
     return ToolFailed(text, tool=tool, call_id=call_id, server=response.server, **about)

@@ -54,6 +54,7 @@ class LiveCatalog(Catalog):
                 Marker(scope.connection, scope.inbox, _make_marker),
                 scope.dialect,
             ),
+            question=(topics.client_query(scope.agent_id), scope.agent_id),
             more=self._hosting_agents_known,
         )
         self._retained = Retained(scope.connection, source, topics.namespace, max_cards, self._faults)

@@ -101,7 +101,8 @@ class OutgoingCalls:
         self._max_pending = max_pending
         self._closed = ""
         self._pending: dict[str, PendingCall] = {}
-        self._over: dict[str, None] = {}  # the ids of the latest calls that are over
+        self._over: dict[str, str | None] = {}
+        """The latest calls that are over, and the server of each call that was sent once."""
         self._tasks = BackgroundTasks()
         self._faults = FaultLog(logger)
 
@@ -383,7 +384,7 @@ class OutgoingCalls:
                     return
             pending.settle(response)
         elif response.call_id in self._over:
-            logger.debug("a response to call %s, which is over, was dropped", response.call_id)
+            self._check_second(message.topic, response, self._over[response.call_id])
         elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
@@ -411,6 +412,17 @@ class OutgoingCalls:
             type="tool_error", code="UNREADABLE_RESPONSE", message=f"the response cannot be read: {error}"
         )
         pending.settle(Response(call_id=call_id, status="error", error=fault, server=sender))
+
+    def _check_second(self, topic: str, response: Response, server: str | None) -> None:
+        """Drop a response to a call that is over. Tell when another server than the call's server has run the call."""
+        if None in (server, response.server) or response.server == server:
+            logger.debug("a response to call %s, which is over, was dropped", response.call_id)
+        else:
+            what = f"call {response.call_id:.40} was sent once, and ran at {server:.60} and at {response.server:.60}"
+            advice = (
+                "brokers with a bridge each run it: run all replicas of a server at one broker, see docs/brokers.md"
+            )
+            self._faults.tell(topic, "a second response to a call", f"{what}; {advice}")
 
     def _try_another(self, pending: PendingCall, refusal: Response, refused_by: ServerCard) -> None:
         """Send a call that does not fit one replica's schema to a replica with another schema, as during a deployment.
@@ -510,6 +522,7 @@ class OutgoingCalls:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
-            self._over[pending.handle.call_id] = None
+            sent_once = pending.handle.attempt == 1 and not pending.unconfirmed
+            self._over[pending.handle.call_id] = pending.handle.server if sent_once else None
             if len(self._over) > _REMEMBERED:
                 del self._over[next(iter(self._over))]

@@ -75,11 +75,11 @@ class Intake:
             return
         topics, bound_topics = self._topics, self._topics.bound
         plain: list[tuple[str, Handler]] = [
-            (topics.tool_call_shared(name), partial(self._on_call, tool)),
+            (topics.tool_call_shared(name), partial(self._on_call, name)),
             (topics.tool_cancel(name), partial(self._on_cancel, name)),
         ]
         bound: list[tuple[str, Handler]] = [
-            (bound_topics.calls_shared(name), partial(self._on_bound_call, tool)),
+            (bound_topics.calls_shared(name), partial(self._on_bound_call, name)),
             (bound_topics.cancel(name), partial(self._on_bound_cancel, name)),
         ]
         kinds = [*([(plain, False)] if self._dialect.plain else ()), *([(bound, True)] if self._dialect.bound else ())]
@@ -100,6 +100,11 @@ class Intake:
         filters = [each for name in names for each in self._calls_of.get(name, ())]
         with contextlib.suppress(ConnectionLost):  # the tools are admitted again when the connection is back
             await self._connection.admit(filters, again=again)
+
+    def replace(self, name: str, tool: ServedTool) -> None:
+        """Give further calls of a tool to another handler."""
+        if name in self._served:
+            self._served[name] = tool
 
     async def drop(self, name: str) -> None:
         """Take no calls of a tool any more."""
@@ -178,12 +183,12 @@ class Intake:
 
     # Messages that arrive. The last level of a sender-bound topic is the name of the sender.
 
-    def _on_bound_call(self, tool: ServedTool, message: InboundMessage) -> None:
-        self._on_call(tool, message, _sender_of(message))
+    def _on_bound_call(self, name: str, message: InboundMessage) -> None:
+        self._on_call(name, message, _sender_of(message))
 
-    def _on_call(self, tool: ServedTool, message: InboundMessage, sender: str | None = None) -> None:
-        executor = self._executor
-        if executor is None:
+    def _on_call(self, name: str, message: InboundMessage, sender: str | None = None) -> None:
+        executor, tool = self._executor, self._served.get(name)
+        if executor is None or tool is None:
             return  # the call is not acknowledged: it stays in the session, or goes to another replica
         if message.retain:
             self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")

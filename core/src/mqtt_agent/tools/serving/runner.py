@@ -20,7 +20,7 @@ from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
-from mqtt_agent.wire.calls import CANCELED, DOES_NOT_FIT
+from mqtt_agent.wire.calls import CANCELED, DOES_NOT_FIT, read_error_type
 
 __all__ = ["CallRunner"]
 
@@ -65,7 +65,7 @@ class CallRunner:
         try:
             if execution.canceled:
                 raise asyncio.CancelledError
-            response.result, response.content = await self._call_handler(execution, stream)
+            _answer(response, await self._call_handler(execution, stream))
         except asyncio.CancelledError as error:
             if not execution.canceled and _is_being_cancelled():
                 raise
@@ -80,6 +80,7 @@ class CallRunner:
                     _log_failure(execution, CallTimeout(answer.message or ""))
         except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
             fail(response, _fault(error, execution))
+            response.content = _content(error, execution)
             _log_failure(execution, error)
         execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -91,7 +92,7 @@ class CallRunner:
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
-    async def _call_handler(self, execution: Execution, stream: CallStream) -> tuple[Any, list[dict[str, Any]] | None]:
+    async def _call_handler(self, execution: Execution, stream: CallStream) -> ToolResult:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
             call_id=call.call_id,
@@ -100,6 +101,7 @@ class CallRunner:
             server=self._server_id,
             stream=stream,
             meta=call.meta,
+            log_level=call.log_level,
             bound=execution.bound,
         )
         execution.context = context
@@ -126,7 +128,7 @@ class CallRunner:
         except WireError as cause:
             error = _ResultNotJSON(cause)
             _log_failure(execution, error)
-            response.result = response.content = None
+            response.result = response.content = response.structured = response.meta = None
             fail(response, _fault(error, execution))
             return encode(response, execution.tool_name)
 
@@ -160,14 +162,31 @@ class _ResultNotJSON(Exception):
         self.cause = cause
 
 
-def _plain(result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
-    """The result and the content of a response, from what a handler returned."""
+def _plain(result: Any, tool: str) -> ToolResult:
+    """What a handler returned, as plain JSON."""
     try:
-        if isinstance(result, ToolResult):
-            return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
-        return to_json(result, "result", tool), None
+        if not isinstance(result, ToolResult):
+            return ToolResult(to_json(result, "result", tool))
+        plain = {name: to_json(getattr(result, name), name, tool) for name in ("result", "content", "meta")}
+        return ToolResult(**plain, structured=result.structured)
     except WireError as error:
         raise _ResultNotJSON(error) from error
+
+
+def _answer(response: Response, answer: ToolResult) -> None:
+    response.result, response.content, response.meta = answer.result, answer.content, answer.meta
+    if not answer.structured:
+        response.structured = False
+
+
+def _content(error: BaseException, execution: Execution) -> list[dict[str, Any]] | None:
+    """The content blocks of a handler's error. Blocks that JSON cannot carry are left out."""
+    content = error.content if isinstance(error, ToolError) else None
+    try:
+        return None if content is None else checked_json(content, "content", execution.tool_name)
+    except WireError as refused:
+        logger.warning("an error of tool %s is sent without its content: %s", execution.tool_name, refused)
+        return None
 
 
 def _fault(error: BaseException, execution: Execution) -> CallFault:
@@ -187,7 +206,9 @@ def _fault(error: BaseException, execution: Execution) -> CallFault:
     except WireError:
         data = repr(error.data)
     code = None if error.code is None else mended_text(str(error.code))
-    return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
+    answer = CallFault(type=read_error_type(error.type), message=message or kind, code=code, data=data)
+    answer.retryable = bool(error.retryable)
+    return answer
 
 
 def _log_failure(execution: Execution, error: BaseException) -> None:

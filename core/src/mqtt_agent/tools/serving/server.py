@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import ssl
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,11 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
+from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
@@ -177,8 +180,13 @@ class ToolServer(ToolOffering, Service):
         """Whether this server counts as a user of the connection."""
         self._executor: Executor | None = None
         self._tasks = BackgroundTasks(self._on_failure)
+        self._changes = Changes(
+            self.server_id, self._tasks, self._offer_late, self._remove, self._replace, self._is_missing
+        )
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
+        questions, asker_of = self._topics.all_client_queries, self._topics.client_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         barrier = partial(self._intake.barrier, _BARRIER_WITHIN)
         self._names = ToolNames(
             scope, self._presence, self._intake.sees_all, self._on_conflict, self._take_over, self._give_up
@@ -250,6 +258,7 @@ class ToolServer(ToolOffering, Service):
         await self._prepare(list(self._served))
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
             await self._prepare(missing)
             await self._find_names(missing)
@@ -259,6 +268,7 @@ class ToolServer(ToolOffering, Service):
         else:
             await self._election.start()
         self._names.watch()
+        self._changes.begin()
 
     async def stop(self) -> None:
         """Take no new calls, wait for running calls, publish the offline cards, and disconnect.
@@ -275,6 +285,7 @@ class ToolServer(ToolOffering, Service):
         executor = self._executor
         assert executor is not None
         self._taking = False
+        self._changes.end()
         try:
             await self._names.rest()
             await self._election.stop()
@@ -315,6 +326,7 @@ class ToolServer(ToolOffering, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         release_threads(self)
         try:
+            await self._answers.stop()
             await self._intake.unsubscribe()
             await self._names.stop()
             await self._presence.unfollow()
@@ -342,6 +354,10 @@ class ToolServer(ToolOffering, Service):
 
     def _is_settled(self, name: str) -> bool:
         return name in self._offered or name in self._names.refused
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether the server has a tool, but has not found out yet whether it may offer the tool."""
+        return name in self._served and not self._is_settled(name)
 
     async def _prepare(self, names: list[str]) -> None:
         """Follow the cards of tools, and get ready for their calls."""
@@ -402,38 +418,70 @@ class ToolServer(ToolOffering, Service):
         if self.connection.sends_retained_once:  # there, an UNSUBSCRIBE leaves the share groups of all tools
             await self._intake.admit(self._offered, again=True)
 
-    # Tools that are added to a started server
+    # Tools that are added, removed or replaced while the server runs
 
     def _on_added(self, name: str) -> Offered:
+        return self._change_soon(self._changes.add, name)
+
+    def _on_removed(self, name: str) -> Offered:
+        if self._lifecycle.user is None:
+            self._forget(name)
+        return self._change_soon(self._changes.remove, name)
+
+    def _on_replaced(self, name: str) -> Offered:
+        return self._change_soon(self._changes.replace, name)
+
+    def _change_soon(self, change: Callable[[str, Offered], None], name: str) -> Offered:
         offered = Offered()
         loop = self._lifecycle.user
         if loop is None:
             return offered.done()
         with contextlib.suppress(RuntimeError):  # the loop has just ended
-            loop.call_soon_threadsafe(self._offer_soon, name, offered)
+            loop.call_soon_threadsafe(change, name, offered)
             return offered
         return offered.done()
 
-    def _offer_soon(self, name: str, offered: Offered) -> None:
-        if self._taking and not self._is_settled(name):
-            offered.follow(self._tasks.start(self._offer_late(name)))
-        else:
-            offered.done()
-
-    async def _offer_late(self, name: str) -> None:
-        await self._prepare([name])
+    async def _offer_late(self, names: list[str]) -> dict[str, ToolNameTaken]:
+        """Offer tools that were added to the started server."""
+        taken: dict[str, ToolNameTaken] = {}
+        await self._prepare(names)
         try:
-            await self._find_names([name])
-        except ToolNameTaken:
-            self._forget(name)
-            await self._drop(name)
-            await self._names.unfollow(name)
-            raise
+            while names:
+                try:
+                    await self._find_names(names)
+                    break
+                except ToolNameTaken as error:
+                    taken[error.tool] = error
+                    self._forget(error.tool)
+                    await self._drop(error.tool)
+                    await self._names.unfollow(error.tool)
+                    names = [name for name in names if name != error.tool]
         finally:
-            if self._presence.announced and name not in self._offered:
-                await self._presence.announce_server()  # with the refused name, and without the claim
-        if name in self._offered:
-            await self._presence.announce_tools([name])
+            if self._presence.announced and (taken or not self._offered.keys() >= set(names)):
+                await self._presence.announce_server()  # with the refused names, and without the claims
+        await self._presence.announce_tools([name for name in names if name in self._offered])
+        return taken
+
+    async def _remove(self, names: list[str]) -> None:
+        """Stop offering tools, finish the calls that have arrived, and remove the cards."""
+        held = [name for name in names if name in self._names.held]
+        for name in names:
+            self._forget(name)
+            self._presence.forget_digest(name)
+        await self._give_up(names)
+        for name in names:
+            await self._names.unfollow(name)
+        if self._presence.announced and self._presence.serving:
+            await self._presence.withdraw(held, self._intake.sees_all)
+
+    async def _replace(self, names: list[str]) -> None:
+        """Publish the new cards of tools whose handlers were replaced."""
+        for name in names:
+            self._presence.forget_digest(name)
+            self._intake.replace(name, self._served[name])
+            if name in self._offered:
+                self._offered[name] = self._cards[name]
+        await self._presence.announce_tools([name for name in names if name in self._offered])
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, ToolNameTaken):

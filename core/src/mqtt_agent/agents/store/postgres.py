@@ -1,0 +1,260 @@
+"""The store in a PostgreSQL database, which keeps tasks when their process or its machine dies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Unpack, override
+
+from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.postgres_schema import OVER
+from mqtt_agent.agents.store.rows import FLAGS, Row, changeable_states, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.threaded import ThreadedStore
+from mqtt_agent.agents.store.worker import Engine, Worker
+from mqtt_agent.wire import TaskState
+
+if TYPE_CHECKING:
+    from mqtt_agent.agents.store import postgres_engine as engines
+
+__all__ = ["PostgresStore"]
+
+_COLUMNS = ", ".join(Row._fields)
+_NEW = Row._fields[1:]
+_KEY = "agent = %s AND role = %s AND task_id = %s AND requester = %s"
+_NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
+_NAMED = [name in _NAMES for name in Row._fields]
+
+INSERT = (
+    f"INSERT INTO {{schema}}.tasks ({', '.join(_NEW)}) VALUES ({', '.join(['%s'] * len(_NEW))})"
+    " ON CONFLICT (agent, role, task_id, requester) DO NOTHING RETURNING position"
+)
+GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {_KEY}"
+_SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
+CLAIM = (
+    f"WITH oldest AS MATERIALIZED (SELECT position {_SUBMITTED} ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
+    f" UPDATE {{schema}}.tasks SET state = '{TaskState.WORKING}', attempt = attempt + 1, seq = seq + {RESERVED_SEQS},"
+    f" updated_at = %(now)s WHERE position = (SELECT position FROM oldest) RETURNING {_COLUMNS}"
+)
+ANY_SUBMITTED = f"SELECT EXISTS (SELECT 1 {_SUBMITTED})"
+REOPEN = (
+    f"UPDATE {{schema}}.tasks SET state = '{TaskState.SUBMITTED}', updated_at = %s WHERE position IN ("
+    "SELECT position FROM {schema}.tasks WHERE agent = %s AND role = 'received'"
+    f" AND state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))}) ORDER BY position FOR UPDATE)"
+)
+COUNT = "SELECT count(*) FROM {schema}.tasks WHERE agent = %s AND role = %s AND state = ANY(%s)"
+SWEEP = (
+    "DELETE FROM {schema}.tasks WHERE position IN (SELECT position FROM {schema}.tasks"
+    f" WHERE {OVER} AND agent = %s AND updated_at < %s ORDER BY updated_at, position LIMIT %s FOR UPDATE)"
+)
+_WHILE_LOCKED = 0.01
+"""Seconds until the next attempt to claim a task, when another process is changing every submitted task."""
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+def change_sql(columns: Collection[str], *, attempt: bool) -> str:
+    """The statement for :meth:`TaskStore.change`. ``updated_at`` changes only with the state."""
+    # IS TRUE keeps PostgreSQL from a search by state: the search by the key finds one row.
+    where = f"WHERE {_KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
+    if not columns:
+        return f"SELECT {_COLUMNS} FROM {{schema}}.tasks {where}"
+    sets = [f"{column} = %s" for column in columns]
+    if "state" in columns:
+        sets.append("updated_at = CASE WHEN state = %s THEN updated_at ELSE %s END")
+    return f"UPDATE {{schema}}.tasks SET {', '.join(sets)} {where} RETURNING {_COLUMNS}"
+
+
+def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str:
+    """The statement for :meth:`TaskStore.find`. It merges the sorted results of one search for each state."""
+    start = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = %(role)s"
+    if peer:
+        start += " AND peer = %(peer)s"
+    if unsettled:
+        start += " AND NOT settled"
+    end = "AND position > %(after)s ORDER BY position LIMIT %(limit)s"
+    each = [f"{start} AND state = '{state}' {end}" for state in sorted(states)]
+    if len(each) == 1:
+        return each[0]
+    return f"({') UNION ALL ('.join(each)}) ORDER BY position LIMIT %(limit)s"
+
+
+class PostgresStore(ThreadedStore):
+    """Keeps tasks in a PostgreSQL database. They survive the death of the process, of its machine and of the database.
+
+    Any number of agents, threads, event loops and processes may share one database. Changes that are made at the same
+    time are written together. The store has one connection for each process, and makes a new one by itself when the
+    database was away. It works behind a pooler in transaction mode, such as PgBouncer. The tables are made at the first
+    use, in a schema of their own. PostgreSQL 12 or newer is needed.
+
+    Install it with ``pip install 'mqtt-agent[postgres]'``.
+
+    Example:
+        >>> async with PostgresStore("postgresql://app:secret@db.example/agents") as store:  # doctest: +SKIP
+        ...     print(await store.count("a2a/v1/writer", "received", OPEN))
+
+    Args:
+        url: The database's URL, ``postgresql://USER:PASSWORD@HOST:5432/DATABASE``, with any parameters of libpq, such
+            as ``?sslmode=verify-full``.
+        schema: The schema of the tables: small letters, digits and ``_``. If the user may not make schemas, make it
+            first, with this user as its owner.
+        patience: How long a call waits for a database that cannot be reached, in seconds. Then the call raises
+            :class:`StoreError`.
+
+    Attributes:
+        schema: The schema of the tables.
+
+    Raises:
+        ImportError: The package psycopg is not installed.
+        ValueError: ``url`` is not a PostgreSQL URL, or ``schema`` is no such name.
+    """
+
+    def __init__(self, url: str, *, schema: str = "mqtt_agent", patience: float = 5.0) -> None:
+        if _SCHEMA.fullmatch(schema) is None:
+            raise ValueError(f"schema must have small letters, digits and '_' only, not {schema!r}")
+        self._engines = _import_engines()
+        super().__init__(self._engines.label(url), "restore a backup of the database")
+        self.schema: str = schema
+        self._url = url
+        self._patience = patience
+        self._statements: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._name!r})"
+
+    @override
+    def _make_engine(self) -> Engine:
+        return self._engines.PostgresEngine(self._url, self.schema, self._patience)
+
+    @override
+    async def _probe(self, worker: Worker) -> None:
+        await worker.submit(self._engines.Statement(b"SELECT 1"), writes=False)
+
+    @override
+    async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
+        row = to_row(record)
+        values = tuple(_to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True))
+        while True:
+            if added := await self._rows(INSERT, values):
+                return to_record(row._replace(position=added[0][0])), True
+            if there := await self.get(record.key):
+                return there, False
+            # the record that was there has been removed since
+
+    @override
+    async def get(self, key: TaskKey) -> TaskRecord | None:
+        return _first(await self._rows(GET, _names(key)))
+
+    @override
+    async def change(
+        self,
+        key: TaskKey,
+        expected: Collection[TaskState],
+        *,
+        expected_attempt: int | None = None,
+        **changes: Unpack[Changes],
+    ) -> TaskRecord | None:
+        columns = encode_changes(key, changes)
+        states = changeable_states(expected, columns)
+        values: list[Any] = [_to_column(name, value) for name, value in columns.items()]
+        if "state" in columns:
+            values += [columns["state"], time.time()]
+        values += [*_names(key), states, *([] if expected_attempt is None else [expected_attempt])]
+        return _first(await self._rows(change_sql(columns, attempt=expected_attempt is not None), tuple(values)))
+
+    @override
+    async def claim(self, agent: str) -> TaskRecord | None:
+        values = {"agent": _escape(agent), "now": time.time()}
+        while True:
+            if claimed := await self._rows(CLAIM, values):
+                return _first(claimed)
+            # The statement skips rows that another process is changing at this moment.
+            ((waiting,),) = await self._rows(ANY_SUBMITTED, values)
+            if not waiting:
+                return None
+            await asyncio.sleep(_WHILE_LOCKED)
+
+    @override
+    async def reopen(self, agent: str) -> int:
+        return await self._changed(REOPEN, (time.time(), _escape(agent)))
+
+    @override
+    async def _fetch(
+        self,
+        agent: str,
+        role: TaskRole,
+        states: frozenset[TaskState],
+        *,
+        peer: str | None,
+        unsettled: bool,
+        after: int,
+        limit: int,
+    ) -> list[Row]:
+        values: dict[str, Any] = {"agent": _escape(agent), "role": role, "after": after, "limit": limit}
+        if peer is not None:
+            values["peer"] = _escape(peer)
+        statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
+        return [_to_row(found) for found in await self._rows(statement, values)]
+
+    @override
+    async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
+        wanted = [TaskState(state).value for state in states]
+        return (await self._rows(COUNT, (_escape(agent), role, wanted)))[0][0]
+
+    @override
+    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
+        if limit <= 0:
+            return 0
+        return await self._changed(SWEEP, (_escape(agent), before, limit))
+
+    async def _rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> list[Any]:
+        return await self._submit(self._statement(sql, values), writes=True)
+
+    async def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
+        return await self._submit(self._statement(sql, values), writes=True)
+
+    def _statement(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> engines.Statement:
+        if (text := self._statements.get(sql)) is None:
+            text = self._statements[sql] = sql.format(schema=self.schema).encode()
+        return self._engines.Statement(text, values)
+
+
+def _import_engines() -> Any:
+    try:
+        from mqtt_agent.agents.store import postgres_engine
+    except ImportError as error:
+        raise ImportError("PostgresStore needs the package psycopg: pip install 'mqtt-agent[postgres]'") from error
+    return postgres_engine
+
+
+def _first(found: list[Any]) -> TaskRecord | None:
+    return to_record(_to_row(found[0])) if found else None
+
+
+def _to_row(values: Iterable[Any]) -> Row:
+    return Row._make(
+        _unescape(value) if named and value is not None else value for named, value in zip(_NAMED, values, strict=True)
+    )
+
+
+def _to_column(name: str, value: Any) -> Any:
+    if name in FLAGS:
+        return bool(value)
+    return _escape(value) if name in _NAMES and value is not None else value
+
+
+def _names(key: TaskKey) -> tuple[str, ...]:
+    return (*map(_escape, key), "")[:4]
+
+
+# PostgreSQL refuses the character U+0000 in a text. In JSON it is written as \u0000, but names may have it as it is.
+def _escape(name: str) -> str:
+    return name.replace("\x01", "\x01\x01").replace("\0", "\x01\x02")
+
+
+def _unescape(name: str) -> str:
+    if "\x01" not in name:
+        return name
+    return re.sub("\x01([\x01\x02])", lambda found: "\0" if found[1] == "\x02" else "\x01", name)

@@ -1,0 +1,288 @@
+"""How a worker uses PostgreSQL: one connection, one transaction for each batch, and the way back after a failure."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import conninfo
+from typing_extensions import override
+
+from mqtt_agent.agents.store.postgres_schema import prepare
+from mqtt_agent.agents.store.worker import Engine, Job, Outcome
+from mqtt_agent.aio.forks import in_child
+from mqtt_agent.errors import StoreError
+
+__all__ = ["PostgresEngine", "Statement", "label"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_DEFAULTS = {
+    "connect_timeout": 5,
+    "fallback_application_name": "mqtt-agent",
+    "keepalives_idle": 10,  # a database whose machine has died is noticed after 20 s
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+    "target_session_attrs": "read-write",  # after a failover: the server that takes changes
+}
+"""Settings of the connection that a URL may change."""
+
+# A pooler may give each transaction another session, so every setting ends with its transaction. The statements are
+# written for their indexes, and the statistics of a young table would let PostgreSQL read the whole table instead.
+_BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_SETTINGS = b"""SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '60s', true),
+    set_config('idle_in_transaction_session_timeout', '30s', true), set_config('enable_seqscan', 'off', true),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+        ELSE current_setting('synchronous_commit') END, true)"""
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
+"""Seconds until the next attempt to connect."""
+_ATTEMPTS = 5
+"""How many times a statement is tried that PostgreSQL has canceled in favour of another transaction."""
+_CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_BAD_VALUES = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.NotSupportedError,
+    psycopg.errors.ProgramLimitExceeded,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+)
+
+_inherited: list[Connection] = []
+"""In a child process, the connections that were open at the fork. They belong to the parent process."""
+
+
+class Statement(NamedTuple):
+    """The work of a job: one SQL statement.
+
+    Attributes:
+        sql: The statement, with a placeholder for each value.
+        values: The values.
+    """
+
+    sql: bytes
+    values: tuple[Any, ...] | dict[str, Any] = ()
+
+
+def label(url: str) -> str:
+    """The database that a URL names, without the password.
+
+    Raises:
+        ValueError: The URL is not a PostgreSQL URL.
+    """
+    try:
+        found = conninfo.conninfo_to_dict(url)
+        host, port = found.get("host") or found.get("hostaddr") or "localhost", found.get("port")
+        [int(each) for each in str(port or 0).split(",")]
+    except (psycopg.Error, ValueError):  # the message may contain the password
+        raise ValueError(
+            "this is not a PostgreSQL URL; write postgresql://USER:PASSWORD@HOST:5432/DATABASE, and write special "
+            "characters of the password as %XX"
+        ) from None
+    return f"postgresql://{host}{f':{port}' if port else ''}/{found.get('dbname') or found.get('user') or ''}"
+
+
+class PostgresEngine(Engine):
+    """Runs statements on a PostgreSQL database.
+
+    All statements of a batch go to the database at once, in one transaction, so a batch takes one round trip. When
+    PostgreSQL refuses one statement, each statement of the batch runs again alone. When the connection is lost, nobody
+    knows whether the transaction was committed. So its jobs fail, and the next batch makes a new connection.
+
+    Statements are never prepared on the server: behind a pooler in transaction mode, a prepared statement of another
+    client could run in the place of our own.
+
+    Args:
+        url: The URL of the database.
+        schema: The schema of the tables.
+        patience: How long a batch tries to connect, in seconds.
+    """
+
+    def __init__(self, url: str, schema: str, patience: float) -> None:
+        self._name = label(url)
+        given = conninfo.conninfo_to_dict(url)
+        self._conninfo = conninfo.make_conninfo(url, **{k: v for k, v in _DEFAULTS.items() if k not in given})
+        self._schema = schema
+        self._patience = patience
+        self._connection: Connection | None = None
+        self._ending = threading.Event()
+        in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self._connection is not None:
+            _inherited.append(self._connection)  # a connection that nobody refers to would be closed
+
+    @override
+    def open(self) -> None:
+        return  # the first batch connects, and so does each batch after a failure
+
+    @override
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    @override
+    def hurry(self) -> None:
+        self._ending.set()
+
+    @override
+    def run(self, batch: list[Job]) -> list[Outcome]:
+        if len(batch) > 1:
+            try:
+                return self._transact(batch)
+            except Exception as error:
+                if not self._was_refused(error):
+                    return [self._failed(job, error) for job in batch]
+        return [self._run_alone(job) for job in batch]
+
+    def _run_alone(self, job: Job) -> Outcome:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._transact([job])[0]
+            except Exception as error:
+                if attempt == _ATTEMPTS or not isinstance(error, _CONFLICTS):
+                    return self._failed(job, error)
+        raise AssertionError("unreachable")
+
+    def _was_refused(self, error: Exception) -> bool:
+        """Whether the database or the driver has refused a statement: then nothing was changed."""
+        return self._connection is not None and not isinstance(error, StoreError)
+
+    def _transact(self, batch: list[Job]) -> list[Outcome]:
+        connection = self._connect()
+        cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
+        failure: Exception | None = None
+        try:
+            with connection.pipeline() as pipeline:
+                try:
+                    connection.execute(_BEGIN)
+                    connection.execute(_SETTINGS)
+                    for job in batch:
+                        statement: Statement = job.work
+                        cursor = connection.cursor()
+                        cursors.append(cursor.execute(statement.sql, statement.values))
+                    connection.execute(b"COMMIT")
+                    pipeline.sync()
+                except Exception as error:
+                    failure = error
+        except Exception as error:
+            failure = failure or error
+        if failure is not None:
+            self._roll_back(connection, failure)
+            raise failure
+        return [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
+
+    def _roll_back(self, connection: Connection, failure: Exception) -> None:
+        """End the transaction. Gives the connection up when it is lost, or when another server must be found."""
+        try:
+            if not connection.closed and not isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):
+                connection.execute("ROLLBACK")
+                return
+        except psycopg.Error:
+            pass
+        self._give_up(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        self._connection = None
+        connection.close()
+
+    def _connect(self) -> Connection:
+        """The connection to the database. A new one is made when there is none, or when it was lost.
+
+        Raises:
+            StoreError: No connection could be made in time.
+        """
+        if self._connection is not None and not _is_lost(self._connection):
+            return self._connection
+        if self._connection is not None:
+            self._give_up(self._connection)
+        deadline, wait = time.monotonic() + self._patience, _FIRST_WAIT
+        while True:
+            try:
+                self._connection = self._new_connection()
+            except psycopg.Error as error:
+                if _needs_a_person(error) or time.monotonic() + wait > deadline or self._ending.wait(wait):
+                    raise self.translate(error) from error
+                wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                return self._connection
+
+    def _new_connection(self) -> Connection:
+        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        try:
+            prepare(connection, self._schema, self._name)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _failed(self, job: Job, error: Exception) -> Outcome:
+        return Outcome(job, error=self.translate(error))
+
+    @override
+    def unusable(self) -> StoreError:
+        return StoreError(f"task store {self._name} is not open; call open() first")
+
+    @override
+    def translate(self, error: BaseException) -> StoreError:
+        if isinstance(error, StoreError):
+            translated = StoreError(*error.args, permanent=error.permanent)
+            translated.__cause__ = error.__cause__
+            return translated
+        text = " ".join(str(error).split()) or type(error).__name__
+        advice = next((advice for words, advice in _ADVICE if words.search(text)), "failed")
+        translated = StoreError(f"task store {self._name} {advice}: {text}", permanent=isinstance(error, _BAD_VALUES))
+        translated.__cause__ = error
+        return translated
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Whether the server has closed a connection since its last use, or is about to."""
+    try:
+        for _ in range(2):  # the first look may find only the server's last words
+            connection.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return connection.closed
+
+
+def _result(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[tuple[Any, ...]] | int:
+    return cursor.fetchall() if cursor.description is not None else cursor.rowcount
+
+
+def _needs_a_person(error: psycopg.Error) -> bool:
+    """Whether it is useless to try again soon."""
+    return any(words.search(str(error)) for words, _ in _FOR_PERSONS)
+
+
+def _advice(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(words), advice) for words, advice in pairs)
+
+
+_FOR_PERSONS = _advice(
+    (
+        'authentication failed|no password supplied|role ".*" does not exist|pg_hba.conf',
+        "refuses the user; check the user and the password of the URL",
+    ),
+    ('database ".*" does not exist', "does not exist; make the database, for example with createdb"),
+    ("permission denied|must be owner", "may not be used by this user; let the database's owner grant the rights"),
+)
+_ADVICE = _FOR_PERSONS + _advice(
+    ("read-only", "is read-only, because the server is a standby; name the primary server, or all servers"),
+    (
+        "connection failed|connection timeout|could not|Connection refused|starting up|shutting down",
+        "cannot be reached; check that the database runs, and check the URL",
+    ),
+    (
+        "terminating connection|server closed|connection is closed|connection is lost|consuming input",
+        "has lost its connection, and the change may have been made",
+    ),
+    ("lock timeout|statement timeout", "waits for another session that keeps its transaction open; end the session"),
+    ("No space left|disk full", "cannot be written: the disk of the database is full; free some space"),
+)

@@ -1,0 +1,121 @@
+"""The tables of a store in PostgreSQL, the migration of older tables, and the lock that lets one process migrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["MIGRATIONS", "OVER", "prepare"]
+
+OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if state.terminal))
+"""The condition of the index ``tasks_over``. A statement uses the index only with exactly this condition."""
+
+MIGRATIONS: list[Sequence[str]] = [
+    (
+        # Names and JSON are text: COLLATE "C" tells names apart byte by byte, and jsonb refuses the character \u0000.
+        # Each index begins with another column, so that PostgreSQL chooses the right one also without statistics.
+        # Each change of a state makes a new version of its row, so the table is vacuumed and analyzed early.
+        """CREATE TABLE {schema}.tasks (
+            position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            agent text COLLATE "C" NOT NULL,
+            role text COLLATE "C" NOT NULL,
+            task_id text COLLATE "C" NOT NULL,
+            requester text COLLATE "C" NOT NULL DEFAULT '',
+            peer text COLLATE "C",
+            task text NOT NULL,
+            digest text COLLATE "C" NOT NULL,
+            state text COLLATE "C" NOT NULL,
+            attempt bigint NOT NULL,
+            seq bigint NOT NULL,
+            saved text,
+            inputs text NOT NULL,
+            result text,
+            reply_to text COLLATE "C",
+            settled boolean NOT NULL,
+            cancel_requested boolean NOT NULL,
+            created_at double precision NOT NULL,
+            updated_at double precision NOT NULL,
+            expires_at double precision,
+            UNIQUE (task_id, requester, agent, role)
+        ) WITH (
+            autovacuum_vacuum_scale_factor = 0.02,
+            autovacuum_vacuum_threshold = 500,
+            autovacuum_analyze_scale_factor = 0.02,
+            autovacuum_analyze_threshold = 500
+        )""",
+        "CREATE INDEX tasks_by_state ON {schema}.tasks (state, agent, role, position)",
+        "CREATE INDEX tasks_by_peer ON {schema}.tasks (peer, state, agent, role, position) WHERE peer IS NOT NULL",
+        "CREATE INDEX tasks_unsettled ON {schema}.tasks (agent, role, state, position) WHERE NOT settled",
+        "CREATE INDEX tasks_over ON {schema}.tasks (agent, updated_at, position)"
+        " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
+]
+"""For each version of the tables, the statements that make the next version. ``format.version`` is their version."""
+
+
+def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    """Make the tables, or migrate older tables to the present version. Tables of the present version are only read.
+
+    A lock in the database lets one process migrate, and the others wait. The lock belongs to the transaction, so it
+    also works behind a pooler, which may give each transaction another session.
+
+    Args:
+        connection: A connection in autocommit mode.
+        schema: The schema of the tables.
+        name: The store's name in messages.
+
+    Raises:
+        StoreError: A newer version has made the tables, or they belong to another application.
+        psycopg.Error: The database fails.
+    """
+    if _version(connection, schema, name) == len(MIGRATIONS):
+        return
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent ' || %s, 0))", (schema,))
+        version = _version(connection, schema, name)
+        if version is None:
+            _make_schema(connection, schema)
+            version = 0
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement.format(schema=schema).encode())
+        connection.execute(f"UPDATE {schema}.format SET version = %s".encode(), (len(MIGRATIONS),))
+
+
+def _make_schema(connection: psycopg.Connection[Any], schema: str) -> None:
+    # Only the owner of the database may make a schema. A schema that is there may belong to another user.
+    if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,):
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+    connection.execute(f"CREATE TABLE {schema}.format (version integer NOT NULL)".encode())
+    connection.execute(f"INSERT INTO {schema}.format VALUES (0)".encode())
+
+
+def _version(connection: psycopg.Connection[Any], schema: str, name: str) -> int | None:
+    """The version of the tables; None when the schema has no tables.
+
+    Raises:
+        StoreError: A newer version has made the tables, or they belong to another application.
+    """
+    query = "SELECT to_regclass(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL"
+    found = connection.execute(query, (f"{schema}.format", f"{schema}.tasks")).fetchone()
+    ours, tasks = found or (False, False)
+    if not ours:
+        if tasks:
+            raise StoreError(
+                f"task store {name}: the schema {schema} has a table 'tasks' of another application, which was left as "
+                "it is; choose another schema"
+            )
+        return None
+    (version,) = connection.execute(f"SELECT version FROM {schema}.format".encode()).fetchone() or (0,)
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"task store {name} was made by a newer version of mqtt-agent (its format is {version}, this version knows "
+            f"{len(MIGRATIONS)}) and was left as it is; upgrade mqtt-agent, or choose another schema"
+        )
+    return version
