@@ -111,6 +111,9 @@ PUBLISHING = [
         "tasks/writer/inbox/Agent-B",
         possible=((EJABBERD, CASE),),
     ),
+    Publishing("a copy of another agent's card", "agent-b", "agents/agent-a/card/writer"),
+    Publishing("a copy of another agent's status", "agent-b", "agents/agent-a/status/writer"),
+    Publishing("a question for cards in the name of another agent", "agent-b", "agents/agent-a/query"),
     # In the name of a client.
     Publishing("a call in the name of a client", "agent-b", "mcp/tools/forecast/call/web"),
     Publishing("a cancellation in the name of a client", "agent-b", "mcp/tools/forecast/cancel/web"),
@@ -118,6 +121,9 @@ PUBLISHING = [
     Publishing("the message of a client to itself", "agent-b", "mcp/clients/web/responses/web"),
     Publishing("a call by a server in the name of a client", "evil:1", "mcp/tools/forecast/call/web"),
     Publishing("a call by an auditor in the name of a client", "audit-b", "mcp/tools/forecast/call/web"),
+    Publishing("a copy of a tool's card", "evil:1", "mcp/tools/forecast/card/web"),
+    Publishing("a copy of a server's card", "evil:1", "mcp/servers/weather:1/card/web"),
+    Publishing("a claim among the replicas of a server", "evil:1", "mcp/servers/weather/query"),
     # In the name of a server.
     Publishing("a response in the name of a server, by an agent", "agent-b", "mcp/clients/web/responses/weather:1"),
     Publishing("a response in the name of a server, by a server", "evil:1", "mcp/clients/web/responses/weather:1"),

@@ -68,7 +68,7 @@ class Cast:
             assert raw.connect() == 0
             self._open[key] = raw
             if listens:
-                for grant in grants(ROSTER, raw.login.program):
+                for grant in grants(ROSTER, raw.login.program, shares=self.broker.shares):
                     if grant.action == "subscribe":
                         topic = grant.filled(raw.login)
                         shared = self.broker.shares

@@ -216,6 +216,18 @@ def test_the_rights_have_the_topics_of_the_wire_format() -> None:
         ("weather:1", "publish", topics.tool_card("forecast")),
         ("weather:1", "publish", topics.server_card("weather:1")),
     ]
+    for name, topic in [
+        ("agent-a", topics.agent_query("agent-a")),
+        ("agent-a", topics.copy(topics.agent_card("agent-a"), "writer")),
+        ("agent-a", topics.copy(topics.agent_status("agent-a"), "writer")),
+        ("web", topics.client_query("web")),
+        ("weather:1", topics.client_query("weather:1")),
+        ("weather:1", topics.server_query("weather")),
+        ("weather:1", topics.copy(topics.server_card("weather:1"), "web")),
+        ("weather:1", topics.copy(topics.tool_card("forecast"), "web")),
+    ]:
+        assert allows(ROSTER, ROSTER.login(name), "publish", topic, shares=False) is not None, topic
+        assert allows(ROSTER, ROSTER.login(name), "publish", topic) is None, topic
     for name, action, topic in expected:
         assert allows(ROSTER, ROSTER.login(name), action, topic) is not None, topic  # type: ignore[arg-type]
 

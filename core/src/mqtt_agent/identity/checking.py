@@ -46,8 +46,8 @@ def differences(plan: Plan) -> list[Difference]:
     attempts = list(dict.fromkeys(_attempts(plan, logins)))
     for login in logins:
         for action, topic in attempts:
-            wanted = allows(plan.roster, login, action, topic, plan.profile) is not None
-            allowed = plan.explain(login.user, action, topic).allowed
+            wanted = allows(plan.roster, login, action, topic, plan.profile, shares=plan.shares) is not None
+            allowed = plan.decide(login, action, topic).allowed
             if wanted != allowed and not _repeats(plan, action, topic):
                 found.append(Difference(login.user, action, topic, allowed))
     return found
@@ -60,7 +60,7 @@ def _repeats(plan: Plan, action: Action, topic: str) -> bool:
 
 def _some_of_each_role(plan: Plan) -> list[Login]:
     """Two logins of each role: the others differ from them only by their names."""
-    some = [login for role in roles(plan.roster, plan.profile) for login in role.logins[:2]]
+    some = [login for role in roles(plan.roster, plan.profile, shares=plan.shares) for login in role.logins[:2]]
     return [login for login in some if login.user not in plan.left_out]
 
 
@@ -70,7 +70,7 @@ def _attempts(plan: Plan, logins: list[Login]) -> Iterator[tuple[Action, str]]:
     yield "subscribe", "#"
     yield "subscribe", f"{namespace}/#"
     for login in logins:
-        for grant in grants(plan.roster, login.program, "mixed"):
+        for grant in grants(plan.roster, login.program, "mixed", shares=plan.shares):
             topic = grant.filled(login)
             yield grant.action, topic if grant.action == "subscribe" else _concrete(topic)
     for right in RIGHTS:
@@ -83,7 +83,7 @@ def _attempts(plan: Plan, logins: list[Login]) -> Iterator[tuple[Action, str]]:
 
 
 def _opened(topic: str, namespace: str) -> str:
-    for placeholder in ("{serves}", "{calls}", "{delegates}"):
+    for placeholder in ("{serves}", "{calls}", "{delegates}", "{name}"):
         topic = topic.replace(placeholder, "+")
     return topic.replace("{ns}", namespace)
 

@@ -38,7 +38,7 @@ def cloudsignal(roster: Roster, profile: Profile = "bound") -> Plan:
     plan.notes += [f"The policy does not say: {each}" for each in _lost(roster)]
     actions: dict[tuple[str, str], set[str]] = {}
     for right in RIGHTS:
-        if right.plain and profile != "mixed":
+        if right.unshared or (right.plain and profile != "mixed"):
             continue
         bound = _bound(right)
         if bound is not None and any(right.part in parts(each) for each in roster.programs):

@@ -48,10 +48,11 @@ def ejabberd(
     """
     _check_users(roster)
     plan = Plan("ejabberd", roster, profile, variables={"%u": lambda login: login.user.lower()})
-    plan.sees_shares, plan.plus_takes_hash, plan.ignores_case = False, True, True
+    plan.shares = plan.sees_shares = False
+    plan.plus_takes_hash = plan.ignores_case = True
     plan.notes += [*_NOTES, *([PLAIN_NOTE] if profile == "mixed" else [])]
     users: dict[tuple[Action, str], list[str]] = {}
-    for role in roles(roster, profile):
+    for role in roles(roster, profile, shares=False):
         for grant in role.grants:
             topic = without_share(grant.topic)
             for login in role.logins:

@@ -69,6 +69,7 @@ class Plan:
         notes: What the broker cannot enforce, and what else the operator must do, one sentence each.
         left_out: The user names for which the broker's rules cannot be made from a roster.
         variables: The variables in the rules.
+        shares: Whether the broker has shared subscriptions.
         sees_shares: Whether the broker compares ``$share/group/`` of a subscription with its rules.
         checks_subscriptions: Whether the broker refuses subscriptions. Otherwise it only withholds messages.
         plus_takes_hash: Whether ``+`` in a rule also covers ``#`` in a subscription.
@@ -83,6 +84,7 @@ class Plan:
     notes: list[str] = field(default_factory=list[str])
     left_out: frozenset[str] = frozenset()
     variables: Variables = field(default_factory=dict[str, Callable[[Login], "str | None"]])
+    shares: bool = True
     sees_shares: bool = True
     checks_subscriptions: bool = True
     plus_takes_hash: bool = False
@@ -99,7 +101,10 @@ class Plan:
         Raises:
             RosterError: The roster has no such name.
         """
-        login = self.roster.login(name)
+        return self.decide(self.roster.login(name), action, topic)
+
+    def decide(self, login: Login, action: Action, topic: str) -> Decision:
+        """Say which rule decides about an attempt of a login; see :meth:`explain`."""
         asked = topic if self.sees_shares else without_share(topic)
         delivery = action == "subscribe" and not self.checks_subscriptions
         for rule in self.rules:

@@ -29,10 +29,12 @@ class Right:
             tool server also has those of a server.
         action: What the right allows.
         topic: The topic filter. ``{self}`` is the program's own name: its agent id, or the id of its replica.
-            ``{serves}``, ``{calls}`` and ``{delegates}`` stand for each name in the roster's entry of the program, and
+            ``{name}`` is the name of its server, which all replicas share. ``{serves}``, ``{calls}`` and
+            ``{delegates}`` stand for each name in the roster's entry of the program, and
             for ``+`` when the entry is ``*``.
         why: What the right is used for.
         plain: Whether the topic is not sender-bound. Then only the profile ``mixed`` has the right.
+        unshared: Whether the right is used only at brokers without shared subscriptions.
     """
 
     part: Kind
@@ -40,11 +42,12 @@ class Right:
     topic: str
     why: str
     plain: bool = False
+    unshared: bool = False
 
 
-def _rows(part: Kind, plain: bool, rows: Iterable[tuple[Action, str, str]]) -> list[Right]:
+def _rows(part: Kind, plain: bool, rows: Iterable[tuple[Action, str, str]], *, unshared: bool = False) -> list[Right]:
     return [
-        Right(part, action, topic if topic.startswith("$share/") else _ROOT + topic, why, plain)
+        Right(part, action, topic if topic.startswith("$share/") else _ROOT + topic, why, plain, unshared)
         for action, topic, why in rows
     ]
 
@@ -147,6 +150,44 @@ RIGHTS: tuple[Right, ...] = (
             ("subscribe", "mcp/servers/{self}/query", "questions about such calls"),
         ],
     ),
+    *_rows(
+        "agent",
+        False,
+        [
+            ("publish", "agents/{self}/query", "to ask all agents for their cards"),
+            ("publish", "agents/{self}/card/+", "copies of its card for those that ask"),
+            ("publish", "agents/{self}/status/+", "copies of its status for those that ask"),
+            ("subscribe", "agents/+/query", "the questions of all agents"),
+            ("subscribe", "agents/+/card/{self}", "the copies of cards for itself"),
+            ("subscribe", "agents/+/status/{self}", "the copies of statuses for itself"),
+        ],
+        unshared=True,
+    ),
+    *_rows(
+        "client",
+        False,
+        [
+            ("publish", "mcp/clients/{self}/query", "to ask all servers for their cards"),
+            ("subscribe", "mcp/servers/+/card/{self}", "the copies of server cards for itself"),
+            ("subscribe", "mcp/tools/+/card/{self}", "the copies of tool cards for itself"),
+        ],
+        unshared=True,
+    ),
+    *_rows(
+        "server",
+        False,
+        [
+            ("publish", "mcp/clients/{self}/query", "to ask all servers for their cards"),
+            ("publish", "mcp/servers/{self}/card/+", "copies of its card for those that ask"),
+            ("publish", "mcp/tools/{serves}/card/+", "copies of its tools' cards for those that ask"),
+            ("publish", "mcp/servers/{name}/query", "to ask the other replicas of the server for their claims"),
+            ("subscribe", "mcp/clients/+/query", "the questions of all clients and servers"),
+            ("subscribe", "mcp/servers/+/card/{self}", "the copies of server cards for itself"),
+            ("subscribe", "mcp/tools/{serves}/card/{self}", "the copies of its tools' cards for itself"),
+            ("subscribe", "mcp/servers/{name}/query", "the questions of the other replicas of the server"),
+        ],
+        unshared=True,
+    ),
     *_rows("auditor", False, [("subscribe", "#", "every message of the namespace")]),
     *_rows(
         "operator",
@@ -219,17 +260,25 @@ def parts(program: Program) -> set[Kind]:
     return played
 
 
-def grants(roster: Roster, program: Program, profile: Profile = "bound") -> list[Grant]:
-    """The rights of a program."""
+def grants(roster: Roster, program: Program, profile: Profile = "bound", *, shares: bool = True) -> list[Grant]:
+    """The rights of a program.
+
+    Args:
+        roster: The roster.
+        program: The program.
+        profile: The set of rights.
+        shares: Whether the broker has shared subscriptions.
+    """
     played = parts(program)
     entries = {
         "{serves}": program.serves,
         "{calls}": _wild(program.calls),
         "{delegates}": _wild(program.delegates_to),
+        "{name}": (program.hosts.partition(":")[0] if program.hosts else program.name,),
     }
     made: list[Grant] = []
     for right in RIGHTS:
-        if right.part in played and (profile == "mixed" or not right.plain):
+        if right.part in played and (profile == "mixed" or not right.plain) and not (right.unshared and shares):
             made += [Grant(right, topic.replace("{ns}", roster.namespace)) for topic in _spread(right.topic, entries)]
     seen: dict[tuple[Action, str, bool], Grant] = {}
     for grant in made:  # an agent that calls tools has some rights twice
@@ -237,11 +286,13 @@ def grants(roster: Roster, program: Program, profile: Profile = "bound") -> list
     return list(seen.values())
 
 
-def roles(roster: Roster, profile: Profile = "bound") -> list[Role]:
+def roles(roster: Roster, profile: Profile = "bound", *, shares: bool = True) -> list[Role]:
     """The logins of a roster, grouped by their rights."""
     found: dict[tuple[str, tuple[Grant, ...]], list[Login]] = {}
     for login in roster.logins():
-        found.setdefault((login.program.kind, tuple(grants(roster, login.program, profile))), []).append(login)
+        found.setdefault((login.program.kind, tuple(grants(roster, login.program, profile, shares=shares))), []).append(
+            login
+        )
     return [Role(f"{kind}-{_hash(granted)}", tuple(logins), granted) for (kind, granted), logins in found.items()]
 
 
@@ -250,7 +301,9 @@ def _hash(granted: tuple[Grant, ...]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def allows(roster: Roster, login: Login, action: Action, topic: str, profile: Profile = "bound") -> Grant | None:
+def allows(
+    roster: Roster, login: Login, action: Action, topic: str, profile: Profile = "bound", *, shares: bool = True
+) -> Grant | None:
     """The right by which a login may do this; None when it may not.
 
     Args:
@@ -259,8 +312,9 @@ def allows(roster: Roster, login: Login, action: Action, topic: str, profile: Pr
         action: What the login wants to do.
         topic: The topic of a message, or the topic filter of a subscription.
         profile: The set of rights.
+        shares: Whether the broker has shared subscriptions.
     """
-    for grant in grants(roster, login.program, profile):
+    for grant in grants(roster, login.program, profile, shares=shares):
         if grant.action == action:
             filled = grant.filled(login)
             if covers(filled, topic) or (action == "subscribe" and covers(without_share(filled), topic)):
