@@ -63,6 +63,7 @@ KEPT_SESSION = "taken-session"
 UNSUBSCRIBE = "foreign-unsubscribe"
 OLD_TOKEN = "connection-outlives-token"
 SILENT_SUBSCRIPTION = "subscription-not-refused"
+CLAIM = "claimed-tool-name"
 
 
 @dataclass(frozen=True)
@@ -212,5 +213,5 @@ READING = [
     Reading("everything in a group of its own", "agent-b", "$share/own/#"),
 ]
 
-GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION}
+GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION, CLAIM}
 """What some broker cannot prevent. docs/identity.md names each of them."""

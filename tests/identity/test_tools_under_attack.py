@@ -14,6 +14,7 @@ from mqtt_agent import ToolClient, ToolContext, ToolServer, errors
 from mqtt_agent.tools import CallHandle
 from support import soon, until
 
+from .attempts import EJABBERD
 from .conftest import Cast
 from .endpoints import client, settings
 from .raw import Raw
@@ -182,7 +183,8 @@ async def test_a_call_on_the_plain_topic_is_refused_by_the_broker_and_by_the_ser
     assert "plain" not in [city for _, city in victims.ran]
 
 
-async def test_a_claim_of_a_tool_name_by_a_foreign_server(victims: Victims) -> None:
+async def test_a_claim_of_a_tool_name_by_a_foreign_server_keeps_no_server_away(victims: Victims) -> None:
+    """It does on brokers without shared subscriptions, and docs/identity.md says so."""
     evil = victims.attacker("evil:1")
     card = body(
         version="1",
@@ -204,7 +206,7 @@ async def test_a_claim_of_a_tool_name_by_a_foreign_server(victims: Victims) -> N
             started = True
         except errors.ToolNameTaken:
             started = False
-        assert started
+        assert started == (victims.cast.name != EJABBERD)
     finally:
         evil.publish("ns/mcp/servers/evil:1/card", b"", retain=True)
 
