@@ -25,6 +25,7 @@ __all__ = ["Executor"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _CANCELED_WITHIN = 2.0  # seconds
+_REASON = 300  # characters of a cancel's reason that the answer repeats
 
 
 class Executor:
@@ -145,7 +146,7 @@ class Executor:
         execution = self._known.get(key)
         if execution is None or execution.tool_name != tool:
             return False
-        message = f"the call was canceled: {reason or 'its caller asked for it'}"
+        message = f"the call was canceled: {(reason or 'its caller asked for it')[:_REASON]}"
         data = {"maybe_executed": execution.task is not None}
         self._stop(execution, CallFault(code=CANCELED, message=message, data=data, retryable=True))
         return True
