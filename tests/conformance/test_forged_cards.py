@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,10 +43,11 @@ async def test_a_forged_tool_card_is_replaced_by_the_true_one_and_told(
     true = server.tools[0].model_dump(exclude_none=True, exclude={"last_seen"})
     for count in (1, 2):
         await stranger.tell("tools/work/card", {**true, **forged}, retain=True)
-        await becomes(lambda: shows(stranger, true, after=count))
+        await becomes(partial(shows, stranger, true, after=count))
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     if "status" not in forged:
-        assert len(told) == 1 and all(name in told[0] for name in ("tools/work/card", *forged))
+        assert len(told) == 1
+        assert all(name in told[0] for name in ("tools/work/card", *forged))
 
 
 async def shows(stranger: Stranger, true: dict[str, Any], *, after: int) -> bool:

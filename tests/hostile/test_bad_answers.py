@@ -49,7 +49,7 @@ async def called(fake: FakeServer, tool: str = "fake", **options: Any) -> CallHa
 @pytest.mark.rule("RESP-8", "HOST-1", "HOST-2")
 async def test_an_answer_that_is_no_json_object_ends_no_call_because_anybody_may_have_sent_it(fake: FakeServer) -> None:
     bad = {"nothing": (b"", "EOF"), **NO_JSON_OBJECT}
-    for payload, reason in bad.values():
+    for payload, _ in bad.values():
         handle = await called(fake)
         await fake.answer(payload, handle.call_id.encode())
         await fake.answer({"call_id": handle.call_id, "result": "right"})
@@ -60,7 +60,7 @@ async def test_an_answer_that_is_no_json_object_ends_no_call_because_anybody_may
 
 @pytest.mark.rule("RESP-8")
 async def test_an_answer_with_wrong_types_ends_no_call(fake: FakeServer) -> None:
-    for fields, reason in WRONG_FIELDS:
+    for fields, _ in WRONG_FIELDS:
         handle = await called(fake)
         answer = {"call_id": handle.call_id, "status": "ok", "result": 1, **fields}
         await fake.answer({name: value for name, value in answer.items() if value is not None}, handle.call_id.encode())

@@ -122,10 +122,10 @@ class Executor:
             reply_to = self.answers.topic_for(client, bound=kind)
             for call_id in call_ids:
                 key = (client, call_id, kind)
-                stored = self._replay.get(key)
-                if stored is not None:
-                    self.answers.resend(call_id, reply_to, stored[0])
-                if stored is not None or key in self._known:
+                kept = self._replay.get(key)
+                if kept is not None:
+                    self.answers.resend(call_id, reply_to, kept[0])
+                if kept is not None or key in self._known:
                     known[call_id] = None
         return list(known)
 

@@ -24,8 +24,8 @@ class Originals:
     """Compares the cards on the broker with the cards that one replica publishes.
 
     A model reads the description of a tool. So a forged card must not stay on the broker. But a replica with another
-    version of the tool publishes another card, too. Of the replicas of a server, the one that started last decides: this
-    is the new version during a deployment.
+    version of the tool publishes another card, too. Of the replicas of a server, the one that started last decides:
+    during a deployment, this is the new version.
 
     Args:
         scope: What all parts of the server share.
