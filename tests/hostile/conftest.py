@@ -143,6 +143,11 @@ class Stage(BaseStage):
         business |= {self.topics.tool_cancel(card.tool) for card in self.server.tools}
         business |= {self.topics.tool_card(card.tool) for card in self.server.tools}
         business |= {self.topics.server_card(self.server.server_id), self.topics.server_query(self.server.server_id)}
+        bound, server = self.topics.bound, self.server.server_id
+        business |= {bound.responses("friend", "friend"), bound.responses("friend", server)}
+        business |= {bound.query(server, server), bound.query(server, "friend")}
+        business |= {bound.call(card.tool, "friend") for card in self.server.tools}
+        business |= {bound.cancel(card.tool, "friend") for card in self.server.tools}
         if self.fake is not None:
             business |= {self.topics.tool_call(self.fake.tool), self.topics.tool_cancel(self.fake.tool)}
         return {message.topic for message in self.watcher.seen} - business - self._sent_to

@@ -36,7 +36,7 @@ async def test_a_query_is_answered_once_and_sends_each_response_once(
     server = make_server()
     server.add_tool("large", lambda: "x" * 10_000)
     await soon(server.start())
-    client = await make_client("victim")
+    client = await make_client("victim", bound="off")
     await soon(client.call("large", call_id="kept"))
     inbox = f"{namespace}/mcp/clients/victim/responses"
     query_topic = f"{namespace}/mcp/servers/{server.server_id}/query"

@@ -378,7 +378,8 @@ async def test_repeats_and_cancels_at_every_moment_of_a_call_leave_nothing_behin
         await stage.attack_often([call] * (number % 3) + [cancel] * (number % 4) + [call] + [cancel] * (number % 7))
     await stage.fill_the_window()
     await stage.check()
-    assert all(answer["status"] == "ok" for answer in stage.answers())
+    canceled = [answer["error"]["code"] for answer in stage.answers() if answer["status"] != "ok"]
+    assert set(canceled) <= {"CANCELED"}
 
 
 @pytest.mark.rule("CALL-16")
@@ -472,4 +473,5 @@ async def test_a_cancel_that_comes_a_hundred_times_is_one(stage: Stage) -> None:
     cancel = (stage.topics.tool_cancel("wait"), {"call_id": "call-1", "client": "peer"}, b"")
     await stage.attack_often([cancel] * 100)
     await stage.check()
-    assert stage.answers() == [], "nobody waits for an answer to a canceled call"
+    [answer] = stage.answers()
+    assert (answer["status"], answer["error"]["code"]) == ("error", "CANCELED")

@@ -446,8 +446,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "calls of two callers with one id are one call",
         "tools/serving/executor.py",
-        "key = (call.client, call.call_id)",
-        'key = ("", call.call_id)',
+        "key = (call.client, call.call_id, bound)",
+        'key = ("", call.call_id, bound)',
         (f"{ANSWERED_FIRST}::test_calls_of_two_callers_with_one_id_are_two_calls[mosquitto]",),
     ),
     Mutation(
@@ -476,7 +476,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a cancel does not stop the handler",
         "tools/serving/executor.py",
-        "self._stop(execution, None)",
+        "self._stop(execution, CallFault(code=CANCELED, message=message, data=data, retryable=True))",
         "pass",
         (f"{CALLS}::test_a_cancel_stops_one_call_at_whichever_replica_has_it[mosquitto]",),
     ),

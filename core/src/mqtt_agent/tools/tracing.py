@@ -32,6 +32,7 @@ from mqtt_agent.errors import (
 )
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import Call, CallFault, mended_text
+from mqtt_agent.wire.calls import CANCELED
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
@@ -209,7 +210,7 @@ def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
         return
     if execution.canceled and isinstance(error, asyncio.CancelledError):
         answer = execution.stopped_for
-        if answer is None:
+        if answer is None or answer.code == CANCELED:
             _fail(span, "canceled", "the caller canceled the call")
         else:
             _fail(span, answer.type, answer.message)

@@ -47,7 +47,8 @@ class Call(Message):
     Attributes:
         call_id: Any string. Together with ``client`` it identifies the call. A repeated call is not run again.
         arguments: The arguments of the tool, by name.
-        client: The caller's name. The caller chooses it, and nothing proves it.
+        client: The caller's name. The caller chooses it, and nothing proves it, except the name of a sender-bound topic
+            whose writers the broker checks.
         timestamp: When the call was made, ISO 8601 UTC.
         response_topic: The topic for the response when the MQTT property Response Topic is missing (spec).
         stream: Whether the caller listens for partial results (ours). None: the caller does not say.

@@ -62,7 +62,8 @@ class ToolCard(Message):
         output_schema: JSON Schema of the result, if the tool promises one.
         supports_streaming: Whether the tool may send partial results before its result.
         requires_auth: A hint only: the broker decides about access.
-        allowed_callers: A hint for people. It is no protection, because callers choose their own names.
+        allowed_callers: Whose calls the server runs when they arrive on sender-bound topics. For calls on plain topics,
+            it is a hint for people and no protection, because such callers choose their own names.
         version_info: Versions of the server's SDK and of the tool.
         status: A hint only: the tool is available when the card of an online server lists it.
         last_seen: When the card was published, ISO 8601 UTC.

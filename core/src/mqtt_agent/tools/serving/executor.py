@@ -25,6 +25,7 @@ __all__ = ["Executor"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _CANCELED_WITHIN = 2.0  # seconds
+_REASON = 300  # characters of a cancel's reason that the answer repeats
 
 
 class Executor:
@@ -121,10 +122,10 @@ class Executor:
             reply_to = self.answers.topic_for(client, bound=kind)
             for call_id in call_ids:
                 key = (client, call_id, kind)
-                stored = self._replay.get(key)
-                if stored is not None:
-                    self.answers.resend(call_id, reply_to, stored[0])
-                if stored is not None or key in self._known:
+                kept = self._replay.get(key)
+                if kept is not None:
+                    self.answers.resend(call_id, reply_to, kept[0])
+                if kept is not None or key in self._known:
                     known[call_id] = None
         return list(known)
 
@@ -145,7 +146,7 @@ class Executor:
         execution = self._known.get(key)
         if execution is None or execution.tool_name != tool:
             return False
-        message = f"the call was canceled: {reason or 'its caller asked for it'}"
+        message = f"the call was canceled: {(reason or 'its caller asked for it')[:_REASON]}"
         data = {"maybe_executed": execution.task is not None}
         self._stop(execution, CallFault(code=CANCELED, message=message, data=data, retryable=True))
         return True

@@ -30,6 +30,7 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, WireError
 from mqtt_agent.tools.serving.conflicts import OnConflict, SharedNames, listed, name_taken, tell_refused
+from mqtt_agent.tools.serving.originals import Originals
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.rivals import Rivals, place_of
 from mqtt_agent.tools.serving.scope import Scope
@@ -112,6 +113,7 @@ class ToolNames:
         self._not_before = 0.0
         """Loop time before which no name is taken over. After a reconnect, the other servers come back too."""
         self._rivals = Rivals(scope, barrier, self._names, self._wake)
+        self._originals = Originals(scope, presence, self._rivals.look, self._wake)
         self._one_at_a_time = asyncio.Lock()
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +143,7 @@ class ToolNames:
     async def rest(self) -> None:
         """Claim nothing more. The cards are still followed."""
         self._resting = True
+        self._originals.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -168,6 +171,8 @@ class ToolNames:
             self._presence.note_tool_card(message)
             if card is None or card.status != "online":
                 self._presence.correct_tool(tool)
+            elif tool in self.held:
+                self._originals.note(card)
         elif tool in self.held and self._presence.announced and self._presence.serving:
             self._contested.add(tool)
         if self._contested or tool in self.refused:
@@ -372,6 +377,10 @@ class ToolNames:
             try:
                 if self._contested:
                     await self._settle()
+                    await asyncio.sleep(_CONTESTED_AGAIN)
+                if self._originals.pending:
+                    async with self._one_at_a_time:
+                        await self._originals.restore()
                     await asyncio.sleep(_CONTESTED_AGAIN)
                 if self.refused:
                     await self._take_over(ask=asked)

@@ -68,6 +68,8 @@ class Presence:
         self._said: deque[bytes] = deque(maxlen=8)
         """The latest server cards that this process has published, to recognize cards of other processes."""
         self._correcting: asyncio.TimerHandle | None = None
+        self._corrected_at = -_CORRECT_AFTER
+        """Loop time of the latest correction of the server card."""
         self._shown: dict[str, int] = {}
         """The epoch of our connection in which each tool's card was last published with status online."""
         self._digests: dict[str, str] = {}
@@ -293,7 +295,9 @@ class Presence:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
-            self._tasks.start(self._publish_server_card("online"))
+            if card is None or card.started != self._began:  # otherwise a late Last Will of this process
+                self._faults.tell(self._topic, "a card that this server did not write", "removed, or offline")
+            self._correct_soon()
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as {self._server_id!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
@@ -302,11 +306,14 @@ class Presence:
             self._correct_soon()
 
     def _correct_soon(self) -> None:
-        # Not at once: two processes with the same id would flood the broker with corrections.
-        if self._correcting is None or self._correcting.when() < asyncio.get_running_loop().time():
-            self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
+        """Publish the server card again: at once, but two processes with the same id must not flood the broker."""
+        loop = asyncio.get_running_loop()
+        if self._correcting is None or self._correcting.when() < loop.time():
+            at = max(loop.time(), self._corrected_at + _CORRECT_AFTER)
+            self._correcting = loop.call_at(at, self._correct)
 
     def _correct(self) -> None:
+        self._corrected_at = asyncio.get_running_loop().time()
         if self.announced:
             self._tasks.start(self._publish_server_card("online"))
 
@@ -314,6 +321,14 @@ class Presence:
         """Publish the card of a tool again, if this server offers the tool."""
         if self.announced and self.serving and name in self._cards:
             self._tasks.start(self.publish_tool_card(name, "online"))
+
+    def differences(self, card: ToolCard) -> list[str]:
+        """The fields in which a card differs from the card that this server publishes; empty if it publishes none."""
+        own = self._cards.get(card.tool)
+        if own is None or not (self.announced and self.serving):
+            return []
+        fields = [name for name in ToolCard.model_fields if name not in ("status", "last_seen")]
+        return [name for name in fields if getattr(card, name) != getattr(own, name)]
 
     def note_tool_card(self, message: InboundMessage) -> None:
         """Note when the broker will forget the card of a tool that this server offers, to publish it again in time."""
