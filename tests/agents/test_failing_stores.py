@@ -154,7 +154,7 @@ class TestHandlers:
             unlock()
             assert await soon(task.result()) == {"page": 7}
         assert len(told(caplog, "works again after")) == 1
-        record = await soon(writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id)))
+        record = await soon(writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id, "planner")))
         assert record is not None
         assert record.saved == {"page": 7}
 
@@ -506,7 +506,7 @@ class TestResults:
         store.refuses = lambda changes: False
 
         async def is_settled() -> bool:
-            record = await store.get(TaskKey(f"{writer.namespace}/writer", "received", "t-1"))
+            record = await store.get(TaskKey(f"{writer.namespace}/writer", "received", "t-1", "asker"))
             return record is not None and record.settled
 
         await becomes(is_settled)

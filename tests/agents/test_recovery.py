@@ -50,7 +50,7 @@ async def test_a_task_that_no_handler_has_any_more_runs_again_when_somebody_asks
     await soon(writer.start())
     # The record of a task with which an old process has begun, after the new process has taken up all tasks.
     task = Task(task_id="t-1", sender="planner", to="writer", data=4)
-    key = TaskKey(f"{namespace}/writer", "received", "t-1")
+    key = TaskKey(f"{namespace}/writer", "received", "t-1", "planner")
     begun = TaskRecord(key, "planner", task.model_dump(by_alias=True, exclude_none=True), task.digest)
     begun.state, begun.attempt, begun.seq = TaskState.WORKING, 1, 1000
     await store.add(begun)
@@ -66,7 +66,7 @@ async def test_a_repeat_of_a_task_that_an_older_version_has_stored_is_the_same_t
     store = MemoryStore()
     writer = make_agent("writer", store=store)
     task = Task(task_id="t-1", sender="planner", to="writer", prompt="write")
-    key = TaskKey(f"{namespace}/writer", "received", "t-1")
+    key = TaskKey(f"{namespace}/writer", "received", "t-1", "planner")
     content = task.model_dump(by_alias=True, exclude_none=True)
     digest = hashlib.sha256(json.dumps({"from": "planner", "prompt": "write"}, separators=(",", ":")).encode())
     result = TaskResult(task_id="t-1", sender="writer", to="planner", status="completed", result="written")
@@ -238,9 +238,9 @@ async def test_a_result_that_the_broker_dropped_is_asked_for(
     results: Any = planner._delegations.results  # pyright: ignore[reportPrivateUsage]
     take = results._take_result
 
-    async def drop_the_first(result: TaskResult, message: Any) -> None:
+    async def drop_the_first(result: TaskResult, message: Any, writer: str | None) -> None:
         if dropped:
-            await take(result, message)
+            await take(result, message, writer)
         else:
             dropped.append(result)
             message.acknowledge()
@@ -260,11 +260,11 @@ async def test_a_cancel_that_the_broker_dropped_is_said_again(
     inbox: Any = writer._inbox  # pyright: ignore[reportPrivateUsage]
     handle_control = inbox._handle_control
 
-    async def drop_the_first(word: Control, message: Any) -> None:
+    async def drop_the_first(word: Control, message: Any, reply_to: str | None) -> None:
         if word.action == "cancel" and not dropped:
             dropped.append(word)
         else:
-            await handle_control(word, message)
+            await handle_control(word, message, reply_to)
 
     monkeypatch.setattr(inbox, "_handle_control", drop_the_first)
 

@@ -232,7 +232,7 @@ async def test_the_same_id_with_the_same_content_runs_once(writer: Agent, planne
     assert runs == ["t-1"]
 
 
-async def test_the_same_id_with_other_content_is_rejected(writer: Agent, planner: Agent, make_agent: MakeAgent) -> None:
+async def test_the_same_id_with_other_content_is_rejected(writer: Agent, planner: Agent) -> None:
     @writer.on_task
     async def handle(task: TaskContext) -> str:
         return "done"
@@ -241,11 +241,19 @@ async def test_the_same_id_with_other_content_is_rejected(writer: Agent, planner
     with pytest.raises(errors.TaskRejected, match="another task") as rejected:
         await soon(planner.request("writer", "write something else", task_id="t-1"))
     assert rejected.value.code == "conflict"
+
+
+async def test_each_requester_has_task_ids_of_its_own(writer: Agent, planner: Agent, make_agent: MakeAgent) -> None:
     other = make_agent("other")
     await soon(other.start())
-    with pytest.raises(errors.TaskRejected, match="another task") as rejected:
-        await soon(other.request("writer", "write", task_id="t-1"))
-    assert rejected.value.code == "conflict"
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> str:
+        return f"{task.prompt} for {task.sender}"
+
+    assert await soon(other.request("writer", "a poem", task_id="t-1")) == "a poem for other"
+    assert await soon(planner.request("writer", "a letter", task_id="t-1")) == "a letter for planner"
+    assert await soon(other.request("writer", "a poem", task_id="t-1")) == "a poem for other"
 
 
 async def test_cancelling_stops_the_handler_and_the_result_says_so(writer: Agent, planner: Agent) -> None:
@@ -601,7 +609,7 @@ async def test_a_result_that_the_requester_cannot_take_fails_on_both_sides(
     with pytest.raises(errors.TaskFailed, match=r"too many for the requester \(max_result 1,048,576\)") as failed:
         await soon(task.result(), 30)
     assert (failed.value.code, failed.value.type) == ("RESULT_TOO_LARGE", "result_too_large")
-    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id, "planner"))
     delegated = await planner.store.get(TaskKey(f"{namespace}/planner", "delegated", task.task_id))
     assert received is not None
     assert delegated is not None
@@ -624,7 +632,7 @@ async def test_a_result_that_the_requesters_client_cannot_take_fails_on_both_sid
     task = await soon(planner.delegate("writer", data=300_000))
     with pytest.raises(errors.TaskFailed, match="too many for the requester"):
         await soon(task.result())
-    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id))
+    received = await writer.store.get(TaskKey(f"{namespace}/writer", "received", task.task_id, "small"))
     assert received is not None
     assert received.state is TaskState.FAILED
     await soon(planner.stop())

@@ -137,24 +137,28 @@ async def test_the_result_goes_where_it_is_wanted(
 
 @pytest.mark.rule("TASK-8", "CTRL-7")
 async def test_a_task_id_alone_is_looked_up(writer: Agent, work: Writer, foreign: ForeignRequester) -> None:
+    await foreign.listen("tasks/t-2/result")
     await foreign.say("tasks/writer/inbox", {"task_id": "t-1"})
     unknown = await foreign.next_on(TASK_RESULT)
     assert (unknown["status"], unknown["error"]["type"]) == ("rejected", "not_found")
     await foreign.give("t-1", prompt="wait")
     await soon(work.began.wait())
-    await foreign.say("tasks/writer/inbox", {"task_id": "t-1"})
+    await foreign.say("tasks/writer/inbox", {"task_id": "t-1", "from": "scout"})
     await until(lambda: any(event["seq"] == 0 for event in foreign.on("tasks/t-1/events")))
     work.go.set()
     first = await foreign.result("t-1")
     await foreign.say("tasks/writer/inbox", {"task_id": "t-1", "from": "scout"}, reply_to="tasks/scout/results")
     assert await foreign.result("t-1", 2) == first
-    await foreign.say("tasks/writer/inbox", {"task_id": "t-1"})
-    assert await foreign.next_on(TASK_RESULT, 2) == first
-    assert work.runs == ["t-1"]
+    await foreign.say("tasks/writer/inbox", {"task_id": "t-2", "prompt": "write", "data": "no name"})
+    unnamed = await foreign.next_on("tasks/t-2/result")
+    assert unnamed["result"] == "no name"
+    await foreign.say("tasks/writer/inbox", {"task_id": "t-2"})
+    assert await foreign.next_on("tasks/t-2/result", 2) == unnamed
+    assert work.runs == ["t-1", "t-2"]
 
 
-@pytest.mark.rule("TASK-10")
-async def test_a_task_id_from_a_stranger_leaves_the_answer_where_it_was_to_go(
+@pytest.mark.rule("TASK-7", "TASK-10")
+async def test_only_the_requester_of_a_task_gets_its_result(
     writer: Agent, work: Writer, foreign: ForeignRequester
 ) -> None:
     await foreign.listen("tasks/eve/results")
@@ -162,10 +166,19 @@ async def test_a_task_id_from_a_stranger_leaves_the_answer_where_it_was_to_go(
     await soon(work.began.wait())
     await foreign.say("tasks/writer/inbox", {"task_id": "t-1", "from": "eve"}, reply_to="tasks/eve/results")
     assert (await foreign.next_on("tasks/eve/results"))["error"]["type"] == "not_found"
+    await foreign.word("t-1", "get", reply_to="tasks/eve/results", **{"from": "eve"})
+    assert (await foreign.next_on("tasks/eve/results", 2))["error"]["type"] == "not_found"
     await foreign.say("tasks/writer/inbox", {"task_id": "t-1"}, reply_to=TASK_RESULT)
+    assert (await foreign.next_on(TASK_RESULT))["error"]["type"] == "not_found"
+    await foreign.give("t-1", prompt="wait", data="secret", reply_to=TASK_RESULT)
+    await foreign.say("tasks/writer/inbox", {"task_id": "t-1", "from": "scout"}, reply_to=TASK_RESULT)
+    await foreign.word("t-1", "get", reply_to=TASK_RESULT)
     work.go.set()
     assert (await foreign.result("t-1"))["result"] == "secret"
-    assert foreign.on(TASK_RESULT) == []
+    for number in range(2, 4):
+        await foreign.word("t-1", "get", reply_to=TASK_RESULT)
+        assert (await foreign.result("t-1", number))["result"] == "secret"
+    assert not any("secret" in str(told) for told in (*foreign.on(TASK_RESULT), *foreign.on("tasks/eve/results")))
 
 
 @pytest.mark.rule("TASK-4", "TASK-5", "TASK-17", "AHOST-6")
@@ -193,18 +206,24 @@ async def test_a_repeat_runs_nothing_and_gets_status_or_result_again(
 async def test_the_same_id_with_other_content_is_a_conflict_and_the_task_goes_on(
     writer: Agent, work: Writer, foreign: ForeignRequester
 ) -> None:
-    await foreign.listen("tasks/other/results")
     await foreign.give("t-1", prompt="wait", data=1)
     await soon(work.began.wait())
-    await foreign.give("t-1", prompt="wait", data=1, reply_to="tasks/other/results", **{"from": "other"})
-    rejected = await foreign.next_on("tasks/other/results")
-    assert (rejected["status"], rejected["error"]["type"]) == ("rejected", "conflict")
     await foreign.give("t-1", prompt="wait", data=2, reply_to=TASK_RESULT)
     rejected = await foreign.next_on(TASK_RESULT)
     assert (rejected["status"], rejected["error"]["type"]) == ("rejected", "conflict")
     work.go.set()
     assert (await foreign.result("t-1"))["result"] == 1
     assert work.runs == ["t-1"]
+
+
+@pytest.mark.rule("TASK-19")
+async def test_each_requester_has_task_ids_of_its_own(writer: Agent, work: Writer, foreign: ForeignRequester) -> None:
+    await foreign.listen("tasks/eve/results")
+    await foreign.give("t-1", prompt="write", data="of eve", reply_to="tasks/eve/results", **{"from": "eve"})
+    assert (await foreign.next_on("tasks/eve/results"))["result"] == "of eve"
+    await foreign.give("t-1", prompt="write", data="of scout")
+    assert (await foreign.result("t-1"))["result"] == "of scout"
+    assert [task.sender for task in work.seen] == ["eve", "scout"]
 
 
 @pytest.mark.rule("TASK-7")
@@ -303,7 +322,7 @@ async def test_a_task_for_no_handler_or_over_the_limit_is_rejected(
         await foreign.give(f"t-{number}", type="known", prompt="wait", data=number)
     rejected = await foreign.result("t-3")
     assert (rejected["status"], rejected["error"]["type"]) == ("rejected", "overloaded")
-    assert await agent._received.find("t-3") is None
+    assert await agent._received.find("t-3", "scout") is None
     work.go.set()
     assert (await foreign.result("t-2"))["result"] == 2
     await foreign.give("t-3", type="known", prompt="wait", data=3)
@@ -346,6 +365,7 @@ async def test_events_are_numbered_and_end_with_the_terminal_state(writer: Agent
     events = foreign.on("tasks/t-1/events")
     assert {heard.qos for heard in foreign.raw("tasks/t-1/events")} == {1}
     assert all(event.pop("timestamp").endswith("Z") and event.pop("task_id") == "t-1" for event in events)
+    assert {(event.pop("from"), event.pop("to")) for event in events} == {("writer", "scout")}
     assert events == [
         {"seq": 1, "type": "status", "status": "working", "attempt": 1},
         {"seq": 2, "type": "progress", "progress": 1.0, "total": 3.0, "content": "reading"},
@@ -460,9 +480,8 @@ async def test_a_cancel_that_overtakes_its_task_counts_for_its_sender_alone(
     await foreign.word("t-2", "cancel", **{"from": "eve"})
     assert (await foreign.next_on("tasks/eve/results"))["status"] == "canceled"
     await foreign.give("t-2")
-    rejected = await foreign.result("t-2")
-    assert (rejected["status"], rejected["error"]["type"]) == ("rejected", "conflict")
-    assert work.runs == []
+    assert (await foreign.result("t-2"))["status"] == "completed"
+    assert work.runs == ["t-2"]
 
 
 @pytest.mark.rule("CTRL-7")
@@ -510,12 +529,12 @@ async def test_a_result_that_nobody_got_is_sent_again_by_the_next_process(
     await foreign.give("t-2", data=1, reply_to="tasks/t-2/result")
 
     async def is_over() -> bool:
-        record = await agent._received.find("t-2")
+        record = await agent._received.find("t-2", "scout")
         return record is not None and record.state.terminal
 
     await becomes(is_over)
     await everything_is_done(foreign)
-    record = await agent._received.find("t-2")
+    record = await agent._received.find("t-2", "scout")
     assert record is not None
     if record.settled:
         assert broker.name != "mosquitto", "Mosquitto says when nobody is subscribed"
@@ -566,7 +585,7 @@ async def test_the_card_and_the_status_are_as_in_the_document(make_agent: MakeAg
     assert (card["version"], card["name"], card["status"]) == ("1", "writer", "online")
     assert card["skills"] == [{**skill, "description": ""}]
     assert (card["input_modes"], card["output_modes"]) == (["text/plain"], ["application/json"])
-    assert card["features"] == ["cancel", "events", "get", "input"]
+    assert card["features"] == ["bound", "cancel", "events", "get", "input"]
     assert {"namespace", "last_seen", "version_info", "started"} <= set(card)
     assert (status["name"], status["status"], status["epoch"]) == ("writer", "online", 1)
     assert status["started"] == card["started"]
@@ -612,10 +631,13 @@ async def test_what_somebody_else_writes_on_the_agents_card_and_status_is_put_ri
     forged: list[tuple[str, dict[str, Any] | bytes]] = [
         ("agents/writer/status", {**status, "status": "offline"}),
         ("agents/writer/status", {**status, "epoch": 10**9}),
+        ("agents/writer/status", {"status": "online"}),
+        ("agents/writer/status", {**status, "more": 1}),
         ("agents/writer/status", {**status, "started": "9999-01-01T00:00:00.000Z"}),
         ("agents/writer/status", b""),
         ("agents/writer/card", {**card, "capabilities": ["mischief"]}),
         ("agents/writer/card", {**card, "status": "offline"}),
+        ("agents/writer/card", {**card, "more": 1}),
         ("agents/writer/card", b"junk"),
         ("agents/writer/card", b""),
     ]
@@ -642,6 +664,6 @@ async def test_what_somebody_else_writes_on_the_agents_card_and_status_is_put_ri
 async def test_the_record_is_there_when_the_result_arrives(writer: Agent, foreign: ForeignRequester) -> None:
     await foreign.give("t-1", data=json.loads("[1]"))
     await foreign.result("t-1")
-    record = await writer._received.find("t-1")
+    record = await writer._received.find("t-1", "scout")
     assert record is not None
     assert record.state is TaskState.COMPLETED

@@ -49,7 +49,7 @@ async def test_an_old_attempt_changes_nothing(
     await soon(writer.start())
     await soon(planner.delegate("writer", task_id="t-1"))
     await soon(began.wait())
-    key = TaskKey(f"{namespace}/writer", "received", "t-1")
+    key = TaskKey(f"{namespace}/writer", "received", "t-1", "planner")
     record = await begin_the_next_attempt(store, key)
     go.set()
     await until(lambda: writer.running_tasks == 0)

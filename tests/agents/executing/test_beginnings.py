@@ -64,7 +64,7 @@ class Beginning:
         """Send a control message about the task, and let the handler begin once the message has arrived."""
         looked_up = self._store.looked_up
         word = Control(task_id=self.handle.task_id, action=action, sender="planner")
-        await self._planner.publish(self._topics.control("writer"), encode(word))
+        await self._planner.publish(self._topics.bound.control("writer", "planner"), encode(word))
         await until(lambda: self._store.looked_up > looked_up)
         self._store.tell.set()
 

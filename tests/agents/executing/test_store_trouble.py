@@ -24,7 +24,7 @@ async def square(task: TaskContext) -> int:
 def waiting_task(namespace: str) -> TaskRecord:
     task = Task(task_id="t-1", sender="planner", to="writer", data=3)
     content = task.model_dump(by_alias=True, exclude_none=True)
-    return TaskRecord(TaskKey(f"{namespace}/writer", "received", "t-1"), "planner", content, task.digest)
+    return TaskRecord(TaskKey(f"{namespace}/writer", "received", "t-1", "planner"), "planner", content, task.digest)
 
 
 async def test_a_store_that_fails_between_two_tasks_costs_no_slot_and_no_task(

@@ -41,7 +41,7 @@ async def test_a_task_that_waits_does_not_expire_in_the_store_of_an_agent_that_h
     await until(lambda: writer._executor.waiting == 1)
     await soon(writer.stop())
     await until(lambda: time.time() > moment.timestamp() + 0.1)
-    record = await store.get(TaskKey(f"{namespace}/writer", "received", late.task_id))
+    record = await store.get(TaskKey(f"{namespace}/writer", "received", late.task_id, "planner"))
     assert record is not None
     assert record.state is TaskState.SUBMITTED, "the next start ends it, or another process that uses the store"
 
@@ -86,7 +86,9 @@ async def test_a_task_that_waits_and_has_an_end_is_not_kept_in_memory(
     if since == "an earlier process":
         for task_id in ("t-0", "t-1"):
             content = task.model_dump(by_alias=True, exclude_none=True)
-            record = TaskRecord(TaskKey(f"{namespace}/writer", "received", task_id), "planner", content, task.digest)
+            record = TaskRecord(
+                TaskKey(f"{namespace}/writer", "received", task_id, "planner"), "planner", content, task.digest
+            )
             record.expires_at = time.time() + 3600
             await store.add(record)
         await soon(writer.start())

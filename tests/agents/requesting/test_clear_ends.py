@@ -304,7 +304,7 @@ async def test_an_executor_that_may_not_send_results(
             with pytest.raises(errors.TaskTimeout, match="t-1"):
                 await soon(planner.request("writer", task_id="t-1", timeout=1))
             await until(lambda: any("refused the result of task t-1" in line for line in caplog.messages))
-        record = await writer._received.find("t-1")
+        record = await writer._received.find("t-1", "planner")
         assert record is not None
         assert (record.state, record.settled) == (TaskState.COMPLETED, False)
 

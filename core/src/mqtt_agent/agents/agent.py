@@ -102,8 +102,8 @@ class Agent(Requester, Service):
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
         max_peers: The largest number of peers whose card and status are kept. Further peers are ignored.
         allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester
-            on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this list
-            a protection. None means all agents.
+            on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this
+            list a protection. None means all agents.
 
     Attributes:
         agent_id: The agent's id.

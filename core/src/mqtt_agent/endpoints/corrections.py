@@ -6,12 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from mqtt_agent.aio.backoff import Backoff
-
 __all__ = ["Corrections"]
 
 _FIRST, _LONGEST = 1.0, 60.0
 """Seconds until a correction: at first, and at most."""
+_PROMPT = 10
+"""How many corrections are made after the first wait. Then each wait is twice as long as before."""
 _QUIET = 120.0
 """Seconds without a foreign message after which the waits begin anew."""
 _REMEMBERED = 50
@@ -21,8 +21,8 @@ _REMEMBERED = 50
 class Corrections:
     """Knows what an endpoint has published, and corrects what others have published in its place.
 
-    The first correction is made after up to one second, and each further correction after twice the time, up to one
-    minute. So two clients that overwrite each other's messages do not flood the broker.
+    The first ten corrections are made after one second each. Then each correction waits twice as long as the correction
+    before, up to one minute. So two clients that overwrite each other's messages do not flood the broker.
 
     Args:
         correct: Publishes the endpoint's messages again.
@@ -31,7 +31,7 @@ class Corrections:
     def __init__(self, correct: Callable[[], None]) -> None:
         self._correct = correct
         self._own: deque[int] = deque(maxlen=_REMEMBERED)
-        self._backoff = Backoff(_FIRST, _LONGEST)
+        self._made = 0
         self._latest = 0.0  # loop time of the latest foreign message
         self._timer: asyncio.TimerHandle | None = None
 
@@ -48,10 +48,12 @@ class Corrections:
         """Correct a foreign message, unless a correction is due already."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._latest > _QUIET:
-            self._backoff.reset()
+            self._made = 0
         self._latest = loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(self._backoff.next_wait(), self._due)
+            late = max(0, self._made + 1 - _PROMPT)
+            self._timer = loop.call_later(min(_LONGEST, _FIRST * 2**late), self._due)
+            self._made = min(self._made + 1, 2 * _PROMPT)
 
     def stop(self) -> None:
         """Correct nothing more."""

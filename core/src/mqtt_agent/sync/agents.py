@@ -59,6 +59,11 @@ class TaskHandle(Wrapper[aio_handle.TaskHandle]):
         return self._async.queued
 
     @property
+    def bound(self) -> bool:
+        """Whether the task was given on a sender-bound topic; see :attr:`mqtt_agent.TaskHandle.bound`."""
+        return self._async.bound
+
+    @property
     def question(self) -> TaskEvent | None:
         """The event with the latest question that has no answer yet; None when there is none."""
         return self._async.question

@@ -31,8 +31,8 @@ class TaskContext:
         id: The task's id.
         sender: The id of the requester. When :attr:`bound` is false, the requester gives itself this id, which is no
             proof of identity. None when the task does not name its requester.
-        bound: Whether the requester asked on a sender-bound topic. Then only the agent :attr:`sender` can have asked, if
-            the broker lets each login write only the topics with its own name.
+        bound: Whether the requester asked on a sender-bound topic. Then only the agent :attr:`sender` can have asked,
+            if the broker lets each login write only the topics with its own name.
         type: The type of the task, by which the handler was chosen.
         title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.

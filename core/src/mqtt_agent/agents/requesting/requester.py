@@ -287,8 +287,8 @@ class Requester:
             await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
         if self._dialect.required and self._dialect.says_bound(peer) is False:
             raise PeerUnavailable(
-                f"agent {peer!r} takes tasks only on plain topics, and this agent has bound='require'; the task was not "
-                "sent: upgrade the peer, or set its bound='prefer', or let this agent have bound='prefer'",
+                f"agent {peer!r} takes tasks only on plain topics, and this agent has bound='require'; the task was "
+                "not sent: upgrade the peer, or set its bound='prefer', or let this agent have bound='prefer'",
                 task_id=task.task_id,
                 peer=peer,
             )

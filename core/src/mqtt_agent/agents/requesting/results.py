@@ -184,7 +184,7 @@ class Results:
         return writer is not None or self._names_enough(result, given.peer, message)
 
     def _names_enough(self, result: TaskResult, peer: str, message: InboundMessage) -> bool:
-        """Whether a result on a plain topic names its sender and its requester, or its sender may leave these names out.
+        """Whether a result on a plain topic has the names that its sender must write.
 
         Only agents that follow the published specification and none of its additions may leave them out. Others cannot
         name a requester only when its task was unreadable.

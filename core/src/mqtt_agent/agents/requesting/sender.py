@@ -50,6 +50,7 @@ class TaskSender:
         self.results_topic: str = scope.topics.results(scope.agent_id)
         self._scope = scope
         self._tasks = tasks
+        self._falling: dict[str, asyncio.Task[None]] = {}  # by task: the second try, on a plain topic
 
     # Sender-bound topics
 
@@ -133,6 +134,9 @@ class TaskSender:
         confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._scope.connection.connected:
             await asyncio.wait([confirmed], timeout=CONFIRMED_WITHIN)
+            await asyncio.sleep(0)  # until the callback has seen the confirmation
+            if record.task_id in self._falling:
+                await asyncio.wait([self._falling[record.task_id]], timeout=CONFIRMED_WITHIN)
             handle.raise_failure()
 
     def _on_confirmed(self, handle: TaskHandle, record: TaskRecord, confirmed: asyncio.Future[int]) -> None:
@@ -150,9 +154,19 @@ class TaskSender:
             check_reason_code(code, inbox)
         except TransportError as error:
             if self.falls_back(record, error):
-                self._tasks.schedule(record, at_once=True)
+                again = self._tasks.background.start(self._send_plain(handle, record))
+                self._falling[record.task_id] = again
+                again.add_done_callback(lambda _: self._falling.pop(record.task_id, None))
             else:
                 self._refuse(handle, record, error)
+
+    async def _send_plain(self, handle: TaskHandle, record: TaskRecord) -> None:
+        """Send a task for the first time again, on a plain topic."""
+        what = f"the topic of task {record.task_id:.80}"
+        record = await self._scope.retry.until_stored(partial(self.in_dialect, record), what)
+        confirmed = self.send(record)
+        await asyncio.wait([confirmed])
+        self._on_confirmed(handle, record, confirmed)
 
     def falls_back(self, record: TaskRecord, error: MQTTAgentError) -> bool:
         """Whether a task is sent again on a plain topic, because the broker forbids the sender-bound topic."""
