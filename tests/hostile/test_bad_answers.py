@@ -97,7 +97,7 @@ async def test_the_call_id_of_the_payload_goes_before_the_correlation_data(fake:
 @pytest.mark.rule("LIMIT-2", "RESP-8")
 async def test_the_timeout_of_a_call_tells_about_an_answer_over_the_limit(fake: FakeServer) -> None:
     stage = fake.stage
-    where = {"broker": stage.broker.url, "namespace": stage.namespace}
+    where: dict[str, Any] = {"broker": stage.broker.url, "namespace": stage.namespace}
     async with ToolClient("small", max_payload=2000, bound="off", **where) as client:
         stage.remember()
         handle = await soon(client.submit("fake", timeout=2))

@@ -10,8 +10,8 @@ from mqtt_agent.tools.serving.replay import ReplayStore
 REQUEST = ("tool", b"")
 
 
-def key(number: int) -> tuple[str, str]:
-    return "caller", f"{number:03}"
+def key(number: int) -> tuple[str, str, bool]:
+    return "caller", f"{number:03}", False
 
 
 @pytest.mark.rule("CALL-11")

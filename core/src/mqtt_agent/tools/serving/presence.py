@@ -295,9 +295,10 @@ class Presence:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
-            if card is None or card.started != self._began:  # otherwise a late Last Will of this process
+            # A card with our `started` is a late Last Will of this process. An unreadable card was told above.
+            if not message.payload or (card is not None and card.started != self._began):
                 self._faults.tell(self._topic, "a card that this server did not write", "removed, or offline")
-            self._correct_soon()
+            self._correct()  # without a wait: until then, callers do not find the server
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as {self._server_id!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
