@@ -127,4 +127,8 @@ async def test_what_an_earlier_task_saved_is_found_by_its_id(
 
     await soon(planner.request("writer", "hello", task_id="t1"))
     await soon(planner.request("writer", task_id="t2"))
-    assert [await saved_by_task(writer, name) for name in ("t1", "t2", "t3")] == [{"said": "hello"}, None, None]
+    assert [await saved_by_task(writer, name, "planner") for name in ("t1", "t2", "t3")] == [
+        {"said": "hello"},
+        None,
+        None,
+    ]

@@ -122,7 +122,7 @@ async def test_a_state_is_stored_whole_again_after_a_while(writer: Agent, planne
     office = Office(writer, whole_every=0)
     for number, word in enumerate(["a" * 100, "b", "c"]):
         await soon(planner.request("writer", word, task_id=f"t{number}", context_id="c", data=last_of(number)))
-    stored = [await saved_by_task(writer, f"t{number}") for number in range(3)]
+    stored = [await saved_by_task(writer, f"t{number}", "planner") for number in range(3)]
     assert [each["told"] for each in stored] == [["a" * 100], ["a" * 100, "b"], ["a" * 100, "b", "c"]]
     assert len(office.made) == 1
 

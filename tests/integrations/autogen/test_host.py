@@ -129,7 +129,7 @@ async def test_a_hundred_turns_take_as_much_room_as_the_conversation_and_not_as_
             task_id = f"t{number}"
             await take(planner, task_id, turn("a", f"{number}" + "x" * 8000, previous=previous))
             previous = task_id
-        state = len(json.dumps((await read_state(host, "t99")).state))
+        state = len(json.dumps((await read_state(host, "t99", "planner")).state))
         records = await store.find(f"{namespace}/counter", "received")
         await take(planner, "last", turn("b", "hello", previous="t70"))  # from a state that is stored as a change
         assert state > 100 * 8000

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from mqtt_agent.agents import Agent
+from mqtt_agent.agents import Agent, TaskContext
 from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import normalize_namespace
 
-__all__ = ["Conversation", "Conversations", "saved_by_task"]
+__all__ = ["Conversation", "Conversations", "own_name", "saved_by_task"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -100,7 +100,15 @@ class Conversations(Generic[T]):
             logger.warning("conversation %s could not be closed", conversation.name, exc_info=True)
 
 
-async def saved_by_task(agent: Agent, task_id: str) -> Any:
+def own_name(task: TaskContext) -> str:
+    """A name that no task of another requester has, for what a host keeps for one task alone.
+
+    Each requester chooses its task ids, so the tasks of two requesters may have the same id.
+    """
+    return task.id if task.sender is None else f"{task.sender}/{task.id}"
+
+
+async def saved_by_task(agent: Agent, task_id: str, requester: str | None) -> Any:
     """Read the value that the handler of an earlier task saved last with :meth:`TaskContext.save`.
 
     A host that saves its state with each task can go on from there in the next task of the conversation.
@@ -108,6 +116,7 @@ async def saved_by_task(agent: Agent, task_id: str) -> Any:
     Args:
         agent: The agent that executed the task.
         task_id: The id of the task.
+        requester: The agent that gave the task; None when the task did not name its requester.
 
     Returns:
         The saved value; None when the handler has saved nothing, or the agent's store does not keep the task any more.
@@ -116,5 +125,5 @@ async def saved_by_task(agent: Agent, task_id: str) -> Any:
         StoreError: The store cannot be read.
     """
     owner = f"{normalize_namespace(agent.namespace)}/{agent.agent_id}"
-    record = await agent.store.get(TaskKey(owner, "received", task_id))
+    record = await agent.store.get(TaskKey(owner, "received", task_id, requester or ""))
     return None if record is None else record.saved

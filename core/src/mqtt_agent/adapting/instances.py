@@ -53,7 +53,7 @@ class _Kept(Generic[I]):
         conversation: The name of the conversation.
         instance: Takes part in the conversation; None when there is no instance in memory.
         after: The state of the instance after its last turn; None before the first turn.
-        last: The task id of the last turn that the instance took.
+        last: The task id of the last turn that the instance took, and its requester.
         at_work: Whether the instance is in the middle of a turn.
     """
 
@@ -61,7 +61,7 @@ class _Kept(Generic[I]):
         self.conversation = conversation
         self.instance: I | None = None
         self.after: StateAfter | None = None
-        self.last: str | None = None
+        self.last: tuple[str, str | None] | None = None
         self.at_work = False
 
     async def close(self) -> None:
@@ -115,6 +115,7 @@ class Instances(Generic[I]):
         make: Callable[[], Awaitable[I]],
         turn: Callable[[I], Awaitable[T]],
         *,
+        previous_of: str | None = None,
         goes_on: bool = False,
     ) -> T:
         """Take a turn in a conversation, and store its answer together with the state after the turn.
@@ -128,6 +129,7 @@ class Instances(Generic[I]):
             previous: The task id of the previous turn, after whose state this turn continues; None for the first turn.
             make: Makes a new instance for the conversation.
             turn: Lets an instance take the turn, and returns the answer, any JSON value.
+            previous_of: The requester of the previous turn; None means the requester of this turn.
             goes_on: Whether the turn continues from the conversation's latest turn in memory, instead of ``previous``.
 
         Returns:
@@ -141,7 +143,8 @@ class Instances(Generic[I]):
             return answer_of(task.saved)  # the host was killed after the turn and before its answer was sent
         async with self._conversations.turn(name) as conversation, self._slots:
             kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
-            instance = await self._go_on(kept, kept.last if goes_on else previous, make)
+            before = None if previous is None else (previous, previous_of or task.sender)
+            instance = await self._go_on(kept, kept.last if goes_on else before, make)
             kept.at_work = True
             try:
                 answer = await turn(instance)
@@ -151,15 +154,17 @@ class Instances(Generic[I]):
                 raise
             finally:
                 kept.at_work = False
-            kept.last = task.id
+            kept.last = task.id, task.sender
             return answer
 
-    async def _go_on(self, kept: _Kept[I], previous: str | None, make: Callable[[], Awaitable[I]]) -> I:
+    async def _go_on(
+        self, kept: _Kept[I], previous: tuple[str, str | None] | None, make: Callable[[], Awaitable[I]]
+    ) -> I:
         """Return an instance whose state is the state after the previous turn."""
         if kept.instance is not None and kept.last == previous:
             return kept.instance
         try:
-            after = None if previous is None else await read_state(self._agent, previous)
+            after = None if previous is None else await read_state(self._agent, *previous)
         except StateLost as error:
             raise TaskFailed(f"{error}: reset the conversation", code="CONVERSATION_LOST") from None
         await kept.close()

@@ -36,6 +36,7 @@ class StateAfter:
 
     Attributes:
         turn: The task id of the turn.
+        requester: The agent that asked for the turn; None when unknown.
         state: The state, a JSON object.
         stored_at: When the last whole state was stored, Unix seconds.
         size: The bytes of that state.
@@ -44,6 +45,7 @@ class StateAfter:
     """
 
     turn: str
+    requester: str | None
     state: dict[str, Any]
     stored_at: float
     size: int
@@ -77,6 +79,7 @@ async def store_state(
         change = difference(before.state, state)
         after = StateAfter(
             turn=task.id,
+            requester=task.sender,
             state=state,
             stored_at=before.stored_at,
             size=before.size,
@@ -85,29 +88,30 @@ async def store_state(
         )
         is_new = time.time() - before.stored_at < whole_every
         if is_new and after.changes_size < after.size and after.changes < _MAX_CHANGES:
-            about = {"after": before.turn, "change": change}
+            about = {"after": before.turn, "of": before.requester, "change": change}
             await task.save({_ANSWER: answer, _STORED: about})
             return after
     now = time.time()
     await task.save({**state, _ANSWER: answer, _STORED: {"at": now}})
-    return StateAfter(task.id, state, now, _size(state))
+    return StateAfter(task.id, task.sender, state, now, _size(state))
 
 
-async def read_state(agent: Agent, turn: str) -> StateAfter:
+async def read_state(agent: Agent, turn: str, requester: str | None) -> StateAfter:
     """Read the state after a turn.
 
     Args:
         agent: The host, whose store keeps the turns.
         turn: The task id of the turn.
+        requester: The agent that asked for the turn.
 
     Raises:
         StateLost: The state is not stored any more.
         StoreError: The store cannot be read.
     """
     changes: list[list[Any]] = []
-    at = turn
+    at, of = turn, requester
     while True:
-        saved: Any = await saved_by_task(agent, at)
+        saved: Any = await saved_by_task(agent, at, of)
         if not isinstance(saved, dict) or _ANSWER not in saved:
             raise StateLost(f"the state after turn {turn} is not stored any more")
         record = cast("dict[str, Any]", saved)
@@ -115,14 +119,14 @@ async def read_state(agent: Agent, turn: str) -> StateAfter:
         if "change" not in about:
             break
         changes.append(about["change"])
-        at = about["after"]
+        at, of = about["after"], about.get("of", of)
     state: Any = {key: value for key, value in record.items() if key not in (_ANSWER, _STORED)}
     size = _size(state)
     for change in reversed(changes):
         state = changed(state, change)
     # A state that an older version stored has no time.
     stored_at, changes_size = about.get("at", 0.0), sum(_size(change) for change in changes)
-    return StateAfter(turn, state, stored_at, size, len(changes), changes_size)
+    return StateAfter(turn, requester, state, stored_at, size, len(changes), changes_size)
 
 
 def _size(value: Any) -> int:

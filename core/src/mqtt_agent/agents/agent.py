@@ -155,16 +155,8 @@ class Agent(Requester, Service):
             broker, namespace, credentials, tls, bound
         ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
         self.store: TaskStore = _make_store(store, topics, agent_id)
-        self._scope = Scope(
-            agent_id,
-            topics,
-            self.connection,
-            self.store,
-            max_payload,
-            StoreRetry(agent_id),
-            bound,
-            dialect=AgentDialect(bound, agent_id),
-        )
+        retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
+        self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
         self._topics = topics
         self._card = card
         self._router = Router()

@@ -28,16 +28,16 @@ async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
     name = session.settings.name or "cli"
     unique = f"{name}~{uuid.uuid4().hex[:8]}"
     connection = session.settings.place.connection(unique, session_expiry=0)
-    topics = Topics(session.settings.place.namespace)
-    agent_id, bound = session.settings.name or unique, session.settings.place.bound
+    place, agent_id = session.settings.place, session.settings.name or unique
     scope = Scope(
         agent_id,
-        topics,
+        Topics(place.namespace),
         connection,
         MemoryStore(),
         DEFAULT_MAX_PAYLOAD,
         StoreRetry(name),
-        dialect=AgentDialect(bound, agent_id),
+        place.bound,
+        dialect=AgentDialect(place.bound, agent_id),
     )
     peers = Peers(scope, _MAX_PEERS)
     await connection.start()

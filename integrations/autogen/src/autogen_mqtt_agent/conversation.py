@@ -143,6 +143,7 @@ class Conversation:
             conversation=state.conversation_id,
             seq=state.last_seq + 1,
             previous=state.last_turn,
+            previous_of=state.last_of,
             participant=self._participant.name,
             roster=self._participant.roster or {},
             messages=[self._codec.encode(message) for message in messages],
@@ -185,6 +186,7 @@ class UnderWay:
             said = [("user", state.prompt), ("agent", answer.to_model_text())]
             state.history += [{"role": role, "content": text} for role, text in said if text]
         state.last_seq, state.last_turn, state.tries = state.last_seq + 1, task_id, 0
+        state.last_of = state.given_by
         state.unsent = []
         if self._conversation.state is state:
             self._conversation.known_to_peer = True

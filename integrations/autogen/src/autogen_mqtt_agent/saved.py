@@ -52,6 +52,7 @@ class MQTTAgentState(BaseModel):
         conversation_id: Names the conversation. A loaded state begins another one.
         last_seq: The number of the last turn that was answered.
         last_turn: The task id of that turn. The next turn continues from the state after that turn.
+        last_of: The id of the agent that gave that turn; None when an older version has saved the state.
         tries: How many turns failed or were canceled since then.
         pending: The task id of the turn that is under way.
         prompt: That turn as text.
@@ -66,6 +67,7 @@ class MQTTAgentState(BaseModel):
     conversation_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     last_seq: int = 0
     last_turn: str | None = None
+    last_of: str | None = None
     tries: int = 0
     pending: str | None = None
     given_by: str | None = None

@@ -10,6 +10,7 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.conversations import own_name
 from mqtt_agent.adapting.instances import Instances
 from mqtt_agent.errors import TaskRejected
 from pydantic import ValidationError
@@ -62,7 +63,7 @@ class Turns:
 
     async def on_plain_task(self, task: TaskContext) -> Any:
         """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
-        name = task.context_id or task.id
+        name = task.context_id or own_name(task)
         turn = Turn(conversation=name)
         messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
         answer = Answer.model_validate(await self._take(task, turn, messages, goes_on=True))
@@ -89,7 +90,15 @@ class Turns:
             instance.seen += [*(message.id for message in fresh), response.chat_message.id]
             return self._encode(instance.name, response)
 
-        return await self.instances.take(task, turn.conversation, turn.previous, new_instance, take, goes_on=goes_on)
+        return await self.instances.take(
+            task,
+            turn.conversation,
+            turn.previous,
+            new_instance,
+            take,
+            previous_of=turn.previous_of,
+            goes_on=goes_on,
+        )
 
     async def _run(self, task: TaskContext, instance: Instance, messages: Sequence[BaseChatMessage]) -> Response:
         token = CancellationToken()

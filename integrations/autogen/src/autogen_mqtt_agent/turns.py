@@ -33,6 +33,7 @@ class Turn(BaseModel):
         conversation: Names the conversation. One instance of the hosted agent takes part in a conversation.
         seq: The number of the turn, 1 for the first.
         previous: The task id of the previous turn, after whose state this turn continues; None for the first.
+        previous_of: The agent that asked for the previous turn; None means the agent that asks for this turn.
         participant: The agent's name in the caller's team.
         roster: The names of the other participants of that team, and what each can do.
         messages: The new messages, encoded with :meth:`Codec.encode`.
@@ -42,6 +43,7 @@ class Turn(BaseModel):
     conversation: str
     seq: int = 1
     previous: str | None = None
+    previous_of: str | None = None
     participant: str = ""
     roster: dict[str, str] = Field(default_factory=dict)
     messages: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
 from crewai.tools import BaseTool
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from mqtt_agent.adapting.conversations import own_name
 
 from crewai_mqtt_agent.asking import CrewAsker, current_requester
 
@@ -77,7 +78,7 @@ def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: d
     place = next((str(index) for index, each in enumerate(tasks) if each is task), None)
     if place is None:
         place = _place_of_delegated_work(requester, prompt) or str(task.id)
-    run = requester.task.id if requester is not None else run_id
+    run = own_name(requester.task) if requester is not None else run_id
     run = run or getattr(crew, "_kickoff_event_id", None) or f"{task.id}/{task.start_time}"
     attempts = [task.retry_count, *sorted(task._guardrail_retry_counts.items())]  # pyright: ignore[reportPrivateUsage]
     words = json.dumps([run, place, attempts, prompt, metadata], sort_keys=True, default=str)

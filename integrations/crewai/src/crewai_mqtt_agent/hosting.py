@@ -26,6 +26,7 @@ from crewai.telemetry.tracing.ephemeral import trace_consent
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.conversations import own_name
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.adapting.threads import run_for_handler
@@ -207,7 +208,7 @@ async def _run_flow(requester: CrewAsker, flow: Flow[Any]) -> Any:
     inputs = _inputs(requester.task)
     if flow.persistence is not None and "id" not in inputs:
         task = requester.task
-        own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.id))
+        own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, own_name(task)))
         begun = await run_for_handler(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}

@@ -9,7 +9,7 @@ from typing import Any
 
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.asking import StoredQuestions
-from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.conversations import Conversations, own_name
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import serve
 from mqtt_agent.adapting.threads import run_for_handler
@@ -173,7 +173,7 @@ class _Runner:
 
     async def run(self, task: TaskContext) -> Any:
         """Handle a task, after the earlier tasks of the same thread."""
-        thread = task.context_id or task.id
+        thread = task.context_id or own_name(task)
         async with self._threads.turn(thread):
             config = self._config_of(task, thread)
             if self._memory is None:
@@ -201,7 +201,7 @@ class _Runner:
         from langgraph.types import Command
 
         state = await self._state(config)
-        begun = (state.metadata or {}).get(_TASK) == task.id
+        begun = (state.metadata or {}).get(_TASK) == own_name(task)
         if begun and not state.next:
             return state.values  # the graph was done, and the process was killed before the result was sent
         questions = StoredQuestions(task)
@@ -223,7 +223,7 @@ class _Runner:
         configurable = {**self._config.get("configurable", {}), "thread_id": thread}
         if self.accepts:
             configurable[CALLER] = accepted(task.metadata, self.accepts)
-        metadata = {**self._config.get("metadata", {}), _TASK: task.id}
+        metadata = {**self._config.get("metadata", {}), _TASK: own_name(task)}
         return {**self._config, "configurable": configurable, "metadata": metadata}
 
     def _input_of(self, task: TaskContext, history: bool) -> Any:
