@@ -35,6 +35,7 @@ class FlashMQ(_Configured):
     program = "flashmq"
     marks_repeats = False
     ends_sessions = False
+    says_unheard = False
 
     def settings(self) -> str:
         return f"""
@@ -62,6 +63,7 @@ class Mochi(_Configured):
     program = "mochi"
     repeats_in_order = False
     longest_life = 24 * 3600
+    says_unheard = False
 
     def settings(self) -> str:
         listener = {"type": "tcp", "id": "tcp", "address": f"127.0.0.1:{self.port}"}
@@ -77,6 +79,7 @@ class MqttCpp(_Configured):
     """mqtt_cpp: the program ``example/broker`` of its repository, which has no name of its own."""
 
     name = "mqtt_cpp"
+    says_unheard = False
     program = "mqtt_cpp_broker"
 
     def settings(self) -> str:

@@ -95,6 +95,8 @@ class Behaviour:
     """Whether the messages that are sent again after a reconnect come in their order."""
     ends_sessions = True
     """Whether a session ends with its Session Expiry Interval."""
+    says_unheard = True
+    """Whether a PUBACK says that nobody is subscribed (0x10). MQTT 5 leaves that to the broker (3.4.2.1)."""
     longest_life: int | None = None
     """Seconds that the broker gives to messages without a Message Expiry Interval; None for no limit."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from mqtt_agent.wire import StreamMessage, encode, to_json
 from mqtt_agent.wire.calls import LOG_LEVELS
 
 __all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -78,13 +81,16 @@ class CallStream:
             raise
 
     async def close(self, *, done: bool = True) -> None:
-        """Send no further messages.
+        """Send no further messages. When the end cannot be told, this is logged, and the response follows anyway.
 
         Args:
             done: Whether to tell the caller that the stream has ended. Without earlier messages, nothing is sent.
         """
-        if done and self.seq:
-            await self.publish("done")
+        try:
+            if done and self.seq:
+                await self.publish("done")
+        except MQTTAgentError as error:
+            logger.debug("the end of the stream of call %.80s could not be sent: %s", self._call_id, error)
         self.closed = True
 
 

@@ -63,6 +63,8 @@ class Rivals:
         self._absent: dict[str, ServerCard] = {}
         """The cards of servers that say online although nobody listens, until a newer card arrives."""
         self._followed: set[str] = set()
+        self._arrived: set[str] = set()
+        """The servers of which a card has arrived since the latest look began."""
         self._looking = False
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._put)
         self._news = asyncio.Event()
@@ -81,6 +83,8 @@ class Rivals:
             TransportError: The connection ended.
         """
         everything = self._topics.all_server_cards
+        self._arrived.clear()
+        fresh = not self._looking
         if not self._looking:
             self._cards = {server: card for server, card in self._cards.items() if server in self._followed}
             self._looking = True
@@ -94,7 +98,9 @@ class Rivals:
                     error,
                 )
                 return []
-        await self._barrier()
+        if await self._barrier() and fresh and not self._connection.keeps_retained_apart:
+            # A card that was removed between an earlier look and the subscription of :meth:`follow` is still here.
+            self._cards = {server: card for server, card in self._cards.items() if server in self._arrived}
         await self._question.ask()
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
@@ -216,6 +222,7 @@ class Rivals:
             return
         if card is not None and card.server != server:
             return
+        self._arrived.add(server)
         before = self._cards.get(server)
         if card is None or not (before is not None or self._matters(card)):
             self._hosting_agents.forget(server)
