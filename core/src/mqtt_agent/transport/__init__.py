@@ -2,7 +2,7 @@
 
 from mqtt_agent.transport.capabilities import Capabilities, probe
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import Credentials, Password, Token
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
@@ -24,6 +24,7 @@ __all__ = [
     "Credentials",
     "EmbeddedBroker",
     "InboundMessage",
+    "IssuedToken",
     "PacedSender",
     "Password",
     "PublishProperties",

@@ -156,6 +156,7 @@ class ToolClient(NeedsAsyncWith):
     async def _begin(self) -> None:
         self._make_parts()
         self.connection.on_failed.append(self._calls.on_failed)
+        self.connection.on_refused.append(self._calls.on_failed)
         self.connection.on_reconnected.append(self._on_reconnected)
         await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
         await self.connection.start()
@@ -176,6 +177,7 @@ class ToolClient(NeedsAsyncWith):
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)
+        self.connection.on_refused.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
         try:
             await self._catalog.stop()

@@ -394,7 +394,7 @@ class OutgoingCalls:
                 self.cancel(handle, reason)
 
     def on_failed(self, error: TransportError) -> None:
-        """Fail every call: the connection is lost for good."""
+        """Fail every call: the connection is lost for good, or the broker refuses the login."""
         for pending in self.under_way():
             pending.fail(error)
 
