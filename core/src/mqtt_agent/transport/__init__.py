@@ -3,6 +3,7 @@
 from mqtt_agent.transport.capabilities import Capabilities, probe
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
+from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
@@ -32,4 +33,5 @@ __all__ = [
     "Will",
     "check_reason_code",
     "probe",
+    "tell_when_denied",
 ]

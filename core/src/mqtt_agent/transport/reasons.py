@@ -15,6 +15,7 @@ __all__ = [
     "TOPIC_NAME_INVALID",
     "check_reason_code",
     "explain_reason",
+    "is_denied",
     "subscription_error",
 ]
 
@@ -92,6 +93,11 @@ def explain_reason(code: int, said: str = "", advice: str | None = None) -> str:
     return f"{name} (0x{code:02x}){said}" + (f"; {what}" if what else "")
 
 
+def is_denied(reason_code: int) -> bool:
+    """Whether a broker does not let the client publish to a topic, according to the reason code of a PUBACK."""
+    return reason_code in (NOT_AUTHORIZED, TOPIC_NAME_INVALID)
+
+
 def check_reason_code(reason_code: int, topic: str) -> int:
     """Return the reason code of a PUBACK when it means success, else raise the matching error.
 
@@ -105,7 +111,7 @@ def check_reason_code(reason_code: int, topic: str) -> int:
     """
     if reason_code < 0x80:
         return reason_code
-    if reason_code in (NOT_AUTHORIZED, TOPIC_NAME_INVALID):
+    if is_denied(reason_code):
         raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
     what = f"the broker refused a message for {topic}: {explain_reason(reason_code)}"
     raise PublishRefused(what, topic=topic, reason_code=reason_code)

@@ -33,7 +33,13 @@ from mqtt_agent.tools.calling.pacing import PacedCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, InboundMessage, PublishProperties, check_reason_code
+from mqtt_agent.transport import (
+    NO_MATCHING_SUBSCRIBERS,
+    InboundMessage,
+    PublishProperties,
+    check_reason_code,
+    tell_when_denied,
+)
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import (
     Call,
@@ -382,7 +388,8 @@ class OutgoingCalls:
         if card is not None and "cancel" in (card.features or ()):
             cancel = Cancel(call_id=handle.call_id, client=self._agent_id, reason=reason)
             try:
-                self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
+                topic = self._topics.tool_cancel(handle.tool)
+                tell_when_denied(self._connection.publish_soon(topic, encode(cancel)), topic, "its cancels of calls")
             except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 

@@ -141,7 +141,8 @@ class CallRunner:
         if execution.call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
             return CallStream(call_id, None)
         topic = tool.stream_topic(call_id)
-        return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload), tool.function.name)
+        name, publish = tool.function.name, self._connection.publish_soon
+        return CallStream(call_id, lambda payload: publish(topic, payload), name, topic)
 
 
 class _ResultNotJSON(Exception):
