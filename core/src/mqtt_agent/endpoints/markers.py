@@ -83,7 +83,7 @@ class Marker:
         self._settled = True
         logger.warning(
             "%s does not get its own messages on %s within %g s, although %s has accepted the subscription: probably "
-            "the broker's access rules do not let this client read its topics, and then no call, task or answer arrives; "
-            'allow it, see "What the broker must allow" in docs/wire-format.md',
+            "the broker's access rules do not let this client read its topics, and then no call, task or answer "
+            'arrives; allow it, see "What the broker must allow" in docs/wire-format.md',
             *(self._connection.client_id, self.topic, timeout, self._connection.url),
         )

@@ -112,7 +112,8 @@ def check_reason_code(reason_code: int, topic: str) -> int:
     if reason_code < 0x80:
         return reason_code
     if is_denied(reason_code):
-        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
+        said = "" if reason_code == NOT_AUTHORIZED else f" ({explain_reason(reason_code, advice='')})"
+        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}{said}", topic=topic)
     what = f"the broker refused a message for {topic}: {explain_reason(reason_code)}"
     raise PublishRefused(what, topic=topic, reason_code=reason_code)
 
