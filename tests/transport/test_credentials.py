@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from brokers import Mosquitto, free_port, password_line
 from certificates import Authority, Certificate
 from hypothesis import given
 from hypothesis import strategies as st
-from mqtt_agent import ToolClient, ToolServer
+from mqtt_agent import Agent, IssuedToken, MemoryStore, TaskContext, ToolClient, ToolServer
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused
 from mqtt_agent.transport import TLS, BrokerURL, Connection, Credentials, InboundMessage, Password, Token
 from mqtt_agent.transport.renewal import renewal_delay, token_expiry
@@ -717,3 +718,89 @@ async def test_a_renewed_token_that_is_refused_is_told_and_asked_for_again(
     assert back.startswith(f"connected to {guarded.url} again after ")
     assert len(refusals) == 1
     assert "check the user name and the password or token" in refusals[0]
+
+
+# Token services
+
+
+def opaque(number: int) -> str:
+    return f"{SECRET} number {number}"
+
+
+@pytest.mark.parametrize("form", ["seconds", "datetime"])
+async def test_a_token_service_may_say_another_user_name_and_when_an_opaque_token_expires(
+    guarded: Mosquitto, form: str
+) -> None:
+    lines = "".join(password_line(f"user-{n}", opaque(n)) for n in range(1, 4)) + password_line("test", GOOD)
+    guarded.files["passwords"] = lines
+    guarded.credentials = {"username": "test", "password": GOOD}
+    guarded.restart(keep_state=True)
+    issued = 0
+
+    async def issue() -> IssuedToken:
+        nonlocal issued
+        issued += 1
+        expires = time.time() + (2.2 if issued < 3 else 3600)
+        when = expires if form == "seconds" else datetime.fromtimestamp(expires, timezone.utc)
+        return IssuedToken(opaque(issued), f"user-{issued}", when)
+
+    async with connected(guarded.url, credentials=Token(issue)) as connection:
+        await until(lambda: connection.epoch == 3 and connection.connected)
+        await soon(connection.publish("t", b"x"))
+    assert issued == 3
+    assert_no_secret(IssuedToken(opaque(1)))
+
+
+def test_the_end_of_a_token_needs_a_time_zone() -> None:
+    with pytest.raises(ValueError, match="expires has no time zone"):
+        IssuedToken("x", expires=datetime(2026, 1, 1))
+
+
+async def test_a_token_function_that_returns_something_else_is_told_what_to_return(guarded: Mosquitto) -> None:
+    wrong: Any = lambda: {"password": SECRET}  # noqa: E731
+    with pytest.raises(TypeError, match="must return a str or an IssuedToken, and it returned a dict"):
+        await soon(Connection(guarded.url, credentials=Token(wrong)).start())
+
+
+async def test_a_login_that_is_refused_at_a_reconnect_is_raised_to_those_who_wait(
+    guarded: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = password_line("user", GOOD) + password_line("test", GOOD)
+    guarded.files["passwords"] = both
+    guarded.credentials = {"username": "test", "password": GOOD}
+    guarded.restart(keep_state=True)
+    as_user: dict[str, Any] = {"broker": guarded.url, "credentials": Password("user", GOOD)}
+    as_test: dict[str, Any] = {"broker": guarded.url, "credentials": Password("test", GOOD)}
+    server, client = ToolServer("server", **as_test), ToolClient("client", **as_user)
+    worker, boss = Agent("worker", store=MemoryStore(), **as_test), Agent("boss", store=MemoryStore(), **as_user)
+    go = asyncio.Event()
+
+    @server.tool
+    async def wait() -> str:
+        await go.wait()
+        return "waited"
+
+    @worker.on_task
+    async def work(task: TaskContext) -> str:
+        await go.wait()
+        return "worked"
+
+    async with worker, boss, calling(server, client):
+        try:
+            calls = [asyncio.ensure_future(client.call("wait", timeout=None)) for _ in range(2)]
+            handle = await soon(boss.delegate("worker", "go"))
+            guarded.files["passwords"] = password_line("test", GOOD)
+            guarded.restart(keep_state=True)
+            for call in calls:
+                with pytest.raises(ConnectionRefused, match="check the user name and the password or token"):
+                    await soon(call, 30)
+            with pytest.raises(ConnectionRefused, match=r"task .* goes on: resume\(\) it"):
+                await soon(handle.result(), 30)
+            assert not client.connection.connected
+            guarded.files["passwords"] = both
+            guarded.restart(keep_state=True)
+            go.set()
+            assert await soon((await boss.resume(handle.task_id)).result(), 60) == "worked"
+            assert await soon(client.call("wait", wait_online=True, timeout=60), 60) == "waited"
+        finally:
+            go.set()

@@ -17,7 +17,7 @@ from mqtt_agent.agents import (
 )
 from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
 from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolResult, ToolServer
-from mqtt_agent.transport import TLS, Capabilities, Connection, EmbeddedBroker, Password, Token, probe
+from mqtt_agent.transport import TLS, Capabilities, Connection, EmbeddedBroker, IssuedToken, Password, Token, probe
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import AgentCard, AgentSkill, ServerCard, TaskEvent, TaskState, ToolCard
 
@@ -30,6 +30,7 @@ __all__ = [
     "Capabilities",
     "Connection",
     "EmbeddedBroker",
+    "IssuedToken",
     "MemoryStore",
     "Password",
     "PeerChange",

@@ -149,7 +149,8 @@ class ConnectionRefused(TransportError):
     """The broker answered and refused the connection.
 
     ``start()`` raises it, and so does everything that starts an endpoint. Check the credentials, and what the broker
-    allows this user. After the first connect this error is not raised, because the connection tries again.
+    allows this user. After the first connect, the connection tries again. When the broker has refused the login for
+    5 s, calls and tasks that wait raise this error. The connection still goes on trying.
 
     Attributes:
         reason_code: The MQTT 5 reason code of the CONNACK, for example 0x86 for a bad user name or password.

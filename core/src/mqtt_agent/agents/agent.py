@@ -311,6 +311,7 @@ class Agent(Requester, Service):
         await self._subscribe()
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
+        self.connection.on_refused.append(self._delegations.on_refused)
         await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
         self._leased = True
@@ -359,6 +360,8 @@ class Agent(Requester, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         with contextlib.suppress(ValueError):
             self.connection.on_failed.remove(self._on_failed)
+        with contextlib.suppress(ValueError):
+            self.connection.on_refused.remove(self._delegations.on_refused)
         release_threads(self)
         try:
             if self._failing is not None:

@@ -2,7 +2,8 @@
 
 from mqtt_agent.transport.capabilities import Capabilities, probe
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import Credentials, Password, Token
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
+from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage, MessageIdentity, Proof, PublishProperties, Verify, Will
@@ -24,6 +25,7 @@ __all__ = [
     "Credentials",
     "EmbeddedBroker",
     "InboundMessage",
+    "IssuedToken",
     "MessageIdentity",
     "PacedSender",
     "Password",
@@ -34,4 +36,5 @@ __all__ = [
     "Will",
     "check_reason_code",
     "probe",
+    "tell_when_denied",
 ]

@@ -7,9 +7,10 @@ import ssl
 
 import paho.mqtt.client as paho
 
-from mqtt_agent.errors import ConnectionRefused
+from mqtt_agent.errors import ConnectionRefused, TopicNotAuthorized, TransportError
+from mqtt_agent.transport.message import Will
 from mqtt_agent.transport.packets import ConnAck
-from mqtt_agent.transport.reasons import NOT_AUTHORIZED, explain_reason
+from mqtt_agent.transport.reasons import NOT_AUTHORIZED, TOPIC_NAME_INVALID, explain_reason
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["WRONG_PORT", "explain", "refused"]
@@ -21,15 +22,19 @@ _NO_LOGIN = "give credentials=Password(...) or Token(...), or put user:password@
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ codes for a certificate chain without a trusted authority
 
 
-def refused(url: BrokerURL, connack: ConnAck, *, anonymous: bool) -> ConnectionRefused:
+def refused(url: BrokerURL, connack: ConnAck, *, anonymous: bool, will: Will | None = None) -> TransportError:
     """The error for a CONNACK with a reason code other than 0.
 
     Args:
         url: The broker's URL.
         connack: The packet.
         anonymous: Whether the CONNECT had neither user name nor password.
+        will: The Last Will of the CONNECT.
     """
     code = connack.code
+    if code == TOPIC_NAME_INVALID and will is not None:  # the only topic in a CONNECT
+        what = f"{url} does not let this client have a Last Will on {will.topic}: {explain_reason(code, connack.said)}"
+        return TopicNotAuthorized(what, topic=will.topic)
     advice = None
     if code in (0x86, 0x87):
         advice = _NO_LOGIN if anonymous else _LOGIN if code == NOT_AUTHORIZED else None

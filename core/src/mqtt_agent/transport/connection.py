@@ -76,6 +76,8 @@ class Connection:
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
         on_failed: Functions called with the reason when the connection has failed permanently.
+        on_refused: Functions called with the reason when the broker has refused the login at each attempt to reconnect
+            for 5 s, and at each further refusal. The connection goes on trying.
 
     Raises:
         ValueError: ``broker`` is not a broker URL, or no CONNECT packet can hold a setting.
@@ -128,6 +130,7 @@ class Connection:
         self._lifetime = Lifetime(self._dialer, self._subscriber, self._outbox, self._renewal)
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = self._lifetime.on_reconnected
         self.on_failed: list[Callable[[TransportError], None]] = self._lifetime.on_failed
+        self.on_refused: list[Callable[[TransportError], None]] = self._lifetime.on_refused
         in_child(self._after_fork)
 
     def __repr__(self) -> str:

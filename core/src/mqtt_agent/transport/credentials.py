@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Union
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.packing import pack_string
-from mqtt_agent.transport.url import BrokerURL
 
-__all__ = ["Credentials", "Login", "Password", "Token", "TokenSource", "check_login", "username_password"]
+__all__ = ["Credentials", "IssuedToken", "Login", "Password", "Token", "TokenSource", "check_login"]
 
-TokenSource = Union[str, Callable[[], Union[str, Awaitable[str]]]]
-"""A token, or a function (plain or async) that returns a token."""
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """A token with what a token service says about it. The function of a :class:`Token` may return it.
+
+    Args:
+        token: The token or password, which is sent in MQTT's password field. It never appears in logs, reprs or errors.
+        username: The MQTT user name. None takes the ``username`` of the :class:`Token`.
+        expires: When the token expires: a ``datetime`` with a time zone, or seconds since the epoch. Before that time,
+            the function is asked for the next token. None takes the ``exp`` claim of a JWT.
+
+    Raises:
+        ValueError: ``expires`` has no time zone.
+    """
+
+    token: str = field(repr=False)
+    username: str | None = None
+    expires: datetime | float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.expires, datetime) and self.expires.tzinfo is None:
+            raise ValueError("expires has no time zone: use datetime.now(timezone.utc) + timedelta(...), or seconds")
+
+
+TokenSource = Union[str, Callable[[], Union[str, IssuedToken, Awaitable[Union[str, IssuedToken]]]]]
+"""A token, or a function (plain or async) that returns a token as text or as an :class:`IssuedToken`."""
 Login = tuple[Union[str, None], Union[str, None]]
 """The user name and the password of a CONNECT packet. Either may be missing."""
 
@@ -39,33 +63,32 @@ class Token:
     Args:
         token: The token, or a function (plain or async) that returns the token. The function is called before each
             connect, on the event loop, so a function that asks another server should be async. When the tokens are
-            JWTs, the connection is closed and opened again with a fresh token before the time in their ``exp`` claim.
-            No call is lost.
+            JWTs, or an :class:`IssuedToken` says when it expires, the connection is closed and opened again with a
+            fresh token before that time. No call is lost.
         username: The MQTT user name, for brokers that want a user name beside the token.
     """
 
     token: TokenSource = field(repr=False)
     username: str | None = None
 
-    async def current(self) -> str:
-        """The token to connect with now."""
-        if isinstance(self.token, str):
-            return self.token
-        token = self.token()
-        return await token if inspect.isawaitable(token) else token
+    async def issue(self) -> IssuedToken:
+        """The token to connect with now.
+
+        Raises:
+            TypeError: The function returned something else than a token.
+        """
+        token = self.token if isinstance(self.token, str) else self.token()
+        token = await token if inspect.isawaitable(token) else token
+        if isinstance(token, str):
+            return IssuedToken(token, self.username)
+        if not isinstance(token, IssuedToken):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(token).__name__
+            raise TypeError(f"the function of a Token must return a str or an IssuedToken, and it returned a {kind}")
+        return token if token.username is not None else replace(token, username=self.username)
 
 
 Credentials = Union[Password, Token]
 """The values that a user may give as ``credentials``."""
-
-
-async def username_password(credentials: Credentials | None, url: BrokerURL) -> Login:
-    """The user name and password for a CONNECT packet; ``credentials`` take precedence over the URL."""
-    if credentials is None:
-        return url.username, url.password
-    if isinstance(credentials, Password):
-        return credentials.username, credentials.password
-    return credentials.username, await credentials.current()
 
 
 def check_login(login: Login) -> Login:

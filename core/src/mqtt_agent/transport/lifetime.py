@@ -42,6 +42,8 @@ class Lifetime:
         """See :class:`Connection`."""
         self.on_failed: list[Callable[[TransportError], None]] = []
         """See :class:`Connection`."""
+        self.on_refused: list[Callable[[TransportError], None]] = []
+        """See :class:`Connection`."""
         self._url = dialer.url
         self._dialer = dialer
         self._subscriber = subscriber
@@ -54,7 +56,7 @@ class Lifetime:
 
     def _make_reconnector(self) -> Reconnector:
         parts = self._dialer, self._subscriber, self._outbox, self._renewal
-        return Reconnector(*parts, self.on_reconnected, self._fail)
+        return Reconnector(*parts, self.on_reconnected, self.on_refused, self._fail)
 
     async def start(self) -> None:
         """See :meth:`Connection.start`."""

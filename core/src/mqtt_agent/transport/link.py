@@ -75,6 +75,7 @@ class Link:
         self._url = settings.url
         self._timeout = settings.connect_timeout
         self._anonymous = options.login == (None, None)
+        self._will = options.will
         self._on_message = on_message
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -213,7 +214,7 @@ class Link:
             return
         connack = read_connack(data, at, end)
         if connack.code != 0:
-            self._connack.set_exception(refused(self._url, connack, anonymous=self._anonymous))
+            self._connack.set_exception(refused(self._url, connack, anonymous=self._anonymous, will=self._will))
             return
         limits = BrokerLimits.read(connack.session_present, connack.properties)
         self._client.connected(limits.keep_alive)

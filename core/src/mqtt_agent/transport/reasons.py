@@ -6,13 +6,16 @@ from mqtt_agent.errors import PublishRefused, SubscriptionRefused, TopicNotAutho
 
 __all__ = [
     "IDENTIFIER_IN_USE",
+    "LASTING_REFUSALS",
     "NOT_AUTHORIZED",
     "NO_MATCHING_SUBSCRIBERS",
     "QUOTA_EXCEEDED",
     "SHARED_NOT_SUPPORTED",
     "TAKEN_OVER",
+    "TOPIC_NAME_INVALID",
     "check_reason_code",
     "explain_reason",
+    "is_denied",
     "subscription_error",
 ]
 
@@ -20,6 +23,10 @@ NO_MATCHING_SUBSCRIBERS: int = 0x10
 """The reason code of a PUBACK for a message that nobody is subscribed to."""
 NOT_AUTHORIZED: int = 0x87
 TAKEN_OVER: int = 0x8E
+TOPIC_NAME_INVALID: int = 0x90
+"""The broker does not take this topic. Topics are checked before, so the broker's rules forbid it, as at ejabberd."""
+LASTING_REFUSALS: frozenset[int] = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C))
+"""The reason codes of a CONNACK that repeat until somebody changes the login, or the broker's rules."""
 IDENTIFIER_IN_USE: int = 0x91
 """The broker did not take the packet, and takes it under another packet identifier."""
 QUOTA_EXCEEDED: int = 0x97
@@ -86,6 +93,11 @@ def explain_reason(code: int, said: str = "", advice: str | None = None) -> str:
     return f"{name} (0x{code:02x}){said}" + (f"; {what}" if what else "")
 
 
+def is_denied(reason_code: int) -> bool:
+    """Whether a broker does not let the client publish to a topic, according to the reason code of a PUBACK."""
+    return reason_code in (NOT_AUTHORIZED, TOPIC_NAME_INVALID)
+
+
 def check_reason_code(reason_code: int, topic: str) -> int:
     """Return the reason code of a PUBACK when it means success, else raise the matching error.
 
@@ -94,13 +106,14 @@ def check_reason_code(reason_code: int, topic: str) -> int:
         topic: The topic of the message, for the error.
 
     Raises:
-        TopicNotAuthorized: The reason code is 0x87.
+        TopicNotAuthorized: The reason code is 0x87, or 0x90, with which ejabberd denies a topic.
         PublishRefused: The reason code is another code of 0x80 or more.
     """
     if reason_code < 0x80:
         return reason_code
-    if reason_code == NOT_AUTHORIZED:
-        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}", topic=topic)
+    if is_denied(reason_code):
+        said = "" if reason_code == NOT_AUTHORIZED else f" ({explain_reason(reason_code, advice='')})"
+        raise TopicNotAuthorized(f"the broker does not let this client publish to {topic}{said}", topic=topic)
     what = f"the broker refused a message for {topic}: {explain_reason(reason_code)}"
     raise PublishRefused(what, topic=topic, reason_code=reason_code)
 

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SessionTakenOver, TransportError
+from mqtt_agent.errors import ConnectionLost, ConnectionRefused, MQTTAgentError, SessionTakenOver, TransportError
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
-from mqtt_agent.transport.reasons import TAKEN_OVER
+from mqtt_agent.transport.reasons import LASTING_REFUSALS, TAKEN_OVER
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.takeovers import Takeovers
@@ -28,6 +28,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
 _STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
 _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
+_REFUSED_FOR = 5.0  # seconds; a broker whose own list of users is being replaced refuses for a moment only
 _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
 
 
@@ -40,6 +41,7 @@ class Reconnector:
         outbox: Sends the messages over each link.
         renewal: Ends a link whose token is about to expire.
         on_reconnected: Called after each reconnect; the argument tells whether the broker still had the session.
+        on_refused: Functions to call when the broker does not let the client in for a while. The argument is the error.
         on_taken_over: Called when another process has taken the client id; then no further link is opened.
     """
 
@@ -50,6 +52,7 @@ class Reconnector:
         outbox: Outbox,
         renewal: Renewal,
         on_reconnected: list[Callable[[bool], Awaitable[None]]],
+        on_refused: list[Callable[[TransportError], None]],
         on_taken_over: Callable[[SessionTakenOver], None],
     ) -> None:
         self.link: Link | None = None
@@ -61,6 +64,7 @@ class Reconnector:
         self._outbox = outbox
         self._renewal = renewal
         self._on_reconnected = on_reconnected
+        self._on_refused = on_refused
         self._on_taken_over = on_taken_over
         self._ready = False
         self._is_ready = asyncio.Event()
@@ -264,7 +268,7 @@ class Reconnector:
 
     async def _reconnect(self) -> Link:
         """Try until a link is open and set up."""
-        logged = ""
+        logged, refused_since = "", math.inf
         while True:
             if not self._renewal.under_way:
                 await self._backoff.wait()
@@ -275,12 +279,31 @@ class Reconnector:
                 return link
             except Exception as error:
                 self._drop(link)
+                refused_since = self._note_refusal(error, refused_since)
                 self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
                 if repr(error) != logged:
                     logged = repr(error)
                     self._log_failure(error)
             finally:
                 self._renewal.end()
+
+    def _note_refusal(self, error: Exception, since: float) -> float:
+        """Tell those that wait about a login that the broker refuses for a while. The attempts go on.
+
+        Args:
+            error: Why an attempt has failed.
+            since: Loop time of the first refusal; infinite when the attempt before was not refused.
+
+        Returns:
+            The same time for the next attempt.
+        """
+        if not isinstance(error, ConnectionRefused) or error.reason_code not in LASTING_REFUSALS:
+            return math.inf
+        now = asyncio.get_running_loop().time()
+        if now - since >= _REFUSED_FOR:
+            for listener in tuple(self._on_refused):
+                listener(error)
+        return min(since, now)
 
     def _drop(self, link: Link | None) -> None:
         if link is not None:

@@ -9,14 +9,15 @@ import logging
 import math
 import random
 import time
+from datetime import datetime
 
 from mqtt_agent.aio.backoff import Backoff
-from mqtt_agent.transport.credentials import Credentials, Login, Token, username_password
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Login, Password, Token
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
 
-__all__ = ["Renewal", "renewal_delay", "renewed_login", "token_expiry"]
+__all__ = ["Renewal", "renewal_delay", "token_expiry"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class Renewal:
         self._url = settings.url
         self._outbox = outbox
         self._timeout = settings.connect_timeout
-        self._login: Login = (None, None)
-        self._renewed: Login | None = None  # the login for the next connect, while a renewal is under way
+        self._issued: IssuedToken | None = None  # the token of the latest connect
+        self._renewed: IssuedToken | None = None  # the token for the next connect, while a renewal is under way
         self._over: asyncio.Event | None = None  # of the renewal that is under way
 
     @property
@@ -50,16 +51,22 @@ class Renewal:
         return self._renewed is not None
 
     async def login(self) -> Login:
-        """The user name and password for the next CONNECT packet."""
-        self._login = self._renewed or await username_password(self._credentials, self._url)
-        return self._login
+        """The user name and password for the next CONNECT packet. Credentials take precedence over the URL."""
+        if self._credentials is None:
+            return self._url.username, self._url.password
+        if isinstance(self._credentials, Password):
+            return self._credentials.username, self._credentials.password
+        self._issued = self._renewed or await self._credentials.issue()
+        return self._issued.username, self._issued.token
 
     async def leave_in_time(self, link: Link) -> None:
         """Wait until the token is about to expire, then end the link.
 
         The owner of the link opens the next link at once. Returns immediately when the login has no token that expires.
         """
-        renewed = await renewed_login(self._credentials, self._login)
+        if not isinstance(self._credentials, Token) or self._issued is None:
+            return
+        renewed = await _successor(self._credentials, self._issued)
         if renewed is None:
             return
         logger.info("the token for %s expires soon: connecting again with a fresh token", self._url)
@@ -91,24 +98,23 @@ class Renewal:
             await asyncio.wait(unanswered, timeout=deadline - loop.time())
 
 
-async def renewed_login(credentials: Credentials | None, login: Login) -> Login | None:
+async def _successor(credentials: Token, issued: IssuedToken) -> IssuedToken | None:
     """Wait until a token is about to expire, then fetch its successor.
 
     When the user's function raises, or returns no newer token, it is called again after a growing wait. An error that
     repeats is logged once.
 
     Args:
-        credentials: The credentials that ``login`` came from.
-        login: The login that the connection was made with.
+        credentials: The credentials that the token came from.
+        issued: The token that the connection was made with.
 
     Returns:
-        The login for the next connect. None, immediately, when there is nothing to renew: the credentials are not a
-        :class:`Token` with a function, the token is not a JWT with an ``exp`` claim, or it has expired already by this
-        machine's clock.
+        The token for the next connect. None, immediately, when there is nothing to renew: the credentials have no
+        function, nothing says when the token expires, or it has expired already by this machine's clock.
     """
-    if not isinstance(credentials, Token) or isinstance(credentials.token, str):
+    if isinstance(credentials.token, str):
         return None
-    expires = token_expiry(login[1] or "")
+    expires = _expiry_of(issued)
     remaining = 0.0 if expires is None else expires - time.time()
     if expires is None or remaining <= 0:
         return None
@@ -116,17 +122,25 @@ async def renewed_login(credentials: Credentials | None, login: Login) -> Login 
     backoff, logged = Backoff(_FIRST_RETRY, _LONGEST_RETRY), ""
     while True:
         try:
-            token = await credentials.current()
+            token = await credentials.issue()
             if logged:
                 logger.warning("fetching a token works again")
                 logged = ""
-            if (token_expiry(token) or math.inf) > expires:
-                return credentials.username, token
+            if (_expiry_of(token) or math.inf) > expires:
+                return token
         except Exception as error:  # the user's function may raise anything; the connection is up, so try again
             if repr(error) != logged:
                 logged = repr(error)
                 logger.exception("fetching a fresh token failed; it will be tried again")
         await backoff.wait()
+
+
+def _expiry_of(issued: IssuedToken) -> float | None:
+    """When a token expires, in seconds since the epoch; None when nothing says it."""
+    if issued.expires is None:
+        return token_expiry(issued.token)
+    expires = issued.expires.timestamp() if isinstance(issued.expires, datetime) else issued.expires
+    return expires if math.isfinite(expires) else None
 
 
 def renewal_delay(remaining: float) -> float:

@@ -80,8 +80,12 @@ It returns the :class:`MQTTToolCallResult` of the handler or one of its own, a `
 """
 
 
+Execute = Callable[[Run, MQTTToolCallRequest], Awaitable[tuple[Any, Artifact]]]
+"""Makes the call of a request, and returns the content and the artifact of the tool message."""
+
+
 def intercepted(
-    execute: Callable[[Run, MQTTToolCallRequest], Awaitable[tuple[Any, Artifact]]],
+    execute: Execute,
     interceptors: Sequence[ToolCallInterceptor],
     name: str,
     server_name: str,

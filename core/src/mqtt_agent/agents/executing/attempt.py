@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, TaskCanceled
-from mqtt_agent.transport import PacedSender
+from mqtt_agent.transport import PacedSender, tell_when_denied
 from mqtt_agent.wire import TaskEvent, TaskState, encode
 
 __all__ = ["Attempt"]
@@ -71,7 +71,11 @@ class Attempt:
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
-        self._sender = PacedSender(lambda payload: send(self.topic or "", payload))
+        denied = f"tasks/{record.task_id}/events"  # without the namespace
+        self._sender = PacedSender(
+            lambda payload: send(self.topic or "", payload),
+            partial(tell_when_denied, topic=denied, kind="the events of its tasks"),
+        )
 
     async def send_event(self, kind: str, **fields: Any) -> None:
         """Send an event to the requester, if the requester wants events.

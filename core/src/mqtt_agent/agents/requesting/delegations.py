@@ -78,13 +78,15 @@ class Delegations:
         await self._tasks.background.wait()
         with contextlib.suppress(StoreError):
             await self._tasks.store_states()
-        for handle in list(self._tasks.handles.values()):
-            what = f"task {handle.task_id} goes on: resume() it"
-            if reason is None:
-                handle.fail(ConnectionLost(f"agent {self._scope.agent_id} was stopped; {what}"))
-            else:
-                handle.fail(with_message(reason, f"{reason}; {what}"))
+        if reason is None:
+            reason = ConnectionLost(f"agent {self._scope.agent_id} was stopped")
+        self.on_refused(reason)
         self._tasks.reminders.clear()
+
+    def on_refused(self, reason: MQTTAgentError) -> None:
+        """End the handles of all open tasks with an error. The tasks themselves continue at their peers."""
+        for handle in list(self._tasks.handles.values()):
+            handle.fail(with_message(reason, f"{reason}; task {handle.task_id} goes on: resume() it"))
 
     async def drain(self) -> None:
         """Wait until the results that have arrived since :meth:`stop` are stored, or until storing them has failed."""

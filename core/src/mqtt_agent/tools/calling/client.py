@@ -176,6 +176,7 @@ class ToolClient(NeedsAsyncWith):
     async def _begin(self) -> None:
         self._make_parts()
         self.connection.on_failed.append(self._calls.on_failed)
+        self.connection.on_refused.append(self._calls.on_failed)
         self.connection.on_reconnected.append(self._on_reconnected)
         scope = self._scope
         if scope.dialect.plain:
@@ -202,6 +203,7 @@ class ToolClient(NeedsAsyncWith):
         self._partials.stop()
         self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)
+        self.connection.on_refused.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
         try:
             await self._catalog.stop()

@@ -35,7 +35,13 @@ from mqtt_agent.tools.calling.pacing import PacedCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, InboundMessage, PublishProperties, check_reason_code
+from mqtt_agent.transport import (
+    NO_MATCHING_SUBSCRIBERS,
+    InboundMessage,
+    PublishProperties,
+    check_reason_code,
+    tell_when_denied,
+)
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import (
     Call,
@@ -487,7 +493,7 @@ class OutgoingCalls:
             tool, bound = handle.tool, handle.bound
             topic = self._topics.bound.cancel(tool, self._agent_id) if bound else self._topics.tool_cancel(tool)
             try:
-                self._connection.publish_soon(topic, encode(cancel))
+                tell_when_denied(self._connection.publish_soon(topic, encode(cancel)), topic, "its cancels of calls")
             except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
@@ -500,7 +506,7 @@ class OutgoingCalls:
                 self.cancel(handle, reason)
 
     def on_failed(self, error: TransportError) -> None:
-        """Fail every call: the connection is lost for good."""
+        """Fail every call: the connection is lost for good, or the broker refuses the login."""
         for pending in self.under_way():
             pending.fail(error)
 

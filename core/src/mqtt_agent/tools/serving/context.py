@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.errors import MQTTAgentError
-from mqtt_agent.transport import PacedSender
+from mqtt_agent.transport import PacedSender, tell_when_denied
 from mqtt_agent.wire import StreamMessage, encode, to_json
 from mqtt_agent.wire.calls import LOG_LEVELS
 
@@ -45,18 +46,23 @@ class CallStream:
         send: Publishes a payload on the stream's topic, and returns the future of the broker's confirmation. None when
             the caller does not listen.
         tool: The tool's name, for warnings.
+        topic: The topic of the stream, for warnings.
 
     Attributes:
         seq: The number of the latest stream message; 0 before the first one.
         closed: Whether no further message is sent.
     """
 
-    def __init__(self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None, tool: str = "") -> None:
+    def __init__(
+        self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None, tool: str = "", topic: str = ""
+    ) -> None:
         self.seq: int = 0
         self.closed: bool = send is None
         self._call_id = call_id
         self._tool = tool
-        self._sender = PacedSender(send) if send is not None else None
+        kind = f"the partial results of tool {tool!r:.80}"
+        watch = partial(tell_when_denied, topic=topic, kind=kind)
+        self._sender = PacedSender(send, watch) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
         """Send a stream message. This waits while more than 32 messages are unconfirmed by the broker.

@@ -143,11 +143,11 @@ class CallRunner:
         call_id = call.call_id
         if call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
             return CallStream(call_id, None)
-        bound = execution.bound
+        bound, name, publish = execution.bound, tool.function.name, self._connection.publish_soon
         topic = (
             self._topics.bound.stream(call.client, call_id, self._server_id) if bound else tool.stream_topic(call_id)
         )
-        return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload), tool.function.name)
+        return CallStream(call_id, lambda payload: publish(topic, payload), name, topic)
 
 
 class _ResultNotJSON(Exception):

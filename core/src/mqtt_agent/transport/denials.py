@@ -1,0 +1,43 @@
+"""Tells about messages that the broker denied and that nobody waits for, such as partial results."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from mqtt_agent.transport.reasons import is_denied
+
+__all__ = ["tell_when_denied"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_REMEMBERED = 1000
+_told: OrderedDict[str, None] = OrderedDict()
+
+
+def tell_when_denied(confirmed: asyncio.Future[int], topic: str, kind: str) -> None:
+    """Log a warning when the broker denies a message, once for each kind of message.
+
+    Args:
+        confirmed: The future of the broker's confirmation.
+        topic: The topic of the message.
+        kind: What the message is, in words, such as ``the partial results of tool 'crawl'``.
+    """
+
+    def tell(confirmed: asyncio.Future[int]) -> None:
+        if confirmed.cancelled() or confirmed.exception() is not None or not is_denied(confirmed.result()):
+            return
+        level = logging.DEBUG if kind in _told else logging.WARNING
+        _told[kind] = None
+        if len(_told) > _REMEMBERED:
+            _told.popitem(last=False)
+        logger.log(
+            level,
+            "the broker does not let this client publish %s to %s, so nobody gets them: allow it in the broker's "
+            'access rules, see "What the broker must allow" in docs/wire-format.md',
+            kind,
+            topic,
+        )
+
+    confirmed.add_done_callback(tell)
