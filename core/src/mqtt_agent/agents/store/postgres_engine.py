@@ -21,6 +21,7 @@ __all__ = ["PostgresEngine", "Statement", "label"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _DEFAULTS = {
+    "client_encoding": "utf8",
     "connect_timeout": 5,
     "fallback_application_name": "mqtt-agent",
     "keepalives_idle": 10,  # a database whose machine has died is noticed after 20 s
@@ -174,8 +175,11 @@ class PostgresEngine(Engine):
         except Exception as error:
             failure = failure or error
         if failure is not None:
+            lost = connection.closed
             self._roll_back(connection, failure)
-            raise failure
+            raise (
+                self._error("has lost its connection, and the change may have been made", failure) if lost else failure
+            )
         return [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
 
     def _roll_back(self, connection: Connection, failure: Exception) -> None:
@@ -235,11 +239,14 @@ class PostgresEngine(Engine):
             translated = StoreError(*error.args, permanent=error.permanent)
             translated.__cause__ = error.__cause__
             return translated
-        text = " ".join(str(error).split()) or type(error).__name__
-        advice = next((advice for words, advice in _ADVICE if words.search(text)), "failed")
-        translated = StoreError(f"task store {self._name} {advice}: {text}", permanent=isinstance(error, _BAD_VALUES))
-        translated.__cause__ = error
-        return translated
+        advice = next((advice for words, advice in _ADVICE if words.search(str(error))), "failed")
+        return self._error(advice, error, permanent=isinstance(error, _BAD_VALUES))
+
+    def _error(self, what: str, cause: BaseException, *, permanent: bool = False) -> StoreError:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        error = StoreError(f"task store {self._name} {what}: {text}", permanent=permanent)
+        error.__cause__ = cause
+        return error
 
 
 def _is_lost(connection: Connection) -> bool:
@@ -276,12 +283,8 @@ _FOR_PERSONS = _advice(
 _ADVICE = _FOR_PERSONS + _advice(
     ("read-only", "is read-only, because the server is a standby; name the primary server, or all servers"),
     (
-        "connection failed|connection timeout|could not|Connection refused|starting up|shutting down",
+        "connection failed|connection timeout|could not|refused|starting up|shutting down|closed|consuming input",
         "cannot be reached; check that the database runs, and check the URL",
-    ),
-    (
-        "terminating connection|server closed|connection is closed|connection is lost|consuming input",
-        "has lost its connection, and the change may have been made",
     ),
     ("lock timeout|statement timeout", "waits for another session that keeps its transaction open; end the session"),
     ("No space left|disk full", "cannot be written: the disk of the database is full; free some space"),
