@@ -15,6 +15,7 @@ FOLDERS = {
     "langchain_mqtt_agent": "integrations/langchain",
     "autogen_mqtt_agent": "integrations/autogen",
     "crewai_mqtt_agent": "integrations/crewai",
+    "mcp_mqtt_agent": "integrations/mcp",
 }
 """The folder of each package. The name of the package is also the name of the distribution, with ``_`` for ``-``."""
 

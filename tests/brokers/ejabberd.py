@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from .process import ProcessBroker, find_program
 
@@ -44,7 +45,11 @@ class Ejabberd(ProcessBroker):
     def prepare(self) -> None:
         self.spool.mkdir(exist_ok=True)
         (self.folder / "log").unlink(missing_ok=True)
-        config = {
+        (self.folder / "ejabberd.yml").write_text(json.dumps(self.settings()))  # JSON is valid YAML
+
+    def settings(self) -> dict[str, Any]:
+        """The content of ejabberd.yml."""
+        return {
             "hosts": ["localhost"],
             "loglevel": "info",
             "listen": [{"port": self.port, "ip": "127.0.0.1", "module": "mod_mqtt"}],
@@ -53,7 +58,6 @@ class Ejabberd(ProcessBroker):
             "allow_multiple_connections": True,
             "modules": {"mod_mqtt": {}},
         }
-        (self.folder / "ejabberd.yml").write_text(json.dumps(config))  # JSON is valid YAML
 
     def environment(self) -> dict[str, str]:
         library = self._library()

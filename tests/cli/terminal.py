@@ -125,9 +125,16 @@ class Terminal:
 
     def start(self, *words: str, stdin: int = subprocess.PIPE, **environment: str) -> Running:
         """Start a command that runs until it is told to end. ``stdin`` may be a pseudo-terminal."""
+        return self._started(["-m", "mqtt_agent.cli", *words], stdin, environment)
+
+    def program(self, file: str, **environment: str) -> Running:
+        """Start a Python program of the working folder."""
+        return self._started([file], subprocess.PIPE, environment)
+
+    def _started(self, words: list[str], stdin: int, environment: dict[str, str]) -> Running:
         running = Running(
             subprocess.Popen(
-                [sys.executable, "-m", "mqtt_agent.cli", *words],
+                [sys.executable, *words],
                 cwd=self.home,
                 env={**self.environment, **environment},
                 stdin=stdin,

@@ -395,7 +395,11 @@ async def test_a_cancel_stops_one_call_at_whichever_replica_has_it(stranger: Str
     go_on.set()
     for call_id in sorted(call_ids - {"0", "3", "6"}):
         assert (await stranger.answer(call_id))["result"] == "finished"
-    assert len(stranger.seen) == 5
+    for call_id in ("0", "3", "6"):
+        error = (await stranger.answer(call_id))["error"]
+        assert (error["type"], error["code"], error["retryable"]) == ("tool_error", "CANCELED", True)
+        assert (error["message"], error["data"]) == ("the call was canceled: enough", {"maybe_executed": True})
+    assert len(stranger.seen) == 8
 
 
 @pytest.mark.rule("CANCEL-1", "CANCEL-5", "TCARD-7")

@@ -82,7 +82,7 @@ async def test_a_servers_cards_hold_the_specified_fields_and_come_when_it_takes_
     assert (card["server"], card["name"], card["replica"]) == ("weather:a", "weather", "a")
     assert card["epoch"] == server.connection.epoch
     assert card["session_present"] is False or not broker.ends_sessions
-    assert card["features"] == ["query", "call"]
+    assert card["features"] == ["query", "call", "bound"]
     order = [message.topic.removeprefix(f"{stranger.mcp}/") for message in stranger.seen if "card" in message.topic]
     assert order == [f"{kind}/card" for kind in ("servers/weather:a", *["tools/forecast"] * 2, "servers/weather:a")]
     assert {message.qos for message in stranger.seen} == {1}
@@ -114,7 +114,7 @@ async def test_every_message_says_that_it_is_json_text(
     await soon(server.start())
     client = await make_client()
     await soon(client.call("talk", call_id="the-stream", on_partial=lambda partial: None))
-    await until(lambda: {"card", "call", "responses", "the-stream"} <= set(seen))
+    await until(lambda: {"card", client.agent_id, server.server_id, "the-stream"} <= set(seen))
     listener.loop_stop()
     for what, message in seen.items():
         assert (what, message.properties.ContentType) == (what, "application/json")

@@ -27,18 +27,18 @@ class Endpoints:
     async def client(self, url: str) -> ToolClient:
         return await self._start(ToolClient(broker=url, namespace=self._namespace))
 
-    async def replica(self, url: str, name: str, will_delay: int = 1) -> ToolServer:
+    async def replica(self, url: str, name: str, will_delay: int = 1, server: str = "server") -> ToolServer:
         """A replica with the tool ``square``, whose calls are not repeatable."""
-        server = ToolServer(
-            "server", replica=name, broker=url, namespace=self._namespace, will_delay=will_delay, drain_timeout=1
+        replica = ToolServer(
+            server, replica=name, broker=url, namespace=self._namespace, will_delay=will_delay, drain_timeout=1
         )
 
-        @server.tool
+        @replica.tool
         async def square(n: int) -> int:
             self.runs[n] += 1
             return n * n
 
-        return await self._start(server)
+        return await self._start(replica)
 
     async def agent(self, url: str, name: str) -> Agent:
         """An agent whose handler waits for ``finish`` when its task says so."""

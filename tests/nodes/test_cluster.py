@@ -9,6 +9,7 @@ import asyncio
 
 import pytest
 from brokers.nodes import EjabberdNode
+from mqtt_agent.errors import ToolNameTaken
 from proxy import Proxy
 from support import becomes, soon, until
 
@@ -17,9 +18,6 @@ from .conftest import Endpoints
 pytestmark = pytest.mark.long
 
 Cluster = list[EjabberdNode]
-asks_no_other_node = pytest.mark.xfail(
-    strict=True, reason="cards and claims are retained messages, which ejabberd gives only to clients of the same node"
-)
 
 
 async def test_a_call_goes_to_a_server_at_another_node(cluster: Cluster, endpoints: Endpoints) -> None:
@@ -30,7 +28,6 @@ async def test_a_call_goes_to_a_server_at_another_node(cluster: Cluster, endpoin
     assert endpoints.runs == dict.fromkeys(range(10), 1)
 
 
-@asks_no_other_node
 async def test_a_client_that_comes_later_finds_the_tools_of_another_node(
     cluster: Cluster, endpoints: Endpoints
 ) -> None:
@@ -39,7 +36,6 @@ async def test_a_client_that_comes_later_finds_the_tools_of_another_node(
     assert await soon(client.call("square", {"n": 2}, wait_online=True, timeout=5)) == 4
 
 
-@asks_no_other_node
 async def test_of_replicas_at_different_nodes_one_runs_each_call(cluster: Cluster, endpoints: Endpoints) -> None:
     client = await endpoints.client(cluster[2].url)
     await endpoints.replica(cluster[0].url, "a")
@@ -68,7 +64,6 @@ async def test_a_task_goes_to_an_agent_at_another_node(cluster: Cluster, endpoin
     assert endpoints.runs == {"t": 1}
 
 
-@asks_no_other_node
 async def test_an_agent_that_comes_later_finds_the_agents_of_another_node(
     cluster: Cluster, endpoints: Endpoints
 ) -> None:
@@ -96,3 +91,51 @@ async def test_tasks_finish_when_the_node_of_an_agent_is_killed(
         endpoints.finish.set()
         assert await soon(asyncio.gather(*(task.result() for task in given)), 60) == ids
     assert endpoints.runs == dict.fromkeys(ids, 1)
+
+
+async def test_of_replicas_that_start_at_once_at_different_nodes_one_runs_each_call(
+    cluster: Cluster, endpoints: Endpoints
+) -> None:
+    client = await endpoints.client(cluster[2].url)
+    await asyncio.gather(*(endpoints.replica(cluster[n % 3].url, f"r{n}") for n in range(6)))
+    results = [await soon(client.call("square", {"n": n}, wait_online=True)) for n in range(20)]
+    assert results == [n * n for n in range(20)]
+    assert endpoints.runs == dict.fromkeys(range(20), 1)
+
+
+async def test_a_replica_on_standby_takes_over_from_a_replica_at_another_node(
+    cluster: Cluster, endpoints: Endpoints
+) -> None:
+    client = await endpoints.client(cluster[2].url)
+    first = await endpoints.replica(cluster[0].url, "a")
+    await endpoints.replica(cluster[1].url, "b")
+    assert await soon(client.call("square", {"n": 1}, wait_online=True)) == 1
+    await soon(first.stop(), 20)
+    assert await soon(client.call("square", {"n": 2}, wait_online=True)) == 4
+    assert endpoints.runs == {1: 1, 2: 1}
+
+
+async def test_a_replica_on_standby_that_reconnects_to_another_node_stays_on_standby(
+    cluster: Cluster, endpoints: Endpoints
+) -> None:
+    client = await endpoints.client(cluster[0].url)
+    await endpoints.replica(cluster[0].url, "a")
+    async with Proxy(cluster[1].url) as balancer:
+        second = await endpoints.replica(balancer.url, "b", will_delay=20)
+        balancer.move(cluster[2].url)
+        epoch = second.connection.epoch
+        balancer.drop()
+        await until(lambda: second.connection.epoch > epoch and second.connection.connected)
+        await until(lambda: second._presence.decided_in == second.connection.epoch and second._presence.standby)
+        results = [await soon(client.call("square", {"n": n}, wait_online=True)) for n in range(20)]
+    assert results == [n * n for n in range(20)]
+    assert endpoints.runs == dict.fromkeys(range(20), 1)
+
+
+async def test_a_tool_name_at_one_node_is_refused_to_a_server_at_another_node(
+    cluster: Cluster, endpoints: Endpoints
+) -> None:
+    await endpoints.replica(cluster[0].url, "a")
+    with pytest.raises(ToolNameTaken) as caught:
+        await endpoints.replica(cluster[1].url, "b", server="other")
+    assert caught.value.owner == "server"

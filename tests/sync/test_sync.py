@@ -29,7 +29,7 @@ FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "Tool
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
-    internal |= {"leave_to_parent", "raise_failure", "move_to", "views"}
+    internal |= {"leave_to_parent", "raise_failure", "follow_log", "move_to", "views"}
     internal |= {"serve_until_signal"}  # signals reach the main thread only, where run() is
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)
@@ -287,3 +287,17 @@ async def test_a_blocking_call_that_stops_an_event_loop_is_told_once_with_its_pl
     [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert f"stops the event loop of this thread until the call returns (at {__file__}:" in told
     assert told.endswith("use the async classes of mqtt_agent in async code")
+
+
+def test_a_tool_that_is_added_to_a_started_server_can_be_called_at_once(broker: Broker, namespace: str) -> None:
+    where: Any = {"broker": broker.url, "namespace": namespace}
+    with ToolServer("server", **where) as server, ToolClient("client", **where) as client:
+        for number in range(10):
+
+            @server.tool(name=f"decorated{number}")
+            def decorated() -> int:
+                return 1
+
+            assert client.call(f"decorated{number}", timeout=10) == 1
+            server.add_tool(f"added{number}", lambda: 2, description="Returns 2")
+            assert client.call(f"added{number}", timeout=10) == 2

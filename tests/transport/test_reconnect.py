@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from brokers import Broker, Ejabberd
+from brokers import Broker, Ejabberd, Mosquitto
 from mqtt_agent.errors import SessionTakenOver, TransportError
 from mqtt_agent.transport import reconnect
 from mqtt_agent.transport.packets import PUBLISH, SUBACK
+from mqtt_agent.transport.takeovers import Takeovers
 from packets import Packet, PacketProxy
 from proxy import Proxy
 from support import soon, until
@@ -58,3 +61,40 @@ async def test_a_connection_whose_client_id_another_process_has_taken_does_not_c
                 await first.publish(namespace, b"x")
             await soon(second.publish(namespace, b"x"))
             assert (first.epoch, second.epoch) == (1, 1)
+
+
+async def test_of_two_processes_with_one_client_id_the_first_is_told_where_the_broker_says_nothing(
+    mosquitto: Mosquitto, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect, "_LONGEST_WAIT", 0.5)  # so that the fight is short
+    failures: list[tuple[str, TransportError]] = []
+    client_id = namespace.replace("/", "-")
+    async with connected(mosquitto.url, client_id=client_id) as first:
+        first.on_failed.append(lambda error: failures.append(("first", error)))
+        async with connected(mosquitto.url, client_id=client_id) as second:
+            second.on_failed.append(lambda error: failures.append(("second", error)))
+            await until(lambda: failures, 60)
+            with pytest.raises(SessionTakenOver, match="same client id: give each process"):
+                await first.publish(namespace, b"x")
+            epoch = second.epoch
+            await soon(second.publish(namespace, b"x"), 10)
+            assert second.epoch <= epoch + 1
+    assert [(name, type(error)) for name, error in failures] == [("first", SessionTakenOver)]
+
+
+def test_links_that_a_proxy_closes_because_they_are_idle_are_no_takeover() -> None:
+    takeovers = Takeovers()
+    for now in range(0, 1000, 10):
+        assert not takeovers.note(now, 10.0, quietly=True, session_present=True)
+
+
+async def test_a_broker_that_is_restarted_again_and_again_is_no_takeover(
+    make_mosquitto: Callable[..., Mosquitto], namespace: str
+) -> None:
+    broker = make_mosquitto(["persistence true"])
+    async with connected(broker.url) as connection:
+        for number in range(6):
+            broker.stop()
+            broker.start()
+            await until(lambda number=number: connection.epoch > number + 1 and connection.connected, 30)
+        await soon(connection.publish(namespace, b"x"))

@@ -35,7 +35,8 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── TaskTimeout (TimeoutError)     the requester stopped waiting; the task goes on
     │   ├── TaskNotFound (LookupError)     the store has no such task
     │   └── PeerUnavailable                the agent does not exist, or is offline
-    └── StoreError                         the task store cannot be read or written
+    ├── StoreError                         the task store cannot be read or written
+    └── RosterError (ValueError)           a roster, or what is made from it, is wrong
 
 Errors of other libraries (paho-mqtt, ssl, socket, pydantic, jsonschema-rs) are translated where MQTT.Agent calls the
 library. The original error is the ``__cause__``.
@@ -65,6 +66,7 @@ __all__ = [
     "PoisonMessage",
     "PublishRefused",
     "QueueFull",
+    "RosterError",
     "SessionTakenOver",
     "StoreError",
     "SubscriptionRefused",
@@ -179,7 +181,8 @@ class SessionTakenOver(TransportError):
 
     ``serve_forever()`` raises it, and so does every later use of the connection. The connection does not reconnect,
     because the two processes would disconnect each other forever. Give each process an agent id or client id of its
-    own.
+    own. Some brokers do not say that another process has connected, and only close the connection. There, the error is
+    raised after about ten such closings, within two minutes.
     """
 
 
@@ -346,6 +349,7 @@ class ToolFailed(CallError):
         data: The JSON value that the tool attached to its error, if any.
         server: The id of the replica that answered, if it is known.
         retryable: Whether the same call may succeed later, as the tool says; None when the tool does not say it.
+        content: The MCP content blocks of the error, for a model to read; None when there are none.
     """
 
     def __init__(
@@ -358,12 +362,14 @@ class ToolFailed(CallError):
         data: Any = None,
         server: str | None = None,
         retryable: bool | None = None,
+        content: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
         self.code: str | None = code
         self.data: Any = data
         self.server: str | None = server
         self.retryable: bool | None = retryable
+        self.content: list[dict[str, Any]] | None = content
 
 
 class CallTimeout(CallError, TimeoutError):
@@ -403,22 +409,38 @@ class ToolUnavailable(CallError):
 class ToolError(MQTTAgentError):
     """Raise this error in a tool handler to fail the call with a code of your choice. The caller gets ToolFailed.
 
+    A handler that works for another program chooses the ``type`` too. With ``type="unavailable"``, the caller gets
+    ToolUnavailable. Its ``maybe_executed`` is true unless ``data`` is ``{"maybe_executed": False}``.
+
     Example:
         >>> raise ToolError("the database is down", code="E_DB", retryable=True)  # doctest: +SKIP
+        >>> raise ToolError("the child process ended", type="unavailable")  # doctest: +SKIP
 
     Attributes:
         code: A short code that callers can test for.
         data: Any JSON value that helps the caller.
         retryable: Whether the same call may succeed later; None means unknown.
+        type: The error type of the response: ``tool_error``, ``invalid_arguments``, ``unauthorized``, ``timeout`` or
+            ``unavailable``. Any other word counts as ``tool_error``.
+        content: MCP content blocks, for a model to read.
     """
 
     def __init__(
-        self, message: str, *, code: str | None = None, data: Any = None, retryable: bool | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        data: Any = None,
+        retryable: bool | None = None,
+        type: str = "tool_error",
+        content: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(message)
         self.code: str | None = code
         self.data: Any = data
         self.retryable: bool | None = retryable
+        self.type: str = type
+        self.content: list[dict[str, Any]] | None = content
 
 
 class TaskError(MQTTAgentError):
@@ -542,6 +564,14 @@ class StoreError(MQTTAgentError):
     def __init__(self, *args: object, permanent: bool = False) -> None:
         super().__init__(*args)
         self.permanent: bool = permanent
+
+
+class RosterError(MQTTAgentError, ValueError):
+    """A roster cannot be read, or a broker's configuration or a token cannot be made from it.
+
+    ``mqtt_agent.identity`` raises it. The message names the file, the line when it is known, what is wrong, and what to
+    write instead.
+    """
 
 
 if TYPE_CHECKING:  # type checkers know the old names too, for code that still uses them

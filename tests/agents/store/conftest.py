@@ -35,7 +35,12 @@ AGENT = "a2a/v1/writer"
 
 
 def new_record(
-    task_id: str | None = None, *, agent: str = AGENT, role: TaskRole = "received", **fields: Any
+    task_id: str | None = None,
+    *,
+    agent: str = AGENT,
+    role: TaskRole = "received",
+    requester: str = "",
+    **fields: Any,
 ) -> TaskRecord:
     """A record with an id of its own."""
     task_id = task_id or f"task-{next(_numbers)}"
@@ -45,7 +50,7 @@ def new_record(
         "digest": "0",
         **fields,
     }
-    return TaskRecord(TaskKey(agent, role, task_id), **values)
+    return TaskRecord(TaskKey(agent, role, task_id, requester), **values)
 
 
 @pytest.fixture(params=[name for name in STORES if name != "pooler"])  # test_model and test_processes have the pooler

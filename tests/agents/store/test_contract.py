@@ -83,6 +83,29 @@ class TestAdding:
         assert claimed.key.agent == "b"
         assert await soon(store.reopen("a")) == 0
 
+    async def test_each_requester_has_task_ids_of_its_own(self, store: TaskStore) -> None:
+        requesters = ["", "planner", "stranger"]
+        for requester in requesters:
+            await add(store, new_record("1", requester=requester, peer=requester or None, digest=requester))
+        for requester in requesters:
+            key = new_record("1", requester=requester).key
+            found = await soon(store.get(key))
+            assert found is not None
+            assert (found.key, found.digest) == (key, requester)
+        changed = await soon(store.change(new_record("1", requester="planner").key, OPEN, state=S.CANCELED))
+        assert changed is not None
+        assert [record.state for record in await soon(store.find(AGENT, "received"))] == [
+            S.SUBMITTED, S.CANCELED, S.SUBMITTED
+        ]  # fmt: skip
+        assert await soon(store.get(new_record("1", requester="nobody").key)) is None
+
+    async def test_a_requester_that_is_removed_leaves_the_same_id_of_others(self, store: TaskStore) -> None:
+        await add(store, new_record("1", requester="planner", state=S.COMPLETED, updated_at=1))
+        await add(store, new_record("1", requester="stranger", state=S.COMPLETED, updated_at=5))
+        assert await soon(store.sweep(AGENT, 2)) == 1
+        assert await soon(store.get(new_record("1", requester="planner").key)) is None
+        assert await soon(store.get(new_record("1", requester="stranger").key)) is not None
+
     async def test_a_record_that_is_not_there_is_none(self, store: TaskStore) -> None:
         record = new_record()
         assert await soon(store.get(record.key)) is None

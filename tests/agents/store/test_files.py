@@ -313,6 +313,47 @@ class TestGoodFiles:
 
 
 class TestVersions:
+    @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+    async def test_a_file_of_each_older_version_is_read(self, path: Path, version: int) -> None:
+        """The tasks keep their places and values, and each received task belongs to its requester."""
+        columns = (
+            "position, agent, role, task_id, peer, task, digest, state, attempt, seq, saved, inputs, settled, "
+            "cancel_requested, created_at, updated_at"
+        )
+        rows = [
+            (1, AGENT, "received", "1", "planner", "{}", "a", "submitted", 0, 0, None, "[]", 0, 0, 1.5, 2.5),
+            (3, AGENT, "received", "2", None, "{}", "b", "working", 2, 2000, '{"page": 3}', "[]", 0, 0, 1.5, 2.5),
+            (7, AGENT, "delegated", "1", "drawer", "{}", "c", "completed", 0, 0, None, "[]", 1, 1, 1.5, 2.5),
+        ]
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            for statement in (each for statements in MIGRATIONS[:version] for each in statements):
+                connection.execute(statement)
+            connection.executemany(f"INSERT INTO tasks ({columns}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
+            connection.execute("INSERT INTO tasks SELECT 9, agent, role, 'gone', peer, task, digest, state, attempt,"
+                               " seq, saved, inputs, result, reply_to, settled, cancel_requested, created_at,"
+                               " updated_at, expires_at FROM tasks WHERE position = 1")  # fmt: skip
+            connection.execute("DELETE FROM tasks WHERE position = 9")
+            connection.execute(f"PRAGMA user_version = {version}")
+        async with SqliteStore(path) as store:
+            received = await soon(store.find(AGENT, "received"))
+            delegated = await soon(store.find(AGENT, "delegated"))
+            assert [(each.position, each.task_id, each.key.requester, each.peer) for each in received] == [
+                (1, "1", "planner", "planner"),
+                (3, "2", "", None),
+            ]
+            assert (received[1].attempt, received[1].seq, received[1].saved) == (2, 2000, {"page": 3})
+            assert [(each.position, each.key.requester, each.peer) for each in delegated] == [(7, "", "drawer")]
+            assert (delegated[0].settled, delegated[0].cancel_requested, delegated[0].updated_at) == (True, True, 2.5)
+            there, added = await soon(store.add(new_record("1", requester="planner")))
+            assert (there.position, added) == (1, False)
+            new, added = await soon(store.add(new_record("1", requester="stranger")))
+            assert added
+            assert new.position > 9  # the place of a removed task is not used again
+            claimed = await soon(store.claim(AGENT))
+            assert claimed is not None
+            assert claimed.position == 1
+
     NEXT = ("ALTER TABLE tasks ADD COLUMN note TEXT", "UPDATE tasks SET note = 'upgraded'")
 
     @pytest.fixture

@@ -24,6 +24,7 @@ T = TypeVar("T")
 STATES = st.sampled_from(TaskState)
 IDS = st.sampled_from("abcdef")
 ROLES = st.sampled_from(["received", "delegated"])
+REQUESTERS = st.sampled_from(["", "planner"])
 MOMENTS = st.integers(0, 10).map(float)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -84,9 +85,15 @@ class Lives(RuleBasedStateMachine):
             assert new.updated_at > 1000
         self.model[self.model.index(old)] = new
 
-    @rule(task_id=IDS, role=ROLES, state=STATES, saved=JSON, settled=st.booleans(), moment=MOMENTS)
-    def add(self, task_id: str, role: Any, state: TaskState, saved: Any, settled: bool, moment: float) -> None:
-        record = new_record(task_id, role=role, state=state, saved=saved, settled=settled, updated_at=moment)
+    @rule(
+        task_id=IDS, role=ROLES, requester=REQUESTERS, state=STATES, saved=JSON, settled=st.booleans(), moment=MOMENTS
+    )  # fmt: skip
+    def add(
+        self, task_id: str, role: Any, requester: str, state: TaskState, saved: Any, settled: bool, moment: float
+    ) -> None:
+        record = new_record(
+            task_id, role=role, requester=requester, state=state, saved=saved, settled=settled, updated_at=moment
+        )
         there, added = self.run(self.store.add(record))
         known = self.known(record.key)
         assert added == (known is None)
@@ -98,10 +105,13 @@ class Lives(RuleBasedStateMachine):
             assert there == known
 
     @rule(
-        task_id=IDS, role=ROLES, expected=st.sets(STATES), attempt=st.none() | st.integers(0, 2), changes=CHANGES
+        task_id=IDS, role=ROLES, requester=REQUESTERS, expected=st.sets(STATES),
+        attempt=st.none() | st.integers(0, 2), changes=CHANGES,
     )  # fmt: skip
-    def change(self, task_id: str, role: Any, expected: set[TaskState], attempt: int | None, changes: Any) -> None:
-        key = TaskKey(AGENT, role, task_id)
+    def change(
+        self, task_id: str, role: Any, requester: str, expected: set[TaskState], attempt: int | None, changes: Any
+    ) -> None:
+        key = TaskKey(AGENT, role, task_id, requester)
         after = self.run(self.store.change(key, expected, expected_attempt=attempt, **changes))
         known = self.known(key)
         unexpected = known is None or known.state not in expected or attempt not in (None, known.attempt)

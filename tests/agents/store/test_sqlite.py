@@ -53,7 +53,7 @@ class TestPlans:
     """No statement reads more rows than necessary, whatever the file contains."""
 
     STATEMENTS: tuple[tuple[str, Any], ...] = (
-        (sqlite.GET, ("a", "received", "1")),
+        (sqlite.GET, ("a", "received", "1", "planner")),
         (sqlite.OLDEST, ("a",)),
         (sqlite.REOPEN, (0.0, "a")),
         (sqlite.SWEEP, (AGENT, 0.0, 1000)),
@@ -85,8 +85,8 @@ class TestPlans:
 
     def test_the_key_is_unique(self, path: Path) -> None:
         with closing(CONNECT(path)) as connection:
-            (step,) = connection.execute(f"EXPLAIN QUERY PLAN {sqlite.GET}", ("a", "received", "1"))
-            assert "sqlite_autoindex_tasks_1 (agent=? AND role=? AND task_id=?)" in step[3]
+            (step,) = connection.execute(f"EXPLAIN QUERY PLAN {sqlite.GET}", ("a", "received", "1", "planner"))
+            assert "sqlite_autoindex_tasks_1 (agent=? AND role=? AND task_id=? AND requester=?)" in step[3]
 
 
 class TestDurability:

@@ -421,3 +421,38 @@ def test_an_agent_with_it_is_dumped_and_loads_again(namespace: str) -> None:
     loaded = AssistantAgent.load_component(agent(workbench, "hello").dump_component())
     assert isinstance(loaded, AssistantAgent)
     assert isinstance(loaded._workbench[0], MQTTWorkbench)
+
+
+AWKWARD = (
+    *("name", "arguments", "cancellation_token", "call_id", "self", "args", "kwargs", "tool", "timeout", "on_partial"),
+    *("client", "model_config", "model_dump", "model_fields", "schema", "class", "_id", "content-type"),
+)
+"""Names that parameters and attributes on the way to a tool have too."""
+
+
+@pytest.mark.parametrize("way", ["workbench", "tools"])
+async def test_arguments_may_have_any_name(embedded: Embedded, namespace: str, way: str) -> None:
+    server = ToolServer("toolbox", broker=embedded.url, namespace=namespace)
+    properties = {name: {"type": "string"} for name in AWKWARD}
+    seen: list[Any] = []
+
+    async def awkward(whole: dict[str, Any]) -> str:
+        """Take whatever it is called."""
+        seen.append(whole)
+        return "taken"
+
+    schema = {"type": "object", "properties": properties, "required": list(AWKWARD)}
+    server.add_tool("awkward", awkward, input_schema=schema)
+    arguments = {name: f"its {name}" for name in AWKWARD}
+    async with server:
+        workbench = MQTTWorkbench(embedded.url, namespace=namespace)
+        answers = (calls(("awkward", arguments)), "done")
+        if way == "workbench":
+            assistant = agent(workbench, *answers)
+        else:
+            tools: Any = await soon(workbench.get_tools())
+            assistant = AssistantAgent("assistant", says(*answers), tools=tools)
+        [execution] = executions(await soon(assistant.run(task="go")))
+        await soon(workbench.stop())
+    assert "taken" in execution.content
+    assert seen == [arguments]

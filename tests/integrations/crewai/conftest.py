@@ -104,12 +104,17 @@ class Toolbox(ToolServer):
         """Never ends."""
         await asyncio.Event().wait()
 
-    async def echo(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def echo(self, everything: dict[str, Any]) -> dict[str, Any]:
         """Give back what it got."""
-        self.seen.append(arguments)
-        return arguments
+        self.seen.append(everything)
+        return everything
 
 
+AWKWARD = (
+    *("_id", "self", "class", "copy", "model_config", "content-type", "args", "kwargs", "arguments", "name", "tool"),
+    *("caller", "client", "timeout", "on_partial", "card", "call_id", "told_schema", "nullable", "model_json_schema"),
+)
+"""Names that parameters and attributes on the way to a tool have too."""
 ECHO: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -120,7 +125,7 @@ ECHO: dict[str, Any] = {
         "place": {"$ref": "#/definitions/place"},
         "tags": {"type": "array", "items": {"type": "string"}},
         "text": {"type": "string"},
-        **{name: {"type": "string"} for name in ("_id", "self", "class", "copy", "model_config", "content-type")},
+        **{name: {"type": "string"} for name in AWKWARD},
     },
     "required": ["must"],
     "definitions": {"place": {"type": "object", "properties": {"city": {"type": "string"}}}},

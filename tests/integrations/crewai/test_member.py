@@ -13,8 +13,10 @@ from brokers import Embedded
 from crewai import Agent, Crew, Process, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.events.event_bus import crewai_event_bus
+from crewai.tools import BaseTool
 from crewai_mqtt_agent import (
     MQTTAgent,
+    MQTTToolkit,
     RemoteTaskArtifactEvent,
     RemoteTaskProgressEvent,
     RemoteTaskStatusEvent,
@@ -24,7 +26,9 @@ from mqtt_agent import MemoryStore, TaskContext, TaskState
 from mqtt_agent import errors as mqtt_errors
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.sync import Agent as SyncAgent
+from mqtt_agent.sync import ToolServer
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 from support import soon, until
 
 from .models import ScriptedLLM, last_text, run, says_calls
@@ -388,3 +392,63 @@ def test_members_share_one_connection_and_show_no_password(
     assert first.copy().requester is first.requester
     secret = member(broker=embedded.url.replace("//", "//user:secret@"))
     assert "secret" not in repr(secret) + secret.model_dump_json()
+
+
+class Lookup(BaseTool):
+    """A tool whose function has an argument that its schema does not show."""
+
+    name: str = "lookup"
+    description: str = "Looks up a topic"
+    args_schema: type[BaseModel] = BaseModel
+
+    def _run(self, topic: str = "", user: str = "guest") -> str:
+        return f"{topic} for {user}"
+
+
+class Hidden(BaseModel):
+    topic: str
+    user: SkipJsonSchema[str] = "guest"
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@pytest.mark.parametrize("schema", [Nothing, Hidden])
+def test_a_lent_tool_refuses_an_argument_that_its_schema_does_not_show(
+    member: Callable[..., MQTTAgent], analyst: Analyst, schema: type[BaseModel]
+) -> None:
+    async def intrude(given: TaskContext) -> str:
+        topic = {"topic": "sleep"} if schema is Hidden else {}
+        answers = [
+            await given.ask("Looking", {"x-crewai-tool": {"name": "lookup", "arguments": {**topic, **more}}})
+            for more in ({"user": "admin"}, {})
+        ]
+        return json.dumps(answers)
+
+    analyst.work = intrude
+    refused, allowed = json.loads(run(crew(task(member(), tools=[Lookup(args_schema=schema)]))).raw)
+    assert refused == "Error executing tool: lookup takes no argument 'user'"
+    assert allowed.endswith("for guest")
+
+
+def test_a_lent_tool_may_have_arguments_with_any_name(
+    member: Callable[..., MQTTAgent], analyst: Analyst, embedded: Embedded, namespace: str
+) -> None:
+    names = ("name", "arguments", "tool", "args", "kwargs", "self", "config", "schema", "scope", "tools", "call")
+
+    async def call(given: TaskContext) -> str:
+        wanted = {"name": "any", "arguments": {name: f"its {name}" for name in names}}
+        return str(await given.ask("Calling", {"x-crewai-tool": wanted}))
+
+    server = ToolServer("toolbox", broker=embedded.url, namespace=namespace)
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
+
+    def take(whole: dict[str, Any]) -> dict[str, Any]:
+        return whole
+
+    server.add_tool("any", take, description="Takes anything", input_schema=schema)
+    analyst.work = call
+    with server, MQTTToolkit(embedded.url, namespace=namespace) as toolkit:
+        given = run(crew(task(member(), tools=toolkit.get_tools()))).raw
+    assert json.loads(given) == {name: f"its {name}" for name in names}

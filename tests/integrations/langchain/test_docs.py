@@ -14,8 +14,10 @@ import langchain.agents.factory
 import pytest
 from brokers import Embedded
 from langchain_core.messages import AIMessage
-from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient
+from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolContext
+from mqtt_agent.sync import ToolServer as SyncToolServer
 from support import soon
+from typing_extensions import TypedDict
 
 from .models import ScriptedModel
 
@@ -75,5 +77,34 @@ async def test_the_server(embedded: Embedded, tmp_path: Path) -> None:
         server.wait(10)
 
 
+def test_the_interceptors(embedded: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_AGENT_BROKER", embedded.url)
+    names: dict[str, Any] = {}
+    exec(example("interceptors=[guard, repeat]"), names)
+    with SyncToolServer("toolbox", broker=embedded.url) as server, names["toolkit"] as toolkit:
+
+        def tenant(ctx: ToolContext) -> Any:
+            assert ctx.meta is not None
+            return ctx.meta["headers"]["tenant"]
+
+        server.add_tool("delete", lambda: "deleted", description="Delete everything")
+        server.add_tool("tenant", tenant, description="The tenant of the caller")
+        tools = {tool.name: tool for tool in toolkit.get_tools()}
+
+        class Guest(TypedDict):
+            is_admin: bool
+
+        model = ScriptedModel(
+            responses=[
+                *(AIMessage("", tool_calls=[{"name": name, "args": {}, "id": name}]) for name in ("delete", "tenant")),
+                AIMessage("done"),
+            ]
+        )
+        agent: Any = langchain.agents.factory.create_agent(model, list(tools.values()), context_schema=Guest)
+        state = agent.invoke({"messages": [("user", "go")]}, context={"is_admin": False})
+    told = [each.content for each in state["messages"] if each.type == "tool"]
+    assert told == ["You may not delete anything.", "acme"]
+
+
 def test_every_example_is_run() -> None:
-    assert TEXT.count("```python") == 3
+    assert TEXT.count("```python") == 4

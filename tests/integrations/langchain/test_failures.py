@@ -207,3 +207,23 @@ async def test_a_failed_task_has_an_artifact(writer: Agent, planner: MQTTRemoteA
     assert (artifact["code"], artifact["data"], artifact["retryable"]) == ("E_IDEA", {"tried": 3}, None)
     assert (artifact["peer"], artifact["attempt"], artifact["structured_content"]) == ("writer", 1, None)
     assert artifact["task_id"]
+
+
+async def test_the_content_blocks_of_an_error_reach_the_model(
+    broker: Broker, namespace: str, toolbox: Toolbox, toolkit: MQTTToolkit
+) -> None:
+    blocks = [{"type": "text", "text": "no such page"}, {"type": "image", "data": "QUJD", "mimeType": "image/png"}]
+
+    async def shows() -> None:
+        raise ToolError("no such page", content=blocks, data={"page": 7})
+
+    toolbox.add_tool("shows", shows)
+    await becomes(lambda: "shows" in [tool.name for tool in toolkit.get_tools()])
+    [tool] = [tool for tool in toolkit.get_tools() if tool.name == "shows"]
+    message = await tool.ainvoke({"type": "tool_call", "name": "shows", "id": "1", "args": {}})
+    assert message.status == "error"
+    assert message.content == [
+        {"type": "text", "text": "no such page"},
+        {"type": "image", "base64": "QUJD", "mime_type": "image/png"},
+    ]
+    assert message.artifact["data"] == {"page": 7}

@@ -168,19 +168,21 @@ async def test_the_last_caller_that_cancels_cancels_the_call(gate: Gate, make_cl
 
 
 @pytest.mark.rule("CALL-17")
+@pytest.mark.parametrize("text", ["short", "long" * 1000])
 async def test_a_server_refuses_an_id_that_its_caller_has_used_for_another_call(
-    gate: Gate, make_client: MakeClient
+    text: str, gate: Gate, make_client: MakeClient
 ) -> None:
     one, again, stranger = await make_client("same"), await make_client("same"), await make_client("stranger")
     gate.open.set()
-    assert await soon(one.call("one", {"a": 1}, call_id="x")) == {"one": {"a": 1}}
+    asked = {"a": 1, "b": text}
+    assert await soon(one.call("one", asked, call_id="x")) == {"one": asked}
     for client in (one, again):
-        assert await soon(client.call("one", {"a": 1}, call_id="x")) == {"one": {"a": 1}}
-        for tool, arguments in (("two", {"a": 1}), ("one", {"a": 2})):
+        assert await soon(client.call("one", {"b": text, "a": 1}, call_id="x")) == {"one": asked}
+        for tool, arguments in (("two", asked), ("one", asked | {"a": 2}), ("one", asked | {"a": True})):
             with pytest.raises(InvalidArguments, match="call id 'x' for another tool or for other arguments"):
                 await soon(client.call(tool, arguments, call_id="x"))
     assert await soon(stranger.call("two", {"a": 3}, call_id="x")) == {"two": {"a": 3}}
-    assert gate.ran == [{"a": 1}]
+    assert gate.ran == [asked]
 
 
 async def test_a_running_call_goes_on_when_its_id_is_used_by_another_process(

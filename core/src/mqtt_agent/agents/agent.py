@@ -12,6 +12,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, TypeVar, overload
 
+from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.inbox import Inbox
@@ -32,6 +33,7 @@ from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
+from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
@@ -39,6 +41,7 @@ from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credent
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
+    BOUND,
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
     AgentCard,
@@ -98,6 +101,9 @@ class Agent(Requester, Service):
         max_payload: The size of the largest task or result that the agent reads, in bytes.
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
         max_peers: The largest number of peers whose card and status are kept. Further peers are ignored.
+        allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester
+            on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this list
+            a protection. None means all agents.
 
     Attributes:
         agent_id: The agent's id.
@@ -137,6 +143,7 @@ class Agent(Requester, Service):
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         retention: float = 7 * 24 * 3600,
         max_peers: int = 10_000,
+        allowed_requesters: Sequence[str] | None = None,
     ) -> None:
         if max_concurrency < 1 or max_waiting_tasks < 1:
             raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
@@ -148,7 +155,16 @@ class Agent(Requester, Service):
             broker, namespace, credentials, tls, bound
         ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
         self.store: TaskStore = _make_store(store, topics, agent_id)
-        self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, StoreRetry(agent_id))
+        self._scope = Scope(
+            agent_id,
+            topics,
+            self.connection,
+            self.store,
+            max_payload,
+            StoreRetry(agent_id),
+            bound,
+            dialect=AgentDialect(bound, agent_id),
+        )
         self._topics = topics
         self._card = card
         self._router = Router()
@@ -158,6 +174,7 @@ class Agent(Requester, Service):
         self._max_waiting_tasks = max_waiting_tasks
         self._max_peers = max_peers
         self._keep_for = retention
+        self._allowed = _checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()
         self.connection.claim_will(Will(topics.agent_status(agent_id), lambda: self._presence.will()))
@@ -166,18 +183,24 @@ class Agent(Requester, Service):
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the agent; see :mod:`mqtt_agent.aio.lifecycle`."""
         self._retry = StoreRetry(self.agent_id)
-        scope = dataclasses.replace(self._scope, retry=self._retry)
+        self._dialect = AgentDialect(self._scope.bound, self.agent_id)
+        scope = dataclasses.replace(self._scope, retry=self._retry, dialect=self._dialect)
         self._presence = AgentPresence(scope, self._card)
+        questions, asker_of = self._topics.all_agent_queries, self._topics.agent_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
+        self._dialect.on_given_up.append(self._presence.announce_soon)
         self._peers = Peers(scope, self._max_peers)
-        self._delegations = Delegations(scope, self._peers.is_away)
+        self._dialect.says_bound = lambda peer: self._peers.says(peer, BOUND)
+        self._delegations = Delegations(scope, self._peers)
         self._peers.on_back.append(self._delegations.on_peer_back)
         background = background_of(scope)
         self._replies = Replies(scope, background)
         self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
-        self._inbox = Inbox(scope, self._received, self._replies)
+        self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
         self._retention = Retention(scope, self._keep_for)
         self._hurried = asyncio.Event()
+        self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
         self._opened = self._leased = False
         """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
@@ -198,7 +221,7 @@ class Agent(Requester, Service):
     @property
     def card(self) -> AgentCard:
         """A copy of the card that peers see."""
-        return self._presence.card.model_copy(deep=True)
+        return self._presence.shown_card().model_copy(deep=True)
 
     @property
     def running_tasks(self) -> int:
@@ -269,25 +292,37 @@ class Agent(Requester, Service):
         self._tools.allow_use()
         self._retention.start()
 
-    def _subscriptions(self) -> list[tuple[str, Callable[[InboundMessage], None], bool]]:
-        """The topic filters, their handlers, and whether the handler acknowledges the messages itself."""
-        topics, name = self._topics, self.agent_id
-        return [
+    async def _subscribe(self) -> None:
+        topics, name, results = self._topics, self.agent_id, self._delegations.results
+        plain: list[tuple[str, Callable[[InboundMessage], None], bool]] = [
             (topics.inbox(name), self._inbox.on_task, True),
             (topics.overview_inbox(name), self._inbox.on_task, True),
-            (self._delegations.results_topic, self._delegations.results.on_result, True),
+            (topics.results(name), results.on_result, True),
             (topics.control(name), self._inbox.on_control, False),
         ]
+        bound: list[tuple[str, Callable[[InboundMessage], None], bool]] = [
+            (topics.bound.inbox(name), self._inbox.on_task, True),
+            (topics.bound.results(name), results.on_result, True),
+            (topics.bound.control(name), self._inbox.on_control, False),
+            (topics.bound.all_events(name), results.on_event, False),
+        ]
+        for topic, handler, manual in plain if self._dialect.plain else ():
+            self._subscribed.append((topic, handler))
+            await self.connection.subscribe(topic, handler, manual=manual)
+        refused = self._dialect.on_refused
+        for topic, handler, manual in bound if self._dialect.bound else ():
+            self._subscribed.append((topic, handler))
+            await self.connection.subscribe(topic, handler, manual=manual, on_refused=refused)
 
     async def _connect(self) -> None:
         await self._presence.follow()
-        for topic, handler, manual in self._subscriptions():
-            await self.connection.subscribe(topic, handler, manual=manual)
+        await self._subscribe()
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
         await self._tools.start()  # before the connection starts: the session may already hold calls for the servers
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         await self._peers.start()
 
     async def stop(self) -> None:
@@ -337,6 +372,7 @@ class Agent(Requester, Service):
             if self._failing is not None:
                 await asyncio.wait([self._failing])
             await self._peers.stop()
+            await self._answers.stop()
             await self._presence.unfollow()
             await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
         finally:
@@ -344,7 +380,7 @@ class Agent(Requester, Service):
                 self._leased = False
                 await self.connection.stop()
             # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
-            for topic, handler, _ in self._subscriptions():
+            for topic, handler in self._subscribed:
                 await self.connection.unsubscribe(topic, handler)
             await self._finish_storing()
             if self._opened:
@@ -455,6 +491,12 @@ def _make_card(
         meta=meta,
     )
     return checked_card(card, f"the card of agent {agent_id}")
+
+
+def _checked_names(names: Sequence[str] | None) -> frozenset[str] | None:
+    if isinstance(names, str):
+        raise ValueError(f"allowed_requesters is a list of agent ids: write [{names!r}]")
+    return None if names is None else frozenset(validate_identifier(name, "agent id") for name in names)
 
 
 def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:

@@ -11,6 +11,7 @@ from typing import Literal
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
+from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.transport import InboundMessage
@@ -57,11 +58,18 @@ class Peers:
         self._statuses: dict[str, AgentStatus] = {}
         self._watchers: weakref.WeakSet[Feed[PeerChange]] = weakref.WeakSet()
         self._faults = FaultLog(logger)
+        me, bound, connection = scope.agent_id, self._topics.bound, scope.connection
+        marker = BoundMarker(
+            Marker(connection, bound.control(me, me), self._message_to_itself, bound.control(me)),
+            Marker(connection, self._topics.control(me), self._message_to_itself),
+            scope.dialect,
+        )
         source = Source(
             filters=[(self._topics.all_agent_statuses, self._on_status), (self._topics.all_agent_cards, self._on_card)],
             forget=self._forget,
             without="peers cannot be listed",
-            marker=Marker(scope.connection, self._topics.control(scope.agent_id), self._message_to_itself),
+            marker=marker,
+            question=(self._topics.agent_query(scope.agent_id), scope.agent_id),
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
 
@@ -91,6 +99,16 @@ class Peers:
     def is_away(self, name: str) -> bool:
         """Whether an agent is known, and offline."""
         return self.is_known(name) and not self.is_online(name)
+
+    def says(self, name: str, feature: str) -> bool | None:
+        """Whether the card of an agent lists a feature; None when the agent has published no card."""
+        card = self._cards.get(name)
+        return None if card is None else feature in (card.features or ())
+
+    def has_features(self, name: str) -> bool:
+        """Whether the card of an agent lists any features. A card of the published specification does not."""
+        card = self._cards.get(name)
+        return card is not None and bool(card.features)
 
     async def complete(self) -> bool:
         """Wait until all retained cards and statuses have arrived.

@@ -9,17 +9,15 @@ from typing import Any
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.corrections import Corrections
 from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import SessionTakenOver, WireError
 from mqtt_agent.transport import InboundMessage
-from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode, encode, utc_now
+from mqtt_agent.wire import BOUND, AgentCard, AgentStatus, Status, decode, encode, utc_now
 
 __all__ = ["AgentPresence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-_CORRECT_AFTER = 1.0
-"""Seconds until a card or status that somebody else has overwritten is published again."""
 
 
 class AgentPresence:
@@ -31,17 +29,18 @@ class AgentPresence:
 
     Attributes:
         announced: Whether the agent publishes that it is online. True from the first announcement to the agent's stop.
-        card: The card, without the present values of ``status``, ``last_seen`` and ``started``.
+        card: The card, without the present values of ``status``, ``last_seen``, ``started`` and the feature ``bound``.
     """
 
     def __init__(self, scope: Scope, card: AgentCard) -> None:
         self.announced: bool = False
         self.card: AgentCard = card
         self._connection = scope.connection
+        self._dialect = scope.dialect
         self._status_topic = scope.topics.agent_status(card.name)
         self._card_topic = scope.topics.agent_card(card.name)
         self._began = utc_now()
-        self._correcting: asyncio.TimerHandle | None = None
+        self._corrections = Corrections(self.announce_soon)
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         self._refresher = Refresher(self._refresh)
@@ -56,9 +55,7 @@ class AgentPresence:
         """Stop watching."""
         await self._connection.unsubscribe(self._status_topic, self._on_own_status)
         await self._connection.unsubscribe(self._card_topic, self._on_own_card)
-        if self._correcting is not None:
-            self._correcting.cancel()
-            self._correcting = None
+        self._corrections.stop()
         self._refresher.stop()
         self._tasks.cancel()
 
@@ -88,6 +85,15 @@ class AgentPresence:
         await self._publish_status("offline")
         await self._publish_card("offline")
 
+    def copies(self) -> list[tuple[str, bytes]]:
+        """The topics and payloads of card and status, while they say online."""
+        if not self.announced:
+            return []
+        return [
+            (self._card_topic, encode(self.shown_card())),
+            (self._status_topic, encode(self._status("online"))),
+        ]
+
     def will(self) -> bytes:
         """The payload of the Last Will: the status ``offline``."""
         return encode(self._status("offline"))
@@ -95,62 +101,58 @@ class AgentPresence:
     def _status(self, status: Status) -> AgentStatus:
         return AgentStatus(name=self.card.name, status=status, started=self._began, epoch=self._connection.epoch)
 
-    async def _publish_card(self, status: Status) -> None:
-        await self._connection.publish(self._card_topic, encode(self._shown_card(status)), retain=True)
+    def announce_soon(self) -> None:
+        """Publish card and status again in the background, unless the agent is about to stop."""
+        if self.announced:
+            self._tasks.start(self.announce())
 
-    def _shown_card(self, status: Status) -> AgentCard:
-        return self.card.model_copy(update={"status": status, "last_seen": utc_now(), "started": self._began})
+    def shown_card(self, status: Status = "online") -> AgentCard:
+        """The card with its present values, as it is published."""
+        features = sorted([*(self.card.features or ()), *([BOUND] if self._dialect.bound else ())])
+        now = {"status": status, "last_seen": utc_now(), "started": self._began, "features": features}
+        return self.card.model_copy(update=now)
+
+    async def _publish_card(self, status: Status) -> None:
+        payload = self._corrections.note(encode(self.shown_card(status)))
+        await self._connection.publish(self._card_topic, payload, retain=True)
 
     async def _publish_status(self, status: Status) -> None:
-        await self._connection.publish(self._status_topic, encode(self._status(status)), retain=True)
+        payload = self._corrections.note(encode(self._status(status)))
+        await self._connection.publish(self._status_topic, payload, retain=True)
 
     def _on_own_status(self, message: InboundMessage) -> None:
         """Check a status on this agent's topic, which another process with the same agent id may have published."""
         if not self.announced:
             return
         self._refresher.note(message)
+        if self._corrections.is_own(message.payload):
+            return
         try:
             status = decode(AgentStatus, message.payload) if message.payload else None
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable status", error)
-            status = None
-        if status is None or status.status != "online":
-            self._correct_soon()
-        elif status.started is None or status.started == self._began:
-            if (status.epoch or 0) > self._connection.epoch:  # with a lower epoch, peers would ignore our Last Will
-                self._faults.tell(message.topic, "a status that this agent did not write", f"epoch {status.epoch}")
-                self._correct_soon()
-        elif status.started < self._began:
-            self._correct_soon()
-        elif self._connection.may_be_taken_over:
-            what = f"another process runs as agent {self.card.name!r} since {status.started}"
+            self._corrections.soon()
+            return
+        started = None if status is None else status.started
+        if status is None or started is None:
+            self._faults.tell(message.topic, "a status that this agent did not write", message.payload[:100])
+        elif status.status == "online" and started > self._began and self._connection.may_be_taken_over:
+            what = f"another process runs as agent {self.card.name!r} since {started}"
             self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
-        else:
-            self._faults.tell(message.topic, "a status that this agent did not write", f"started {status.started}")
-            self._correct_soon()
+            return
+        elif started > self._began or (started == self._began and status.status == "online"):
+            detail = f"{status.status}, started {started}, epoch {status.epoch}"
+            self._faults.tell(message.topic, "a status that this agent did not write", detail)
+        # Else the status is this agent's Last Will, or the status of an earlier process.
+        self._corrections.soon()
 
     def _on_own_card(self, message: InboundMessage) -> None:
         if message.retain or not self.announced:  # a retained card is from before the start
             return
         self._refresher.note(message)
-        try:
-            shown = decode(AgentCard, message.payload) if message.payload else None
-        except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card", error)
-            shown = None
-        own = self._shown_card("online")
-        if shown is None or encode(shown.model_copy(update={"last_seen": own.last_seen})) != encode(own):
-            self._correct_soon()
-
-    def _correct_soon(self) -> None:
-        # Not at once: two processes that overwrite each other's status would flood the broker.
-        if self._correcting is None:
-            self._correcting = asyncio.get_running_loop().call_later(_CORRECT_AFTER, self._correct)
-
-    def _correct(self) -> None:
-        self._correcting = None
-        if self.announced:
-            self._tasks.start(self.announce_again(session_present=False))
+        if not self._corrections.is_own(message.payload):
+            self._faults.tell(message.topic, "a card that this agent did not write", message.payload[:100])
+            self._corrections.soon()
 
     def _refresh(self, topic: str) -> None:
         """Publish the card or the status again, because the broker is about to forget it."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
-from mqtt_agent.transport import Connection
+from mqtt_agent.transport import Bound, Connection
 from mqtt_agent.wire import TaskState, Topics
 
 __all__ = ["Scope"]
@@ -29,6 +30,8 @@ class Scope:
         max_payload: The size of the largest message that the agent reads, in bytes.
         retry: Repeats the work that the store did not accept. All parts share it, so that the log has one line for the
             beginning and one line for the end of a trouble.
+        bound: Whether the agent speaks sender-bound topics; see :class:`BrokerSettings`.
+        dialect: Which topics the agent uses in its present life, and which topics it uses with each peer.
     """
 
     agent_id: str
@@ -37,6 +40,8 @@ class Scope:
     store: TaskStore
     max_payload: int
     retry: StoreRetry
+    bound: Bound = "prefer"
+    dialect: AgentDialect = field(kw_only=True)
 
     @cached_property
     def owner(self) -> str:
@@ -48,9 +53,9 @@ class Scope:
         """The size of the largest result that this agent, its connection and its broker take, in bytes."""
         return min(self.max_payload, self.connection.max_payload)
 
-    def key(self, role: TaskRole, task_id: str) -> TaskKey:
-        """The key of one of this agent's records."""
-        return TaskKey(self.owner, role, task_id)
+    def key(self, role: TaskRole, task_id: str, requester: str | None = None) -> TaskKey:
+        """The key of one of this agent's records; see :class:`TaskKey`."""
+        return TaskKey(self.owner, role, task_id, requester or "")
 
     async def records(
         self, role: TaskRole, states: Collection[TaskState] | None, *, unsettled: bool = False

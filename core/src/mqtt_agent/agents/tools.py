@@ -29,7 +29,9 @@ class AgentTools:
         """
         if self._client is None:
             scope = self._scope
-            self._client = ToolClient(scope.agent_id, connection=scope.connection, namespace=scope.topics.namespace)
+            self._client = ToolClient(
+                scope.agent_id, connection=scope.connection, namespace=scope.topics.namespace, bound=scope.bound
+            )
         self._client.starts_on_use = starts_on_use
         return self._client
 
@@ -38,7 +40,7 @@ class AgentTools:
         namespace = self._scope.topics.namespace
         if Topics(server.namespace).namespace != namespace:
             raise ValueError(f"server {server.name!r} is for namespace {server.namespace!r}, not {namespace!r}")
-        server.move_to(self._scope.connection, self._scope.agent_id)
+        server.move_to(self._scope.connection, self._scope.agent_id, self._scope.bound)
         self._servers.append(server)
 
     def allow_use(self) -> None:

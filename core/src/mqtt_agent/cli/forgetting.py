@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -28,20 +29,25 @@ async def forget(
         list[str] | None, typer.Argument(help="Tools, servers or agents. Default: all that are offline.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also the NAMES that say online. Who is alive publishes its card again.")
+    ] = False,
 ) -> int:
     """Remove the cards of tools, servers and agents that are offline and will not come back. It asks first."""
     topics = Topics(session.settings.place.namespace)
     async with session.client() as client:
-        gone, known = await _look(session, client, topics)
+        gone, known = await _look(session, client, topics, chosen=set(names or ()) if force else set())
         for name in names or ():
             if name not in gone:
                 why = "is online" if name in known else f"is not known{did_you_mean(name, known)}"
-                raise UsageError(f"{name!r} {why}: only what is offline can be forgotten")
+                raise UsageError(
+                    f"{name!r} {why}: only what is offline can be forgotten, or, with --force, what says online"
+                )
         chosen = {name: gone[name] for name in (names or sorted(gone))}
         if not chosen:
             session.out.note("nothing is offline, so there is nothing to forget")
             return 0
-        session.out.note("offline: " + ", ".join(chosen))
+        session.out.note("cards of: " + ", ".join(chosen))
         if not yes and not typer.confirm("Remove these cards?", err=True):
             return ANSWER_WAS_ERROR
         for name, cards in chosen.items():
@@ -53,14 +59,16 @@ async def forget(
     return 0
 
 
-async def _look(session: Session, client: ToolClient, topics: Topics) -> tuple[dict[str, list[str]], set[str]]:
-    """The topics of what is offline, by name, and all names."""
+async def _look(
+    session: Session, client: ToolClient, topics: Topics, chosen: Collection[str]
+) -> tuple[dict[str, list[str]], set[str]]:
+    """The topics of what is offline or chosen, by name, and all names."""
     gone: dict[str, list[str]] = {}
     known: set[str] = set()
 
     def found(name: str, status: str, *cards: str) -> None:
         known.add(name)
-        if status == "offline":
+        if status == "offline" or name in chosen:
             gone.setdefault(name, []).extend(cards)
 
     for tool in await client.list_tools(online_only=False):

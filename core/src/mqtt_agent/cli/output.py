@@ -24,6 +24,7 @@ from mqtt_agent.errors import (
     InvalidIdentifier,
     MQTTAgentError,
     PeerUnavailable,
+    RosterError,
     SessionTakenOver,
     TaskCanceled,
     TaskError,
@@ -173,7 +174,7 @@ def _following(error: BaseException) -> str | None:
 
 
 def _code_of(error: BaseException) -> int:
-    if isinstance(error, (UsageError, InvalidIdentifier)):
+    if isinstance(error, (UsageError, InvalidIdentifier, RosterError)):
         return WRONG_USAGE
     if isinstance(error, (BrokerUnreachable, ToolUnavailable, PeerUnavailable)):
         return NOBODY_THERE

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 
 from mqtt_agent.adapting.identity import default_agent_id
 from mqtt_agent.agents import Agent, MemoryStore
+from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store.retrying import StoreRetry
@@ -28,8 +29,15 @@ async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
     unique = f"{name}~{uuid.uuid4().hex[:8]}"
     connection = session.settings.place.connection(unique, session_expiry=0)
     topics = Topics(session.settings.place.namespace)
+    agent_id, bound = session.settings.name or unique, session.settings.place.bound
     scope = Scope(
-        session.settings.name or unique, topics, connection, MemoryStore(), DEFAULT_MAX_PAYLOAD, StoreRetry(name)
+        agent_id,
+        topics,
+        connection,
+        MemoryStore(),
+        DEFAULT_MAX_PAYLOAD,
+        StoreRetry(name),
+        dialect=AgentDialect(bound, agent_id),
     )
     peers = Peers(scope, _MAX_PEERS)
     await connection.start()

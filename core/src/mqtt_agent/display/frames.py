@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["code_of", "members_of", "place_here", "place_of", "user_frames"]
 
-_PACKAGES = ("mqtt_agent", "langchain_mqtt_agent", "autogen_mqtt_agent", "crewai_mqtt_agent")
+_PACKAGES = ("mqtt_agent", "langchain_mqtt_agent", "autogen_mqtt_agent", "crewai_mqtt_agent", "mcp_mqtt_agent")
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _LIBRARIES = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"])
 

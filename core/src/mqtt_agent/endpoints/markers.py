@@ -23,13 +23,18 @@ class Marker:
         connection: The connection that sends.
         topic: The topic. The owner subscribes to it, and passes each message to :meth:`recognize`.
         make_payload: Returns the payload of a marker. Each call returns a different payload.
+        topic_filter: The topic filter by which the owner gets the markers; None means ``topic``.
 
     Attributes:
         topic: The topic of the markers.
+        filters: The topic filter by which the owner gets the markers, in a list.
     """
 
-    def __init__(self, connection: Connection, topic: str, make_payload: Callable[[], bytes]) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, make_payload: Callable[[], bytes], topic_filter: str | None = None
+    ) -> None:
         self.topic: str = topic
+        self.filters: list[str] = [topic_filter or topic]
         self._connection = connection
         self._make_payload = make_payload
         self._awaited: dict[bytes, asyncio.Event] = {}

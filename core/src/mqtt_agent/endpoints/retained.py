@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.copies import CardQuestion
+from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
@@ -36,15 +38,18 @@ class Source:
         filters: Topic filters, each with the function that is called with each matching message.
         forget: Called with a topic when nothing is retained there any more.
         without: What is not possible when the broker does not allow one of the filters, for the log.
-        marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topic.
+        marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topics.
         more: Awaited after all retained messages have arrived, and before any message is forgotten. It waits for
             further messages, which the endpoint subscribed to because of the retained messages.
+        question: The topic on which the endpoint asks for messages that a cluster keeps at another node, and the name
+            of the endpoint that asks.
     """
 
     filters: Sequence[tuple[str, Handler]]
     forget: Callable[[str], None]
     without: str
-    marker: Marker
+    marker: Marker | BoundMarker
+    question: tuple[str, str]
     more: Callable[[], Awaitable[None]] | None = None
 
 
@@ -63,12 +68,14 @@ class Retained:
     def __init__(self, connection: Connection, source: Source, namespace: str, most: int, faults: FaultLog) -> None:
         self._connection = connection
         self._source = source
+        self._question = CardQuestion(connection, *source.question, source.filters)
         self._namespace = namespace
         self._most = most
         self._faults = faults
         self._seen: dict[str, int] = {}  # by topic: the epoch of the connection that last delivered a message
         self._names: dict[str, str] = {}  # by topic: the name in the topic
         self._topics_of: Counter[str] = Counter()  # by name: how many of its topics have a message
+        self._marker_filters: list[str] = []
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
@@ -82,7 +89,9 @@ class Retained:
             except (TopicNotAuthorized, SubscriptionRefused) as error:
                 allowed = False
                 logger.warning("%s; %s", error, self._source.without)
-        await self._connection.subscribe(self._source.marker.topic, self._on_marker)
+        self._marker_filters = self._source.marker.filters
+        for topic_filter in self._marker_filters:
+            await self._connection.subscribe(topic_filter, self._on_marker)
         self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
 
     async def stop(self) -> None:
@@ -93,7 +102,9 @@ class Retained:
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
-        for topic_filter, handler in (*self._source.filters, (self._source.marker.topic, self._on_marker)):
+        await self._question.stop()
+        markers = [(topic_filter, self._on_marker) for topic_filter in self._marker_filters]
+        for topic_filter, handler in (*self._source.filters, *markers):
             await self._connection.unsubscribe(topic_filter, handler)
         self._seen.clear()
         self._names.clear()
@@ -175,6 +186,7 @@ class Retained:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
+        await self._question.ask()
         if self._source.more is not None:
             await self._source.more()
         # A message that did not arrive again was removed while the client was offline, or the broker has lost it.

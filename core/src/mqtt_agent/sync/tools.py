@@ -16,8 +16,9 @@ from mqtt_agent.tools.calling import client as aio_client
 from mqtt_agent.tools.calling import handle as aio_handle
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.serving import server as aio_server
+from mqtt_agent.tools.serving.offering import Offered
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import Response, ServerCard, ToolCard
+from mqtt_agent.wire import Response, ServerCard, StreamMessage, ToolCard
 
 __all__ = ["CallHandle", "ToolClient", "ToolServer"]
 
@@ -44,6 +45,11 @@ class CallHandle(Wrapper[aio_handle.CallHandle]):
     def server(self) -> str | None:
         """The id of the replica that runs or ran the call; None until the replica is known."""
         return self._async.server
+
+    @property
+    def bound(self) -> bool:
+        """Whether the call was sent on a sender-bound topic."""
+        return self._async.bound
 
     @property
     def attempt(self) -> int:
@@ -170,9 +176,13 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         retry: bool | None = None,
         call_id: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
         **unknown: Never,
     ) -> Any:
-        """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread."""
+        """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread, and ``on_log`` in the
+        background.
+        """
         if on_partial is None or unknown:
             return self._background.run(
                 self._async.call,
@@ -183,9 +193,12 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
                 retry=retry,
                 call_id=call_id,
                 meta=meta,
+                log_level=log_level,
+                on_log=on_log,
                 **unknown,
             )
         options: dict[str, Any] = {"wait_online": wait_online, "retry": retry, "call_id": call_id, "meta": meta}
+        options |= {"log_level": log_level, "on_log": on_log}
         handle = self.submit(tool, arguments, timeout=timeout, **options)
         try:
             for partial in handle.partials():
@@ -248,14 +261,26 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     ) -> Callable[[Handler], Handler]: ...
 
     def tool(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """See :meth:`mqtt_agent.ToolServer.tool`."""
+        """See :meth:`mqtt_agent.ToolServer.tool`. On a started server, this waits until the tool is offered."""
         tool: Any = aio_server.ToolServer.tool  # it calls this class's add_tool
         return tool(self, handler, **options)
 
     @parameters_of(aio_server.ToolServer.add_tool)
     def add_tool(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`mqtt_agent.ToolServer.add_tool`. On a started server, this waits until the tool is offered."""
-        offered = self._async.add_tool(*args, **kwargs)
+        self._wait(self._async.add_tool(*args, **kwargs))
+
+    @parameters_of(aio_server.ToolServer.remove_tool)
+    def remove_tool(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.remove_tool`. On a started server, this waits until the tool is removed."""
+        self._wait(self._async.remove_tool(*args, **kwargs))
+
+    @parameters_of(aio_server.ToolServer.replace_tool)
+    def replace_tool(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.replace_tool`. On a started server, this waits for the new card."""
+        self._wait(self._async.replace_tool(*args, **kwargs))
+
+    def _wait(self, offered: Offered) -> None:
         if is_started(self) and not self._background.is_here:
             self._background.run(offered.wait)
 

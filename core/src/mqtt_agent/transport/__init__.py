@@ -5,7 +5,7 @@ from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
-from mqtt_agent.transport.message import InboundMessage, PublishProperties, Will
+from mqtt_agent.transport.message import InboundMessage, MessageIdentity, Proof, PublishProperties, Verify, Will
 from mqtt_agent.transport.paced import PacedSender
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
@@ -24,10 +24,13 @@ __all__ = [
     "Credentials",
     "EmbeddedBroker",
     "InboundMessage",
+    "MessageIdentity",
     "PacedSender",
     "Password",
+    "Proof",
     "PublishProperties",
     "Token",
+    "Verify",
     "Will",
     "check_reason_code",
     "probe",

@@ -21,7 +21,7 @@ from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
 from mqtt_agent.transport.limits import BrokerLimits
-from mqtt_agent.transport.message import PublishProperties, Will
+from mqtt_agent.transport.message import MessageIdentity, PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
 from mqtt_agent.transport.reasons import check_reason_code
@@ -65,6 +65,8 @@ class Connection:
             acknowledged before the work is done.
         max_queued: How many messages may wait for the broker before :class:`QueueFull` is raised.
         max_packet_size: Bytes of the largest packet to send and to receive.
+        identity: Signs the messages that are sent, and checks the signatures of those that arrive; for example a
+            :class:`mqtt_agent.identity.Identity`.
 
     Attributes:
         url: The broker's URL.
@@ -95,6 +97,7 @@ class Connection:
         max_unacknowledged: int = 16,
         max_queued: int = 10_000,
         max_packet_size: int = 16 * 1024 * 1024,
+        identity: MessageIdentity | None = None,
     ) -> None:
         self.url: BrokerURL = BrokerURL.parse(broker)
         self._generated = client_id is None
@@ -115,8 +118,10 @@ class Connection:
             receive_maximum=_in_range("receive_maximum", receive_maximum, 1, 65_535),
             max_unacknowledged=max_unacknowledged,
             max_packet_size=_in_range("max_packet_size", max_packet_size, 1, MAX_SECONDS),
+            identity=identity,
         )
-        self._subscriber = Subscriber(self.url, self.client_id)
+        self.identity: MessageIdentity | None = identity
+        self._subscriber = Subscriber(self.url, self.client_id, identity)
         self._outbox = Outbox(self.url, max_queued, max_packet_size)
         self._renewal = Renewal(credentials, settings, self._outbox)
         self._dialer = Dialer(settings, self._renewal)
@@ -172,6 +177,14 @@ class Connection:
     def shared_subscriptions(self) -> bool:
         """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
         return self._subscriber.shared_subscriptions
+
+    @property
+    def keeps_retained_apart(self) -> bool:
+        """Whether the broker may be a cluster whose nodes keep their retained messages apart.
+
+        A client cannot see this. The known brokers that do so are those without shared subscriptions.
+        """
+        return not self.shared_subscriptions
 
     # Other processes
 
@@ -270,6 +283,8 @@ class Connection:
         manual: bool = False,
         exclusive: str | None = None,
         guarded: bool = False,
+        no_local: bool = False,
+        on_refused: Callable[[TransportError], None] | None = None,
     ) -> None:
         """Call ``handler`` for each matching message, now and after every reconnect.
 
@@ -289,6 +304,10 @@ class Connection:
             guarded: Whether the filter is not subscribed to before :meth:`admit`. When the broker has lost the session,
                 the filter must be admitted again. The handler gets the messages of a subscription that an earlier
                 process has left in the session.
+            no_local: Whether this client's own messages are not wanted. For plain filters only.
+            on_refused: Called with the error whenever the broker refuses the topic filter: now, at the start, or after
+                a reconnect. The connection works without the subscription then. None raises the error, also from
+                :meth:`start`.
 
         Raises:
             WireError: The topic filter is not valid. Nothing was registered.
@@ -305,6 +324,8 @@ class Connection:
             manual=manual,
             exclusive=exclusive,
             guarded=guarded,
+            no_local=no_local,
+            on_refused=on_refused,
         )
         if subscription is None:
             return
@@ -409,6 +430,8 @@ class Connection:
             TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
+            if self.identity is not None:
+                properties = self.identity.sign(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
             if link is not None:
@@ -446,6 +469,8 @@ class Connection:
             WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
+        if self.identity is not None:
+            properties = self.identity.sign(topic, payload, properties)
         return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
@@ -463,6 +488,8 @@ class Connection:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
+        if self.identity is not None:
+            properties = self.identity.sign(topic, payload, properties)
         self._outbox.pack(topic, payload, 1, False, properties)
 
 

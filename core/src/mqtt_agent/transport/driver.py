@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
-from mqtt_agent.transport.message import MAX_WILL, Will
+from mqtt_agent.transport.message import MAX_WILL, MessageIdentity, PublishProperties, Will
 from mqtt_agent.transport.packing import MAX_SECONDS
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
@@ -44,6 +44,7 @@ class LinkSettings:
     receive_maximum: int
     max_unacknowledged: int
     max_packet_size: int
+    identity: MessageIdentity | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ class PahoClient(paho.Client):
         if username is not None or password is not None:
             self.username_pw_set(username or "", password)
         if options.will is not None:
-            self._set_will(options.will, settings.will_delay, settings.session_expiry)
+            self._set_will(options.will, settings)
 
-    def _set_will(self, will: Will, delay: int, session_expiry: int) -> None:
+    def _set_will(self, will: Will, settings: LinkSettings) -> None:
+        delay, session_expiry = settings.will_delay, settings.session_expiry
         properties = Properties(PacketTypes.WILLMESSAGE)
         if delay >= session_expiry:
             # The will comes with the end of the session [MQTT-3.1.3-9]. With two equal times, some brokers publish the
@@ -112,6 +114,10 @@ class PahoClient(paho.Client):
         if len(payload) > MAX_WILL:
             raise WireError(
                 f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {MAX_WILL:,}"
+            )
+        if settings.identity is not None:
+            properties.UserProperty = list(
+                settings.identity.sign(will.topic, payload, PublishProperties()).user_properties
             )
         self.will_set(will.topic, payload, qos=1, retain=True, properties=properties)
 

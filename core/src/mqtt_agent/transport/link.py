@@ -81,6 +81,8 @@ class Link:
         self._connack: asyncio.Future[BrokerLimits] = self._loop.create_future()
         self._closed: TransportError | None = None
         self._opened = False
+        self.closed_quietly: bool = False
+        """Whether the broker has closed the connection without a word or an error, and owed no answer."""
         self._received: list[InboundMessage] = []
         self._publishes: dict[int, Callable[[int], None]] = {}
         self._subscribes: dict[int, asyncio.Future[int]] = {}
@@ -266,13 +268,14 @@ class Link:
         """Wait until most of the published bytes have been given to the network."""
         await self._pump.wait_writable()
 
-    async def subscribe(self, topic_filter: str, qos: int, *, retain_handling: int) -> int:
+    async def subscribe(self, topic_filter: str, qos: int, *, retain_handling: int, no_local: bool = False) -> int:
         """Subscribe to one topic filter.
 
         Args:
             topic_filter: The topic filter.
             qos: The highest QoS wanted.
             retain_handling: 0: send retained messages at every subscribe. 2: never send them.
+            no_local: Whether the broker does not send this client its own messages.
 
         Returns:
             The reason code of the SUBACK: the granted QoS, or 0x80 and more for a refusal.
@@ -280,7 +283,7 @@ class Link:
         Raises:
             ConnectionLost: The connection ended before the broker answered.
         """
-        return await self._ask(lambda mid: pack_subscribe(mid, topic_filter, qos, retain_handling))
+        return await self._ask(lambda mid: pack_subscribe(mid, topic_filter, qos, retain_handling, no_local))
 
     async def unsubscribe(self, topic_filter: str) -> int:
         """Unsubscribe from one topic filter.
@@ -344,6 +347,7 @@ class Link:
     # Callbacks of paho-mqtt. It calls them while holding its locks, so they only note what happened.
 
     def _handle_disconnect(self, *arguments: object) -> None:
+        self.closed_quietly = self._pump.error is None and not self._publishes and not self._subscribes
         cause = self._pump.error or "the broker closed it"
         lost = ConnectionLost(f"the connection to {self._url} broke: {cause}")
         self._loop.call_soon(self._close, lost)  # not inside of paho-mqtt's locks

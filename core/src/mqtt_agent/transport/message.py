@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-__all__ = ["MAX_WILL", "Acknowledgement", "InboundMessage", "PublishProperties", "Will"]
+__all__ = [
+    "MAX_WILL",
+    "Acknowledgement",
+    "InboundMessage",
+    "MessageIdentity",
+    "Proof",
+    "PublishProperties",
+    "Verify",
+    "Will",
+]
 
 MAX_WILL: int = 65_535
 """The size of the largest Last Will that MQTT can carry, in bytes."""
@@ -46,6 +55,53 @@ class Will:
     expiry: int | None = None
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What the signature of a message proves.
+
+    Attributes:
+        signer: The name of whoever signed the message; None when nothing is proven.
+        signed_at: When the message was signed, in milliseconds since 1970; 0 when nothing is proven.
+        fault: Why nothing is proven, for a log line; empty when something is.
+        also: Further names of the signer.
+    """
+
+    signer: str | None = None
+    signed_at: int = 0
+    fault: str = ""
+    also: frozenset[str] = frozenset()
+
+    def proves(self, name: str) -> bool:
+        """Whether the signer may speak as ``name``.
+
+        A signer may speak as itself, as each of its replicas (the signer ``weather`` as the server ``weather:1``), and
+        under the further names that its trusted key has.
+        """
+        signer = self.signer
+        if signer is None:
+            return False
+        return name == signer or name in self.also or name.partition(":")[0] in {signer, *self.also}
+
+
+class MessageIdentity(Protocol):
+    """Signs the messages of a connection, and checks the signatures of those that arrive."""
+
+    verify: Verify
+
+    def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
+        """The same properties with a signature."""
+        ...
+
+    def check(self, message: InboundMessage) -> Proof:
+        """What the signature of a message proves."""
+        ...
+
+
+Verify = Literal["off", "log", "require"]
+"""What an endpoint does with a message whose sender is not proven; see :class:`mqtt_agent.identity.Identity`."""
+UNPROVEN: Proof = Proof(fault="no key is set that could prove the sender")
+
+
 class Acknowledgement(Protocol):
     """Tells the connection how far the work on a received message is."""
 
@@ -70,15 +126,20 @@ class InboundMessage:
         duplicate: Whether the broker says that it has sent the message before.
         response_topic: The MQTT 5 Response Topic, if any.
         correlation_data: The MQTT 5 Correlation Data, if any.
+        content_type: The MQTT 5 Content Type, if any.
         message_expiry: Seconds left before the message expires, if it does.
         user_properties: Pairs of strings.
+        identity: Checks the signature; None when the connection has no identity.
         acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
     __slots__ = (
+        "_proof",
         "acknowledgement",
+        "content_type",
         "correlation_data",
         "duplicate",
+        "identity",
         "message_expiry",
         "payload",
         "qos",
@@ -112,6 +173,21 @@ class InboundMessage:
         self.message_expiry: int | None = message_expiry
         self.user_properties: tuple[tuple[str, str], ...] = user_properties
         self.acknowledgement: Acknowledgement | None = acknowledgement
+        self.content_type: str | None = None
+        self.identity: MessageIdentity | None = None
+        self._proof: Proof | None = None
+
+    @property
+    def proof(self) -> Proof:
+        """What the signature of the message proves. The signature is checked once, when this is read first."""
+        if self._proof is None:
+            self._proof = UNPROVEN if self.identity is None else self.identity.check(self)
+        return self._proof
+
+    @property
+    def signer(self) -> str | None:
+        """The name of whoever signed the message; None when no trusted key proves it."""
+        return self.proof.signer
 
     def acknowledge(self) -> None:
         """Acknowledge the message to the broker, because the work on it is done.

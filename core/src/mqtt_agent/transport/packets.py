@@ -37,7 +37,7 @@ _FIXED_SIZES = {
 """The sizes of MQTT 5's numeric properties, in bytes. Properties that a packet does not need are passed over.
 
 Some brokers forward a Last Will with its Will Delay Interval (0x18), which no PUBLISH may have."""
-_TEXTS = frozenset((_CONTENT_TYPE, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))  # texts and bytes that a PUBLISH does not need
+_TEXTS = frozenset((0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))  # texts and bytes that a PUBLISH does not need
 
 
 class Unreadable(Exception):
@@ -244,6 +244,8 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
                 message.response_topic = value.decode()
             elif kind == _CORRELATION_DATA:
                 message.correlation_data = value
+            elif kind == _CONTENT_TYPE:
+                message.content_type = value.decode()
             elif kind == _USER:
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]

@@ -149,7 +149,7 @@ def _check_levels(topic: str, what: str) -> None:
         raise WireError(f"{what} {topic!r:.80} has more than {_MAX_LEVELS} levels: brokers disconnect a client for it")
 
 
-def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) -> bytes:
+def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int, no_local: bool = False) -> bytes:
     """The bytes of a SUBSCRIBE packet for one topic filter.
 
     Args:
@@ -157,12 +157,13 @@ def pack_subscribe(mid: int, topic_filter: str, qos: int, retain_handling: int) 
         topic_filter: The topic filter.
         qos: The highest QoS wanted.
         retain_handling: MQTT's Retain Handling: 0, 1 or 2.
+        no_local: MQTT's No Local: whether the broker does not send a client its own messages.
 
     Raises:
         WireError: See :func:`check_filter`.
     """
     check_filter(topic_filter)
-    options = bytes((retain_handling << 4 | qos,))
+    options = bytes((retain_handling << 4 | no_local << 2 | qos,))
     body = _U16.pack(mid) + b"\x00" + pack_string(topic_filter, "the topic filter") + options
     return b"\x82" + _length(len(body)) + body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqtt_agent.errors import PublishRefused, SubscriptionRefused, TopicNotAuthorized
+from mqtt_agent.errors import PublishRefused, SubscriptionRefused, TopicNotAuthorized, TransportError
 
 __all__ = [
     "IDENTIFIER_IN_USE",
@@ -105,7 +105,7 @@ def check_reason_code(reason_code: int, topic: str) -> int:
     raise PublishRefused(what, topic=topic, reason_code=reason_code)
 
 
-def subscription_error(url: object, client_id: str, topic_filter: str, code: int) -> Exception:
+def subscription_error(url: object, client_id: str, topic_filter: str, code: int) -> TransportError:
     """The error for the reason code of a SUBACK of 0x80 or more.
 
     Args:

@@ -18,6 +18,7 @@ from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reasons import TAKEN_OVER
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
+from mqtt_agent.transport.takeovers import Takeovers
 
 __all__ = ["Reconnector"]
 
@@ -70,6 +71,7 @@ class Reconnector:
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
+        self._takeovers = Takeovers()
 
     @property
     def connected(self) -> bool:
@@ -213,6 +215,15 @@ class Reconnector:
                     )
                 )
                 return
+            if self._is_fought_over(link, loop.time() - opened_at):
+                self._on_taken_over(
+                    SessionTakenOver(
+                        f"{self._dialer.url} closed the connection of {self._dialer.client_id!r} again and again, as a "
+                        "broker does when another process connects with the same client id: give each process an agent "
+                        "id or a client id of its own"
+                    )
+                )
+                return
             if loop.time() - opened_at > _STABLE_AFTER:
                 self._backoff.reset()
             lost_at = loop.time()
@@ -226,6 +237,15 @@ class Reconnector:
             logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
             self._warned = False
             self._announce(link)
+
+    def _is_fought_over(self, link: Link, lived: float) -> bool:
+        """Whether another process with the same client id and this process disconnect each other."""
+        if self._dialer.clean_start or self._renewal.under_way:
+            return False
+        now = asyncio.get_running_loop().time()
+        return self._takeovers.note(
+            now, lived, quietly=link.closed_quietly, session_present=link.limits.session_present
+        )
 
     async def _wait_lost(self, link: Link) -> TransportError:
         """Wait until the link is lost, or ended because its token is about to expire."""
@@ -255,6 +275,7 @@ class Reconnector:
                 return link
             except Exception as error:
                 self._drop(link)
+                self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
                 if repr(error) != logged:
                     logged = repr(error)
                     self._log_failure(error)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from mqtt_agent.errors import BrokerNotSupported, ConnectionLost
+from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
-from mqtt_agent.transport.message import InboundMessage
+from mqtt_agent.transport.message import InboundMessage, MessageIdentity
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
@@ -28,9 +28,11 @@ class Subscriber:
     Args:
         url: The broker's URL, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
+        identity: Checks the signatures of messages.
     """
 
-    def __init__(self, url: BrokerURL, client_id: str) -> None:
+    def __init__(self, url: BrokerURL, client_id: str, identity: MessageIdentity | None = None) -> None:
+        self._identity = identity
         self._url = url
         self.client_id = client_id
         self._subscriptions = Subscriptions()
@@ -57,6 +59,8 @@ class Subscriber:
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call the handlers of a message."""
+        if self._identity is not None:
+            message.identity = self._identity
         self._subscriptions.dispatch(message)
 
     # Links
@@ -107,6 +111,8 @@ class Subscriber:
         manual: bool,
         exclusive: str | None,
         guarded: bool,
+        on_refused: Callable[[TransportError], None] | None,
+        no_local: bool = False,
     ) -> Subscription | None:
         """Call a handler for matching messages from now on. :meth:`Connection.subscribe` explains the arguments.
 
@@ -116,7 +122,15 @@ class Subscriber:
         subscription = self._subscriptions.get(topic_filter)
         if subscription is None:
             subscription = Subscription(
-                topic_filter, qos, 0 if snapshot else 2, snapshot, manual, exclusive=exclusive, guarded=guarded
+                topic_filter,
+                qos,
+                0 if snapshot else 2,
+                snapshot,
+                manual,
+                exclusive=exclusive,
+                guarded=guarded,
+                no_local=no_local,
+                on_refused=on_refused,
             )
             self._subscriptions.add(subscription)
             self._update_held(subscription)
@@ -182,7 +196,12 @@ class Subscriber:
             if subscription.exclusive is None:
                 self._warn_unshared("every subscriber gets each message")
         subscription.requested = link
-        code = await link.subscribe(topic_filter, subscription.qos, retain_handling=subscription.retain_handling)
+        code = await link.subscribe(
+            topic_filter,
+            subscription.qos,
+            retain_handling=subscription.retain_handling,
+            no_local=subscription.no_local,
+        )
         if code == SHARED_NOT_SUPPORTED and subscription.shared and self.shared_subscriptions:
             self._without_groups = True
             self._update_all_held()
@@ -190,7 +209,12 @@ class Subscriber:
                 await self._send(link, subscription)
             return
         if code >= 0x80:
-            raise subscription_error(self._url, self.client_id, topic_filter, code)
+            error = subscription_error(self._url, self.client_id, topic_filter, code)
+            if subscription.on_refused is None:
+                raise error
+            subscription.requested = None
+            subscription.on_refused(error)
+            return
         if code < subscription.qos:
             raise BrokerNotSupported(
                 f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "

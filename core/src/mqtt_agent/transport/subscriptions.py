@@ -7,13 +7,16 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from mqtt_agent.errors import TransportError
 from mqtt_agent.transport.message import InboundMessage
 
 __all__ = ["Handler", "Subscription", "Subscriptions"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Handler = Callable[[InboundMessage], None]
 """A function that handles received messages."""
 _MAX_KEPT = 10_000
@@ -39,6 +42,8 @@ class Subscription:
         kept: Messages that arrived while the subscription was held, the latest 10,000.
         guarded: Whether the subscription is made only after the owner has admitted it, anew for each session.
         admitted: Whether the owner has admitted a guarded subscription in the present session.
+        no_local: Whether the client's own messages are not wanted.
+        on_refused: Called with the error when the broker refuses the subscription. None raises the error.
     """
 
     topic_filter: str
@@ -55,6 +60,8 @@ class Subscription:
     kept: deque[InboundMessage] = field(default_factory=lambda: deque[InboundMessage](maxlen=_MAX_KEPT))
     guarded: bool = False
     admitted: bool = False
+    no_local: bool = False
+    on_refused: Callable[[TransportError], None] | None = None
 
     @property
     def waits(self) -> bool:
@@ -80,13 +87,25 @@ class Subscription:
                 logger.exception("a message handler for %s raised an exception", self.topic_filter)
 
 
+_Patterns = list[tuple[re.Pattern[str], Subscription]]
+
+
 class Subscriptions:
-    """The subscriptions of one connection, by topic filter."""
+    """The subscriptions of one connection, by topic filter.
+
+    An endpoint may have thousands of filters with a wildcard. So only the filters that have the last level, or all
+    levels except the last, in common with a message's topic are compared with the topic.
+    """
 
     def __init__(self) -> None:
         self._by_filter: dict[str, Subscription] = {}
         self._exact: dict[str, list[Subscription]] = {}
-        self._patterns: list[tuple[re.Pattern[str], Subscription]] = []
+        self._by_parent: dict[str, list[Subscription]] = {}
+        """Filters with one wildcard, ``+`` as the last level, by the levels before it."""
+        self._by_last_level: dict[str, _Patterns] = {}
+        """Filters with a wildcard before the last level."""
+        self._patterns: _Patterns = []
+        """All other filters with a wildcard."""
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._by_filter.values()))
@@ -99,28 +118,37 @@ class Subscriptions:
         """Add a subscription."""
         self._by_filter[subscription.topic_filter] = subscription
         plain = subscription.plain_filter
-        if "+" in plain or "#" in plain:
-            self._patterns.append((_pattern(plain), subscription))
-        else:
+        parent, _, last = plain.rpartition("/")
+        if "+" not in plain and "#" not in plain:
             self._exact.setdefault(plain, []).append(subscription)
+        elif last not in ("+", "#"):
+            self._by_last_level.setdefault(last, []).append((_pattern(plain), subscription))
+        elif last == "+" and "+" not in parent:
+            self._by_parent.setdefault(parent, []).append(subscription)
+        else:
+            self._patterns.append((_pattern(plain), subscription))
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription."""
         self._by_filter.pop(subscription.topic_filter, None)
-        self._patterns = [entry for entry in self._patterns if entry[1] is not subscription]
         plain = subscription.plain_filter
-        remaining = [entry for entry in self._exact.get(plain, ()) if entry is not subscription]
-        if remaining:
-            self._exact[plain] = remaining
-        else:
-            self._exact.pop(plain, None)
+        parent, _, last = plain.rpartition("/")
+        self._patterns = [entry for entry in self._patterns if entry[1] is not subscription]
+        for by_key, key in ((self._exact, plain), (self._by_parent, parent)):
+            _keep(by_key, key, [entry for entry in by_key.get(key, ()) if entry is not subscription])
+        left = [entry for entry in self._by_last_level.get(last, ()) if entry[1] is not subscription]
+        _keep(self._by_last_level, last, left)
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call every handler whose filter matches. Acknowledge the message, unless a handler does that itself."""
         topic = message.topic
         matching = self._exact.get(topic, ())
-        if self._patterns:
-            matching = [*matching, *(entry for pattern, entry in self._patterns if pattern.fullmatch(topic))]
+        parent, _, last = topic.rpartition("/")
+        if parent in self._by_parent:
+            matching = [*matching, *self._by_parent[parent]]
+        for patterns in (self._by_last_level.get(last), self._patterns):
+            if patterns:
+                matching = [*matching, *(entry for pattern, entry in patterns if pattern.fullmatch(topic))]
         manual = False
         for subscription in matching:
             if subscription.held:
@@ -130,6 +158,13 @@ class Subscriptions:
             subscription.handle(message)
         if not manual:
             message.acknowledge()
+
+
+def _keep(by_key: dict[str, list[T]], key: str, entries: list[T]) -> None:
+    if entries:
+        by_key[key] = entries
+    else:
+        by_key.pop(key, None)
 
 
 def _pattern(topic_filter: str) -> re.Pattern[str]:

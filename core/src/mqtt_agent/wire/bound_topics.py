@@ -47,9 +47,10 @@ class BoundTopics:
     def calls_shared(self, tool: str) -> str:
         """The shared topic filter by which replicas subscribe to the calls of all clients.
 
-        The group has the same name as the group for the plain topic.
+        The group has another name than the group for the plain topic, because some brokers know a group by its name
+        alone.
         """
-        return f"$share/mcp-tool-{tool}/{self._tools}{validate_identifier(tool, 'tool name')}/call/+"
+        return f"$share/mcp-bound-{tool}/{self._tools}{validate_identifier(tool, 'tool name')}/call/+"
 
     def cancel(self, tool: str, client: str | None = None) -> str:
         """The topic to which one client publishes the cancellations of its calls."""
@@ -86,6 +87,10 @@ class BoundTopics:
         """The topic of the events of one task."""
         names = f"{validate_identifier(requester, 'agent id')}/events/{_writer(executor, 'agent id')}"
         return f"{self._tasks}{names}/{validate_identifier(task_id, 'task id')}"
+
+    def all_events(self, requester: str) -> str:
+        """The topic filter of the events of all tasks that a requester has given."""
+        return f"{self._tasks}{validate_identifier(requester, 'agent id')}/events/+/+"
 
     # Reading
 

@@ -9,7 +9,9 @@ from pydantic import Field
 from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = [
+    "CANCELED",
     "DOES_NOT_FIT",
+    "LOG_LEVELS",
     "MAX_QUERIED",
     "Call",
     "CallFault",
@@ -30,6 +32,12 @@ MAX_QUERIED: int = 1000
 DOES_NOT_FIT: str = "ARGUMENTS_DO_NOT_FIT"
 """The code of the error that refuses a call before it runs, because its arguments do not fit the input schema."""
 
+LOG_LEVELS: tuple[str, ...] = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""The levels of log messages, from the least to the most important; MCP's names."""
+
+CANCELED: str = "CANCELED"
+"""The code of the error that answers a call which was canceled."""
+
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 
 
@@ -44,6 +52,8 @@ class Call(Message):
         response_topic: The topic for the response when the MQTT property Response Topic is missing (spec).
         stream: Whether the caller listens for partial results (ours). None: the caller does not say.
         meta: Any other information from the caller, which nothing proves (ours).
+        log_level: The least level of the log messages that the caller wants, with MCP's names (ours). None: no log
+            messages.
     """
 
     call_id: str = Field(min_length=1)
@@ -53,6 +63,7 @@ class Call(Message):
     response_topic: str | None = None
     stream: bool | None = None
     meta: dict[str, Any] | None = None
+    log_level: str | None = None
 
 
 class CallFault(Message):
@@ -85,7 +96,9 @@ class Response(Message):
         server: The id of the replica that answered (ours).
         seq: The ``seq`` of the call's last stream message. It tells the caller whether all stream messages have arrived
             (ours).
-        content: MCP content blocks, when the tool returned more than plain JSON (ours).
+        content: MCP content blocks, when the tool returned more than plain JSON (ours). An error may have blocks too.
+        structured: False when ``result`` is only the text of ``content``, and no value of its own (ours).
+        meta: Any other information from the tool (ours).
     """
 
     call_id: str
@@ -96,6 +109,8 @@ class Response(Message):
     server: str | None = None
     seq: int | None = None
     content: list[dict[str, Any]] | None = None
+    structured: bool | None = None
+    meta: dict[str, Any] | None = None
 
 
 class StreamMessage(Message):
@@ -104,10 +119,12 @@ class StreamMessage(Message):
     Attributes:
         call_id: The id of the call.
         seq: A number that grows with each message of a call. Values may be repeated or missing (ref).
-        type: ``partial``, ``done``, or ``accepted`` (ours).
+        type: ``partial``, ``done``, ``accepted`` (ours) or ``log`` (ours).
         content: A text.
         data: Any other JSON value; progress is ``{"progress", "total"?, "message"?}`` (ours).
         server: The id of the replica that runs the call (ours).
+        level: The level of a log message, one of :data:`LOG_LEVELS` (ours).
+        logger: The name of the logger of a log message (ours).
     """
 
     call_id: str
@@ -116,6 +133,8 @@ class StreamMessage(Message):
     content: str | None = None
     data: Any = None
     server: str | None = None
+    level: str | None = None
+    logger: str | None = None
 
 
 class Cancel(Message):

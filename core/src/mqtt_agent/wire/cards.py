@@ -71,6 +71,8 @@ class ToolCard(Message):
         features: The optional parts of the protocol that the server supports (ours).
         icons: Icons, as in MCP (ours).
         meta: Any other information from the author of the tool (ours).
+        mcp_name: The tool's name at its MCP server, when a bridge offers the tool under another name (ours).
+        task_support: Whether the tool can run as an MCP task: ``forbidden``, ``optional`` or ``required`` (ours).
     """
 
     version: str = "1"
@@ -91,6 +93,8 @@ class ToolCard(Message):
     features: list[str] | None = None
     icons: list[dict[str, Any]] | None = None
     meta: dict[str, Any] | None = None
+    mcp_name: str | None = None
+    task_support: str | None = None
     _also_offered_by: tuple[str, ...] = PrivateAttr(default=())
 
     @property

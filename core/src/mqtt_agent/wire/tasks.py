@@ -70,7 +70,8 @@ class Task(Message):
 
     Attributes:
         task_id: The id of the task.
-        sender: ``from`` in JSON: the requester. The requester chooses this name, and nothing proves it.
+        sender: ``from`` in JSON: the requester. The requester chooses this name. Only the topic of a sender-bound
+            message proves the name.
         to: The agent that should do the task.
         type: The kind of task, which chooses the handler.
         title: One line for people.
@@ -178,6 +179,8 @@ class TaskEvent(Message):
 
     Attributes:
         task_id: The id of the task.
+        sender: ``from`` in JSON: the agent that has the task.
+        to: The requester.
         seq: The number of the event, from 1 for each task. The numbers continue after a restart. A crash may leave
             a gap.
         type: ``status``, ``progress``, ``partial`` or ``artifact``.
@@ -191,6 +194,8 @@ class TaskEvent(Message):
     """
 
     task_id: str = Field(min_length=1)
+    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
+    to: str | None = None
     seq: int = 0
     type: str = "status"
     status: str | None = None

@@ -75,6 +75,15 @@ class Topics:
         """The topic on which callers ask one replica which of their calls it knows (ours)."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/query"
 
+    def client_query(self, client: str) -> str:
+        """The topic on which a client asks all servers for their cards (ours)."""
+        return f"{self._clients}{validate_identifier(client, 'client name')}/query"
+
+    @property
+    def all_client_queries(self) -> str:
+        """The topic filter for the questions of all clients (ours)."""
+        return f"{self._clients}+/query"
+
     @property
     def all_server_cards(self) -> str:
         """The topic filter for the cards of all servers (spec)."""
@@ -96,6 +105,10 @@ class Topics:
     def client_of_responses(self, topic: str) -> str | None:
         """The caller whose inbox this topic is; None for any other topic."""
         return _level_between(topic, self._clients, "/responses")
+
+    def client_of_query(self, topic: str) -> str | None:
+        """The client that asks on this topic; None for any other topic."""
+        return _level_between(topic, self._clients, "/query")
 
     # Agents and tasks
 
@@ -131,6 +144,15 @@ class Topics:
         """The topic of the events of one task (ours)."""
         return f"{self._tasks}{validate_identifier(task_id, 'task id')}/events"
 
+    def agent_query(self, agent: str) -> str:
+        """The topic on which an agent asks all agents for their cards (ours)."""
+        return f"{self._agents}{validate_identifier(agent, 'agent id')}/query"
+
+    @property
+    def all_agent_queries(self) -> str:
+        """The topic filter for the questions of all agents (ours)."""
+        return f"{self._agents}+/query"
+
     @property
     def all_agent_cards(self) -> str:
         """The topic filter for the cards of all agents (spec)."""
@@ -152,6 +174,22 @@ class Topics:
     def agent_of_status(self, topic: str) -> str | None:
         """The agent whose status topic this is; None for any other topic."""
         return _level_between(topic, self._agents, "/status")
+
+    def agent_of_query(self, topic: str) -> str | None:
+        """The agent that asks on this topic; None for any other topic."""
+        return _level_between(topic, self._agents, "/query")
+
+    # Copies
+
+    @staticmethod
+    def copy(topic: str, asker: str) -> str:
+        """The topic of the copy of a card or status for one asker. ``topic`` may be a topic filter (ours).
+
+        Example:
+            >>> Topics.copy("a2a/v1/mcp/servers/weather:a/card", "agent-a")
+            'a2a/v1/mcp/servers/weather:a/card/agent-a'
+        """
+        return f"{topic}/{validate_identifier(asker, 'client name')}"
 
 
 def _level_between(topic: str, prefix: str, suffix: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ class Assignment:
     title: str
     metadata: dict[str, Any]
     tools: dict[str, Any]
+
+    def hidden(self, tool: str, arguments: Iterable[str]) -> list[str]:
+        """The names among the arguments of a tool that the peer was not told of, in ``metadata``."""
+        [about] = [each for each in self.metadata["crewai"]["tools"] if each["name"] == tool]
+        told: dict[str, Any] = about["parameters"]
+        if told.get("additionalProperties"):
+            return []
+        return [name for name in arguments if name not in told.get("properties", {})]
 
 
 def assign(

@@ -80,7 +80,7 @@ async def work(
     async def answer(question: str, schema: Any) -> Any:
         call = schema.get(TOOL_CALL) if isinstance(schema, dict) else None
         if isinstance(call, dict):
-            return await _apart(scope, _call_tool, assignment.tools, call)
+            return await _apart(scope, _call_tool, assignment, call)
         requester = scope.get(current_requester)
         on_question = member.on_question or (_ask_at_console if requester is None else requester.ask)
         answered = await _apart(scope, on_question, question, schema)
@@ -129,14 +129,20 @@ def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task
     return told
 
 
-def _call_tool(tools: dict[str, Any], call: dict[str, Any]) -> str:
+def _call_tool(assignment: Assignment, call: dict[str, Any]) -> str:
     """Run one of the member's own tools for its peer. The peer's language model gets the text of an error."""
-    tool = tools.get(str(call.get("name")))
+    tools, name = assignment.tools, str(call.get("name"))
+    tool = tools.get(name)
     if tool is None:
-        return f"There is no tool {call.get('name')!r} here; there are: {', '.join(tools) or 'none'}"
+        return f"There is no tool {name!r} here; there are: {', '.join(tools) or 'none'}"
     arguments = call.get("arguments")
+    arguments = arguments if isinstance(arguments, dict) else {}
+    # CrewAI itself passes hidden arguments on: a peer could set what only this program may set.
+    hidden = assignment.hidden(name, arguments)
+    if hidden:
+        return f"Error executing tool: {name} takes no argument {', '.join(map(repr, hidden))}"
     try:
-        return tool.format_output_for_agent(tool.run(**(arguments if isinstance(arguments, dict) else {})))
+        return tool.format_output_for_agent(tool.run(**arguments))
     except Exception as error:
         return f"Error executing tool: {error}"
 

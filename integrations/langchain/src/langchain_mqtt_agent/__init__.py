@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from langchain_mqtt_agent.interceptors import MQTTToolCallRequest, MQTTToolCallResult, ToolCallInterceptor
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
 from langchain_mqtt_agent.serving import aserve_graph, aserve_tools, graph_agent, serve_graph, serve_tools, tool_server
 from langchain_mqtt_agent.tool import MQTTTool
@@ -15,7 +16,10 @@ __all__ = [
     "MQTTLiveTools",
     "MQTTRemoteAgent",
     "MQTTTool",
+    "MQTTToolCallRequest",
+    "MQTTToolCallResult",
     "MQTTToolkit",
+    "ToolCallInterceptor",
     "__version__",
     "aserve_graph",
     "aserve_tools",

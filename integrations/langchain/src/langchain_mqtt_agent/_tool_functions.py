@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
+from mqtt_agent.adapting.apart import block_apart
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Remote, block
 
 from langchain_mqtt_agent.run import Artifact, Run, Work
@@ -29,11 +30,13 @@ class Functions:
     Args:
         remote: Where the work is done.
         work: Does the work for one call of the tool.
+        awaits: Whether the work may await anything. Code that blocks then runs the work on an event loop of its own.
     """
 
-    def __init__(self, remote: Remote, work: Work) -> None:
+    def __init__(self, remote: Remote, work: Work, awaits: bool = False) -> None:
         self._remote = remote
         self._work = work
+        self._awaits = awaits
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Functions:
         """A copy of a tool shares the connection."""
@@ -48,8 +51,10 @@ class Functions:
         arguments: dict[str, Any],
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[Any, Artifact]:
+    ) -> tuple[Any, Artifact | None]:
         """Do the work, and block for the content and the artifact of the tool message."""
+        if self._awaits:
+            return block_apart(lambda: self.ainvoke(arguments, tool_call_id, mqtt_runtime), "mqtt-agent-interceptors")
         run = Run(BlockingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime, tool_call_id)
         return block(self._work(run, arguments))
 
@@ -58,7 +63,7 @@ class Functions:
         arguments: dict[str, Any],
         tool_call_id: str | None = None,
         mqtt_runtime: ToolRuntime = None,  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
-    ) -> tuple[Any, Artifact]:
+    ) -> tuple[Any, Artifact | None]:
         """Do the work, and await the content and the artifact of the tool message."""
         run = Run(AwaitingCaller(self._remote), _config_of(mqtt_runtime), mqtt_runtime, tool_call_id)
         return await self._work(run, arguments)

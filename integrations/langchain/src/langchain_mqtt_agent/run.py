@@ -59,6 +59,7 @@ class Run:
         self.caller = caller
         self.config = config
         self.tool_call_id = tool_call_id
+        self.runtime = runtime
         self.in_node: bool = in_node(config)
         self._writer: Callable[[Any], None] | None = getattr(runtime, "stream_writer", None)
         self._delta: Callable[[Any], None] | None = getattr(runtime, "emit_output_delta", None)
@@ -122,5 +123,5 @@ class Run:
 
 Artifact = dict[str, Any]
 """What a tool message holds for the program and not for the language model."""
-Work = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, tuple[Any, Artifact]]]
+Work = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, tuple[Any, Artifact | None]]]
 """Does the work of one tool call: gets the run and the arguments; returns content and artifact."""

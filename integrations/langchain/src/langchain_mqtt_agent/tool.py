@@ -25,6 +25,7 @@ from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.content import content_of
 from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.interceptors import MQTTToolCallRequest, ToolCallInterceptor, as_meta, intercepted
 from langchain_mqtt_agent.places import begin_anew, place_of
 from langchain_mqtt_agent.run import Artifact, Run, Work
 
@@ -43,17 +44,18 @@ class RemoteTool(StructuredTool):
     _runtime: str = PrivateAttr(default=_RUNTIME)
 
     @classmethod
-    def make(cls, remote: Remote, work: Work, **fields: Any) -> Self:
+    def make(cls, remote: Remote, work: Work, *, awaits: bool = False, **fields: Any) -> Self:
         """Make a tool that does its work at a remote end.
 
         Args:
             remote: Where the work is done.
             work: Does the work for one call of the tool.
+            awaits: Whether the work may await anything, as interceptors do.
             fields: The fields of the tool, such as ``name``.
         """
         from langchain_mqtt_agent._tool_functions import Functions, renamed  # LangGraph takes a while to import
 
-        functions, runtime = Functions(remote, work), _RUNTIME
+        functions, runtime = Functions(remote, work, awaits), _RUNTIME
         while runtime in fields["args_schema"].get("properties", ()):
             runtime += "_"
         blocking, awaiting = (renamed(each, _RUNTIME, runtime) for each in (functions.invoke, functions.ainvoke))
@@ -142,6 +144,7 @@ def make_tool(
     handle_tool_error: HandleToolError,
     schema_for: Provider | None = None,
     context: Sequence[str] = (),
+    interceptors: Sequence[ToolCallInterceptor] = (),
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -153,10 +156,14 @@ def make_tool(
         handle_tool_error: See :class:`MQTTToolkit`.
         schema_for: See :class:`MQTTToolkit`.
         context: See :class:`MQTTToolkit`.
+        interceptors: See :class:`MQTTToolkit`.
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
-        return await _call(run, card, arguments, limits, context)
+        return await execute(run, MQTTToolCallRequest(card.tool, arguments, card.server))
+
+    async def execute(run: Run, request: MQTTToolCallRequest) -> tuple[Any, Artifact]:
+        return await _call(run, card, request, limits, context)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -166,7 +173,8 @@ def make_tool(
     schema, note = _schema_of(card, schema_for)
     tool = MQTTTool.make(
         client,
-        work,
+        intercepted(execute, interceptors, card.tool, card.server) if interceptors else work,
+        awaits=bool(interceptors),
         name=name,
         description=" ".join(filter(None, (card.description or card.title or card.tool, note))),
         args_schema=schema,
@@ -213,14 +221,18 @@ def _has_readable_schema(tool: BaseTool) -> bool:
 
 
 async def _call(
-    run: Run, card: ToolCard, arguments: dict[str, Any], limits: Mapping[str, float | None], context: Sequence[str]
+    run: Run,
+    card: ToolCard,
+    request: MQTTToolCallRequest,
+    limits: Mapping[str, float | None],
+    context: Sequence[str],
 ) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
-    tool, call, place = card.tool, None, None
+    tool, arguments, call, place = request.name, request.args, None, None
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
         told = context_of(run.config, run.in_context(current_runtime), context) if context else {}
-        meta = {"context": told} if told else None
+        meta = as_meta(told, request.headers)
         call = CallSteps(
             tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed, meta=meta
         )
@@ -240,7 +252,7 @@ async def _call(
         # The language model can do something about a failed call: correct the arguments, or try another way. The
         # language model cannot do anything about a connection that was closed.
         if isinstance(error, Exception) and concerns_model(error):
-            repeatable = card.read_only or card.idempotent
+            repeatable = tool == card.tool and (card.read_only or card.idempotent)
             raise RemoteToolException.of(error, _about(call), repeatable=repeatable) from error
         raise
     response = call.handle.response

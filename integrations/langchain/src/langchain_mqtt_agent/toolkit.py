@@ -21,6 +21,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_mqtt_agent.faults import HandleToolError
+from langchain_mqtt_agent.interceptors import ToolCallInterceptor
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
 from langchain_mqtt_agent.remote.agent import OnTimeout
 from langchain_mqtt_agent.tool import make_tool
@@ -74,6 +75,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             refuse.
         context: The keys of the run's configuration that tools and peers may know; see ``context`` of
             :class:`MQTTRemoteAgent`. By default, nothing is sent.
+        interceptors: Async functions ``interceptor(request, handler)`` that see each call of a tool, also of a tool of
+            ``peers``. See :class:`MQTTToolCallRequest`. ``await handler(request)`` makes the call, and raises a
+            ``ToolException`` for a call without a result. The first interceptor is the outermost.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -107,6 +111,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     handle_tool_error: HandleToolError = True
     schema_for: Provider | None = None
     context: Sequence[str] = ()
+    interceptors: Sequence[ToolCallInterceptor] = ()
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
@@ -188,7 +193,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if isinstance(card, ToolCard):
             timeout = timeout_for(card.tool, self.timeouts, self.timeout)
             limits = {"timeout": timeout, "idle_timeout": self.idle_timeout}
-            return make_tool(self._remote, card, name, limits, self.handle_tool_error, self.schema_for, self.context)
+            options = (self.handle_tool_error, self.schema_for, self.context, self.interceptors)
+            return make_tool(self._remote, card, name, limits, *options)
         remote = MQTTRemoteAgent(
             card.name,
             agent=self._remote.agent,
@@ -199,7 +205,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         )
         # The tool keeps the requester and not its present agent, because the agent changes after a fork.
         remote._requester = self._remote  # pyright: ignore[reportPrivateUsage]
-        return remote.as_tool(name=name, description=describe_peer(card), handle_tool_error=self.handle_tool_error)
+        options: Any = {"handle_tool_error": self.handle_tool_error, "interceptors": self.interceptors}
+        return remote.as_tool(name=name, description=describe_peer(card), **options)
 
 
 def _essence(card: ToolCard | AgentCard) -> ToolCard | AgentCard:

@@ -31,7 +31,9 @@ class Attempt:
         record: The task's record, as the store returned it when the attempt began.
         store: The store of the record.
         retry: Repeats a change that the store did not accept.
-        send: Publishes an event of the task; returns the future of the broker's confirmation.
+        send: Publishes an event to a topic; returns the future of the broker's confirmation.
+        sender: The id of this agent, which the events name.
+        topic: The topic of the task's events; None when nobody can get events.
 
     Attributes:
         number: 1 for the first attempt at the task, 2 for the second attempt, and so on.
@@ -43,24 +45,33 @@ class Attempt:
         artifacts: The data of each artifact by its name.
         question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
         seq: The number of the latest event.
+        topic: The topic of the task's events; None when nobody can get events.
     """
 
     def __init__(
-        self, record: TaskRecord, store: TaskStore, retry: StoreRetry, send: Callable[[bytes], asyncio.Future[int]]
+        self,
+        record: TaskRecord,
+        store: TaskStore,
+        retry: StoreRetry,
+        send: Callable[[str, bytes], asyncio.Future[int]],
+        sender: str,
+        topic: str | None,
     ) -> None:
         self.number: int = record.attempt
         self.key: TaskKey = record.key
         self.saved: Any = record.saved
         self.state: TaskState = TaskState.WORKING
-        self.listening: bool = record.task.get("stream") is not False
+        self.listening: bool = topic is not None and record.task.get("stream") is not False
         self.over: bool = False
         self.artifacts: dict[str, Any] = {}
         self.question: dict[str, Any] | None = None
         self.seq: int = record.seq - RESERVED_SEQS
+        self.topic: str | None = topic
+        self._names: dict[str, Any] = {"sender": sender, "to": record.peer}
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
-        self._sender = PacedSender(send)
+        self._sender = PacedSender(lambda payload: send(self.topic or "", payload))
 
     async def send_event(self, kind: str, **fields: Any) -> None:
         """Send an event to the requester, if the requester wants events.
@@ -70,7 +81,7 @@ class Attempt:
             fields: Further fields of :class:`TaskEvent`.
         """
         if not self.over and self.listening:
-            await self._send(TaskEvent(task_id=self.key.task_id, type=kind, **fields))
+            await self._send(TaskEvent(task_id=self.key.task_id, **self._names, type=kind, **fields))
 
     async def _send(self, event: TaskEvent) -> None:
         await self.reserve()
@@ -104,7 +115,8 @@ class Attempt:
 
         Such an event answers a requester that asks for the state. The event does not belong to the numbered sequence.
         """
-        event = TaskEvent(task_id=self.key.task_id, type="status", status=self.state.value, attempt=self.number)
+        status, task_id = self.state.value, self.key.task_id
+        event = TaskEvent(task_id=task_id, **self._names, type="status", status=status, attempt=self.number)
         if self.state is TaskState.INPUT_REQUIRED and self.question is not None:
             event.content = self.question["prompt"]
             event.data = {"input_id": self.question["input_id"]}

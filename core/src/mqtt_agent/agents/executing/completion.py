@@ -35,11 +35,11 @@ class Completion:
         self._scope = scope
         self._replies = replies
         self._background = background
-        self._unstorable: set[str] = set()
+        self._unstorable: set[TaskKey] = set()
 
-    def is_unstorable(self, task_id: str) -> bool:
+    def is_unstorable(self, key: TaskKey) -> bool:
         """Whether a handler has worked on a task, and the store refuses each end of the task."""
-        return task_id in self._unstorable
+        return key in self._unstorable
 
     async def finish(self, record: TaskRecord, attempt: Attempt, elapsed: float, ending: Ending) -> None:
         """End a task. Nothing happens when the attempt is over.
@@ -66,7 +66,7 @@ class Completion:
         except StoreError as error:
             if not error.permanent:
                 raise
-            self._note_unstorable(record.task_id, error)
+            self._note_unstorable(record.key, error)
         else:
             if changed is not None:
                 attempt.state = changed.state
@@ -111,12 +111,12 @@ class Completion:
         reached("finished.after-commit")
         return changed
 
-    def _note_unstorable(self, task_id: str, error: StoreError) -> None:
-        self._unstorable.add(task_id)
+    def _note_unstorable(self, key: TaskKey, error: StoreError) -> None:
+        self._unstorable.add(key)
         logger.error(
             "the handler of task %.80s has ended, but no end of the task can be stored. The task is not run again "
             "before the next start of agent %s, and its requester gets no result until then. Repair the store: %s",
-            task_id,
+            key.task_id,
             self._scope.agent_id,
             error,
         )

@@ -29,8 +29,10 @@ class TaskContext:
 
     Attributes:
         id: The task's id.
-        sender: The id that the requester gives itself, which is no proof of identity. None when the task does not name
-            its requester.
+        sender: The id of the requester. When :attr:`bound` is false, the requester gives itself this id, which is no
+            proof of identity. None when the task does not name its requester.
+        bound: Whether the requester asked on a sender-bound topic. Then only the agent :attr:`sender` can have asked, if
+            the broker lets each login write only the topics with its own name.
         type: The type of the task, by which the handler was chosen.
         title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
@@ -49,9 +51,10 @@ class TaskContext:
             again, so the handler should not undo its work.
     """
 
-    def __init__(self, task: Task, attempt: Attempt, questions: Questions, max_result: int) -> None:
+    def __init__(self, task: Task, attempt: Attempt, questions: Questions, max_result: int, bound: bool) -> None:
         self.id: str = task.task_id
         self.sender: str | None = task.sender
+        self.bound: bool = bound
         self.type: str | None = task.type
         self.title: str | None = task.title
         self.messages: list[TaskMessage] = task.messages or (
@@ -192,6 +195,7 @@ class SyncTaskContext:
         self._loop = loop
         self.id: str = context.id
         self.sender: str | None = context.sender
+        self.bound: bool = context.bound
         self.type: str | None = context.type
         self.title: str | None = context.title
         self.prompt: str | None = context.prompt

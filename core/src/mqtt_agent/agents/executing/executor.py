@@ -58,7 +58,7 @@ class TaskExecutor:
         self._handlers = Handlers(scope, router, lambda: not self.executing)
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[TaskKey, Run] = {}
         self._undecided: set[Slot] = set()
         self._completion = Completion(scope, replies, self.background)
         scope.retry.on_recovered.append(self._on_store_recovered)
@@ -69,12 +69,12 @@ class TaskExecutor:
         """How many handlers are running, including handlers that wait for an answer."""
         return len(self._runs)
 
-    async def find_run(self, task_id: str) -> Run | None:
+    async def find_run(self, key: TaskKey) -> Run | None:
         """The handler that works on a task; None when there is none. Waits for a handler that begins at this moment."""
-        if task_id not in self._runs and self._undecided:
+        if key not in self._runs and self._undecided:
             # The task may be ``working`` in the store already, a moment before its handler begins.
             await asyncio.wait([slot.decided for slot in self._undecided])
-        return self._runs.get(task_id)
+        return self._runs.get(key)
 
     # Life
 
@@ -179,10 +179,10 @@ class TaskExecutor:
             self._timers.watch(record)
         self._fill()
 
-    def dequeue(self, task_id: str) -> None:
+    def dequeue(self, key: TaskKey) -> None:
         """Note that a task which waited for a slot is over, because it was canceled or has expired."""
         self.waiting = max(0, self.waiting - 1)
-        self._timers.forget(task_id)
+        self._timers.forget(key)
 
     async def _watch_waiting(self) -> None:
         """Set the timers of the tasks that an earlier process has left waiting."""
@@ -198,7 +198,7 @@ class TaskExecutor:
         read = partial(self._scope.store.get, key)
         record = await self._scope.retry.until_stored(read, f"the end of task {key.task_id:.80}, which has expired")
         if record is not None and await self._completion.expire(record):
-            self.dequeue(key.task_id)
+            self.dequeue(key)
 
     def _fill(self) -> None:
         while self.executing and self.waiting > 0 and (slot := self._take_slot()) is not None:
@@ -234,7 +234,7 @@ class TaskExecutor:
         Returns:
             The task's record.
         """
-        if self._completion.is_unstorable(record.task_id):
+        if self._completion.is_unstorable(record.key):
             return record
         again = await self._scope.store.change(
             record.key, ACTIVE, expected_attempt=record.attempt, state=TaskState.SUBMITTED
@@ -254,7 +254,7 @@ class TaskExecutor:
         """Find the tasks that the store has added or begun, although the store reported a failure."""
         async for records in self._scope.records("received", ACTIVE):
             for record in records:
-                if await self.find_run(record.task_id) is None and self.executing:
+                if await self.find_run(record.key) is None and self.executing:
                     await self.run_again(record)
         self.waiting = await self._count_waiting()
         self._fill()
@@ -273,15 +273,15 @@ class TaskExecutor:
             self.give_back(slot)
             return
         self._decide(slot)
-        self._timers.forget(record.task_id)
-        topic = self._scope.topics.task_events(record.task_id)
-        publish = self._scope.connection.publish_soon
-        attempt = Attempt(record, self._scope.store, self._scope.retry, lambda payload: publish(topic, payload))
+        self._timers.forget(record.key)
+        scope, topic = self._scope, self._replies.events_topic(record)
+        attempt = Attempt(record, scope.store, scope.retry, scope.connection.publish_soon, scope.agent_id, topic)
         questions = Questions(attempt, record.inputs, slot)
-        limit = self._scope.connection.max_payload
+        limit = scope.connection.max_payload
         max_result = limit if task.max_result is None else min(limit, task.max_result)
-        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result), slot)
-        self._runs[record.task_id] = run
+        bound = self._replies.is_bound(record.reply_to)
+        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result, bound), slot)
+        self._runs[record.key] = run
         run.work = self.background.start(self._run(run))
         # Not in a `finally` of the coroutine, which does not begin when it is canceled before its first step.
         run.work.add_done_callback(lambda _: self._on_run_end(run))
@@ -293,8 +293,8 @@ class TaskExecutor:
             await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
 
     def _on_run_end(self, run: Run) -> None:
-        if self._runs.get(run.record.task_id) is run:
-            del self._runs[run.record.task_id]
+        if self._runs.get(run.record.key) is run:
+            del self._runs[run.record.key]
         run.attempt.over = True
         run.questions.close()
         run.slot.end(run.threads)

@@ -23,26 +23,26 @@ class ExpiryTimers:
 
     def __init__(self, on_expired: Callable[[TaskKey], None]) -> None:
         self._on_expired = on_expired
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[TaskKey, asyncio.TimerHandle] = {}
 
     def watch(self, record: TaskRecord) -> None:
         """Set the timer of a task. Nothing happens when the task never expires."""
-        self.forget(record.task_id)
+        self.forget(record.key)
         if record.expires_at is not None:
             left = max(0.0, record.expires_at - time.time())
-            self._timers[record.task_id] = asyncio.get_running_loop().call_later(left, self._expire, record.key)
+            self._timers[record.key] = asyncio.get_running_loop().call_later(left, self._expire, record.key)
 
-    def forget(self, task_id: str) -> None:
+    def forget(self, key: TaskKey) -> None:
         """Stop the timer of a task, because a handler begins or the task is over."""
-        timer = self._timers.pop(task_id, None)
+        timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
 
     def stop(self) -> None:
         """Stop all timers."""
-        for task_id in tuple(self._timers):
-            self.forget(task_id)
+        for key in tuple(self._timers):
+            self.forget(key)
 
     def _expire(self, key: TaskKey) -> None:
-        del self._timers[key.task_id]
+        del self._timers[key]
         self._on_expired(key)

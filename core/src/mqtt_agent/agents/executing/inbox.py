@@ -29,18 +29,22 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Reads the messages on an agent's inbox topics and on its control topic.
+    """Reads the messages on an agent's inbox topics and control topics.
 
     Args:
         scope: The agent's shared values.
         received: Gets the valid messages.
         replies: Sends the rejections of invalid tasks.
+        allowed: The requesters whose tasks are run; None means all.
     """
 
-    def __init__(self, scope: Scope, received: ReceivedTasks, replies: Replies) -> None:
+    def __init__(
+        self, scope: Scope, received: ReceivedTasks, replies: Replies, allowed: frozenset[str] | None = None
+    ) -> None:
         self._scope = scope
         self._received = received
         self._replies = replies
+        self._allowed = allowed
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
 
@@ -50,25 +54,47 @@ class Inbox:
             self._faults.tell(message.topic, "a retained task was ignored", "tasks are never retained")
             message.acknowledge()
             return
+        writer = self._scope.topics.bound.writer(message.topic)
         try:
             task = decode(Task, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable task", error)
-            self._refuse_unreadable(message, error)
+            self._refuse_unreadable(message, error, writer)
             message.acknowledge()
             return
-        problem = self._problem(task, message)
+        if writer is not None and not self._is_from(writer, task, message):
+            message.acknowledge()
+            return
+        reply_to = message.response_topic if writer is None else self._replies.bound_topic(writer)
+        problem = self._problem(task, reply_to, bound=writer is not None)
         if problem is not None:
             self._faults.tell(message.topic, "a task that is refused", problem)
-            self._refuse(task, message, problem)
+            self._refuse(task, reply_to, problem)
+            message.acknowledge()
+            return
+        if not self._is_allowed(task.sender):
+            self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
+            what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"
+            self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
-        self._tasks.start(self._take(task, message, expires_at), name=task.task_id)
+        self._tasks.start(self._take(task, message, reply_to, expires_at), name=task.task_id)
 
-    async def _take(self, task: Task, message: InboundMessage, expires_at: float | None) -> None:
-        take = partial(self._received.take, task, message.response_topic, expires_at, message.acknowledge)
+    def _is_from(self, writer: str, named: Task | Control, message: InboundMessage) -> bool:
+        """Whether a message on a sender-bound topic is from the agent that it names. If so, the sender is filled in."""
+        if named.sender not in (None, writer):
+            self._faults.tell(message.topic, "a message in the name of another agent", repr(named.sender))
+            return False
+        named.sender = writer
+        return True
+
+    def _is_allowed(self, sender: str | None) -> bool:
+        return self._allowed is None or sender in self._allowed
+
+    async def _take(self, task: Task, message: InboundMessage, reply_to: str | None, expires_at: float | None) -> None:
+        take = partial(self._received.take, task, reply_to, expires_at, message.acknowledge)
         try:
             await self._scope.retry.until_stored(take, f"task {task.task_id:.80}")
         except StoreError as error:
@@ -76,7 +102,7 @@ class Inbox:
                 message.acknowledge()
             raise
 
-    def _problem(self, task: Task, message: InboundMessage) -> str | None:
+    def _problem(self, task: Task, reply_to: str | None, *, bound: bool) -> str | None:
         """Why a task is refused; None when the task is valid."""
         if not is_identifier(task.task_id):
             return f"task id {task.task_id!r:.80} cannot be a topic level"
@@ -86,22 +112,24 @@ class Inbox:
             return f"agent id {task.sender!r:.80} cannot be a topic level"
         if task.to is not None and task.to != self._scope.agent_id:
             return f"the task is for {task.to!r:.80}, not for {self._scope.agent_id!r}"
-        reply_to = message.response_topic
-        allowed = self._replies.default_topics(task.task_id, task.sender)
-        if reply_to is not None and reply_to not in allowed:
-            return f"the Response Topic must be one of {', '.join(allowed)}, not {reply_to!r:.200}"
+        if reply_to is not None and not bound:
+            allowed = self._replies.default_topics(task.task_id, task.sender)
+            if reply_to not in allowed:
+                return f"the Response Topic must be one of {', '.join(allowed)}, not {reply_to!r:.200}"
         if task.expires_at is not None and read_time(task.expires_at) is None:
             return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time such as 2099-12-31T23:59:59Z"
         return None
 
-    def _refuse(self, task: Task, message: InboundMessage, problem: str) -> None:
+    def _refuse(self, task: Task, reply_to: str | None, problem: str) -> None:
         if is_identifier(task.task_id):
             sender = task.sender if is_identifier(task.sender) else None
-            allowed = self._replies.default_topics(task.task_id, sender)
-            reply_to = message.response_topic if message.response_topic in allowed else None
+            if not self._replies.is_bound(reply_to) and reply_to not in self._replies.default_topics(
+                task.task_id, sender
+            ):
+                reply_to = None
             self._replies.refuse(task.model_copy(update={"sender": sender}), reply_to, "invalid_task", problem)
 
-    def _refuse_unreadable(self, message: InboundMessage, error: WireError) -> None:
+    def _refuse_unreadable(self, message: InboundMessage, error: WireError, writer: str | None) -> None:
         """Reject an unreadable task, if the payload or the correlation data contains the task's id."""
         fields: Any = None
         if len(message.payload) <= self._scope.max_payload:
@@ -112,10 +140,16 @@ class Inbox:
         if not is_identifier(task_id):
             task_id = (message.correlation_data or b"").decode(errors="replace")
         if is_identifier(task_id):
-            topics, reply_to = self._scope.topics, message.response_topic
-            if reply_to != topics.task_result(str(task_id)) and not topics.agent_of_results(reply_to or ""):
-                reply_to = None
-            self._replies.refuse(Task(task_id=str(task_id)), reply_to, "invalid_task", str(error))
+            reply_to = self._readable_by(str(task_id), message, writer)
+            self._replies.refuse(Task(task_id=str(task_id), sender=writer), reply_to, "invalid_task", str(error))
+
+    def _readable_by(self, task_id: str, message: InboundMessage, writer: str | None) -> str | None:
+        """The topic to which the rejection of an unreadable task goes; None for the default topics."""
+        if writer is not None:
+            return self._replies.bound_topic(writer)
+        topics, reply_to = self._scope.topics, message.response_topic
+        allowed = reply_to == topics.task_result(task_id) or topics.agent_of_results(reply_to or "") is not None
+        return reply_to if allowed else None
 
     def on_control(self, message: InboundMessage) -> None:
         """Take a control message, which cancels a task, answers a question, or asks for the state of a task."""
@@ -129,23 +163,32 @@ class Inbox:
         if not is_identifier(control.task_id) or not (control.sender is None or is_identifier(control.sender)):
             self._faults.tell(message.topic, "a control message with impossible names", repr(control.task_id))
             return
-        handle = partial(self._handle_control, control, message)
+        writer = self._scope.topics.bound.writer(message.topic)
+        if writer is not None and not self._is_from(writer, control, message):
+            return
+        if not self._is_allowed(control.sender):
+            self._faults.tell(message.topic, "a control message of an agent that is not allowed", repr(control.sender))
+            return
+        reply_to = None if writer is None else self._replies.bound_topic(writer)
+        handle = partial(self._handle_control, control, message, reply_to)
         what = f"a control message for task {control.task_id:.80}"
         self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
 
-    async def _handle_control(self, control: Control, message: InboundMessage) -> None:
+    async def _handle_control(self, control: Control, message: InboundMessage, reply_to: str | None) -> None:
         task_id, sender = control.task_id, control.sender
-        record = await self._received.find(task_id)
-        if record is not None and record.peer is not None and sender != record.peer:
-            self._faults.tell(message.topic, "a control message from another agent than the task's", repr(sender))
+        record = await self._received.find(task_id, sender)
+        if record is not None and not self._replies.may_touch(record, reply_to):
+            what = "a control message on a plain topic about a task that was given on a sender-bound topic"
+            self._faults.tell(message.topic, what, repr(sender))
         elif control.action == "cancel":
-            await self._received.cancel(task_id, sender, control.reason)
+            await self._received.cancel(task_id, sender, control.reason, reply_to)
         elif control.action == "input":
-            if not await self._received.take_input(task_id, control.input_id, control.input):
+            key = self._scope.key("received", task_id, sender)
+            if not await self._received.take_input(key, control.input_id, control.input):
                 self._faults.tell(message.topic, "an answer to a question that was not asked", repr(control.input_id))
         elif control.action == "get":
-            allowed = self._replies.default_topics(task_id, sender)
-            reply_to = message.response_topic if message.response_topic in allowed else None
+            if reply_to is None and message.response_topic in self._replies.default_topics(task_id, sender):
+                reply_to = message.response_topic
             if record is not None:
                 await self._received.attach(record, reply_to)
             else:

@@ -42,12 +42,17 @@ class ReceivedTasks:
         self._max_waiting = max_waiting
         self._answering = asyncio.Lock()
 
-    def _key(self, task_id: str) -> TaskKey:
-        return self._scope.key("received", task_id)
+    def _key(self, task_id: str, sender: str | None) -> TaskKey:
+        return self._scope.key("received", task_id, sender)
 
-    async def find(self, task_id: str) -> TaskRecord | None:
-        """The record of a received task; None when the task is not known."""
-        return await self._scope.store.get(self._key(task_id))
+    async def find(self, task_id: str, sender: str | None) -> TaskRecord | None:
+        """The record of a received task; None when this requester has given no such task.
+
+        Args:
+            task_id: The task's id.
+            sender: The requester; None finds only a task that did not name its requester.
+        """
+        return await self._scope.store.get(self._key(task_id, sender))
 
     # Taking a task
 
@@ -71,7 +76,7 @@ class ReceivedTasks:
             await self._take_bare(task, reply_to, acknowledge)
             return
         record = TaskRecord(
-            key=self._key(task.task_id),
+            key=self._key(task.task_id, task.sender),
             peer=task.sender,
             task=pydantic_core.from_json(encode(task)),
             digest=task.digest,
@@ -98,14 +103,11 @@ class ReceivedTasks:
 
     async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""
-        record = await self.find(task.task_id)
-        if record is None or task.sender not in (None, record.peer):
+        record = await self.find(task.task_id, task.sender)
+        if record is None or not self._replies.may_touch(record, reply_to):
             acknowledge()
             message = f"{self._scope.agent_id} does not know task {task.task_id}"
             self._replies.refuse(task, reply_to, "not_found", message)
-        elif task.sender is None and record.peer is not None:
-            acknowledge()
-            await self._answer_stranger(record, reply_to)
         else:
             record = await self._redirect(record, reply_to)
             acknowledge()
@@ -136,10 +138,14 @@ class ReceivedTasks:
         self, record: TaskRecord, digest: str, task: Task, reply_to: str | None, acknowledge: Callable[[], None]
     ) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
-        canceled_early = not record.digest and record.peer in (None, task.sender)  # see cancel()
+        canceled_early = not record.digest  # see cancel()
         # An older version stored another digest for a prompt without messages.
         same = digest == record.digest or digest == Task.model_validate(record.task).digest
-        if same or canceled_early:
+        if not self._replies.may_touch(record, reply_to):
+            acknowledge()
+            message = f"{task.sender} gave task {task.task_id} on a sender-bound topic: ask on that topic"
+            self._replies.refuse(task, reply_to, "conflict", message)
+        elif same or canceled_early:
             record = await self._redirect(record, reply_to)
             acknowledge()
             await self.attach(record, None, task)
@@ -162,7 +168,7 @@ class ReceivedTasks:
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
             return
-        run = await self._executor.find_run(record.task_id)
+        run = await self._executor.find_run(record.key)
         if run is None and record.state in ACTIVE and self._executor.executing:
             record = await self._executor.run_again(record)
         if run is not None and task is not None and task.stream is not False:
@@ -170,50 +176,64 @@ class ReceivedTasks:
         await self._say_status(record)
 
     async def _redirect(self, record: TaskRecord, reply_to: str | None) -> TaskRecord:
-        """Store the topic to which the result of a known task goes from now on; None leaves it as it is."""
+        """Store the topic to which the result of a known task goes from now on; None leaves it as it is.
+
+        A result that goes to the requester's own topic never moves to the task's result topic, which others may read:
+        a repeat on a plain topic does not prove who has sent it.
+        """
         if reply_to is None or reply_to == record.reply_to:
             return record
-        return await self._scope.store.change(record.key, tuple(TaskState), reply_to=reply_to) or record
+        if reply_to == self._scope.topics.task_result(record.task_id) and record.reply_to is not None:
+            return record
+        changed = await self._scope.store.change(record.key, tuple(TaskState), reply_to=reply_to)
+        if changed is None:
+            return record
+        run = await self._executor.find_run(record.key)
+        if run is not None:
+            run.attempt.topic = self._replies.events_topic(changed)
+        return changed
 
     async def _say_status(self, record: TaskRecord) -> None:
-        run = await self._executor.find_run(record.task_id)
+        run = await self._executor.find_run(record.key)
         if run is not None:
             event = run.attempt.status()
         else:
-            event = TaskEvent(task_id=record.task_id, status=record.state.value, attempt=record.attempt or None)
-        self._replies.say_status(event)
-
-    async def _answer_stranger(self, record: TaskRecord, reply_to: str | None) -> None:
-        """Answer a message that does not name its sender. The requester's topic for the result does not change."""
-        if record.result is None:
-            await self._say_status(record)
-        else:
-            topic = reply_to or self._scope.topics.task_result(record.task_id)
-            self._replies.publish(topic, pydantic_core.to_json(record.result), record.task_id)
+            event = TaskEvent(
+                task_id=record.task_id,
+                sender=self._scope.agent_id,
+                to=record.peer,
+                status=record.state.value,
+                attempt=record.attempt or None,
+            )
+        self._replies.say_status(record, event)
 
     # Control messages
 
-    async def cancel(self, task_id: str, sender: str | None, reason: str | None) -> None:
+    async def cancel(self, task_id: str, sender: str | None, reason: str | None, reply_to: str | None) -> None:
         """Cancel a task. A task that has not arrived yet is stored as canceled.
 
         Args:
             task_id: The task's id.
             sender: The agent that cancels the task; None when the message did not name it.
             reason: Why, as text for people.
+            reply_to: The sender-bound topic to which the result goes from now on; None leaves it as it is.
         """
         message = f"canceled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
         ending = Ending(TaskState.CANCELED, fault=TaskFault(type="canceled", message=message))
         result = result_of(task_id, self._scope.agent_id, sender, ending)
-        record = await self.find(task_id)
+        record = await self.find(task_id, sender)
+        if record is not None:
+            record = await self._redirect(record, reply_to)
         if record is None:
             # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
             content = {"task_id": task_id}
-            canceled = TaskRecord(self._key(task_id), sender, content, "", ending.state, result=result)
+            key = self._key(task_id, sender)
+            canceled = TaskRecord(key, sender, content, "", ending.state, result=result, reply_to=reply_to)
             record, _ = await self._scope.store.add(canceled)
         elif not record.state.terminal:
             record = await self._cancel_open(record, result)
         elif record.state is TaskState.CANCELED:
-            await self._end_run(task_id)  # an earlier cancel may be stored although the store's answer was lost
+            await self._end_run(record.key)  # an earlier cancel may be stored although the store's answer was lost
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
 
@@ -222,14 +242,14 @@ class ReceivedTasks:
         if changed is None:
             return await self._scope.store.get(record.key) or record
         # The handler is looked up only after the change, because it may have begun meanwhile.
-        ended = await self._end_run(record.task_id)
+        ended = await self._end_run(record.key)
         if not ended and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
-            self._executor.dequeue(record.task_id)
+            self._executor.dequeue(record.key)
         return changed
 
-    async def _end_run(self, task_id: str) -> bool:
+    async def _end_run(self, key: TaskKey) -> bool:
         """End the handler of a canceled task. Returns whether a handler worked on the task."""
-        run = await self._executor.find_run(task_id)
+        run = await self._executor.find_run(key)
         if run is None:
             return False
         run.attempt.state = TaskState.CANCELED
@@ -238,26 +258,26 @@ class ReceivedTasks:
         await self._executor.end([run])
         return True
 
-    async def take_input(self, task_id: str, input_id: str | None, answer: Any) -> bool:
+    async def take_input(self, key: TaskKey, input_id: str | None, answer: Any) -> bool:
         """Store an answer to a question. A waiting handler gets the answer at once, another handler at its next run.
 
         Args:
-            task_id: The task's id.
+            key: The key of the task's record.
             input_id: The question's id; None means the open question.
             answer: The answer, any JSON value.
 
         Returns:
             Whether the task has asked this question. True also for a task that is over: the answer may come late.
         """
-        run = await self._executor.find_run(task_id)
+        run = await self._executor.find_run(key)
         if run is not None and await run.questions.take_input(input_id, answer):
             return True
         async with self._answering:  # a second answer must see the first answer in the store
             while True:
-                record = await self.find(task_id)
+                record = await self._scope.store.get(key)
                 if record is None or record.state.terminal:
                     return record is not None
-                run = await self._executor.find_run(task_id)
+                run = await self._executor.find_run(key)
                 if run is not None:
                     if await run.questions.take_input(input_id, answer):
                         return True

@@ -33,9 +33,10 @@ class Replies:
     def __init__(self, scope: Scope, background: BackgroundTasks) -> None:
         self._scope = scope
         self._background = background
-        self._sending: set[tuple[str, str | None]] = set()
-        self._settling: set[str] = set()
-        self._saying: set[tuple[str, int]] = set()
+        self._sending: set[tuple[TaskKey, str | None]] = set()
+        self._settling: set[TaskKey] = set()
+        self._saying: set[tuple[TaskKey, int]] = set()
+        self._bound_end = f"/results/{scope.agent_id}"
 
     async def send_unsettled(self) -> None:
         """Send the results of all tasks that are not settled, because the broker may not have these results."""
@@ -58,7 +59,7 @@ class Replies:
 
     async def _send_unless_sending(self, record: TaskRecord) -> bool:
         """Send a result, unless it is being sent. Returns whether the broker has it and this must be stored."""
-        sending = record.task_id, record.reply_to
+        sending = record.key, record.reply_to
         if sending in self._sending:
             return False  # the connection still has the message, and sends it after the reconnect
         self._sending.add(sending)
@@ -87,6 +88,8 @@ class Replies:
         reached("result.confirmed")
         refused = [code for code in codes if code >= 0x80]
         if refused:
+            if self.is_bound(record.reply_to) and not self._scope.dialect.required:
+                self._scope.dialect.give_up(f"the broker refused a result (reason code 0x{refused[0]:02x})")
             logger.warning(
                 "the broker refused the result of task %s (reason code 0x%02x); the result stays in the store",
                 record.task_id,
@@ -108,14 +111,34 @@ class Replies:
 
     async def _settle(self, key: TaskKey, state: TaskState) -> None:
         """Store that the broker has a result, unless this is being stored already."""
-        if key.task_id in self._settling:
+        if key in self._settling:
             return
-        self._settling.add(key.task_id)
+        self._settling.add(key)
         settle = partial(self._scope.store.change, key, (state,), settled=True)
         try:
             await self._scope.retry.until_stored(settle, f"the note that the result of task {key.task_id:.80} was sent")
         finally:
-            self._settling.discard(key.task_id)
+            self._settling.discard(key)
+
+    # Topics
+
+    def is_bound(self, reply_to: str | None) -> bool:
+        """Whether a task whose result goes to this topic was given on a sender-bound topic."""
+        return reply_to is not None and reply_to.endswith(self._bound_end)
+
+    def bound_topic(self, requester: str) -> str:
+        """The sender-bound topic of the results that this agent sends to a requester."""
+        return self._scope.topics.bound.results(requester, self._scope.agent_id)
+
+    def may_touch(self, record: TaskRecord, reply_to: str | None) -> bool:
+        """Whether a message may be about a task: a message on a plain topic is never about a sender-bound task.
+
+        Args:
+            record: The task's record.
+            reply_to: The topic to which the answer to the message goes.
+        """
+        bound = self.is_bound(record.reply_to) and self._scope.dialect.bound
+        return not bound or self.is_bound(reply_to)
 
     def topics(self, task_id: str, requester: str | None, reply_to: str | None) -> list[str]:
         """The topics to which the result of a task goes.
@@ -125,7 +148,19 @@ class Replies:
             requester: The agent that gave the task; None when the task did not name it.
             reply_to: The topic that the requester asked for; None when it asked for none.
         """
+        dialect = self._scope.dialect
+        if dialect.required:
+            return [] if requester is None else [self.bound_topic(requester)]
+        if requester is not None and self.is_bound(reply_to) and not dialect.bound:
+            return [self._scope.topics.results(requester)]
         return self.default_topics(task_id, requester) if reply_to is None else [reply_to]
+
+    def events_topic(self, record: TaskRecord) -> str | None:
+        """The topic of the events of a task; None when nobody can get events."""
+        dialect, topics, requester = self._scope.dialect, self._scope.topics, record.peer
+        if requester is not None and dialect.bound and (dialect.required or self.is_bound(record.reply_to)):
+            return topics.bound.events(requester, record.task_id, self._scope.agent_id)
+        return None if dialect.required else topics.task_events(record.task_id)
 
     def default_topics(self, task_id: str, requester: str | None) -> list[str]:
         """The topics to which a result goes by default. A requester may ask for one of these topics, and no other."""
@@ -145,21 +180,21 @@ class Replies:
             logger.info("a reply about task %s was not sent: %s", task_id, error)
             return None
 
-    def say_status(self, event: TaskEvent) -> None:
+    def say_status(self, record: TaskRecord, event: TaskEvent) -> None:
         """Answer the question about the state of a task, unless the same answer is still on its way to the broker.
 
         A question is small, and the answer may be large. So a flood of questions must not become a larger flood.
         """
         payload = encode(event.model_copy(update={"timestamp": ""}))
-        key = event.task_id, hash(payload)
-        if key in self._saying:
+        key, topic = (record.key, hash(payload)), self.events_topic(record)
+        if key in self._saying or topic is None:
             return
-        confirmed = self.publish(self._scope.topics.task_events(event.task_id), encode(event), event.task_id)
+        confirmed = self.publish(topic, encode(event), event.task_id)
         if confirmed is not None:
             self._saying.add(key)
             confirmed.add_done_callback(lambda _: self._saying.discard(key))
 
-    def refuse(self, task: Task, reply_to: str | None, kind: str, message: str) -> None:
+    def refuse(self, task: Task, reply_to: str | None, kind: str, message: str, code: str | None = None) -> None:
         """Reject a task, and store nothing.
 
         Args:
@@ -167,8 +202,9 @@ class Replies:
             reply_to: The topic that the requester asked for; None when it asked for none.
             kind: The fault's type.
             message: Why the task is rejected.
+            code: The fault's code.
         """
-        ending = Ending(TaskState.REJECTED, fault=TaskFault(type=kind, message=message))
+        ending = Ending(TaskState.REJECTED, fault=TaskFault(type=kind, message=message, code=code))
         result = result_of(task.task_id, self._scope.agent_id, task.sender, ending)
         for topic in self.topics(task.task_id, task.sender, reply_to):
             self.publish(topic, pydantic_core.to_json(result), task.task_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.outcome import with_message
+from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
@@ -41,22 +41,21 @@ class Delegations:
 
     Args:
         scope: The agent's shared values.
-        is_away: Whether an agent is known and offline. Nothing is sent again to such a peer until it is back.
+        peers: The other agents of the namespace. Nothing is sent again to a peer that is offline until it is back.
 
     Attributes:
-        results: Takes the messages on :attr:`results_topic`.
-        results_topic: The topic on which the agent gets results.
+        results: Takes the results and events.
     """
 
-    def __init__(self, scope: Scope, is_away: Callable[[str], bool]) -> None:
+    def __init__(self, scope: Scope, peers: Peers) -> None:
         self._scope = scope
         self._tasks = DelegatedTasks(scope)
         self._sender = TaskSender(scope, self._tasks)
-        self._resender = Resender(scope, self._tasks, self._sender, is_away)
+        self._resender = Resender(scope, self._tasks, self._sender, peers.is_away)
         self._inputs = Inputs(self._tasks, self._sender)
-        self.results: Results = Results(scope, self._tasks, self._resender, self._inputs)
-        self.results_topic: str = self._sender.results_topic
+        self.results: Results = Results(scope, self._tasks, self._resender, self._inputs, peers)
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
+        self._eventful: set[str] = set()  # the tasks whose events arrive
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._opening = asyncio.Semaphore(_AT_ONCE)
@@ -112,7 +111,8 @@ class Delegations:
 
         Args:
             task: The complete task, with its peer as ``to``.
-            synchronous: Whether the result goes to a topic of the task's own.
+            synchronous: Whether the caller waits for the result. The result of a task on a plain topic then goes to a
+                topic of the task's own.
             listen: Whether the requester wants events.
             expires_at: When the task expires, Unix seconds; None for never.
 
@@ -129,6 +129,7 @@ class Delegations:
             peer=task.to,
             task=pydantic_core.from_json(payload),
             digest=task.digest,
+            reply_to=self._sender.bound_results(task.to),
             expires_at=expires_at,
         )
         self._sender.check(record, payload, synchronous)
@@ -151,6 +152,8 @@ class Delegations:
         if known is None:
             self._tasks.update(handle, stored)
         if not handle.done:
+            if stored.reply_to != record.reply_to:  # an earlier process has given the task
+                stored = await self._sender.in_dialect(stored)
             self._tasks.schedule(stored)
             # A repeat changes the result's topic. Only the first request() subscribes to the task's own result topic.
             await self._sender.send_first(handle, stored, synchronous and known is None)
@@ -208,7 +211,13 @@ class Delegations:
             )
         task = Task(task_id=task_id, sender=agent_id, to=peer)
         record, _ = await self._tasks.add(
-            TaskRecord(self._tasks.key(task_id), peer, pydantic_core.from_json(encode(task)), task.digest)
+            TaskRecord(
+                self._tasks.key(task_id),
+                peer,
+                pydantic_core.from_json(encode(task)),
+                task.digest,
+                reply_to=self._sender.bound_results(peer),
+            )
         )
         return record
 
@@ -231,11 +240,16 @@ class Delegations:
         handle = self._tasks.handles[record.task_id] = TaskHandle(record, self)
         handle.when_over(partial(self._forget, record.task_id))
         if listen:
-            self._listen(record.task_id, self._scope.topics.task_events(record.task_id), self.results.on_event)
-        if synchronous:
+            self._listen_to_events(handle)
+        if synchronous and not handle.bound:
             topic = self._scope.topics.task_result(record.task_id)
             self._listen(record.task_id, topic, self.results.on_result, manual=True)
         return handle
+
+    def _listen_to_events(self, handle: TaskHandle) -> None:
+        self._eventful.add(handle.task_id)
+        if not handle.bound:  # the agent is subscribed to all sender-bound events of its tasks
+            self._listen(handle.task_id, self._scope.topics.task_events(handle.task_id), self.results.on_event)
 
     def _listen(self, task_id: str, topic: str, handler: Handler, *, manual: bool = False) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))
@@ -244,11 +258,10 @@ class Delegations:
 
     async def listen(self, handle: TaskHandle) -> None:
         """Subscribe to the events of an open task; see :meth:`TaskHandle.events`."""
-        topic = self._scope.topics.task_events(handle.task_id)
         followed = self._tasks.handles.get(handle.task_id) is handle
-        if not followed or any(topic == each for each, _ in self._listening.get(handle.task_id, ())):
+        if not followed or handle.task_id in self._eventful:
             return
-        self._listen(handle.task_id, topic, self.results.on_event)
+        self._listen_to_events(handle)
         await self._subscribed()
         await self._resender.resend(handle.task_id)  # the peer answers with the present state
 
@@ -259,6 +272,7 @@ class Delegations:
     def _forget(self, task_id: str) -> None:
         self._tasks.forget(task_id)
         self._callers.pop(task_id, None)
+        self._eventful.discard(task_id)
         for topic, handler in self._listening.pop(task_id, ()):
             if self._started:
                 self._tasks.background.start(self._scope.connection.unsubscribe(topic, handler))
@@ -300,7 +314,7 @@ class Delegations:
 
     async def _send_cancel(self, handle: TaskHandle, reason: str | None) -> None:
         cancel = Control(task_id=handle.task_id, action="cancel", sender=self._scope.agent_id, reason=reason)
-        await self._sender.send_control_soon(handle.peer, cancel)
+        await self._sender.send_control_soon(handle.peer, cancel, handle.bound)
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None:
         """See :meth:`TaskHandle.send`."""

@@ -67,6 +67,8 @@ class TaskHandle:
         attempt: The number of the peer's present attempt; None when unknown.
         queued: Whether the peer was offline when the task was sent. The task then waits until the peer comes back.
         question: The event of the latest question that has no answer yet, or None.
+        bound: Whether the task was given on a sender-bound topic. Then only the peer can send its result and its events,
+            if the broker lets each login write only the topics with its own name.
         saved: The value that :meth:`save` stored last, in this process or in an earlier one; None when there is none.
         created_at: When the task was delegated, Unix seconds.
         progress: The latest event of type ``progress``, or None.
@@ -82,6 +84,7 @@ class TaskHandle:
         self.attempt: int | None = record.attempt or None
         self.queued: bool = False
         self.question: TaskEvent | None = None
+        self.bound: bool = record.reply_to is not None
         self.saved: Any = record.saved
         self.created_at: float = record.created_at
         self.progress: TaskEvent | None = None

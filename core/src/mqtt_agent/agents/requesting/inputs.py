@@ -44,7 +44,7 @@ class Inputs:
             await self._store(handle)
         question, handle.question = handle.question, None
         try:
-            await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id))
+            await self._sender.send_control_soon(handle.peer, self._control(handle, value, input_id), handle.bound)
         except PayloadTooLarge:  # nothing was sent, and the user may give a shorter answer
             handle.question = question
             if input_id is not None:
@@ -70,7 +70,7 @@ class Inputs:
         elif input_id in handle.answers and self._is_lost(handle.sent_answers.get(input_id), question):
             control = self._control(handle, handle.answers[input_id], input_id)
             self._note_sent(handle, input_id, question.attempt)
-            self._tasks.background.start(self._sender.send_control_soon(handle.peer, control))
+            self._tasks.background.start(self._sender.send_control_soon(handle.peer, control, handle.bound))
 
     def _is_lost(self, sent: SentAnswer | None, question: TaskEvent) -> bool:
         """Whether the stored answer to a question must be sent again.

@@ -79,7 +79,7 @@ class DelegatedTasks:
 
     def update(self, handle: TaskHandle, record: TaskRecord) -> None:
         """Copy what the store knows of a task to the task's handle."""
-        handle.state, handle.saved = record.state, record.saved
+        handle.state, handle.saved, handle.bound = record.state, record.saved, record.reply_to is not None
         handle.answers = {given["input_id"]: given["answer"] for given in record.inputs}
         if record.result is not None:
             handle.settle(TaskResult.model_validate(record.result))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.agents.peers import PeerChange, Peers
 from mqtt_agent.agents.requesting.delegations import Delegations
@@ -36,6 +37,7 @@ class Requester:
     agent_id: str
     namespace: str
     connection: Connection
+    _dialect: AgentDialect
     _peers: Peers
     _delegations: Delegations
     _lifecycle: Lifecycle
@@ -281,8 +283,15 @@ class Requester:
     async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
         self._check_usable()
         peer = task.to or ""
-        if not self._peers.is_online(peer):
+        if not self._peers.is_online(peer) or self._dialect.says_bound(peer) is None:
             await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
+        if self._dialect.required and self._dialect.says_bound(peer) is False:
+            raise PeerUnavailable(
+                f"agent {peer!r} takes tasks only on plain topics, and this agent has bound='require'; the task was not "
+                "sent: upgrade the peer, or set its bound='prefer', or let this agent have bound='prefer'",
+                task_id=task.task_id,
+                peer=peer,
+            )
         queued = not self._peers.is_online(peer)
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         handle = await self._delegations.open(

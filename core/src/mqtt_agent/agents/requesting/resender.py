@@ -158,15 +158,19 @@ class Resender:
     async def send_again(self, record: TaskRecord) -> None:
         """Send a task again. If the task is to be canceled, send the cancel again instead."""
         peer, handle = record.peer or "", self._tasks.handles.get(record.task_id)
+        what = f"the topic of task {record.task_id:.80}"
+        record = await self._scope.retry.until_stored(partial(self._sender.in_dialect, record), what)
         try:
             if record.cancel_requested:
                 cancel = Control(task_id=record.task_id, action="cancel", sender=self._scope.agent_id)
-                await self._sender.send_control(peer, cancel)
+                await self._sender.send_control(peer, cancel, record.reply_to is not None)
             else:
-                check_reason_code(await self._sender.send(record), self._scope.topics.inbox(peer))
+                check_reason_code(await self._sender.send(record), self._sender.inbox(record))
         except PoisonMessage as error:
             self._sender.give_up(record, error)
         except MQTTAgentError as error:
+            if self._sender.falls_back(record, error):
+                self._tasks.reminders.soon(record.task_id)
             logger.info("task %s could not be sent to %s again: %s", record.task_id, peer, error)
         if handle is not None and handle.done:
             self._tasks.reminders.drop(record.task_id)

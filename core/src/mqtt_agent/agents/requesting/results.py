@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.outcome import with_message
+from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.resender import Resender
@@ -24,6 +27,21 @@ __all__ = ["Results"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_UNREADABLE = 3
+"""How many unreadable results on plain topics end a task."""
+
+
+class _Given(NamedTuple):
+    """To whom a task was given.
+
+    Attributes:
+        peer: The agent that has the task.
+        bound: Whether the task was given on a sender-bound topic.
+    """
+
+    peer: str
+    bound: bool
+
 
 class Results:
     """Takes the results and events of delegated tasks.
@@ -33,36 +51,42 @@ class Results:
         tasks: The delegated tasks.
         resender: Gets the ids of tasks for which a result or an event has arrived.
         inputs: Gets the questions of the peers.
+        peers: The other agents of the namespace.
     """
 
-    def __init__(self, scope: Scope, tasks: DelegatedTasks, resender: Resender, inputs: Inputs) -> None:
+    def __init__(self, scope: Scope, tasks: DelegatedTasks, resender: Resender, inputs: Inputs, peers: Peers) -> None:
         self._scope = scope
         self._tasks = tasks
         self._resender = resender
         self._inputs = inputs
+        self._peers = peers
+        self._unreadable: Counter[str] = Counter()  # by task: the unreadable results on plain topics
         self._faults = FaultLog(logger)
 
     def on_result(self, message: InboundMessage) -> None:
         """Take a result. The message is acknowledged when the result is stored, or when the message is refused."""
+        writer = self._scope.topics.bound.writer(message.topic)
         try:
             result = decode(TaskResult, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable result", error)
             message.hold()
-            take = partial(self._take_unreadable, message, str(error))
+            take = partial(self._take_unreadable, message, str(error), writer)
             self._tasks.background.start(self._take(message, take, "an unreadable result"))
             return
-        problem = self._problem(result, message)
+        problem = self._problem(result, message, writer)
         if problem is not None:
             self._faults.tell(message.topic, *problem)
             message.acknowledge()
             return
         message.hold()
-        take = partial(self._take_result, result, message)
+        take = partial(self._take_result, result, message, writer)
         self._tasks.background.start(self._take(message, take, f"the result of task {result.task_id:.80}"))
 
-    def _problem(self, result: TaskResult, message: InboundMessage) -> tuple[str, str] | None:
+    def _problem(self, result: TaskResult, message: InboundMessage, writer: str | None) -> tuple[str, str] | None:
         """What is wrong with a result message, and the wrong value; None when the message is valid."""
+        if writer is not None and result.sender not in (None, writer):
+            return "a result in the name of another agent", repr(result.sender)
         if message.retain or not is_identifier(result.task_id):
             return "a result that is retained, or has an impossible task id", repr(result.task_id)
         if not read_result_state(result).terminal:
@@ -79,18 +103,35 @@ class Results:
                 message.acknowledge()
             raise
 
-    async def _take_unreadable(self, message: InboundMessage, problem: str) -> None:
+    async def _take_unreadable(self, message: InboundMessage, problem: str, writer: str | None) -> None:
         # The task fails. Otherwise it would be sent again, and each time its peer would send the same result.
         task_id = (message.correlation_data or b"").decode(errors="replace")
-        if is_identifier(task_id) and not message.retain:
+        if is_identifier(task_id) and not message.retain and await self._is_last_chance(task_id, writer):
             await self._tasks.give_up(task_id, TaskFault(type="unreadable_result", message=problem))
+            self._unreadable.pop(task_id, None)
         message.acknowledge()
 
-    async def _take_result(self, result: TaskResult, message: InboundMessage) -> None:
-        if not await self._is_expected(result, message):
+    async def _is_last_chance(self, task_id: str, writer: str | None) -> bool:
+        """Whether an unreadable result ends its task.
+
+        Nothing proves who has sent a message on a plain topic. So the peer is asked again, and the third unreadable
+        answer ends the task.
+        """
+        given = await self._given(task_id)
+        if given is None or writer not in (None, given.peer) or (writer is None and given.bound):
+            return False
+        if writer is not None:
+            return True
+        self._unreadable[task_id] += 1
+        self._tasks.reminders.soon(task_id)
+        return self._unreadable[task_id] >= _UNREADABLE
+
+    async def _take_result(self, result: TaskResult, message: InboundMessage, writer: str | None) -> None:
+        if not await self._is_expected(result, message, writer):
             message.acknowledge()
             return
         tasks, task_id = self._tasks, result.task_id
+        self._unreadable.pop(task_id, None)
         handle = tasks.handles.get(task_id)
         plain: dict[str, Any] = pydantic_core.from_json(encode(result))
         reached("outcome.before-commit")
@@ -114,23 +155,48 @@ class Results:
             result = TaskResult.model_validate(stored.result)
         handle.settle(result)
 
-    async def _is_expected(self, result: TaskResult, message: InboundMessage) -> bool:
-        """Whether a result belongs to an open task, and comes from the peer of the task."""
-        handle = self._tasks.handles.get(result.task_id)
+    async def _given(self, task_id: str) -> _Given | None:
+        """To whom an open task was given, and how; None when the task is not open or is not known."""
+        handle = self._tasks.handles.get(task_id)
         if handle is not None:
-            peer: str | None = handle.peer
-        else:
-            record = await self._tasks.get(result.task_id)
-            if record is None:
+            return _Given(handle.peer, handle.bound)
+        record = await self._tasks.get(task_id)
+        if record is None or record.state.terminal:
+            return None
+        return _Given(record.peer or "", record.reply_to is not None)
+
+    async def _is_expected(self, result: TaskResult, message: InboundMessage, writer: str | None) -> bool:
+        """Whether a result belongs to an open task, and comes from the peer of the task."""
+        given = await self._given(result.task_id)
+        if given is None:
+            if await self._tasks.get(result.task_id) is None:
                 self._faults.tell(message.topic, "a result of a task that was not delegated", result.task_id)
-                return False
-            if record.state.terminal:
-                return False
-            peer = record.peer
-        if result.sender not in (None, peer):
-            self._faults.tell(message.topic, "a result from another agent than the task's", repr(result.sender))
             return False
-        return True
+        if writer is None and given.bound:
+            what = "a result on a plain topic of a task that was given on a sender-bound topic"
+            self._faults.tell(message.topic, what, repr(result.sender))
+            self._tasks.reminders.soon(result.task_id)  # the peer may have changed the topics that it speaks
+            return False
+        sender = writer or result.sender
+        if sender not in (None, given.peer):
+            self._faults.tell(message.topic, "a result from another agent than the task's", repr(sender))
+            return False
+        return writer is not None or self._names_enough(result, given.peer, message)
+
+    def _names_enough(self, result: TaskResult, peer: str, message: InboundMessage) -> bool:
+        """Whether a result on a plain topic names its sender and its requester, or its sender may leave these names out.
+
+        Only agents that follow the published specification and none of its additions may leave them out. Others cannot
+        name a requester only when its task was unreadable.
+        """
+        unread = result.error is not None and result.error.type == "invalid_task"
+        if result.sender is not None and (result.to is not None or unread):
+            return True
+        if not self._peers.has_features(peer):
+            return True
+        missing = "from" if result.sender is None else "to"
+        self._faults.tell(message.topic, f"a result without {missing!r}", result.task_id)
+        return False
 
     def on_event(self, message: InboundMessage) -> None:
         """Take an event, and give it to the task's handle."""
@@ -140,7 +206,7 @@ class Results:
             self._faults.tell(message.topic, "an unreadable event", error)
             return
         handle = self._tasks.handles.get(event.task_id)
-        if handle is None or message.topic != self._scope.topics.task_events(event.task_id):
+        if handle is None or not self._is_event_of(handle, event, message):
             return
         self._tasks.reminders.put_off(event.task_id)
         self._resender.answered(event.task_id)
@@ -150,3 +216,12 @@ class Results:
             self._tasks.store_state_soon(handle)
         if news and handle.question is event:
             self._inputs.on_question(handle, event)
+
+    def _is_event_of(self, handle: TaskHandle, event: TaskEvent, message: InboundMessage) -> bool:
+        """Whether an event belongs to a task, and comes from the peer of the task."""
+        topics, me = self._scope.topics, self._scope.agent_id
+        if event.sender not in (None, handle.peer) or event.to not in (None, me):
+            return False
+        if message.topic == topics.bound.events(me, event.task_id, handle.peer):
+            return True
+        return not handle.bound and message.topic == topics.task_events(event.task_id)

@@ -15,7 +15,14 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
-from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage, QueueFull, TransportError
+from mqtt_agent.errors import (
+    MQTTAgentError,
+    PayloadTooLarge,
+    PoisonMessage,
+    QueueFull,
+    TopicNotAuthorized,
+    TransportError,
+)
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties, check_reason_code
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Control, TaskFault, encode
@@ -36,13 +43,46 @@ class TaskSender:
         tasks: The delegated tasks.
 
     Attributes:
-        results_topic: The topic on which this agent gets results.
+        results_topic: The plain topic on which this agent gets results.
     """
 
     def __init__(self, scope: Scope, tasks: DelegatedTasks) -> None:
         self.results_topic: str = scope.topics.results(scope.agent_id)
         self._scope = scope
         self._tasks = tasks
+
+    # Sender-bound topics
+
+    def bound_results(self, peer: str) -> str | None:
+        """The sender-bound topic of a peer's results, for a new task; None when the peer speaks only plain topics."""
+        return self._bound_results(peer) if self._scope.dialect.bound_with(peer) else None
+
+    def _bound_results(self, peer: str) -> str:
+        return self._scope.topics.bound.results(self._scope.agent_id, peer)
+
+    def inbox(self, record: TaskRecord) -> str:
+        """The topic on which a task is sent to its peer."""
+        peer, topics = record.peer or "", self._scope.topics
+        return topics.inbox(peer) if record.reply_to is None else topics.bound.inbox(peer, self._scope.agent_id)
+
+    async def in_dialect(self, record: TaskRecord) -> TaskRecord:
+        """Store on which kind of topic a task is sent from now on, if the peer has changed the topics that it speaks.
+
+        Returns:
+            The record after the change.
+        """
+        peer, before = record.peer or "", record.reply_to is not None
+        bound = self._scope.dialect.bound_with(peer, before)
+        if bound == before:
+            return record
+        reply_to = self._bound_results(peer) if bound else None
+        changed = await self._tasks.change(record.task_id, reply_to=reply_to)
+        handle = self._tasks.handles.get(record.task_id)
+        if handle is not None and changed is not None:
+            handle.bound = bound
+        return changed or record
+
+    # Tasks
 
     def check(self, record: TaskRecord, payload: bytes, synchronous: bool) -> None:
         """Raise the errors that :meth:`send` would raise immediately, without sending the task.
@@ -55,12 +95,12 @@ class TaskSender:
         Raises:
             TransportError, PayloadTooLarge, WireError: The task cannot be sent.
         """
-        topics = [self.results_topic]  # a repeat of a synchronous task asks for its result on this topic too
+        # A repeat of a synchronous task asks for its result on the results topic too.
+        topics = [record.reply_to or self.results_topic]
         if synchronous:
             topics.append(self._scope.topics.task_result(record.task_id))
         longest = max(topics, key=lambda topic: len(topic.encode()))
-        inbox = self._scope.topics.inbox(record.peer or "")
-        self._scope.connection.check_publish(inbox, payload, self._properties(record, longest))
+        self._scope.connection.check_publish(self.inbox(record), payload, self._properties(record, longest))
 
     def _properties(self, record: TaskRecord, reply_to: str) -> PublishProperties:
         expiry = None if record.expires_at is None else message_expiry(record.expires_at - time.time())
@@ -74,15 +114,15 @@ class TaskSender:
         Args:
             handle: The task's handle, which fails when the broker refuses the task.
             record: The task's record.
-            synchronous: Whether the result goes to a topic of the task's own. Then this does not wait for the broker's
-                confirmation: the requester waits for the result anyway.
+            synchronous: Whether the caller waits for the result. Then this does not wait for the broker's confirmation,
+                and the result of a task on a plain topic goes to a topic of the task's own.
 
         Raises:
             TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
         try:
-            reply_to = self._scope.topics.task_result(record.task_id) if synchronous else None
-            confirmed = self.send(record, reply_to)
+            own = synchronous and record.reply_to is None
+            confirmed = self.send(record, self._scope.topics.task_result(record.task_id) if own else None)
         except QueueFull as error:
             logger.info("task %s is stored, and is sent later: %s", record.task_id, error)
             return
@@ -103,13 +143,23 @@ class TaskSender:
             self._refuse(handle, record, error)
         if error is not None:
             return  # otherwise the task is sent again when the connection is back
-        code = confirmed.result()
+        code, inbox = confirmed.result(), self.inbox(record)
         if code == NO_MATCHING_SUBSCRIBERS:
             logger.info("nobody is subscribed to the inbox of agent %s: task %s waits", record.peer, record.task_id)
         try:
-            check_reason_code(code, self._scope.topics.inbox(record.peer or ""))
+            check_reason_code(code, inbox)
         except TransportError as error:
-            self._refuse(handle, record, error)
+            if self.falls_back(record, error):
+                self._tasks.schedule(record, at_once=True)
+            else:
+                self._refuse(handle, record, error)
+
+    def falls_back(self, record: TaskRecord, error: MQTTAgentError) -> bool:
+        """Whether a task is sent again on a plain topic, because the broker forbids the sender-bound topic."""
+        if record.reply_to is None or self._scope.dialect.required or not isinstance(error, TopicNotAuthorized):
+            return False
+        self._scope.dialect.give_up(error)
+        return True
 
     def _refuse(self, handle: TaskHandle, record: TaskRecord, error: MQTTAgentError) -> None:
         handle.fail(with_message(error, f"task {record.task_id}: {error}"))
@@ -132,7 +182,7 @@ class TaskSender:
 
         Args:
             record: The task's record.
-            reply_to: The topic to which the result is to go; None means :attr:`results_topic`.
+            reply_to: The topic to which the result is to go; None means the results topic of this agent.
 
         Returns:
             A future of the broker's reason code.
@@ -140,30 +190,35 @@ class TaskSender:
         Raises:
             TransportError, QueueFull: The task cannot be sent.
         """
-        properties = self._properties(record, reply_to or self.results_topic)
+        properties = self._properties(record, reply_to or record.reply_to or self.results_topic)
         payload = pydantic_core.to_json(record.task)
-        inbox = self._scope.topics.inbox(record.peer or "")
-        return self._scope.connection.publish_soon(inbox, payload, properties=properties)
+        return self._scope.connection.publish_soon(self.inbox(record), payload, properties=properties)
 
-    async def send_control_soon(self, peer: str, control: Control) -> None:
+    async def send_control_soon(self, peer: str, control: Control, bound: bool) -> None:
         """Send a control message, and wait up to 5 s for the broker.
 
         When this agent is not connected, this does not wait: the message is sent after the reconnect.
 
+        Args:
+            peer: The agent that has the task.
+            control: The message.
+            bound: Whether the task was given on a sender-bound topic.
+
         Raises:
             TransportError: The message cannot be sent, or the broker refused it.
         """
-        sending = self._tasks.background.start(self.send_control(peer, control))
+        sending = self._tasks.background.start(self.send_control(peer, control, bound))
         if self._scope.connection.connected:
             await asyncio.wait([sending], timeout=CONFIRMED_WITHIN)
             if sending.done() and not sending.cancelled():
                 sending.result()
 
-    async def send_control(self, peer: str, control: Control) -> None:
-        """Send a control message, and wait until the broker has it.
-
-        Raises:
-            TransportError: The message cannot be sent, or the broker refused it.
-        """
-        properties = PublishProperties(response_topic=self.results_topic, correlation_data=control.task_id.encode())
-        await self._scope.connection.publish(self._scope.topics.control(peer), encode(control), properties=properties)
+    async def send_control(self, peer: str, control: Control, bound: bool) -> None:
+        """Send a control message, and wait until the broker has it. See :meth:`send_control_soon`."""
+        topics = self._scope.topics
+        if self._scope.dialect.bound_with(peer, bound):
+            topic, reply_to = topics.bound.control(peer, self._scope.agent_id), self._bound_results(peer)
+        else:
+            topic, reply_to = topics.control(peer), self.results_topic
+        properties = PublishProperties(response_topic=reply_to, correlation_data=control.task_id.encode())
+        await self._scope.connection.publish(topic, encode(control), properties=properties)

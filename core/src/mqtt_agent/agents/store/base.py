@@ -35,11 +35,14 @@ class TaskKey(NamedTuple):
             may share one store.
         role: ``received`` when the agent does the task, ``delegated`` when the agent has given the task to a peer.
         task_id: The task's id.
+        requester: The agent that gave a received task, because each requester chooses the ids of its own tasks. Empty
+            when the task does not name its requester, and always empty for a delegated task.
     """
 
     agent: str
     role: TaskRole
     task_id: str
+    requester: str = ""
 
 
 @dataclass
@@ -62,7 +65,8 @@ class TaskRecord:
             "schema", "answer"}`` each. ``answer`` is missing until the question is answered. For a delegated task, the
             answers: ``{"input_id", "answer"}`` each.
         result: The result message, once the task is over.
-        reply_to: The topic to which the result goes; None for the default topics.
+        reply_to: The topic to which the result goes; None for the default topics. For a delegated task, the
+            sender-bound results topic; None when the task was given on a plain topic.
         settled: Whether all work for a finished task is done. A received task is settled when the broker has the
             result.
         cancel_requested: Whether the requester has asked for the task to be canceled.

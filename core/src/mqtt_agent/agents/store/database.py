@@ -61,6 +61,46 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
         " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
     ),
+    (  # the ids of received tasks belong to their requesters: SQLite can change a key only by making a new table
+        "ALTER TABLE tasks RENAME TO old_tasks",
+        """CREATE TABLE tasks (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            agent TEXT NOT NULL,
+            role TEXT NOT NULL,
+            task_id TEXT NOT NULL,
+            requester TEXT NOT NULL,
+            peer TEXT,
+            task TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            saved TEXT,
+            inputs TEXT NOT NULL,
+            result TEXT,
+            reply_to TEXT,
+            settled INTEGER NOT NULL,
+            cancel_requested INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            expires_at REAL,
+            UNIQUE (agent, role, task_id, requester)
+        )""",
+        """INSERT INTO tasks SELECT
+            position, agent, role, task_id, CASE role WHEN 'received' THEN coalesce(peer, '') ELSE '' END, peer, task,
+            digest, state, attempt, seq, saved, inputs, result, reply_to, settled, cancel_requested, created_at,
+            updated_at, expires_at
+        FROM old_tasks ORDER BY position""",
+        # The number of a removed record is not used again.
+        "DELETE FROM sqlite_sequence WHERE name = 'tasks'",
+        "UPDATE sqlite_sequence SET name = 'tasks' WHERE name = 'old_tasks'",
+        "DROP TABLE old_tasks",
+        "CREATE INDEX tasks_by_state ON tasks (agent, role, state)",
+        "CREATE INDEX tasks_by_peer ON tasks (agent, role, peer, state) WHERE peer IS NOT NULL",
+        "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0",
+        "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
+        " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
 ]
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""
 

@@ -173,7 +173,7 @@ class MemoryStore(TaskStore):
                 heapq.heappush(self._over[new.agent], (new.updated_at, new.position))
         elif old:
             del self._rows[old.position]
-            del self._positions[TaskKey(old.agent, cast("TaskRole", old.role), old.task_id)]
+            del self._positions[TaskKey(old.agent, cast("TaskRole", old.role), old.task_id, old.requester)]
 
 
 class _Index:

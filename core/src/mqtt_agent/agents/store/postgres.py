@@ -24,7 +24,7 @@ __all__ = ["PostgresStore"]
 
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
-_KEY = "agent = %s AND role = %s AND task_id = %s AND requester = %s"
+_KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
 _NAMED = [name in _NAMES for name in Row._fields]
 
@@ -299,7 +299,7 @@ def _to_column(name: str, value: Any) -> Any:
 
 
 def _names(key: TaskKey) -> tuple[str, ...]:
-    return (*map(_escape, key), "")[:4]
+    return tuple(map(_escape, key))
 
 
 # PostgreSQL refuses the character U+0000 in a text. In JSON it is written as \u0000, but names may have it as it is.

@@ -31,6 +31,7 @@ class Row(NamedTuple):
     agent: str
     role: str
     task_id: str
+    requester: str
     peer: str | None
     task: str
     digest: str
@@ -60,6 +61,7 @@ def to_row(record: TaskRecord) -> Row:
         agent=key.agent,
         role=key.role,
         task_id=key.task_id,
+        requester=key.requester,
         peer=record.peer,
         task=_encode(record.task, "task", key),
         digest=record.digest,
@@ -86,7 +88,7 @@ def to_record(row: Row) -> TaskRecord:
     """
     try:
         return TaskRecord(
-            key=TaskKey(row.agent, cast("TaskRole", row.role), row.task_id),
+            key=TaskKey(row.agent, cast("TaskRole", row.role), row.task_id, row.requester),
             peer=row.peer,
             task=_decode(row.task),
             digest=row.digest,

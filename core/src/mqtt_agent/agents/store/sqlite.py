@@ -32,9 +32,9 @@ _NEW = Row._fields[1:]
 # it cannot use its index. A search in several states merges the sorted results of one search for each state.
 INSERT = (
     f"INSERT INTO tasks ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))})"
-    " ON CONFLICT (agent, role, task_id) DO NOTHING"
+    " ON CONFLICT (agent, role, task_id, requester) DO NOTHING"
 )
-GET = f"SELECT {_COLUMNS} FROM tasks WHERE agent = ? AND role = ? AND task_id = ?"
+GET = f"SELECT {_COLUMNS} FROM tasks WHERE agent = ? AND role = ? AND task_id = ? AND requester = ?"
 OLDEST = (
     f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_by_state"
     f" WHERE agent = ? AND role = 'received' AND state = '{TaskState.SUBMITTED}' ORDER BY position LIMIT 1"

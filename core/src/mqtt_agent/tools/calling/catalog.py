@@ -8,13 +8,17 @@ from collections.abc import Callable
 from typing import Literal
 
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
-from mqtt_agent.wire import ServerCard, ToolCard
+from mqtt_agent.wire import BOUND, ServerCard, ToolCard
 
 __all__ = ["Catalog"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_LISTINGS = 16
+_MAX_NAMED = 16
+"""How many servers that a tool's cards have named are remembered."""
+Share = Literal["all", "some", "none"]
+"""How many of the servers of a tool speak sender-bound topics."""
 
 
 class Catalog:
@@ -35,6 +39,10 @@ class Catalog:
         self._servers: dict[str, ServerCard] = {}
         self._serving: dict[str, set[str]] = {}
         """The online servers that offer each tool."""
+        self._bound: dict[str, Share] = {}
+        """For each tool that was asked for since its servers last changed, how many of them speak bound topics."""
+        self._named: dict[str, dict[str, None]] = {}
+        """The names of the servers that the cards of each tool have named, the latest last."""
         self._mentioned: dict[str, int] = {}
         """How many server cards list each tool, also cards of offline servers."""
         self._online: set[str] = set()
@@ -71,6 +79,25 @@ class Catalog:
     def servers_of(self, tool: str) -> tuple[str, ...]:
         """The ids of the online servers that offer a tool."""
         return tuple(sorted(self._serving.get(tool, ())))
+
+    def speaks_bound(self, tool: str) -> Share | None:
+        """How many of the online servers of a tool speak sender-bound topics; None when no such server is known."""
+        share = self._bound.get(tool)
+        if share is None and tool in self._serving:
+            told = [BOUND in (self._servers[server].features or ()) for server in self._serving[tool]]
+            share = self._bound[tool] = "all" if all(told) else "some" if any(told) else "none"
+        return share
+
+    def may_answer(self, tool: str, server: str) -> bool:
+        """Whether a replica may answer calls of a tool: a card of the tool has named its server.
+
+        Only the servers of a tool may publish the card of the tool. While no card of the tool is known, every server
+        may answer.
+        """
+        names = self._named.get(tool)
+        if not names or server in names or server.partition(":")[0] in names:
+            return True
+        return any(server.startswith(f"{name}:") for name in names)
 
     def is_online(self, tool: str) -> bool:
         """Whether a tool can be called, because an online server card lists it.
@@ -160,6 +187,11 @@ class Catalog:
         before = self._tools.get(card.tool)
         self._tools[card.tool] = card
         self._listings.clear()
+        named = self._named.setdefault(card.tool, {})
+        named.pop(card.server, None)
+        named[card.server] = None
+        if len(named) > _MAX_NAMED:
+            del named[next(iter(named))]
         changed = before is None or (bool(self._watchers) and _essence(before) != _essence(card))
         self._tell_watchers(card.tool, changed=changed)
 
@@ -207,6 +239,8 @@ class Catalog:
         self._tools.clear()
         self._servers.clear()
         self._serving.clear()
+        self._bound.clear()
+        self._named.clear()
         self._mentioned.clear()
         self._online.clear()
 
@@ -220,6 +254,7 @@ class Catalog:
         self._count_mentions(offered_before, offered_now)
         serving = offered_now if card is not None and card.status == "online" else set[str]()
         for tool in offered_before | offered_now:
+            self._bound.pop(tool, None)
             servers = self._serving.setdefault(tool, set())
             size = len(servers)
             (servers.add if tool in serving else servers.discard)(server)

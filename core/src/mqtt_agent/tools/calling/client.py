@@ -15,6 +15,7 @@ from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
+from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.changes import ToolChange
@@ -29,7 +30,15 @@ from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials
-from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ServerCard, ToolCard, Topics, validate_identifier
+from mqtt_agent.wire import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_NAMESPACE,
+    ServerCard,
+    StreamMessage,
+    ToolCard,
+    Topics,
+    validate_identifier,
+)
 
 __all__ = ["ToolClient"]
 
@@ -49,6 +58,9 @@ class ToolClient(NeedsAsyncWith):
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`BrokerSettings`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id, which begins
+            with ``agent_id``. Each process needs a client id of its own: with the id of another process, it takes that
+            process's connection away.
         connection: A connection to share. None makes a connection that only this client uses.
         session_expiry: Seconds that the broker keeps responses for a client that lost its connection.
         max_pending: How many calls may be under way at once.
@@ -76,6 +88,7 @@ class ToolClient(NeedsAsyncWith):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        client_id: str | None = None,
         connection: Connection | None = None,
         session_expiry: int = 60,
         max_pending: int = 10_000,
@@ -87,12 +100,16 @@ class ToolClient(NeedsAsyncWith):
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
         settings = BrokerSettings(broker, namespace, credentials, tls, bound)
+        if client_id is not None and connection is not None:
+            raise ValueError("client_id is for a connection of the client's own: give it to the Connection instead")
         self.connection: Connection = connection or settings.connection(
-            f"{self.agent_id}~{unique}", session_expiry=session_expiry
+            client_id or f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )
+        self._client_id = client_id
+        self._bound: Bound = bound
         self.starts_on_use: bool = False
         self._own_connection = connection is None
-        self._scope = Scope(self.agent_id, topics, self.connection, max_payload)
+        self._scope = Scope(self.agent_id, topics, self.connection, max_payload, Dialect(bound, self.agent_id))
         self._max_cards = max_cards
         self._max_pending = max_pending
         self._lifecycle = self._make_lifecycle()
@@ -104,6 +121,7 @@ class ToolClient(NeedsAsyncWith):
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the client; see :mod:`mqtt_agent.aio.lifecycle`."""
+        self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.agent_id))
         self._catalog = LiveCatalog(self._scope, self._max_cards)
         queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
@@ -112,7 +130,8 @@ class ToolClient(NeedsAsyncWith):
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
         self._catalog.on_server_restarted.append(self._recovery.on_server_restarted)
         self._calls.on_expired.append(self._recovery.on_expired)
-        self._partials = PartialResults(self._scope)
+        self._partials = PartialResults(self._scope, self._catalog)
+        self._calls.follow = self._partials.follow
         self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._recovery.resume)
         self._leased = False
         """Whether this client counts as a user of the connection."""
@@ -127,7 +146,8 @@ class ToolClient(NeedsAsyncWith):
             unique = uuid.uuid4().hex[:8]
             if not self._named:
                 self.agent_id = f"client-{unique}"
-            self.connection.rename(f"{self.agent_id}~{unique}")
+            if not self._client_id:
+                self.connection.rename(f"{self.agent_id}~{unique}")
             self._scope = dataclasses.replace(self._scope, agent_id=self.agent_id)
             self._make_parts()
 
@@ -157,7 +177,13 @@ class ToolClient(NeedsAsyncWith):
         self._make_parts()
         self.connection.on_failed.append(self._calls.on_failed)
         self.connection.on_reconnected.append(self._on_reconnected)
-        await self.connection.subscribe(self._scope.inbox, self._calls.on_response)
+        scope = self._scope
+        if scope.dialect.plain:
+            await self.connection.subscribe(scope.inbox, self._calls.on_response)
+        if scope.dialect.bound:
+            await self.connection.subscribe(
+                scope.bound_inbox, self._calls.on_bound_response, on_refused=scope.dialect.on_refused
+            )
         await self.connection.start()
         self._leased = True
         await self._catalog.start()
@@ -180,6 +206,7 @@ class ToolClient(NeedsAsyncWith):
         try:
             await self._catalog.stop()
             await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
+            await self.connection.unsubscribe(self._scope.bound_inbox, self._calls.on_bound_response)
         finally:
             if self._leased:
                 self._leased = False
@@ -277,6 +304,8 @@ class ToolClient(NeedsAsyncWith):
         retry: bool | None = None,
         call_id: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
         **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
@@ -296,6 +325,10 @@ class ToolClient(NeedsAsyncWith):
                 arguments, to attach to that call. Each caller has its own timeout, and the call is canceled when the
                 last caller is canceled.
             meta: Any other JSON data for the tool, which is no argument; the handler finds it in ``ToolContext.meta``.
+            log_level: The least level of the log messages that ``on_log`` gets, such as ``debug`` or ``warning``. None
+                means ``info``.
+            on_log: Called with each log message of the tool, a :class:`mqtt_agent.wire.StreamMessage` with ``level``,
+                ``logger`` and ``data``. Without it, the tool sends no log messages.
             unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
@@ -314,7 +347,7 @@ class ToolClient(NeedsAsyncWith):
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(
-            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta
+            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log
         )
         try:
             if on_partial is not None:
@@ -338,6 +371,8 @@ class ToolClient(NeedsAsyncWith):
         call_id: str | None = None,
         resume: bool = False,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
@@ -361,4 +396,6 @@ class ToolClient(NeedsAsyncWith):
         if unknown:
             raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
-        return await self._submitter.submit(tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta)
+        return await self._submitter.submit(
+            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log
+        )

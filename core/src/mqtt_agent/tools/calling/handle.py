@@ -21,6 +21,7 @@ from mqtt_agent.errors import (
     ToolUnavailable,
 )
 from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.calls import CANCELED
 
 __all__ = ["CallHandle"]
 
@@ -37,6 +38,8 @@ class CallHandle:
         call_id: The id of the call. Submit with the same id again to attach to the same call.
         tool: The tool's name.
         server: The id of the replica that runs or ran the call; None while the replica is not known.
+        bound: Whether the call was sent on a sender-bound topic, so that only a server of the tool can answer where the
+            broker checks who writes to such topics.
         attempt: 1 at first. The number grows by 1 each time that the server of the call is lost.
         elapsed_ms: How long the handler took, in milliseconds. None until the response has arrived.
         dropped_partials: How many partial results were dropped because nobody read them. At most the latest 1,000 are
@@ -47,6 +50,7 @@ class CallHandle:
         self.tool: str = tool
         self.call_id: str = call_id
         self.server: str | None = None
+        self.bound: bool = False
         self.attempt: int = 1
         self.elapsed_ms: float | None = None
         self.dropped_partials: int = 0
@@ -59,6 +63,7 @@ class CallHandle:
         self._last: StreamMessage | None = None
         self._end_timer: asyncio.TimerHandle | None = None
         self._on_end: list[Callable[[], None]] = []
+        self._on_log: Callable[[StreamMessage], None] | None = None
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
@@ -100,7 +105,8 @@ class CallHandle:
             CallerNotAuthorized: The server refuses this caller.
             ToolFailed: The tool ran and failed.
             CallTimeout: No response arrived in time.
-            CallCanceled: The call was canceled by :meth:`cancel`, or the client was stopped.
+            CallCanceled: The call was canceled by :meth:`cancel` or by another message at its server, or the client was
+                stopped.
             ToolUnavailable: No server serves the tool, or the server that had the call is lost.
             TransportError: The broker refused the call, or the connection is lost for good.
         """
@@ -159,9 +165,18 @@ class CallHandle:
 
     # For the client
 
+    @property
+    def streaming(self) -> bool:
+        """Whether partial results are expected."""
+        return self._streaming
+
     def open_stream(self) -> None:
         """Expect partial results from now on."""
         self._streaming = True
+
+    def follow_log(self, on_log: Callable[[StreamMessage], None]) -> None:
+        """Call ``on_log`` with each log message from now on."""
+        self._on_log = on_log
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, as soon as the call is :attr:`over`; at once if it is over already."""
@@ -192,6 +207,11 @@ class CallHandle:
         self._last = message
         if message.server:
             self.server = message.server
+        if message.type == "log" and self._on_log is not None:
+            try:
+                self._on_log(message)
+            except Exception:
+                logger.exception("on_log of call %s failed", self.call_id)
         if message.type == "partial":
             if len(self._partials) >= _MAX_PARTIALS:
                 self._partials.popleft()
@@ -270,6 +290,8 @@ def _error(tool: str, response: Response) -> CallError:
     error = response.error or CallFault(message="the tool failed without a reason")
     text, call_id = f"{tool}: {error.message}", response.call_id
     kind = read_error_type(error.type)
+    if error.code == CANCELED:
+        return CallCanceled(text, tool=tool, call_id=call_id)
     if kind == "invalid_arguments":
         return InvalidArguments(text, tool=tool, call_id=call_id, data=error.data)
     if kind == "unauthorized":
@@ -280,4 +302,5 @@ def _error(tool: str, response: Response) -> CallError:
         never_ran = error.data == {"maybe_executed": False}
         return ToolUnavailable(text, tool=tool, call_id=call_id, maybe_executed=not never_ran)
     about: dict[str, Any] = {"code": error.code, "data": error.data, "retryable": error.retryable}
+    about["content"] = response.content
     return ToolFailed(text, tool=tool, call_id=call_id, server=response.server, **about)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.errors import ConnectionLost
@@ -43,11 +44,17 @@ class LiveCatalog(Catalog):
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
         self._faults = FaultLog(logger)
+        own = topics.bound.responses(scope.agent_id, scope.agent_id)
         source = Source(
             filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
             forget=self._forget,
             without="tools are looked up one by one instead of listed",
-            marker=Marker(scope.connection, scope.inbox, _make_marker),
+            marker=BoundMarker(
+                Marker(scope.connection, own, _make_marker, scope.bound_inbox),
+                Marker(scope.connection, scope.inbox, _make_marker),
+                scope.dialect,
+            ),
+            question=(topics.client_query(scope.agent_id), scope.agent_id),
             more=self._hosting_agents_known,
         )
         self._retained = Retained(scope.connection, source, topics.namespace, max_cards, self._faults)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pydantic_core
 
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.endpoints.retained import PATIENCE
@@ -24,6 +25,7 @@ from mqtt_agent.errors import (
     PayloadTooLarge,
     QueueFull,
     ToolUnavailable,
+    TopicNotAuthorized,
     TransportError,
     WireError,
 )
@@ -75,6 +77,7 @@ class OutgoingCalls:
             After a lost connection, servers need some time to subscribe again.
         look_after: Starts the timer that looks at the calls under way; see :class:`FollowUp`.
         looking: This timer, while calls are under way.
+        follow: Subscribes to the stream of a call, on the kind of topics that the call goes to.
         paced: The tools whose calls the broker has lost, each with the queue of its calls.
         on_expired: Called with a call whose servers may have dropped the call, because its first caller has a shorter
             timeout than a caller that has joined the call.
@@ -84,19 +87,23 @@ class OutgoingCalls:
         self.resend_until: float = -math.inf
         self.look_after: Callable[[], asyncio.TimerHandle] | None = None
         self.looking: asyncio.TimerHandle | None = None
+        self.follow: Callable[[CallHandle], Awaitable[None]] | None = None
         self.paced: dict[str, PacedCalls] = {}
         self.on_expired: list[Callable[[PendingCall], None]] = []
         self._connection = scope.connection
         self._topics = scope.topics
         self._agent_id = scope.agent_id
         self._inbox = scope.inbox
+        self._dialect = scope.dialect
         self._max_payload = scope.max_payload
         self._catalog = catalog
         self._queries = queries
         self._max_pending = max_pending
         self._closed = ""
         self._pending: dict[str, PendingCall] = {}
-        self._over: dict[str, None] = {}  # the ids of the latest calls that are over
+        self._over: dict[str, str | None] = {}
+        """The latest calls that are over, and the server of each call that was sent once."""
+        self._tasks = BackgroundTasks()
         self._faults = FaultLog(logger)
 
     def join(self, tool: str, call: Call, timeout: float | None, deadline: float | None) -> CallHandle | None:
@@ -126,7 +133,7 @@ class OutgoingCalls:
             message = f"{tool}: {what}, and {other}: choose another call id, or pass none"
             raise InvalidArguments(message, tool=tool, call_id=call.call_id)
         handle = CallHandle(tool, call.call_id, self.cancel)
-        handle.server, handle.attempt = pending.handle.server, pending.handle.attempt
+        handle.server, handle.attempt, handle.bound = pending.handle.server, pending.handle.attempt, pending.bound
         pending.handles.append(handle)
         if pending.deadline is not None and (deadline is None or deadline > pending.deadline):
             if pending.expiry is None:
@@ -162,6 +169,7 @@ class OutgoingCalls:
         Raises:
             QueueFull: Too many calls are under way.
             ConnectionLost: The client was stopped.
+            ToolUnavailable: The client must use sender-bound topics, and no server of the tool speaks them.
             WireError: The arguments have no JSON form.
         """
         if self._closed:
@@ -171,9 +179,8 @@ class OutgoingCalls:
                 f"{self._max_pending} calls are under way already: wait for results first, or raise max_pending"
             )
         handle = CallHandle(tool, call.call_id, self.cancel)
-        pending = PendingCall(
-            handle, self._topics.tool_call(tool), encode(call, tool), deadline, repeatable, resend_until
-        )
+        handle.bound = self._goes_bound(tool)
+        pending = PendingCall(handle, encode(call, tool), deadline, repeatable, resend_until)
         self._pending[call.call_id] = pending
         self._watch(pending, handle, timeout, deadline)
         return handle
@@ -193,6 +200,19 @@ class OutgoingCalls:
 
     # Sending
 
+    def _goes_bound(self, tool: str) -> bool:
+        """Whether calls of a tool go to sender-bound topics now.
+
+        Otherwise a server that does not speak them would get no share of the calls.
+        """
+        if not self._dialect.bound:
+            return False
+        share = self._catalog.speaks_bound(tool)
+        if self._dialect.required and share == "none":
+            what = "no server of the tool speaks sender-bound topics, and this client must use them (bound='require')"
+            raise ToolUnavailable(f"{tool}: {what}: update the tool's server, or use bound='prefer'", tool=tool)
+        return share == "all" or self._dialect.required
+
     def send(self, handle: CallHandle) -> None:
         """Send a call that was opened.
 
@@ -208,6 +228,10 @@ class OutgoingCalls:
             self.paced[handle.tool].add(pending)
         else:
             self._send(pending)
+
+    def expect_any(self, pending: PendingCall) -> None:
+        """Believe a response on every kind of topic that the client uses: an earlier process has sent the call."""
+        pending.kinds |= {kind for kind, used in ((True, self._dialect.bound), (False, self._dialect.plain)) if used}
 
     def pending(self, handle: CallHandle) -> PendingCall | None:
         """The record of a call that is under way; None when the call is over."""
@@ -234,7 +258,22 @@ class OutgoingCalls:
         pending.refusals.clear()
         pending.moved_to(None)
         try:
+            if pending.bound != self._goes_bound(pending.handle.tool):
+                pending.go_over(not pending.bound)
+                if pending.handle.streaming:
+                    self._tasks.start(self._follow_and_send(pending))
+                    return
             self._send(pending)
+        except (TransportError, QueueFull, PayloadTooLarge, ToolUnavailable) as error:
+            pending.fail(error)
+
+    async def _follow_and_send(self, pending: PendingCall) -> None:
+        """Send a call whose stream is on another topic than before."""
+        try:
+            if self.follow is not None:
+                await asyncio.gather(*(self.follow(handle) for handle in pending.handles if handle.streaming))
+            if not pending.handle.done:
+                self._send(pending)
         except (TransportError, QueueFull, PayloadTooLarge) as error:
             pending.fail(error)
 
@@ -243,10 +282,14 @@ class OutgoingCalls:
         pending.resend = asyncio.get_running_loop().call_later(delay, self.send_again, pending)
 
     def _send(self, pending: PendingCall) -> None:
-        self._publish(pending, pending.topic, pending.payload)
+        tool = pending.handle.tool
+        bound = pending.bound
+        topic = self._topics.bound.call(tool, self._agent_id) if bound else self._topics.tool_call(tool)
+        self._publish(pending, topic, pending.payload, bound=bound)
 
-    def _publish(self, pending: PendingCall, topic: str, payload: bytes) -> None:
+    def _publish(self, pending: PendingCall, topic: str, payload: bytes, *, bound: bool) -> None:
         handle = pending.handle
+        pending.kinds.add(bound)
         pending.unconfirmed = False
         pending.looks, pending.ask_at = 0, _FIRST_ASKED
         pending.lost_servers.clear()
@@ -264,18 +307,23 @@ class OutgoingCalls:
         pending.confirmed = self._connection.publish_soon(
             topic, payload, properties=properties, repeatable=pending.repeatable
         )
-        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, confirmed))
+        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, topic, confirmed))
 
-    def _on_confirmed(self, pending: PendingCall, confirmed: asyncio.Future[int]) -> None:
+    def _on_confirmed(self, pending: PendingCall, topic: str, confirmed: asyncio.Future[int]) -> None:
         if confirmed.cancelled() or confirmed is not pending.confirmed or pending.handle.done:
             return
         try:
-            code = check_reason_code(confirmed.result(), pending.topic)
+            code = check_reason_code(confirmed.result(), topic)
         except ConnectionLost:
             pending.unconfirmed = True
             return
         except (TransportError, PayloadTooLarge) as error:
-            if not self._refuse_again(pending):
+            if self._refuse_again(pending):
+                return
+            if isinstance(error, TopicNotAuthorized) and pending.bound and not self._dialect.required:
+                self._dialect.give_up(error)
+                self.send_again(pending)  # no server has got the call
+            else:
                 pending.fail(error)
             return
         if code == NO_MATCHING_SUBSCRIBERS and not self._refuse_again(pending):
@@ -303,21 +351,32 @@ class OutgoingCalls:
 
     # Settling
 
-    def on_response(self, message: InboundMessage) -> None:
-        """Take a message that arrived on the client's inbox: the response to a call or to a query."""
-        readable = True
+    def on_bound_response(self, message: InboundMessage) -> None:
+        """Take a message that arrived on the client's sender-bound inbox; see :meth:`on_response`."""
+        self.on_response(message, message.topic.rpartition("/")[2])
+
+    def on_response(self, message: InboundMessage, sender: str | None = None) -> None:
+        """Take a message that arrived on the client's inbox: the response to a call or to a query.
+
+        Args:
+            message: The message.
+            sender: The server that the topic names as its writer; None for a plain topic.
+        """
         try:
             response = decode(Response, message.payload, self._max_payload)
         except WireError as error:
-            readable = False
-            self._faults.tell(message.topic, "an unreadable response", error)
-            call_id = (message.correlation_data or b"").decode(errors="replace")
-            fault = CallFault(
-                type="tool_error", code="UNREADABLE_RESPONSE", message=f"the response cannot be read: {error}"
-            )
-            response = Response(call_id=call_id, status="error", error=fault)
+            self._on_unreadable(message, sender, error)
+            return
+        if sender is not None:
+            if response.server not in (None, sender):
+                self._faults.tell(message.topic, "a response in the name of another server", repr(response.server))
+                return
+            response.server = sender
         pending = self._pending.get(response.call_id)
         if pending is not None:
+            if not self._may_answer(pending, sender):
+                self._faults.tell(message.topic, "a response of a server that has not got the call", response.call_id)
+                return
             if response.error is not None and response.error.code == DOES_NOT_FIT:
                 refused_by = self._catalog.server(response.server or "")
                 if refused_by is not None and not pending.handle.done:
@@ -325,9 +384,45 @@ class OutgoingCalls:
                     return
             pending.settle(response)
         elif response.call_id in self._over:
-            logger.debug("a response to call %s, which is over, was dropped", response.call_id)
-        elif not self._queries.settle(response) and readable and not response.call_id.startswith(MARKER_PREFIX):
+            self._check_second(message.topic, response, self._over[response.call_id])
+        elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
+
+    def _may_answer(self, pending: PendingCall, sender: str | None) -> bool:
+        """Whether a response may answer a call, as far as its topic tells."""
+        if sender is None:
+            return False in pending.kinds
+        return True in pending.kinds and self._catalog.may_answer(pending.handle.tool, sender)
+
+    def _on_unreadable(self, message: InboundMessage, sender: str | None, error: WireError) -> None:
+        """Take a response that cannot be read, whose Correlation Data may name a call.
+
+        On a plain topic, anybody may have sent it. So the call goes on, and its timeout tells about the response.
+        """
+        self._faults.tell(message.topic, "an unreadable response", error)
+        call_id = (message.correlation_data or b"").decode(errors="replace")
+        pending = self._pending.get(call_id)
+        if pending is None or not self._may_answer(pending, sender):
+            return
+        if sender is None:
+            pending.unreadable = error
+            pending.ask_at = 0
+            return
+        fault = CallFault(
+            type="tool_error", code="UNREADABLE_RESPONSE", message=f"the response cannot be read: {error}"
+        )
+        pending.settle(Response(call_id=call_id, status="error", error=fault, server=sender))
+
+    def _check_second(self, topic: str, response: Response, server: str | None) -> None:
+        """Drop a response to a call that is over. Tell when another server than the call's server has run the call."""
+        if None in (server, response.server) or response.server == server:
+            logger.debug("a response to call %s, which is over, was dropped", response.call_id)
+        else:
+            what = f"call {response.call_id:.40} was sent once, and ran at {server:.60} and at {response.server:.60}"
+            advice = (
+                "brokers with a bridge each run it: run all replicas of a server at one broker, see docs/brokers.md"
+            )
+            self._faults.tell(topic, "a second response to a call", f"{what}; {advice}")
 
     def _try_another(self, pending: PendingCall, refusal: Response, refused_by: ServerCard) -> None:
         """Send a call that does not fit one replica's schema to a replica with another schema, as during a deployment.
@@ -338,7 +433,7 @@ class OutgoingCalls:
         seen = {card.schemas for _, card in pending.refusals}
         for server in self._catalog.servers_of(pending.handle.tool):
             card = self._catalog.server(server)
-            if card is not None and "call" in (card.features or ()) and card.schemas not in seen:
+            if card is not None and self._takes_calls(card) and card.schemas not in seen:
                 try:
                     self._send_to(pending, card)
                     return
@@ -346,6 +441,10 @@ class OutgoingCalls:
                     logger.debug("call %s could not be sent to %s: %s", pending.handle.call_id, server, error)
         refusals, pending.refusals = pending.refusals, []
         pending.settle(max(refusals, key=lambda each: each[1].started or "")[0])
+
+    def _takes_calls(self, card: ServerCard) -> bool:
+        """Whether a replica takes a call for itself alone."""
+        return "call" in (card.features or ()) and (self._dialect.plain or self._queries.speaks_bound(card))
 
     def _send_to(self, pending: PendingCall, card: ServerCard) -> None:
         """Send a call to one replica alone."""
@@ -357,10 +456,14 @@ class OutgoingCalls:
             call=pydantic_core.from_json(pending.payload),
         )
         pending.moved_to(card.server)
-        self._publish(pending, self._topics.server_query(card.server), encode(query))
+        bound = self._queries.speaks_bound(card)
+        self._publish(pending, self._queries.topic_for(card), encode(query), bound=bound)
 
     def _on_timeout(self, handle: CallHandle, timeout: float) -> None:
         what = f"{handle.tool}: no answer within {timeout:.3g} s; the call may still run"
+        pending = self._pending.get(handle.call_id)
+        if pending is not None and pending.unreadable is not None:
+            what = f"{what}; a response arrived that cannot be read, perhaps of somebody else: {pending.unreadable}"
         handle.fail(CallTimeout(what, tool=handle.tool, call_id=handle.call_id))
 
     def cancel(self, handle: CallHandle, reason: str | None) -> None:
@@ -381,14 +484,17 @@ class OutgoingCalls:
         card = self._catalog.tool(handle.tool)
         if card is not None and "cancel" in (card.features or ()):
             cancel = Cancel(call_id=handle.call_id, client=self._agent_id, reason=reason)
+            tool, bound = handle.tool, handle.bound
+            topic = self._topics.bound.cancel(tool, self._agent_id) if bound else self._topics.tool_cancel(tool)
             try:
-                self._connection.publish_soon(self._topics.tool_cancel(handle.tool), encode(cancel))
+                self._connection.publish_soon(topic, encode(cancel))
             except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every call that is under way, and take no further calls."""
         self._closed = reason
+        self._tasks.cancel()
         for pending in self.under_way():
             for handle in tuple(pending.handles):
                 self.cancel(handle, reason)
@@ -416,6 +522,7 @@ class OutgoingCalls:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
-            self._over[pending.handle.call_id] = None
+            sent_once = pending.handle.attempt == 1 and not pending.unconfirmed
+            self._over[pending.handle.call_id] = pending.handle.server if sent_once else None
             if len(self._over) > _REMEMBERED:
                 del self._over[next(iter(self._over))]

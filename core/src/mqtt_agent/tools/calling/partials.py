@@ -7,6 +7,7 @@ import logging
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import WireError
+from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import InboundMessage
@@ -22,15 +23,19 @@ class PartialResults:
 
     Args:
         scope: What all parts of the client share.
+        catalog: Says which servers may answer the calls of a tool.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, catalog: Catalog) -> None:
         self._scope = scope
+        self._catalog = catalog
         self._unsubscribing = BackgroundTasks()
         self._faults = FaultLog(logger)
 
     async def follow(self, handle: CallHandle) -> None:
         """Subscribe to the stream of a call, until the call is over.
+
+        The stream is on a sender-bound topic when the call is.
 
         Args:
             handle: The call. Its partial results are given to this handle.
@@ -38,15 +43,19 @@ class PartialResults:
         Raises:
             TransportError: The broker refuses the subscription, or the connection was lost.
         """
-        topic = self._scope.topics.tool_stream(handle.tool, handle.call_id)
+        topics, bound = self._scope.topics, handle.bound
+        if bound:
+            topic = topics.bound.stream(self._scope.agent_id, handle.call_id)
+        else:
+            topic = topics.tool_stream(handle.tool, handle.call_id)
 
         def on_message(message: InboundMessage) -> None:
-            self._take(handle, message)
+            self._take(handle, message, message.topic.split("/")[-2] if bound else None)
 
         def unsubscribe() -> None:
             self._unsubscribing.start(self._scope.connection.unsubscribe(topic, on_message))
 
-        handle.open_stream()
+        handle.open_stream()  # again, when the call is sent on another kind of topics
         handle.when_over(unsubscribe)
         await self._scope.connection.subscribe(topic, on_message)
 
@@ -54,13 +63,23 @@ class PartialResults:
         """Cancel the background work that unsubscribes from streams."""
         self._unsubscribing.cancel()
 
-    def _take(self, handle: CallHandle, message: InboundMessage) -> None:
+    def _take(self, handle: CallHandle, message: InboundMessage, sender: str | None) -> None:
+        """Take a stream message.
+
+        Args:
+            handle: The call that the topic is for.
+            message: The message.
+            sender: The server that the topic names as its writer; None for a plain topic.
+        """
         try:
             partial = decode(StreamMessage, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable partial", error)
             return
-        if partial.call_id == handle.call_id:
+        if partial.call_id != handle.call_id:
+            self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
+        elif sender is None or (partial.server in (None, sender) and self._catalog.may_answer(handle.tool, sender)):
+            partial.server = sender or partial.server
             handle.take_partial(partial, message.qos)
         else:
-            self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
+            self._faults.tell(message.topic, "a partial of a server that does not run the call", repr(partial.server))

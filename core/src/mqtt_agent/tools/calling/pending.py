@@ -27,7 +27,9 @@ class PendingCall:
 
     Attributes:
         handles: The handles of the callers that wait for the call. Each has its own timeout. Usually there is one.
-        topic: The topic to which the call is published.
+        kinds: The kinds of topics to which the call was published: True stands for sender-bound ones, False for plain
+            ones.
+        unreadable: What was wrong with a response on a plain topic that cannot be read, if any.
         payload: The call as it is published.
         user_properties: The MQTT user properties of the call, which carry the trace context.
         deadline: Loop time at which no caller waits any more; None means never.
@@ -52,6 +54,7 @@ class PendingCall:
         "deadline",
         "expiry",
         "handles",
+        "kinds",
         "looks",
         "lost_servers",
         "payload",
@@ -59,22 +62,22 @@ class PendingCall:
         "repeatable",
         "resend",
         "resend_until",
-        "topic",
         "unconfirmed",
+        "unreadable",
         "user_properties",
     )
 
     def __init__(
         self,
         handle: CallHandle,
-        topic: str,
         payload: bytes,
         deadline: float | None,
         repeatable: bool,
         resend_until: float,
     ) -> None:
         self.handles: list[CallHandle] = [handle]
-        self.topic: str = topic
+        self.kinds: set[bool] = set()
+        self.unreadable: object = None
         self.payload: bytes = payload
         self.user_properties: tuple[tuple[str, str], ...] = trace_context()
         self.deadline: float | None = deadline
@@ -113,6 +116,16 @@ class PendingCall:
         """Note which server has the call; None when no server has it."""
         for handle in self.handles:
             handle.server = server
+
+    @property
+    def bound(self) -> bool:
+        """Whether the call goes to sender-bound topics."""
+        return self.handles[0].bound
+
+    def go_over(self, bound: bool) -> None:
+        """Choose the kind of topics for the next sending."""
+        for handle in self.handles:
+            handle.bound = bound
 
     def count_attempt(self) -> None:
         """Count one more attempt, because the server of the call was lost."""

@@ -10,7 +10,7 @@ from typing import Any
 from mqtt_agent.errors import QueueFull, TransportError
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.wire import Query, Response, encode, new_call_id
+from mqtt_agent.wire import BOUND, Query, Response, ServerCard, encode, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Queries"]
@@ -31,16 +31,22 @@ class Queries:
     def __init__(self, scope: Scope, catalog: Catalog) -> None:
         self._scope = scope
         self._catalog = catalog
-        self._open: dict[str, asyncio.Future[Response]] = {}
+        self._dialect = scope.dialect
+        self._open: dict[str, tuple[asyncio.Future[Response], str | None]] = {}
+        """The answer of each query, and the server that must send it; None for a query on a plain topic."""
 
-    def settle(self, response: Response) -> bool:
+    def settle(self, response: Response, sender: str | None) -> bool:
         """Take a response that may answer a query.
+
+        Args:
+            response: The response.
+            sender: The server that the response's topic names as its writer; None for a plain topic.
 
         Returns:
             Whether the response answers a query that is under way.
         """
-        query = self._open.get(response.call_id)
-        if query is None or query.done():
+        query, asked = self._open.get(response.call_id, (None, None))
+        if query is None or query.done() or sender != asked:
             return False
         query.set_result(response)
         return True
@@ -48,7 +54,19 @@ class Queries:
     def can_ask(self, server: str) -> bool:
         """Whether a server answers queries while it is online."""
         card = self._catalog.server(server)
-        return card is not None and "query" in (card.features or ())
+        if card is None or "query" not in (card.features or ()):
+            return False
+        return self._dialect.plain or self.speaks_bound(card)
+
+    def speaks_bound(self, card: ServerCard) -> bool:
+        """Whether the client and a server use sender-bound topics with each other."""
+        return self._dialect.bound and BOUND in (card.features or ())
+
+    def topic_for(self, card: ServerCard) -> str:
+        """The topic of the client's queries to a server."""
+        topics = self._scope.topics
+        bound = self.speaks_bound(card)
+        return topics.bound.query(card.server, self._scope.agent_id) if bound else topics.server_query(card.server)
 
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
         """Ask each of these servers which of these calls it has. Each server gets 5 seconds to answer.
@@ -74,12 +92,14 @@ class Queries:
         return holders, bool(servers) and all(answer is not None for answer in answers)
 
     async def _ask_one(self, server: str, call_ids: list[str]) -> list[str] | None:
-        if not self.can_ask(server):
+        card = self._catalog.server(server)
+        if card is None or not self.can_ask(server):
             return None
         query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._scope.agent_id)
-        answer = self._open[query.query_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._open[query.query_id] = answer, server if self.speaks_bound(card) else None
         try:
-            await self._scope.connection.publish(self._scope.topics.server_query(server), encode(query))
+            await self._scope.connection.publish(self.topic_for(card), encode(query))
             result: Any = (await asyncio.wait_for(answer, _TIMEOUT)).result
             return [call_id for call_id in result["known"] if isinstance(call_id, str)]
         except (TransportError, QueueFull, asyncio.TimeoutError, TypeError, KeyError) as error:

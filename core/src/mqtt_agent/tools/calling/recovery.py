@@ -165,6 +165,7 @@ class Recovery:
         """Send a call that was opened and that an earlier process may have sent, unless a server has the call."""
         pending = self._calls.pending(handle)
         if pending is not None:
+            self._calls.expect_any(pending)
             self._tasks.start(self._find_or_send(pending))
 
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:

@@ -19,7 +19,7 @@ from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.tracing import traced_call
-from mqtt_agent.wire import Call, is_identifier, mended_text, new_call_id, to_json, validate_identifier
+from mqtt_agent.wire import Call, StreamMessage, is_identifier, mended_text, new_call_id, to_json, validate_identifier
 
 __all__ = ["Submitter", "unknown_keywords"]
 
@@ -64,6 +64,8 @@ class Submitter:
         call_id: str | None,
         resume: bool = False,
         meta: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
+        on_log: Callable[[StreamMessage], None] | None = None,
     ) -> CallHandle:
         """Send a call, or attach to the call under way that has the same ``call_id``.
 
@@ -77,6 +79,8 @@ class Submitter:
             call_id: The id of the call; None makes a new id.
             resume: Whether an earlier process may have made this call.
             meta: Other JSON data for the tool.
+            log_level: The least level of the log messages that the caller wants; None means none.
+            on_log: Called with each log message.
 
         Raises:
             ToolUnavailable: No server offers the tool.
@@ -97,12 +101,12 @@ class Submitter:
         call_id = _checked_call_id(call_id) if call_id else new_call_id()
         if stream is None:
             stream = card is not None and card.supports_streaming
-        call = self._make_call(tool, call_id, arguments, stream, meta)
+        level = log_level or (None if on_log is None else "info")
+        call = self._make_call(tool, call_id, arguments, stream, meta, level)
         joined = self._calls.join(tool, call, timeout, deadline)
         if joined is not None:
             try:
-                if call.stream:
-                    await self._partials.follow(joined)
+                await self._listen(joined, call, on_log)
             except BaseException as error:
                 joined.fail(CallCanceled(f"{tool}: {error}", tool=tool, call_id=call_id))
                 raise
@@ -112,8 +116,7 @@ class Submitter:
         resend_until = math.inf if wait_online else 0.0
         handle = self._calls.open(tool, call, timeout, deadline, retry, resend_until)
         try:
-            if call.stream:
-                await self._partials.follow(handle)
+            await self._listen(handle, call, on_log)
             if resume:
                 self._find_or_send(handle)
             else:
@@ -124,6 +127,12 @@ class Submitter:
             raise
         return handle
 
+    async def _listen(self, handle: CallHandle, call: Call, on_log: Callable[[StreamMessage], None] | None) -> None:
+        if on_log is not None:
+            handle.follow_log(on_log)
+        if call.stream:
+            await self._partials.follow(handle)
+
     def _make_call(
         self,
         tool: str,
@@ -131,6 +140,7 @@ class Submitter:
         arguments: Mapping[str, Any] | None,
         stream: bool,
         meta: Mapping[str, Any] | None,
+        log_level: str | None,
     ) -> Call:
         if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
@@ -140,8 +150,9 @@ class Submitter:
                 arguments=to_json(dict(arguments or {}), "arguments", tool),
                 client=self._scope.agent_id,
                 response_topic=self._scope.inbox,
-                stream=stream and is_identifier(call_id),
+                stream=(stream or log_level is not None) and is_identifier(call_id),
                 meta=None if meta is None else to_json(dict(meta), "meta", tool),
+                log_level=log_level,
             )
         except ValidationError as error:
             raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error
@@ -206,7 +217,9 @@ def _checked_call_id(call_id: str) -> str:
 def unknown_keywords(method: str, tool: str, unknown: Mapping[str, object]) -> TypeError:
     """The error for keywords that a method of the client does not know, because they are arguments of the tool."""
     name = next(iter(unknown))
-    meant = did_you_mean(name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id", "meta"))
+    meant = did_you_mean(
+        name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id", "meta", "log_level", "on_log")
+    )
     arguments = ", ".join(f'"{each}": ...' for each in unknown)
     return TypeError(
         f"{method}() has no parameter {name!r}{meant}; "

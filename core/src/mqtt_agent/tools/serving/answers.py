@@ -25,9 +25,21 @@ class Answers:
 
     def __init__(self, scope: Scope) -> None:
         self._connection = scope.connection
+        self._topics = scope.topics
         self._server_id = scope.server_id
         self._tasks = BackgroundTasks()
         self._resending: set[tuple[str, str]] = set()
+
+    def topic_for(self, client: str, *, bound: bool) -> str:
+        """The topic of the responses to a client.
+
+        Args:
+            client: The client's id, which can be used in topics.
+            bound: Whether the client's message arrived on a sender-bound topic.
+        """
+        if bound:
+            return self._topics.bound.responses(client, self._server_id)
+        return self._topics.client_responses(client)
 
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
         """Publish a response, wait for the broker's confirmation, and then acknowledge the call.

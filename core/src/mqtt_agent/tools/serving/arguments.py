@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jsonschema_rs
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
@@ -32,7 +32,8 @@ class ArgumentsChecker:
         schema: The JSON Schema of the arguments. None makes the schema from the parameters.
         context: The name of the context parameter, if there is one.
         validate: Whether to check the arguments against the schema. Without this check, the handler checks the
-            arguments itself.
+            arguments itself, and the schema may be any JSON Schema.
+        whole: Whether the first parameter gets all arguments as one dict, whatever its name.
 
     Attributes:
         schema: The JSON Schema of the arguments.
@@ -49,6 +50,7 @@ class ArgumentsChecker:
         schema: Mapping[str, Any] | None,
         context: str | None = None,
         validate: bool = True,
+        whole: bool = False,
     ) -> None:
         self._tool = tool
         self._validates = validate
@@ -60,9 +62,9 @@ class ArgumentsChecker:
             self.schema: dict[str, Any] = _schema_of(self._model)
         else:
             self.schema = dict(schema)
-            self._whole = _parameter_for_all(parameters, self.schema)
+            self._whole = _first(tool, parameters) if whole else _parameter_for_all(parameters, self.schema)
             named = {p.name for p in parameters if p.kind not in _VARIADIC} | ({context} if context else set[str]())
-            self._shown = frozenset[str](self.schema.get("properties") or ())
+            self._shown = _names_in(self.schema)
             self._hidden = frozenset(named) - self._shown
             self._takes_others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
             if self._whole is None and context in self._shown:
@@ -70,7 +72,7 @@ class ArgumentsChecker:
                     f"tool {tool!r}: the parameter {context!r} gets the context of the call, and the input schema has"
                     " an argument of this name: rename the parameter"
                 )
-        self._validator = _validator(tool, self.schema)
+        self._validator = _validator(tool, self.schema, compiled=validate)
 
     def check(self, arguments: dict[str, Any], size: int) -> dict[str, Any]:
         """Check a call's arguments.
@@ -126,9 +128,21 @@ class UntitledSchema(GenerateJsonSchema):
         return False
 
 
+def _first(tool: str, parameters: list[inspect.Parameter]) -> str:
+    """The parameter that takes all arguments of a handler that wants them as one dict."""
+    if not parameters or parameters[0].kind in _VARIADIC:
+        raise TypeError(f"tool {tool!r}: the handler has no parameter for the dict of all arguments")
+    return parameters[0].name
+
+
+def _names_in(schema: dict[str, Any]) -> frozenset[str]:
+    properties = schema.get("properties")
+    return frozenset(cast("dict[str, Any]", properties)) if isinstance(properties, dict) else frozenset()
+
+
 def _parameter_for_all(parameters: list[inspect.Parameter], schema: dict[str, Any]) -> str | None:
     """The parameter that takes all arguments as one dict; None when the handler takes them as keywords."""
-    properties: dict[str, Any] = schema.get("properties") or {}
+    properties = _names_in(schema)
     required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
     by_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     return required[0] if len(required) == 1 and not by_keyword and required[0] not in properties else None
@@ -175,9 +189,11 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def _validator(tool: str, schema: dict[str, Any]) -> Any:
+def _validator(tool: str, schema: dict[str, Any], *, compiled: bool) -> Any:
     if schema.get("type", "object") != "object":
         raise ValueError(f"tool {tool!r}: the input schema must describe an object, not {schema.get('type')!r}")
+    if not compiled:
+        return None
     try:
         return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
     except ValueError as error:

@@ -12,6 +12,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
+from mqtt_agent.wire.calls import LOG_LEVELS
 
 __all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
 
@@ -23,10 +24,14 @@ class ToolResult:
     Attributes:
         result: Any JSON value, for programs.
         content: MCP content blocks, for a model to read: texts, images, files.
+        structured: Whether ``result`` is a value of its own. False when ``result`` is only the text of ``content``.
+        meta: Any other JSON data for the caller.
     """
 
     result: Any
     content: list[dict[str, Any]] | None = None
+    structured: bool = True
+    meta: dict[str, Any] | None = None
 
 
 class CallStream:
@@ -94,9 +99,12 @@ class ToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller. The caller chooses it, and only a broker that checks who writes to sender-bound
+            topics can prove it; see ``bound``.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
+        log_level: The least level of the log messages that the caller wants; None when the caller wants none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
@@ -110,12 +118,16 @@ class ToolContext:
         server: str,
         stream: CallStream,
         meta: dict[str, Any] | None = None,
+        log_level: str | None = None,
+        bound: bool = False,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
         self.client: str = client
         self.server: str = server
         self.meta: dict[str, Any] = meta or {}
+        self.log_level: str | None = log_level
+        self.bound: bool = bound
         self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -158,6 +170,25 @@ class ToolContext:
         data = {"progress": progress, "total": total, "message": message}
         await self.stream({key: value for key, value in data.items() if value is not None})
 
+    async def log(self, level: str, data: Any, logger: str | None = None) -> None:
+        """Send a log message to the caller, if the caller wants messages of this level.
+
+        Args:
+            level: One of MCP's levels: ``debug``, ``info``, ``notice``, ``warning``, ``error``, ``critical``, ``alert``
+                or ``emergency``.
+            data: The message: a text, or any other JSON value.
+            logger: The name of the logger.
+
+        Raises:
+            ValueError: There is no such level.
+            WireError: The data has no JSON form.
+        """
+        if level not in LOG_LEVELS:
+            raise ValueError(f"the level of a log message is one of {', '.join(LOG_LEVELS)}, not {level!r}")
+        wanted = LOG_LEVELS.index(self.log_level) if self.log_level in LOG_LEVELS else len(LOG_LEVELS)
+        if LOG_LEVELS.index(level) >= wanted:
+            await self._stream.publish("log", level=level, logger=logger, data=to_json(data, "data", self.tool))
+
     def in_thread(self) -> SyncToolContext:
         """The same context for a handler that runs in a thread: its methods block instead of being awaited."""
         return SyncToolContext(self, self._loop)
@@ -169,9 +200,11 @@ class SyncToolContext:
     Attributes:
         call_id: The id of the call.
         tool: The tool's name.
-        client: The id that the caller gives itself, which is no proof of identity.
+        client: The id of the caller; see :class:`ToolContext`.
         server: The id of the replica that runs the call.
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
+        log_level: The least level of the log messages that the caller wants; None when the caller wants none.
+        bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -182,6 +215,8 @@ class SyncToolContext:
         self.client: str = context.client
         self.server: str = context.server
         self.meta: dict[str, Any] = context.meta
+        self.log_level: str | None = context.log_level
+        self.bound: bool = context.bound
 
     @property
     def canceled(self) -> bool:
@@ -206,6 +241,10 @@ class SyncToolContext:
     def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """See :meth:`ToolContext.progress`."""
         self._wait(self._context.progress(progress, total, message))
+
+    def log(self, level: str, data: Any, logger: str | None = None) -> None:
+        """See :meth:`ToolContext.log`."""
+        self._wait(self._context.log(level, data, logger))
 
     def _wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -11,6 +11,9 @@ the same name subscribes and serves, and the others are on standby. The replicas
   arrived, and no other claim is among these messages. When two replicas claim at once, at least one of them sees the
   other's claim; a replica that sees another claim withdraws its own. With a valid claim, the replica subscribes to the
   calls, and then lists its tools.
+* The card of another claimant may be missing: some clusters keep a retained message only at the node that took it. So
+  a claimant subscribes to the query topic of the server's name, and then asks on this topic. The broker says when no
+  other claimant is subscribed. Otherwise the other claimants publish their cards again.
 * When the connection of a replica was lost, its claim is not valid until the replica has claimed again. Calls that
   arrive meanwhile are kept if the replica's own claim still stands on the broker, because then no other replica can
   have served. Otherwise these calls are dropped, and the replica goes to the end of the line, while it finishes the
@@ -30,12 +33,15 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized
+from mqtt_agent.aio.seen import Seen
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.probe import nobody_listens
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.wire import ServerCard
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
+from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["Election"]
 
@@ -43,6 +49,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _ASK_AFTER = 10.0
 """Seconds after which a replica on standby asks whether the replica that serves is still there."""
+_ANSWERS_WITHIN = 2.0
+"""Seconds to wait for the card of another claimant. A claimant that does not answer has probably been killed."""
 _CLAIMS_MEET = 2.0
 """Seconds that a serving replica waits before it withdraws because of another claim. If the other claim still stands
 then, the two claims were not made at once by chance: a broker cluster was split, or somebody else wrote the card."""
@@ -87,6 +95,10 @@ class Election:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._news = asyncio.Event()
+        self._claims_topic = scope.topics.server_query(scope.name)
+        self._listens = False
+        """Whether this replica is subscribed to the query topic of the server's name, as claimants are."""
+        self._answered = Seen(1000)
 
     async def start(self) -> None:
         """Find out which replica serves, and begin to serve or to be on standby. Then follow the other replicas' cards.
@@ -124,6 +136,7 @@ class Election:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        await self._listen(False)
         await self._replicas.stop()
         self._valid_in = self._continued_in = None
 
@@ -136,10 +149,12 @@ class Election:
     def _others(self) -> list[ServerCard]:
         return self._replicas.others()
 
+    def _claims(self) -> list[ServerCard]:
+        return [card for card in self._others() if not card.standby]
+
     def _rival(self) -> ServerCard | None:
         """The card of the replica that serves or should serve instead of this replica; None when there is none."""
-        others = self._others()
-        claims = [card for card in others if not card.standby]
+        others, claims = self._others(), self._claims()
         own = (self._presence.since, self._server_id)
         if self._serves:
             return next((card for card in claims if place_in_line(card) < own), None)
@@ -212,15 +227,21 @@ class Election:
         epoch = self._connection.epoch
         if not await self._seen_all(epoch):
             return  # the connection was lost, and the reconnect decides again
+        self._answer_claims()
         rival = self._rival()
         if rival is None and not self._serves:
             continued = self._continued_in == epoch or self._claim_stands(epoch)
             self._continued_in = epoch if continued else None
             self._show(serving=continued, standby=False, epoch=epoch)
+            await self._listen(True)
             await self._presence.announce_server()
             if not await self._seen_all(epoch):
                 return
-            rival = next((card for card in self._others() if not card.standby), None)
+            await self._ask_claimants()
+            if self._connection.epoch != epoch:
+                self.wake()
+                return
+            rival = next(iter(self._claims()), None)
             if rival is None:
                 await self._claim_names()
                 await self._connection.take_alone(self._server_id, keep=continued)
@@ -231,12 +252,54 @@ class Election:
         if rival is not None:
             await self._stand_by(rival, epoch)
 
+    # Claims whose cards have not arrived
+
+    async def _listen(self, claims: bool) -> None:
+        """Subscribe to the query topic of the server's name while this replica claims to serve."""
+        listened, self._listens = self._listens, claims
+        if listened and not claims:
+            await self._connection.unsubscribe(self._claims_topic, self._on_question)
+        elif claims and not listened:
+            try:
+                # With No Local, the PUBACK of an own question says whether there are other claimants.
+                await self._connection.subscribe(self._claims_topic, self._on_question, no_local=True)
+            except (TopicNotAuthorized, SubscriptionRefused) as error:
+                logger.info("replicas at other nodes of the broker may not see that %s serves: %s", self._name, error)
+
+    async def _ask_claimants(self) -> None:
+        """Ask for other claims, and wait until one is known, or until all claimants that are alive have answered."""
+        query = Query(query_id=new_call_id(), call_ids=[], client=self._server_id)
+        try:
+            if await self._connection.publish(self._claims_topic, encode(query)) == NO_MATCHING_SUBSCRIBERS:
+                return
+        except TopicNotAuthorized as error:
+            logger.info("replica %s cannot ask for replicas at other nodes of the broker: %s", self._server_id, error)
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ANSWERS_WITHIN
+        while not self._claims() and loop.time() < until:
+            self._news.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), until - loop.time())
+
+    def _on_question(self, message: InboundMessage) -> None:
+        """Another replica claims, and asks who else does."""
+        if not message.retain and self._presence.standby is False:
+            self._presence.show_again()
+
+    def _answer_claims(self) -> None:
+        """Answer each claim of another replica once, because that replica may not have got the card of this one."""
+        for card in self._claims() if self._serves else ():
+            if self._answered.add((card.server, card.started, card.epoch, card.since)):
+                self._presence.show_again()
+
     async def _stand_by(self, rival: ServerCard, epoch: int) -> None:
         served, self._valid_in = self._valid_in is not None, None
         self._continued_in = None
         if served:
             self._presence.wait_behind()
         await self._connection.leave_alone(self._server_id)
+        await self._listen(False)
         if self._show(serving=False, standby=True, epoch=epoch) or served:
             await self._presence.announce_server()
         if self.serving != rival.server:

@@ -30,11 +30,13 @@ class ServedTool:
         function: The handler and its schemas.
         timeout: Seconds that the handler may run; None means no limit.
         stream_topic: Makes the topic of a call's partial results from the call id.
+        allowed_callers: The callers whose calls on sender-bound topics are run; None means all.
     """
 
     function: ToolFunction
     timeout: float | None
     stream_topic: Callable[[str], str]
+    allowed_callers: frozenset[str] | None = None
 
 
 @dataclass(eq=False)
@@ -45,6 +47,7 @@ class Execution:
         tool: The tool that is called.
         call: The call.
         reply_to: The caller's topic for responses, already validated.
+        bound: Whether the call arrived on a sender-bound topic.
         messages: The call's message and its repeats. All of them are acknowledged after the response was published.
         expires: ``time.monotonic()`` after which the caller does not wait for the result any more; None means never.
         context: The context that the handler got. None before the handler is called, and after the handler has ended.
@@ -54,12 +57,13 @@ class Execution:
         expiry: Drops the call at ``expires``, while the call waits for its turn.
         fits: Whether the arguments fit the tool's schema. Without that, the handler is not called.
         canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
-        stopped_for: The error that answers a call that was stopped. None means that the caller wants no answer.
+        stopped_for: The error that answers a call that was stopped.
     """
 
     tool: ServedTool
     call: Call
     reply_to: str
+    bound: bool
     messages: list[InboundMessage]
     expires: float | None
     context: ToolContext | None = None
@@ -72,8 +76,8 @@ class Execution:
 
     @property
     def key(self) -> CallKey:
-        """The caller's id and the call's id, which together name the call."""
-        return self.call.client, self.call.call_id
+        """The name of the call at this server."""
+        return self.call.client, self.call.call_id, self.bound
 
     @property
     def content(self) -> bytes:
@@ -96,11 +100,11 @@ class Execution:
         """The MQTT user properties of the call's message."""
         return self.messages[0].user_properties
 
-    def stop(self, answer: CallFault | None) -> None:
+    def stop(self, answer: CallFault) -> None:
         """Cancel the handler if it runs. If the call still waits for its turn, the handler is not called.
 
         Args:
-            answer: The error that answers the call. None means that the caller wants no answer.
+            answer: The error that answers the call.
         """
         self.stopped_for, self.canceled = answer, True
         if self.context is not None and self.task is not None:

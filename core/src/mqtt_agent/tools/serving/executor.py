@@ -18,6 +18,7 @@ from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Call, CallFault
+from mqtt_agent.wire.calls import CANCELED
 
 __all__ = ["Executor"]
 
@@ -59,13 +60,21 @@ class Executor:
         """How many calls run or wait for their turn."""
         return len(self._known)
 
-    def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage) -> None:
+    def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage, *, bound: bool) -> None:
         """Run a call, unless the call is a repeat.
 
         A repeat of a call that runs or waits joins that call. A repeat of a call that is over gets the stored response
         again. A call that has the id of another call is refused.
+
+        Args:
+            tool: The tool that is called.
+            call: The call.
+            reply_to: The caller's topic for responses.
+            message: The message of the call.
+            bound: Whether the message arrived on a sender-bound topic. Anybody may send a message on a plain topic, so
+                such a message is never a repeat of a call on a sender-bound topic.
         """
-        key = (call.client, call.call_id)
+        key = (call.client, call.call_id, bound)
         known = self._known.get(key)
         if known is not None:
             if known.content != content_of(tool, call):
@@ -86,7 +95,7 @@ class Executor:
                 self._refuse_id(call, reply_to, message)
             return
         expires = _expires(message.message_expiry)
-        execution = self._known[key] = Execution(tool, call, reply_to, [message], expires)
+        execution = self._known[key] = Execution(tool, call, reply_to, bound, [message], expires)
         self._idle.clear()
         if self._running < self._max_concurrency:
             self._start(execution)
@@ -99,29 +108,36 @@ class Executor:
         error = CallFault(type="invalid_arguments", code="CALL_ID_IN_USE", message=f"{what}: choose another call id")
         self.answers.reject(call.call_id, reply_to, message, error)
 
-    def known(self, client: str, call_ids: list[str], reply_to: str) -> list[str]:
+    def known(self, client: str, call_ids: list[str], *, bound: bool) -> list[str]:
         """Which of these calls run, wait, or are over with a stored response. Stored responses are sent again.
 
         Args:
             client: The caller's id.
             call_ids: The ids of the calls.
-            reply_to: The caller's topic for responses.
+            bound: Whether the query arrived on a sender-bound topic. Only then it finds calls that did so, too.
         """
-        known: list[str] = []
-        for call_id in call_ids:
-            stored = self._replay.get((client, call_id))
-            if stored is not None:
-                self.answers.resend(call_id, reply_to, stored[0])
-            if stored is not None or (client, call_id) in self._known:
-                known.append(call_id)
-        return known
+        known: dict[str, None] = {}
+        for kind in (True, False) if bound else (False,):
+            reply_to = self.answers.topic_for(client, bound=kind)
+            for call_id in call_ids:
+                key = (client, call_id, kind)
+                stored = self._replay.get(key)
+                if stored is not None:
+                    self.answers.resend(call_id, reply_to, stored[0])
+                if stored is not None or key in self._known:
+                    known[call_id] = None
+        return list(known)
 
-    def cancel(self, tool: str, key: CallKey) -> bool:
+    def cancel(self, tool: str, key: CallKey, reason: str | None = None) -> bool:
         """Stop a call whose caller does not want the result any more.
+
+        The call is answered nevertheless. On a plain topic, anybody may send a cancel, and the caller must not wait
+        for nothing then.
 
         Args:
             tool: The name of the tool whose call is canceled. A call of another tool with the same id goes on.
             key: The name of the call.
+            reason: Why, as text for the caller.
 
         Returns:
             Whether the call runs or waits here.
@@ -129,7 +145,9 @@ class Executor:
         execution = self._known.get(key)
         if execution is None or execution.tool_name != tool:
             return False
-        self._stop(execution, None)
+        message = f"the call was canceled: {reason or 'its caller asked for it'}"
+        data = {"maybe_executed": execution.task is not None}
+        self._stop(execution, CallFault(code=CANCELED, message=message, data=data, retryable=True))
         return True
 
     async def drain(self, timeout: float) -> None:
@@ -162,7 +180,7 @@ class Executor:
             execution.expiry.cancel()
         execution.task = self._tasks.start(self._run(execution))
 
-    def _stop(self, execution: Execution, answer: CallFault | None) -> None:
+    def _stop(self, execution: Execution, answer: CallFault) -> None:
         execution.stop(answer)
         if execution.task is None:
             self._queue.remove(execution)

@@ -32,6 +32,7 @@ class ToolFunction:
             pydantic model, a dataclass or a TypedDict.
         validate: Whether to check the arguments of each call against ``input_schema``. Without this check, the handler
             checks the arguments itself.
+        whole_arguments: Whether the first parameter (not counting the context) gets all arguments as one dict.
 
     Attributes:
         name: The tool's name.
@@ -52,6 +53,7 @@ class ToolFunction:
         input_schema: Mapping[str, Any] | None = None,
         output_schema: Mapping[str, Any] | None = None,
         validate: bool = True,
+        whole_arguments: bool = False,
     ) -> None:
         self.name: str = name
         self.handler: Callable[..., Any] = handler
@@ -62,7 +64,11 @@ class ToolFunction:
             )
         parameters, self._context_parameter, returns = _parameters(name, handler)
         self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-        self._arguments = ArgumentsChecker(name, parameters, input_schema, self._context_parameter, validate)
+        if whole_arguments and input_schema is None:
+            raise TypeError(f"tool {name!r}: whole_arguments needs an input_schema")
+        self._arguments = ArgumentsChecker(
+            name, parameters, input_schema, self._context_parameter, validate, whole_arguments
+        )
         self.input_schema: dict[str, Any] = self._arguments.schema
         self.output_schema: dict[str, Any] | None = (
             dict(output_schema) if output_schema is not None else _output_schema(returns)

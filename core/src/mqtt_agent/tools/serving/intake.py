@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.seen import Seen
+from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
@@ -40,7 +41,8 @@ class Intake:
 
     def __init__(self, scope: Scope) -> None:
         self._connection = scope.connection
-        self._topics = scope.topics
+        self._topics = topics = scope.topics
+        self._dialect = scope.dialect
         self._server_id = scope.server_id
         self._max_payload = scope.max_payload
         self._executor: Executor | None = None
@@ -48,25 +50,45 @@ class Intake:
         self._served: dict[str, ServedTool] = {}
         """The tools whose calls are taken. Calls for this replica alone arrive as queries."""
         self._of_tool: dict[str, list[tuple[str, Handler]]] = {}
-        self._marker = Marker(scope.connection, scope.topics.server_query(scope.server_id), self._make_marker)
+        self._calls_of: dict[str, list[str]] = {}
+        """The shared topic filters for the calls of each tool."""
+        own = topics.bound.query(self._server_id, self._server_id)
+        self._marker = BoundMarker(
+            Marker(scope.connection, own, self._make_marker, topics.bound.query(self._server_id)),
+            Marker(scope.connection, topics.server_query(self._server_id), self._make_marker),
+            scope.dialect,
+        )
         self._queries = Seen(_QUERIES_REMEMBERED)
         self._faults = FaultLog(logger)
 
     async def open(self, executor: Executor) -> None:
         """Take queries from now on, and pass all messages to ``executor``."""
         self._executor = executor
-        await self._subscribe(self._marker.topic, self._on_query)
+        if self._dialect.plain:
+            await self._subscribe(self._topics.server_query(self._server_id), self._on_query)
+        if self._dialect.bound:
+            await self._subscribe(self._topics.bound.query(self._server_id), self._on_bound_query, bound=True)
 
     async def prepare(self, name: str, tool: ServedTool) -> None:
         """Get ready for the calls of a tool, and for the cancels of these calls. :meth:`admit` takes the calls."""
         if name in self._of_tool:
             return
-        calls = self._topics.tool_call_shared(name), partial(self._on_call, tool)
-        cancels = self._topics.tool_cancel(name), partial(self._on_cancel, name)
-        self._of_tool[name] = [calls, cancels]
+        topics, bound_topics = self._topics, self._topics.bound
+        plain: list[tuple[str, Handler]] = [
+            (topics.tool_call_shared(name), partial(self._on_call, name)),
+            (topics.tool_cancel(name), partial(self._on_cancel, name)),
+        ]
+        bound: list[tuple[str, Handler]] = [
+            (bound_topics.calls_shared(name), partial(self._on_bound_call, name)),
+            (bound_topics.cancel(name), partial(self._on_bound_cancel, name)),
+        ]
+        kinds = [*([(plain, False)] if self._dialect.plain else ()), *([(bound, True)] if self._dialect.bound else ())]
+        self._of_tool[name] = [subscribed for both, _ in kinds for subscribed in both]
+        self._calls_of[name] = [calls[0] for (calls, _), _ in kinds]
         self._served[name] = tool
-        await self._subscribe(*calls, calls=True)
-        await self._subscribe(*cancels)
+        for (calls, cancels), is_bound in kinds:
+            await self._subscribe(*calls, calls=True, bound=is_bound)
+            await self._subscribe(*cancels, bound=is_bound)
 
     async def admit(self, names: Iterable[str], *, again: bool = False) -> None:
         """Take the calls of these tools from now on, until the broker loses the session.
@@ -75,20 +97,27 @@ class Intake:
             names: The names of the tools.
             again: Whether to repeat the subscriptions of tools whose calls are taken already.
         """
-        filters = [self._topics.tool_call_shared(name) for name in names]
+        filters = [each for name in names for each in self._calls_of.get(name, ())]
         with contextlib.suppress(ConnectionLost):  # the tools are admitted again when the connection is back
             await self._connection.admit(filters, again=again)
+
+    def replace(self, name: str, tool: ServedTool) -> None:
+        """Give further calls of a tool to another handler."""
+        if name in self._served:
+            self._served[name] = tool
 
     async def drop(self, name: str) -> None:
         """Take no calls of a tool any more."""
         self._served.pop(name, None)
+        self._calls_of.pop(name, None)
         for subscribed in self._of_tool.pop(name, ()):
             await self._connection.unsubscribe(*subscribed)
             self._subscribed.remove(subscribed)
 
     async def leave(self, name: str) -> None:
-        """Leave the share group of a tool's calls. Calls that the broker has sent or queued are still taken."""
-        await self._connection.leave(self._topics.tool_call_shared(name))
+        """Leave the share groups of a tool's calls. Calls that the broker has sent or queued are still taken."""
+        for calls in self._calls_of.get(name, ()):
+            await self._connection.leave(calls)
 
     def shut(self) -> None:
         """Take no further messages. Calls that still arrive stay in the session, or go to another replica."""
@@ -99,6 +128,7 @@ class Intake:
         while self._subscribed:
             await self._connection.unsubscribe(*self._subscribed.pop(0))
         self._of_tool.clear()
+        self._calls_of.clear()
         self._served.clear()
 
     async def barrier(self, timeout: float) -> bool:
@@ -136,20 +166,36 @@ class Intake:
     def _make_marker(self) -> bytes:
         return encode(Query(query_id=new_call_id(), call_ids=[], client=self._server_id))
 
-    async def _subscribe(self, topic_filter: str, handler: Handler, *, calls: bool = False) -> None:
+    async def _subscribe(
+        self, topic_filter: str, handler: Handler, *, calls: bool = False, bound: bool = False
+    ) -> None:
         self._subscribed.append((topic_filter, handler))
         owner = self._server_id if calls else None
         with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
-            await self._connection.subscribe(topic_filter, handler, manual=calls, exclusive=owner, guarded=calls)
+            await self._connection.subscribe(
+                topic_filter,
+                handler,
+                manual=calls,
+                exclusive=owner,
+                guarded=calls,
+                on_refused=self._dialect.on_refused if bound else None,
+            )
 
-    # Messages that arrive
+    # Messages that arrive. The last level of a sender-bound topic is the name of the sender.
 
-    def _on_call(self, tool: ServedTool, message: InboundMessage) -> None:
-        executor = self._executor
-        if executor is None:
+    def _on_bound_call(self, name: str, message: InboundMessage) -> None:
+        self._on_call(name, message, _sender_of(message))
+
+    def _on_call(self, name: str, message: InboundMessage, sender: str | None = None) -> None:
+        executor, tool = self._executor, self._served.get(name)
+        if executor is None or tool is None:
             return  # the call is not acknowledged: it stays in the session, or goes to another replica
         if message.retain:
             self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
+            message.acknowledge()
+            return
+        if sender is not None and not is_identifier(sender):
+            self._faults.tell(message.topic, "a call from an impossible client name", repr(sender))
             message.acknowledge()
             return
         try:
@@ -157,36 +203,68 @@ class Intake:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable call", error)
             call_id, reply_to = _address(message, self._max_payload)
-            self._reject(executor, message, call_id, reply_to, CallFault(type="invalid_arguments", message=str(error)))
+            fault = CallFault(type="invalid_arguments", message=str(error))
+            if sender is not None:
+                executor.answers.reject(call_id, executor.answers.topic_for(sender, bound=True), message, fault)
+            else:
+                self._reject(executor, message, call_id, reply_to, fault)
             return
-        if not is_identifier(call.client):
+        if sender is None and not is_identifier(call.client):
             self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
             error = CallFault(type="invalid_arguments", message="the client name cannot be used in topics")
             self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
-        self._run(executor, tool, call, message)
+        self._run(executor, tool, call, message, sender)
 
-    def _run(self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage) -> None:
-        """Run a call whose client name can be used in topics."""
-        reply_to = self._topics.client_responses(call.client)
-        asked_for = message.response_topic or call.response_topic
-        if asked_for is not None and asked_for != reply_to:
-            self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
-            error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
+    def _run(
+        self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None
+    ) -> None:
+        """Run a call whose client name can be used in topics, unless the caller must not make this call."""
+        if sender is not None:
+            reply_to = executor.answers.topic_for(sender, bound=True)
+            error = self._why_not(tool, call, message, sender)
+        else:
+            reply_to = self._topics.client_responses(call.client)
+            error = None
+            asked_for = message.response_topic or call.response_topic
+            if asked_for is not None and asked_for != reply_to:
+                self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
+                error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
+        if error is not None:
             executor.answers.reject(call.call_id, reply_to, message, error)
-            return
-        executor.submit(tool, call, reply_to, message)
+        else:
+            executor.submit(tool, call, reply_to, message, bound=sender is not None)
 
-    def _on_cancel(self, tool: str, message: InboundMessage) -> None:
+    def _why_not(self, tool: ServedTool, call: Call, message: InboundMessage, sender: str) -> CallFault | None:
+        """Why a call on a sender-bound topic is not run; None when it is run."""
+        if call.client != sender:
+            self._faults.tell(message.topic, "a call in the name of another client", repr(call.client))
+            what = f"the call names client {call.client!r:.80}, but the topic says that {sender} sent it"
+            return CallFault(type="unauthorized", code="WRONG_CLIENT", message=what)
+        if tool.allowed_callers is not None and sender not in tool.allowed_callers:
+            self._faults.tell(message.topic, "a call of a client that may not call the tool", repr(sender))
+            what = f"{sender} is not one of the allowed callers of tool {tool.function.name}"
+            return CallFault(type="unauthorized", code="NOT_ALLOWED", message=what)
+        return None
+
+    def _on_bound_cancel(self, tool: str, message: InboundMessage) -> None:
+        self._on_cancel(tool, message, _sender_of(message))
+
+    def _on_cancel(self, tool: str, message: InboundMessage, sender: str | None = None) -> None:
         try:
             cancel = decode(Cancel, message.payload, self._max_payload)
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable cancel", error)
             return
-        if self._executor is not None and not message.retain:
-            self._executor.cancel(tool, (cancel.client, cancel.call_id))
+        if sender not in (None, cancel.client):
+            self._faults.tell(message.topic, "a cancel in the name of another client", repr(cancel.client))
+        elif self._executor is not None and not message.retain:
+            self._executor.cancel(tool, (cancel.client, cancel.call_id, sender is not None), cancel.reason)
 
-    def _on_query(self, message: InboundMessage) -> None:
+    def _on_bound_query(self, message: InboundMessage) -> None:
+        self._on_query(message, _sender_of(message))
+
+    def _on_query(self, message: InboundMessage, sender: str | None = None) -> None:
         if self._marker.recognize(message):
             return
         try:
@@ -198,12 +276,14 @@ class Intake:
             return
         if not is_identifier(query.client):
             self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
+        elif sender not in (None, query.client):
+            self._faults.tell(message.topic, "a query in the name of another client", repr(query.client))
         elif query.call is not None:
-            self._on_own_call(self._executor, query, message)
+            self._on_own_call(self._executor, query, message, sender)
         else:
-            self._answer(self._executor, query)
+            self._answer(self._executor, query, bound=sender is not None)
 
-    def _on_own_call(self, executor: Executor, query: Query, message: InboundMessage) -> None:
+    def _on_own_call(self, executor: Executor, query: Query, message: InboundMessage, sender: str | None) -> None:
         """Run a call for this replica alone. A caller sends it when the arguments did not fit at another replica."""
         try:
             call = Call.model_validate(query.call)
@@ -216,21 +296,22 @@ class Intake:
         elif tool is None:
             what = f"server {self._server_id} does not serve tool {query.tool!r:.80}"
             error = CallFault(type="unavailable", message=what, retryable=True, data={"maybe_executed": False})
-            executor.answers.reject(call.call_id, self._topics.client_responses(call.client), message, error)
+            reply_to = executor.answers.topic_for(call.client, bound=sender is not None)
+            executor.answers.reject(call.call_id, reply_to, message, error)
         else:
-            self._run(executor, tool, call, message)
+            self._run(executor, tool, call, message, sender)
 
-    def _answer(self, executor: Executor, query: Query) -> None:
+    def _answer(self, executor: Executor, query: Query, *, bound: bool) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""
-        if not self._queries.add((query.client, query.query_id)):
+        if not self._queries.add((query.client, query.query_id, bound)):
             logger.debug("a query of %s was answered before", query.client)
             return
         call_ids = list(dict.fromkeys(query.call_ids))
         if len(call_ids) > MAX_QUERIED:
             self._faults.tell(f"query of {query.client}", "a query for too many calls", f"{len(call_ids)}")
             return
-        reply_to = self._topics.client_responses(query.client)
-        known = executor.known(query.client, call_ids, reply_to)
+        known = executor.known(query.client, call_ids, bound=bound)
+        reply_to = executor.answers.topic_for(query.client, bound=bound)
         executor.answers.answer_query(query.query_id, reply_to, {"known": known})
 
     def _reject(
@@ -241,6 +322,10 @@ class Intake:
             message.acknowledge()
         else:
             executor.answers.reject(call_id, reply_to, message, error)
+
+
+def _sender_of(message: InboundMessage) -> str:
+    return message.topic.rpartition("/")[2]
 
 
 def _address(message: InboundMessage, max_payload: int) -> tuple[str, str | None]:

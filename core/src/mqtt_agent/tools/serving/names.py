@@ -296,7 +296,8 @@ class ToolNames:
     async def _taken(self, tools: Iterable[str]) -> dict[str, list[ServerCard]]:
         """The tools whose names other servers have, each with the cards of these servers."""
         names = [self._names[tool] for tool in tools]
-        suspects = {name.tool: name.foreign for name in names if name.foreign != name.judged}
+        all_seen = not self._connection.keeps_retained_apart  # otherwise, the card of a tool may be at another node
+        suspects = {name.tool: name.foreign for name in names if name.foreign != name.judged or not all_seen}
         if not suspects:
             return {}
         await self._rivals.look()

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeVar, overload
 
 from mqtt_agent.endpoints.timeouts import checked_seconds
-from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.lists import ToolList
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.function import ToolFunction
@@ -25,7 +24,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class Offered:
-    """What :meth:`ToolServer.add_tool` returns. Await it to wait until the tool is offered.
+    """What :meth:`ToolServer.add_tool` and its like return. Await it to wait until the tool is offered.
 
     On a server that is not started, there is nothing to wait for.
 
@@ -54,12 +53,8 @@ class Offered:
             self._outcome.set_result(None)
         return self
 
-    def follow(self, task: asyncio.Task[None]) -> None:
-        """Take the outcome of a task."""
-        task.add_done_callback(self._take)
-
-    def _take(self, task: asyncio.Task[None]) -> None:
-        error = ConnectionLost("the server was stopped") if task.cancelled() else task.exception()
+    def end(self, error: BaseException | None = None) -> None:
+        """Note the outcome."""
         if error is None:
             self.done()
         elif not self._outcome.done():
@@ -91,6 +86,14 @@ class ToolOffering(ABC):
     @abstractmethod
     def _on_added(self, name: str) -> Offered:
         """A tool was added. A started server announces the tool."""
+
+    @abstractmethod
+    def _on_removed(self, name: str) -> Offered:
+        """A tool is to be removed. A started server stops taking its calls before it forgets the tool."""
+
+    @abstractmethod
+    def _on_replaced(self, name: str) -> Offered:
+        """A tool has another handler and another card. A started server publishes the card."""
 
     def _forget(self, name: str) -> None:
         """Remove a tool that cannot be offered."""
@@ -165,6 +168,10 @@ class ToolOffering(ABC):
         version: str | None = None,
         meta: dict[str, Any] | None = None,
         validate: bool = True,
+        whole_arguments: bool = False,
+        icons: Sequence[Mapping[str, Any]] | None = None,
+        mcp_name: str | None = None,
+        task_support: str | None = None,
     ) -> Offered:
         """Offer a function as a tool. A started server announces the tool at once.
 
@@ -186,12 +193,19 @@ class ToolOffering(ABC):
             destructive: The tool may delete or overwrite something.
             open_world: The tool reaches systems outside its server, for example the web.
             timeout: Seconds after which a running handler is canceled; None means no limit.
-            allowed_callers: The agent ids of the intended callers. This is a hint for people: only the broker's access
-                rules protect a tool.
+            allowed_callers: The agent ids of the intended callers. A call of anybody else on a sender-bound topic is
+                answered with ``unauthorized``. A caller on a plain topic chooses its own name, so there the list is a
+                hint for people: only the broker's access rules protect the tool, or ``bound="require"``.
             version: The version of the tool.
             meta: Further JSON data for the card.
             validate: Whether to check the arguments of each call against ``input_schema``. With False, the handler
-                checks the arguments itself, and raises :class:`mqtt_agent.errors.InvalidArguments` for wrong ones.
+                checks the arguments itself, and raises :class:`mqtt_agent.errors.InvalidArguments` for wrong ones. The
+                schemas are then passed on as they are, also when they are not valid JSON Schema.
+            whole_arguments: Whether the handler gets all arguments as one dict in its first parameter, whatever the
+                names of the arguments are. This needs an ``input_schema``.
+            icons: Icons for the card, in MCP's form, such as ``[{"src": "https://weather.example/icon.png"}]``.
+            mcp_name: The tool's name at its MCP server, for a bridge that offers the tool under another name.
+            task_support: Whether the tool can run as an MCP task: ``forbidden``, ``optional`` or ``required``.
 
         Returns:
             An object to await on a started server: ``await server.add_tool(...)`` waits until the tool is offered, and
@@ -207,7 +221,54 @@ class ToolOffering(ABC):
         name = validate_identifier(self._prefix + name, "tool name")
         if name in self._cards:
             raise ValueError(f"server {self.name!r} offers a tool {name!r} already: choose another name")
-        function = ToolFunction(name, handler, input_schema, output_schema, validate)
+        self._make(
+            name,
+            handler,
+            description=description,
+            input_schema=input_schema,
+            output_schema=output_schema,
+            title=title,
+            read_only=read_only,
+            idempotent=idempotent,
+            destructive=destructive,
+            open_world=open_world,
+            timeout=timeout,
+            allowed_callers=allowed_callers,
+            version=version,
+            meta=meta,
+            validate=validate,
+            whole_arguments=whole_arguments,
+            icons=icons,
+            mcp_name=mcp_name,
+            task_support=task_support,
+        )
+        return self._on_added(name)
+
+    def _make(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        description: str | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        read_only: bool | None = None,
+        idempotent: bool | None = None,
+        destructive: bool | None = None,
+        open_world: bool | None = None,
+        timeout: float | None = None,
+        allowed_callers: Sequence[str] | None = None,
+        version: str | None = None,
+        meta: dict[str, Any] | None = None,
+        validate: bool = True,
+        whole_arguments: bool = False,
+        icons: Sequence[Mapping[str, Any]] | None = None,
+        mcp_name: str | None = None,
+        task_support: str | None = None,
+    ) -> None:
+        """Make a tool and its card; see :meth:`add_tool`."""
+        function = ToolFunction(name, handler, input_schema, output_schema, validate, whole_arguments)
         hints = ToolAnnotations(
             title=title,
             readOnlyHint=read_only,
@@ -228,8 +289,65 @@ class ToolOffering(ABC):
             title=title,
             annotations=hints if hints != ToolAnnotations() else None,
             features=list(FEATURES),
+            icons=None if icons is None else [dict(icon) for icon in icons],
             meta=meta,
+            mcp_name=mcp_name,
+            task_support=task_support,
         )
         self._cards[name] = checked_card(card, f"the card of tool {name}")
-        self._served[name] = ServedTool(function, checked_seconds(timeout), partial(self._topics.tool_stream, name))
-        return self._on_added(name)
+        self._served[name] = ServedTool(
+            function,
+            checked_seconds(timeout),
+            partial(self._topics.tool_stream, name),
+            frozenset(allowed_callers) if allowed_callers is not None else None,
+        )
+
+    def remove_tool(self, name: str) -> Offered:
+        """Stop offering a tool. A started server takes no new calls of the tool, and finishes the calls that it has.
+
+        The tool's card is removed from the broker, unless another online server offers the tool.
+
+        Args:
+            name: The name that was given to :meth:`add_tool`. The server's ``prefix`` is put before the name.
+
+        Returns:
+            An object to await on a started server: ``await server.remove_tool(...)`` waits until the tool is no longer
+            offered. Add a tool of the same name only after that, or use :meth:`replace_tool`.
+
+        Raises:
+            ValueError: The server has no such tool.
+        """
+        return self._on_removed(self._own_name(name))
+
+    def replace_tool(self, name: str, handler: Callable[..., Any], **options: Any) -> Offered:
+        """Offer another function under the name of a tool, without a moment in which the tool is not offered.
+
+        Calls that have begun end with the earlier function.
+
+        Args:
+            name: The name that was given to :meth:`add_tool`.
+            handler: The new function.
+            options: The options of :meth:`add_tool`. Nothing is taken over from the earlier tool.
+
+        Returns:
+            An object to await on a started server: it waits until the tool's new card is published.
+
+        Raises:
+            ValueError: The server has no such tool, or a schema is not valid. The earlier tool stays.
+            TypeError, WireError: See :meth:`add_tool`. The earlier tool stays.
+        """
+        full = self._own_name(name)
+        earlier = self._cards.pop(full), self._served.pop(full)
+        replaced = False
+        try:
+            self._make(full, handler, **options)
+            replaced = True
+        finally:
+            if not replaced:
+                self._cards[full], self._served[full] = earlier
+        return self._on_replaced(full)
+
+    def _own_name(self, name: str) -> str:
+        if self._prefix + name not in self._cards:
+            raise ValueError(f"server {self.name!r} offers no tool {self._prefix + name!r}")
+        return self._prefix + name

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -16,7 +17,7 @@ from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
+from mqtt_agent.wire import BOUND, ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
 from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
@@ -149,6 +150,31 @@ class Presence:
         """Remove the card of a tool from the broker."""
         await self._connection.publish(self._topics.tool_card(name), b"", retain=True)
 
+    def forget_digest(self, name: str) -> None:
+        """Forget the digest of a tool's schema, because the tool has another card or is removed."""
+        self._digests.pop(name, None)
+
+    async def withdraw(self, names: Sequence[str], sees_all: Callable[[], Awaitable[bool]]) -> None:
+        """Remove the cards of tools that this server does not offer any more, unless another server offers them.
+
+        Args:
+            names: The names of the tools.
+            sees_all: Waits until every message that the broker had queued for this connection has arrived.
+        """
+        others: set[str] = set()
+
+        def on_server_card(message: InboundMessage) -> None:
+            card = self._read(message, ServerCard)
+            if card is not None and card.status == "online" and message.topic != self._topic:
+                others.update(card.tools)
+
+        await self._connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
+        try:
+            await sees_all()
+        finally:
+            await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+        await asyncio.gather(*(self.remove_tool_card(name) for name in names if name not in others))
+
     async def say_offline(self) -> None:
         """Publish the server card with status offline. A tool that no other server offers gets status offline, too.
 
@@ -202,7 +228,7 @@ class Presence:
             claims=self.claims or None,
             refused=self.refused or None,
             schemas=self._schemas() if self.serving and self._cards else None,
-            features=list(SERVER_FEATURES),
+            features=[*SERVER_FEATURES, BOUND] if self._scope.dialect.bound else list(SERVER_FEATURES),
         )
 
     def _schemas(self) -> str:
@@ -238,6 +264,24 @@ class Presence:
         await self._connection.publish(self._topics.tool_card(name), encode(card), retain=True)
         if status == "online":
             self._shown[name] = self._connection.epoch
+
+    # When others ask for the cards
+
+    def show_again(self) -> None:
+        """Publish the server card again, because another replica may not have got it."""
+        if self.announced:
+            self._tasks.start(self._publish_server_card("online"))
+
+    def copies(self) -> list[tuple[str, bytes]]:
+        """The topics and payloads of the cards that say online now."""
+        if not self.announced:
+            return []
+        now = {"status": "online", "last_seen": utc_now()}
+        tools = [
+            (self._topics.tool_card(name), encode(card.model_copy(update=now)))
+            for name, card in (self._cards.items() if self.serving else ())
+        ]
+        return [*tools, (self._topic, encode(self._server_card("online")))]
 
     # When others change the cards
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 __all__ = ["CallKey", "ReplayStore", "Request"]
 
-CallKey = tuple[str, str]
-"""``(client, call_id)``, which names a call."""
+CallKey = tuple[str, str, bool]
+"""``(client, call_id, bound)``, which names a call. ``bound`` is whether the call arrived on a sender-bound topic."""
 Request = tuple[str, bytes]
 """The tool's name, and the message of a call as JSON. A long message is replaced by a digest of its content."""
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
+from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.errors import TopicNotAuthorized, WireError
 from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.probe import nobody_listens
@@ -65,6 +66,8 @@ class Rivals:
         self._looking = False
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._put)
         self._news = asyncio.Event()
+        question, everything = self._topics.client_query(scope.server_id), self._topics.all_server_cards
+        self._question = CardQuestion(scope.connection, question, scope.server_id, [(everything, self._on_card)])
 
     def cards(self) -> list[ServerCard]:
         """The cards of the other servers that are online and matter, as far as they are known."""
@@ -92,6 +95,7 @@ class Rivals:
                 )
                 return []
         await self._barrier()
+        await self._question.ask()
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
             await self._barrier()
@@ -195,6 +199,7 @@ class Rivals:
     async def stop(self) -> None:
         """Unsubscribe, and forget all cards."""
         await self.follow(())
+        await self._question.stop()
         await self._connection.unsubscribe(self._topics.all_server_cards, self._on_card)
         await self._hosting_agents.stop()
         self._cards.clear()

@@ -13,14 +13,14 @@ from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.handlers import describe, mark_handler, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
-from mqtt_agent.tools.serving.answers import Answers, acknowledge, fail
+from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.serving.execution import Execution
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
-from mqtt_agent.wire.calls import DOES_NOT_FIT
+from mqtt_agent.wire.calls import CANCELED, DOES_NOT_FIT, read_error_type
 
 __all__ = ["CallRunner"]
 
@@ -40,6 +40,7 @@ class CallRunner:
 
     def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
         self._connection = scope.connection
+        self._topics = scope.topics
         self._server_id = scope.server_id
         self._answers = answers
         self._replay = replay
@@ -64,23 +65,22 @@ class CallRunner:
         try:
             if execution.canceled:
                 raise asyncio.CancelledError
-            response.result, response.content = await self._call_handler(execution, stream)
+            _answer(response, await self._call_handler(execution, stream))
         except asyncio.CancelledError as error:
             if not execution.canceled and _is_being_cancelled():
                 raise
             if not execution.canceled:
                 fail(response, _fault(error, execution))
                 _log_failure(execution, error)
-            elif execution.stopped_for is not None:
-                _uncancel()
-                fail(response, execution.stopped_for)
-                if execution.stopped_for.type == "timeout":
-                    _log_failure(execution, CallTimeout(execution.stopped_for.message or ""))
             else:
-                acknowledge(execution.messages)
-                return
+                _uncancel()
+                answer = execution.stopped_for or CallFault(code=CANCELED, message="the call was canceled")
+                fail(response, answer)
+                if answer.type == "timeout":
+                    _log_failure(execution, CallTimeout(answer.message or ""))
         except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
             fail(response, _fault(error, execution))
+            response.content = _content(error, execution)
             _log_failure(execution, error)
         execution.context = None  # from here on, a cancel comes too late
         response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -92,7 +92,7 @@ class CallRunner:
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
-    async def _call_handler(self, execution: Execution, stream: CallStream) -> tuple[Any, list[dict[str, Any]] | None]:
+    async def _call_handler(self, execution: Execution, stream: CallStream) -> ToolResult:
         call, function = execution.call, execution.tool.function
         context = ToolContext(
             call_id=call.call_id,
@@ -101,6 +101,8 @@ class CallRunner:
             server=self._server_id,
             stream=stream,
             meta=call.meta,
+            log_level=call.log_level,
+            bound=execution.bound,
         )
         execution.context = context
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))
@@ -126,7 +128,7 @@ class CallRunner:
         except WireError as cause:
             error = _ResultNotJSON(cause)
             _log_failure(execution, error)
-            response.result = response.content = None
+            response.result = response.content = response.structured = response.meta = None
             fail(response, _fault(error, execution))
             return encode(response, execution.tool_name)
 
@@ -137,10 +139,14 @@ class CallRunner:
         return asyncio.wrap_future(execution.thread)
 
     def _stream(self, execution: Execution) -> CallStream:
-        call_id, tool = execution.call.call_id, execution.tool
-        if execution.call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
+        call, tool = execution.call, execution.tool
+        call_id = call.call_id
+        if call.stream is False or not tool.function.wants_context or not is_identifier(call_id):
             return CallStream(call_id, None)
-        topic = tool.stream_topic(call_id)
+        bound = execution.bound
+        topic = (
+            self._topics.bound.stream(call.client, call_id, self._server_id) if bound else tool.stream_topic(call_id)
+        )
         return CallStream(call_id, lambda payload: self._connection.publish_soon(topic, payload), tool.function.name)
 
 
@@ -156,14 +162,31 @@ class _ResultNotJSON(Exception):
         self.cause = cause
 
 
-def _plain(result: Any, tool: str) -> tuple[Any, list[dict[str, Any]] | None]:
-    """The result and the content of a response, from what a handler returned."""
+def _plain(result: Any, tool: str) -> ToolResult:
+    """What a handler returned, as plain JSON."""
     try:
-        if isinstance(result, ToolResult):
-            return to_json(result.result, "result", tool), to_json(result.content, "content", tool)
-        return to_json(result, "result", tool), None
+        if not isinstance(result, ToolResult):
+            return ToolResult(to_json(result, "result", tool))
+        plain = {name: to_json(getattr(result, name), name, tool) for name in ("result", "content", "meta")}
+        return ToolResult(**plain, structured=result.structured)
     except WireError as error:
         raise _ResultNotJSON(error) from error
+
+
+def _answer(response: Response, answer: ToolResult) -> None:
+    response.result, response.content, response.meta = answer.result, answer.content, answer.meta
+    if not answer.structured:
+        response.structured = False
+
+
+def _content(error: BaseException, execution: Execution) -> list[dict[str, Any]] | None:
+    """The content blocks of a handler's error. Blocks that JSON cannot carry are left out."""
+    content = error.content if isinstance(error, ToolError) else None
+    try:
+        return None if content is None else checked_json(content, "content", execution.tool_name)
+    except WireError as refused:
+        logger.warning("an error of tool %s is sent without its content: %s", execution.tool_name, refused)
+        return None
 
 
 def _fault(error: BaseException, execution: Execution) -> CallFault:
@@ -183,7 +206,9 @@ def _fault(error: BaseException, execution: Execution) -> CallFault:
     except WireError:
         data = repr(error.data)
     code = None if error.code is None else mended_text(str(error.code))
-    return CallFault(type="tool_error", message=message or kind, code=code, data=data, retryable=bool(error.retryable))
+    answer = CallFault(type=read_error_type(error.type), message=message or kind, code=code, data=data)
+    answer.retryable = bool(error.retryable)
+    return answer
 
 
 def _log_failure(execution: Execution, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Topics
 
@@ -24,6 +25,7 @@ class Scope:
         connection: The replica's connection to the broker.
         agent: The id of the agent whose connection this is; None when the server has a connection of its own.
         max_payload: The size of the largest message that the server reads, in bytes.
+        dialect: Which topics the server uses.
     """
 
     name: str
@@ -35,3 +37,4 @@ class Scope:
     connection: Connection
     agent: str | None
     max_payload: int
+    dialect: Dialect

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import ssl
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,11 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.endpoints.copies import CardAnswers
+from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
+from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
@@ -64,6 +68,9 @@ class ToolServer(ToolOffering, Service):
             A server that loses a name while it runs is on standby in both cases.
         replica: The name of this replica. None makes a new name. With a name of your own, a restarted process takes
             over the session of the earlier process, and the calls that wait in the session.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None means the server's id,
+            ``name:replica``. Each process needs a client id of its own: with the id of another process, it takes that
+            process's connection away.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -102,6 +109,7 @@ class ToolServer(ToolOffering, Service):
         prefix: bool | str = False,
         on_conflict: OnConflict = "raise",
         replica: str | None = None,
+        client_id: str | None = None,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
@@ -120,11 +128,16 @@ class ToolServer(ToolOffering, Service):
         self._on_conflict: OnConflict = checked_on_conflict(on_conflict)
         self.replica: str = validate_identifier(replica or uuid.uuid4().hex[:8], "replica name")
         self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
+        if client_id is not None and connection is not None:
+            raise ValueError("client_id is for a connection of the server's own: give it to the Connection instead")
         self._own_connection = connection is None
+        self._client_id = client_id
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
+        self._bound: Bound = bound
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
         self._use(
             Scope(
                 name=self.name,
@@ -134,13 +147,14 @@ class ToolServer(ToolOffering, Service):
                 namespace=namespace,
                 topics=self._topics,
                 connection=connection
-                or BrokerSettings(broker, namespace, credentials, tls, bound).connection(
-                    self.server_id,
+                or settings.connection(
+                    client_id or self.server_id,
                     will_delay=will_delay,
                     session_expiry=will_delay if session_expiry is None else session_expiry,
                 ),
                 agent=None,
                 max_payload=max_payload,
+                dialect=Dialect(bound, self.server_id),
             )
         )
         in_child(self._after_fork)
@@ -157,7 +171,7 @@ class ToolServer(ToolOffering, Service):
 
     def _make_parts(self) -> None:
         """Make everything that belongs to one life of the server; see :mod:`mqtt_agent.aio.lifecycle`."""
-        scope = self._scope
+        scope = self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.server_id))
         self._offered: dict[str, ToolCard] = {}
         """The cards of the tools whose calls this server takes. Only these cards are published."""
         self._taking = False
@@ -166,8 +180,13 @@ class ToolServer(ToolOffering, Service):
         """Whether this server counts as a user of the connection."""
         self._executor: Executor | None = None
         self._tasks = BackgroundTasks(self._on_failure)
+        self._changes = Changes(
+            self.server_id, self._tasks, self._offer_late, self._remove, self._replace, self._is_missing
+        )
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
+        questions, asker_of = self._topics.all_client_queries, self._topics.client_of_query
+        self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         barrier = partial(self._intake.barrier, _BARRIER_WITHIN)
         self._names = ToolNames(
             scope, self._presence, self._intake.sees_all, self._on_conflict, self._take_over, self._give_up
@@ -184,17 +203,18 @@ class ToolServer(ToolOffering, Service):
         elif self._scope.generated:
             self.replica = uuid.uuid4().hex[:8]
             self.server_id = f"{self.name}:{self.replica}"
-            if self._own_connection:
+            if self._own_connection and not self._client_id:
                 self.connection.rename(self.server_id)
             self.connection.release_will(self._will)
             self._use(dataclasses.replace(self._scope, replica=self.replica, server_id=self.server_id))
 
-    def move_to(self, connection: Connection, agent: str) -> None:
+    def move_to(self, connection: Connection, agent: str, bound: Bound) -> None:
         """Serve over an agent's connection; see :meth:`Agent.serve_tools`.
 
         Args:
             connection: The agent's connection.
             agent: The agent's id.
+            bound: Whether the agent speaks sender-bound topics.
 
         Raises:
             RuntimeError: The server has started already.
@@ -202,6 +222,7 @@ class ToolServer(ToolOffering, Service):
         if self._lifecycle.user is not None:
             raise RuntimeError(f"server {self.server_id} has started already, over a connection of its own")
         self._own_connection = False
+        self._bound = bound
         self._use(dataclasses.replace(self._scope, connection=connection, agent=agent))
 
     def __repr__(self) -> str:
@@ -237,6 +258,7 @@ class ToolServer(ToolOffering, Service):
         await self._prepare(list(self._served))
         await self.connection.start()
         self._leased = True
+        await self._answers.start()
         while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
             await self._prepare(missing)
             await self._find_names(missing)
@@ -246,6 +268,7 @@ class ToolServer(ToolOffering, Service):
         else:
             await self._election.start()
         self._names.watch()
+        self._changes.begin()
 
     async def stop(self) -> None:
         """Take no new calls, wait for running calls, publish the offline cards, and disconnect.
@@ -262,6 +285,7 @@ class ToolServer(ToolOffering, Service):
         executor = self._executor
         assert executor is not None
         self._taking = False
+        self._changes.end()
         try:
             await self._names.rest()
             await self._election.stop()
@@ -302,6 +326,7 @@ class ToolServer(ToolOffering, Service):
             self.connection.on_reconnected.remove(self._on_reconnected)
         release_threads(self)
         try:
+            await self._answers.stop()
             await self._intake.unsubscribe()
             await self._names.stop()
             await self._presence.unfollow()
@@ -329,6 +354,10 @@ class ToolServer(ToolOffering, Service):
 
     def _is_settled(self, name: str) -> bool:
         return name in self._offered or name in self._names.refused
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether the server has a tool, but has not found out yet whether it may offer the tool."""
+        return name in self._served and not self._is_settled(name)
 
     async def _prepare(self, names: list[str]) -> None:
         """Follow the cards of tools, and get ready for their calls."""
@@ -389,38 +418,70 @@ class ToolServer(ToolOffering, Service):
         if self.connection.sends_retained_once:  # there, an UNSUBSCRIBE leaves the share groups of all tools
             await self._intake.admit(self._offered, again=True)
 
-    # Tools that are added to a started server
+    # Tools that are added, removed or replaced while the server runs
 
     def _on_added(self, name: str) -> Offered:
+        return self._change_soon(self._changes.add, name)
+
+    def _on_removed(self, name: str) -> Offered:
+        if self._lifecycle.user is None:
+            self._forget(name)
+        return self._change_soon(self._changes.remove, name)
+
+    def _on_replaced(self, name: str) -> Offered:
+        return self._change_soon(self._changes.replace, name)
+
+    def _change_soon(self, change: Callable[[str, Offered], None], name: str) -> Offered:
         offered = Offered()
         loop = self._lifecycle.user
         if loop is None:
             return offered.done()
         with contextlib.suppress(RuntimeError):  # the loop has just ended
-            loop.call_soon_threadsafe(self._offer_soon, name, offered)
+            loop.call_soon_threadsafe(change, name, offered)
             return offered
         return offered.done()
 
-    def _offer_soon(self, name: str, offered: Offered) -> None:
-        if self._taking and not self._is_settled(name):
-            offered.follow(self._tasks.start(self._offer_late(name)))
-        else:
-            offered.done()
-
-    async def _offer_late(self, name: str) -> None:
-        await self._prepare([name])
+    async def _offer_late(self, names: list[str]) -> dict[str, ToolNameTaken]:
+        """Offer tools that were added to the started server."""
+        taken: dict[str, ToolNameTaken] = {}
+        await self._prepare(names)
         try:
-            await self._find_names([name])
-        except ToolNameTaken:
-            self._forget(name)
-            await self._drop(name)
-            await self._names.unfollow(name)
-            raise
+            while names:
+                try:
+                    await self._find_names(names)
+                    break
+                except ToolNameTaken as error:
+                    taken[error.tool] = error
+                    self._forget(error.tool)
+                    await self._drop(error.tool)
+                    await self._names.unfollow(error.tool)
+                    names = [name for name in names if name != error.tool]
         finally:
-            if self._presence.announced and name not in self._offered:
-                await self._presence.announce_server()  # with the refused name, and without the claim
-        if name in self._offered:
-            await self._presence.announce_tools([name])
+            if self._presence.announced and (taken or not self._offered.keys() >= set(names)):
+                await self._presence.announce_server()  # with the refused names, and without the claims
+        await self._presence.announce_tools([name for name in names if name in self._offered])
+        return taken
+
+    async def _remove(self, names: list[str]) -> None:
+        """Stop offering tools, finish the calls that have arrived, and remove the cards."""
+        held = [name for name in names if name in self._names.held]
+        for name in names:
+            self._forget(name)
+            self._presence.forget_digest(name)
+        await self._give_up(names)
+        for name in names:
+            await self._names.unfollow(name)
+        if self._presence.announced and self._presence.serving:
+            await self._presence.withdraw(held, self._intake.sees_all)
+
+    async def _replace(self, names: list[str]) -> None:
+        """Publish the new cards of tools whose handlers were replaced."""
+        for name in names:
+            self._presence.forget_digest(name)
+            self._intake.replace(name, self._served[name])
+            if name in self._offered:
+                self._offered[name] = self._cards[name]
+        await self._presence.announce_tools([name for name in names if name in self._offered])
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, ToolNameTaken):

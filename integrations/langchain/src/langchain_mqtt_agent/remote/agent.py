@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
+from langchain_mqtt_agent.interceptors import MQTTToolCallRequest, ToolCallInterceptor, as_meta, intercepted
 from langchain_mqtt_agent.places import Place, place_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
 from langchain_mqtt_agent.remote.payload import Outcome, Reply, Shape, request_from, shape_of
@@ -282,9 +284,16 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         return place_of(config, what, [request.prompt, request.messages, request.data])
 
     def _delegation(
-        self, request: Request, place: Place, config: RunnableConfig, *, require_online: bool = False
+        self,
+        request: Request,
+        place: Place,
+        config: RunnableConfig,
+        headers: dict[str, Any] | None = None,
+        *,
+        require_online: bool = False,
     ) -> Delegation:
-        context_id, told = self._context_id, context_of(config, current_runtime(), self._context)
+        context_id = self._context_id
+        metadata = as_meta(context_of(config, current_runtime(), self._context), headers)
         if context_id is None and place.thread_id is not None:
             context_id = f"{self.agent.agent_id}/{place.thread_id}"
         return Delegation(
@@ -292,7 +301,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             request=request,
             task_id=place.id or new_task_id(),
             replayed=place.id is not None,
-            options={**self._options, "context_id": context_id, **({"metadata": {"context": told}} if told else {})},
+            options={**self._options, "context_id": context_id, **({"metadata": metadata} if metadata else {})},
             require_online=require_online,
             timeout=self.timeout,
             idle_timeout=self.idle_timeout,
@@ -309,6 +318,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         description: str | None = None,
         arg_types: dict[str, Any] | None = None,
         handle_tool_error: HandleToolError = True,
+        interceptors: Sequence[ToolCallInterceptor] = (),
     ) -> BaseTool:
         """Make a tool ``ask_<peer>``: a prompt gives the peer's result. The peer's questions become interrupts.
 
@@ -322,14 +332,19 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             description: For the language model that chooses a tool.
             arg_types: See ``args_schema``.
             handle_tool_error: What the language model is told when there is no result; see :class:`MQTTToolkit`.
+            interceptors: See :class:`MQTTToolkit`. They cannot be used with ``args_schema`` or ``arg_types``.
         """
         if args_schema is not None or arg_types is not None:
+            if interceptors:
+                raise ValueError("a tool with args_schema or arg_types takes no interceptors")
             return super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
         words = description or self.description or f"Gives a task to the agent {self.peer} and returns its result."
+        name = name or model_name(f"ask_{self.peer}")
         return MQTTPeerTool.make(
             self._requester,
-            self._ask,
-            name=name or model_name(f"ask_{self.peer}"),
+            intercepted(partial(self._ask_as, name), interceptors, name, self.peer) if interceptors else self._ask,
+            awaits=bool(interceptors),
+            name=name,
             description=words,
             args_schema=_COMING_BACK if self._may_outlive_its_turn else _TOOL_SCHEMA,
             handle_tool_error=handle_tool_error,
@@ -340,10 +355,17 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     def _may_outlive_its_turn(self) -> bool:
         return self.on_timeout == "leave" and (self.timeout is not None or self.idle_timeout is not None)
 
-    async def _ask(self, run: Run, arguments: dict[str, Any]) -> tuple[str, Artifact]:
+    async def _ask_as(self, name: str, run: Run, request: MQTTToolCallRequest) -> tuple[str, Artifact]:
+        if request.name != name:
+            raise ValueError(f"an interceptor cannot turn the tool {name} of a peer into {request.name!r:.80}")
+        return await self._ask(run, request.args, request.headers)
+
+    async def _ask(
+        self, run: Run, arguments: dict[str, Any], headers: dict[str, Any] | None = None
+    ) -> tuple[str, Artifact]:
         task: ReplayedTask | None = None
         try:
-            task = ReplayedTask(self._asked_for(run, arguments), run.patience)
+            task = ReplayedTask(self._asked_for(run, arguments, headers), run.patience)
             outcome = await last(converse(task, run, self._on_question))
         except Exception as error:
             if not concerns_model(error):
@@ -357,7 +379,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         assert isinstance(outcome, Outcome)
         return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
 
-    def _asked_for(self, run: Run, arguments: dict[str, Any]) -> Delegation:
+    def _asked_for(self, run: Run, arguments: dict[str, Any], headers: dict[str, Any] | None) -> Delegation:
         prompt, task_id = arguments.get("prompt"), arguments.get("task_id")
         if isinstance(task_id, str) and task_id and self._may_outlive_its_turn:
             request = Request(data={"task_id": task_id})
@@ -368,7 +390,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             raise WireError(f"prompt must be a text, not {type(prompt).__name__}")
         request = Request(prompt)
         place = self._place(run.config, request, run.tool_call_id)
-        return self._delegation(request, place, run.config, require_online=True)
+        return self._delegation(request, place, run.config, headers, require_online=True)
 
 
 class MQTTPeerTool(RemoteTool):

@@ -1,0 +1,122 @@
+"""The verbs of ``keys``: private keys to sign with, and the file of the keys that are trusted."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.errors import InvalidIdentifier
+
+if TYPE_CHECKING:
+    from mqtt_agent.identity.keys import PublicKey
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb ``keys`` with its parts."""
+    group = typer.Typer(no_args_is_help=True, help="Make keys that sign messages, and say which keys are trusted.")
+    verb(group, "new", shared=False)(new)
+    verb(group, "trust", shared=False)(trust)
+    verb(group, "show", shared=False)(show)
+    app.add_typer(group, name="keys")
+
+
+def new(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The agent id, client id or server id that signs with the key.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="NAME", help="A further name that the key proves, such as a hosted server."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="The file to write. Default: NAME.jwk.")
+    ] = None,
+) -> None:
+    """Make a private key and write it to a JWK file that only you may read. Keep it secret, and never copy it."""
+    _require_library()
+    from mqtt_agent.identity.keys import PrivateKey
+
+    try:
+        key = PrivateKey.new(name, also or ())
+    except InvalidIdentifier as error:
+        raise UsageError(str(error)) from error
+    path = file or Path(f"{name}.jwk")
+    try:
+        key.save(path)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists: a key is never overwritten; choose another file with --file") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    if session.out.machine:
+        session.out.json({"file": str(path), "key": key.public.to_jwk()})
+        return
+    session.out.text(path)
+    session.out.note(f"the private key of {name} (id {key.public.kid})")
+    session.out.note(f"next: let the others trust it, with: mqtt-agent keys trust trusted.jwks {path}")
+
+
+def trust(
+    session: Session,
+    trusted: Annotated[Path, typer.Argument(metavar="TRUSTED", help="The JWKS file; it is made if it is missing.")],
+    keys: Annotated[list[Path], typer.Argument(metavar="KEY...", help="JWK files, private or public.")],
+) -> None:
+    """Add the public halves of keys to the file of trusted keys. Give this file to all programs: it has no secret."""
+    _require_library()
+    from mqtt_agent.identity.keys import TrustedKeys
+
+    try:
+        known = TrustedKeys.load(trusted) if trusted.exists() else TrustedKeys()
+        added = [_public(path) for path in keys]
+        for key in added:
+            known.add(key)
+        known.save(trusted)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    for key in added:
+        _tell(session, key)
+    session.out.note(f"{trusted} has {len(known)} keys")
+
+
+def show(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="A JWK or a JWKS file.")]) -> None:
+    """List the keys of a file: the name that each key stands for, and its id."""
+    _require_library()
+    from mqtt_agent.identity.keys import TrustedKeys
+
+    try:
+        found = TrustedKeys.load(file)
+    except ValueError as not_a_set:
+        try:
+            found = TrustedKeys([_public(file)])
+        except (ValueError, OSError):
+            raise UsageError(str(not_a_set)) from not_a_set
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    if session.out.machine:
+        for key in found:
+            session.out.json(key.to_jwk())
+    else:
+        session.out.table(("name", "id"), [(key.name, key.kid) for key in found], f"{file} has no key")
+
+
+def _tell(session: Session, key: PublicKey) -> None:
+    if session.out.machine:
+        session.out.json(key.to_jwk())
+    else:
+        session.out.text(f"trusted: {key.name} (id {key.kid})")
+
+
+def _public(path: Path) -> PublicKey:
+    from mqtt_agent.identity.keys import PublicKey
+
+    return PublicKey.load(path)
+
+
+def _require_library() -> None:
+    if importlib.util.find_spec("nacl") is None:
+        raise UsageError("keys need PyNaCl: pip install 'mqtt-agent[signed]'")

@@ -1,0 +1,264 @@
+"""Keys: the private key with which an endpoint signs, and the public keys that it trusts, as JWK files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mqtt_agent.identity.signatures import decode_base64
+from mqtt_agent.wire import validate_identifier
+
+try:
+    from nacl.exceptions import BadSignatureError
+    from nacl.signing import SigningKey, VerifyKey
+except ImportError as error:  # pragma: no cover  (the tests install the extra)
+    raise ImportError("signatures need PyNaCl: pip install 'mqtt-agent[signed]'") from error
+
+__all__ = ["PrivateKey", "PublicKey", "TrustedKeys"]
+
+
+class PublicKey:
+    """The public half of a key, and the name that the key stands for.
+
+    Args:
+        name: Whoever signs with the key: an agent id, a client id or a server id.
+        data: The 32 bytes of the Ed25519 key.
+        names: Further names that the key proves, such as the servers that an agent hosts. A name stands for its
+            replicas too: ``weather`` proves ``weather:1``.
+
+    Attributes:
+        name: The name.
+        names: The further names.
+        kid: The key's id: its RFC 7638 thumbprint.
+
+    Raises:
+        InvalidIdentifier: The name cannot be a level of a topic.
+        ValueError: The bytes are not an Ed25519 key.
+    """
+
+    def __init__(self, name: str, data: bytes, names: Iterable[str] = ()) -> None:
+        self.name: str = validate_identifier(name, "name of a key")
+        self.names: frozenset[str] = frozenset(validate_identifier(each, "name of a key") for each in names)
+        self._key = VerifyKey(_checked(data))
+        required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": _encode(data)}, separators=(",", ":"))
+        self.kid: str = _encode(hashlib.sha256(required.encode()).digest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and (self.name, self.kid) == (other.name, other.kid)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.kid))
+
+    def __repr__(self) -> str:
+        return f"<PublicKey {self.kid[:8]} of {self.name}>"
+
+    def verifies(self, value: bytes, signed: bytes) -> bool:
+        """Whether ``value`` is the signature of ``signed`` by this key."""
+        try:
+            self._key.verify(signed, value)
+        except (BadSignatureError, ValueError):  # ValueError: the signature does not have 64 bytes
+            return False
+        return True
+
+    def to_jwk(self) -> dict[str, Any]:
+        """The key as a JWK. ``sub`` is the name, and ``names`` has the further names, if any (ours)."""
+        jwk = {"kty": "OKP", "crv": "Ed25519", "x": _encode(bytes(self._key)), "kid": self.kid, "sub": self.name}
+        return {**jwk, "names": sorted(self.names)} if self.names else jwk
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any]) -> PublicKey:
+        """Read a JWK.
+
+        Raises:
+            ValueError: The JWK is not an Ed25519 key, or does not name whom the key stands for.
+        """
+        return cls(_name_in(jwk), _bytes_in(jwk, "x"), _names_in(jwk))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PublicKey:
+        """Read a JWK file. The file of a private key has the public half too.
+
+        Raises:
+            ValueError: The file is not an Ed25519 key with the name of its owner.
+            OSError: The file cannot be read.
+        """
+        try:
+            return cls.from_jwk(_read(path))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a key: {error}") from error
+
+
+class PrivateKey:
+    """A key with which an endpoint signs its messages.
+
+    Example:
+        >>> key = PrivateKey.new("agent-a")
+        >>> key.public.verifies(key.sign(b"text"), b"text")
+        True
+
+    Args:
+        name: Whoever signs with the key: an agent id, a client id or a server id.
+        seed: The 32 secret bytes of the Ed25519 key.
+        names: Further names that the key proves; see :class:`PublicKey`.
+
+    Attributes:
+        public: The public half.
+
+    Raises:
+        InvalidIdentifier: The name cannot be a level of a topic.
+        ValueError: The seed does not have 32 bytes.
+    """
+
+    def __init__(self, name: str, seed: bytes, names: Iterable[str] = ()) -> None:
+        self._key = SigningKey(_checked(seed))
+        self.public: PublicKey = PublicKey(name, bytes(self._key.verify_key), names)
+
+    @classmethod
+    def new(cls, name: str, names: Iterable[str] = ()) -> PrivateKey:
+        """A key that nobody has used before."""
+        return cls(name, os.urandom(32), names)
+
+    @property
+    def name(self) -> str:
+        """Whoever signs with the key."""
+        return self.public.name
+
+    def __repr__(self) -> str:
+        return f"<PrivateKey {self.public.kid[:8]} of {self.name}>"
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of ``data``, 64 bytes."""
+        return self._key.sign(data).signature
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a JWK file that only its owner may read.
+
+        Raises:
+            FileExistsError: The file exists. A key is never overwritten.
+            OSError: The file cannot be written.
+        """
+        jwk = {**self.public.to_jwk(), "d": _encode(bytes(self._key))}
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(jwk, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PrivateKey:
+        """Read a JWK file.
+
+        Raises:
+            ValueError: The file is not a private Ed25519 key with the name of its owner.
+            OSError: The file cannot be read.
+        """
+        jwk = _read(path)
+        try:
+            key = cls(_name_in(jwk), _bytes_in(jwk, "d"), _names_in(jwk))
+            if jwk.get("x") != key.public.to_jwk()["x"]:
+                raise ValueError("its public half 'x' does not belong to its private half 'd'")
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a private key: {error}") from error
+        return key
+
+
+class TrustedKeys:
+    """The public keys that an endpoint trusts. A name may have several keys, so that a key can be replaced.
+
+    Args:
+        keys: The keys.
+    """
+
+    def __init__(self, keys: Iterable[PublicKey] = ()) -> None:
+        self._keys: dict[str, list[PublicKey]] = {}
+        for key in keys:
+            self.add(key)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._keys.values()))
+
+    def __iter__(self) -> Iterator[PublicKey]:
+        return (key for each in self._keys.values() for key in each)
+
+    def add(self, key: PublicKey) -> None:
+        """Trust a key."""
+        keys = self._keys.setdefault(key.name, [])
+        if key not in keys:
+            keys.append(key)
+
+    def of(self, name: str) -> tuple[PublicKey, ...]:
+        """The keys of a name; an empty tuple when no key of this name is trusted."""
+        return tuple(self._keys.get(name, ()))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the keys to a JWKS file."""
+        keys = [key.to_jwk() for key in self]
+        Path(path).write_text(json.dumps({"keys": keys}, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TrustedKeys:
+        """Read a JWKS file.
+
+        Raises:
+            ValueError: The file is not a JWKS of Ed25519 keys with the names of their owners.
+            OSError: The file cannot be read.
+        """
+        jwks = _read(path)
+        found = jwks.get("keys")
+        if not isinstance(found, list):
+            raise ValueError(f'{os.fspath(path)} is not a JWKS: it has no list "keys"')
+        trusted = cls()
+        for number, jwk in enumerate(found):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            try:
+                trusted.add(PublicKey.from_jwk(jwk))  # pyright: ignore[reportUnknownArgumentType]
+            except ValueError as error:
+                raise ValueError(f"{os.fspath(path)}: key {number} cannot be used: {error}") from error
+        return trusted
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{os.fspath(path)} is not a JSON object")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _name_in(jwk: Mapping[str, Any]) -> str:
+    if not isinstance(jwk, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError("it is not a JSON object")
+    name = jwk.get("sub")
+    if not isinstance(name, str):
+        raise ValueError('it does not say whose key it is: add "sub" with the name')
+    return name
+
+
+def _names_in(jwk: Mapping[str, Any]) -> list[str]:
+    names: Any = jwk.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):  # pyright: ignore[reportUnknownVariableType]
+        raise ValueError('"names" is not a list of names')
+    return names  # pyright: ignore[reportUnknownVariableType]
+
+
+def _bytes_in(jwk: Mapping[str, Any], member: str) -> bytes:
+    if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
+        raise ValueError('it is not an Ed25519 key ("kty": "OKP", "crv": "Ed25519")')
+    text = jwk.get(member)
+    if not isinstance(text, str):
+        raise ValueError(f'it has no "{member}"')
+    return _checked(decode_base64(text))
+
+
+def _checked(data: bytes) -> bytes:
+    if len(data) != 32:
+        raise ValueError(f"an Ed25519 key has 32 bytes, not {len(data)}")
+    return data
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,144 @@
+"""Signatures of MQTT messages: one user property proves who wrote a message, on any broker."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["SIGNATURE_PROPERTY", "SIGNED_PROPERTIES", "Signature", "SignedContent", "find_signature"]
+
+SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
+"""The name of the MQTT user property that carries a signature (ours)."""
+
+SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "baggage"})
+"""The user properties that a signature covers, because receivers act on them (ours)."""
+
+_DOMAIN = b"mqtt-agent-sig 1"
+_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class SignedContent:
+    """The parts of an MQTT message that a signature covers.
+
+    The QoS, the retain flag and the Message Expiry Interval are not covered, because brokers change them.
+
+    Attributes:
+        topic: The topic.
+        payload: The bytes of the message.
+        response_topic: The Response Topic, if any.
+        correlation_data: The Correlation Data, if any.
+        content_type: The Content Type, if any.
+        user_properties: All user properties. Only those of :data:`SIGNED_PROPERTIES` are covered.
+    """
+
+    topic: str
+    payload: bytes
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    content_type: str | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+    def to_bytes(self, signature: Signature) -> bytes:
+        """The bytes to sign: each part with its length before it, and the payload as its SHA-256.
+
+        No part can be moved into another one, because each part has its length. A missing part is not an empty part.
+        """
+        head = (signature.signer, str(signature.signed_at), str(signature.expires_at), signature.nonce)
+        parts: list[bytes | None] = [_DOMAIN, *(_bytes_of(text) for text in head)]
+        parts += [_bytes_of(self.topic), _bytes_of(self.response_topic), self.correlation_data]
+        parts += [_bytes_of(self.content_type), hashlib.sha256(self.payload).digest()]
+        if self.user_properties:
+            covered = sorted(pair for pair in self.user_properties if pair[0] in SIGNED_PROPERTIES)
+            parts += [_bytes_of(text) for pair in covered for text in pair]
+        return b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The value of the user property :data:`SIGNATURE_PROPERTY`: ``1;signer;signed_at;expires_at;nonce;value``.
+
+    Attributes:
+        signer: The name of whoever signed the message.
+        signed_at: When the message was signed, in milliseconds since 1970.
+        expires_at: When the message is too old to be believed, in milliseconds since 1970; 0 means never.
+        nonce: A random text, so that no two signatures are the same.
+        value: The Ed25519 signature, 64 bytes.
+    """
+
+    signer: str
+    signed_at: int
+    expires_at: int
+    nonce: str
+    value: bytes = b""
+
+    @classmethod
+    def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
+        """A signature with a new nonce, and without its value yet."""
+        return cls(signer, signed_at, expires_at, _encode(os.urandom(12)))
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """Read the value of the user property.
+
+        Raises:
+            ValueError: The text is not a signature of this version.
+        """
+        try:
+            version, rest = text.split(";", 1)
+            signer, signed_at, expires_at, nonce, value = rest.rsplit(";", 4)
+            if version != _VERSION:
+                raise ValueError(f"version {version!r:.20} is not known")
+            if not (_is_number(signed_at) and _is_number(expires_at)):
+                raise ValueError("a time is not a number of milliseconds")
+            return cls(signer, int(signed_at), int(expires_at), nonce, decode_base64(value))
+        except ValueError as error:
+            raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
+
+    def __str__(self) -> str:
+        return ";".join(
+            (_VERSION, self.signer, str(self.signed_at), str(self.expires_at), self.nonce, _encode(self.value))
+        )
+
+
+def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
+    """The text of a message's signature; None when the message has none.
+
+    Raises:
+        ValueError: The message has more than one signature.
+    """
+    found = [value for name, value in user_properties if name == SIGNATURE_PROPERTY]
+    if len(found) > 1:
+        raise ValueError(f"the message has {len(found)} signatures")
+    return found[0] if found else None
+
+
+def decode_base64(text: str) -> bytes:
+    """Read base64url without padding, and refuse every other spelling of the same bytes.
+
+    Raises:
+        ValueError: The text is not base64url.
+    """
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{text!r:.40} is not base64url") from error
+    if _encode(data) != text:
+        raise ValueError(f"{text!r:.40} is not base64url")
+    return data
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes_of(text: str | None) -> bytes | None:
+    return None if text is None else text.encode(errors="surrogatepass")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 15

@@ -1,0 +1,146 @@
+"""Identity: signs what an endpoint sends, and checks who has signed what it receives."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import get_args
+
+from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent, find_signature
+from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
+
+__all__ = ["MAX_SKEW", "Identity"]
+
+MAX_SKEW: int = 120
+"""How many seconds the clocks of two computers may differ (ours)."""
+
+
+class Identity:
+    """The key of an endpoint, and the keys of others that the endpoint trusts.
+
+    Give the same identity to all endpoints of one program::
+
+        identity = Identity("weather.jwk", "trusted.jwks", verify="require")
+        server = ToolServer("weather", identity=identity)
+
+    Args:
+        key: A private key, or the path of its JWK file; None signs nothing.
+        trusted: The public keys of others, or the path of their JWKS file; None trusts only ``key``.
+        verify: What happens with a message that is not signed by the sender that it names. ``"off"``: it is accepted,
+            and the signature is not checked. ``"log"``: it is accepted, and a warning is logged once for each sender.
+            ``"require"``: it is refused.
+        clock: Returns the time in seconds since 1970.
+
+    Attributes:
+        key: The private key.
+        trusted: The public keys.
+        verify: The mode.
+
+    Raises:
+        ValueError: A file is not what it must be, or ``verify`` has another value.
+        OSError: A file cannot be read.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey | str | os.PathLike[str] | None = None,
+        trusted: TrustedKeys | str | os.PathLike[str] | None = None,
+        *,
+        verify: Verify = "log",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if verify not in get_args(Verify):
+            raise ValueError(f"verify={verify!r} is not known: use one of {', '.join(map(repr, get_args(Verify)))}")
+        self.key: PrivateKey | None = key if isinstance(key, PrivateKey) or key is None else PrivateKey.load(key)
+        loaded = trusted if isinstance(trusted, TrustedKeys) or trusted is None else TrustedKeys.load(trusted)
+        self.trusted: TrustedKeys = loaded or TrustedKeys()
+        if self.key is not None:
+            self.trusted.add(self.key.public)
+        self.verify: Verify = verify
+        self._clock = clock
+
+    @property
+    def name(self) -> str | None:
+        """The name that the endpoint proves; None without a private key."""
+        return None if self.key is None else self.key.name
+
+    def __repr__(self) -> str:
+        return f"<Identity of {self.name or 'nobody'}, verify={self.verify!r}, {len(self.trusted)} trusted keys>"
+
+    def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
+        """Add a signature to a message.
+
+        The signature is valid as long as the broker keeps the message: until its Message Expiry Interval is over.
+
+        Args:
+            topic: The topic.
+            payload: The bytes of the message.
+            properties: The MQTT properties of the message.
+
+        Returns:
+            The properties with the signature; the same properties when there is no private key.
+        """
+        if self.key is None:
+            return properties
+        now = round(self._clock() * 1000)
+        expires = 0 if properties.message_expiry is None else now + properties.message_expiry * 1000
+        signature = Signature.begin(self.key.name, now, expires)
+        content = SignedContent(
+            topic,
+            payload,
+            properties.response_topic,
+            properties.correlation_data,
+            properties.content_type,
+            properties.user_properties,
+        )
+        signed = dataclasses.replace(signature, value=self.key.sign(content.to_bytes(signature)))
+        pair = (SIGNATURE_PROPERTY, str(signed))
+        return dataclasses.replace(properties, user_properties=(*properties.user_properties, pair))
+
+    def check(self, message: InboundMessage) -> Proof:
+        """Check the signature of a message.
+
+        Returns:
+            The name of the signer, or why no name is proven. Nothing is raised, whatever the message contains.
+        """
+        if self.verify == "off":
+            return Proof(fault="signatures are not checked (verify='off')")
+        try:
+            text = find_signature(message.user_properties)
+            if text is None:
+                return Proof(fault="the message has no signature")
+            signature = Signature.parse(text)
+        except ValueError as error:
+            return Proof(fault=str(error))
+        fault = self._too_old_or_new(signature)
+        if fault:
+            return Proof(fault=fault)
+        keys = self.trusted.of(signature.signer)
+        if not keys:
+            return Proof(fault=f"no key of {signature.signer!r:.80} is trusted")
+        signed = SignedContent(
+            message.topic,
+            message.payload,
+            message.response_topic,
+            message.correlation_data,
+            message.content_type,
+            message.user_properties,
+        ).to_bytes(signature)
+        for key in keys:
+            if key.verifies(signature.value, signed):
+                return Proof(signature.signer, signature.signed_at, also=key.names)
+        return Proof(
+            fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
+        )
+
+    def _too_old_or_new(self, signature: Signature) -> str:
+        now = self._clock() * 1000
+        if signature.signed_at > now + MAX_SKEW * 1000:
+            ahead = (signature.signed_at - now) / 1000
+            return f"the message was signed {ahead:,.0f} s in the future: set the clocks of both computers"
+        if signature.expires_at and signature.expires_at < now - MAX_SKEW * 1000:
+            return f"the message expired {(now - signature.expires_at) / 1000:,.0f} s ago"
+        return ""

@@ -1,0 +1,1 @@
+"""Tests of who speaks: rights at the broker, and signatures."""
