@@ -156,9 +156,16 @@ class PostgresEngine(Engine):
         return self._connection is not None and not isinstance(error, StoreError)
 
     def _transact(self, batch: list[Job]) -> list[Outcome]:
+        """Run a batch in one transaction.
+
+        Raises:
+            StoreError: There is no connection, or it was lost, and the transaction may have been committed.
+            Exception: The database or the driver has refused a statement, and nothing was changed.
+        """
         connection = self._connect()
         cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
         failure: Exception | None = None
+        committed = False
         try:
             with connection.pipeline() as pipeline:
                 try:
@@ -170,27 +177,31 @@ class PostgresEngine(Engine):
                         cursors.append(cursor.execute(statement.sql, statement.values))
                     connection.execute(b"COMMIT")
                     pipeline.sync()
+                    committed = True
                 except Exception as error:
                     failure = error
-        except Exception as error:
+        except Exception as error:  # the pipeline cannot end on a connection that is lost
             failure = failure or error
-        if failure is not None:
-            lost = connection.closed
-            self._roll_back(connection, failure)
-            raise (
-                self._error("has lost its connection, and the change may have been made", failure) if lost else failure
-            )
-        return [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
+        if committed:
+            outcomes = [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
+            if failure is not None:
+                self._give_up(connection)
+            return outcomes
+        assert failure is not None
+        if not self._roll_back(connection):
+            raise self._error("has lost its connection, and the change may have been made", failure)
+        if isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):
+            self._give_up(connection)  # the server has become a standby: look for the primary
+        raise failure
 
-    def _roll_back(self, connection: Connection, failure: Exception) -> None:
-        """End the transaction. Gives the connection up when it is lost, or when another server must be found."""
+    def _roll_back(self, connection: Connection) -> bool:
+        """End a failed transaction. Returns whether the database has answered; else the connection is given up."""
         try:
-            if not connection.closed and not isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):
-                connection.execute("ROLLBACK")
-                return
+            connection.execute("ROLLBACK")
         except psycopg.Error:
-            pass
-        self._give_up(connection)
+            self._give_up(connection)
+            return False
+        return True
 
     def _give_up(self, connection: Connection) -> None:
         self._connection = None
