@@ -1,6 +1,6 @@
 """Measures the tasks per second of a store: each task is added, claimed and completed, as an agent does.
 
-    python benchmarks/store.py [--seconds 3] [--folder /var/tmp] [--filled 100000] [--synchronous full]
+    python benchmarks/store.py [--seconds 3] [--folder /var/tmp] [--filled 100000] [--synchronous full] [--postgres URL]
 
 The first number of a line counts tasks (three changes each), the second number counts single changes. ``fsync`` is the
 speed of the disk, for comparison. The folder must be on the disk that you want to measure.
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mqtt_agent.agents.store import MemoryStore, SqliteStore, TaskKey, TaskRecord, TaskStore
+from mqtt_agent.agents.store import MemoryStore, PostgresStore, SqliteStore, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.wire import TaskState
 
 AGENT = "a2a/v1/writer"
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--filled", type=int, default=100_000)
     parser.add_argument("--synchronous", choices=("full", "normal"), default="full")
+    parser.add_argument("--postgres", metavar="URL", help="also measure an empty PostgreSQL database")
     options = parser.parse_args()
     print(f"fsync: {fsyncs(options.folder, 1.0):,.0f}/s")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -112,6 +113,8 @@ def main() -> None:
         ):
             asyncio.run(show(name, store, options.filled, options.seconds))
         print(f"  {'size of the file':32} {path.stat().st_size / 1e6:8.1f} MB")
+    if options.postgres:
+        asyncio.run(show("postgres", PostgresStore(options.postgres), options.filled, options.seconds))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ RECONNECT = "transport/test_reconnect.py"
 PUBACKS = "transport/test_acknowledgements.py"
 CONNECT = "conformance/test_connect.py"
 CONTRACT = "agents/store/test_contract.py"
+POSTGRES = "agents/store/test_postgres.py"
 
 MUTATIONS: tuple[Mutation, ...] = (
     # What is acknowledged, and when
@@ -770,6 +771,41 @@ MUTATIONS: tuple[Mutation, ...] = (
         "{'FULL' if synchronous == 'full' else 'NORMAL'}",
         "NORMAL",
         ("agents/store/test_sqlite.py::TestDurability",),
+    ),
+    Mutation(
+        "a claim in PostgreSQL gives up when another session has the only task",
+        "agents/store/postgres.py",
+        "if not waiting:",
+        "if True:",
+        (f"{POSTGRES}::TestOtherSessions",),
+    ),
+    Mutation(
+        "a claim does not search for an older task that was set back",
+        "agents/store/postgres.py",
+        "self.changes += 1",
+        "return",
+        (f"{CONTRACT}::TestClaiming", f"{POSTGRES}::TestOtherSessions"),
+    ),
+    Mutation(
+        "a batch that may have been committed runs again",
+        "agents/store/postgres_engine.py",
+        "return self._connection is not None and not isinstance(error, StoreError)",
+        "return True",
+        (f"{POSTGRES}::TestAway",),
+    ),
+    Mutation(
+        "statements are prepared behind a pooler",
+        "agents/store/postgres_engine.py",
+        "prepare_threshold=None",
+        "prepare_threshold=1",
+        (f"{POSTGRES}::TestOtherSessions",),
+    ),
+    Mutation(
+        "every process migrates the tables",
+        "agents/store/postgres_schema.py",
+        "SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent ' || %s, 0))",
+        "SELECT %s",
+        (f"{POSTGRES}::TestTables",),
     ),
     Mutation(
         "the memory store finds the last record again",

@@ -53,7 +53,7 @@ def new_record(
     return TaskRecord(TaskKey(agent, role, task_id, requester), **values)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[name for name in STORES if name != "pooler"])  # test_model and test_processes have the pooler
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TaskStore]:
     """An open store of each kind, empty."""
     store = STORES[request.param](tmp_path / "tasks.db")

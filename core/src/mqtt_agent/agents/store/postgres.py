@@ -24,7 +24,7 @@ __all__ = ["PostgresStore"]
 
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
-_KEY = "agent = %s AND role = %s AND task_id = %s AND requester = %s"
+_KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
 _NAMED = [name in _NAMES for name in Row._fields]
 
@@ -35,23 +35,26 @@ INSERT = (
 GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {_KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
 CLAIM = (
-    f"WITH oldest AS MATERIALIZED (SELECT position {_SUBMITTED} ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
+    f"WITH oldest AS MATERIALIZED (SELECT ctid AS place {_SUBMITTED} AND position >= %(first)s"
+    " ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
     f" UPDATE {{schema}}.tasks SET state = '{TaskState.WORKING}', attempt = attempt + 1, seq = seq + {RESERVED_SEQS},"
-    f" updated_at = %(now)s WHERE position = (SELECT position FROM oldest) RETURNING {_COLUMNS}"
+    f" updated_at = %(now)s WHERE ctid = (SELECT place FROM oldest) RETURNING {_COLUMNS}"
 )
 ANY_SUBMITTED = f"SELECT EXISTS (SELECT 1 {_SUBMITTED})"
 REOPEN = (
-    f"UPDATE {{schema}}.tasks SET state = '{TaskState.SUBMITTED}', updated_at = %s WHERE position IN ("
-    "SELECT position FROM {schema}.tasks WHERE agent = %s AND role = 'received'"
-    f" AND state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))}) ORDER BY position FOR UPDATE)"
+    f"UPDATE {{schema}}.tasks SET state = '{TaskState.SUBMITTED}', updated_at = %s"
+    " WHERE agent = %s AND role = 'received'"
+    f" AND state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))})"
 )
 COUNT = "SELECT count(*) FROM {schema}.tasks WHERE agent = %s AND role = %s AND state = ANY(%s)"
 SWEEP = (
-    "DELETE FROM {schema}.tasks WHERE position IN (SELECT position FROM {schema}.tasks"
-    f" WHERE {OVER} AND agent = %s AND updated_at < %s ORDER BY updated_at, position LIMIT %s FOR UPDATE)"
+    "DELETE FROM {schema}.tasks WHERE ctid = ANY (ARRAY (SELECT ctid FROM {schema}.tasks"
+    f" WHERE {OVER} AND agent = %s AND updated_at < %s ORDER BY updated_at, position LIMIT %s FOR UPDATE))"
 )
 _WHILE_LOCKED = 0.01
 """Seconds until the next attempt to claim a task, when another process is changing every submitted task."""
+_WHOLE_EVERY = 1.0
+"""Seconds between two searches for submitted tasks from the beginning."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -79,6 +82,42 @@ def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str
     if len(each) == 1:
         return each[0]
     return f"({') UNION ALL ('.join(each)}) ORDER BY position LIMIT %(limit)s"
+
+
+class Search:
+    """Where the search for an agent's oldest submitted task begins.
+
+    Each claim leaves a dead entry in the index until PostgreSQL vacuums the table. A search from the beginning passes
+    all of them. So a search begins at the task that was claimed last. Another process may set an older task back to
+    ``submitted``, or commit it late. So one search in a second begins at the beginning, and so does the search after
+    one that finds nothing.
+
+    Attributes:
+        changes: How many times this process has had a reason to begin at the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._first = 0
+        self._whole_at = 0.0
+
+    def begin(self) -> int:
+        """The first position of the next search."""
+        now = time.monotonic()
+        if now < self._whole_at:
+            return self._first
+        self._whole_at = now + _WHOLE_EVERY
+        return 0
+
+    def claimed(self, position: int, seen: int) -> None:
+        """The task at a position was claimed. ``seen`` is the value of ``changes`` when the search began."""
+        if seen == self.changes:
+            self._first = max(self._first, position)
+
+    def restart(self) -> None:
+        """An older task may be submitted again: begin the next search at the beginning."""
+        self.changes += 1
+        self._first = 0
 
 
 class PostgresStore(ThreadedStore):
@@ -120,6 +159,7 @@ class PostgresStore(ThreadedStore):
         self._url = url
         self._patience = patience
         self._statements: dict[str, bytes] = {}
+        self._searches: dict[str, Search] = {}
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._name!r})"
@@ -162,14 +202,24 @@ class PostgresStore(ThreadedStore):
         if "state" in columns:
             values += [columns["state"], time.time()]
         values += [*_names(key), states, *([] if expected_attempt is None else [expected_attempt])]
-        return _first(await self._rows(change_sql(columns, attempt=expected_attempt is not None), tuple(values)))
+        sql = change_sql(columns, attempt=expected_attempt is not None)
+        changed = _first(await self._rows(sql, tuple(values)))
+        if changed is not None and changed.state is TaskState.SUBMITTED and key.agent in self._searches:
+            self._searches[key.agent].restart()
+        return changed
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
-        values = {"agent": _escape(agent), "now": time.time()}
+        values: dict[str, Any] = {"agent": _escape(agent), "now": time.time()}
+        search = self._searches.setdefault(agent, Search())
         while True:
-            if claimed := await self._rows(CLAIM, values):
-                return _first(claimed)
+            seen, values["first"] = search.changes, search.begin()
+            if claimed := _first(await self._rows(CLAIM, values)):
+                search.claimed(claimed.position, seen)
+                return claimed
+            search.restart()
+            if values["first"] > 0:
+                continue
             # The statement skips rows that another process is changing at this moment.
             ((waiting,),) = await self._rows(ANY_SUBMITTED, values)
             if not waiting:
@@ -178,7 +228,10 @@ class PostgresStore(ThreadedStore):
 
     @override
     async def reopen(self, agent: str) -> int:
-        return await self._changed(REOPEN, (time.time(), _escape(agent)))
+        reopened = await self._changed(REOPEN, (time.time(), _escape(agent)))
+        if agent in self._searches:
+            self._searches[agent].restart()
+        return reopened
 
     @override
     async def _fetch(
@@ -246,7 +299,7 @@ def _to_column(name: str, value: Any) -> Any:
 
 
 def _names(key: TaskKey) -> tuple[str, ...]:
-    return (*map(_escape, key), "")[:4]
+    return tuple(map(_escape, key))
 
 
 # PostgreSQL refuses the character U+0000 in a text. In JSON it is written as \u0000, but names may have it as it is.

@@ -21,6 +21,7 @@ __all__ = ["PostgresEngine", "Statement", "label"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _DEFAULTS = {
+    "client_encoding": "utf8",
     "connect_timeout": 5,
     "fallback_application_name": "mqtt-agent",
     "keepalives_idle": 10,  # a database whose machine has died is noticed after 20 s
@@ -155,9 +156,16 @@ class PostgresEngine(Engine):
         return self._connection is not None and not isinstance(error, StoreError)
 
     def _transact(self, batch: list[Job]) -> list[Outcome]:
+        """Run a batch in one transaction.
+
+        Raises:
+            StoreError: There is no connection, or it was lost, and the transaction may have been committed.
+            Exception: The database or the driver has refused a statement, and nothing was changed.
+        """
         connection = self._connect()
         cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
         failure: Exception | None = None
+        committed = False
         try:
             with connection.pipeline() as pipeline:
                 try:
@@ -169,24 +177,31 @@ class PostgresEngine(Engine):
                         cursors.append(cursor.execute(statement.sql, statement.values))
                     connection.execute(b"COMMIT")
                     pipeline.sync()
+                    committed = True
                 except Exception as error:
                     failure = error
-        except Exception as error:
+        except Exception as error:  # the pipeline cannot end on a connection that is lost
             failure = failure or error
-        if failure is not None:
-            self._roll_back(connection, failure)
-            raise failure
-        return [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
+        if committed:
+            outcomes = [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
+            if failure is not None:
+                self._give_up(connection)
+            return outcomes
+        assert failure is not None
+        if not self._roll_back(connection):
+            raise self._error("has lost its connection, and the change may have been made", failure)
+        if isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):
+            self._give_up(connection)  # the server has become a standby: look for the primary
+        raise failure
 
-    def _roll_back(self, connection: Connection, failure: Exception) -> None:
-        """End the transaction. Gives the connection up when it is lost, or when another server must be found."""
+    def _roll_back(self, connection: Connection) -> bool:
+        """End a failed transaction. Returns whether the database has answered; else the connection is given up."""
         try:
-            if not connection.closed and not isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):
-                connection.execute("ROLLBACK")
-                return
+            connection.execute("ROLLBACK")
         except psycopg.Error:
-            pass
-        self._give_up(connection)
+            self._give_up(connection)
+            return False
+        return True
 
     def _give_up(self, connection: Connection) -> None:
         self._connection = None
@@ -235,11 +250,14 @@ class PostgresEngine(Engine):
             translated = StoreError(*error.args, permanent=error.permanent)
             translated.__cause__ = error.__cause__
             return translated
-        text = " ".join(str(error).split()) or type(error).__name__
-        advice = next((advice for words, advice in _ADVICE if words.search(text)), "failed")
-        translated = StoreError(f"task store {self._name} {advice}: {text}", permanent=isinstance(error, _BAD_VALUES))
-        translated.__cause__ = error
-        return translated
+        advice = next((advice for words, advice in _ADVICE if words.search(str(error))), "failed")
+        return self._error(advice, error, permanent=isinstance(error, _BAD_VALUES))
+
+    def _error(self, what: str, cause: BaseException, *, permanent: bool = False) -> StoreError:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        error = StoreError(f"task store {self._name} {what}: {text}", permanent=permanent)
+        error.__cause__ = cause
+        return error
 
 
 def _is_lost(connection: Connection) -> bool:
@@ -276,12 +294,8 @@ _FOR_PERSONS = _advice(
 _ADVICE = _FOR_PERSONS + _advice(
     ("read-only", "is read-only, because the server is a standby; name the primary server, or all servers"),
     (
-        "connection failed|connection timeout|could not|Connection refused|starting up|shutting down",
+        "connection failed|connection timeout|could not|refused|starting up|shutting down|closed|consuming input",
         "cannot be reached; check that the database runs, and check the URL",
-    ),
-    (
-        "terminating connection|server closed|connection is closed|connection is lost|consuming input",
-        "has lost its connection, and the change may have been made",
     ),
     ("lock timeout|statement timeout", "waits for another session that keeps its transaction open; end the session"),
     ("No space left|disk full", "cannot be written: the disk of the database is full; free some space"),

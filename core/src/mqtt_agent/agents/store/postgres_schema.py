@@ -20,9 +20,10 @@ MIGRATIONS: list[Sequence[str]] = [
     (
         # Names and JSON are text: COLLATE "C" tells names apart byte by byte, and jsonb refuses the character \u0000.
         # Each index begins with another column, so that PostgreSQL chooses the right one also without statistics.
+        # There are few indexes, because each change of a state writes to every index.
         # Each change of a state makes a new version of its row, so the table is vacuumed and analyzed early.
         """CREATE TABLE {schema}.tasks (
-            position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            position bigint GENERATED ALWAYS AS IDENTITY,
             agent text COLLATE "C" NOT NULL,
             role text COLLATE "C" NOT NULL,
             task_id text COLLATE "C" NOT NULL,
@@ -42,7 +43,7 @@ MIGRATIONS: list[Sequence[str]] = [
             created_at double precision NOT NULL,
             updated_at double precision NOT NULL,
             expires_at double precision,
-            UNIQUE (task_id, requester, agent, role)
+            PRIMARY KEY (task_id, requester, agent, role)
         ) WITH (
             autovacuum_vacuum_scale_factor = 0.02,
             autovacuum_vacuum_threshold = 500,
@@ -50,7 +51,6 @@ MIGRATIONS: list[Sequence[str]] = [
             autovacuum_analyze_threshold = 500
         )""",
         "CREATE INDEX tasks_by_state ON {schema}.tasks (state, agent, role, position)",
-        "CREATE INDEX tasks_by_peer ON {schema}.tasks (peer, state, agent, role, position) WHERE peer IS NOT NULL",
         "CREATE INDEX tasks_unsettled ON {schema}.tasks (agent, role, state, position) WHERE NOT settled",
         "CREATE INDEX tasks_over ON {schema}.tasks (agent, updated_at, position)"
         " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
@@ -71,7 +71,8 @@ def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None
         name: The store's name in messages.
 
     Raises:
-        StoreError: A newer version has made the tables, or they belong to another application.
+        StoreError: A newer version has made the tables, they belong to another application, or the database cannot
+            hold every text.
         psycopg.Error: The database fails.
     """
     if _version(connection, schema, name) == len(MIGRATIONS):
@@ -80,6 +81,7 @@ def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent ' || %s, 0))", (schema,))
         version = _version(connection, schema, name)
         if version is None:
+            _check_encoding(connection, name)
             _make_schema(connection, schema)
             version = 0
         for statements in MIGRATIONS[version:]:
@@ -88,9 +90,18 @@ def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None
         connection.execute(f"UPDATE {schema}.format SET version = %s".encode(), (len(MIGRATIONS),))
 
 
+def _check_encoding(connection: psycopg.Connection[Any], name: str) -> None:
+    ((encoding,),) = connection.execute("SHOW server_encoding").fetchall()
+    if encoding not in ("UTF8", "SQL_ASCII"):
+        raise StoreError(
+            f"task store {name} has the encoding {encoding}, which does not have every character; make a database with "
+            "ENCODING 'UTF8', and use the new database"
+        )
+
+
 def _make_schema(connection: psycopg.Connection[Any], schema: str) -> None:
     # Only the owner of the database may make a schema. A schema that is there may belong to another user.
-    if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,):
+    if connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)).fetchone() is None:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
     connection.execute(f"CREATE TABLE {schema}.format (version integer NOT NULL)".encode())
     connection.execute(f"INSERT INTO {schema}.format VALUES (0)".encode())
@@ -102,11 +113,11 @@ def _version(connection: psycopg.Connection[Any], schema: str, name: str) -> int
     Raises:
         StoreError: A newer version has made the tables, or they belong to another application.
     """
-    query = "SELECT to_regclass(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL"
-    found = connection.execute(query, (f"{schema}.format", f"{schema}.tasks")).fetchone()
-    ours, tasks = found or (False, False)
-    if not ours:
-        if tasks:
+    # Not to_regclass(): it may answer from a cache that does not know yet what another process has made meanwhile.
+    query = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = %s"
+    tables = {table for (table,) in connection.execute(query, (schema,))}
+    if "format" not in tables:
+        if "tasks" in tables:
             raise StoreError(
                 f"task store {name}: the schema {schema} has a table 'tasks' of another application, which was left as "
                 "it is; choose another schema"

@@ -151,13 +151,18 @@ class Worker:
             failure = error
         try:
             while batch := self._next():
-                if failure is None:
-                    _deliver(self._engine.run(batch))
-                else:
-                    _deliver(Outcome(job, error=self._engine.translate(failure)) for job in batch)
+                _deliver(self._run(batch, failure))
         finally:
             self._engine.close()
             _deliver(self._waiting)
+
+    def _run(self, batch: list[Job], failure: BaseException | None) -> Iterable[Outcome]:
+        if failure is None:
+            try:
+                return self._engine.run(batch)
+            except BaseException as error:  # whoever waits for a job must get an answer, also for a fault of our own
+                failure = error
+        return [Outcome(job, error=self._engine.translate(failure)) for job in batch]
 
     def _next(self) -> list[Job]:
         """Wait for jobs, and return up to 1,000 of them. Returns an empty list when the worker is closed."""
