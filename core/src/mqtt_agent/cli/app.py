@@ -12,7 +12,19 @@ from collections.abc import Sequence
 
 import typer
 
-from mqtt_agent.cli import benching, brokers, calling, contexts, doctor, forgetting, listing, serving, tasks, watching
+from mqtt_agent.cli import (
+    benching,
+    brokers,
+    calling,
+    console,
+    contexts,
+    doctor,
+    forgetting,
+    listing,
+    serving,
+    tasks,
+    watching,
+)
 from mqtt_agent.version import __version__
 
 __all__ = ["make_app", "run"]
@@ -35,7 +47,19 @@ def make_app() -> typer.Typer:
         version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_version),
     ) -> None: ...
 
-    for module in (brokers, serving, listing, calling, tasks, watching, benching, doctor, forgetting, contexts):
+    for module in (
+        brokers,
+        serving,
+        listing,
+        calling,
+        tasks,
+        watching,
+        console,
+        benching,
+        doctor,
+        forgetting,
+        contexts,
+    ):
         module.add_to(app)
     for entry in importlib.metadata.entry_points(group=_GROUP):
         try:
