@@ -1,7 +1,7 @@
 // Everything that peers have sent goes into the page as text, never as HTML.
 const at = (id) => document.getElementById(id);
 const MOST = 200;
-let about = {}, state = { servers: [], tools: [], agents: [], tasks: [], calls: [] }, shown = null;
+let about = {}, state = { servers: [], tools: [], agents: [], tasks: [], calls: [] };
 
 function made(tag, text, name) {
   const node = document.createElement(tag);
@@ -10,14 +10,15 @@ function made(tag, text, name) {
   return node;
 }
 
-function linked(kind, name) {
-  const link = made("a", name);
+function linked(kind, name, text) {
+  const link = made("a", text ?? name);
+  link.title = name;
   link.href = "#" + kind + "/" + encodeURIComponent(name);
   return link;
 }
 
 const known = new Set(["online", "offline", "working", "completed", "failed", "rejected", "canceling", "input-required"]);
-const status = (word) => made("span", word, known.has(word) ? word : "");
+const status = (word, kind) => made("span", word, known.has(kind ?? word) ? kind ?? word : "");
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
 
 function fill(id, heads, rows, cells) {
@@ -42,9 +43,9 @@ function draw() {
   fill("agents", ["agent", "status", "description"], [...state.agents].sort(first),
     (each) => [each.name, status(each.status), each.description]);
   fill("tasks", ["task", "from", "to", "state", "progress"], state.tasks,
-    (each) => [linked("task", each.id), each.sender, each.to, status(each.state), each.progress]);
+    (each) => [linked("task", each.id, each.id.slice(0, 8)), each.sender, each.to, status(each.state), each.progress]);
   fill("calls", ["tool", "client", "state", "seconds", "server"], state.calls,
-    (each) => [each.tool, each.client, status(each.error || each.state), each.seconds?.toFixed(2), each.server]);
+    (each) => [each.tool, each.client, status(each.error || each.state, each.state), each.seconds?.toFixed(2), each.server]);
   if (location.hash.startsWith("#task/")) detail();
 }
 
@@ -77,7 +78,6 @@ async function detail() {
     const answer = await fetch("/tool?name=" + encodeURIComponent(name));
     if (answer.ok) form(box, name, await answer.json());
   }
-  shown = kind;
 }
 
 function field(name, schema, required) {
