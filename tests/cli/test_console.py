@@ -133,6 +133,39 @@ def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, 
     assert page.locator("main script, main img, main b").count() == 0
 
 
+NONSENSE = """
+import asyncio
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import Topics
+
+async def main():
+    topics, connection = Topics(__import__("os").environ["MQTT_AGENT_NAMESPACE"]), Connection()
+    await connection.start()
+    for payload in (
+        b"[" * 100_000,
+        b'{"task_id": "t", "result": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"task_id": "t", "progress": 1' + b"0" * 400 + b"}",
+        b'{"task_id": "t", "progress": NaN, "content": "\\ud800"}',
+        b'{"task_id": {}, "status": []}',
+        b"\\xff",
+    ):
+        for topic in (topics.task_events("t"), topics.task_result("t"), topics.tool_call("t"), topics.tool_card("t")):
+            await connection.publish(topic, payload)
+    print("published", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_messages_of_nonsense_do_not_stop_the_page(terminal: Terminal, page: Any) -> None:
+    terminal.write("nonsense.py", NONSENSE)
+    page.goto(address(terminal.start("console", "--payloads")))
+    page.locator("#link", has_text="live").wait_for()
+    terminal.program("nonsense.py").says("published")
+    terminal.start("serve", "weather").says("serves")
+    page.locator("#tools").get_by_text("forecast", exact=True).wait_for()
+
+
 def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal) -> None:
     url = address(terminal.start("console", "--allow-writes"))
     where = urlsplit(url)
@@ -160,6 +193,10 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
     assert "script-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert token not in page
+
+
+def test_an_address_for_every_network_is_refused(terminal: Terminal) -> None:
+    assert "name one address" in terminal.run("console", "--listen", "0.0.0.0", code=2).err
 
 
 def test_the_broker_opens_the_console_with_ui(terminal: Terminal) -> None:

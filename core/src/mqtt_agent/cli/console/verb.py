@@ -66,9 +66,13 @@ async def show_console(
         allow_writes: Whether the page may call tools.
 
     Raises:
-        UsageError: The port is in use.
+        UsageError: The port is in use, or ``listen`` names no single address.
         TransportError: The broker cannot be reached, or forbids the whole namespace.
     """
+    if listen in ("", "0.0.0.0", "::"):
+        raise UsageError(
+            "name one address of this machine with --listen: the console checks under which name it is asked"
+        )
     topics, loop = Topics(place.namespace), asyncio.get_running_loop()
     connection = place.connection(f"{name or 'console'}~{uuid.uuid4().hex[:8]}", session_expiry=0)
     await connection.start()

@@ -12,6 +12,7 @@ import hmac
 import http.server
 import importlib.resources
 import json
+import logging
 import queue
 import secrets
 import threading
@@ -22,6 +23,8 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["WebServer"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -71,8 +74,7 @@ class WebServer:
     ) -> None:
         self.join, self.leave, self.schema, self.call = join, leave, schema, call
         self.token: str = secrets.token_urlsafe(24)
-        self._server = http.server.ThreadingHTTPServer((address, port), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((address, port), _Handler)
         self._server.console = self  # type: ignore[attr-defined]
         self.port: int = self._server.server_address[1]
         names = {address, "127.0.0.1", "localhost"} if address.startswith("127.") else {address}
@@ -91,6 +93,14 @@ class WebServer:
     def knows(self, token: str | None) -> bool:
         """Whether a token is the token of this server."""
         return token is not None and hmac.compare_digest(token.encode(), self.token.encode())
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of an error without a traceback: a page that goes away in the middle is no fault."""
+        logger.debug("a request to the console has failed", exc_info=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

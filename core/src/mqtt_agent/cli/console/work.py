@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import OrderedDict
@@ -48,17 +49,13 @@ class Work:
         """
         if len(message.payload) > _READ:
             return
-        try:
+        with contextlib.suppress(ValueError, RecursionError, OverflowError):  # a hostile message: it changes nothing
             read: Any = json.loads(message.payload)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(read, dict):
-            return
-        data = cast("dict[str, Any]", read)
-        if levels[0] == "mcp":
-            self._take_call(levels, data)
-        elif isinstance(data.get("task_id"), str):
-            self._take_task(levels, data)
+            data = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
+            if levels[0] == "mcp":
+                self._take_call(levels, data)
+            elif isinstance(data.get("task_id"), str):
+                self._take_task(levels, data)
 
     def _take_call(self, levels: list[str], data: dict[str, Any]) -> None:
         call_id = data.get("call_id")
