@@ -40,9 +40,9 @@ class Running:
         self._process = process
         self._all = b""
 
-    def says(self, text: str) -> str:
+    def says(self, text: str, seconds: float = PATIENCE) -> str:
         """Wait until the command has written a text, and return everything that it has written."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for stream in self._streams():
                 selector.register(stream, selectors.EVENT_READ)

@@ -16,6 +16,7 @@ from mqtt_agent.cli import (
     benching,
     brokers,
     calling,
+    console,
     contexts,
     doctor,
     forgetting,
@@ -47,7 +48,20 @@ def make_app() -> typer.Typer:
         version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_version),
     ) -> None: ...
 
-    for module in (brokers, serving, listing, calling, tasks, watching, benching, doctor, forgetting, keys, contexts):
+    for module in (
+        brokers,
+        serving,
+        listing,
+        calling,
+        tasks,
+        watching,
+        console,
+        benching,
+        doctor,
+        forgetting,
+        keys,
+        contexts,
+    ):
         module.add_to(app)
     for entry in importlib.metadata.entry_points(group=_GROUP):
         try:

@@ -14,10 +14,12 @@ from typing import Annotated
 import typer
 from platformdirs import user_state_path
 
+from mqtt_agent.cli.console import show_console
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import BrokerUnreachable
-from mqtt_agent.transport import EmbeddedBroker
+from mqtt_agent.transport import BrokerSettings, EmbeddedBroker
+from mqtt_agent.wire import DEFAULT_NAMESPACE
 
 __all__ = ["add_to"]
 
@@ -40,6 +42,7 @@ async def broker(
         bool,
         typer.Option("--mosquitto", help="Start the installed Mosquitto. It keeps sessions and cards in a folder."),
     ] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Also open the console: a live page for the browser.")] = False,
     folder: Annotated[
         Path | None, typer.Option(help="The folder in which Mosquitto keeps its data. Default: in your state folder.")
     ] = None,
@@ -49,10 +52,10 @@ async def broker(
     if port is None and chosen != _PORT:
         session.out.note(f"port {_PORT} is in use, so the broker gets port {chosen}")
     if mosquitto or folder is not None:
-        return await _run_mosquitto(session, chosen, folder)
+        return await _run_mosquitto(session, chosen, folder, ui)
     with EmbeddedBroker(chosen) as embedded:
         _say(session, embedded.url, "keeps everything in memory")
-        await asyncio.Event().wait()
+        await (_console(session, embedded.url) if ui else asyncio.Event().wait())
     return 0
 
 
@@ -64,6 +67,12 @@ def _say(session: Session, url: str, keeps: str) -> None:
     default = url in ("mqtt://127.0.0.1:1883", "mqtt://localhost:1883")
     if not default:
         session.out.text(f"in other terminals: export MQTT_AGENT_BROKER={url}")
+
+
+async def _console(session: Session, url: str) -> None:
+    namespace = os.environ.get("MQTT_AGENT_NAMESPACE") or DEFAULT_NAMESPACE
+    place = BrokerSettings(url, namespace)
+    await show_console(session.out, place, None, 0, payloads=True, allow_writes=True)
 
 
 def _free_port(wanted: int | None) -> int:
@@ -85,7 +94,7 @@ def _free_port(wanted: int | None) -> int:
     raise UsageError(f"{which} in use: choose another one with --port, or stop the program that listens there")
 
 
-async def _run_mosquitto(session: Session, port: int, folder: Path | None) -> int:
+async def _run_mosquitto(session: Session, port: int, folder: Path | None, ui: bool) -> int:
     program = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if program is None:
         raise UsageError("Mosquitto is not installed: install the package mosquitto, or leave --mosquitto out")
@@ -100,7 +109,12 @@ async def _run_mosquitto(session: Session, port: int, folder: Path | None) -> in
         try:
             await _until_it_listens(process, port, log)
             _say(session, f"mqtt://127.0.0.1:{port}", f"keeps its data in {folder}")
-            code = await process.wait()
+            console = asyncio.create_task(_console(session, f"mqtt://127.0.0.1:{port}")) if ui else None
+            try:
+                code = await process.wait()
+            finally:
+                if console is not None:
+                    console.cancel()
             raise BrokerUnreachable(f"Mosquitto has ended with exit code {code}: {_last_line(log)}")
         finally:
             if process.returncode is None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from mqtt_agent.adapting.factories import kinds_of
 from mqtt_agent.cli.options import load
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
@@ -40,6 +41,10 @@ async def serve(
     server: Annotated[
         str | None, typer.Option(help="The server's name, for functions and tools. Default: the module's name.")
     ] = None,
+    description: Annotated[
+        str,
+        typer.Option(help="What the agent does, for a graph, a chain, a team or a crew: peers read it on its card."),
+    ] = "",
     read_only: Annotated[
         bool, typer.Option("--read-only", help="The functions change nothing, so they may run twice.")
     ] = False,
@@ -53,11 +58,14 @@ async def serve(
     if reload:
         return _serve_again_and_again()
     module, found = _found(target)
-    endpoint = _endpoint(session, module, found, server, read_only)
+    try:
+        endpoint = _endpoint(session, module, found, server, read_only, description)
+    except TypeError as error:
+        raise UsageError(f"{target} cannot be served: {error}") from error
     if endpoint is None:
         raise UsageError(
             f"{target} cannot be served: {_described(found)} is no function, ToolServer or Agent, and "
-            "no installed adapter serves it"
+            "no installed adapter serves it. Install the adapter of its framework, such as langchain-mqtt-agent"
         )
     await endpoint.serve_until_signal()
     return 0
@@ -112,21 +120,40 @@ def _only_endpoint(module: Any) -> Any:
     return functions
 
 
-def _endpoint(session: Session, module: str, found: Any, server: str | None, read_only: bool) -> Service | None:
+def _endpoint(
+    session: Session, module: str, found: Any, server: str | None, read_only: bool, description: str
+) -> Service | None:
     if isinstance(found, Service):
         if "namespace" in session.settings.explicit:
             session.out.note("--namespace does not change the namespace of a server or an agent that a module has made")
         return found
+    adapted = _adapted(session, found, server or session.settings.name or module, description)
+    if adapted is not None:
+        return adapted
     functions = cast("list[Any]", found) if isinstance(found, list) else [found]
-    if functions and all(inspect.isroutine(each) for each in functions):
-        tools = ToolServer(server or module, **session.settings.place.as_arguments())
-        for function in functions:
-            tools.tool(read_only=read_only or None)(function)
-        return tools
-    options = {"name": server or session.settings.name or module, **session.settings.place.as_arguments()}
+    if not functions or not all(inspect.isroutine(each) for each in functions):
+        return None
+    tools = ToolServer(server or module, **session.settings.place.as_arguments())
+    for function in functions:
+        tools.tool(read_only=read_only or None)(function)
+    return tools
+
+
+def _adapted(session: Session, found: Any, name: str, description: str) -> Service | None:
+    """The endpoint that an installed adapter makes of an object, or None.
+
+    Raises:
+        TypeError: An adapter knows the object, and cannot serve it.
+    """
+    if all(kind.__module__ in ("builtins", "types") for kind in kinds_of(found)):
+        return None  # plain functions: no adapter has to be imported
     for entry in importlib.metadata.entry_points(group=_GROUP):
-        make: Callable[..., Service | None] = entry.load()
-        endpoint = make(found, **options)
+        try:
+            make: Callable[..., Service | None] = entry.load()
+        except Exception as error:  # a broken distribution must not take the other adapters away
+            session.out.note(f"mqtt-agent: the adapter {entry.name!r} cannot be loaded: {error}", "red")
+            continue
+        endpoint = make(found, name=name, description=description, **session.settings.place.as_arguments())
         if endpoint is not None:
             return endpoint
     return None

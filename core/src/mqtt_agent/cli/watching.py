@@ -96,7 +96,7 @@ def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[s
         return {**line, "about": "removed"}
     try:
         data: Any = json.loads(message.payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {**line, "about": f"{len(message.payload)} bytes that are no JSON: an error of its sender"}
     if not isinstance(data, dict):
         return {**line, "about": "no JSON object: an error of its sender"}
@@ -110,5 +110,5 @@ def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[s
     if isinstance(fields.get("error"), dict):
         line["error"] = one_line(f"error={fields['error'].get('type')}", _LONGEST)
     if payloads:
-        line["payload"] = one_line(json.dumps(data, ensure_ascii=False), _LONGEST)
+        line["payload"] = one_line(message.payload.decode(errors="replace"), _LONGEST)
     return line

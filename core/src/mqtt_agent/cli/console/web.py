@@ -1,0 +1,218 @@
+"""The web server of the console: one page, its updates, and the calls that it makes.
+
+Every request must name this server in ``Host``, so that a foreign web site cannot reach it under a name of its own.
+Every request except the first needs the cookie that the address with the token has set. A call must come from the page
+itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import http.server
+import importlib.resources
+import json
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["WebServer"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/app.css": ("app.css", "text/css"),
+}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_LARGEST = 1024 * 1024
+_PING = 15.0
+"""Seconds without an update after which the connection of a page is tried."""
+
+
+class WebServer:
+    """Serves the console in threads of its own.
+
+    Args:
+        address: The address to listen at.
+        port: The port; 0 takes a free one.
+        join: Returns the queue of a new page; None in the queue ends it. Called in a thread of the server, as are the
+            others.
+        leave: Called when a page has gone.
+        schema: Returns what is known of a tool.
+        call: Calls a tool, and returns what the page gets. None when the console only reads.
+
+    Raises:
+        OSError: The port is in use.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        *,
+        join: Callable[[], queue.Queue[str | None]],
+        leave: Callable[[queue.Queue[str | None]], None],
+        schema: Callable[[str], dict[str, Any] | None],
+        call: Callable[[str, dict[str, Any]], dict[str, Any]] | None,
+    ) -> None:
+        self.join, self.leave, self.schema, self.call = join, leave, schema, call
+        self.token: str = secrets.token_urlsafe(24)
+        self._server = _Server((address, port), _Handler)
+        self._server.console = self  # type: ignore[attr-defined]
+        self.port: int = self._server.server_address[1]
+        names = {address, "127.0.0.1", "localhost"} if address.startswith("127.") else {address}
+        self.hosts: set[str] = {f"{name}:{self.port}" for name in names}
+        self.cookie: str = f"mqtt-agent-console-{self.port}"  # browsers share cookies between the ports of a host
+        self.url: str = f"http://{address}:{self.port}/?token={self.token}"
+
+    def __enter__(self) -> WebServer:
+        threading.Thread(target=self._server.serve_forever, daemon=True, name="mqtt-agent-console").start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def knows(self, token: str | None) -> bool:
+        """Whether a token is the token of this server."""
+        return token is not None and hmac.compare_digest(token.encode(), self.token.encode())
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of an error without a traceback: a page that goes away in the middle is no fault."""
+        logger.debug("a request to the console has failed", exc_info=True)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server_version = "mqtt-agent"
+    sys_version = ""
+    timeout = 60
+
+    @property
+    def _console(self) -> WebServer:
+        return cast("Any", self.server).console
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Log nothing: an address may hold the token."""
+
+    def do_GET(self) -> None:
+        """Answer with the page, a file of the page, the updates, or what is known of a tool."""
+        address = urlsplit(self.path)
+        query = parse_qs(address.query)
+        if not self._is_for_us(must_have_origin=False):
+            return
+        if address.path == "/" and self._console.knows(query.get("token", [None])[0]):
+            cookie = f"{self._console.cookie}={self._console.token}; HttpOnly; SameSite=Strict; Path=/"
+            self._answer(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
+        elif not self._has_cookie():
+            self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token that mqtt-agent console has printed")
+        elif address.path in _FILES:
+            name, kind = _FILES[address.path]
+            text = (importlib.resources.files("mqtt_agent.cli.console") / "static" / name).read_bytes()
+            self._answer(HTTPStatus.OK, text, f"{kind}; charset=utf-8")
+        elif address.path == "/events":
+            self._stream()
+        elif address.path == "/tool" and (found := self._console.schema(query.get("name", [""])[0])) is not None:
+            self._json(HTTPStatus.OK, found)
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+
+    def do_POST(self) -> None:
+        """Call a tool."""
+        if not self._is_for_us(must_have_origin=True):
+            return
+        length = self.headers.get("Content-Length", "")
+        if not self._has_cookie():
+            self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token again")
+        elif self.path != "/call":
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+        elif self._console.call is None:
+            self._refuse(HTTPStatus.FORBIDDEN, "this console only reads: start it with --allow-writes")
+        elif self.headers.get_content_type() != "application/json" or not length.isdecimal() or int(length) > _LARGEST:
+            self._refuse(HTTPStatus.BAD_REQUEST, "send a JSON object of at most 1 MiB")
+        else:
+            self._call(self.rfile.read(int(length)), self._console.call)
+
+    def _call(self, body: bytes, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        try:
+            asked: Any = json.loads(body)
+        except (ValueError, RecursionError):
+            asked = None
+        given = cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
+        tool, arguments = given.get("tool"), given.get("arguments")
+        if not isinstance(tool, str) or not isinstance(arguments, dict):
+            self._refuse(HTTPStatus.BAD_REQUEST, "send a JSON object with tool and arguments")
+            return
+        self._json(HTTPStatus.OK, call(tool, cast("dict[str, Any]", arguments)))
+
+    def _is_for_us(self, *, must_have_origin: bool) -> bool:
+        host, origin = self.headers.get("Host"), self.headers.get("Origin")
+        if host not in self._console.hosts:
+            self._refuse(HTTPStatus.FORBIDDEN, "this address is not the console's")
+            return False
+        if (origin is None and must_have_origin) or (origin is not None and origin != f"http://{host}"):
+            self._refuse(HTTPStatus.FORBIDDEN, "only the console's own page may ask")
+            return False
+        return True
+
+    def _has_cookie(self) -> bool:
+        try:
+            found = SimpleCookie(self.headers.get("Cookie", "")).get(self._console.cookie)
+        except CookieError:
+            return False
+        return self._console.knows(found.value if found is not None else None)
+
+    def _stream(self) -> None:
+        page = self._console.join()
+        try:
+            self._head(HTTPStatus.OK, {"Content-Type": "text/event-stream"})
+            while True:
+                try:
+                    update = page.get(timeout=_PING)
+                except queue.Empty:
+                    self.wfile.write(b": still here\n\n")
+                    continue
+                if update is None:
+                    return
+                self.wfile.write(b"data: " + update.encode() + b"\n\n")
+        except OSError:
+            return  # the page is closed
+        finally:
+            self._console.leave(page)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self._json(status, {"error": why})
+
+    def _json(self, status: HTTPStatus, value: Any) -> None:
+        self._answer(status, json.dumps(value, default=str).encode(), "application/json")
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
+        with contextlib.suppress(OSError):
+            self._head(status, {"Content-Type": kind, "Content-Length": str(len(body)), **(more or {})})
+            self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**_HEADERS, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()

@@ -1,0 +1,234 @@
+"""The console in a real browser: what a person sees is checked by what is on the page."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from brokers import find_program
+from support import require
+
+from .terminal import Running, Terminal
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+HOSTILE = """
+from mqtt_agent import ToolServer
+
+server = ToolServer("hostile", namespace=__import__("os").environ["MQTT_AGENT_NAMESPACE"])
+ATTACK = "<script>document.title=1</script><img src=x onerror=document.title=1>"
+
+def harmless(text: str) -> str:
+    return text + ATTACK
+
+server.add_tool("<script>alert(1)<", harmless, description=ATTACK, input_schema={
+    "type": "object", "properties": {"text": {"type": "string", "description": ATTACK}}})
+"""
+
+
+class Chromium:
+    @staticmethod
+    def missing() -> str | None:
+        return None if find_program("chromium") else "chromium"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    require(Chromium)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page()
+    page.set_default_timeout(30_000)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    assert page.errors == []
+    page.close()
+
+
+def address(running: Running) -> str:
+    [found] = re.findall(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", running.says("token="))
+    return found
+
+
+def ask(url: str, path: str, headers: dict[str, str], body: str | None = None) -> tuple[int, str, dict[str, str]]:
+    """One request, with exactly these headers."""
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    connection.request("GET" if body is None else "POST", path, body, headers)
+    answer = connection.getresponse()
+    said = answer.status, answer.read(5000).decode(), dict(answer.getheaders())
+    connection.close()
+    return said
+
+
+def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, page: Any) -> None:
+    serving = terminal.start("serve", "weather")
+    serving.says("serves")
+    page.goto(address(terminal.start("console")))
+    page.locator("#tools").get_by_text("Weather forecast for a city.").wait_for()
+    assert "token" not in page.url
+    assert terminal.environment["MQTT_AGENT_NAMESPACE"] in page.locator("#place").inner_text()
+    terminal.run("call", "forecast", "city=Oslo", "--as", "caller")
+    page.locator("#calls tr", has_text="forecast").get_by_text("completed").wait_for()
+    assert "caller" in page.locator("#calls tr", has_text="forecast").inner_text()
+    assert "Oslo" not in page.content()  # nothing that may be secret without --payloads
+    terminal.run("call", "broken", code=1)
+    page.locator("#lines .fault").first.wait_for()
+    terminal.start("serve", "writer").says("takes tasks")
+    page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
+    terminal.run("delegate", "writer", "rain")
+    page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
+    page.locator("#tasks a").first.click()
+    page.locator("#detail").get_by_text("completed").first.wait_for()
+    serving.kill()
+    page.locator("#servers tr", has_text="weather").get_by_text("offline").wait_for()
+
+
+def test_a_tool_is_called_through_a_form_made_from_its_schema(terminal: Terminal, page: Any) -> None:
+    terminal.start("serve", "weather").says("serves")
+    page.goto(address(terminal.start("console", "--allow-writes", "--payloads")))
+    page.locator("#tools").get_by_text("forecast", exact=True).click()
+    page.get_by_label("city (required)").fill("Bergen")
+    page.get_by_label("days").fill("2")
+    page.get_by_role("button", name="Call").click()
+    page.locator("#result", has_text="Bergen").wait_for()
+    assert json.loads(page.locator("#result").inner_text()) == {"city": "Bergen", "days": 2, "tags": []}
+
+
+def test_without_allow_writes_nothing_can_be_called(terminal: Terminal, page: Any) -> None:
+    terminal.start("serve", "weather").says("serves")
+    url = address(terminal.start("console"))
+    page.goto(url)
+    page.locator("#tools").get_by_text("forecast", exact=True).click()
+    assert page.get_by_role("button", name="Read-only").is_disabled()
+    where = urlsplit(url)
+    cookie = {"Cookie": f"mqtt-agent-console-{where.port}={where.query.removeprefix('token=')}"}
+    headers = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
+    status, said, _ = ask(url, "/call", headers, '{"tool": "forecast", "arguments": {"city": "Oslo"}}')
+    assert (status, "only reads" in said) == (403, True)
+
+
+def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, page: Any) -> None:
+    terminal.write("hostile.py", HOSTILE)
+    terminal.start("serve", "hostile").says("serves")
+    page.goto(address(terminal.start("console", "--allow-writes", "--payloads")))
+    page.locator("#tools").get_by_text("<script>alert(1)<", exact=True).click()
+    page.get_by_label("text").fill("<b>bold</b>")
+    page.get_by_role("button", name="Call").click()
+    page.locator("#result", has_text="<script>document.title").wait_for()
+    page.locator("#calls tr", has_text="<script>alert(1)<").wait_for()
+    assert page.title() == "MQTT.Agent console"
+    assert page.locator("main script, main img, main b").count() == 0
+
+
+NONSENSE = """
+import asyncio
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import Topics
+
+async def main():
+    topics, connection = Topics(__import__("os").environ["MQTT_AGENT_NAMESPACE"]), Connection()
+    await connection.start()
+    for payload in (
+        b"[" * 100_000,
+        b'{"task_id": "t", "result": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"task_id": "t", "progress": 1' + b"0" * 400 + b"}",
+        b'{"task_id": "t", "progress": NaN, "content": "\\ud800"}',
+        b'{"task_id": {}, "status": []}',
+        b"\\xff",
+    ):
+        for topic in (topics.task_events("t"), topics.task_result("t"), topics.tool_call("t"), topics.tool_card("t")):
+            await connection.publish(topic, payload)
+    print("published", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_messages_of_nonsense_do_not_stop_the_page(terminal: Terminal, page: Any) -> None:
+    terminal.write("nonsense.py", NONSENSE)
+    page.goto(address(terminal.start("console", "--payloads")))
+    page.locator("#link", has_text="live").wait_for()
+    terminal.program("nonsense.py").says("published")
+    terminal.start("serve", "weather").says("serves")
+    page.locator("#tools").get_by_text("forecast", exact=True).wait_for()
+
+
+def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal) -> None:
+    url = address(terminal.start("console", "--allow-writes"))
+    where = urlsplit(url)
+    token = where.query.removeprefix("token=")
+    cookie = {"Cookie": f"mqtt-agent-console-{where.port}={token}"}
+    own = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
+    for path in ("/", "/events", "/tool?name=x", "/?token=wrong", "/app.js"):
+        assert ask(url, path, {})[0] == 403
+    assert ask(url, f"/?token={token}", {"Host": f"attacker.example:{where.port}"})[0] == 403  # DNS rebinding
+    assert ask(url, "/", {**cookie, "Origin": "http://attacker.example"})[0] == 403
+    for headers in (
+        {**own, "Origin": "null"},
+        {**own, "Origin": "http://attacker.example"},
+        cookie,
+        {**own, "Cookie": ""},
+    ):
+        assert ask(url, "/call", headers, "{}")[0] == 403
+    assert ask(url, "/call", {**own, "Content-Type": "text/plain"}, "{}")[0] == 400
+    assert ask(url, "/call", own, "[" * 100_000)[0] == 400
+    status, _, headers = ask(url, f"/?token={token}", {})
+    assert (status, headers["Location"]) == (303, "/")
+    assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
+    status, page, headers = ask(url, "/", cookie)
+    assert status == 200
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert token not in page
+
+
+def test_an_address_for_every_network_is_refused(terminal: Terminal) -> None:
+    assert "name one address" in terminal.run("console", "--listen", "0.0.0.0", code=2).err
+
+
+def test_the_broker_opens_the_console_with_ui(terminal: Terminal) -> None:
+    from brokers import free_port
+
+    running = terminal.start("broker", "--ui", "--port", str(free_port()))
+    assert ask(url := address(running), f"/?{urlsplit(url).query}", {})[0] == 303
+    assert running.interrupt() == 130
+
+
+def test_a_thousand_agents_fit_on_a_telephone(terminal: Terminal, browser: Any) -> None:
+    terminal.write(
+        "many.py",
+        """
+import asyncio
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import AgentCard, Topics, encode
+
+async def main():
+    topics, connection = Topics(__import__("os").environ["MQTT_AGENT_NAMESPACE"]), Connection()
+    await connection.start()
+    for number in range(1000):
+        card = AgentCard(name=f"agent-{number}", description="a long description " * 5)
+        await connection.publish(topics.agent_card(card.name), encode(card), retain=True)
+    print("published", flush=True)
+
+asyncio.run(main())
+""",
+    )
+    terminal.program("many.py").says("published")
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(address(terminal.start("console")), timeout=60_000)
+    page.get_by_text("1000 of 1000 online").wait_for(timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

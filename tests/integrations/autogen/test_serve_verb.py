@@ -1,0 +1,63 @@
+"""``mqtt-agent serve`` with functions that make agents and teams of AutoGen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Embedded
+
+from ...cli.terminal import Terminal
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path, embedded.url, namespace)
+    terminal.environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+    yield terminal
+    terminal.close()
+
+
+def program(file: str, instead: str, model: str) -> str:
+    """The program of the documentation, with a scripted model in place of the real one."""
+    text = (ROOT / "docs" / "autogen.md").read_text()
+    [code] = re.findall(rf"```python\n# {file}\n(.*?)```", text, re.DOTALL)
+    assert instead in code
+    return code.replace(instead, model)
+
+
+REAL = 'OpenAIChatCompletionClient(model="gpt-5")'
+MODEL = '__import__("tests.integrations.autogen.models", fromlist=["x"]).says("rain falls")'
+MORE = """
+from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.teams import RoundRobinGroupChat
+
+def make_team(conversation: str) -> RoundRobinGroupChat:
+    return RoundRobinGroupChat([make_writer(conversation)], termination_condition=MaxMessageTermination(2))
+
+ready = make_writer("c")
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(terminal: Terminal) -> None:
+    code = program("my_agents.py", REAL, MODEL)
+    terminal.write(
+        "my_agents.py", code.replace("from autogen_ext.models.openai import OpenAIChatCompletionClient\n", "") + MORE
+    )
+
+
+@pytest.mark.parametrize("factory", ["make_writer", "make_team"])
+def test_a_factory_of_agents_and_of_teams_is_served(terminal: Terminal, factory: str) -> None:
+    terminal.start("serve", f"my_agents:{factory}", "--as", "writer", "--description", "Writes.").says("writer")
+    assert terminal.run("agents", "--json").lines[0]["description"] == "Writes."
+    assert "rain falls" in terminal.run("delegate", "writer", "Write a haiku about rain").out
+
+
+def test_an_agent_in_place_of_a_factory_is_refused(terminal: Terminal) -> None:
+    said = terminal.run("serve", "my_agents:ready", code=2).err
+    assert "give a function that makes a AssistantAgent for each conversation" in said

@@ -1,0 +1,73 @@
+"""``mqtt-agent serve`` with graphs, chains and tools of LangChain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Embedded
+
+from ...cli.terminal import Terminal
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path, embedded.url, namespace)
+    terminal.environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+    yield terminal
+    terminal.close()
+
+
+def program(file: str, instead: str, model: str) -> str:
+    """The program of the documentation, with a scripted model in place of the real one."""
+    text = (ROOT / "docs" / "langchain.md").read_text()
+    [code] = re.findall(rf"```python\n# {file}\n(.*?)```", text, re.DOTALL)
+    assert instead in code
+    return code.replace(instead, model)
+
+
+MODEL = """__import__("tests.integrations.langchain.models", fromlist=["x"]).ScriptedModel(
+    responses=[__import__("langchain_core.messages", fromlist=["x"]).AIMessage("Bonjour")]
+)"""
+FACTORIES = """
+from langchain_core.tools import BaseTool
+from langgraph.graph.state import CompiledStateGraph
+import planner
+
+def make_graph() -> CompiledStateGraph:
+    return planner.graph
+
+def make_tools() -> list[BaseTool]:
+    return [planner.forecast]
+
+async def too_late() -> CompiledStateGraph:
+    return planner.graph
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(terminal: Terminal) -> None:
+    terminal.write("planner.py", program("planner.py", 'init_chat_model("openai:gpt-5")', MODEL))
+    terminal.write("factories.py", FACTORIES)
+
+
+@pytest.mark.parametrize("target", ["planner:graph", "planner:chain", "factories:make_graph"])
+def test_a_graph_and_a_chain_are_served_as_agents(terminal: Terminal, target: str) -> None:
+    terminal.start("serve", target, "--as", "planner", "--description", "Plans trips.").says("planner")
+    assert terminal.run("agents", "--json").lines[0]["description"] == "Plans trips."
+    assert terminal.run("delegate", "planner", "Good morning").out == "Bonjour\n"
+
+
+@pytest.mark.parametrize("target", ["planner:forecast", "factories:make_tools"])
+def test_tools_are_served_as_a_tool_server(terminal: Terminal, target: str) -> None:
+    terminal.start("serve", target, "--server", "weather").says("forecast")
+    assert terminal.run("servers", "--json").lines[0]["name"] == "weather"
+    assert terminal.run("call", "forecast", "city=Oslo").out == "sunny in Oslo\n"
+
+
+def test_an_async_factory_is_refused(terminal: Terminal) -> None:
+    assert "give a plain function" in terminal.run("serve", "factories:too_late", code=2).err
