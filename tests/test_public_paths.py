@@ -27,7 +27,7 @@ PUBLIC = {
     | {"graph_agent", "serve_graph", "serve_tools", "tool_server"},
     "autogen_mqtt_agent": {"__version__", "AgentHost", "MQTTAgent", "MQTTWorkbench"}
     | {"mqtt_tools", "serve_agent", "serve_team"},
-    "mcp_mqtt_agent": {"__version__", "Bridge"},
+    "mcp_mqtt_agent": {"__version__", "Bridge", "Face"},
     "crewai_mqtt_agent": {"__version__", "MQTTAgent", "MQTTTool", "MQTTToolkit"}
     | {f"RemoteTask{kind}Event" for kind in ("Artifact", "Progress", "Status", "Stream")}
     | {"RemoteToolPartialEvent"}

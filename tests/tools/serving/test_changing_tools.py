@@ -181,6 +181,16 @@ async def test_a_tool_whose_handler_checks_the_arguments_takes_any_schema(
             assert (card.input_schema, card.icons) == (schema, [{"src": "a.png"}])
 
 
+def test_a_tool_that_returns_content_blocks_shows_no_schema_of_their_wrapping() -> None:
+    server = ToolServer("s")
+
+    @server.tool
+    def tells() -> ToolResult:
+        return ToolResult("text", [])
+
+    assert server.tools[0].output_schema is None
+
+
 def test_whole_arguments_need_a_schema_and_a_parameter() -> None:
     server = ToolServer("s")
     with pytest.raises(TypeError, match="whole_arguments needs an input_schema"):

@@ -1,21 +1,30 @@
-"""The verb ``bridge`` of the command line ``mqtt-agent``."""
+"""The verbs ``bridge`` and ``mcp`` of the command line ``mqtt-agent``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from mcp.server.stdio import stdio_server
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 
 from mcp_mqtt_agent.bridge import Bridge
+from mcp_mqtt_agent.face import Face
+from mcp_mqtt_agent.http_face import is_loopback, serve_http
 
-__all__ = ["add_bridge"]
+__all__ = ["add_bridge", "add_mcp"]
 
 
 def add_bridge(app: typer.Typer) -> None:
     """Add the verb ``bridge``."""
     verb(app, "bridge")(bridge)
+
+
+def add_mcp(app: typer.Typer) -> None:
+    """Add the verb ``mcp``."""
+    verb(app, "mcp")(mcp)
 
 
 async def bridge(
@@ -61,3 +70,43 @@ def _header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise UsageError(f"--header takes 'NAME: VALUE', not {text!r}")
     return name.strip(), value.strip()
+
+
+async def mcp(
+    session: Session,
+    http: Annotated[
+        int | None, typer.Option("--http", metavar="PORT", help="Serve over HTTP at /mcp. Default: standard input.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on, with --http.")] = "127.0.0.1",
+    bearer_file: Annotated[
+        str | None,
+        typer.Option("--bearer-file", metavar="FILE", help="The file with the token that each HTTP client must have."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
+) -> int:
+    """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
+    token = None if bearer_file is None else _token(bearer_file)
+    if http is not None and token is None and not is_loopback(host):
+        raise UsageError(f"other machines can reach {host}, so MCP clients need a token: add --bearer-file FILE")
+    async with session.client() as client:
+        face = Face(client, timeout=timeout)
+        if http is not None:
+            session.out.note(f"serves MCP clients at http://{host}:{http}/mcp; Ctrl-C stops it")
+            await serve_http(face, host, http, token=token, allowed=allow_host or ())
+            return 0
+        async with face.live(), stdio_server() as (reading, writing):
+            await face.server.run(reading, writing, face.server.create_initialization_options())
+    return 0
+
+
+def _token(file: str) -> str:
+    try:
+        token = Path(file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not token:
+        raise UsageError(f"the file {file} is empty, and must hold the token")
+    return token
