@@ -460,7 +460,7 @@ class ToolServer(ToolOffering, Service):
             await self._names.unfollow(name)
         if self._presence.announced and self._presence.serving:
             await self._presence.withdraw(held, self._intake.sees_all)
-        self._withdrawing.difference_update(held)
+            self._withdrawing.difference_update(held)
 
     async def _replace(self, names: list[str]) -> None:
         """Publish the new cards of tools whose handlers were replaced."""
