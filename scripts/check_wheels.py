@@ -118,6 +118,29 @@ with EmbeddedBroker() as broker:
         assert Crew(agents=[member], tasks=[task]).kickoff().raw == "WRITTEN"
         member.close()
 """
+MCP = """
+import asyncio, sys
+from mcp_mqtt_agent import Bridge
+from mqtt_agent import EmbeddedBroker, ToolClient
+
+SERVER = '''
+from mcp.server.mcpserver import MCPServer
+app = MCPServer("numbers")
+
+@app.tool()
+def double(number: int) -> int:
+    return 2 * number
+
+app.run("stdio")
+'''
+
+async def main(url):
+    async with Bridge("numbers", [sys.executable, "-c", SERVER], broker=url), ToolClient(broker=url) as client:
+        assert await client.call("numbers.double", {"number": 21}, wait_online=True) == {"result": 42}
+
+with EmbeddedBroker() as broker:
+    asyncio.run(main(broker.url))
+"""
 # The distributions to install, and the program that tests them.
 CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
@@ -125,6 +148,7 @@ CHECKS = [
     (["langchain_mqtt_agent", "mqtt_agent[broker]"], LANGCHAIN),
     (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
     (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),
+    (["mcp_mqtt_agent", "langchain_mqtt_agent", "mqtt_agent[broker]"], MCP),
 ]
 # These settings prevent CrewAI from contacting servers.
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}

@@ -218,7 +218,6 @@ async def test_the_content_blocks_of_an_error_reach_the_model(
         raise ToolError("no such page", content=blocks, data={"page": 7})
 
     toolbox.add_tool("shows", shows)
-    await becomes(lambda: "shows" in [tool.name for tool in toolkit.get_tools()])
     [tool] = [tool for tool in toolkit.get_tools() if tool.name == "shows"]
     message = await tool.ainvoke({"type": "tool_call", "name": "shows", "id": "1", "args": {}})
     assert message.status == "error"

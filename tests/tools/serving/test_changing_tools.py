@@ -31,8 +31,8 @@ async def shows(client: ToolClient, *tools: str) -> None:
     await becomes(so, 20)
 
 
-async def retained_cards(broker: Broker, namespace: str) -> list[str]:
-    """The names of the tools whose cards the broker keeps."""
+async def retained_cards(broker: Broker, namespace: str, status: bytes = b"") -> list[str]:
+    """The names of the tools whose cards the broker keeps, with this text in them."""
     found: dict[str, bytes] = {}
 
     def keep(message: InboundMessage) -> None:
@@ -46,7 +46,7 @@ async def retained_cards(broker: Broker, namespace: str) -> list[str]:
     await connection.publish(f"{namespace}/end", b"end")
     await soon(end.wait())
     await connection.stop(end_session=True)
-    return sorted(name for name, payload in found.items() if payload)
+    return sorted(name for name, payload in found.items() if payload and status in payload)
 
 
 async def test_a_removed_tool_is_gone_for_clients_and_its_running_call_ends_with_its_result(
@@ -93,6 +93,22 @@ async def test_a_tool_that_another_replica_offers_keeps_its_card_when_one_replic
         return
     assert await retained_cards(broker, namespace) == ["shared"]
     assert {await soon(client.call("shared"), 20) for _ in range(10)} == {"here"}
+
+
+async def test_a_server_that_stops_while_it_removes_tools_shows_none_of_them_online(
+    broker: Broker, namespace: str, make_server: MakeServer
+) -> None:
+    server = make_server()
+    for name in ("a", "b", "c"):
+        server.add_tool(name, lambda: 1)
+    await soon(server.start())
+    for name in ("a", "b"):
+        server.remove_tool(name)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await soon(server.stop(), 20)
+    assert await retained_cards(broker, namespace, b'"online"') == []
+    assert "c" in await retained_cards(broker, namespace, b'"offline"')
 
 
 async def test_many_tools_are_added_and_removed_together(make_server: MakeServer, make_client: MakeClient) -> None:
@@ -163,6 +179,16 @@ async def test_a_tool_whose_handler_checks_the_arguments_takes_any_schema(
             card = await client.get_tool("hard")
             assert card is not None
             assert (card.input_schema, card.icons) == (schema, [{"src": "a.png"}])
+
+
+def test_a_tool_that_returns_content_blocks_shows_no_schema_of_their_wrapping() -> None:
+    server = ToolServer("s")
+
+    @server.tool
+    def tells() -> ToolResult:
+        return ToolResult("text", [])
+
+    assert server.tools[0].output_schema is None
 
 
 def test_whole_arguments_need_a_schema_and_a_parameter() -> None:

@@ -43,6 +43,7 @@ class Changes:
         self._add_now, self._missing = add, missing
         self._steps: list[tuple[Work, dict[str, list[Offered]]]] = [(remove, {}), (replace, {}), (self._add, {})]
         self._open = False
+        self._ended = False
         self._running = False
 
     def begin(self) -> None:
@@ -52,7 +53,7 @@ class Changes:
 
     def end(self) -> None:
         """Make no further changes: the server stops."""
-        self._open = False
+        self._open, self._ended = False, True
         for _, waiting in self._steps:
             for offered in [each for group in waiting.values() for each in group]:
                 offered.end()
@@ -74,6 +75,9 @@ class Changes:
             self._note(2, name, offered)
 
     def _note(self, step: int, name: str, offered: Offered) -> None:
+        if self._ended:
+            offered.end()
+            return
         self._steps[step][1].setdefault(name, []).append(offered)
         self._run_soon()
 

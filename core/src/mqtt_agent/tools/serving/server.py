@@ -174,6 +174,8 @@ class ToolServer(ToolOffering, Service):
         scope = self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.server_id))
         self._offered: dict[str, ToolCard] = {}
         """The cards of the tools whose calls this server takes. Only these cards are published."""
+        self._withdrawing: set[str] = set()
+        """Tools that are being removed, whose cards are still on the broker."""
         self._taking = False
         """Whether a tool that is added is offered at once. Otherwise the start offers the tool."""
         self._leased = False
@@ -301,6 +303,7 @@ class ToolServer(ToolOffering, Service):
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
+                await asyncio.gather(*map(self._presence.remove_tool_card, self._withdrawing))
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
                 "server %s could not publish its offline cards, so its cards may still say online: %s",
@@ -465,7 +468,9 @@ class ToolServer(ToolOffering, Service):
     async def _remove(self, names: list[str]) -> None:
         """Stop offering tools, finish the calls that have arrived, and remove the cards."""
         held = [name for name in names if name in self._names.held]
+        self._withdrawing.update(held)
         for name in names:
+            self._offered.pop(name, None)
             self._forget(name)
             self._presence.forget_digest(name)
         await self._give_up(names)
@@ -473,6 +478,7 @@ class ToolServer(ToolOffering, Service):
             await self._names.unfollow(name)
         if self._presence.announced and self._presence.serving:
             await self._presence.withdraw(held, self._intake.sees_all)
+            self._withdrawing.difference_update(held)
 
     async def _replace(self, names: list[str]) -> None:
         """Publish the new cards of tools whose handlers were replaced."""

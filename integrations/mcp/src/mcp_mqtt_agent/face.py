@@ -1,0 +1,235 @@
+"""Shows the tools of a namespace to MCP clients, as one MCP server that speaks both protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.naming import model_name
+from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
+from mqtt_agent.tools import CallHandle, ToolClient
+from mqtt_agent.wire import Response, ToolCard
+from pydantic import TypeAdapter, ValidationError
+
+from mcp_mqtt_agent.version import __version__
+
+__all__ = ["Face"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_RESERVED = "io.modelcontextprotocol/"
+_TOGETHER = 0.05
+"""Seconds in which several changes of the tools are told as one."""
+_MAX_SESSIONS = 1000
+Context = ServerRequestContext[Any, Any]
+_BLOCK: TypeAdapter[types.ContentBlock] = TypeAdapter(types.ContentBlock)
+
+
+class _Server(Server[dict[str, Any]]):
+    """A server that says to clients of both protocols that its tools may change."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        return super().create_initialization_options(
+            notification_options or NotificationOptions(tools_changed=True), experimental_capabilities, extensions
+        )
+
+
+class Face:
+    """The tools of a namespace as an MCP server.
+
+    Example:
+        >>> async with ToolClient("claude") as client:  # doctest: +SKIP
+        ...     face = Face(client)
+        ...     async with face.live(), stdio_server() as streams:
+        ...         await face.server.run(*streams, face.server.create_initialization_options())
+
+    Args:
+        client: A started client, which finds and calls the tools.
+        timeout: Seconds that a call may take; None means no limit.
+
+    Attributes:
+        server: The server of the MCP SDK.
+    """
+
+    def __init__(self, client: ToolClient, *, timeout: float | None = None) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._bus = InMemorySubscriptionBus()
+        self._listening = ListenHandler(self._bus)
+        self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
+        self.server: Server[dict[str, Any]] = _Server(
+            "mqtt-agent",
+            version=__version__,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_subscriptions_listen=self._listening,
+            get_tool_input_schema=lambda name: None,
+        )
+        self.server.middleware.append(self._note_session)
+
+    @contextlib.asynccontextmanager
+    async def live(self) -> AsyncGenerator[None]:
+        """Tell the MCP clients when tools come, change or go, until the end of the block."""
+        telling = asyncio.create_task(self._tell_changes(), name="mcp-mqtt-agent changes")
+        try:
+            yield
+        finally:
+            self._listening.close()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _note_session(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.method == "notifications/initialized":
+            self._sessions.append(ctx.session)
+        return await call_next(ctx)
+
+    async def _tell_changes(self) -> None:
+        async for _ in self._client.watch_tools():
+            await asyncio.sleep(_TOGETHER)
+            await self._bus.publish(ToolsListChanged())
+            for session in list(self._sessions):
+                try:
+                    await session.send_tool_list_changed()
+                except Exception as error:  # a client that is gone must not keep the others from the news
+                    logger.debug("a client is gone: %r", error)
+                    with contextlib.suppress(ValueError):
+                        self._sessions.remove(session)
+
+    # Requests of MCP clients
+
+    async def _cards(self) -> dict[str, ToolCard]:
+        try:
+            return {model_name(card.tool): card for card in await self._client.list_tools()}
+        except MQTTAgentError as error:
+            raise MCPError(types.INTERNAL_ERROR, f"the tools cannot be listed: {error}") from error
+
+    async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        tools = list[types.Tool]()
+        for name, card in (await self._cards()).items():
+            try:
+                tools.append(_tool(name, card))
+            except ValidationError as error:  # one invalid card hides no other
+                logger.warning("tool %s is left out, because MCP cannot show its card: %s", card.tool, error)
+        return types.ListToolsResult(tools=tools)
+
+    async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        card = (await self._cards()).get(params.name)
+        if card is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
+        meta = {key: each for key, each in (ctx.meta or {}).items() if not key.startswith(_RESERVED)}
+        wants_progress = meta.pop("progress_token", meta.pop("progressToken", None)) is not None
+        try:
+            handle = await self._client.submit(
+                card.tool, params.arguments or {}, timeout=self._timeout, meta=meta or None
+            )
+        except CallError as error:
+            return _complete(ctx, _failed(error))
+        except MQTTAgentError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        try:
+            async for partial in handle.partials():
+                if wants_progress:
+                    await _pass_on(ctx, partial)
+            return _complete(ctx, await _answer(handle))
+        finally:
+            if not handle.done:
+                await handle.cancel("the MCP client gave up")
+
+
+async def _pass_on(ctx: Context, partial: Any) -> None:
+    """Pass on a progress report. MCP has no place for other partial results."""
+    if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
+        await ctx.session.report_progress(partial["progress"], partial.get("total"), partial.get("message"))
+
+
+def _complete(ctx: Context, answer: dict[str, Any]) -> dict[str, Any]:
+    """Finish a result as the client's protocol has it. A block that MCP does not know becomes text."""
+    blocks: list[Any] = answer["content"]
+    answer["content"] = [block if _is_block(block) else _text(as_text(block)) for block in blocks]
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        answer["resultType"] = "complete"
+    return answer
+
+
+def _is_block(block: Any) -> bool:
+    try:
+        _BLOCK.validate_python(block, by_name=False)
+    except ValidationError:
+        return False
+    return True
+
+
+def _tool(name: str, card: ToolCard) -> types.Tool:
+    output = card.output_schema
+    fields: dict[str, Any] = {
+        "name": name,
+        "title": card.title,
+        "description": card.description or None,
+        "inputSchema": {"type": "object", **card.input_schema},
+        # Clients refuse a result that is no object when the tool has an output schema.
+        "outputSchema": output if output is not None and output.get("type") == "object" else None,
+        "annotations": None if card.annotations is None else card.annotations.model_dump(exclude_none=True),
+        "icons": card.icons,
+        "_meta": {**(card.meta or {}), "mqtt-agent/tool": card.tool, "mqtt-agent/server": card.server},
+    }
+    return types.Tool.model_validate({key: each for key, each in fields.items() if each is not None}, by_name=False)
+
+
+async def _answer(handle: CallHandle) -> dict[str, Any]:
+    """The result of ``tools/call``."""
+    try:
+        result = await handle.result()
+    except CallError as error:
+        return _failed(error, handle.response)
+    except MQTTAgentError as error:
+        raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+    response = handle.response
+    assert response is not None
+    answer: dict[str, Any] = {"content": response.content or [_text(as_text(result))]}
+    if response.structured is not False and isinstance(result, dict):
+        answer["structuredContent"] = result
+    if response.meta:
+        answer["_meta"] = response.meta
+    return answer
+
+
+def _failed(error: CallError, response: Response | None = None) -> dict[str, Any]:
+    """The result of a call that has failed.
+
+    Raises:
+        MCPError: The tool is at an MCP server, which answered with a JSON-RPC error.
+    """
+    fault = None if response is None else response.error
+    code = fault.code if fault is not None else None
+    if isinstance(error, (ToolFailed, InvalidArguments)) and code is not None and code.lstrip("-").isdecimal():
+        assert fault is not None
+        raise MCPError(int(code), fault.message, fault.data) from error
+    content = error.content if isinstance(error, ToolFailed) else None
+    answer: dict[str, Any] = {"content": content or [_text(str(error))], "isError": True}
+    if isinstance(error, ToolFailed) and isinstance(error.data, dict):
+        answer["structuredContent"] = error.data
+    if isinstance(error, ToolUnavailable):
+        answer["_meta"] = {"mqtt-agent/maybe_executed": error.maybe_executed}
+    return answer
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}

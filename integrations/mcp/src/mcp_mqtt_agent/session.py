@@ -1,0 +1,124 @@
+"""A session with an MCP server, of either era, that gives results as they arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mcp_types as types
+from mcp.client.session import ClientSession
+from mcp.shared.dispatcher import CallOptions, ProgressFnT
+from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp.shared.transport_context import TransportContext
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from mcp_mqtt_agent.child import Streams
+from mcp_mqtt_agent.version import __version__
+
+__all__ = ["Session"]
+
+
+class _Dispatcher(JSONRPCDispatcher[TransportContext]):
+    """A dispatcher that tells when its connection has ended."""
+
+    def __init__(self, streams: Streams) -> None:
+        super().__init__(*streams)
+        self.ended = asyncio.Event()
+
+    async def run(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().run(*args, **options)
+        finally:
+            self.ended.set()
+
+
+class Session(ClientSession):
+    """A client session that offers the server nothing that the bridge cannot do.
+
+    Results are not parsed: the SDK would replace a result that does not fit its tool's schema by an error, and one
+    invalid tool in a list would hide all others.
+
+    Args:
+        streams: The connection to the server.
+        on_message: Called with each notification of the server.
+
+    Attributes:
+        ended: Set when the connection has ended.
+    """
+
+    def __init__(self, streams: Streams, on_message: Callable[[types.ServerNotification], None]) -> None:
+        self._own = _Dispatcher(streams)
+
+        async def tell(message: types.ServerNotification | Exception) -> None:
+            if not isinstance(message, Exception):
+                on_message(message)
+
+        super().__init__(
+            dispatcher=self._own,
+            message_handler=tell,
+            client_info=types.Implementation(name="mcp-mqtt-agent", version=__version__),
+        )
+        self.ended: asyncio.Event = self._own.ended
+
+    @property
+    def modern(self) -> bool:
+        """Whether the server speaks the stateless protocol of 2026."""
+        return self.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    async def negotiate(self) -> None:
+        """Find out which protocol the server speaks, and open the session.
+
+        Raises:
+            MCPError: The server refuses the session, or the connection has ended.
+        """
+        try:
+            await self.discover()
+        except MCPError as error:
+            supported = error.data.get("supported") if isinstance(error.data, dict) else None
+            if supported and not set(supported) & set(HANDSHAKE_PROTOCOL_VERSIONS):
+                raise
+            await self.initialize()
+        except (ValidationError, RuntimeError):  # the server answers the question, but not with a version of 2026
+            await self.initialize()
+
+    async def request(
+        self, method: str, params: Mapping[str, Any] | None = None, on_progress: ProgressFnT | None = None
+    ) -> dict[str, Any]:
+        """Send a request, and return its result as it arrived. When the caller is canceled, the server is told.
+
+        Raises:
+            MCPError: The server answers with an error, or the connection has ended.
+        """
+        data: dict[str, Any] = {"method": method, "params": dict(params or {})}
+        options: CallOptions = {}
+        self._stamp(data, options)
+        if on_progress is not None:
+            options["on_progress"] = on_progress
+        return await self._own.send_raw_request(method, data["params"], options)
+
+    async def list_raw_tools(self) -> list[dict[str, Any]]:
+        """All tools of the server, page by page, as they arrived."""
+        found, cursor, seen = list[dict[str, Any]](), None, set[str]()
+        while True:
+            page = await self.request("tools/list", {"cursor": cursor} if cursor else {})
+            tools = page.get("tools")
+            found += [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+            cursor = page.get("nextCursor")
+            if not isinstance(cursor, str) or not cursor or cursor in seen:
+                break
+            seen.add(cursor)
+        self._note_headers(found)
+        return found
+
+    def _note_headers(self, tools: list[dict[str, Any]]) -> None:
+        """Let the SDK know which arguments a server of 2026 wants in HTTP headers too."""
+        valid = list[types.Tool]()
+        for tool in tools:
+            try:
+                valid.append(types.Tool.model_validate(tool, by_name=False))
+            except ValidationError:
+                continue
+        self._absorb_tool_listing(types.ListToolsResult(tools=valid), complete=True)

@@ -1,0 +1,248 @@
+"""Keeps a connection to an MCP server: connects, notices the end, and connects again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx2
+import mcp_types as types
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost, listen
+from mcp.shared.dispatcher import ProgressFnT
+from mcp.shared.exceptions import MCPError
+
+from mcp_mqtt_agent.child import Streams, child_process
+from mcp_mqtt_agent.results import error_of, unavailable
+from mcp_mqtt_agent.session import Session
+
+__all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Tools = list[dict[str, Any]]
+Connect = Callable[[], AbstractAsyncContextManager[Streams]]
+
+_NEGOTIATED_WITHIN = 120.0
+"""Seconds. ``npx`` may have to download the server first."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_LOOK_EVERY = 30.0
+"""Seconds between two looks at the tools of a server over HTTP, which may be gone without a word."""
+_BACK_WITHIN = 5.0
+"""Seconds that a call waits for a server that is about to come back."""
+
+
+def over_stdio(command: Sequence[str], env: Mapping[str, str] | None = None) -> Connect:
+    """How to connect to an MCP server that is started by a command; see :func:`child_process`."""
+    return lambda: child_process(command, env)
+
+
+def over_http(url: str, headers: Mapping[str, str] | None = None) -> Connect:
+    """How to connect to an MCP server over streamable HTTP.
+
+    Args:
+        url: The server's URL, such as ``https://tools.example/mcp``.
+        headers: Headers for each request, such as ``Authorization``.
+    """
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncGenerator[Streams]:
+        # Nothing limits the time until an answer: the calls have their own deadlines.
+        timeout = httpx2.Timeout(30.0, read=None)
+        async with (
+            httpx2.AsyncClient(headers=dict(headers or {}), timeout=timeout) as client,
+            streamable_http_client(url, http_client=client, max_sse_event_size=None) as streams,
+        ):
+            yield streams
+
+    return connect
+
+
+class Upstream:
+    """The connection of a bridge to its MCP server.
+
+    Args:
+        what: What the server is, for the log: its command or its URL.
+        connect: Connects once; see :func:`over_stdio` and :func:`over_http`.
+        on_tools: Awaited with the tools of the server: after each connect, and when they have changed.
+        on_gone: Awaited when the connection has ended.
+        stateless: Whether the connection can break without a sign, as over HTTP. Then the tools are looked at again
+            and again.
+
+    Attributes:
+        connects: How many connections there were.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        connect: Connect,
+        on_tools: Callable[[Tools], Awaitable[None]],
+        on_gone: Callable[[], Awaitable[None]],
+        *,
+        stateless: bool = False,
+    ) -> None:
+        self.connects: int = 0
+        self._what = what
+        self._connect = connect
+        self._on_tools = on_tools
+        self._on_gone = on_gone
+        self._stateless = stateless
+        self._session: Session | None = None
+        self._up = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._stale = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Connect for the first time, and keep the connection from now on.
+
+        Raises:
+            ConnectionError: The first connection fails: the command cannot be started, or the server does not answer.
+        """
+        self._first = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep(), name=f"mcp-mqtt-agent {self._what}")
+        try:
+            await self._first
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Disconnect, and end the child process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _keep(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            connects, reason = self.connects, "the connection ended"
+            try:
+                await self._once()
+            except Exception as error:  # whatever ends the connection, the next one is made
+                reason = _innermost(error)
+            await self._gone()
+            if self._first is not None and not self._first.done():
+                self._first.set_exception(ConnectionError(f"MCP server {self._what} does not answer: {reason}"))
+                return
+            pause = _FIRST_PAUSE if self.connects > connects else min(2 * pause, _LONGEST_PAUSE)
+            pause *= random.uniform(0.8, 1.2)
+            logger.warning("MCP server %s is gone: %s; it is started again in %.1f s", self._what, reason, pause)
+            await asyncio.sleep(pause)
+
+    async def _once(self) -> None:
+        """Connect, and serve until the connection ends."""
+        async with self._connect() as streams, Session(streams, self._on_message) as session:
+            await asyncio.wait_for(session.negotiate(), _NEGOTIATED_WITHIN)
+            self._changed.clear()
+            self._stale.clear()
+            tools = await session.list_raw_tools()
+            self._session = session
+            await self._on_tools(tools)
+            self.connects += 1
+            self._up.set()
+            if self._first is not None and not self._first.done():
+                self._first.set_result(None)
+            listening = asyncio.create_task(self._listen(session)) if session.modern else None
+            try:
+                await self._follow(session)
+            finally:
+                if listening is not None:
+                    listening.cancel()
+                    await asyncio.gather(listening, return_exceptions=True)
+            await self._gone()  # before the child is ended, which may take some seconds
+
+    async def _follow(self, session: Session) -> None:
+        """Read the tools again when they have changed, until the connection ends."""
+        signs = [session.ended, self._stale, self._changed]
+        while not (session.ended.is_set() or self._stale.is_set()):
+            waiting = [asyncio.ensure_future(sign.wait()) for sign in signs]
+            try:
+                timeout = _LOOK_EVERY if self._stateless else None
+                await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waiting:
+                    each.cancel()
+            if not (session.ended.is_set() or self._stale.is_set()):
+                self._changed.clear()
+                await self._on_tools(await session.list_raw_tools())
+
+    async def _listen(self, session: Session) -> None:
+        """Ask a server of 2026 for changes of its tools."""
+        capabilities = session.server_capabilities
+        if capabilities is None or capabilities.tools is None or not capabilities.tools.list_changed:
+            return
+        while not session.ended.is_set():
+            try:
+                async with listen(session, tools_list_changed=True) as changes:
+                    async for _ in changes:
+                        self._changed.set()
+            except MCPError as error:
+                logger.info("MCP server %s does not tell changes of its tools: %s", self._what, error)
+                return
+            except SubscriptionLost:
+                self._changed.set()  # the list may have changed meanwhile; reading it shows whether the server is there
+            await asyncio.sleep(_FIRST_PAUSE)
+
+    def _on_message(self, message: types.ServerNotification) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            self._changed.set()
+        elif isinstance(message, types.LoggingMessageNotification):
+            logger.debug("MCP server %s logs: %s", self._what, message.params.data)
+
+    async def _gone(self) -> None:
+        if self._session is not None:
+            self._session = None
+            self._up.clear()
+            await self._on_gone()
+
+    async def call(self, params: Mapping[str, Any], on_progress: ProgressFnT, *, repeatable: bool) -> dict[str, Any]:
+        """Call a tool.
+
+        Args:
+            params: The parameters of ``tools/call``.
+            on_progress: Awaited with each progress report.
+            repeatable: Whether the call may run twice. Such a call is made again when the server has lost the session.
+
+        Raises:
+            ToolError: The server answers with an error, or it is gone.
+        """
+        for again in (False, True):
+            session = await self._present()
+            try:
+                return await session.request("tools/call", params, on_progress)
+            except MCPError as error:
+                lost = session.ended.is_set() or error.code == types.CONNECTION_CLOSED
+                forgotten = self._stateless and not session.modern and "session" in error.message.lower()
+                if not (lost or forgotten):
+                    raise error_of(error) from error
+                if forgotten:
+                    self._stale.set()
+                    self._up.clear()
+                if again or not (repeatable and self._stateless):
+                    raise unavailable(
+                        f"the MCP server is gone, and the call may have run ({error.message})", maybe_executed=True
+                    ) from error
+        raise AssertionError("unreachable")
+
+    async def _present(self) -> Session:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._up.wait(), _BACK_WITHIN)
+        if self._session is None:
+            raise unavailable(f"MCP server {self._what} does not run now", maybe_executed=False)
+        return self._session
+
+
+def _innermost(error: BaseException) -> str:
+    """The reason in an exception, which may be wrapped in groups."""
+    while getattr(error, "exceptions", None):
+        error = error.exceptions[0]  # type: ignore[attr-defined]
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

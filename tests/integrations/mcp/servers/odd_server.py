@@ -1,0 +1,85 @@
+"""An MCP server of 2025 without the SDK, which does what no server should: python odd_server.py TOOLS_FILE.
+
+The file holds the list of tools as JSON. The tool ``reload`` reads it again, and tells that the list has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": words}]}
+
+
+def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    if name == "die":
+        os._exit(3)
+    if name == "silent":
+        return None
+    if name == "rubbish":
+        print("this is no JSON\n{]\n\n[1, 2]", flush=True)
+        return text("rubbish was written")
+    if name == "flood":
+        sys.stderr.write("x" * 1_000_000 + "\n")
+        return text("flooded")
+    if name == "big":
+        return text("y" * arguments["size"])
+    if name == "family":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        return text(f"{os.getpid()} {child.pid}")
+    if name == "reload":
+        say({"method": "notifications/tools/list_changed"})
+        return text("reloaded")
+    if name == "fault":
+        raise LookupError(arguments["code"])
+    if name == "shows":
+        return {**text("broken"), "isError": True, "structuredContent": {"page": 7}}
+    if name == "lies":
+        return {**text("no number"), "structuredContent": {"number": "not a number"}}
+    return text(json.dumps(arguments))
+
+
+def main() -> None:
+    tools = Path(sys.argv[1])
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "id" not in message:
+            continue
+        method, params = message["method"], message.get("params", {})
+        if method == "initialize":
+            capabilities = {"tools": {"listChanged": True}}
+            info = {"name": "odd", "version": "1"}
+            result: dict[str, Any] | None = {
+                "protocolVersion": "2025-06-18",
+                "capabilities": capabilities,
+                "serverInfo": info,
+            }
+            Path(f"{tools}.seen").write_text(json.dumps(params["capabilities"]))
+        elif method == "tools/list":
+            result = {"tools": json.loads(tools.read_text())}
+        elif method == "tools/call":
+            try:
+                result = call(params["name"], params.get("arguments", {}))
+            except LookupError as error:
+                say({"id": message["id"], "error": {"code": error.args[0], "message": "a fault", "data": [1]}})
+                continue
+        else:
+            say({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
+            continue
+        if result is not None:
+            say({"id": message["id"], "result": result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""An MCP server that is made with the official Python SDK: python sdk_server.py [HTTP_PORT]."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import BaseModel
+
+app = MCPServer("sdk")
+
+
+class Sum(BaseModel):
+    sum: int
+
+
+@app.tool(annotations=ToolAnnotations(read_only_hint=True))
+def add(a: int, b: int) -> Sum:
+    """Add two numbers."""
+    return Sum(sum=a + b)
+
+
+@app.tool()
+def greet(name: str) -> str:
+    """Say hello."""
+    return f"hello {name}"
+
+
+@app.tool()
+def fail(why: str) -> str:
+    """Never works."""
+    raise ToolError(why)
+
+
+@app.tool()
+async def count(to: int, ctx: Context) -> str:
+    """Count up, with progress."""
+    for number in range(1, to + 1):
+        await ctx.report_progress(number, to, f"step {number}")
+    return "counted"
+
+
+@app.tool()
+async def hang(marker: str) -> str:
+    """Never ends. Writes into a file when it begins, and when it is canceled."""
+    Path(marker).write_text("begun")
+    try:
+        await asyncio.sleep(600)
+    except BaseException:
+        Path(marker).write_text("canceled")
+        raise
+    return "never"
+
+
+@app.tool()
+def pid() -> int:
+    """The process id."""
+    return os.getpid()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        app.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+    else:
+        app.run("stdio")

@@ -1,0 +1,70 @@
+"""The servers of MCP's own authors, from npm, behind a bridge."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mqtt_agent import ToolClient
+from mqtt_agent.errors import ToolFailed
+from node import Node
+from support import becomes, soon
+
+from .conftest import MakeBridge
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    missing = Node.missing()
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{missing} is not installed, and the tests with servers from npm may not be left out in CI")
+    if missing:
+        pytest.skip(f"{missing} is not installed, for servers from npm")
+    Node.install(PEERS)
+    return PEERS / "node_modules" / "@modelcontextprotocol"
+
+
+async def offers(client: ToolClient, tool: str) -> None:
+    async def so() -> bool:
+        return await client.get_tool(tool) is not None
+
+    await becomes(so, 30)
+
+
+@pytest.mark.timeout(300)
+async def test_the_filesystem_server_reads_and_writes_and_refuses(
+    peers: Path, make_bridge: MakeBridge, client: ToolClient, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("written here")
+    await make_bridge("files", Node.command(peers / "server-filesystem" / "dist" / "index.js", str(tmp_path)))
+    await offers(client, "files.read_text_file")
+    card = await client.get_tool("files.read_text_file")
+    assert card is not None
+    assert card.read_only
+    read = await soon(client.call("files.read_text_file", {"path": str(tmp_path / "a.txt")}), 30)
+    assert "written here" in str(read)
+    await soon(client.call("files.write_file", {"path": str(tmp_path / "b.txt"), "content": "over MQTT"}), 30)
+    assert (tmp_path / "b.txt").read_text() == "over MQTT"
+    with pytest.raises(ToolFailed, match=r"(?i)access denied"):
+        await soon(client.call("files.read_text_file", {"path": "/etc/passwd"}), 30)
+
+
+@pytest.mark.timeout(300)
+async def test_the_server_with_everything_gives_all_kinds_of_content_and_progress(
+    peers: Path, make_bridge: MakeBridge, client: ToolClient
+) -> None:
+    await make_bridge("every", Node.command(peers / "server-everything" / "dist" / "index.js"))
+    await offers(client, "every.echo")
+    assert await soon(client.call("every.echo", {"message": "hi"}), 30) == "Echo: hi"
+    image = await soon(client.submit("every.get-tiny-image", {}), 30)
+    await soon(image.result(), 30)
+    assert image.response is not None
+    assert "image" in [block["type"] for block in image.response.content or ()]
+    heard: list[Any] = []
+    arguments = {"duration": 1, "steps": 2}
+    await soon(client.call("every.trigger-long-running-operation", arguments, on_partial=heard.append), 30)
+    assert [each["progress"] for each in heard] == [1, 2]
