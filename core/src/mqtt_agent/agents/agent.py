@@ -35,6 +35,7 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import (
@@ -166,6 +167,7 @@ class Agent(Requester, Service):
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity
         ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
+        screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         self._scope = Scope(
             agent_id,

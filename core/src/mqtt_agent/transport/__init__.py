@@ -5,7 +5,15 @@ from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, Password, Token
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
-from mqtt_agent.transport.message import InboundMessage, MessageIdentity, Proof, PublishProperties, Verify, Will
+from mqtt_agent.transport.message import (
+    InboundMessage,
+    MessageIdentity,
+    MessageScreen,
+    Proof,
+    PublishProperties,
+    Verify,
+    Will,
+)
 from mqtt_agent.transport.paced import PacedSender
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
@@ -25,6 +33,7 @@ __all__ = [
     "EmbeddedBroker",
     "InboundMessage",
     "MessageIdentity",
+    "MessageScreen",
     "PacedSender",
     "Password",
     "Proof",

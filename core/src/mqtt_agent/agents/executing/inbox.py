@@ -72,6 +72,10 @@ class Inbox:
             self._refuse(task, reply_to, problem)
             message.acknowledge()
             return
+        if message.refusal is not None:
+            self._replies.refuse(task, reply_to, "unauthorized", message.refusal, code="NOT_PROVEN")
+            message.acknowledge()
+            return
         if not self._is_allowed(task.sender):
             self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
             what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"

@@ -16,6 +16,7 @@ from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.dialect import Dialect
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.changes import ToolChange
@@ -108,6 +109,7 @@ class ToolClient(NeedsAsyncWith):
         self.connection: Connection = connection or settings.connection(
             client_id or f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )
+        screen_messages(self.connection, topics)
         self._client_id = client_id
         self._bound: Bound = bound
         self.starts_on_use: bool = False

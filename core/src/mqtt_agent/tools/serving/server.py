@@ -19,6 +19,7 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
 from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
@@ -165,6 +166,7 @@ class ToolServer(ToolOffering, Service):
     def _use(self, scope: Scope) -> None:
         self._scope = scope
         self.connection: Connection = scope.connection
+        screen_messages(self.connection, scope.topics)
         self._make_parts()
         if scope.agent is None:
             expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
