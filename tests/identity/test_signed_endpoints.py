@@ -99,14 +99,14 @@ async def test_a_task_and_its_result_are_believed_only_from_whoever_proves_its_n
     broker: Broker, namespace: str
 ) -> None:
     where: dict[str, Any] = {"broker": broker.url, "namespace": namespace, "store": None}
-    ran: list[str | None] = []
+    ran: list[tuple[str | None, str | None]] = []
     go = asyncio.Event()
     executor = Agent("agent-b", **where, identity=identity("agent-b"))
     topics = Topics(namespace)
 
     @executor.on_task
     async def work(task: TaskContext) -> str:
-        ran.append(task.sender)
+        ran.append((task.sender, task.verified))
         await go.wait()
         return "true"
 
@@ -133,7 +133,7 @@ async def test_a_task_and_its_result_are_believed_only_from_whoever_proves_its_n
         assert b"NOT_PROVEN" in heard[0].payload
         go.set()
         assert await soon(handle.result()) == "true"
-        assert ran == ["agent-a"]
+        assert ran == [("agent-a", "agent-a")]
 
 
 @pytest.mark.rule("SIG-7")

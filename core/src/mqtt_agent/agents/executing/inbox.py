@@ -82,6 +82,7 @@ class Inbox:
             self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return
+        task.mark_verified(task.sender is not None and message.proves(task.sender))
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
         self._tasks.start(self._take(task, message, reply_to, expires_at), name=task.task_id)
