@@ -35,9 +35,19 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
-from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, InboundMessage, Will
+from mqtt_agent.transport import (
+    TLS,
+    Bound,
+    BrokerSettings,
+    Connection,
+    Credentials,
+    InboundMessage,
+    MessageIdentity,
+    Will,
+)
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
     AGENT_FEATURES,
@@ -89,6 +99,8 @@ class Agent(Requester, Service):
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`BrokerSettings`.
+        identity: Signs the endpoint's messages, and proves who has signed those of others; see
+            :class:`mqtt_agent.identity.Identity`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
@@ -134,6 +146,7 @@ class Agent(Requester, Service):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        identity: MessageIdentity | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
@@ -152,8 +165,9 @@ class Agent(Requester, Service):
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
         self.connection: Connection = connection or BrokerSettings(
-            broker, namespace, credentials, tls, bound
+            broker, namespace, credentials, tls, bound, identity
         ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
+        screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)

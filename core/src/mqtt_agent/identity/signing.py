@@ -59,6 +59,8 @@ class Identity:
         self.trusted: TrustedKeys = loaded or TrustedKeys()
         if self.key is not None:
             self.trusted.add(self.key.public)
+        if verify == "require" and self.key is None:
+            raise ValueError("verify='require' needs a key: whoever asks others for proof must sign too")
         self.verify: Verify = verify
         self._clock = clock
 

@@ -6,7 +6,15 @@ from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password,
 from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
-from mqtt_agent.transport.message import InboundMessage, MessageIdentity, Proof, PublishProperties, Verify, Will
+from mqtt_agent.transport.message import (
+    InboundMessage,
+    MessageIdentity,
+    MessageScreen,
+    Proof,
+    PublishProperties,
+    Verify,
+    Will,
+)
 from mqtt_agent.transport.paced import PacedSender
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
@@ -27,6 +35,7 @@ __all__ = [
     "InboundMessage",
     "IssuedToken",
     "MessageIdentity",
+    "MessageScreen",
     "PacedSender",
     "Password",
     "Proof",

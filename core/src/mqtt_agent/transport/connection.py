@@ -21,7 +21,7 @@ from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.lifetime import Lifetime
 from mqtt_agent.transport.limits import BrokerLimits
-from mqtt_agent.transport.message import MessageIdentity, PublishProperties, Will
+from mqtt_agent.transport.message import MessageIdentity, MessageScreen, PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
 from mqtt_agent.transport.reasons import check_reason_code
@@ -73,6 +73,8 @@ class Connection:
         client_id: The MQTT client id.
         will_delay: Seconds that the broker waits before it publishes the Last Will.
         session_expiry: Seconds that the broker keeps the session: at least ``will_delay``, and at least one second.
+        identity: Signs and checks messages; None when there is none.
+        screens: What decides which messages of a namespace reach the handlers, if ``identity`` asks for proof.
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
         on_failed: Functions called with the reason when the connection has failed permanently.
@@ -123,7 +125,8 @@ class Connection:
             identity=identity,
         )
         self.identity: MessageIdentity | None = identity
-        self._subscriber = Subscriber(self.url, self.client_id, identity)
+        self.screens: dict[str, MessageScreen] = {}
+        self._subscriber = Subscriber(self.url, self.client_id, identity, self.screens)
         self._outbox = Outbox(self.url, max_queued, max_packet_size)
         self._renewal = Renewal(credentials, settings, self._outbox)
         self._dialer = Dialer(settings, self._renewal)

@@ -11,6 +11,7 @@ __all__ = [
     "Acknowledgement",
     "InboundMessage",
     "MessageIdentity",
+    "MessageScreen",
     "Proof",
     "PublishProperties",
     "Verify",
@@ -99,6 +100,16 @@ class MessageIdentity(Protocol):
 
 Verify = Literal["off", "log", "require"]
 """What an endpoint does with a message whose sender is not proven; see :class:`mqtt_agent.identity.Identity`."""
+
+
+class MessageScreen(Protocol):
+    """Decides which messages of a namespace reach the handlers."""
+
+    def passes(self, message: InboundMessage) -> bool:
+        """Whether the handlers get a message."""
+        ...
+
+
 UNPROVEN: Proof = Proof(fault="no key is set that could prove the sender")
 
 
@@ -130,6 +141,7 @@ class InboundMessage:
         message_expiry: Seconds left before the message expires, if it does.
         user_properties: Pairs of strings.
         identity: Checks the signature; None when the connection has no identity.
+        refusal: Why the message must not be acted upon, although its sender waits for an answer; None for all others.
         acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
@@ -143,6 +155,7 @@ class InboundMessage:
         "message_expiry",
         "payload",
         "qos",
+        "refusal",
         "response_topic",
         "retain",
         "topic",
@@ -175,6 +188,7 @@ class InboundMessage:
         self.acknowledgement: Acknowledgement | None = acknowledgement
         self.content_type: str | None = None
         self.identity: MessageIdentity | None = None
+        self.refusal: str | None = None
         self._proof: Proof | None = None
 
     @property
@@ -183,6 +197,11 @@ class InboundMessage:
         if self._proof is None:
             self._proof = UNPROVEN if self.identity is None else self.identity.check(self)
         return self._proof
+
+    def proves(self, name: str) -> bool:
+        """Whether the signature of the message proves that ``name`` has sent it."""
+        identity = self.identity
+        return identity is not None and identity.verify != "off" and self.proof.proves(name)
 
     @property
     def signer(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials
+from mqtt_agent.transport.message import MessageIdentity
 from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
@@ -33,6 +34,8 @@ class BrokerSettings:
         bound: Whether the endpoint speaks sender-bound topics, whose names say who writes them, so that a broker can
             check the sender (ours). ``"prefer"``: with every peer that speaks them, and plain topics with others.
             ``"require"``: never a plain topic. ``"off"``: only plain topics.
+        identity: Signs the endpoint's messages, and proves who has signed those that arrive; see
+            :class:`mqtt_agent.identity.Identity`. None signs nothing and asks for no proof.
 
     Raises:
         ValueError: ``broker`` is not a broker URL, or ``bound`` has another value.
@@ -44,6 +47,7 @@ class BrokerSettings:
     credentials: Credentials | None = None
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
+    identity: MessageIdentity | None = None
 
     def __post_init__(self) -> None:
         self._meaning()
@@ -52,7 +56,14 @@ class BrokerSettings:
             raise ValueError(f"bound={self.bound!r} is not known: use one of {choices}")
 
     def _meaning(self) -> tuple[object, ...]:
-        return BrokerURL.parse(self.broker), Topics(self.namespace).namespace, self.credentials, self.tls, self.bound
+        return (
+            BrokerURL.parse(self.broker),
+            Topics(self.namespace).namespace,
+            self.credentials,
+            self.tls,
+            self.bound,
+            self.identity,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BrokerSettings) and self._meaning() == other._meaning()
@@ -75,6 +86,7 @@ class BrokerSettings:
             tls=self.tls,
             session_expiry=session_expiry,
             will_delay=will_delay,
+            identity=self.identity,
         )
 
     def as_arguments(self) -> dict[str, Any]:
@@ -85,4 +97,5 @@ class BrokerSettings:
             "credentials": self.credentials,
             "tls": self.tls,
             "bound": self.bound,
+            "identity": self.identity,
         }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
-from mqtt_agent.transport.message import InboundMessage, MessageIdentity
+from mqtt_agent.transport.message import InboundMessage, MessageIdentity, MessageScreen
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
 from mqtt_agent.transport.url import BrokerURL
@@ -29,10 +29,18 @@ class Subscriber:
         url: The broker's URL, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
         identity: Checks the signatures of messages.
+        screens: What decides which messages reach the handlers, by namespace.
     """
 
-    def __init__(self, url: BrokerURL, client_id: str, identity: MessageIdentity | None = None) -> None:
+    def __init__(
+        self,
+        url: BrokerURL,
+        client_id: str,
+        identity: MessageIdentity | None,
+        screens: Mapping[str, MessageScreen],
+    ) -> None:
         self._identity = identity
+        self._screens = screens
         self._url = url
         self.client_id = client_id
         self._subscriptions = Subscriptions()
@@ -58,9 +66,13 @@ class Subscriber:
         return self._limits is not None and self._limits.forgets_groups
 
     def dispatch(self, message: InboundMessage) -> None:
-        """Call the handlers of a message."""
+        """Call the handlers of a message, if the message passes the screen of its namespace."""
         if self._identity is not None:
             message.identity = self._identity
+            for namespace, screen in self._screens.items():
+                if message.topic.startswith(f"{namespace}/") and not screen.passes(message):
+                    message.acknowledge()
+                    return
         self._subscriptions.dispatch(message)
 
     # Links

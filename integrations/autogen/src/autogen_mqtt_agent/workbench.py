@@ -23,7 +23,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound
+from mqtt_agent.transport import Bound, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
@@ -67,6 +67,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`mqtt_agent.transport.BrokerSettings`.
+        identity: Signs the endpoint's messages, and proves who has signed those of others; see
+            :class:`mqtt_agent.identity.Identity`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -93,11 +95,18 @@ class MQTTWorkbench(StaticStreamWorkbench):
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        identity: MessageIdentity | None = None,
     ) -> None:
         super().__init__([])
         self._wanted = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(
-            agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls, bound=bound
+            agent_id,
+            broker=broker,
+            namespace=namespace,
+            credentials=credentials,
+            tls=tls,
+            bound=bound,
+            identity=identity,
         )
         self._timeout = timeout
         self._stream = stream

@@ -14,7 +14,7 @@ from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound
+from mqtt_agent.transport import Bound, MessageIdentity
 from pydantic import BaseModel
 
 from crewai_mqtt_agent.tool import MQTTTool, make_tool
@@ -50,6 +50,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`mqtt_agent.transport.BrokerSettings`.
+        identity: Signs the endpoint's messages, and proves who has signed those of others; see
+            :class:`mqtt_agent.identity.Identity`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -73,10 +75,17 @@ class MQTTToolkit(Toolkit[BaseTool]):
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        identity: MessageIdentity | None = None,
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(
-            agent_id, broker=broker, namespace=namespace, credentials=credentials, tls=tls, bound=bound
+            agent_id,
+            broker=broker,
+            namespace=namespace,
+            credentials=credentials,
+            tls=tls,
+            bound=bound,
+            identity=identity,
         )
         self._remote = self._client
         self._namespace = namespace

@@ -33,6 +33,8 @@ class TaskContext:
             proof of identity. None when the task does not name its requester.
         bound: Whether the requester asked on a sender-bound topic. Then only the agent :attr:`sender` can have asked,
             if the broker lets each login write only the topics with its own name.
+        verified: The id of the requester if a signature proves it, which is then :attr:`sender`; None if nothing proves
+            it.
         type: The type of the task, by which the handler was chosen.
         title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
@@ -51,10 +53,13 @@ class TaskContext:
             again, so the handler should not undo its work.
     """
 
-    def __init__(self, task: Task, attempt: Attempt, questions: Questions, max_result: int, bound: bool) -> None:
+    def __init__(
+        self, task: Task, attempt: Attempt, questions: Questions, max_result: int, bound: bool, verified: str | None
+    ) -> None:
         self.id: str = task.task_id
         self.sender: str | None = task.sender
         self.bound: bool = bound
+        self.verified: str | None = verified
         self.type: str | None = task.type
         self.title: str | None = task.title
         self.messages: list[TaskMessage] = task.messages or (
@@ -196,6 +201,7 @@ class SyncTaskContext:
         self.id: str = context.id
         self.sender: str | None = context.sender
         self.bound: bool = context.bound
+        self.verified: str | None = context.verified
         self.type: str | None = context.type
         self.title: str | None = context.title
         self.prompt: str | None = context.prompt

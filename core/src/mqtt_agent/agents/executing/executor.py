@@ -18,6 +18,7 @@ from mqtt_agent.agents.executing.run import Handlers, Run
 from mqtt_agent.agents.executing.slots import Slot, Slots
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
+from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import follow_threads
 from mqtt_agent.wire import Task, TaskState
@@ -280,7 +281,9 @@ class TaskExecutor:
         limit = scope.connection.max_payload
         max_result = limit if task.max_result is None else min(limit, task.max_result)
         bound = self._replies.is_bound(record.reply_to)
-        run = Run(record, task, attempt, questions, TaskContext(task, attempt, questions, max_result, bound), slot)
+        verified = task.sender if record.task.get(VERIFIED) is True else None
+        context = TaskContext(task, attempt, questions, max_result, bound, verified)
+        run = Run(record, task, attempt, questions, context, slot)
         self._runs[record.key] = run
         run.work = self.background.start(self._run(run))
         # Not in a `finally` of the coroutine, which does not begin when it is canceled before its first step.

@@ -72,12 +72,17 @@ class Inbox:
             self._refuse(task, reply_to, problem)
             message.acknowledge()
             return
+        if message.refusal is not None:
+            self._replies.refuse(task, reply_to, "unauthorized", message.refusal, code="NOT_PROVEN")
+            message.acknowledge()
+            return
         if not self._is_allowed(task.sender):
             self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
             what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"
             self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return
+        task.mark_verified(task.sender is not None and message.proves(task.sender))
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
         self._tasks.start(self._take(task, message, reply_to, expires_at), name=task.task_id)

@@ -17,6 +17,7 @@ from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
+from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, encode
 
@@ -75,10 +76,13 @@ class ReceivedTasks:
         if task.bare:
             await self._take_bare(task, reply_to, acknowledge)
             return
+        content = pydantic_core.from_json(encode(task))
+        if task.verified:
+            content[VERIFIED] = True
         record = TaskRecord(
             key=self._key(task.task_id, task.sender),
             peer=task.sender,
-            task=pydantic_core.from_json(encode(task)),
+            task=content,
             digest=task.digest,
             reply_to=reply_to,
             expires_at=expires_at,

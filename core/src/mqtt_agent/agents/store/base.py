@@ -13,7 +13,7 @@ from typing_extensions import Self, TypedDict, Unpack
 
 from mqtt_agent.wire import TaskState
 
-__all__ = ["ACTIVE", "OPEN", "RESERVED_SEQS", "Changes", "TaskKey", "TaskRecord", "TaskRole", "TaskStore"]
+__all__ = ["ACTIVE", "OPEN", "RESERVED_SEQS", "VERIFIED", "Changes", "TaskKey", "TaskRecord", "TaskRole", "TaskStore"]
 
 TaskRole = Literal["received", "delegated"]
 
@@ -45,6 +45,10 @@ class TaskKey(NamedTuple):
     requester: str = ""
 
 
+VERIFIED: str = "$verified"
+"""A key in :attr:`TaskRecord.task` that no message has, because readers drop unknown fields."""
+
+
 @dataclass
 class TaskRecord:
     """One task, as the requester or the executor knows it. All values are plain JSON.
@@ -53,7 +57,8 @@ class TaskRecord:
         key: The key of the record.
         peer: The other agent: the requester of a received task, the executor of a delegated task. None when a requester
             did not name itself.
-        task: The task message.
+        task: The task message. In the record of a received task, :data:`VERIFIED` is true if a signature has proven the
+            requester.
         digest: The digest of the task's content. A repeat of the task has the same digest; another task with the same
             id has another digest.
         state: The state of the task.

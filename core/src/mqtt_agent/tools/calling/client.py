@@ -16,6 +16,7 @@ from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.endpoints.dialect import Dialect
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.changes import ToolChange
@@ -29,7 +30,7 @@ from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
-from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
@@ -58,6 +59,8 @@ class ToolClient(NeedsAsyncWith):
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`BrokerSettings`.
+        identity: Signs the endpoint's messages, and proves who has signed those of others; see
+            :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id, which begins
             with ``agent_id``. Each process needs a client id of its own: with the id of another process, it takes that
             process's connection away.
@@ -88,6 +91,7 @@ class ToolClient(NeedsAsyncWith):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        identity: MessageIdentity | None = None,
         client_id: str | None = None,
         connection: Connection | None = None,
         session_expiry: int = 60,
@@ -99,12 +103,13 @@ class ToolClient(NeedsAsyncWith):
         unique = uuid.uuid4().hex[:8]
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
-        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the client's own: give it to the Connection instead")
         self.connection: Connection = connection or settings.connection(
             client_id or f"{self.agent_id}~{unique}", session_expiry=session_expiry
         )
+        screen_messages(self.connection, topics)
         self._client_id = client_id
         self._bound: Bound = bound
         self.starts_on_use: bool = False

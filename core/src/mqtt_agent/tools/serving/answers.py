@@ -87,7 +87,9 @@ class Answers:
 
     def answer_query(self, query_id: str, reply_to: str, result: Any) -> None:
         """Answer a query. Queries are acknowledged on arrival."""
-        self.publish_soon(query_id, reply_to, [], encode(Response(call_id=query_id, result=result)))
+        self.publish_soon(
+            query_id, reply_to, [], encode(Response(call_id=query_id, result=result, server=self._server_id))
+        )
 
 
 def acknowledge(messages: list[InboundMessage]) -> None:

@@ -117,6 +117,7 @@ class ToolContext:
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
         bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
+        verified: The id of the caller if a signature proves it, which is then ``client``; None if nothing proves it.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
@@ -132,6 +133,7 @@ class ToolContext:
         meta: dict[str, Any] | None = None,
         log_level: str | None = None,
         bound: bool = False,
+        verified: str | None = None,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
@@ -140,6 +142,7 @@ class ToolContext:
         self.meta: dict[str, Any] = meta or {}
         self.log_level: str | None = log_level
         self.bound: bool = bound
+        self.verified: str | None = verified
         self.canceled: bool = False
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -217,6 +220,7 @@ class SyncToolContext:
         meta: Other information from the caller, which is no proof of anything. Empty when there is none.
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
         bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
+        verified: The id of the caller if a signature proves it, which is then ``client``; None if nothing proves it.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -229,6 +233,7 @@ class SyncToolContext:
         self.meta: dict[str, Any] = context.meta
         self.log_level: str | None = context.log_level
         self.bound: bool = context.bound
+        self.verified: str | None = context.verified
 
     @property
     def canceled(self) -> bool:

@@ -220,23 +220,24 @@ class Intake:
         self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None
     ) -> None:
         """Run a call whose client name can be used in topics, unless the caller must not make this call."""
-        if sender is not None:
-            reply_to = executor.answers.topic_for(sender, bound=True)
-            error = self._why_not(tool, call, message, sender)
-        else:
-            reply_to = self._topics.client_responses(call.client)
-            error = None
-            asked_for = message.response_topic or call.response_topic
-            if asked_for is not None and asked_for != reply_to:
-                self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
-                error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
+        proven = sender if sender is not None or not message.proves(call.client) else call.client
+        reply_to = executor.answers.topic_for(sender or call.client, bound=sender is not None)
+        error = self._why_not(tool, call, message, proven)
+        asked_for = message.response_topic or call.response_topic
+        if error is None and sender is None and asked_for not in (None, reply_to):
+            self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
+            error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
         if error is not None:
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
             executor.submit(tool, call, reply_to, message, bound=sender is not None)
 
-    def _why_not(self, tool: ServedTool, call: Call, message: InboundMessage, sender: str) -> CallFault | None:
-        """Why a call on a sender-bound topic is not run; None when it is run."""
+    def _why_not(self, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None) -> CallFault | None:
+        """Why the sender must not make a call. ``sender`` is None when neither topic nor signature names the sender."""
+        if message.refusal is not None:
+            return CallFault(type="unauthorized", code="NOT_PROVEN", message=message.refusal)
+        if sender is None:
+            return None
         if call.client != sender:
             self._faults.tell(message.topic, "a call in the name of another client", repr(call.client))
             what = f"the call names client {call.client!r:.80}, but the topic says that {sender} sent it"

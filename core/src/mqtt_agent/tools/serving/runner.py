@@ -103,6 +103,7 @@ class CallRunner:
             meta=call.meta,
             log_level=call.log_level,
             bound=execution.bound,
+            verified=call.client if execution.messages[0].proves(call.client) else None,
         )
         execution.context = context
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))

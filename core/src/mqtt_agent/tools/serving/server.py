@@ -19,6 +19,7 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
+from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
 from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
@@ -30,7 +31,7 @@ from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, Will
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity, Will
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
 
 __all__ = ["ToolServer"]
@@ -75,6 +76,8 @@ class ToolServer(ToolOffering, Service):
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
             :class:`BrokerSettings`.
+        identity: Signs the endpoint's messages, and proves who has signed those of others; see
+            :class:`mqtt_agent.identity.Identity`.
         connection: A connection to share. None makes a connection that only this server uses.
         max_concurrency: How many handlers run at once. Further calls wait. A plain function whose call was canceled or
             has timed out counts until it returns.
@@ -113,6 +116,7 @@ class ToolServer(ToolOffering, Service):
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
+        identity: MessageIdentity | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 64,
         drain_timeout: float = 10.0,
@@ -137,7 +141,7 @@ class ToolServer(ToolOffering, Service):
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
         self._bound: Bound = bound
-        settings = BrokerSettings(broker, namespace, credentials, tls, bound)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
         self._use(
             Scope(
                 name=self.name,
@@ -162,6 +166,7 @@ class ToolServer(ToolOffering, Service):
     def _use(self, scope: Scope) -> None:
         self._scope = scope
         self.connection: Connection = scope.connection
+        screen_messages(self.connection, scope.topics)
         self._make_parts()
         if scope.agent is None:
             expiry = OFFLINE_CARD_EXPIRY if scope.generated else None
