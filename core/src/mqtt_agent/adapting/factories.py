@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 __all__ = ["descends", "kinds_of"]
 
@@ -19,9 +19,9 @@ def kinds_of(found: Any) -> tuple[type, ...]:
         annotation names. Empty when there is no return annotation, or when it cannot be read.
     """
     if isinstance(found, type):
-        return (found,)
+        return (cast("type", found),)
     if isinstance(found, (list, tuple)):
-        return tuple(type(each) for each in found)
+        return tuple(type(each) for each in cast("list[Any]", found))
     if not inspect.isroutine(found):
         return (type(found),)
     try:
