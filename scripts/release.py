@@ -111,7 +111,7 @@ def set_versions(root: Path, number: str) -> list[Path]:
         changed.append(version_file(root, package))
         if package != "mqtt_agent":
             project = root / path / "pyproject.toml"
-            replace(project, r'"mqtt-agent>=[^",]+,<[^"]+"', f'"mqtt-agent>={number},<{limit}"')
+            replace(project, r'"mqtt-agent(\[[a-z,]+\])?>=[^",]+,<[^"]+"', rf'"mqtt-agent\1>={number},<{limit}"')
             changed.append(project)
     return changed
 
@@ -127,8 +127,13 @@ def date_changelog(root: Path, number: str) -> Path:
 
 
 def replace(file: Path, pattern: str, new: str) -> None:
-    """Replace the only match of a pattern in a file."""
-    text, count = re.subn(pattern, lambda _: new, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Replace the only match of a pattern in a file. A group of the pattern is ``\\1`` in the new text."""
+    text, count = re.subn(
+        pattern,
+        lambda match: new.replace("\\1", match[1] or "") if match.re.groups else new,
+        file.read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
     if count != 1:
         sys.exit(f"{file} has {count} matches of {pattern}, and exactly one is expected")
     file.write_text(text, encoding="utf-8")

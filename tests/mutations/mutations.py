@@ -491,7 +491,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a caller may have its answer sent to any topic",
         "tools/serving/intake.py",
-        "if asked_for is not None and asked_for != reply_to:",
+        "if error is None and sender is None and asked_for not in (None, reply_to):",
         "if False:",
         ("hostile/test_bad_calls.py",),
     ),
@@ -541,7 +541,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a result from another agent ends the task",
         "agents/requesting/results.py",
-        "if result.sender not in (None, peer):",
+        "if sender not in (None, given.peer):",
         "if False:",
         (f"{DELEGATIONS}::test_what_is_not_the_result_is_left_out_and_the_first_result_counts[mosquitto]",),
     ),
@@ -694,11 +694,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{AGENTS}::test_after_a_restart_the_attempt_is_higher_and_the_answer_is_known[mosquitto]",),
     ),
     Mutation(
-        "anybody may cancel a task",
+        "anybody may cancel a task that was given on a sender-bound topic",
         "agents/executing/inbox.py",
-        "if record is not None and record.peer is not None and sender != record.peer:",
+        "if record is not None and not self._replies.may_touch(record, reply_to):",
         "if False:",
-        (f"{AGENTS}::test_a_cancel_from_who_gave_the_task_stops_it_and_no_other[mosquitto]",),
+        ("conformance/test_bound_tasks.py",),
     ),
     Mutation(
         "a retained task runs",
@@ -711,8 +711,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "the status of an agent is not retained",
         "agents/presence.py",
-        "encode(self._status(status)), retain=True)",
-        "encode(self._status(status)))",
+        "self._connection.publish(self._status_topic, payload, retain=True)",
+        "self._connection.publish(self._status_topic, payload)",
         (f"{AGENTS}::test_card_and_status_are_there_for_who_comes_later[mosquitto]",),
     ),
     Mutation(

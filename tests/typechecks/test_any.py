@@ -28,7 +28,7 @@ PARAMETERS = {
         *("partial", "piece", "result", "returned", "saved", "schema", "value", "values"),
         *("change", "new", "old", "place"),
     },
-    "user object": {"args", "args_schema", "context", "crew", "flow", "graph", "task"},
+    "user object": {"args", "args_schema", "chain", "context", "crew", "flow", "found", "graph", "task"},
     "framework's own type": {
         *(
             "apps",
@@ -44,7 +44,15 @@ PARAMETERS = {
         *("mcps", "request", "runtime", "told"),
     },
     "passed on to a function that checks it": {"about", "options"},
-    "a type argument that may be any type": {"endpoint", "method", "on_failure", "run", "threads"},
+    "a type argument that may be any type": {
+        "connection",
+        "endpoint",
+        "method",
+        "on_failure",
+        "run",
+        "threads",
+        "work",
+    },
 }
 # The names of functions whose result may be Any, by reason.
 RESULTS = {
@@ -82,7 +90,7 @@ RESULTS = {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
         *("last_messages", "wrap_model_call", "wrap_tool_call"),
     },
-    "a type argument that may be any type": {"follow_threads", "parameters_of", "traced_handler"},
+    "a type argument that may be any type": {"follow_threads", "parameters_of", "submit", "traced_handler"},
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast, get_args, get_type_hints
 __all__ = ["descends", "kinds_of"]
 
 
-def kinds_of(found: Any) -> tuple[type, ...]:
+def kinds_of(found: Any) -> tuple[type[object], ...]:
     """The classes of an object, or the classes of what a function makes.
 
     Args:
@@ -19,11 +19,12 @@ def kinds_of(found: Any) -> tuple[type, ...]:
         annotation names. Empty when there is no return annotation, or when it cannot be read.
     """
     if isinstance(found, type):
-        return (cast("type", found),)
+        return (cast("type[object]", found),)
     if isinstance(found, (list, tuple)):
-        return tuple(type(each) for each in cast("list[Any]", found))
+        elements = cast("list[object]", found)
+        return tuple(type(each) for each in elements)
     if not inspect.isroutine(found):
-        return (type(found),)
+        return (type(cast("object", found)),)
     try:
         hint = get_type_hints(found).get("return")
     except Exception:  # an annotation that names what does not exist at run time

@@ -20,7 +20,7 @@ NEXT_STEPS: dict[str, str] = {
     "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
     "SessionTakenOver": "give each process an agent id or client id of its own",
     "ConnectedBeforeFork": "make the endpoint in the child process, or stop it before os.fork()",
-    "TopicNotAuthorized": "allow the topic for this user in the broker's access rules, see docs/wire-format.md",
+    "TopicNotAuthorized": "allow the topic for this user in the broker's access rules, see docs/identity.md",
     "PublishRefused": "look at the broker's log for the reason",
     "PoisonMessage": "send less or fewer user properties; the broker's log may name its limit",
     "SubscriptionRefused": "the message says why; the broker's log may say more",
@@ -43,6 +43,7 @@ NEXT_STEPS: dict[str, str] = {
     "TaskTimeout": "the task goes on: handle = await agent.resume(error.task_id)",
     "TaskNotFound": "await agent.delegations() lists the stored tasks; or name the peer: resume(task_id, peer=...)",
     "PeerUnavailable": "await agent.peers() lists the agents that are online; wait_online=True sends the task anyway",
+    "RosterError": "correct the roster at the line that the message names, see docs/identity.md",
     "StoreError": "check the file's path, permissions and disk space; a damaged file is never overwritten",
 }
 """What the user can do about an error, by the name of its class."""

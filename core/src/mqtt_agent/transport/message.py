@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 __all__ = [
     "MAX_WILL",
@@ -84,6 +84,7 @@ class Proof:
         return name == signer or name in self.also or name.partition(":")[0] in {signer, *self.also}
 
 
+@runtime_checkable
 class MessageIdentity(Protocol):
     """Signs the messages of a connection, and checks the signatures of those that arrive."""
 
