@@ -16,8 +16,8 @@ from mqtt_agent.wire import validate_identifier
 try:
     from nacl.exceptions import BadSignatureError
     from nacl.signing import SigningKey, VerifyKey
-except ImportError as error:  # pragma: no cover  (the tests install the extra)
-    raise ImportError("signatures need PyNaCl: pip install 'mqtt-agent[signed]'") from error
+except ImportError as _missing:  # pragma: no cover  (the tests install the extra)
+    raise ImportError("signatures need PyNaCl: pip install 'mqtt-agent[signed]'") from _missing
 
 __all__ = ["PrivateKey", "PublicKey", "TrustedKeys"]
 

@@ -97,7 +97,7 @@ class Search:
     """
 
     def __init__(self) -> None:
-        self.changes = 0
+        self.changes: int = 0
         self._first = 0
         self._whole_at = 0.0
 

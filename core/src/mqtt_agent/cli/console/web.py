@@ -72,7 +72,10 @@ class WebServer:
         schema: Callable[[str], dict[str, Any] | None],
         call: Callable[[str, dict[str, Any]], dict[str, Any]] | None,
     ) -> None:
-        self.join, self.leave, self.schema, self.call = join, leave, schema, call
+        self.join: Callable[[], queue.Queue[str | None]] = join
+        self.leave: Callable[[queue.Queue[str | None]], None] = leave
+        self.schema: Callable[[str], dict[str, Any] | None] = schema
+        self.call: Callable[[str, dict[str, Any]], dict[str, Any]] | None = call
         self.token: str = secrets.token_urlsafe(24)
         self._server = _Server((address, port), _Handler)
         self._server.console = self  # type: ignore[attr-defined]
