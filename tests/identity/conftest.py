@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from support import require
 
 from .attempts import ROSTER
 from .raw import Raw
+
+HERE = Path(__file__).parent
+_LONG = ("mosquitto-acl_file", "ejabberd-jwt")
 
 
 class Cast:
@@ -88,3 +92,11 @@ def cast(request: pytest.FixtureRequest) -> Iterator[Cast]:
         cast = Cast(broker)
         yield cast
         cast.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the attacks on two of the three brokers to ``make long``: one broker shows each change of the product."""
+    for item in items:
+        if item.path.parent == HERE and any(f"[{name}" in item.name or f"-{name}" in item.name for name in _LONG):
+            item.add_marker(pytest.mark.long)
