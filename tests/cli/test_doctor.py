@@ -82,6 +82,7 @@ def test_a_healthy_broker_has_nothing_wrong(terminal: Terminal, broker: Broker) 
     assert ("no shared subscriptions" in of(said, "broker", "note")) is not broker.shared_subscriptions
 
 
+@pytest.mark.long
 def test_it_leaves_nothing_behind(terminal: Terminal) -> None:
     terminal.start("serve", "weather").says("serves")
     watching = terminal.start("watch", "--retained")

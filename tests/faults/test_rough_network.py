@@ -20,6 +20,8 @@ from support import becomes, soon, until
 from . import test_faults
 from .test_faults import Replicas, replicas
 
+pytestmark = pytest.mark.long
+
 __all__ = ["replicas"]  # the fixture
 
 CALLS = 60

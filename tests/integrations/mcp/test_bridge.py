@@ -200,6 +200,7 @@ async def test_a_command_that_does_not_exist_is_an_error_that_names_it() -> None
         await soon(Bridge("none", ["no-such-command"]).start(), 20)
 
 
+@pytest.mark.long
 async def test_1500_tools_are_offered_and_withdrawn_in_one_piece(
     make_bridge: MakeBridge, client: ToolClient, odd: OddServer
 ) -> None:

@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from mcp.server.stdio import stdio_server
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
-
-from mcp_mqtt_agent.bridge import Bridge
-from mcp_mqtt_agent.face import Face
-from mcp_mqtt_agent.http_face import is_loopback, serve_http
 
 __all__ = ["add_bridge", "add_mcp"]
 
@@ -43,6 +38,8 @@ async def bridge(
     replica: Annotated[str | None, typer.Option(help="The name of this replica. Default: a new name.")] = None,
 ) -> int:
     """Offer the tools of an MCP server, which is a command or an HTTP URL, until Ctrl-C."""
+    from mcp_mqtt_agent.bridge import Bridge  # imports the MCP SDK, which takes a second
+
     is_url = server[0].startswith(("http://", "https://"))
     if is_url and len(server) > 1:
         raise UsageError(f"the URL {server[0]} takes no further words: {' '.join(server[1:])}")
@@ -88,6 +85,11 @@ async def mcp(
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
 ) -> int:
     """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
+    from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
+
+    from mcp_mqtt_agent.face import Face
+    from mcp_mqtt_agent.http_face import is_loopback, serve_http
+
     token = None if bearer_file is None else _token(bearer_file)
     if http is not None and token is None and not is_loopback(host):
         raise UsageError(f"other machines can reach {host}, so MCP clients need a token: add --bearer-file FILE")
