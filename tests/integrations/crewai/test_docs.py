@@ -99,4 +99,5 @@ async def test_the_served_crew_and_its_remote_member(
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert [len(examples(page)) for page in DOCS] == [4, 1]
+    # One of the examples of docs/crewai.md runs in test_serve_verb.py.
+    assert [len(examples(page)) for page in DOCS] == [5, 1]
