@@ -75,8 +75,14 @@ class AgentStage(BaseStage):
     async def request(self) -> None:
         """Check that a task of an honest agent is executed."""
         task_id = f"honest-{uuid.uuid4().hex[:8]}"
-        self._honest |= {self.topics.task_result(task_id), self.topics.task_events(task_id)}
+        self.expect(task_id)
         assert await soon(self.planner.request("writer", data="fine", task_id=task_id, wait_online=True)) == "fine"
+
+    def expect(self, task_id: str) -> None:
+        """Expect that the honest agents publish about a task that ``planner`` gives ``writer``."""
+        topics = self.topics
+        self._honest |= {topics.task_result(task_id), topics.task_events(task_id)}
+        self._honest.add(topics.bound.events("planner", task_id, "writer"))
 
     def results(self, topic: str | None = None) -> list[dict[str, Any]]:
         """The messages on the peer's results topic, or on another topic."""
@@ -113,7 +119,9 @@ class AgentStage(BaseStage):
         topics, known = self.topics, {f"{self.namespace}/{NOT_OURS}/barrier", self.topics.results("peer")}
         for name in ("writer", "planner"):
             known |= {topics.agent_card(name), topics.agent_status(name), topics.inbox(name), topics.results(name)}
-            known.add(topics.control(name))
+            known |= {topics.control(name), topics.bound.control(name, name)}
+        known |= {topics.bound.inbox("writer", "planner"), topics.bound.control("writer", "planner")}
+        known.add(topics.bound.results("planner", "writer"))
         return {message.topic for message in self.watcher.seen} - known - self._sent_to - self._honest
 
     async def until_told(self, pattern: str) -> None:

@@ -93,7 +93,7 @@ async def test_impossible_ids_become_no_topic(stage: AgentStage) -> None:
 @pytest.mark.rule("HOST-1", "HOST-2", "AHOST-1", "AHOST-4", "ALIMIT-1", "LIMIT-4")
 async def test_junk_on_every_topic_is_told_once_and_harms_nothing(stage: AgentStage) -> None:
     topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
+    stage.expect("busy")
     task = await soon(stage.planner.delegate("writer", "wait", task_id="busy"))
     await until(lambda: "busy" in stage.runs)
     where = {
@@ -141,7 +141,7 @@ async def test_odd_properties_cost_no_connection(stage: AgentStage) -> None:
 @pytest.mark.rule("RESULT-6", "RESULT-5", "AHOST-6")
 async def test_results_that_are_none_of_the_readers_change_nothing(stage: AgentStage) -> None:
     topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
+    stage.expect("busy")
     task = await soon(stage.planner.delegate("writer", "wait", task_id="busy", data="right"))
     await until(lambda: "busy" in stage.runs)
     where, forged = topics.results("planner"), {"task_id": "busy", "status": "completed", "result": "forged"}
@@ -168,7 +168,7 @@ async def test_results_that_are_none_of_the_readers_change_nothing(stage: AgentS
 @pytest.mark.rule("CTRL-2", "CTRL-5", "CTRL-8")
 async def test_words_of_strangers_and_words_about_nothing_are_left_out(stage: AgentStage) -> None:
     topics, where = stage.topics, stage.topics.control("writer")
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
+    stage.expect("busy")
     task = await soon(stage.planner.delegate("writer", "ask", task_id="busy"))
     await until(lambda: task.question)
     for _ in range(20):
@@ -362,7 +362,7 @@ async def test_thousands_of_random_messages_to_agents_do_no_harm(
     batch: list[tuple[int, bytes, int]], stage: AgentStage
 ) -> None:
     topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
+    stage.expect("busy")
     busy = await soon(stage.planner.delegate("writer", "wait", task_id="busy", wait_online=True))
     await stage.attack_often([(TOPICS[topic](stage), payload, packed(stage, n)) for topic, payload, n in batch])
     await stage.request()
