@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from brokers import Broker
 from mqtt_agent import Agent, Connection, MemoryStore, TaskContext
+from mqtt_agent.transport import Bound
 from support import DEADLINE, soon, until
 
 from .peer import properties
@@ -23,12 +24,17 @@ class AgentStage(BaseStage):
 
     ``writer`` executes tasks. A task with the prompt ``wait`` waits for ``go_on``; one with ``ask`` waits for an
     answer.
+
+    Args:
+        bound: Whether the agents speak sender-bound topics.
     """
 
-    def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture, bound: Bound = "prefer"
+    ) -> None:
         super().__init__(broker, namespace, caplog)
-        self.writer = self.new_agent("writer")
-        self.planner = self.new_agent("planner")
+        self.writer = self.new_agent("writer", bound=bound)
+        self.planner = self.new_agent("planner", bound=bound)
         self._honest: set[str] = set()
         self.writer.on_task(self._handle)
         self.planner.on_task(self._handle)
