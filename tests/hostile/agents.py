@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from brokers import Broker
 from mqtt_agent import Agent, Connection, MemoryStore, TaskContext
+from mqtt_agent.transport import Bound
 from support import DEADLINE, soon, until
 
 from .peer import properties
@@ -23,12 +24,17 @@ class AgentStage(BaseStage):
 
     ``writer`` executes tasks. A task with the prompt ``wait`` waits for ``go_on``; one with ``ask`` waits for an
     answer.
+
+    Args:
+        bound: Whether the agents speak sender-bound topics.
     """
 
-    def __init__(self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture, bound: Bound = "prefer"
+    ) -> None:
         super().__init__(broker, namespace, caplog)
-        self.writer = self.new_agent("writer")
-        self.planner = self.new_agent("planner")
+        self.writer = self.new_agent("writer", bound=bound)
+        self.planner = self.new_agent("planner", bound=bound)
         self._honest: set[str] = set()
         self.writer.on_task(self._handle)
         self.planner.on_task(self._handle)
@@ -75,8 +81,14 @@ class AgentStage(BaseStage):
     async def request(self) -> None:
         """Check that a task of an honest agent is executed."""
         task_id = f"honest-{uuid.uuid4().hex[:8]}"
-        self._honest |= {self.topics.task_result(task_id), self.topics.task_events(task_id)}
+        self.expect(task_id)
         assert await soon(self.planner.request("writer", data="fine", task_id=task_id, wait_online=True)) == "fine"
+
+    def expect(self, task_id: str) -> None:
+        """Expect that the honest agents publish about a task that ``planner`` gives ``writer``."""
+        topics = self.topics
+        self._honest |= {topics.task_result(task_id), topics.task_events(task_id)}
+        self._honest.add(topics.bound.events("planner", task_id, "writer"))
 
     def results(self, topic: str | None = None) -> list[dict[str, Any]]:
         """The messages on the peer's results topic, or on another topic."""
@@ -113,7 +125,9 @@ class AgentStage(BaseStage):
         topics, known = self.topics, {f"{self.namespace}/{NOT_OURS}/barrier", self.topics.results("peer")}
         for name in ("writer", "planner"):
             known |= {topics.agent_card(name), topics.agent_status(name), topics.inbox(name), topics.results(name)}
-            known.add(topics.control(name))
+            known |= {topics.control(name), topics.bound.control(name, name)}
+        known |= {topics.bound.inbox("writer", "planner"), topics.bound.control("writer", "planner")}
+        known.add(topics.bound.results("planner", "writer"))
         return {message.topic for message in self.watcher.seen} - known - self._sent_to - self._honest
 
     async def until_told(self, pattern: str) -> None:

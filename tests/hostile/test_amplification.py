@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import TaskContext
+from mqtt_agent.transport import Bound
+from mqtt_agent.wire import Topics
 from recorder import Recorder
 from support import soon, until
 
@@ -56,10 +58,11 @@ async def test_a_query_is_answered_once_and_sends_each_response_once(
 
 
 @pytest.mark.rule("CTRL-9")
+@pytest.mark.parametrize("bound", ["prefer", "off"])
 async def test_a_flood_of_questions_about_a_task_does_not_become_a_flood_of_answers(
-    make_agent: MakeAgent, mosquitto: Mosquitto, namespace: str
+    make_agent: MakeAgent, mosquitto: Mosquitto, namespace: str, bound: Bound
 ) -> None:
-    worker, planner = make_agent("worker"), make_agent("planner")
+    worker, planner = make_agent("worker"), make_agent("planner", bound=bound)
 
     @worker.on_task
     async def handle(task: TaskContext) -> str:
@@ -67,13 +70,18 @@ async def test_a_flood_of_questions_about_a_task_does_not_become_a_flood_of_answ
 
     await soon(worker.start())
     await soon(planner.start())
-    task = await soon(planner.delegate("worker", "go"))
+    task = await soon(planner.delegate("worker", "go", wait_online=True))
+    assert task.bound == (bound == "prefer")
     await until(lambda: task.question)
-    topic = f"{namespace}/tasks/{task.task_id}/events"
+    topics = Topics(namespace)
+    topic, asked = topics.task_events(task.task_id), topics.control("worker")
+    if bound == "prefer":
+        topic = topics.bound.events("planner", task.task_id, "worker")
+        asked = topics.bound.control("worker", "planner")
     question = {"task_id": task.task_id, "action": "get", "from": "planner"}
     with Recorder(mosquitto.url, topic) as recorder:
         for _ in range(300):
-            planner.connection.publish_soon(f"{namespace}/tasks/worker/control", json.dumps(question).encode())
+            planner.connection.publish_soon(asked, json.dumps(question).encode())
         await soon(task.send("done"))
         assert await soon(task.result()) == "done"
         events = await messages_until(recorder, lambda each: each.get("status") == "completed")

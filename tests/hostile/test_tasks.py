@@ -15,6 +15,7 @@ from brokers import ALL_BROKERS, Broker
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent import errors
+from mqtt_agent.transport import Bound
 from mqtt_agent.wire import TaskState
 from support import becomes, soon, until
 
@@ -31,10 +32,18 @@ JUNK = [*(payload for payload, _ in NO_JSON_OBJECT.values()), b"", DEEP, LARGE, 
 
 
 @pytest.fixture
-async def silent(broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[AgentStage]:
+def bound() -> Bound:
+    """Whether the honest agents speak sender-bound topics."""
+    return "prefer"
+
+
+@pytest.fixture
+async def silent(
+    broker: Broker, namespace: str, caplog: pytest.LogCaptureFixture, bound: Bound
+) -> AsyncIterator[AgentStage]:
     """A stage that the test starts itself."""
     caplog.set_level(logging.DEBUG, "mqtt_agent")
-    stage = AgentStage(broker, namespace, caplog)
+    stage = AgentStage(broker, namespace, caplog, bound)
     yield stage
     await stage.stop()
 
@@ -91,20 +100,31 @@ async def test_impossible_ids_become_no_topic(stage: AgentStage) -> None:
 
 
 @pytest.mark.rule("HOST-1", "HOST-2", "AHOST-1", "AHOST-4", "ALIMIT-1", "LIMIT-4")
-async def test_junk_on_every_topic_is_told_once_and_harms_nothing(stage: AgentStage) -> None:
+@pytest.mark.parametrize("bound", ["prefer", "off"])
+async def test_junk_on_every_topic_is_told_once_and_harms_nothing(stage: AgentStage, bound: Bound) -> None:
     topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
-    task = await soon(stage.planner.delegate("writer", "wait", task_id="busy"))
+    stage.expect("busy")
+    task = await soon(stage.planner.delegate("writer", "wait", task_id="busy", wait_online=True))
+    assert task.bound == (bound == "prefer")
     await until(lambda: "busy" in stage.runs)
     where = {
         topics.inbox("writer"): "an unreadable task",
         topics.overview_inbox("writer"): "an unreadable task",
         topics.control("writer"): "an unreadable control message",
         topics.results("planner"): "an unreadable result",
-        topics.task_events("busy"): "an unreadable event",
         topics.agent_card("peer"): "an unreadable card or status",
         topics.agent_status("peer"): "an unreadable card or status",
     }
+    if bound == "off":
+        where[topics.task_events("busy")] = "an unreadable event"
+    else:
+        where |= {
+            topics.bound.inbox("writer", "peer"): "an unreadable task",
+            topics.bound.control("writer", "peer"): "an unreadable control message",
+            topics.bound.results("planner", "peer"): "an unreadable result",
+            topics.bound.events("planner", "busy", "peer"): "an unreadable event",
+            topics.bound.events("planner", "busy", "writer"): "an unreadable event",
+        }
     for topic in where:
         for payload in JUNK:
             await stage.attack(topic, payload)
@@ -117,7 +137,8 @@ async def test_junk_on_every_topic_is_told_once_and_harms_nothing(stage: AgentSt
     assert await soon(task.result()) is None
     stage.check_connections()
     assert stage.errors() == []
-    assert stage.strays() <= {topics.task_result("t-1"), topics.task_result("x")}
+    answers = {topics.task_result("t-1"), topics.task_result("x"), topics.bound.results("peer", "writer")}
+    assert stage.strays() <= answers
 
 
 @pytest.mark.rule("HOST-11")
@@ -138,11 +159,12 @@ async def test_odd_properties_cost_no_connection(stage: AgentStage) -> None:
     assert stage.errors() == []
 
 
-@pytest.mark.rule("RESULT-6", "RESULT-5", "AHOST-6")
+@pytest.mark.rule("RESULT-6", "RESULT-5", "RESULT-11", "AHOST-6")
+@pytest.mark.parametrize("bound", ["off"])
 async def test_results_that_are_none_of_the_readers_change_nothing(stage: AgentStage) -> None:
     topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
-    task = await soon(stage.planner.delegate("writer", "wait", task_id="busy", data="right"))
+    stage.expect("busy")
+    task = await soon(stage.planner.delegate("writer", "wait", task_id="busy", data="right", wait_online=True))
     await until(lambda: "busy" in stage.runs)
     where, forged = topics.results("planner"), {"task_id": "busy", "status": "completed", "result": "forged"}
     for _ in range(50):
@@ -150,45 +172,111 @@ async def test_results_that_are_none_of_the_readers_change_nothing(stage: AgentS
         await stage.attack(where, {**forged, "from": "peer"})
         await stage.attack(where, {**forged, "from": "writer", "to": "somebody"})
         await stage.attack(where, {**forged, "status": "working"})
+        await stage.attack(where, forged)
+        await stage.attack(where, {**forged, "to": "planner"})
+        await stage.attack(where, {**forged, "from": "writer"})
     await stage.settle()
     stage.go_on.set()
     assert await soon(task.result()) == "right"
     for _ in range(50):
-        await stage.attack(where, {**forged, "from": "writer"})
+        await stage.attack(where, {**forged, "from": "writer", "to": "planner"})
         await stage.attack(where, {**forged, "status": "failed"})
     await stage.check(
         (where, "a result of a task that was not delegated"),
         (where, "a result from another agent"),
         (where, "a result for another agent"),
         (where, "a result of a task that is not over"),
+        (where, "a result without 'from'"),
+        (where, "a result without 'to'"),
     )
     assert await (await stage.planner.resume("busy")).result() == "right"
 
 
-@pytest.mark.rule("CTRL-2", "CTRL-5", "CTRL-8")
-async def test_words_of_strangers_and_words_about_nothing_are_left_out(stage: AgentStage) -> None:
+@pytest.mark.rule("ABOUND-3", "ABOUND-7", "RESULT-6", "RESULT-5")
+async def test_only_the_executor_s_own_topic_gives_the_result_of_a_sender_bound_task(stage: AgentStage) -> None:
+    topics = stage.topics
+    stage.expect("busy")
+    task = await soon(stage.planner.delegate("writer", "wait", task_id="busy", data="right", wait_online=True))
+    await until(lambda: "busy" in stage.runs)
+    plain, own = topics.results("planner"), topics.bound.results("planner", "writer")
+    peers = topics.bound.results("planner", "peer")
+    forged = {"task_id": "busy", "status": "completed", "result": "forged", "to": "planner"}
+    for _ in range(50):
+        for topic in (plain, peers):
+            await stage.attack(topic, {**forged, "from": "writer"}, properties(correlation=b"busy"))
+            await stage.attack(topic, {**forged, "from": None}, properties(correlation=b"busy"))
+            await stage.attack(topic, b"junk", properties(correlation=b"busy"))
+        await stage.attack(own, {**forged, "task_id": "never-given"})
+        await stage.attack(own, {**forged, "from": "peer"})
+        await stage.attack(own, {**forged, "to": "somebody"})
+        await stage.attack(own, {**forged, "status": "working"})
+        await stage.attack(own, b"junk", properties(correlation=b"never-given"))
+    await stage.settle()
+    assert not task.done
+    stage.go_on.set()
+    assert await soon(task.result()) == "right"
+    for _ in range(50):
+        await stage.attack(own, {**forged, "from": "writer"})
+        await stage.attack(own, {**forged, "status": "failed"})
+        await stage.attack(own, b"junk", properties(correlation=b"busy"))
+    await stage.check(
+        (plain, "a result on a plain topic of a task that was given on a sender-bound topic"),
+        (plain, "an unreadable result"),
+        (peers, "a result in the name of another agent"),
+        (peers, "a result from another agent than the task's"),
+        (peers, "an unreadable result"),
+        (own, "a result of a task that was not delegated"),
+        (own, "a result in the name of another agent"),
+        (own, "a result for another agent"),
+        (own, "a result of a task that is not over"),
+        (own, "an unreadable result"),
+    )
+    assert await (await stage.planner.resume("busy")).result() == "right"
+
+
+@pytest.mark.rule("CTRL-2", "CTRL-5", "CTRL-8", "ABOUND-3", "ABOUND-5", "TASK-19")
+@pytest.mark.parametrize("bound", ["prefer", "off"])
+async def test_words_of_strangers_and_words_about_nothing_are_left_out(stage: AgentStage, bound: Bound) -> None:
     topics, where = stage.topics, stage.topics.control("writer")
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
-    task = await soon(stage.planner.delegate("writer", "ask", task_id="busy"))
+    own, business = topics.bound.control("writer", "peer"), [topics.bound.results("peer", "writer")]
+    stage.expect("busy")
+    task = await soon(stage.planner.delegate("writer", "ask", task_id="busy", wait_online=True))
     await until(lambda: task.question)
     for _ in range(20):
         for action in ("cancel", "input", "get", "dance"):
             word = {"task_id": "busy", "action": action, "from": "peer", "input": 1, "input_id": "1"}
-            await stage.attack(where, word, properties(response_topic=topics.results("peer")))
-            await stage.attack(where, {**word, "from": None, "reason": "x" * 10_000})
+            for topic in (where, own):
+                await stage.attack(topic, word, properties(response_topic=topics.results("peer")))
+                await stage.attack(topic, {**word, "from": None, "reason": "x" * 10_000})
+            await stage.attack(own, {**word, "from": "planner"})
+            if bound == "prefer":
+                await stage.attack(where, {**word, "from": "planner"})
         await stage.attack(where, {"task_id": "busy", "action": "dance", "from": "planner"})
         await stage.attack(where, {"task_id": "busy", "action": "input", "from": "planner", "input_id": "7"})
-        await stage.attack(where, {"task_id": "unknown", "action": "input", "from": "peer", "input": 1})
+        for topic in (where, own):
+            await stage.attack(topic, {"task_id": "unknown", "action": "input", "from": "peer", "input": 1})
     await stage.settle()
     assert not task.done
     await soon(task.send("yes"))
     assert await soon(task.result()) == "yes"
-    await stage.check(
-        (where, "from another agent than the task's"),
+    faults = [
         (where, "an unknown action"),
         (where, "an answer to a question that was not asked"),
-    )
-    assert stage.results() == []
+    ]
+    if bound == "prefer":
+        faults += [
+            (where, "a control message on a plain topic about a task that was given on a sender-bound topic"),
+            (own, "a message in the name of another agent"),
+            (own, "an unknown action"),
+            (own, "an answer to a question that was not asked"),
+        ]
+    await stage.check(*faults, business=business)
+    # A task id is each requester's own: the peer hears only that it has canceled a task of its own, which never ran.
+    heard = [answer for topic in (topics.results("peer"), *business) for answer in stage.results(topic)]
+    assert {(answer["task_id"], answer["status"], answer.get("to")) for answer in heard} == {
+        ("busy", "canceled", "peer")
+    }
+    assert stage.runs.count("busy") == 1
 
 
 @pytest.mark.rule("TASK-6", "TASK-4", "AHOST-6")
@@ -318,6 +406,11 @@ TOPICS: list[Callable[[AgentStage], str]] = [
     lambda stage: stage.topics.results("planner"),
     lambda stage: stage.topics.results("writer"),
     lambda stage: stage.topics.task_events("busy"),
+    lambda stage: stage.topics.bound.inbox("writer", "peer"),
+    lambda stage: stage.topics.bound.control("writer", "peer"),
+    lambda stage: stage.topics.bound.results("planner", "writer"),
+    lambda stage: stage.topics.bound.results("planner", "peer"),
+    lambda stage: stage.topics.bound.events("planner", "busy", "writer"),
     lambda stage: stage.topics.agent_card("peer"),
     lambda stage: stage.topics.agent_status("peer"),
     lambda stage: stage.topics.agent_card("writer"),
@@ -361,8 +454,7 @@ batches = st.lists(
 async def test_thousands_of_random_messages_to_agents_do_no_harm(
     batch: list[tuple[int, bytes, int]], stage: AgentStage
 ) -> None:
-    topics = stage.topics
-    stage._honest |= {topics.task_result("busy"), topics.task_events("busy")}
+    stage.expect("busy")
     busy = await soon(stage.planner.delegate("writer", "wait", task_id="busy", wait_online=True))
     await stage.attack_often([(TOPICS[topic](stage), payload, packed(stage, n)) for topic, payload, n in batch])
     await stage.request()
@@ -371,8 +463,9 @@ async def test_thousands_of_random_messages_to_agents_do_no_harm(
     published = {topic for topic in stage.strays() if not topic.startswith(f"{stage.namespace}/tasks/")}
     assert published == set()
     assert not busy.done or busy.state is not TaskState.WORKING
-    with_results = {topic for topic in stage.strays() if not topic.endswith(("/result", "/results", "/events"))}
-    assert with_results == set()
+    others = {topic for topic in stage.strays() if not topic.endswith(("/result", "/results", "/events"))}
+    own = stage.topics.bound.events("peer", "x", "writer").removesuffix("x")
+    assert {t for t in others - {stage.topics.bound.results("peer", "writer")} if not t.startswith(own)} == set()
 
 
 async def test_nobody_but_the_peer_is_told_that_a_task_is_unknown(stage: AgentStage) -> None:
