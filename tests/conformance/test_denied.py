@@ -51,20 +51,30 @@ def streaming_server(where: dict[str, Any]) -> ToolServer:
     return server
 
 
+@pytest.fixture(params=["off", "prefer", "require"])
+def bound(request: pytest.FixtureRequest) -> str:
+    """Which topics the endpoints use; only with ``"off"`` the plain topics."""
+    return request.param
+
+
 async def test_denied_partial_results_are_told_once(
-    make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture
+    make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
 ) -> None:
-    where = with_rights(make_mosquitto, "ns/mcp/tools/+/stream/+")
-    async with streaming_server(where), ToolClient("client", **where) as client:
+    where = with_rights(make_mosquitto, "ns/mcp/tools/+/stream/+", "ns/mcp/clients/+/stream/+/+") | {"bound": bound}
+    server = streaming_server(where)
+    async with server, ToolClient("client", **where) as client:
         for _ in range(2):
             assert await soon(client.call("crawl", on_partial=print)) == "done"
     [told] = warnings(caplog, "the partial results of tool 'crawl'")
     assert told.startswith("the broker does not let this client publish")
-    assert "ns/mcp/tools/crawl/stream/" in told
+    topic = "ns/mcp/tools/crawl/stream/" if bound == "off" else f"ns/mcp/clients/client/stream/{server.server_id}/"
+    assert f" to {topic}" in told
 
 
-async def test_denied_events_are_told_once(make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture) -> None:
-    where = with_rights(make_mosquitto, "ns/tasks/+/events")
+async def test_denied_events_are_told_once(
+    make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
+) -> None:
+    where = with_rights(make_mosquitto, "ns/tasks/+/events", "ns/tasks/+/events/+/+") | {"bound": bound}
     worker = Agent("worker", store=MemoryStore(), **where)
 
     @worker.on_task
@@ -72,15 +82,21 @@ async def test_denied_events_are_told_once(make_mosquitto: MakeMosquitto, caplog
         await task.progress(0.5)
         return "done"
 
+    task_ids: list[str] = []
     async with worker, Agent("boss", store=MemoryStore(), **where) as boss:
         for _ in range(2):
             handle = await soon(boss.delegate("worker", "go"))
+            task_ids.append(handle.task_id)
             assert await soon(handle.result()) == "done"
-    assert len(warnings(caplog, "the events of its tasks")) == 1
+    [told] = warnings(caplog, "the events of its tasks")
+    topic = "ns/tasks/{}/events" if bound == "off" else "ns/tasks/boss/events/worker/{}"
+    assert f" to {topic.format(task_ids[0])}, so" in told
 
 
-async def test_a_denied_cancel_is_told_once(make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture) -> None:
-    where = with_rights(make_mosquitto, "ns/mcp/tools/+/cancel")
+async def test_a_denied_cancel_is_told_once(
+    make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
+) -> None:
+    where = with_rights(make_mosquitto, "ns/mcp/tools/+/cancel", "ns/mcp/tools/+/cancel/+") | {"bound": bound}
     server = streaming_server(where)
     async with server, ToolClient("client", **where) as client:
         for _ in range(2):
@@ -88,7 +104,9 @@ async def test_a_denied_cancel_is_told_once(make_mosquitto: MakeMosquitto, caplo
             await handle.cancel()
         await until(lambda: warnings(caplog, "its cancels of calls"))
         server._drain_timeout = 0.1
-    assert len(warnings(caplog, "its cancels of calls")) == 1
+    [told] = warnings(caplog, "its cancels of calls")
+    topic = "ns/mcp/tools/hang/cancel" if bound == "off" else "ns/mcp/tools/hang/cancel/client"
+    assert f" to {topic}, so" in told
 
 
 @pytest.mark.parametrize("who", ["server", "client", "agent"])

@@ -174,7 +174,7 @@ class Guest:
         else:
             # A server of its own agent: a connection has one Last Will, which the steady server has set.
             self.endpoint = ToolServer("guest", broker=str(shared.connection.url), drain_timeout=1, **shared.options)
-            self.endpoint.move_to(shared.connection, "nobody")
+            self.endpoint.move_to(shared.connection, "nobody", "prefer")
             self.endpoint.add_tool("guest", echo)
 
     async def is_off(self) -> None:

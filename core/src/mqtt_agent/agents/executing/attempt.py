@@ -71,10 +71,9 @@ class Attempt:
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
-        denied = f"tasks/{record.task_id}/events"  # without the namespace
         self._sender = PacedSender(
             lambda payload: send(self.topic or "", payload),
-            partial(tell_when_denied, topic=denied, kind="the events of its tasks"),
+            lambda confirmed: tell_when_denied(confirmed, self.topic or "", "the events of its tasks"),
         )
 
     async def send_event(self, kind: str, **fields: Any) -> None:

@@ -215,9 +215,8 @@ class Election:
                 await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
                 return  # a card has changed, so decide before asking again
         logger.warning(
-            "server %s says online, but nobody is subscribed to %s: server %s treats it as gone",
+            "server %s says online, but nobody is subscribed to its query topic: server %s treats it as gone",
             rival.server,
-            self._scope.topics.server_query(rival.server),
             self._server_id,
         )
         self._replicas.take_for_gone(rival)
