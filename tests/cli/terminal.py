@@ -21,6 +21,15 @@ PATIENCE = 60.0
 """Seconds for one command. A new Python process takes a while on a busy machine."""
 
 
+def _as_at_a_terminal() -> None:
+    """In a child process: end with the test process, and do not ignore Ctrl-C.
+
+    A shell without job control starts a background job with SIGINT ignored, and children inherit that.
+    """
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Said:
     code: int
@@ -117,7 +126,7 @@ class Terminal:
             capture_output=True,
             text=True,
             timeout=PATIENCE,
-            preexec_fn=die_with_parent,
+            preexec_fn=_as_at_a_terminal,
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -140,7 +149,7 @@ class Terminal:
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                preexec_fn=die_with_parent,
+                preexec_fn=_as_at_a_terminal,
             )
         )
         self._running.append(running)

@@ -91,8 +91,9 @@ def test_the_workbench(embedded: Embedded, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    # The two examples about saving and resuming run in test_restart.py, in two processes.
-    assert len(examples(DOCS)) == 5
+    # The two examples about saving and resuming run in test_restart.py, in two processes. The example my_agents.py runs
+    # in test_serve_verb.py.
+    assert len(examples(DOCS)) == 6
     assert len(examples("integrations/autogen/README.md")) == 1
 
 

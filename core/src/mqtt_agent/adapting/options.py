@@ -42,6 +42,7 @@ class HostOptions(TypedDict, total=False):
     session_expiry: int
     max_payload: int
     max_peers: int
+    allowed_requesters: Sequence[str] | None
 
 
 class AgentOptions(HostOptions, total=False):
