@@ -128,6 +128,10 @@ class AgentStage(BaseStage):
             known |= {topics.control(name), topics.bound.control(name, name)}
         known |= {topics.bound.inbox("writer", "planner"), topics.bound.control("writer", "planner")}
         known.add(topics.bound.results("planner", "writer"))
+        if not self.broker.shared_subscriptions:  # then agents ask each other for their cards
+            for name, asker in (("writer", "planner"), ("planner", "writer")):
+                known.add(topics.agent_query(name))
+                known |= {topics.copy(shown(name), asker) for shown in (topics.agent_card, topics.agent_status)}
         return {message.topic for message in self.watcher.seen} - known - self._sent_to - self._honest
 
     async def until_told(self, pattern: str) -> None:

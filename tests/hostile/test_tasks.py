@@ -74,6 +74,39 @@ async def test_a_response_topic_anywhere_else_is_refused_and_never_used(stage: A
     await stage.check((inbox, "a task that is refused"), business=own)
 
 
+@pytest.mark.rule("ABOUND-4", "ABOUND-3")
+async def test_the_answer_to_a_sender_bound_task_goes_to_its_sender_whatever_the_task_says(stage: AgentStage) -> None:
+    topics = stage.topics
+    inbox, answers = topics.bound.inbox("writer", "peer"), topics.bound.results("peer", "writer")
+    elsewhere = [
+        *("somewhere", f"{stage.namespace}/elsewhere", topics.results("planner"), topics.inbox("planner")),
+        *(topics.bound.results("planner", "writer"), topics.bound.inbox("planner", "writer"), topics.results("peer")),
+        *(topics.task_result("other"), topics.agent_status("planner"), topics.bound.control("planner", "planner")),
+    ]
+    for number, reply_to in enumerate(elsewhere):
+        packed = stage.properties(response_topic=reply_to, correlation=f"t-{number}".encode())
+        await stage.attack(inbox, stage.task(f"t-{number}", data=number), packed)
+        await stage.attack(inbox, b"junk", packed)
+        await stage.attack(inbox, stage.task(f"forged-{number}", **{"from": "planner"}), packed)
+    for odd in ODD_IDS:
+        await stage.attack(inbox, stage.task(odd), stage.properties(correlation=odd.encode()))
+    await stage.settle()
+    ended = {result["task_id"]: result["result"] for result in stage.results(answers) if "result" in result}
+    assert ended == {f"t-{number}": number for number in range(len(elsewhere))}
+    refused = [result for result in stage.results(answers) if "result" not in result]
+    assert {(result["status"], result["error"]["type"]) for result in refused} == {("rejected", "invalid_task")}
+    assert len(refused) == len(elsewhere)
+    assert not any(run.startswith("forged") for run in stage.runs)
+    assert stage.results() == []
+    events = [topics.bound.events("peer", f"t-{number}", "writer") for number in range(len(elsewhere))]
+    await stage.check(
+        (inbox, "an unreadable task"),
+        (inbox, "a message in the name of another agent"),
+        (inbox, "a task that is refused"),
+        business=[answers, *events],
+    )
+
+
 @pytest.mark.rule("AHOST-2", "NAME-3")
 async def test_impossible_ids_become_no_topic(stage: AgentStage) -> None:
     topics = stage.topics
