@@ -178,14 +178,16 @@ async def test_a_peer_subscribes_before_it_publishes_also_with_its_session_there
     notes.session_present = True
     server = ToolServer("weather", broker=notes.url)
     server.add_tool("forecast", lambda: 1)
-    await begin(server.start, lambda: notes.kinds().count(SUBSCRIBE) == 4)
+    await begin(server.start, lambda: notes.kinds().count(SUBSCRIBE) == 6)
     assert PUBLISH not in notes.kinds()
     filters = {text(body[3:])[0].decode() for kind, body in notes.packets if kind == SUBSCRIBE}
     assert filters == {  # the calls follow when the server has claimed the tool's name
         "a2a/v1/mcp/tools/forecast/cancel",
+        "a2a/v1/mcp/tools/forecast/cancel/+",
         "a2a/v1/mcp/tools/forecast/card",
         f"a2a/v1/mcp/servers/{server.server_id}/card",
         f"a2a/v1/mcp/servers/{server.server_id}/query",
+        f"a2a/v1/mcp/servers/{server.server_id}/query/+",
     }
 
 

@@ -142,10 +142,12 @@ async def test_a_repeat_is_acknowledged_when_the_new_topic_for_the_result_is_sto
     assert (await requester.result("t-1", 2))["result"] == 1
 
 
-@pytest.mark.rule("RESULT-5")
+@pytest.mark.rule("RESULT-5", "RESULT-9", "ABOUND-7")
 @pytest.mark.parametrize("how", ["delegate", "request"])
 @pytest.mark.parametrize("payload", [None, b"unreadable"])
+@pytest.mark.parametrize("bound", [False, True], ids=["plain", "bound"])
 async def test_a_result_is_acknowledged_when_it_is_stored_and_not_before(
+    bound: bool,
     payload: bytes | None,
     how: str,
     make_agent: MakeAgent,
@@ -153,19 +155,30 @@ async def test_a_result_is_acknowledged_when_it_is_stored_and_not_before(
     proxy: PacketProxy,
     executor: ForeignExecutor,
 ) -> None:
+    features = ["bound"] if bound else []
+    await executor.listen("tasks/scout/inbox/planner")
+    card = {"name": "scout", "status": "online", "features": features}
+    await executor.say("agents/scout/card", card, retain=True)
+    inbox = "tasks/scout/inbox/planner" if bound else "tasks/scout/inbox"
     store = hold_store("result")
     planner = make_agent("planner", broker=proxy.url, store=store)
     await soon(planner.start())
     await becomes(lambda: planner.peer("scout"))
     asking = asyncio.ensure_future(getattr(planner, how)("scout", "go"))
-    task = await executor.next_task()
+    await until(lambda: executor.raw(inbox))
+    task = executor.raw(inbox)[0]
     assert task.response_topic is not None
-    if payload is None:
-        await executor.answer(task, result=1)
-    else:
-        where = task.response_topic.removeprefix(f"{executor.namespace}/")
-        await executor.say(where, payload, correlation=task.correlation)
-    message = await proxy.publish(task.response_topic, up=False)
+    assert task.response_topic.endswith("/tasks/planner/results/scout") == bound
+    # The first readable result counts. The third unreadable one ends a task on plain topics, where anybody may have
+    # sent it; on sender-bound topics, the first one does.
+    last = 1 if bound or payload is None else 3
+    for _ in range(last):
+        if payload is None:
+            await executor.answer(task, result=1)
+        else:
+            where = task.response_topic.removeprefix(f"{executor.namespace}/")
+            await executor.say(where, payload, correlation=task.correlation)
+    message = await proxy.publish(task.response_topic, up=False, count=last)
     await let_go(store, planner, proxy, message)
     await asyncio.wait([asking], timeout=10)
     assert asking.done()

@@ -199,17 +199,23 @@ async def test_tasks_survive_a_broker_that_is_away_while_everybody_is_killed(
     assert agents.executions == {"t-1": 1}
 
 
+def is_result(topic: str) -> bool:
+    """Whether a topic is one for the results of a requester, plain or sender-bound."""
+    return topic.endswith(("/results", "/results/writer"))
+
+
+@pytest.mark.parametrize("bound", ["prefer", "off"])
 async def test_messages_that_come_again_late_and_out_of_order_change_nothing(
-    broker: Broker, namespace: str, agents: AgentProcesses
+    bound: str, broker: Broker, namespace: str, agents: AgentProcesses
 ) -> None:
-    await agents.start("writer", broker.url, executes=True)
-    planner = await agents.start("planner", broker.url)
+    await agents.start("writer", broker.url, executes=True, options=["--bound", bound])
+    planner = await agents.start("planner", broker.url, options=["--bound", bound])
     with Recorder(broker.url, f"{namespace}/tasks/#") as stranger:
         for number in range(5):
             await planner.delegate("writer", f"t-{number}", n=number, parts=3, listen=True)
         for number in range(5):
             await planner.result(f"t-{number}")
-        heard = await stranger.heard(lambda topics: sum(topic.endswith("/results") for topic in topics) >= 5)
+        heard = await stranger.heard(lambda topics: sum(is_result(topic) for topic in topics) >= 5)
         for message in [*reversed(heard), *heard]:
             stranger.say(message)
         await stranger.heard(lambda topics: len(topics) >= 3 * len(heard))
@@ -220,7 +226,7 @@ async def test_messages_that_come_again_late_and_out_of_order_change_nothing(
     assert agents.executions == {**{f"t-{number}": 1 for number in range(5)}, "last": 1}
     results: dict[str, set[str]] = {}
     for message in answers:
-        if message.topic.endswith("/results"):
+        if is_result(message.topic):
             result = json.loads(message.payload)
             results.setdefault(result["task_id"], set()).add(json.dumps(result, sort_keys=True))
     assert all(len(different) == 1 for different in results.values()), "each repeat is the stored result"
@@ -230,20 +236,21 @@ async def test_messages_that_come_again_late_and_out_of_order_change_nothing(
         assert parts == ["writer 0", "writer 1", "writer 2"]
 
 
+@pytest.mark.parametrize("bound", ["prefer", "off"])
 async def test_a_result_that_was_overtaken_by_a_restart_does_not_replace_the_first(
-    broker: Broker, namespace: str, agents: AgentProcesses, tmp_path: Path
+    bound: str, broker: Broker, namespace: str, agents: AgentProcesses, tmp_path: Path
 ) -> None:
-    await agents.start("writer", broker.url, executes=True)
-    planner = await agents.start("planner", broker.url)
+    await agents.start("writer", broker.url, executes=True, options=["--bound", bound])
+    planner = await agents.start("planner", broker.url, options=["--bound", bound])
     with Recorder(broker.url, f"{namespace}/tasks/#") as stranger:
         await planner.delegate("writer", "t-1", **WORK)
         await planner.result("t-1")
-        heard = await stranger.heard(lambda topics: any(topic.endswith("/results") for topic in topics))
-        [result] = [message for message in heard if message.topic.endswith("/results")]
+        heard = await stranger.heard(lambda topics: any(is_result(topic) for topic in topics))
+        [result] = [message for message in heard if is_result(message.topic)]
         forged: dict[str, Any] = {**json.loads(result.payload), "result": {"square": 50}}
         await planner.kill()
         stranger.say(result, json.dumps(forged).encode())
-        again = await agents.start("planner", broker.url)
+        again = await agents.start("planner", broker.url, options=["--bound", bound])
         again.say("resume", task_id="t-1")
         assert await again.result("t-1") == RIGHT
 

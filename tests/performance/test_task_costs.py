@@ -12,6 +12,7 @@ import pytest
 from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import Agent, MemoryStore, SqliteStore, TaskContext
 from mqtt_agent.agents.store import TaskStore
+from mqtt_agent.transport.settings import Bound
 from support import soon, until
 
 from .counting import CountingProxy, counted_calls
@@ -24,19 +25,31 @@ PYTHON_CALLS_PER_REQUEST = 1600
 """The limit is a third above the measured number, for both agents together."""
 
 DELEGATED = {
-    # The planner subscribes to the events, sends the task, and acknowledges two events and the result.
-    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 3, "UNSUBSCRIBE": 1},
-    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 3, "UNSUBACK": 1},
+    # The planner sends the task, and acknowledges two events and the result. It listens to events and results already.
+    "planner sends": {"PUBLISH": 1, "PUBACK": 3},
+    "planner gets": {"PUBACK": 1, "PUBLISH": 3},
     # The writer sends the state `working`, the final state and the result, and acknowledges the task.
     "writer sends": {"PUBLISH": 3, "PUBACK": 1},
     "writer gets": {"PUBLISH": 1, "PUBACK": 3},
 }
 REQUEST = {
-    # The result has its own topic, and the planner does not subscribe to events.
-    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 1, "UNSUBSCRIBE": 1},
-    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 1, "UNSUBACK": 1},
+    # The planner asks for no events.
+    "planner sends": {"PUBLISH": 1, "PUBACK": 1},
+    "planner gets": {"PUBACK": 1, "PUBLISH": 1},
     "writer sends": {"PUBLISH": 1, "PUBACK": 1},
     "writer gets": {"PUBLISH": 1, "PUBACK": 1},
+}
+PLAIN_DELEGATED = {
+    # On plain topics, each task has a topic for its events, and the planner subscribes to it.
+    **DELEGATED,
+    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 3, "UNSUBSCRIBE": 1},
+    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 3, "UNSUBACK": 1},
+}
+PLAIN_REQUEST = {
+    # On plain topics, the result of a request has its own topic.
+    **REQUEST,
+    "planner sends": {"SUBSCRIBE": 1, "PUBLISH": 1, "PUBACK": 1, "UNSUBSCRIBE": 1},
+    "planner gets": {"SUBACK": 1, "PUBACK": 1, "PUBLISH": 1, "UNSUBACK": 1},
 }
 
 Do = Callable[[Agent], Awaitable[Any]]
@@ -55,25 +68,36 @@ async def request(planner: Agent) -> Any:
 
 @contextlib.asynccontextmanager
 async def agents(
-    namespace: str, urls: tuple[str, str], stores: tuple[TaskStore, TaskStore]
+    namespace: str, urls: tuple[str, str], stores: tuple[TaskStore, TaskStore], *, bound: Bound = "prefer"
 ) -> AsyncIterator[tuple[Agent, Agent]]:
     """An agent that gives tasks, and an agent that returns their prompts."""
-    writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1])
+    writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1], bound=bound)
 
     @writer.on_task
     async def echo(task: TaskContext) -> str | None:
         return task.prompt
 
-    async with writer, Agent("planner", broker=urls[0], namespace=namespace, store=stores[0]) as planner:
+    planner = Agent("planner", broker=urls[0], namespace=namespace, store=stores[0], bound=bound)
+    async with writer, planner:
         await until(lambda: planner._peers.is_online("writer") and writer._peers.is_online("planner"))
         yield planner, writer
 
 
-@pytest.mark.parametrize(("do", "expected"), [(delegate, DELEGATED), (request, REQUEST)], ids=["delegate", "request"])
+@pytest.mark.parametrize(
+    ("do", "bound", "expected"),
+    [
+        (delegate, "prefer", DELEGATED),
+        (request, "prefer", REQUEST),
+        (delegate, "off", PLAIN_DELEGATED),
+        (request, "off", PLAIN_REQUEST),
+    ],
+    ids=["delegate", "request", "plain-delegate", "plain-request"],
+)
 @pytest.mark.parametrize("kind", [Embedded, Mosquitto], ids=lambda kind: kind.name)
 async def test_a_task_costs_the_packets_that_it_must(
     kind: type[Embedded | Mosquitto],
     do: Do,
+    bound: Bound,
     expected: dict[str, dict[str, int]],
     request: pytest.FixtureRequest,
     namespace: str,
@@ -82,7 +106,10 @@ async def test_a_task_costs_the_packets_that_it_must(
     async with (
         CountingProxy(broker.url) as near_planner,
         CountingProxy(broker.url) as near_writer,
-        agents(namespace, (near_planner.url, near_writer.url), (MemoryStore(), MemoryStore())) as (planner, writer),
+        agents(namespace, (near_planner.url, near_writer.url), (MemoryStore(), MemoryStore()), bound=bound) as (
+            planner,
+            writer,
+        ),
     ):
         flows = {
             "planner sends": near_planner.sent,

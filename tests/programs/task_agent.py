@@ -29,6 +29,7 @@ parser.add_argument("--executes", action="store_true", help="take tasks")
 parser.add_argument("--will-delay", type=int, default=1)
 parser.add_argument("--concurrency", type=int, default=8)
 parser.add_argument("--short", type=float, default=0, help="each task takes a random time of up to so many seconds")
+parser.add_argument("--bound", choices=("prefer", "require", "off"), default="prefer", help="sender-bound topics")
 options = parser.parse_args()
 
 ledger = os.open(options.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -36,6 +37,7 @@ agent = Agent(
     options.agent,
     broker=options.url,
     namespace=options.namespace,
+    bound=options.bound,
     # The tests kill processes, and not machines.
     store=options.store if is_postgres_url(options.store) else SqliteStore(options.store, synchronous="normal"),
     will_delay=options.will_delay,
