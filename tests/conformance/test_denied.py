@@ -23,11 +23,11 @@ def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denials, "_told", denials._told.copy().__class__())
 
 
-def with_rights(make_mosquitto: MakeMosquitto, *denied: str) -> dict[str, Any]:
+def with_rights(make_mosquitto: MakeMosquitto, *denied: str, bound: str = "prefer") -> dict[str, Any]:
     """A Mosquitto that allows everything but some topics, as lines such as ``deny ns/#`` of an acl_file."""
     acl = "\n".join(["topic readwrite #", *(f"topic deny {each}" for each in denied)])
     broker = make_mosquitto(["acl_file {folder}/acl"], files={"acl": acl})
-    return {"broker": broker.url, "namespace": "ns"}
+    return {"broker": broker.url, "namespace": "ns", "bound": bound}
 
 
 def warnings(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
@@ -60,7 +60,7 @@ def bound(request: pytest.FixtureRequest) -> str:
 async def test_denied_partial_results_are_told_once(
     make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
 ) -> None:
-    where = with_rights(make_mosquitto, "ns/mcp/tools/+/stream/+", "ns/mcp/clients/+/stream/+/+") | {"bound": bound}
+    where = with_rights(make_mosquitto, "ns/mcp/tools/+/stream/+", "ns/mcp/clients/+/stream/+/+", bound=bound)
     server = streaming_server(where)
     async with server, ToolClient("client", **where) as client:
         for _ in range(2):
@@ -74,7 +74,7 @@ async def test_denied_partial_results_are_told_once(
 async def test_denied_events_are_told_once(
     make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
 ) -> None:
-    where = with_rights(make_mosquitto, "ns/tasks/+/events", "ns/tasks/+/events/+/+") | {"bound": bound}
+    where = with_rights(make_mosquitto, "ns/tasks/+/events", "ns/tasks/+/events/+/+", bound=bound)
     worker = Agent("worker", store=MemoryStore(), **where)
 
     @worker.on_task
@@ -96,7 +96,7 @@ async def test_denied_events_are_told_once(
 async def test_a_denied_cancel_is_told_once(
     make_mosquitto: MakeMosquitto, caplog: pytest.LogCaptureFixture, bound: str
 ) -> None:
-    where = with_rights(make_mosquitto, "ns/mcp/tools/+/cancel", "ns/mcp/tools/+/cancel/+") | {"bound": bound}
+    where = with_rights(make_mosquitto, "ns/mcp/tools/+/cancel", "ns/mcp/tools/+/cancel/+", bound=bound)
     server = streaming_server(where)
     async with server, ToolClient("client", **where) as client:
         for _ in range(2):
