@@ -17,6 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_mqtt_agent import MQTTRemoteAgent
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
 from mqtt_agent.adapting import identity
+from mqtt_agent.agents.store import default_store_path
 from support import becomes, soon, until
 
 Peer = Callable[..., Any]
@@ -334,7 +335,7 @@ async def test_without_a_name_a_program_has_the_same_one_each_time(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     name, lasting = identity.default_agent_id(namespace)
     assert lasting
-    held = identity._held.pop(next(path for path in identity._held if name in path))
+    held = identity._held.pop(str(default_store_path(namespace, name).with_suffix(".lock")))
     fresh, lasting = identity.default_agent_id(namespace)  # the view of another process of the same program
     assert fresh != name
     assert not lasting
