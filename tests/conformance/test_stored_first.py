@@ -172,12 +172,15 @@ async def test_a_result_is_acknowledged_when_it_is_stored_and_not_before(
     # The first readable result counts. The third unreadable one ends a task on plain topics, where anybody may have
     # sent it; on sender-bound topics, the first one does.
     last = 1 if bound or payload is None else 3
-    for _ in range(last):
+    for number in range(1, last + 1):
         if payload is None:
             await executor.answer(task, result=1)
         else:
             where = task.response_topic.removeprefix(f"{executor.namespace}/")
             await executor.say(where, payload, correlation=task.correlation)
+        if number < last:
+            await proxy.acknowledged(await proxy.publish(task.response_topic, up=False, count=number))
+            assert not store.asked.is_set()
     message = await proxy.publish(task.response_topic, up=False, count=last)
     await let_go(store, planner, proxy, message)
     await asyncio.wait([asking], timeout=10)
