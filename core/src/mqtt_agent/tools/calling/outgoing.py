@@ -262,6 +262,7 @@ class OutgoingCalls:
         if pending.handle.done:
             return
         pending.refusals.clear()
+        pending.unreached.clear()
         pending.moved_to(None)
         try:
             if pending.bound != self._goes_bound(pending.handle.tool):
@@ -337,10 +338,12 @@ class OutgoingCalls:
 
     def _refuse_again(self, pending: PendingCall) -> bool:
         """Whether a call was for one replica alone. That replica cannot be reached, so the next one gets the call."""
-        replica = self._catalog.server(pending.handle.server or "")
+        replica = pending.handle.server
         if not pending.refusals or replica is None:
             return False
-        self._try_another(pending, pending.refusals[-1][0], replica)
+        # Only the replica is left out: another replica with its schema may be there, as in a rolling deployment.
+        pending.unreached.add(replica)
+        self._try_another(pending)
         return True
 
     def _on_no_subscriber(self, pending: PendingCall) -> None:
@@ -386,7 +389,8 @@ class OutgoingCalls:
             if response.error is not None and response.error.code == DOES_NOT_FIT:
                 refused_by = self._catalog.server(response.server or "")
                 if refused_by is not None and not pending.handle.done:
-                    self._try_another(pending, response, refused_by)
+                    pending.refusals.append((response, refused_by))
+                    self._try_another(pending)
                     return
             pending.settle(response)
         elif response.call_id in self._over:
@@ -430,16 +434,17 @@ class OutgoingCalls:
             )
             self._faults.tell(topic, "a second response to a call", f"{what}; {advice}")
 
-    def _try_another(self, pending: PendingCall, refusal: Response, refused_by: ServerCard) -> None:
+    def _try_another(self, pending: PendingCall) -> None:
         """Send a call that does not fit one replica's schema to a replica with another schema, as during a deployment.
 
         The call has not run. Each schema is tried once. Then the refusal of the server that started last ends the call.
         """
-        pending.refusals.append((refusal, refused_by))
         seen = {card.schemas for _, card in pending.refusals}
         for server in self._catalog.servers_of(pending.handle.tool):
             card = self._catalog.server(server)
-            if card is not None and self._takes_calls(card) and card.schemas not in seen:
+            if card is None or server in pending.unreached:
+                continue
+            if self._takes_calls(card) and card.schemas not in seen:
                 try:
                     self._send_to(pending, card)
                     return

@@ -42,6 +42,7 @@ class PendingCall:
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.
         refusals: The refusals of replicas whose schema the arguments do not fit, each with the replica's server card.
+        unreached: The replicas that were to get the call after such a refusal, and could not be reached.
         looks: How often the client has looked at the call since the latest sending; see :class:`FollowUp`.
         ask_at: The number of looks at which the servers are asked for the call.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process
@@ -63,6 +64,7 @@ class PendingCall:
         "resend",
         "resend_until",
         "unconfirmed",
+        "unreached",
         "unreadable",
         "user_properties",
     )
@@ -90,6 +92,7 @@ class PendingCall:
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False
         self.refusals: list[tuple[Response, ServerCard]] = []
+        self.unreached: set[str] = set()
         self.lost_servers: dict[str, str | None] = {}
 
     @property
