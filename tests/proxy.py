@@ -28,6 +28,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = set()
         self._passing = {True: asyncio.Event(), False: asyncio.Event()}  # up to the broker, and down from it
         self.release()
         self.port = free_port()
@@ -65,9 +66,10 @@ class Proxy:
         if self._server is not None:
             self._server.close()
         self.drop()
-        for task in list(self._tasks):
+        ending = [*self._tasks, *self._opening]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def drop(self) -> None:
         """Reset the existing connections; new ones are accepted."""
@@ -107,11 +109,15 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        opening = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", self._target))
+        self._opening.add(opening)
         try:
-            out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
+            out_reader, out_writer = await opening
+        except (OSError, asyncio.CancelledError):  # Python 3.11 logs an error when this handler ends as canceled
             writer.transport.abort()
             return
+        finally:
+            self._opening.discard(opening)
         self._writers |= {writer, out_writer}
         for up, source, sink in ((True, reader, out_writer), (False, out_reader, writer)):
             task = asyncio.create_task(self._pump(source, sink, up))

@@ -147,6 +147,12 @@ class ScriptedBroker:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:  # the broker ends; Python 3.11 logs an error when this handler ends as canceled
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session: Session | None = None
         rest, orderly = b"", False
         with contextlib.suppress(OSError, _EndOfConnection):

@@ -112,14 +112,18 @@ def test_the_traffic_is_shown_without_what_may_be_secret(terminal: Terminal) -> 
     terminal.start("serve", "weather").says("serves")
     watching = terminal.start("watch")
     watching.says("watching")
-    open_watching = terminal.start("watch", "--payloads", "--json", "--only", "call")
-    open_watching.says("")
+    open_watching = terminal.start("watch", "--payloads", "--json", "--retained")
+    open_watching.says("/mcp/tools/forecast/card")
     terminal.run("call", "forecast", "city=Oslo", "--as", "me")
     seen = watching.says("status=ok")
     assert "call      forecast client=me" in seen
     assert "Oslo" not in seen
+    assert "/mcp/tools/forecast/call/me" in open_watching.says("status=ok")  # a sender-bound topic
     assert watching.interrupt() == 130
     open_watching.interrupt()
+    for output in (watching.output, open_watching.output):
+        assert "barrier-" not in output  # what endpoints send to themselves is no traffic
+    assert "Oslo" in open_watching.output
 
 
 def test_calls_are_measured_and_leave_nothing_behind(terminal: Terminal) -> None:
