@@ -35,7 +35,11 @@ def pytest_sessionfinish() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
         kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
-        metafunc.parametrize(fixture, kinds, indirect=True, ids=lambda kind: kind.name)
+        slow: list[type[Broker]] = getattr(
+            metafunc.module, "LONG_ON", []
+        )  # `make long` runs the tests on these brokers
+        params = [pytest.param(kind, marks=[pytest.mark.long] if kind in slow else []) for kind in kinds]
+        metafunc.parametrize(fixture, params, indirect=True, ids=[kind.name for kind in kinds])
 
 
 @pytest.fixture

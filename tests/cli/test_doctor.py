@@ -136,6 +136,7 @@ class _WithTLS(Mosquitto):
         return self.accepts_tcp()
 
 
+@pytest.mark.long
 def test_tls_with_a_wrong_name_says_how_to_see_the_right_names(terminal: Terminal, tmp_path: Path) -> None:
     require(Mosquitto)
     require(Authority)
@@ -189,6 +190,7 @@ def test_a_right_that_is_missing_although_the_suback_said_yes_is_found(terminal:
     assert "mcp/servers/+/card" not in wrong
 
 
+@pytest.mark.long
 def test_a_login_with_the_rights_of_a_client_may_be_a_client_and_no_server(terminal: Terminal, namespace: str) -> None:
     require(Mosquitto)
     rights = (
@@ -245,6 +247,7 @@ def _dynamic_security(namespace: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not PLUGIN.exists(), reason="Mosquitto has no plugin for dynamic security here")
+@pytest.mark.long
 def test_the_rights_of_dynamic_security_are_tried(terminal: Terminal, namespace: str) -> None:
     lines = [f"plugin {PLUGIN}", "plugin_opt_config_file {folder}/dynsec.json"]
     with _WithLogins(lines, _dynamic_security(namespace)) as broker:
@@ -280,6 +283,7 @@ def test_a_broker_that_is_open_to_everybody_besides_its_logins_is_found(terminal
 # The namespace
 
 
+@pytest.mark.long
 async def test_two_servers_of_one_tool_name_are_found(terminal: Terminal, mosquitto: Mosquitto, namespace: str) -> None:
     async with ToolServer("weather", broker=mosquitto.url, namespace=namespace) as server:
         await server.add_tool("forecast", lambda: 1, description="A forecast.")
@@ -293,6 +297,7 @@ async def test_two_servers_of_one_tool_name_are_found(terminal: Terminal, mosqui
     assert "ToolServer(..., prefix=True)" in of(said, "names", "wrong")
 
 
+@pytest.mark.long
 async def test_the_cards_of_the_dead_are_found_and_forgotten(
     terminal: Terminal, mosquitto: Mosquitto, namespace: str
 ) -> None:
@@ -348,6 +353,7 @@ async def test_clocks_that_differ_are_found(terminal: Terminal, mosquitto: Mosqu
     assert "NTP" in said
 
 
+@pytest.mark.long
 def test_a_session_that_is_taken_over_again_and_again_is_found(terminal: Terminal) -> None:
     terminal.write("twin.py", TWO_PROCESSES)
     running = [terminal.program("twin.py") for _ in range(2)]

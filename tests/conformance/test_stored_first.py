@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Broker
+from brokers import ALL_BROKERS, Broker, Ejabberd
 from mqtt_agent import Agent, MemoryStore, TaskContext
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from packets import Packet, PacketProxy
@@ -18,6 +18,7 @@ from ..agents.conftest import MakeAgent
 from .foreign import ForeignExecutor, ForeignRequester
 
 RUN_ON = ALL_BROKERS
+LONG_ON = [Ejabberd]
 
 
 class HeldStore(MemoryStore):

@@ -16,6 +16,8 @@ from proxy import Proxy
 from recorder import Recorder
 from support import becomes, require, until
 
+LONG_ON = [Embedded]
+
 WORK = {"n": 7, "save": "page 3"}
 RIGHT = {"square": 49, "saved": "page 3"}
 MakeBroker = Callable[..., Mosquitto]

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Broker
+from brokers import ALL_BROKERS, Broker, Ejabberd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent import errors
@@ -24,6 +24,7 @@ from .payloads import NO_JSON_OBJECT, fuzzed
 from .peer import properties
 
 RUN_ON = ALL_BROKERS
+LONG_ON = [Ejabberd]
 
 ODD_IDS = ["", "a/b", "#", "+", "$SYS", "a\x00b", "x" * 300, "\ufeff"]
 DEEP = b'{"task_id": "t-1", "from": "peer", "status": "completed", "data": ' + b"[" * 5000 + b"]" * 5000 + b"}"

@@ -61,6 +61,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2 * A_MINUTE)
 @pytest.mark.parametrize("name", [name for name in CASES if name in HERE])
 def test_it_uses_the_model_of_the_provider_whose_key_is_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from brokers import ALL_BROKERS, Broker
+from brokers import ALL_BROKERS, Broker, Ejabberd
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
 from mqtt_agent.wire import ServerCard, Topics, decode
@@ -15,6 +15,7 @@ from support import soon, until
 from .conftest import MakeClient, MakeServer
 
 RUN_ON = ALL_BROKERS
+LONG_ON = [Ejabberd]
 
 
 def who() -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 from support import kill, soon, until
+
+LONG_ON = [Embedded]
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 Start = Callable[..., "subprocess.Popen[str]"]

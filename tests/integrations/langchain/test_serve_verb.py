@@ -55,6 +55,7 @@ def modules(terminal: Terminal) -> None:
     terminal.write("factories.py", FACTORIES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["planner:graph", "planner:chain", "factories:make_graph"])
 def test_a_graph_and_a_chain_are_served_as_agents(terminal: Terminal, target: str) -> None:
     terminal.start("serve", target, "--as", "planner", "--description", "Plans trips.").says("planner")
