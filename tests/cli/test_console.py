@@ -157,6 +157,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 def test_messages_of_nonsense_do_not_stop_the_page(terminal: Terminal, page: Any) -> None:
     terminal.write("nonsense.py", NONSENSE)
     page.goto(address(terminal.start("console", "--payloads")))
@@ -207,6 +208,7 @@ def test_the_broker_opens_the_console_with_ui(terminal: Terminal) -> None:
     assert running.interrupt() == 130
 
 
+@pytest.mark.long
 def test_a_thousand_agents_fit_on_a_telephone(terminal: Terminal, browser: Any) -> None:
     terminal.write(
         "many.py",

@@ -150,6 +150,10 @@ class Stage(BaseStage):
         business |= {bound.cancel(card.tool, "friend") for card in self.server.tools}
         if self.fake is not None:
             business |= {self.topics.tool_call(self.fake.tool), self.topics.tool_cancel(self.fake.tool)}
+        if not self.broker.shared_subscriptions:  # then clients and servers ask each other for their cards
+            cards = [self.topics.server_card(server), *(self.topics.tool_card(card.tool) for card in self.server.tools)]
+            for asker in ("friend", "small", server):  # "small" is another client of ours
+                business |= {self.topics.client_query(asker), *(self.topics.copy(card, asker) for card in cards)}
         return {message.topic for message in self.watcher.seen} - business - self._sent_to
 
 

@@ -14,6 +14,8 @@ from support import becomes, soon
 
 from .conftest import MakeBridge
 
+pytestmark = pytest.mark.long
+
 PEERS = Path(__file__).parent / "peers"
 
 
