@@ -62,6 +62,7 @@ async def test_a_response_topic_anywhere_else_is_refused_and_never_used(stage: A
         *("somewhere", f"{stage.namespace}/elsewhere", f"{stage.namespace}/tasks/+/results", f"{stage.namespace}/#"),
         *("#", "$SYS/broker", "$share/g/x", topics.results("planner"), topics.inbox("planner"), topics.inbox("writer")),
         *(topics.task_result("other"), topics.agent_status("planner"), topics.control("planner"), "x" * 60_000),
+        topics.bound.results("victim", "writer"),  # the executor may write it, but the plain inbox proves no requester
     ]
     for number, reply_to in enumerate(elsewhere):
         packed = stage.properties(response_topic=reply_to, correlation=f"t-{number}".encode())

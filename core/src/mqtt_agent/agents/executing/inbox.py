@@ -69,7 +69,7 @@ class Inbox:
         problem = self._problem(task, reply_to, bound=writer is not None)
         if problem is not None:
             self._faults.tell(message.topic, "a task that is refused", problem)
-            self._refuse(task, reply_to, problem)
+            self._refuse(task, reply_to, problem, bound=writer is not None)
             message.acknowledge()
             return
         if message.refusal is not None:
@@ -125,12 +125,10 @@ class Inbox:
             return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time such as 2099-12-31T23:59:59Z"
         return None
 
-    def _refuse(self, task: Task, reply_to: str | None, problem: str) -> None:
+    def _refuse(self, task: Task, reply_to: str | None, problem: str, *, bound: bool) -> None:
         if is_identifier(task.task_id):
             sender = task.sender if is_identifier(task.sender) else None
-            if not self._replies.is_bound(reply_to) and reply_to not in self._replies.default_topics(
-                task.task_id, sender
-            ):
+            if not bound and reply_to not in self._replies.default_topics(task.task_id, sender):
                 reply_to = None
             self._replies.refuse(task.model_copy(update={"sender": sender}), reply_to, "invalid_task", problem)
 
