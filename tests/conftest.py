@@ -12,7 +12,7 @@ import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
 from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
-from support import require
+from support import on_brokers, require
 
 # The conftest of these tests disconnects the whole process from other machines, and they have their own venv:
 # make crewai.
@@ -35,11 +35,8 @@ def pytest_sessionfinish() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
         kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
-        slow: list[type[Broker]] = getattr(
-            metafunc.module, "LONG_ON", []
-        )  # `make long` runs the tests on these brokers
-        params = [pytest.param(kind, marks=[pytest.mark.long] if kind in slow else []) for kind in kinds]
-        metafunc.parametrize(fixture, params, indirect=True, ids=[kind.name for kind in kinds])
+        slow = getattr(metafunc.module, "LONG_ON", [])
+        metafunc.parametrize(fixture, on_brokers(kinds, slow), indirect=True)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +42,13 @@ def kill(process: subprocess.Popen[Any]) -> None:
     """End a process with SIGKILL, if it still runs, and close the pipes to it."""
     with process:
         process.kill()
+
+
+def on_brokers(kinds: Iterable[type[Any]], slow: Container[type[Any]]) -> list[Any]:
+    """The parameters of a test or a fixture that runs on several brokers. `make long` runs it on the slow ones."""
+    import pytest  # the benchmarks use this module without pytest
+
+    return [pytest.param(kind, id=kind.name, marks=[pytest.mark.long] if kind in slow else []) for kind in kinds]
 
 
 def require(kind: type[Any]) -> None:

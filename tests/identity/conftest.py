@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers.guarded import GUARDED
+from brokers.guarded import GUARDED, ACLFile, JWTEjabberd
 from mqtt_agent.identity import grants, without_share
-from support import require
+from support import on_brokers, require
 
 from .attempts import ROSTER
 from .raw import Raw
 
-HERE = Path(__file__).parent
-_LONG = ("mosquitto-acl_file", "ejabberd-jwt")
+LONG_ON = [ACLFile, JWTEjabberd]  # `make long` runs the attacks on these: one broker shows each change of the product
 
 
 class Cast:
@@ -84,7 +82,7 @@ class Cast:
             raw.close()
 
 
-@pytest.fixture(scope="session", params=GUARDED, ids=lambda kind: kind.name)
+@pytest.fixture(scope="session", params=on_brokers(GUARDED, LONG_ON))
 def cast(request: pytest.FixtureRequest) -> Iterator[Cast]:
     """A broker with exactly the generated configuration."""
     require(request.param)
@@ -92,11 +90,3 @@ def cast(request: pytest.FixtureRequest) -> Iterator[Cast]:
         cast = Cast(broker)
         yield cast
         cast.close()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the attacks on two of the three brokers to ``make long``: one broker shows each change of the product."""
-    for item in items:
-        if item.path.parent == HERE and any(f"[{name}" in item.name or f"-{name}" in item.name for name in _LONG):
-            item.add_marker(pytest.mark.long)

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from brokers import Embedded
+from cli.terminal import Terminal
 
-from ...cli.terminal import Terminal
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path, embedded.url, namespace)
-    terminal.environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
-    yield terminal
-    terminal.close()
-
-
-def program(file: str, instead: str, model: str) -> str:
-    """The program of the documentation, with a scripted model in place of the real one."""
-    text = (ROOT / "docs" / "autogen.md").read_text()
-    [code] = re.findall(rf"```python\n# {file}\n(.*?)```", text, re.DOTALL)
-    assert instead in code
-    return code.replace(instead, model)
-
+from ..documented import program
 
 REAL = 'OpenAIChatCompletionClient(model="gpt-5")'
 MODEL = '__import__("tests.integrations.autogen.models", fromlist=["x"]).says("rain falls")'
@@ -45,7 +22,7 @@ ready = make_writer("c")
 
 @pytest.fixture(autouse=True)
 def modules(terminal: Terminal) -> None:
-    code = program("my_agents.py", REAL, MODEL)
+    code = program("autogen.md", "my_agents.py", REAL, MODEL)
     terminal.write(
         "my_agents.py", code.replace("from autogen_ext.models.openai import OpenAIChatCompletionClient\n", "") + MORE
     )

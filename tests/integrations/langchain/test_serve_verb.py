@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from brokers import Embedded
+from cli.terminal import Terminal
 
-from ...cli.terminal import Terminal
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path, embedded.url, namespace)
-    terminal.environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
-    yield terminal
-    terminal.close()
-
-
-def program(file: str, instead: str, model: str) -> str:
-    """The program of the documentation, with a scripted model in place of the real one."""
-    text = (ROOT / "docs" / "langchain.md").read_text()
-    [code] = re.findall(rf"```python\n# {file}\n(.*?)```", text, re.DOTALL)
-    assert instead in code
-    return code.replace(instead, model)
-
+from ..documented import program
 
 MODEL = """__import__("tests.integrations.langchain.models", fromlist=["x"]).ScriptedModel(
     responses=[__import__("langchain_core.messages", fromlist=["x"]).AIMessage("Bonjour")]
@@ -51,7 +28,7 @@ async def too_late() -> CompiledStateGraph:
 
 @pytest.fixture(autouse=True)
 def modules(terminal: Terminal) -> None:
-    terminal.write("planner.py", program("planner.py", 'init_chat_model("openai:gpt-5")', MODEL))
+    terminal.write("planner.py", program("langchain.md", "planner.py", 'init_chat_model("openai:gpt-5")', MODEL))
     terminal.write("factories.py", FACTORIES)
 
 

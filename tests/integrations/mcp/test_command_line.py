@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
-from brokers import Embedded
 from cli.terminal import Terminal
 
 from .conftest import OddServer
-
-
-@pytest.fixture
-def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path, embedded.url, namespace)
-    yield terminal
-    terminal.close()
 
 
 def test_a_server_is_bridged_called_and_ended_with_ctrl_c(terminal: Terminal, odd: OddServer) -> None:
