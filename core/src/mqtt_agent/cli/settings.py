@@ -19,7 +19,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
-__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError"]
+__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError", "read_secret"]
 
 CONTEXT_KEYS: tuple[str, ...] = (
     "broker",
@@ -102,12 +102,12 @@ class Settings:
 def _credentials(user: str | None, password_file: str | None, token_file: str | None) -> Credentials | None:
     if token_file is not None:
         path = Path(token_file)
-        _read_secret(path)  # a missing file is an error of the command line, and not of the first connect
-        return Token(lambda: _read_secret(path), user)
+        read_secret(path)  # a missing file is an error of the command line, and not of the first connect
+        return Token(lambda: read_secret(path), user)
     if password_file is not None:
         if user is None:
             raise UsageError("a password needs a user name: add --user NAME")
-        return Password(user, _read_secret(Path(password_file)))
+        return Password(user, read_secret(Path(password_file)))
     if os.environ.get(_TOKEN):
         return Token(os.environ[_TOKEN], user)
     if user is not None and os.environ.get(_PASSWORD):
@@ -117,7 +117,12 @@ def _credentials(user: str | None, password_file: str | None, token_file: str | 
     return None
 
 
-def _read_secret(path: Path) -> str:
+def read_secret(path: Path) -> str:
+    """The text of a file that holds a password or a token, without spaces around it.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
     try:
         return path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

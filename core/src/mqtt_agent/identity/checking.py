@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.plans import Plan
-from mqtt_agent.identity.rights import RIGHTS, Action, allows, grants, roles
+from mqtt_agent.identity.rights import RIGHTS, Action, granting, grants, roles
 from mqtt_agent.identity.roster import Login
 
 __all__ = ["Difference", "differences"]
@@ -45,8 +45,9 @@ def differences(plan: Plan) -> list[Difference]:
     logins = _some_of_each_role(plan)
     attempts = list(dict.fromkeys(_attempts(plan, logins)))
     for login in logins:
+        granted = grants(plan.roster, login.program, plan.profile, shares=plan.shares)
         for action, topic in attempts:
-            wanted = allows(plan.roster, login, action, topic, plan.profile, shares=plan.shares) is not None
+            wanted = granting(granted, login, action, topic) is not None
             allowed = plan.decide(login, action, topic).allowed
             if wanted != allowed and not _repeats(plan, action, topic):
                 found.append(Difference(login.user, action, topic, allowed))

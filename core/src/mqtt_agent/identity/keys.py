@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mqtt_agent.identity.signatures import decode_base64
+from mqtt_agent.identity.signatures import decode_base64, encode_base64
 from mqtt_agent.wire import validate_identifier
 
 try:
@@ -45,8 +44,8 @@ class PublicKey:
         self.name: str = validate_identifier(name, "name of a key")
         self.names: frozenset[str] = frozenset(validate_identifier(each, "name of a key") for each in names)
         self._key = VerifyKey(_checked(data))
-        required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": _encode(data)}, separators=(",", ":"))
-        self.kid: str = _encode(hashlib.sha256(required.encode()).digest())
+        required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": encode_base64(data)}, separators=(",", ":"))
+        self.kid: str = encode_base64(hashlib.sha256(required.encode()).digest())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and (self.name, self.kid) == (other.name, other.kid)
@@ -67,7 +66,7 @@ class PublicKey:
 
     def to_jwk(self) -> dict[str, Any]:
         """The key as a JWK. ``sub`` is the name, and ``names`` has the further names, if any (ours)."""
-        jwk = {"kty": "OKP", "crv": "Ed25519", "x": _encode(bytes(self._key)), "kid": self.kid, "sub": self.name}
+        jwk = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(bytes(self._key)), "kid": self.kid, "sub": self.name}
         return {**jwk, "names": sorted(self.names)} if self.names else jwk
 
     @classmethod
@@ -142,7 +141,7 @@ class PrivateKey:
             FileExistsError: The file exists. A key is never overwritten.
             OSError: The file cannot be written.
         """
-        jwk = {**self.public.to_jwk(), "d": _encode(bytes(self._key))}
+        jwk = {**self.public.to_jwk(), "d": encode_base64(bytes(self._key))}
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(jwk, indent=2) + "\n")
@@ -258,7 +257,3 @@ def _checked(data: bytes) -> bytes:
     if len(data) != 32:
         raise ValueError(f"an Ed25519 key has 32 bytes, not {len(data)}")
     return data
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.filters import without_share
-from mqtt_agent.identity.passwords import ITERATIONS, hashed
+from mqtt_agent.identity.passwords import ITERATIONS, hashed_of
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
 from mqtt_agent.identity.rights import Action, Grant, Profile, Right, roles
 from mqtt_agent.identity.roster import EVERYBODY, Login, Roster
@@ -66,12 +66,9 @@ def mosquitto_acl(
         lines.append(f"pattern {_WORDS[action]} {topic}")
         plan.rules.append(Rule(lines[-1], action, topic))
     for role in found:
+        own_grants = [each for each in role.grants if exact or not _common(roster, each.right)]
         for login in role.logins:
-            own: list[tuple[Action, str]] = [
-                (each.action, without_share(each.filled(login)))
-                for each in role.grants
-                if not _common(roster, each.right) or exact
-            ]
+            own: list[tuple[Action, str]] = [(each.action, without_share(each.filled(login))) for each in own_grants]
             if own:
                 lines += ["", f"user {login.user}"]
             for action, topic in dict.fromkeys(own):
@@ -117,8 +114,6 @@ def _check_user(login: Login) -> None:
 def _password_file(roster: Roster, passwords: Mapping[str, str]) -> str:
     lines: list[str] = []
     for login in roster.logins():
-        if login.user not in passwords:
-            raise RosterError(f"there is no password for {login.user!r}; add a line {login.user}:PASSWORD")
-        salt, digest = hashed(passwords[login.user])
+        salt, digest = hashed_of(login.user, passwords)
         lines.append(f"{login.user}:$7${ITERATIONS}${salt}${digest}")
     return "\n".join(lines) + "\n"

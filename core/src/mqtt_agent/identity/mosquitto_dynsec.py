@@ -8,7 +8,7 @@ from typing import Any
 
 from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.filters import without_share
-from mqtt_agent.identity.passwords import ITERATIONS, hashed
+from mqtt_agent.identity.passwords import ITERATIONS, hashed_of
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
 from mqtt_agent.identity.rights import Action, Grant, Profile, Role, roles
 from mqtt_agent.identity.roster import Login, Roster
@@ -126,8 +126,6 @@ def _client(login: Login, role: str, passwords: Mapping[str, str] | None) -> dic
         "roles": [{"rolename": role}],
     }
     if passwords is not None:
-        if login.user not in passwords:
-            raise RosterError(f"there is no password for {login.user!r}; add a line {login.user}:PASSWORD")
-        salt, digest = hashed(passwords[login.user])
+        salt, digest = hashed_of(login.user, passwords)
         client |= {"salt": salt, "password": digest, "iterations": ITERATIONS}
     return client

@@ -10,7 +10,7 @@ from typing import Literal
 from mqtt_agent.identity.filters import covers, without_share
 from mqtt_agent.identity.roster import EVERYBODY, Kind, Login, Program, Roster
 
-__all__ = ["RIGHTS", "Action", "Grant", "Profile", "Right", "Role", "allows", "grants", "parts", "roles"]
+__all__ = ["RIGHTS", "Action", "Grant", "Profile", "Right", "Role", "allows", "granting", "grants", "parts", "roles"]
 
 Action = Literal["publish", "subscribe"]
 """What a right is about. ``subscribe`` also stands for the delivery of the messages."""
@@ -314,7 +314,12 @@ def allows(
         profile: The set of rights.
         shares: Whether the broker has shared subscriptions.
     """
-    for grant in grants(roster, login.program, profile, shares=shares):
+    return granting(grants(roster, login.program, profile, shares=shares), login, action, topic)
+
+
+def granting(granted: Iterable[Grant], login: Login, action: Action, topic: str) -> Grant | None:
+    """The one of a login's rights by which the login may do this; None when it may not."""
+    for grant in granted:
         if grant.action == action:
             filled = grant.filled(login)
             if covers(filled, topic) or (action == "subscribe" and covers(without_share(filled), topic)):

@@ -9,7 +9,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["SIGNATURE_PROPERTY", "SIGNED_PROPERTIES", "Signature", "SignedContent", "find_signature"]
+__all__ = [
+    "SIGNATURE_PROPERTY",
+    "SIGNED_PROPERTIES",
+    "Signature",
+    "SignedContent",
+    "decode_base64",
+    "encode_base64",
+    "find_signature",
+]
 
 SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
 """The name of the MQTT user property that carries a signature (ours)."""
@@ -79,7 +87,7 @@ class Signature:
     @classmethod
     def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
         """A signature with a new nonce, and without its value yet."""
-        return cls(signer, signed_at, expires_at, _encode(os.urandom(12)))
+        return cls(signer, signed_at, expires_at, encode_base64(os.urandom(12)))
 
     @classmethod
     def parse(cls, text: str) -> Signature:
@@ -101,7 +109,7 @@ class Signature:
 
     def __str__(self) -> str:
         return ";".join(
-            (_VERSION, self.signer, str(self.signed_at), str(self.expires_at), self.nonce, _encode(self.value))
+            (_VERSION, self.signer, str(self.signed_at), str(self.expires_at), self.nonce, encode_base64(self.value))
         )
 
 
@@ -127,12 +135,13 @@ def decode_base64(text: str) -> bytes:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{text!r:.40} is not base64url") from error
-    if _encode(data) != text:
+    if encode_base64(data) != text:
         raise ValueError(f"{text!r:.40} is not base64url")
     return data
 
 
-def _encode(data: bytes) -> str:
+def encode_base64(data: bytes) -> str:
+    """base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 

@@ -90,14 +90,7 @@ class Identity:
         now = round(self._clock() * 1000)
         expires = 0 if properties.message_expiry is None else now + properties.message_expiry * 1000
         signature = Signature.begin(self.key.name, now, expires)
-        content = SignedContent(
-            topic,
-            payload,
-            properties.response_topic,
-            properties.correlation_data,
-            properties.content_type,
-            properties.user_properties,
-        )
+        content = _content(topic, payload, properties)
         signed = dataclasses.replace(signature, value=self.key.sign(content.to_bytes(signature)))
         pair = (SIGNATURE_PROPERTY, str(signed))
         return dataclasses.replace(properties, user_properties=(*properties.user_properties, pair))
@@ -123,14 +116,7 @@ class Identity:
         keys = self.trusted.of(signature.signer)
         if not keys:
             return Proof(fault=f"no key of {signature.signer!r:.80} is trusted")
-        signed = SignedContent(
-            message.topic,
-            message.payload,
-            message.response_topic,
-            message.correlation_data,
-            message.content_type,
-            message.user_properties,
-        ).to_bytes(signature)
+        signed = _content(message.topic, message.payload, message).to_bytes(signature)
         for key in keys:
             if key.verifies(signature.value, signed):
                 return Proof(signature.signer, signature.signed_at, also=key.names)
@@ -146,3 +132,9 @@ class Identity:
         if signature.expires_at and signature.expires_at < now - MAX_SKEW * 1000:
             return f"the message expired {(now - signature.expires_at) / 1000:,.0f} s ago"
         return ""
+
+
+def _content(topic: str, payload: bytes, about: PublishProperties | InboundMessage) -> SignedContent:
+    return SignedContent(
+        topic, payload, about.response_topic, about.correlation_data, about.content_type, about.user_properties
+    )

@@ -436,8 +436,7 @@ class Connection:
             TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
-            if self.identity is not None:
-                properties = self.identity.sign(topic, payload, properties)
+            properties = self._signed(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
             if link is not None:
@@ -475,9 +474,7 @@ class Connection:
             WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
-        if self.identity is not None:
-            properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable)
+        return self._outbox.add(topic, payload, retain, self._signed(topic, payload, properties), repeatable)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.
@@ -494,9 +491,10 @@ class Connection:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        if self.identity is not None:
-            properties = self.identity.sign(topic, payload, properties)
-        self._outbox.pack(topic, payload, 1, False, properties)
+        self._outbox.pack(topic, payload, 1, False, self._signed(topic, payload, properties))
+
+    def _signed(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
+        return properties if self.identity is None else self.identity.sign(topic, payload, properties)
 
 
 def _in_range(name: str, value: int, least: int, most: int) -> int:

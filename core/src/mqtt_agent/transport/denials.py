@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 
+from mqtt_agent.aio.seen import Seen
 from mqtt_agent.transport.reasons import is_denied
 
 __all__ = ["tell_when_denied"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_REMEMBERED = 1000
-_told: OrderedDict[str, None] = OrderedDict()
+_told = Seen(1000)  # the kinds of messages that were told
 
 
 def tell_when_denied(confirmed: asyncio.Future[int], topic: str, kind: str) -> None:
@@ -28,10 +27,7 @@ def tell_when_denied(confirmed: asyncio.Future[int], topic: str, kind: str) -> N
     def tell(confirmed: asyncio.Future[int]) -> None:
         if confirmed.cancelled() or confirmed.exception() is not None or not is_denied(confirmed.result()):
             return
-        level = logging.DEBUG if kind in _told else logging.WARNING
-        _told[kind] = None
-        if len(_told) > _REMEMBERED:
-            _told.popitem(last=False)
+        level = logging.WARNING if _told.add(kind) else logging.DEBUG
         logger.log(
             level,
             "the broker does not let this client publish %s to %s, so nobody gets them: allow it in the broker's "

@@ -78,10 +78,7 @@ class Proof:
         A signer may speak as itself, as each of its replicas (the signer ``weather`` as the server ``weather:1``), and
         under the further names that its trusted key has.
         """
-        signer = self.signer
-        if signer is None:
-            return False
-        return name == signer or name in self.also or name.partition(":")[0] in {signer, *self.also}
+        return not {name, name.partition(":")[0]}.isdisjoint({self.signer, *self.also})
 
 
 @runtime_checkable

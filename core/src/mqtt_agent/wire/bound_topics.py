@@ -35,6 +35,13 @@ class BoundTopics:
         self._servers = f"{namespace}/mcp/servers/"
         self._clients = f"{namespace}/mcp/clients/"
         self._tasks = f"{namespace}/tasks/"
+        self._kinds: tuple[tuple[str, dict[str, int]], ...] = (
+            (self._tools, {"call": 3, "cancel": 3}),
+            (self._servers, {"query": 3}),
+            (self._clients, {"responses": 3, "stream": 4}),
+            (self._tasks, {"inbox": 3, "control": 3, "results": 3, "events": 4}),
+        )
+        """By prefix: how many levels follow it in the topics of each kind that name their writer."""
 
     # Calls
 
@@ -103,12 +110,7 @@ class BoundTopics:
             >>> BoundTopics("a2a/v1").writer("a2a/v1/tasks/agent-b/inbox") is None
             True
         """
-        for prefix, kinds in (
-            (self._tools, {"call": 3, "cancel": 3}),
-            (self._servers, {"query": 3}),
-            (self._clients, {"responses": 3, "stream": 4}),
-            (self._tasks, {"inbox": 3, "control": 3, "results": 3, "events": 4}),
-        ):
+        for prefix, kinds in self._kinds:
             if topic.startswith(prefix):
                 levels = topic[len(prefix) :].split("/")
                 if len(levels) >= 3 and kinds.get(levels[1]) == len(levels) and is_identifier(levels[2]):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.settings import UsageError, read_secret
 from mqtt_agent.cli.verbs import Session, verb
 
 __all__ = ["add_bridge", "add_mcp"]
@@ -105,10 +105,7 @@ async def mcp(
 
 
 def _token(file: str) -> str:
-    try:
-        token = Path(file).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    token = read_secret(Path(file))
     if not token:
         raise UsageError(f"the file {file} is empty, and must hold the token")
     return token

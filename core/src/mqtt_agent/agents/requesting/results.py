@@ -37,10 +37,12 @@ class _Given(NamedTuple):
     Attributes:
         peer: The agent that has the task.
         bound: Whether the task was given on a sender-bound topic.
+        over: Whether the task is over.
     """
 
     peer: str
     bound: bool
+    over: bool = False
 
 
 class Results:
@@ -118,7 +120,7 @@ class Results:
         answer ends the task.
         """
         given = await self._given(task_id)
-        if given is None or writer not in (None, given.peer) or (writer is None and given.bound):
+        if given is None or given.over or writer not in (None, given.peer) or (writer is None and given.bound):
             return False
         if writer is not None:
             return True
@@ -156,21 +158,22 @@ class Results:
         handle.settle(result)
 
     async def _given(self, task_id: str) -> _Given | None:
-        """To whom an open task was given, and how; None when the task is not open or is not known."""
+        """To whom a task was given, and how; None when the task is not known."""
         handle = self._tasks.handles.get(task_id)
         if handle is not None:
             return _Given(handle.peer, handle.bound)
         record = await self._tasks.get(task_id)
-        if record is None or record.state.terminal:
+        if record is None:
             return None
-        return _Given(record.peer or "", record.reply_to is not None)
+        return _Given(record.peer or "", record.reply_to is not None, record.state.terminal)
 
     async def _is_expected(self, result: TaskResult, message: InboundMessage, writer: str | None) -> bool:
         """Whether a result belongs to an open task, and comes from the peer of the task."""
         given = await self._given(result.task_id)
         if given is None:
-            if await self._tasks.get(result.task_id) is None:
-                self._faults.tell(message.topic, "a result of a task that was not delegated", result.task_id)
+            self._faults.tell(message.topic, "a result of a task that was not delegated", result.task_id)
+            return False
+        if given.over:
             return False
         if writer is None and given.bound:
             what = "a result on a plain topic of a task that was given on a sender-bound topic"
