@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import pydantic_core
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
 from mqtt_agent.wire.messages import Message, utc_now
 
@@ -100,16 +100,6 @@ class Task(Message):
     metadata: dict[str, Any] | None = None
     stream: bool | None = None
     max_result: int | None = None
-    _verified: bool = PrivateAttr(default=False)  # a private attribute is never read from a message
-
-    @property
-    def verified(self) -> bool:
-        """Whether a signature has proven ``sender``. The receiver finds this out; no message says it."""
-        return self._verified
-
-    def mark_verified(self, verified: bool) -> None:
-        """Note whether a signature has proven ``sender``."""
-        self._verified = verified
 
     @property
     def bare(self) -> bool:

@@ -82,7 +82,6 @@ class Inbox:
             self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return
-        task.mark_verified(task.sender is not None and message.proves(task.sender))
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
         message.hold()
         self._tasks.start(self._take(task, message, reply_to, expires_at), name=task.task_id)
@@ -99,7 +98,8 @@ class Inbox:
         return self._allowed is None or sender in self._allowed
 
     async def _take(self, task: Task, message: InboundMessage, reply_to: str | None, expires_at: float | None) -> None:
-        take = partial(self._received.take, task, reply_to, expires_at, message.acknowledge)
+        verified = task.sender is not None and message.proves(task.sender)
+        take = partial(self._received.take, task, reply_to, expires_at, message.acknowledge, verified=verified)
         try:
             await self._scope.retry.until_stored(take, f"task {task.task_id:.80}")
         except StoreError as error:

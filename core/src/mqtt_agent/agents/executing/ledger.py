@@ -58,7 +58,13 @@ class ReceivedTasks:
     # Taking a task
 
     async def take(
-        self, task: Task, reply_to: str | None, expires_at: float | None, acknowledge: Callable[[], None]
+        self,
+        task: Task,
+        reply_to: str | None,
+        expires_at: float | None,
+        acknowledge: Callable[[], None],
+        *,
+        verified: bool,
     ) -> None:
         """Store a task, then acknowledge its message.
 
@@ -69,6 +75,7 @@ class ReceivedTasks:
             reply_to: The topic that the requester asked for; None when it asked for none.
             expires_at: When the task expires, Unix seconds; None for never.
             acknowledge: Acknowledges the message.
+            verified: Whether a signature has proven the requester.
 
         Raises:
             StoreError: The task could not be stored, and its message was not acknowledged.
@@ -77,7 +84,7 @@ class ReceivedTasks:
             await self._take_bare(task, reply_to, acknowledge)
             return
         content = pydantic_core.from_json(encode(task))
-        if task.verified:
+        if verified:
             content[VERIFIED] = True
         record = TaskRecord(
             key=self._key(task.task_id, task.sender),
