@@ -77,7 +77,6 @@ class Handled(Protocol):
     """The part of :class:`Execution` that a SERVER span uses."""
 
     call: Call
-    canceled: bool
     stopped_for: CallFault | None
 
     @property
@@ -208,9 +207,9 @@ def _end_call(span: Span, handle: Pending) -> None:
 def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
     if not span.is_recording():
         return
-    if execution.canceled and isinstance(error, asyncio.CancelledError):
-        answer = execution.stopped_for
-        if answer is None or answer.code == CANCELED:
+    answer = execution.stopped_for
+    if answer is not None and isinstance(error, asyncio.CancelledError):
+        if answer.code == CANCELED:
             _fail(span, "canceled", "the caller canceled the call")
         else:
             _fail(span, answer.type, answer.message)

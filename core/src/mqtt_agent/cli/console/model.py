@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import queue
 from collections import deque
@@ -73,7 +74,7 @@ class Model:
         self._pages.add(page)
         return page
 
-    async def leave(self, page: queue.Queue[str | None]) -> None:
+    def leave(self, page: queue.Queue[str | None]) -> None:
         """Remove a page."""
         self._pages.discard(page)
 
@@ -87,6 +88,9 @@ class Model:
             page.put_nowait(update)
         except queue.Full:
             self._pages.discard(page)
+            with contextlib.suppress(queue.Empty):
+                page.get_nowait()  # makes room for the end, after which the page connects again
+            page.put_nowait(None)
 
     def _take(self, message: InboundMessage) -> None:
         if MARKER_PREFIX.encode() in message.payload[:200]:

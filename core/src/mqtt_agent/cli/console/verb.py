@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from mqtt_agent.cli.console.model import Model
-from mqtt_agent.cli.console.web import WebServer
 from mqtt_agent.cli.output import Output
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
@@ -69,6 +68,8 @@ async def show_console(
         UsageError: The port is in use, or ``listen`` names no single address.
         TransportError: The broker cannot be reached, or forbids the whole namespace.
     """
+    from mqtt_agent.cli.console.web import WebServer  # imports http.server, which no other verb needs
+
     if listen in ("", "0.0.0.0", "::"):
         raise UsageError(
             "name one address of this machine with --listen: the console checks under which name it is asked"
@@ -88,7 +89,7 @@ async def show_console(
         return on_loop(model.join(), _ANSWERS_WITHIN)
 
     def leave(page: queue.Queue[str | None]) -> None:
-        loop.call_soon_threadsafe(lambda: asyncio.ensure_future(model.leave(page)))
+        loop.call_soon_threadsafe(model.leave, page)
 
     def call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return on_loop(_called(client, tool, arguments), _CALL_TIMEOUT + _ANSWERS_WITHIN)

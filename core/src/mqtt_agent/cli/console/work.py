@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Any, cast
 
 from mqtt_agent.display.html import one_line
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
 
 __all__ = ["Work", "short"]
@@ -82,7 +83,7 @@ class Work:
     def _take_task(self, levels: list[str], data: dict[str, Any]) -> None:
         kind = levels[2] if len(levels) > 2 else ""
         task_id: str = data["task_id"]
-        if task_id.startswith("barrier-") or kind not in ("inbox", "events", "results", "result", "control"):
+        if task_id.startswith(MARKER_PREFIX) or kind not in ("inbox", "events", "results", "result", "control"):
             return
         if kind == "control" and task_id not in self.tasks:
             return

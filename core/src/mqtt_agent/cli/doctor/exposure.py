@@ -52,9 +52,7 @@ async def about_exposure(connection: Connection, place: BrokerSettings) -> Async
 
 async def _anonymous(place: BrokerSettings, url: BrokerURL) -> Connection | None:
     """A connection without a login, or None when the broker refuses it."""
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    without = f"{url.scheme}://{host}:{url.port}{url.path}"
-    connection = Connection(without, tls=place.tls, session_expiry=0)
+    connection = Connection(str(url), tls=place.tls, session_expiry=0)  # str() leaves out user and password
     try:
         await connection.start()
     except MQTTAgentError:

@@ -56,8 +56,8 @@ class Execution:
             not done while the thread runs, even when the call is over.
         expiry: Drops the call at ``expires``, while the call waits for its turn.
         fits: Whether the arguments fit the tool's schema. Without that, the handler is not called.
-        canceled: Whether the call was stopped: by its caller, by the tool's timeout, or because the server stops.
-        stopped_for: The error that answers a call that was stopped.
+        stopped_for: The error that answers a call that was stopped: by its caller, by the tool's timeout, or because
+            the server stops. None while nobody has stopped the call.
     """
 
     tool: ServedTool
@@ -71,7 +71,6 @@ class Execution:
     thread: Future[Any] | None = None
     expiry: asyncio.TimerHandle | None = None
     fits: bool = False
-    canceled: bool = False
     stopped_for: CallFault | None = None
 
     @property
@@ -106,7 +105,7 @@ class Execution:
         Args:
             answer: The error that answers the call.
         """
-        self.stopped_for, self.canceled = answer, True
+        self.stopped_for = answer
         if self.context is not None and self.task is not None:
             self.context.canceled = True
             self.task.cancel()

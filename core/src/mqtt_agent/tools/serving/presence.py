@@ -136,7 +136,7 @@ class Presence:
 
     async def announce_tools(self, names: list[str]) -> None:
         """Publish the cards of tools that are offered from now on, if this replica serves and is announced."""
-        if not (self.serving and self.announced):
+        if not (names and self.serving and self.announced):
             return
         await asyncio.gather(*(self.publish_tool_card(name, "online") for name in names))
         if self.announced:  # the server may have begun to stop meanwhile

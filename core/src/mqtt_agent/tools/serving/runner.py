@@ -20,7 +20,7 @@ from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
-from mqtt_agent.wire.calls import CANCELED, DOES_NOT_FIT, read_error_type
+from mqtt_agent.wire.calls import DOES_NOT_FIT, read_error_type
 
 __all__ = ["CallRunner"]
 
@@ -63,18 +63,18 @@ class CallRunner:
         stream = self._stream(execution)
         response = Response(call_id=call_id, server=self._server_id)
         try:
-            if execution.canceled:
+            if execution.stopped_for is not None:
                 raise asyncio.CancelledError
             _answer(response, await self._call_handler(execution, stream))
         except asyncio.CancelledError as error:
-            if not execution.canceled and _is_being_cancelled():
+            answer = execution.stopped_for
+            if answer is None and _is_being_cancelled():
                 raise
-            if not execution.canceled:
+            if answer is None:
                 fail(response, _fault(error, execution))
                 _log_failure(execution, error)
             else:
                 _uncancel()
-                answer = execution.stopped_for or CallFault(code=CANCELED, message="the call was canceled")
                 fail(response, answer)
                 if answer.type == "timeout":
                     _log_failure(execution, CallTimeout(answer.message or ""))
