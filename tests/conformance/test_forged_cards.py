@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from mqtt_agent import ToolClient, ToolServer
-from support import becomes, soon
+from support import becomes, soon, until
 
 from .stranger import Stranger
 
@@ -77,6 +77,21 @@ async def test_of_replicas_with_different_cards_the_one_that_started_last_decide
         await soon(old._intake.sees_all())
         await soon(new._intake.sees_all())
     assert sum(each["description"] == "Old." for each in stranger.read("tools/work/card")) == old_before
+
+
+@pytest.mark.rule("PRES-9")
+async def test_the_card_of_a_replica_that_still_claims_the_tool_is_not_taken_for_a_forged_one(
+    stranger: Stranger, make_server: MakeServer
+) -> None:
+    old = serve(make_server("honest", replica="old"), "Old.")
+    await soon(old.start())
+    new = {"server": "honest:new", "name": "honest", "status": "online", "started": "2999-01-01T00:00:00.000Z"}
+    await stranger.tell("servers/honest:new/card", {**new, "tools": [], "claims": ["work"]}, retain=True)
+    await stranger.listen("tools/work/card")
+    card = old.tools[0].model_dump(exclude_none=True, exclude={"last_seen"})
+    await stranger.tell("tools/work/card", {**card, "description": "New."}, retain=True)
+    await until(lambda: "work" in old._names._originals._later)  # it has looked, and leaves the card to the other
+    assert [each["description"] for each in stranger.read("tools/work/card")][-1] == "New."
 
 
 @pytest.mark.rule("PRES-9")

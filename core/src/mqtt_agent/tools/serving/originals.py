@@ -84,7 +84,8 @@ class Originals:
         own = self._presence.began, self._scope.server_id
         replicas = [card for card in await self._look() if card.shared_name == self._scope.name]
         for tool, fields in altered.items():
-            if any(tool in card.tools and place_of(card) > own for card in replicas):
+            # A replica that starts shows its claims before its tools.
+            if any(tool in (*card.tools, *(card.claims or ())) and place_of(card) > own for card in replicas):
                 timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again, tool, fields)
                 self._later[tool] = timer
                 continue
