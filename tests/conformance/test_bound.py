@@ -107,6 +107,8 @@ async def test_a_message_that_names_another_client_than_its_topic_is_refused(
     assert len(told) == 3
     topics = {message.topic for message in stranger.seen if "/responses/" in message.topic}
     assert topics == {f"{stranger.mcp}/clients/stranger/responses/weather:a"}
+    await stranger.tell("tools/wait/cancel/stranger", {"call_id": "mine", "client": "stranger"})
+    assert (await bound_answer(stranger, "weather:a", "mine"))["error"]["code"] == "CANCELED"
 
 
 @pytest.mark.rule("BOUND-6")
