@@ -35,7 +35,7 @@ clean-coverage:
 	@rm -f .coverage .coverage.*
 
 crewai: $(CREWAI_INSTALLED)  ## run the tests of the CrewAI adapter and of its notebook (ARGS=... goes to pytest)
-	@$(CREWAI)/python $(PYTEST) tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
+	@$(CREWAI)/python $(PYTEST) $(PARALLEL) tests/integrations/crewai tests/test_public_paths.py tests/notebooks/test_notebooks.py \
 		tests/notebooks/test_with_a_real_client.py $(ARGS)
 
 crew: $(CREWAI_INSTALLED)  ## run the CrewAI example: a remote crew member is killed during its task, and the crew still reports
