@@ -187,6 +187,25 @@ async def test_a_requester_that_begins_to_speak_them_gets_its_open_task_on_them(
     assert len(work.seen) == 1
 
 
+@pytest.mark.rule("ABOUND-5", "ABOUND-6")
+async def test_the_events_of_a_task_arrive_when_its_peer_comes_back_without_them(
+    make_agent: MakeAgent, executor: BoundExecutor
+) -> None:
+    planner = make_agent("planner")
+    await soon(planner.start())
+    task = await soon(planner.delegate("scout", task_id="t-1"))
+    await executor.bound_task()
+    assert task.bound
+    await executor.show("offline")
+    await executor.show("online", started="2999-01-01T00:00:00.000Z")  # a version that knows plain topics only
+    again = await executor.next_task()
+    assert not task.bound
+    await executor.event(again, 1, "progress", content="half", progress=0.5)
+    await executor.answer(again, **{"from": "scout", "to": "planner", "result": "done"})
+    assert [event.content async for event in task.events() if event.type == "progress"] == ["half"]
+    assert await soon(task.result()) == "done"
+
+
 @pytest.mark.rule("ABOUND-7")
 async def test_only_the_peer_of_a_sender_bound_task_is_believed(
     make_agent: MakeAgent, executor: BoundExecutor, eve: Foreign

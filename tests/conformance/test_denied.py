@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from brokers import Ejabberd, Mosquitto
 from mqtt_agent import Agent, Connection, MemoryStore, TaskContext, ToolClient, ToolContext, ToolServer
+from mqtt_agent.aio.seen import Seen
 from mqtt_agent.errors import TopicNotAuthorized
 from mqtt_agent.transport import Will, denials
 from support import soon, until
@@ -20,7 +21,7 @@ MakeMosquitto = Callable[..., Mosquitto]
 
 @pytest.fixture(autouse=True)
 def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(denials, "_told", denials._told.copy().__class__())
+    monkeypatch.setattr(denials, "_told", Seen(1000))
 
 
 def with_rights(make_mosquitto: MakeMosquitto, *denied: str, bound: str = "prefer") -> dict[str, Any]:

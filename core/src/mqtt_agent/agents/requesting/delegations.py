@@ -51,6 +51,7 @@ class Delegations:
         self._scope = scope
         self._tasks = DelegatedTasks(scope)
         self._sender = TaskSender(scope, self._tasks)
+        self._sender.on_changed = self._on_other_topics
         self._resender = Resender(scope, self._tasks, self._sender, peers.is_away)
         self._inputs = Inputs(self._tasks, self._sender)
         self.results: Results = Results(scope, self._tasks, self._resender, self._inputs, peers)
@@ -250,8 +251,14 @@ class Delegations:
 
     def _listen_to_events(self, handle: TaskHandle) -> None:
         self._eventful.add(handle.task_id)
-        if not handle.bound:  # the agent is subscribed to all sender-bound events of its tasks
-            self._listen(handle.task_id, self._scope.topics.task_events(handle.task_id), self.results.on_event)
+        topic = self._scope.topics.task_events(handle.task_id)
+        # The agent is subscribed to all sender-bound events of its tasks.
+        if not handle.bound and all(topic != known for known, _ in self._listening.get(handle.task_id, ())):
+            self._listen(handle.task_id, topic, self.results.on_event)
+
+    def _on_other_topics(self, handle: TaskHandle) -> None:
+        if handle.task_id in self._eventful:
+            self._listen_to_events(handle)
 
     def _listen(self, task_id: str, topic: str, handler: Handler, *, manual: bool = False) -> None:
         self._listening.setdefault(task_id, []).append((topic, handler))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pydantic_core
@@ -44,12 +45,14 @@ class TaskSender:
 
     Attributes:
         results_topic: The plain topic on which this agent gets results.
+        on_changed: Called with the handle of a task that is sent on another kind of topic from now on.
     """
 
     def __init__(self, scope: Scope, tasks: DelegatedTasks) -> None:
         self.results_topic: str = scope.topics.results(scope.agent_id)
         self._scope = scope
         self._tasks = tasks
+        self.on_changed: Callable[[TaskHandle], None] = lambda handle: None
         self._falling: dict[str, asyncio.Task[None]] = {}  # by task: the second try, on a plain topic
 
     # Sender-bound topics
@@ -81,6 +84,8 @@ class TaskSender:
         handle = self._tasks.handles.get(record.task_id)
         if handle is not None and changed is not None:
             handle.bound = bound
+            self.on_changed(handle)
+            await asyncio.sleep(0)  # a subscription that begins now is sent before the task
         return changed or record
 
     # Tasks
