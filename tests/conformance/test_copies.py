@@ -117,7 +117,7 @@ async def test_a_serving_replica_answers_a_question_and_each_claim_of_another_re
     await stranger.tell("servers/weather/query", {"query_id": "q", "call_ids": [], "client": "weather:b"})
     await until(lambda: len(stranger.on("servers/weather:a/card")) == 1)
     claim = {"server": "weather:b", "name": "weather", "tools": [], "standby": False, "status": "online"}
-    # Each new claim waits for the answer to the one before: a claim that was replaced before it was read needs no answer.
+    # Each claim waits for the answer to the claim before, because a replaced claim that was not read needs no answer.
     for since, answers in (("2099-01-01T00:00:00.000Z", 2), ("2099-01-02T00:00:00.000Z", 3)):
         for _ in range(2):
             await stranger.tell("servers/weather:b/card", {**claim, "started": since, "since": since}, retain=True)
