@@ -318,6 +318,8 @@ async def test_a_tools_argument_as_a_keyword_is_refused_with_the_right_form(make
         await client.call("forecast", **mistakes)
     with pytest.raises(TypeError, match=r"submit\(\) has no parameter 'tiemout'; did you mean 'timeout'"):
         await client.submit("forecast", tiemout=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"submit\(\) has no parameter 'on_partial'; the arguments of a tool"):
+        await client.submit("forecast", on_partial=print)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.rule("NAME-1")

@@ -350,7 +350,7 @@ class ToolClient(NeedsAsyncWith):
             TypeError: An unknown keyword was given.
         """
         if unknown:
-            raise unknown_keywords("call", tool, unknown)
+            raise unknown_keywords(self.call, tool, unknown)
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(
@@ -401,7 +401,7 @@ class ToolClient(NeedsAsyncWith):
             TransportError, WireError: See :meth:`call`.
         """
         if unknown:
-            raise unknown_keywords("submit", tool, unknown)
+            raise unknown_keywords(self.submit, tool, unknown)
         await self._ensure_started()
         return await self._submitter.submit(
             tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -214,14 +215,13 @@ def _checked_call_id(call_id: str) -> str:
     return call_id
 
 
-def unknown_keywords(method: str, tool: str, unknown: Mapping[str, object]) -> TypeError:
+def unknown_keywords(method: Callable[..., object], tool: str, unknown: Mapping[str, object]) -> TypeError:
     """The error for keywords that a method of the client does not know, because they are arguments of the tool."""
     name = next(iter(unknown))
-    meant = did_you_mean(
-        name, ("arguments", "timeout", "on_partial", "wait_online", "retry", "call_id", "meta", "log_level", "on_log")
-    )
+    known = inspect.signature(method).parameters.values()
+    meant = did_you_mean(name, [each.name for each in known if each.kind is not each.VAR_KEYWORD])
     arguments = ", ".join(f'"{each}": ...' for each in unknown)
     return TypeError(
-        f"{method}() has no parameter {name!r}{meant}; "
-        f"the arguments of a tool are one dict: {method}({tool!r:.80}, {{{arguments:.200}}})"
+        f"{method.__name__}() has no parameter {name!r}{meant}; "
+        f"the arguments of a tool are one dict: {method.__name__}({tool!r:.80}, {{{arguments:.200}}})"
     )
