@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, PeerChange, TaskContext, ToolServer
+from mqtt_agent.agents import peers as peers_module
 from proxy import Proxy
 from support import soon, until
 
@@ -184,3 +185,58 @@ async def test_an_agent_that_was_killed_and_started_again_sees_peers_and_tools(
     assert again.connection.session_present
     assert [card.name for card in await soon(again.peers())] == ["helper"]
     assert [card.tool for card in await soon(again.tool_client.list_tools())] == ["length"]
+
+
+async def test_an_agent_follows_all_others_only_for_a_while_after_a_listing(
+    make_agent: MakeAgent, planner: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "_LISTED_FOR", 0.05)
+    followed, other = make_agent("followed"), make_agent("other")
+    await soon(followed.start())
+    await soon(other.start())
+    assert await soon(planner.peer("followed")) is not None
+    assert [card.name for card in await soon(planner.peers())] == ["followed", "other"]
+    await until(lambda: not planner._peers.is_known("other"))
+    assert planner._peers.is_online("followed")
+    await soon(followed.stop())
+    await until(lambda: not planner._peers.is_online("followed"))
+    assert [card.name for card in await soon(planner.peers())] == ["other"]
+
+
+async def test_while_all_agents_are_watched_the_changes_of_all_are_told(
+    make_agent: MakeAgent, planner: Agent, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "_LISTED_FOR", 0.02)
+    for name in ("writer", "reader"):
+        await soon(make_agent(name).start())
+        await until(lambda name=name: watcher.of(name) == ["online"])
+    await asyncio.sleep(0.1)  # no event announces that the listing goes on
+    await soon(make_agent("editor").start())
+    await until(lambda: watcher.of("editor") == ["online"])
+
+
+async def test_one_agent_can_be_watched(make_agent: MakeAgent, planner: Agent) -> None:
+    changes = planner.watch_peers("writer")
+    await soon(make_agent("reader").start())
+    writer = make_agent("writer")
+    await soon(writer.start())
+    assert (await soon(anext(changes))).name == "writer"
+    await soon(writer.stop())
+    kinds = [(await soon(anext(changes))).kind]
+    while kinds[-1] != "offline":
+        kinds.append((await soon(anext(changes))).kind)
+    assert "offline" in kinds
+
+
+async def test_an_agent_without_wildcards_gives_tasks_to_a_peer_that_it_names(
+    make_agent: MakeAgent, planner: Agent
+) -> None:
+    writer = make_agent("writer")
+
+    @writer.on_task
+    async def echo(task: TaskContext) -> str | None:
+        return task.prompt
+
+    await soon(writer.start())
+    assert await soon(planner.request("writer", "hello")) == "hello"
+    assert planner._peers._listing is None

@@ -223,6 +223,7 @@ async def test_a_peer_that_comes_back_over_a_new_connection_is_told_of(
     async with Proxy(broker.url) as proxy:
         writer = make_agent("writer", broker=proxy.url, will_delay=30)
         await soon(writer.start())
+        peers.want("writer")
         await until(lambda: peers.is_online("writer"))
         peers.on_back.append(back.append)
         proxy.drop()

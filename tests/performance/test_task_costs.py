@@ -79,7 +79,9 @@ async def agents(
 
     planner = Agent("planner", broker=urls[0], namespace=namespace, store=stores[0], bound=bound)
     async with writer, planner:
-        await until(lambda: planner._peers.is_online("writer") and writer._peers.is_online("planner"))
+        await until(lambda: writer._presence.announced)
+        await soon(planner.peer("writer"))
+        assert planner._peers.is_online("writer")
         yield planner, writer
 
 

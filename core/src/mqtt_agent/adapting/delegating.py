@@ -124,21 +124,20 @@ async def while_online(agent: Agent, handle: TaskHandle, work: Awaitable[T], *, 
 
 
 async def _stays_away(agent: Agent, handle: TaskHandle, grace: float) -> NoReturn:
-    peer, changes = handle.peer, agent.watch_peers()
+    peer, changes = handle.peer, agent.watch_peers(handle.peer)
     while True:
         card = await agent.peer(peer)
         online = card is not None and card.status == "online"
         try:
-            await asyncio.wait_for(_change_of(changes, peer), None if online else grace)
+            await asyncio.wait_for(_next_of(changes), None if online else grace)
         except asyncio.TimeoutError:
             what = f"agent {peer!r} went offline and has not come back within {grace:g} s; the task is given up"
             raise PeerUnavailable(what, task_id=handle.task_id, peer=peer) from None
 
 
-async def _change_of(changes: AsyncIterator[PeerChange], peer: str) -> None:
-    async for change in changes:
-        if change.name == peer:
-            return
+async def _next_of(changes: AsyncIterator[PeerChange]) -> None:
+    async for _ in changes:
+        return
     await asyncio.Event().wait()  # the agent was stopped, and the task's handle reports this
 
 

@@ -1,7 +1,8 @@
-"""The other agents of a namespace: a copy of their cards, and which of them are online."""
+"""The other agents of a namespace: a copy of the cards that are needed, and which of these agents are online."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import Callable
@@ -9,17 +10,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import AgentCard, AgentStatus, Control, encode, new_task_id
 
 __all__ = ["PeerChange", "Peers"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+_LISTED_FOR = 60.0
+"""Seconds for which an agent follows all agents after somebody has last wanted to see all of them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,11 @@ class PeerChange:
 
 
 class Peers:
-    """Follows the cards and statuses of all agents in a namespace.
+    """Follows the cards and statuses of this agent's peers, or of all agents in the namespace.
+
+    An agent follows each peer that it gives tasks to, by the exact topics of the peer's card and status. It follows all
+    agents only while this is needed: for a minute after each listing, and while somebody watches all agents. So
+    when an agent starts, only the agents that work with it get messages.
 
     Args:
         scope: The agent's shared values.
@@ -47,7 +57,7 @@ class Peers:
             warning.
 
     Attributes:
-        on_back: Functions to call with the name of a peer that came online, was restarted, or has reconnected.
+        on_back: Functions to call with the name of a followed peer that came online, was restarted, or has reconnected.
     """
 
     def __init__(self, scope: Scope, max_peers: int) -> None:
@@ -56,7 +66,8 @@ class Peers:
         self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
-        self._watchers: weakref.WeakSet[Feed[PeerChange]] = weakref.WeakSet()
+        self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
+        """Each watcher, with the id of the agent whose changes it wants; None for all agents."""
         self._faults = FaultLog(logger)
         me, bound, connection = scope.agent_id, self._topics.bound, scope.connection
         marker = BoundMarker(
@@ -72,6 +83,15 @@ class Peers:
             question=(self._topics.agent_query(scope.agent_id), scope.agent_id),
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
+        self._wanted: dict[str, asyncio.Task[bool]] = {}
+        """The agents that are followed until the stop. Each task ends when card and status have arrived."""
+        self._listing: asyncio.Task[bool] | None = None
+        """Ends when the cards and statuses of all agents have arrived. None while not all agents are followed."""
+        self._ending: asyncio.Task[None] | None = None
+        self._listed_at = 0.0
+        """The loop's time at which somebody last wanted to see all agents."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = BackgroundTasks()
 
     # Looking up
 
@@ -96,8 +116,9 @@ class Peers:
         status = self._statuses.get(name) or self._cards.get(name)
         return status is not None and status.status == "online"
 
-    def is_away(self, name: str) -> bool:
-        """Whether an agent is known, and offline."""
+    async def is_away(self, name: str) -> bool:
+        """Whether an agent is known, and offline. The agent is followed from now on."""
+        await self.follow(name)
         return self.is_known(name) and not self.is_online(name)
 
     def says(self, name: str, feature: str) -> bool | None:
@@ -110,12 +131,33 @@ class Peers:
         card = self._cards.get(name)
         return card is not None and bool(card.features)
 
+    def want(self, name: str) -> asyncio.Task[bool]:
+        """Follow one agent from now on; see :meth:`follow`."""
+        following = self._wanted.get(name)
+        if following is None or (following.done() and not _succeeded(following)):
+            following = self._wanted[name] = self._tasks.start(self._retained.follow(self._filters_of(name)))
+        return following
+
+    async def follow(self, name: str) -> bool:
+        """Follow one agent from now on, and wait until its card and status have arrived.
+
+        Returns:
+            Whether they have arrived. Also True when the broker has neither. False when this cannot be known now.
+        """
+        return await _end_of(self.want(name))
+
     async def complete(self) -> bool:
-        """Wait until all retained cards and statuses have arrived.
+        """Follow all agents for a while, and wait until all cards and statuses have arrived.
 
         Returns:
             True when all have arrived. False when the broker does not let this agent see all of them.
         """
+        loop = asyncio.get_running_loop()
+        self._listed_at = loop.time()
+        if self._listing is None:
+            self._listing = self._tasks.start(self._list())
+            self._timer = loop.call_later(_LISTED_FOR, self._end_listing)
+        await _end_of(self._listing)
         return await self._retained.complete()
 
     async def look_again(self) -> None:
@@ -123,25 +165,57 @@ class Peers:
         if self._scope.connection.connected:
             await self._retained.barrier()
 
-    def watch(self) -> Feed[PeerChange]:
-        """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
+    def watch(self, name: str | None = None) -> Feed[PeerChange]:
+        """Iterate over the changes from now on, until the iterator is closed or no longer referenced.
+
+        Args:
+            name: The id of the agent whose changes are wanted; None for all agents.
+        """
         watcher = Feed[PeerChange]()
-        self._watchers.add(watcher)
+        self._watchers[watcher] = name
+        self._tasks.start(self.complete() if name is None else self.follow(name))
         return watcher
 
     # Following
 
     async def start(self) -> None:
-        """Subscribe to cards and statuses. They arrive in the background."""
-        await self._retained.start()
+        """Prepare to follow peers. A first marker finds out which topics this agent may read."""
+        await self._retained.prepare()
+        self._tasks.start(self._retained.barrier())
 
     async def stop(self) -> None:
         """Unsubscribe, and forget all peers."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tasks.cancel()
         await self._retained.stop()
         for watcher in tuple(self._watchers):
             watcher.close()
+        self._wanted.clear()
         self._cards.clear()
         self._statuses.clear()
+
+    async def _list(self) -> bool:
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+        await self._retained.begin()
+        return await self._retained.complete()
+
+    def _end_listing(self) -> None:
+        """Follow only the wanted peers from now on, unless somebody still wants to see all agents."""
+        loop = asyncio.get_running_loop()
+        left = _LISTED_FOR if None in self._watchers.values() else self._listed_at + _LISTED_FOR - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._end_listing)
+        else:
+            self._listing = self._timer = None
+            self._ending = self._tasks.start(self._retained.end(self._is_wanted))
+
+    def _is_wanted(self, topic: str) -> bool:
+        return (self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)) in self._wanted
+
+    def _filters_of(self, name: str) -> list[tuple[str, Handler]]:
+        return [(self._topics.agent_status(name), self._on_status), (self._topics.agent_card(name), self._on_card)]
 
     def on_reconnected(self) -> None:
         """Compare the copy with the broker's retained messages, because the connection was lost."""
@@ -201,10 +275,21 @@ class Peers:
         self._compare(name, was_online, changed=known is not None)
 
     def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:
-        for watcher in tuple(self._watchers):
-            watcher.put(PeerChange(kind, name, self.card(name)))
+        for watcher, wanted in tuple(self._watchers.items()):
+            if wanted is None or wanted == name:
+                watcher.put(PeerChange(kind, name, self.card(name)))
 
 
 def _essence(card: AgentCard) -> AgentCard:
     """The card without the fields that change with the peer's status."""
     return card.model_copy(update={"last_seen": "", "status": "online", "started": None})
+
+
+async def _end_of(task: asyncio.Task[bool]) -> bool:
+    if not task.done():
+        await asyncio.wait([task])
+    return _succeeded(task)
+
+
+def _succeeded(task: asyncio.Task[bool]) -> bool:
+    return not task.cancelled() and task.exception() is None and task.result()

@@ -37,27 +37,31 @@ class CardQuestion:
         connection: The connection that asks.
         topic: The topic of the question.
         asker: The name of the endpoint that asks.
-        filters: The topic filters of the cards, each with the handler of the cards. The handler gets the copies too,
-            as if they had arrived on the topics of the cards.
     """
 
-    def __init__(self, connection: Connection, topic: str, asker: str, filters: Sequence[tuple[str, Handler]]) -> None:
+    def __init__(self, connection: Connection, topic: str, asker: str) -> None:
         self._connection = connection
         self._topic = topic
         self._asker = asker
-        self._copies = [(Topics.copy(each, asker), partial(self._on_copy, handler)) for each, handler in filters]
-        self._listens = False
+        self._copies: dict[str, Handler] = {}
+        """The topic filters of the copies that this endpoint takes, each with the handler of the copies."""
 
-    async def ask(self) -> None:
-        """Ask, and wait for the answers: not at all when the broker says that no other endpoint is there."""
+    async def ask(self, filters: Sequence[tuple[str, Handler]]) -> None:
+        """Ask, and wait for the answers: not at all when the broker says that no other endpoint is there.
+
+        Args:
+            filters: The topic filters of the wanted cards, each with the handler of the cards. The handler gets the
+                copies too, as if they had arrived on the topics of the cards.
+        """
         if not self._connection.keeps_retained_apart:
             return
         loop = asyncio.get_running_loop()
         try:
-            if not self._listens:
-                self._listens = True
-                for topic_filter, handler in self._copies:
-                    await self._connection.subscribe(topic_filter, handler, qos=0)
+            for topic_filter, handler in filters:
+                copies = Topics.copy(topic_filter, self._asker)
+                if copies not in self._copies:
+                    self._copies[copies] = partial(self._on_copy, handler)
+                    await self._connection.subscribe(copies, self._copies[copies], qos=0)
             began = loop.time()
             if await self._connection.publish(self._topic, b"{}") == NO_MATCHING_SUBSCRIBERS:
                 return
@@ -66,11 +70,17 @@ class CardQuestion:
             return
         await asyncio.sleep(min(max(_LEAST, _ROUND_TRIPS * (loop.time() - began)), _MOST))
 
-    async def stop(self) -> None:
-        """Take no further copies."""
-        self._listens = False
-        for topic_filter, handler in self._copies:
-            await self._connection.unsubscribe(topic_filter, handler)
+    async def stop(self, filters: Sequence[tuple[str, Handler]] | None = None) -> None:
+        """Take no further copies.
+
+        Args:
+            filters: The topic filters of the cards whose copies are not wanted any more; None means all.
+        """
+        gone = self._copies if filters is None else [Topics.copy(each, self._asker) for each, _ in filters]
+        for copies in list(gone):
+            handler = self._copies.pop(copies, None)
+            if handler is not None:
+                await self._connection.unsubscribe(copies, handler)
 
     def _on_copy(self, handler: Handler, message: InboundMessage) -> None:
         if not message.retain and message.payload:

@@ -13,7 +13,7 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
-from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
+from mqtt_agent.errors import ConnectionLost, SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
@@ -35,7 +35,7 @@ class Source:
     """The retained messages to follow, and the functions that handle them.
 
     Attributes:
-        filters: Topic filters, each with the function that is called with each matching message.
+        filters: Topic filters of all messages, each with the function that is called with each matching message.
         forget: Called with a topic when nothing is retained there any more.
         without: What is not possible when the broker does not allow one of the filters, for the log.
         marker: The marker that returns after all retained messages. :class:`Retained` subscribes to its topics.
@@ -68,7 +68,7 @@ class Retained:
     def __init__(self, connection: Connection, source: Source, namespace: str, most: int, faults: FaultLog) -> None:
         self._connection = connection
         self._source = source
-        self._question = CardQuestion(connection, *source.question, source.filters)
+        self._question = CardQuestion(connection, *source.question)
         self._namespace = namespace
         self._most = most
         self._faults = faults
@@ -76,43 +76,107 @@ class Retained:
         self._names: dict[str, str] = {}  # by topic: the name in the topic
         self._topics_of: Counter[str] = Counter()  # by name: how many of its topics have a message
         self._marker_filters: list[str] = []
+        self._filters: dict[str, Handler] = {}
+        """The topic filters of the messages that are followed now."""
+        self._refused: set[str] = set()
+        """The topic filters of these that the broker refused."""
         self._complete: asyncio.Task[bool] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Subscribe. The messages arrive in the background."""
+        """Follow all messages of the source. They arrive in the background."""
+        await self.prepare()
+        await self.begin()
+
+    async def prepare(self) -> None:
+        """Subscribe to what is needed to follow messages: the topics of the marker. No message is followed yet."""
+        self._marker_filters = self._source.marker.filters
+        for topic_filter in self._marker_filters:
+            await self._connection.subscribe(topic_filter, self._on_marker)
+
+    async def begin(self) -> None:
+        """Follow all messages of the source, from now until :meth:`end`. They arrive in the background."""
+        allowed = await self._follow(self._source.filters)
+        self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
+
+    async def end(self, kept: Callable[[str], bool]) -> None:
+        """Stop following all messages of the source.
+
+        Args:
+            kept: Whether the message of a topic is still followed, because :meth:`follow` was called for its topic.
+                All other messages are forgotten.
+        """
+        self._cancel_waiting()
+        await self._leave(self._source.filters)
+        for topic in [topic for topic in self._seen if not kept(topic)]:
+            self._forget(topic)
+
+    async def follow(self, filters: Sequence[tuple[str, Handler]]) -> bool:
+        """Follow the messages of a few topics, and wait until the messages that are retained there have arrived.
+
+        Args:
+            filters: The topics, each with the function that is called with each message.
+
+        Returns:
+            False when the broker does not let the client see the messages, or when this cannot be known now. A further
+            call then waits again.
+        """
+        await self._follow([each for each in filters if each[0] not in self._filters])
+        if not self._refused.isdisjoint(topic for topic, _ in filters) or not self._connection.connected:
+            return False
+        if not await self.barrier():
+            return False
+        if any(topic not in self._seen for topic, _ in filters):
+            await self._question.ask(filters)
+        return True
+
+    async def _follow(self, filters: Sequence[tuple[str, Handler]]) -> bool:
         allowed = True
-        for topic_filter, handler in self._source.filters:
+        for topic_filter, handler in filters:
+            self._filters[topic_filter] = handler
+            self._refused.discard(topic_filter)
             try:
                 # At QoS 1, brokers limit their queue (Mosquitto: 1,000 messages) and drop the rest. QoS 0 has no limit.
                 await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
             except (TopicNotAuthorized, SubscriptionRefused) as error:
                 allowed = False
+                self._refused.add(topic_filter)
                 logger.warning("%s; %s", error, self._source.without)
-        self._marker_filters = self._source.marker.filters
-        for topic_filter in self._marker_filters:
-            await self._connection.subscribe(topic_filter, self._on_marker)
-        self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
+            except ConnectionLost:
+                allowed = False
+                logger.debug("the reconnect will subscribe to %s", topic_filter)
+        return allowed
+
+    async def _leave(self, filters: Sequence[tuple[str, Handler]]) -> None:
+        await self._question.stop(filters)
+        for topic_filter, _ in filters:
+            handler = self._filters.pop(topic_filter, None)
+            if handler is not None:
+                await self._connection.unsubscribe(topic_filter, handler)
 
     async def stop(self) -> None:
         """Unsubscribe, and forget which messages were seen."""
+        self._cancel_waiting()
+        await self._question.stop()
+        await self._leave(list(self._filters.items()))
+        for topic_filter in self._marker_filters:
+            await self._connection.unsubscribe(topic_filter, self._on_marker)
+        self._seen.clear()
+        self._names.clear()
+        self._topics_of.clear()
+
+    def _cancel_waiting(self) -> None:
         if self._complete is not None:
             self._complete.cancel()
             self._complete = None
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
-        await self._question.stop()
-        markers = [(topic_filter, self._on_marker) for topic_filter in self._marker_filters]
-        for topic_filter, handler in (*self._source.filters, *markers):
-            await self._connection.unsubscribe(topic_filter, handler)
-        self._seen.clear()
-        self._names.clear()
-        self._topics_of.clear()
 
     def on_reconnected(self) -> None:
         """Check the copy after a reconnect, when the broker sends all retained messages again."""
-        self._complete = asyncio.create_task(self._wait_complete(True, PATIENCE))
+        if self._filters:
+            self._complete = asyncio.create_task(self._wait_complete(True, PATIENCE))
 
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen.
@@ -120,10 +184,13 @@ class Retained:
         Returns:
             False when the broker does not let the client see all of them.
         """
-        if self._complete is None:
+        complete = self._complete
+        if complete is None:
             return False
+        if not complete.done():
+            await asyncio.wait([complete])
         try:
-            return await asyncio.shield(self._complete)
+            return not complete.cancelled() and complete.result()
         except TransportError:
             return False
 
@@ -186,7 +253,7 @@ class Retained:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
-        await self._question.ask()
+        await self._question.ask(list(self._filters.items()))
         if self._source.more is not None:
             await self._source.more()
         # A message that did not arrive again was removed while the client was offline, or the broker has lost it.

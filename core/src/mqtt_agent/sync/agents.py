@@ -217,9 +217,9 @@ class Agent(Endpoint[aio_agent.Agent]):
         """See :meth:`mqtt_agent.Agent.resume`."""
         return TaskHandle(self._background.run(self._async.resume, *args, **kwargs), self._background)
 
-    def watch_peers(self) -> Iterator[PeerChange]:
+    def watch_peers(self, name: str | None = None) -> Iterator[PeerChange]:
         """See :meth:`mqtt_agent.Agent.watch_peers`."""
-        return self._iterate(self._async.watch_peers())
+        return self._iterate(self._async.watch_peers(name))
 
     def request(
         self,

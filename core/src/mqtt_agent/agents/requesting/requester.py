@@ -49,8 +49,8 @@ class Requester:
     ) -> list[AgentCard]:
         """List the other agents of the namespace, sorted by name.
 
-        The agent keeps a copy of all cards, so this makes no round trip. Only the first call after a start may wait,
-        until all cards have arrived.
+        The first call waits until all cards have arrived. Then the agent keeps a copy of all cards up to date, and
+        further calls make no round trip, until nobody has asked for a minute.
 
         Args:
             capability: Only agents with this capability.
@@ -89,22 +89,30 @@ class Requester:
         """
         self._check_usable()
         validate_identifier(name, "agent id")
-        if self._peers.card(name) is None:
-            await self._peers.complete()
+        await self._peers.follow(name)
         return self._peers.card(name)
 
-    def watch_peers(self) -> AsyncIterator[PeerChange]:
+    def watch_peers(self, name: str | None = None) -> AsyncIterator[PeerChange]:
         """Iterate over the changes from now on: a peer comes online, goes offline, or has another card.
+
+        A peer that this agent has not followed yet may be told as online although it was online before.
+
+        Args:
+            name: The id of the agent to watch; None for all agents. While all agents are watched, the broker sends this
+                agent each card and each status of the namespace.
 
         Example:
             >>> async for change in agent.watch_peers():  # doctest: +SKIP
             ...     print(change.kind, change.name)
 
         Raises:
+            InvalidIdentifier: ``name`` cannot be an agent id.
             ConnectionLost: This agent is not started.
         """
         self._check_started()
-        return self._peers.watch()
+        if name is not None:
+            validate_identifier(name, "agent id")
+        return self._peers.watch(name)
 
     # Giving tasks
 
@@ -283,6 +291,7 @@ class Requester:
     async def _give(self, task: Task, *, wait_online: bool, request: bool) -> TaskHandle:
         self._check_usable()
         peer = task.to or ""
+        self._peers.want(peer)
         if not self._peers.is_online(peer) or self._dialect.says_bound(peer) is None:
             await self._look_for(peer, task.task_id, wait_online=wait_online, request=request)
         if self._dialect.required and self._dialect.says_bound(peer) is False:
@@ -303,14 +312,14 @@ class Requester:
         return handle
 
     async def _look_for(self, peer: str, task_id: str, *, wait_online: bool, request: bool) -> None:
-        """Check that a peer can get a task, after the cards and statuses of all peers have arrived.
+        """Check that a peer can get a task, after the peer's card and status have arrived.
 
         Raises:
             PeerUnavailable: The peer is offline or was never seen, and the task must not wait for the peer.
         """
         is_there = self._peers.is_online if request else self._peers.is_known
-        seen_all = await self._peers.complete()
-        if wait_online or not seen_all or is_there(peer):
+        seen = await self._peers.follow(peer)
+        if wait_online or not seen or is_there(peer):
             return
         await self._peers.look_again()
         if is_there(peer):
@@ -318,6 +327,7 @@ class Requester:
         if self._peers.is_known(peer):
             why = f"agent {peer!r} is offline; the task was not sent: use delegate(), or pass wait_online=True"
         else:
+            await self._peers.complete()
             names = [card.name for card in self._peers.cards() if card.name != self.agent_id]
             why = (
                 f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent: "

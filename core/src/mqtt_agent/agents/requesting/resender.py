@@ -39,10 +39,12 @@ class Resender:
         scope: The agent's shared values.
         tasks: The delegated tasks.
         sender: Sends the tasks.
-        is_away: Whether an agent is known and offline. Nothing is sent again to such a peer until it is back.
+        is_away: Finds out whether an agent is offline. Nothing is sent again to such a peer until it is back.
     """
 
-    def __init__(self, scope: Scope, tasks: DelegatedTasks, sender: TaskSender, is_away: Callable[[str], bool]) -> None:
+    def __init__(
+        self, scope: Scope, tasks: DelegatedTasks, sender: TaskSender, is_away: Callable[[str], Awaitable[bool]]
+    ) -> None:
         self._scope = scope
         self._tasks = tasks
         self._sender = sender
@@ -150,7 +152,7 @@ class Resender:
             handle = self._tasks.handles.get(task_id)
             if record is not None and handle is not None:
                 self._tasks.update(handle, record)
-        elif self._scope.connection.connected and not self._is_away(record.peer or ""):
+        elif self._scope.connection.connected and not await self._is_away(record.peer or ""):
             await self.send_again(record)
             return True
         return False

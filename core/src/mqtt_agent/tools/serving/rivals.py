@@ -68,8 +68,7 @@ class Rivals:
         self._looking = False
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._put)
         self._news = asyncio.Event()
-        question, everything = self._topics.client_query(scope.server_id), self._topics.all_server_cards
-        self._question = CardQuestion(scope.connection, question, scope.server_id, [(everything, self._on_card)])
+        self._question = CardQuestion(scope.connection, self._topics.client_query(scope.server_id), scope.server_id)
 
     def cards(self) -> list[ServerCard]:
         """The cards of the other servers that are online and matter, as far as they are known."""
@@ -101,7 +100,7 @@ class Rivals:
         if await self._barrier() and fresh and not self._connection.keeps_retained_apart:
             # A card that was removed between an earlier look and the subscription of :meth:`follow` is still here.
             self._cards = {server: card for server, card in self._cards.items() if server in self._arrived}
-        await self._question.ask()
+        await self._question.ask([(everything, self._on_card)])
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
             await self._barrier()
