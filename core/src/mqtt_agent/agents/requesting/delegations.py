@@ -49,6 +49,7 @@ class Delegations:
 
     def __init__(self, scope: Scope, peers: Peers) -> None:
         self._scope = scope
+        self._peers = peers
         self._tasks = DelegatedTasks(scope)
         self._sender = TaskSender(scope, self._tasks)
         self._sender.on_changed = self._on_other_topics
@@ -212,6 +213,7 @@ class Delegations:
                 f"the store of agent {agent_id} has no delegated task {task_id}; give peer= to ask the peer for it",
                 task_id=task_id,
             )
+        await self._peers.follow(peer)  # the peer's card says on which topics the peer knows the task
         task = Task(task_id=task_id, sender=agent_id, to=peer)
         record, _ = await self._tasks.add(
             TaskRecord(
