@@ -54,7 +54,7 @@ class AgentStage(BaseStage):
     async def start(self) -> None:
         await self.watch()
         await soon(asyncio.gather(self.writer.start(), self.planner.start()))
-        await soon(self.planner.peers())
+        await soon(asyncio.gather(self.planner.peers(), self.writer.peers()))  # both follow all agents from now on
         await self.request()
         self.remember()
 
