@@ -1,6 +1,6 @@
 """Draws docs/pictures/console.png: the console while the programs of README.md run. Needs Chromium, and Playwright.
 
-    .venv/bin/python scripts/console_picture.py [FILE]
+.venv/bin/python scripts/console_picture.py [FILE]
 """
 
 from __future__ import annotations

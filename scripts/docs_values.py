@@ -59,7 +59,9 @@ def assigned(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def simple(value: ast.expr) -> bool:
-    """Whether a value says everything by itself: a number, a text, None, or a product such as 16 * 1024."""
+    """Whether a value says everything by itself: a number, a text, a product such as 16 * 1024, an empty object."""
     if isinstance(value, ast.BinOp):
         return simple(value.left) and simple(value.right)
+    if isinstance(value, ast.Call):
+        return not value.args and not value.keywords
     return isinstance(value, ast.Constant)
