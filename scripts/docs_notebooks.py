@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"tutorials/{path.stem}.md", content=page(path, pictures)))
         files.append(File.generated(config, f"tutorials/{path.name}", abs_src_path=str(path)))
         for name, data in pictures.items():
-            files.append(File.generated(config, f"tutorials/{name}", content=decoded(data)))
+            files.append(File.generated(config, f"tutorials/{name}", content=base64.b64decode(data)))
     return files
 
 
@@ -35,8 +36,7 @@ def page(path: Path, pictures: dict[str, str]) -> str:
             parts.append(source.replace("](../docs/", "](../"))  # as links between the pages of the site
             continue
         parts.append(f"```python\n{source}\n```")
-        for output in cell["outputs"]:
-            parts.append(shown(output, f"{path.stem}-{len(pictures) + 1}.png", pictures))
+        parts += [shown(output, f"{path.stem}-{len(pictures) + 1}.png", pictures) for output in cell["outputs"]]
     parts.append(f"---\n\n[Download this notebook]({path.name}), and run it in Jupyter.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -57,10 +57,3 @@ def shown(output: dict[str, Any], name: str, pictures: dict[str, str]) -> str:
 def text(words: str) -> str:
     """A block of plain text, as a terminal shows it."""
     return f"``` {{.text .output .no-copy}}\n{ESCAPES.sub('', words).rstrip()}\n```"
-
-
-def decoded(data: str) -> bytes:
-    """The bytes of a picture."""
-    import base64
-
-    return base64.b64decode(data)
