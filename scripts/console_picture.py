@@ -1,4 +1,4 @@
-"""Draws docs/pictures/console.png: the console while the programs of README.md run. Needs Chromium, and Playwright.
+"""Draws docs/pictures/console.png: the console while the programs of README.md run. Needs Chromium.
 
 .venv/bin/python scripts/console_picture.py [FILE]
 """
@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "console.png"
-SIZE = {"width": 1100, "height": 760}
+SIZE = {"width": 1100, "height": 700}
 SECONDS = 60.0
 
 
@@ -70,7 +71,7 @@ def main() -> None:
         os.environ |= {"MQTT_AGENT_BROKER": f"mqtt://127.0.0.1:{port}", "XDG_STATE_HOME": str(folder / "state")}
         for name, text in programs().items():
             (folder / name).write_text(text)
-        command = [sys.executable, "-m", "mqtt_agent.cli"]
+        command = [str(Path(sys.executable).with_name("mqtt-agent"))]
         broker = [*command, "broker", "--ui", "--port", port]
         [address] = re.findall(r"http://\S+", stack.enter_context(running(broker, folder, "token=")))
         browser = stack.enter_context(sync_playwright()).chromium.launch(
@@ -83,6 +84,9 @@ def main() -> None:
         stack.enter_context(running([sys.executable, "traveller.py"], folder, "takes tasks"))
         draw(page, picture, command, folder)
         browser.close()
+    with Image.open(picture) as drawn:  # a few colours are enough, and make the file small
+        few = drawn.convert("RGB").quantize(64)
+    few.save(picture, optimize=True)
 
 
 if __name__ == "__main__":
