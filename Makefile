@@ -14,7 +14,7 @@ export COVERAGE_FILE := $(CURDIR)/.coverage
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test coverage crewai crew notebooks docs wheels lowest storm long mutations lint imports format hooks bench growth lock release clean help
+.PHONY: demo test coverage crewai crew notebooks docs picture wheels lowest storm long mutations lint imports format hooks bench growth lock release clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -57,6 +57,9 @@ notebooks: $(INSTALLED) $(CREWAI_INSTALLED)  ## run all notebooks, and store the
 
 docs: $(INSTALLED)  ## build the site from docs/ and the docstrings in site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+picture: $(INSTALLED)  ## draw the picture of the console in README.md anew, with Chromium
+	@$(RUN)/python scripts/console_picture.py
 
 wheels: $(INSTALLED)  ## install each distribution alone in new environments, and test it (ARGS=--quick, or names of Pythons)
 	@$(RUN)/python scripts/check_wheels.py $(ARGS)

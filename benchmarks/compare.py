@@ -186,7 +186,7 @@ def tables(results: dict[str, Any]) -> str:
         "Ratios to the floor in the same round: median (least–greatest). For calls/s, a higher ratio is better; for "
         "all other columns, a lower one. CPU is the CPU time of all processes for one call, over all rounds.",
         "",
-        "| | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
+        "| program | p50, 1 at once | p99, 1 at once | calls/s, 1 at once "
         "| p50, 64 at once | calls/s, 64 at once | CPU, 64 at once |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -215,7 +215,7 @@ def tables(results: dict[str, Any]) -> str:
         "The absolute values, as medians. CPU is seconds of CPU time for 1,000 calls, and MB is peak memory, each for "
         "client / server / broker.",
         "",
-        "| | at once | p50 ms | p99 ms | calls/s | CPU s | peak MB |",
+        "| program | at once | p50 ms | p99 ms | calls/s | CPU s | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for subject in subjects.values():

@@ -136,9 +136,9 @@ class Terminal:
         """Start a command that runs until it is told to end. ``stdin`` may be a pseudo-terminal."""
         return self._started(["-m", "mqtt_agent.cli", *words], stdin, environment)
 
-    def program(self, file: str, **environment: str) -> Running:
+    def program(self, file: str, *words: str, **environment: str) -> Running:
         """Start a Python program of the working folder."""
-        return self._started([file], subprocess.PIPE, environment)
+        return self._started([file, *words], subprocess.PIPE, environment)
 
     def _started(self, words: list[str], stdin: int, environment: dict[str, str]) -> Running:
         running = Running(

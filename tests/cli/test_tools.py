@@ -131,3 +131,25 @@ def test_calls_are_measured_and_leave_nothing_behind(terminal: Terminal) -> None
     assert line["at_once"] == 2
     assert line["calls_per_second"] > 0
     assert terminal.run("tools", "--all", "--json").out == ""
+
+
+def test_a_program_that_ends_with_run_is_served_too(terminal: Terminal) -> None:
+    terminal.write(
+        "program.py",
+        """
+import os
+from mqtt_agent import ToolServer
+
+server = ToolServer("program", namespace=os.environ["MQTT_AGENT_NAMESPACE"])
+
+@server.tool
+def answer() -> int:
+    return 42
+
+server.run()
+""",
+    )
+    serving = terminal.start("serve", "program.py")
+    serving.says("serves answer")
+    assert terminal.run("call", "answer").out == "42\n"
+    assert serving.interrupt() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ main()
 def at_terminal(tmp_path: Path, url_of_nobody: str) -> Show:
     """Runs a program whose standard error is a terminal, and returns the lines that the terminal gets."""
 
-    def show(code: str, **env: str) -> list[str]:
+    def show(code: str, *, ends: int = 1, **env: str) -> list[str]:
         program = tmp_path / "program.py"
         program.write_text(code.replace("URL", repr(url_of_nobody)), encoding="utf-8")
         terminal, inner = pty.openpty()
@@ -55,7 +56,7 @@ def at_terminal(tmp_path: Path, url_of_nobody: str) -> Show:
                 break
             shown += data
         os.close(terminal)
-        assert process.wait(30) == (0 if "Thread(" in code else 1)
+        assert process.wait(30) == (0 if "Thread(" in code else ends)
         return shown.decode().replace(str(program), "program.py").splitlines()
 
     return show
@@ -182,3 +183,29 @@ def test_a_hook_that_is_set_later_gets_ours_as_the_previous_one(at_terminal: Sho
     lines = at_terminal(code)
     assert lines[0] == "reported"
     assert lines[-1] == "(Set MQTT_AGENT_TRACEBACK=1 to see the whole traceback.)"
+
+
+INTERRUPTED = """\
+import os, signal, threading
+from mqtt_agent import EmbeddedBroker
+from mqtt_agent.sync import ToolClient
+
+with EmbeddedBroker() as broker, ToolClient("ada", broker=broker.url) as client:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    WAIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("waits", "shown"),
+    [
+        ('client.call("forecast", wait_online=True)', []),
+        ("threading.Event().wait()", ["Traceback (most recent call last):"]),
+    ],
+)
+def test_ctrl_c_in_a_blocking_call_ends_the_program_without_a_traceback(
+    waits: str, shown: list[str], at_terminal: Show
+) -> None:
+    lines = at_terminal(INTERRUPTED.replace("WAIT", waits), ends=-signal.SIGINT)
+    assert [line for line in lines if line.startswith("Traceback")] == shown
+    assert lines == [] or shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,34 @@ def test_it_was_committed_with_its_outputs(name: str) -> None:
     for cell in cells:
         for output in cell.outputs:
             assert not re.search(r"/(home|root|Users)/|/tmp/h-", text_of(output)), "a path of whoever ran it"
+
+
+PROVIDES = {
+    "mqtt_agent": "./core[broker]",
+    "langchain": "langchain",
+    "langgraph": "./integrations/langchain[checkpoints]",
+    "langchain_mqtt_agent": "./integrations/langchain",
+    "autogen_agentchat": "./integrations/autogen",
+    "autogen_mqtt_agent": "./integrations/autogen",
+    "stand_in_autogen": "autogen-ext[openai]",
+    "crewai": "./integrations/crewai",
+    "crewai_mqtt_agent": "./integrations/crewai",
+    "matplotlib": "matplotlib",
+}
+"""What pip must install for an import of a notebook."""
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_its_first_cell_says_what_to_install(name: str) -> None:
+    notebook = read(name)
+    [command] = re.findall(r"^pip install (.+)$", notebook.cells[0].source, re.MULTILINE)
+    installed = shlex.split(command)
+    code = "\n".join(cell.source for cell in code_cells(notebook))
+    imported = set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE)) & PROVIDES.keys()
+    assert "mqtt_agent" in imported
+    needed = {PROVIDES[each] for each in imported}
+    assert {each for each in needed if not any(word.startswith(each) for word in installed)} == set()
+    assert "jupyterlab" in installed
 
 
 def test_what_it_shows_needs_no_extension_of_any_front_end(name: str) -> None:

@@ -308,7 +308,10 @@ async def test_the_last_line_of_the_log_says_that_the_connection_is_back(
 
 
 async def test_a_broker_that_is_down_is_an_error_that_says_what_to_do(url_of_nobody: str) -> None:
-    says = "no MQTT broker answers at .*: no program listens at this port .*; start a broker there, or check the host"
+    says = (
+        "no MQTT broker answers at .*: no program listens at this port .*; start a broker there, "
+        "for example with 'mqtt-agent broker', or check the host"
+    )
     with pytest.raises(BrokerUnreachable, match=says):
         await soon(Connection(url_of_nobody).start())
 

@@ -22,7 +22,7 @@ from mqtt_agent.cli.options import load
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.frames import user_frames
-from mqtt_agent.endpoints.running import Service
+from mqtt_agent.endpoints.running import Service, only_imported
 from mqtt_agent.tools import ToolServer
 
 __all__ = ["add_to"]
@@ -84,12 +84,15 @@ def _found(target: str) -> tuple[str, Any]:
     sys.path.insert(0, os.getcwd())
     if not path or importlib.util.find_spec(path.partition(".")[0]) is None:
         raise UsageError(f"there is no module {path!r} in {os.getcwd()} or among the installed packages")
+    importing = only_imported.set(True)  # a program that ends with server.run() can be served too
     try:
         return module, load(f"{path}:{name}") if name else _only_endpoint(importlib.import_module(path))
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # of the user's module
         raise UsageError(f"{path} cannot be imported: {_explained(error)}; --debug shows the traceback") from error
+    finally:
+        only_imported.reset(importing)
 
 
 def _explained(error: Exception) -> str:

@@ -9,7 +9,7 @@ from mqtt_agent.display.schemas import arguments
 from mqtt_agent.display.screen import Screen
 from mqtt_agent.display.tasks import TaskList, TaskView
 from mqtt_agent.display.tracebacks import NEXT_STEPS, short_traceback
-from mqtt_agent.display.uncaught import set_hooks
+from mqtt_agent.display.uncaught import end_quietly, set_hooks
 
 __all__ = [
     "NEXT_STEPS",
@@ -21,6 +21,7 @@ __all__ = [
     "card",
     "coloured",
     "duration",
+    "end_quietly",
     "escaped",
     "set_hooks",
     "short_traceback",

@@ -7,6 +7,8 @@ The hooks of Python for uncaught exceptions belong to the program, so this modul
   traceback. A hook of the program, of a debugger or of a library that reports crashes stays as it is.
 - Every exception that is not an error of MQTT.Agent is given to the hook that was there before. The hook also gets
   an error of MQTT.Agent whose short form would hide an exception of the user's own code.
+- Ctrl-C during a blocking call of MQTT.Agent ends the program without a traceback, and with the same exit status as
+  without this module.
 - With ``MQTT_AGENT_TRACEBACK=1`` in the environment, every exception is given to the hook that was there before.
 """
 
@@ -22,9 +24,11 @@ from typing import Any
 from mqtt_agent.display.frames import code_of, members_of, user_frames
 from mqtt_agent.display.tracebacks import MOST_FRAMES, message_lines
 
-__all__ = ["set_hooks"]
+__all__ = ["end_quietly", "set_hooks"]
 
 _WHOLE = "MQTT_AGENT_TRACEBACK"
+_QUIET = "_mqtt_agent_quiet"
+"""The attribute of a KeyboardInterrupt that is not shown."""
 
 
 def set_hooks(ours: type[BaseException]) -> None:
@@ -54,6 +58,17 @@ def set_hooks(ours: type[BaseException]) -> None:
         threading.excepthook = on_exception_in_thread
 
 
+def end_quietly(interrupt: KeyboardInterrupt, ours: type[BaseException]) -> None:
+    """Show no traceback if this Ctrl-C ends the program and the standard error is a terminal.
+
+    Args:
+        interrupt: The exception that Ctrl-C has raised in a blocking call of MQTT.Agent.
+        ours: The base class of the errors that are shown in the short form.
+    """
+    setattr(interrupt, _QUIET, True)
+    set_hooks(ours)
+
+
 def _only_prints(hook: Any) -> bool:
     """Whether a hook only prints the ordinary traceback, as Python's own hooks do."""
     # On Python 3.10, the package exceptiongroup sets a hook that also prints exception groups.
@@ -74,6 +89,8 @@ def _show(error: BaseException, ours: type[BaseException], before: str) -> bool:
         errors = list(_leaves(error))
         if os.environ.get(_WHOLE, "0") not in ("", "0") or not _at_terminal():
             return False
+        if hasattr(error, _QUIET):
+            return True
         if not all(isinstance(each, ours) and not _hides_user_code(each, ours) for each in errors):
             return False
         blocks = ["\n".join(_lines(each, error)) for each in errors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import signal
 import sys
@@ -17,11 +18,13 @@ from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import MQTTAgentError, TransportError
 from mqtt_agent.transport import Connection
 
-__all__ = ["Service"]
+__all__ = ["Service", "only_imported"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 
+only_imported: contextvars.ContextVar[bool] = contextvars.ContextVar("only_imported", default=False)
+"""Whether a program is only being imported by ``mqtt-agent serve``, which then serves the program's endpoint itself."""
 _handled: set[signal.Signals] = set()
 """The signals that a running service handles now."""
 
@@ -110,12 +113,15 @@ class Service(NeedsAsyncWith, ABC):
 
         A second signal ends the endpoint without waiting for the work that runs. A line on standard error says what is
         served. When the endpoint cannot start, or its connection has failed permanently, the process exits with
-        status 1 and one line that says why.
+        status 1 and one line that says why. While ``mqtt-agent serve`` imports a program, this method does nothing,
+        because the command serves the endpoint.
 
         Raises:
             RuntimeError: An event loop runs in this thread, as in a notebook: use :meth:`start` or
                 :meth:`serve_forever`.
         """
+        if only_imported.get():
+            return
         refuse_in_event_loop(
             f"run() of {self._label}", "'await start()' to serve in the background, or 'await serve_forever()'"
         )

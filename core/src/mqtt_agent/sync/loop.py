@@ -22,7 +22,8 @@ from typing_extensions import ParamSpec
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.display.frames import place_here
 from mqtt_agent.display.screen import find_shell
-from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost
+from mqtt_agent.display.uncaught import end_quietly
+from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, MQTTAgentError
 
 __all__ = ["Background"]
 
@@ -183,8 +184,10 @@ class Background:
         future = self.start(function, *args, **kwargs)
         try:
             return future.result()
-        except BaseException:
+        except BaseException as error:
             future.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                end_quietly(error, MQTTAgentError)
             raise
 
     async def run_async(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:

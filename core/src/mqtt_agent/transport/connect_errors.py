@@ -66,7 +66,8 @@ def explain(error: BaseException) -> str:
         return "the connection timed out"
     if isinstance(error, ConnectionRefusedError):
         return (
-            "no program listens at this port (connection refused); start a broker there, or check the host and the port"
+            "no program listens at this port (connection refused); start a broker there, for example with "
+            "'mqtt-agent broker', or check the host and the port"
         )
     if isinstance(error, ConnectionResetError):
         return f"the server closed the connection; {WRONG_PORT}"
