@@ -4,7 +4,8 @@ Three requesters give tasks to three executors. At the end, each task must have 
 and the result must be correct for the input. As their last action, the executors' handlers write a line into a ledger
 file. A task may have more than one line only if a kill happened between this line and the store's commit.
 
-With ``--bound``, the broker allows each agent exactly the rights that its entry in a roster gives, and may deny nothing.
+With ``--bound``, the broker allows each agent exactly the rights that its entry in a roster gives, and may deny
+nothing.
 """
 
 from __future__ import annotations

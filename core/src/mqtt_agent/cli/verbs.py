@@ -87,7 +87,7 @@ class Session:
 
     def agent(self, agent_id: str, **options: Any) -> Agent:
         """An agent with the settings of the command line; it is not started."""
-        about = {"client_id": self.settings.client_id, **self.settings.place.as_arguments(), **options}
+        about: dict[str, Any] = {**self.settings.place.as_arguments(), "client_id": self.settings.client_id, **options}
         return Agent(agent_id, **about)
 
 

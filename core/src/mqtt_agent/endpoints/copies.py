@@ -45,8 +45,14 @@ class CardQuestion:
         self._connection = connection
         self._topic = topic
         self._asker = asker
-        self._copies = [(Topics.copy(each, asker), partial(self._on_copy, handler)) for each, handler in filters]
-        self._listens = False
+        self._copies: dict[str, Handler] = {}
+        self._subscribed: set[str] = set()
+        for topic_filter, handler in filters:
+            self.add(topic_filter, handler)
+
+    def add(self, topic_filter: str, handler: Handler) -> None:
+        """Take copies of further cards from the next question on. A filter that was added before changes nothing."""
+        self._copies.setdefault(Topics.copy(topic_filter, self._asker), partial(self._on_copy, handler))
 
     async def ask(self) -> None:
         """Ask, and wait for the answers: not at all when the broker says that no other endpoint is there."""
@@ -54,10 +60,9 @@ class CardQuestion:
             return
         loop = asyncio.get_running_loop()
         try:
-            if not self._listens:
-                self._listens = True
-                for topic_filter, handler in self._copies:
-                    await self._connection.subscribe(topic_filter, handler, qos=0)
+            for topic_filter in [each for each in self._copies if each not in self._subscribed]:
+                self._subscribed.add(topic_filter)
+                await self._connection.subscribe(topic_filter, self._copies[topic_filter], qos=0)
             began = loop.time()
             if await self._connection.publish(self._topic, b"{}") == NO_MATCHING_SUBSCRIBERS:
                 return
@@ -68,8 +73,8 @@ class CardQuestion:
 
     async def stop(self) -> None:
         """Take no further copies."""
-        self._listens = False
-        for topic_filter, handler in self._copies:
+        self._subscribed.clear()
+        for topic_filter, handler in self._copies.items():
             await self._connection.unsubscribe(topic_filter, handler)
 
     def _on_copy(self, handler: Handler, message: InboundMessage) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 from mqtt_agent.endpoints.copies import CardQuestion
@@ -30,6 +31,10 @@ class KnownName(Protocol):
     @property
     def card(self) -> ToolCard | None:
         """The latest card of the tool."""
+
+    @property
+    def writers(self) -> set[str]:
+        """The names of the other servers whose cards of the tool have arrived."""
 
 
 class Rivals:
@@ -70,6 +75,7 @@ class Rivals:
         self._news = asyncio.Event()
         question, everything = self._topics.client_query(scope.server_id), self._topics.all_server_cards
         self._question = CardQuestion(scope.connection, question, scope.server_id, [(everything, self._on_card)])
+        self._believes_all = not scope.dialect.required
 
     def cards(self) -> list[ServerCard]:
         """The cards of the other servers that are online and matter, as far as they are known."""
@@ -101,6 +107,9 @@ class Rivals:
         if await self._barrier() and fresh and not self._connection.keeps_retained_apart:
             # A card that was removed between an earlier look and the subscription of :meth:`follow` is still here.
             self._cards = {server: card for server, card in self._cards.items() if server in self._arrived}
+        if not self._believes_all:
+            for tool in self._names:
+                self._question.add(self._topics.tool_card(tool), partial(self._on_copied_tool, tool))
         await self._question.ask()
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
@@ -124,7 +133,23 @@ class Rivals:
                 taken[tool] = sorted(owners, key=place_of)
         return taken
 
+    def believes(self, card: ServerCard, tool: str) -> bool:
+        """Whether the server of a card may offer a tool.
+
+        Every server can list any tool in its own server card. With ``bound="require"``, the broker lets only the
+        servers of a tool write the tool's card, so a server is believed after such a card has arrived.
+        """
+        return self._believes_all or card.shared_name in self._names[tool].writers
+
+    def _on_copied_tool(self, tool: str, message: InboundMessage) -> None:
+        with contextlib.suppress(WireError):
+            card = decode(ToolCard, message.payload, self._scope.max_payload)
+            if card.tool == tool and tool in self._names:
+                self._names[tool].writers.add(card.server)
+
     def _has(self, card: ServerCard, tool: str, elected: set[str]) -> bool:
+        if not self.believes(card, tool):
+            return False
         if tool in card.tools or tool in (card.claims or ()):
             return True
         # Replicas in an election keep the names of their server until one of them has taken over.
