@@ -7,6 +7,7 @@ import base64
 import hashlib
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -15,8 +16,10 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
+from brokers.guarded import DynamicSecurity
 from certificates import Authority
 from mqtt_agent import ToolServer
+from mqtt_agent.identity import Roster
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import (
     AgentCard,
@@ -76,9 +79,10 @@ async def find(terminal: Terminal, *words: str, code: int = 0) -> list[dict[str,
 def test_a_healthy_broker_has_nothing_wrong(terminal: Terminal, broker: Broker) -> None:
     said = found(terminal, "--broker", broker.url)
     assert {each["level"] for each in said} <= {"ok", "note", "warning"}
+    good = of(said, "rights", "ok")
     for role in ("client", "server", "agent"):
-        assert f"may be the {role}" in of(said, "rights", "ok")
-    assert "7 of 7 rights were proven" in of(said, "rights", "ok")
+        for kind in ("plain", "sender-bound"):
+            assert re.search(rf"may be the {role} \S+ on {kind} topics: (\d+) of \1 rights were proven", good), good
     assert ("no shared subscriptions" in of(said, "broker", "note")) is not broker.shared_subscriptions
 
 
@@ -185,7 +189,7 @@ def test_a_right_that_is_missing_although_the_suback_said_yes_is_found(terminal:
     wrong = of(said, "rights", "wrong")
     inbox = f"{namespace}/mcp/clients/ada/responses"
     assert f"accepted a subscription to {inbox}" in wrong
-    assert "although the SUBACK said yes: no answer arrives" in wrong
+    assert "although the SUBACK said yes. What the right is for: a message to itself; responses of such servers" in wrong
     assert f"-> allow this login to read {inbox}" in wrong
     assert "mcp/servers/+/card" not in wrong
 
@@ -209,7 +213,7 @@ def test_a_login_with_the_rights_of_a_client_may_be_a_client_and_no_server(termi
         assert "The SUBACK alone says yes" in of(said, "rights", "ok")
         said = found(terminal, "--broker", broker.url, *login, "--role", "server", code=1)
         assert "as server 'ada', this login may not publish to" in of(said, "rights", "wrong")
-        assert "nobody finds the tool" in of(said, "rights", "wrong")
+        assert "What the right is for: the cards of its tools" in of(said, "rights", "wrong")
         said = found(terminal, "--broker", broker.url, *login)  # the login may be meant for one role only
         assert "this login cannot be the server 'ada'" in of(said, "rights", "note")
 
@@ -220,6 +224,7 @@ def _dynamic_security(namespace: str) -> dict[str, str]:
     allowed = [
         ("publishClientSend", f"{namespace}/mcp/#"),
         ("subscribePattern", f"{namespace}/mcp/#"),
+        ("subscribePattern", f"{namespace}/agents/+/status"),
         ("publishClientReceive", f"{namespace}/mcp/clients/#"),
     ]
     return {
@@ -257,6 +262,59 @@ def test_the_rights_of_dynamic_security_are_tried(terminal: Terminal, namespace:
     assert f"{namespace}/mcp/clients/ada/responses and a message" not in wrong
     assert "cannot be the agent 'ada'" in of(said, "rights", "note")
     assert f"{namespace}/probe/#" in of(said, "broker", "note")
+
+
+ROSTER = """
+namespace = "ns"
+
+[programs.web]
+kind = "client"
+calls = ["forecast"]
+
+[programs.planner]
+kind = "agent"
+delegates_to = ["writer"]
+
+[programs.weather]
+kind = "server"
+serves = ["forecast"]
+
+[programs.audit]
+kind = "auditor"
+
+[programs.ops]
+kind = "operator"
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "proven"),
+    [
+        ("client", "web", "1 of 8"),
+        pytest.param("agent", "planner", "5 of 8", marks=pytest.mark.long),
+        pytest.param("server", "weather:1", "3 of 8", marks=pytest.mark.long),
+        pytest.param("auditor", "audit", "0 of 1", marks=pytest.mark.long),
+        pytest.param("operator", "ops", "4 of 4", marks=pytest.mark.long),
+    ],
+)
+def test_the_rights_of_a_roster_are_exactly_those_that_the_doctor_tries(
+    terminal: Terminal, role: str, name: str, proven: str
+) -> None:
+    require(DynamicSecurity)
+    roster = Roster.parse(ROSTER)
+    login = roster.login(name)
+    with DynamicSecurity(roster) as broker:
+        terminal.write("secret", broker.password_of(login))
+        words = ("--broker", broker.where, "--namespace", "ns", "--bound", "require", "--as", name, "--role", role)
+        words += ("--user", login.user, "--password-file", "secret", "--client-id", login.client_id)
+        words += ("--tool", "forecast", "--peer", "writer")
+        said = found(terminal, *words)
+        assert of(said, "rights", "wrong") == ""
+        assert f"on sender-bound topics: {proven} rights were proven" in of(said, "rights", "ok")
+        if role == "client":
+            wrong = of(found(terminal, *words, "--tool", "other", code=1), "rights", "wrong")
+            assert "may not publish to ns/mcp/tools/other/call/web" in wrong
+            assert of(found(terminal, *words[:4], *words[6:], code=1), "rights", "wrong")  # no plain topics
 
 
 def test_a_wrong_login_is_told(terminal: Terminal, namespace: str) -> None:

@@ -3,6 +3,9 @@
 Three requesters give tasks to three executors. At the end, each task must have one terminal result at its requester,
 and the result must be correct for the input. As their last action, the executors' handlers write a line into a ledger
 file. A task may have more than one line only if a kill happened between this line and the store's commit.
+
+With ``--bound``, the broker allows each agent exactly the rights that its entry in a roster gives, and may deny
+nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from brokers import Mosquitto, die_with_parent  # noqa: E402
+from brokers.guarded import DynamicSecurity  # noqa: E402
+from logins import denials, environment  # noqa: E402
+from mqtt_agent.identity import Roster  # noqa: E402
 from proxy import Proxy  # noqa: E402
 from support import kill  # noqa: E402
 
@@ -49,6 +55,7 @@ class Report:
         missing: Tasks without a result, by requester.
         executions: The number of lines in the ledger.
         extra: The number of lines after the first line of each task.
+        denied: Lines of the broker's log that tell a denial.
         odd: Tasks with a result and without a line in the ledger, or with two lines of the same attempt.
         seconds: The duration of the storm.
         logs: The folder with the logs of the processes.
@@ -63,11 +70,12 @@ class Report:
     executions: int = 0
     extra: int = 0
     odd: list[str] = field(default_factory=list[str])
+    denied: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        fine = not (self.wrong or self.missing or self.odd)
+        fine = not (self.wrong or self.missing or self.odd or self.denied)
         return fine and self.extra <= self.kills["executor"]
 
     def __str__(self) -> str:
@@ -78,7 +86,7 @@ class Report:
             f"  {self.executions} executions: {self.extra} more than one for each task,"
             f" and {self.kills['executor']} kills of executors",
         ]
-        for what in ("wrong", "missing", "odd"):
+        for what in ("wrong", "missing", "odd", "denied"):
             found: list[str] = getattr(self, what)
             if found:
                 lines.append(f"  {what}: {', '.join(found[:10])}{' …' if len(found) > 10 else ''}")
@@ -97,9 +105,12 @@ class Storm:
         seconds: Seconds during which tasks are given and processes are killed.
         grace: Seconds after that for the remaining tasks, without any kills.
         pause: Mean seconds between two kills.
+        bound: Whether the broker allows each agent only what a roster gives to it.
     """
 
-    def __init__(self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float) -> None:
+    def __init__(
+        self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float, *, bound: bool = False
+    ) -> None:
         self._folder = folder
         self._random = random.Random(seed)
         self._seconds = seconds
@@ -108,7 +119,9 @@ class Storm:
         self._shares = {name: range(i * tasks // 3, (i + 1) * tasks // 3) for i, name in enumerate(REQUESTERS)}
         self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._broker = Mosquitto(["persistence true", "autosave_interval 1"])
+        self._broker: Mosquitto = _guarded(self._namespace) if bound else Mosquitto()
+        self._broker.lines += ["persistence true", "autosave_interval 1"]
+        self._environment = environment(self._broker) if bound else {}
         self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *REQUESTERS)}
         self._cuts: set[asyncio.Task[None]] = set()
         self._ledger = folder / "ledger"
@@ -127,6 +140,7 @@ class Storm:
                 await self._rage(began + self._seconds)
                 await asyncio.gather(*self._cuts)
                 await self._calm(time.monotonic() + self._grace)
+                self._report.denied = denials(self._broker.log)
         finally:
             for process in self._processes.values():
                 kill(process)
@@ -153,6 +167,7 @@ class Storm:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self._environment},
                 preexec_fn=die_with_parent,
             )
 
@@ -241,6 +256,13 @@ class Storm:
                     report.odd.append(task_id)
 
 
+def _guarded(namespace: str) -> DynamicSecurity:
+    """A broker that allows exactly the rights of these agents. Only the requesters may give tasks."""
+    programs = [f'[programs.{name}]\nkind = "agent"\n' for name in EXECUTORS]
+    programs += [f'[programs.{name}]\nkind = "agent"\ndelegates_to = {json.dumps(EXECUTORS)}\n' for name in REQUESTERS]
+    return DynamicSecurity(Roster.parse(f'namespace = "{namespace}"\n' + "".join(programs)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=None, help="of the kills; printed, and random by default")
@@ -248,12 +270,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--grace", type=float, default=90)
     parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between two kills")
+    parser.add_argument("--bound", action="store_true", help="on a broker that allows only the rights of a roster")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
-    report = asyncio.run(Storm(folder, seed, options.tasks, options.seconds, options.grace, options.pause).run())
+    numbers = (options.tasks, options.seconds, options.grace, options.pause)
+    report = asyncio.run(Storm(folder, seed, *numbers, bound=options.bound).run())
     print(report)
     if report.good:
         with contextlib.suppress(OSError):

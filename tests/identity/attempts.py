@@ -63,7 +63,6 @@ KEPT_SESSION = "taken-session"
 UNSUBSCRIBE = "foreign-unsubscribe"
 OLD_TOKEN = "connection-outlives-token"
 SILENT_SUBSCRIPTION = "subscription-not-refused"
-CLAIM = "claimed-tool-name"
 
 
 @dataclass(frozen=True)
@@ -213,5 +212,5 @@ READING = [
     Reading("everything in a group of its own", "agent-b", "$share/own/#"),
 ]
 
-GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION, CLAIM}
+GAPS = {OWN_NAME, CASE, SHARE_GROUP, CLIENT_ID, KEPT_SESSION, UNSUBSCRIBE, OLD_TOKEN, SILENT_SUBSCRIPTION}
 """What some broker cannot prevent. docs/identity.md names each of them."""

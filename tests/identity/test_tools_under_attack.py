@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from mqtt_agent import ToolClient, ToolContext, ToolServer, errors
+from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.tools import CallHandle
 from support import soon, until
 
-from .attempts import EJABBERD
 from .conftest import Cast
 from .endpoints import client, settings
 from .raw import Raw
@@ -183,8 +182,8 @@ async def test_a_call_on_the_plain_topic_is_refused_by_the_broker_and_by_the_ser
     assert "plain" not in [city for _, city in victims.ran]
 
 
+@pytest.mark.rule("OWN-9")
 async def test_a_claim_of_a_tool_name_by_a_foreign_server_keeps_no_server_away(victims: Victims) -> None:
-    """It does on brokers without shared subscriptions, and docs/identity.md says so."""
     evil = victims.attacker("evil:1")
     card = body(
         version="1",
@@ -201,12 +200,8 @@ async def test_a_claim_of_a_tool_name_by_a_foreign_server_keeps_no_server_away(v
         assert evil.publish("ns/mcp/servers/evil:1/card", card, retain=True) < 0x80
         await victims.ends_well(await victims.call())
         await soon(victims.server.stop())
-        try:
-            await soon(victims.server.start(), 20)
-            started = True
-        except errors.ToolNameTaken:
-            started = False
-        assert started == (victims.cast.name != EJABBERD)
+        await soon(victims.server.start(), 20)
+        await victims.ends_well(await victims.call())
     finally:
         evil.publish("ns/mcp/servers/evil:1/card", b"", retain=True)
 

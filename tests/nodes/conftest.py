@@ -12,6 +12,7 @@ import pytest
 from brokers import Mosquitto
 from brokers.nodes import EjabberdNode, bridged_mosquittos, ejabberd_cluster
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
+from mqtt_agent.transport import Bound
 from support import require, soon
 
 
@@ -27,10 +28,18 @@ class Endpoints:
     async def client(self, url: str) -> ToolClient:
         return await self._start(ToolClient(broker=url, namespace=self._namespace))
 
-    async def replica(self, url: str, name: str, will_delay: int = 1, server: str = "server") -> ToolServer:
+    async def replica(
+        self, url: str, name: str, will_delay: int = 1, server: str = "server", bound: Bound = "prefer"
+    ) -> ToolServer:
         """A replica with the tool ``square``, whose calls are not repeatable."""
         replica = ToolServer(
-            server, replica=name, broker=url, namespace=self._namespace, will_delay=will_delay, drain_timeout=1
+            server,
+            replica=name,
+            broker=url,
+            namespace=self._namespace,
+            will_delay=will_delay,
+            drain_timeout=1,
+            bound=bound,
         )
 
         @replica.tool

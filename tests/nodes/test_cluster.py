@@ -10,6 +10,7 @@ import asyncio
 import pytest
 from brokers.nodes import EjabberdNode
 from mqtt_agent.errors import ToolNameTaken
+from mqtt_agent.transport import Bound
 from proxy import Proxy
 from support import becomes, soon, until
 
@@ -132,10 +133,11 @@ async def test_a_replica_on_standby_that_reconnects_to_another_node_stays_on_sta
     assert endpoints.runs == dict.fromkeys(range(20), 1)
 
 
+@pytest.mark.parametrize("bound", ["prefer", "require"])
 async def test_a_tool_name_at_one_node_is_refused_to_a_server_at_another_node(
-    cluster: Cluster, endpoints: Endpoints
+    cluster: Cluster, endpoints: Endpoints, bound: Bound
 ) -> None:
-    await endpoints.replica(cluster[0].url, "a")
+    await endpoints.replica(cluster[0].url, "a", bound=bound)
     with pytest.raises(ToolNameTaken) as caught:
-        await endpoints.replica(cluster[1].url, "b", server="other")
+        await endpoints.replica(cluster[1].url, "b", server="other", bound=bound)
     assert caught.value.owner == "server"

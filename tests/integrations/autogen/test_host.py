@@ -40,6 +40,16 @@ async def planner(embedded: Embedded, namespace: str) -> AsyncIterator[Agent]:
         yield agent
 
 
+@pytest.fixture
+def make_spy(embedded: Embedded, namespace: str) -> Callable[..., Agent]:
+    """Makes agents besides the planner."""
+
+    def make(name: str, **options: Any) -> Agent:
+        return Agent(name, **{"broker": embedded.url, "namespace": namespace, "store": MemoryStore(), **options})
+
+    return make
+
+
 def turn(conversation: str, *texts: str, previous: str | None = None) -> dict[str, Any]:
     messages = [m.TextMessage(content=text, source="user", id=f"{conversation}-{text}") for text in texts]
     encoded = [{"kind": "chat", "message": message.dump(), "text": message.content} for message in messages]
@@ -57,7 +67,7 @@ async def test_each_conversation_has_an_instance_of_its_own(embedded: Embedded, 
         assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
         assert await take(planner, "t2", turn("b", "y")) == "1: ['y']"
         assert await take(planner, "t3", turn("a", "z", previous="t1")) == "2: ['x', 'z']"
-        assert made == ["a", "b"]
+        assert made == ["bound:planner/a", "bound:planner/b"]
         assert hosts["counter"].live_conversations == 2
 
 
@@ -84,14 +94,15 @@ async def test_turns_of_a_conversation_run_in_order_and_others_beside_them(
     gates: dict[str, Gate] = {}
     async with hosting(embedded.url, namespace, counter=lambda name: gates.setdefault(name, Gate())):
         first = asyncio.create_task(take(planner, "t1", turn("a", "x")))
-        await until(lambda: "a" in gates and gates["a"].entered.is_set())
+        a, b = "bound:planner/a", "bound:planner/b"
+        await until(lambda: a in gates and gates[a].entered.is_set())
         second = asyncio.create_task(take(planner, "t2", turn("a", "y", previous="t1")))
         other = asyncio.create_task(take(planner, "t3", turn("b", "z")))
-        await until(lambda: "b" in gates and gates["b"].entered.is_set())
-        gates["b"].open.set()
+        await until(lambda: b in gates and gates[b].entered.is_set())
+        gates[b].open.set()
         assert await soon(other) == "1: ['z']"
         assert not second.done()
-        gates["a"].open.set()
+        gates[a].open.set()
         assert await soon(asyncio.gather(first, second)) == ["1: ['x']", "2: ['x', 'y']"]
 
 
@@ -112,7 +123,7 @@ async def test_conversations_beyond_the_limit_are_made_anew_from_the_store(
             await take(planner, f"{name}1", turn(name, "x"))
             assert host.live_conversations <= 2
         assert await take(planner, "a2", turn("a", "y", previous="a1")) == "2: ['x', 'y']"
-        assert made == ["a", "b", "c", "a"]
+        assert made == [f"bound:planner/{name}" for name in ("a", "b", "c", "a")]
 
 
 async def test_a_hundred_turns_take_as_much_room_as_the_conversation_and_not_as_its_square(
@@ -157,6 +168,40 @@ async def test_a_plain_task_gets_an_answer_as_text(embedded: Embedded, namespace
         assert await soon(planner.request("counter", "x", context_id="talk")) == "1: ['x']"
         assert await soon(planner.request("counter", "y", context_id="talk")) == "2: ['x', 'y']"
         assert await soon(planner.request("counter", "z")) == "1: ['z']"
+
+
+async def test_a_stranger_gets_a_conversation_of_its_own(
+    embedded: Embedded, namespace: str, planner: Agent, make_spy: Callable[..., Agent]
+) -> None:
+    async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
+        assert await soon(planner.request("counter", "x", context_id="talk")) == "1: ['x']"
+        assert await take(planner, "t1", turn("a", "x")) == "1: ['x']"
+        async with make_spy("spy") as spy, make_spy("old-spy", bound="off") as old_spy:
+            for stranger in (spy, old_spy):
+                for name in ("talk", "bound:planner/talk"):
+                    assert await soon(stranger.request("counter", "z", context_id=name)) == "1: ['z']"
+                for name in ("a", "bound:planner/a"):
+                    number = f"{stranger.agent_id}-{name.replace(chr(47), chr(45))}"
+                    assert await take(stranger, number, turn(name, "z")) == "1: ['z']"
+                    data = {**turn(name, "z", previous="t1"), "previous_of": "planner"}
+                    with pytest.raises(errors.TaskFailed) as lost:
+                        await take(stranger, f"{number}-2", data)
+                    assert lost.value.code == "CONVERSATION_LOST"
+        async with make_spy("planner", bound="off", store=MemoryStore()) as impostor:
+            with pytest.raises(errors.TaskFailed, match="reset the conversation"):
+                await take(impostor, "t9", turn("a", "z", previous="t1"))
+
+
+async def test_a_saved_team_goes_on_under_another_generated_name(
+    embedded: Embedded, namespace: str, make_spy: Callable[..., Agent]
+) -> None:
+    before, after = "autogen-0123456789ab", "autogen-ba9876543210"
+    async with hosting(embedded.url, namespace, counter=lambda name: Counter()):
+        async with make_spy(before) as first:
+            assert await take(first, "t1", turn("a", "x")) == "1: ['x']"
+        async with make_spy(after) as second:
+            data = {**turn("a", "z", previous="t1"), "previous_of": before}
+            assert await take(second, "t2", data) == "2: ['x', 'z']"
 
 
 async def test_plain_tasks_of_a_conversation_that_come_at_once_are_taken_one_after_the_other(

@@ -55,7 +55,8 @@ async def test_a_host_that_is_killed_in_a_turn_gets_the_answer_to_the_turn_that_
     everything = ["book a room", "thanks", "book again"]
     assert (await soon(running, 60)).messages[-1].to_text() == f"3: {everything}"
     assert len(bookings.read_text().split()) == 3
-    assert len(set(bookings.read_text().split())) == 1  # one conversation with the clerk
+    # One conversation with the clerk. The first turn may have been given before the clerk had shown its card.
+    assert len({name.rpartition("/")[2] for name in bookings.read_text().split()}) == 1
     await soon(caller.close())
 
 

@@ -17,9 +17,10 @@ import pytest
 from brokers import Embedded, Mosquitto, die_with_parent
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
-from crewai.flow import human_feedback, listen, start
+from crewai.flow import human_feedback, listen, persist, start
 from crewai.flow.async_feedback import HumanFeedbackPending, PendingFeedbackContext
 from crewai.flow.flow_config import flow_config
+from crewai.flow.persistence.sqlite import SQLiteFlowPersistence
 from crewai_mqtt_agent import MQTTAgent, MQTTToolkit, host_agent, host_crew, host_flow
 from crewai_mqtt_agent.__main__ import main
 from crewai_mqtt_agent.asking import FlowFeedback
@@ -507,3 +508,32 @@ def test_what_cannot_be_served_is_refused_at_once(where: dict[str, Any]) -> None
         host_flow(Counting(), **where)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no crew, flow or agent"):
         host_crew("a crew", **where)  # type: ignore[arg-type]
+
+
+async def test_a_stranger_does_not_continue_a_flow_with_the_id_of_anothers_state(
+    embedded: Embedded, namespace: str, planner: Agent, where: dict[str, Any], tmp_path: Path
+) -> None:
+    class State(BaseModel):
+        id: str = ""
+        said: list[str] = []
+
+    @persist(SQLiteFlowPersistence(str(tmp_path / "flows.db")))
+    class Talk(Flow[State]):
+        @start()
+        def take(self) -> dict[str, Any]:
+            self.state.said = [*self.state.said, "a word"]
+            return {"id": self.state.id, "said": len(self.state.said)}
+
+    others: dict[str, Any] = {"broker": embedded.url, "namespace": namespace}
+    async with (
+        host_flow(Talk, **where),
+        Agent("spy", store=MemoryStore(), **others) as spy,
+        Agent("old-spy", store=MemoryStore(), bound="off", **others) as old_spy,
+    ):
+        first = await soon(planner.request("host", data={"id": "talk"}), 30)
+        own = await soon(planner.request("host"), 30)
+        assert first["said"] == own["said"] == 1
+        for stranger, known in ((spy, "talk"), (spy, own["id"]), (old_spy, first["id"])):
+            assert (await soon(stranger.request("host", data={"id": known}), 30))["said"] == 1
+        for known, said in ((first["id"], 2), (own["id"], 2)):
+            assert (await soon(planner.request("host", data={"id": known}), 30))["said"] == said

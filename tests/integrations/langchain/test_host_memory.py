@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,6 +28,8 @@ class Host:
 
     def __init__(self, broker: Broker, namespace: str, **options: Any) -> None:
         self.saver: Any = None
+        self.stuck = threading.Event()
+        self.stuck.set()
         inner = StateGraph(MessagesState).add_node("inner", lambda state: {}).add_edge(START, "inner").compile()
         builder = StateGraph(MessagesState).add_sequence([("inner", inner), ("talk", self.talk)])
         builder.add_edge(START, "inner")
@@ -36,6 +39,8 @@ class Host:
     def talk(self, state: MessagesState) -> Any:
         config: Any = get_config()
         self.saver = config["configurable"]["__pregel_checkpointer"]
+        if state["messages"][-1].text == "wait":
+            assert self.stuck.wait(20)
         if state["messages"][-1].text == "fail":
             raise ValueError("no luck")
         return {"messages": [AIMessage(f"{len(state['messages'])}")]}
@@ -71,7 +76,7 @@ async def test_a_conversation_keeps_its_messages_and_not_its_history(
         for number in range(6):
             answer = await soon(planner.request("talker", f"turn {number}", context_id="c"))
             assert answer == str(2 * number + 1)
-            await until(lambda: sum(map(len, host.saver.storage["c"].values())) == 1)
+            await until(lambda: sum(map(len, host.saver.storage["bound:planner/c"].values())) == 1)
             sizes.append(host.size)
     assert len(set(sizes)) == 1
 
@@ -83,12 +88,12 @@ async def test_the_conversation_that_was_used_longest_ago_is_forgotten_and_told_
     async with host.agent:
         for context in ("a", "b", "a", "c", "d"):
             await soon(planner.request("talker", "hello", context_id=context))
-        await until(lambda: sorted(host.threads) == ["c", "d"])
+        await until(lambda: sorted(host.threads) == ["bound:planner/c", "bound:planner/d"])
         assert await soon(planner.request("talker", "hello", context_id="a")) == "1"
         assert await soon(planner.request("talker", "hello", context_id="d")) == "3"
     told = [each.getMessage() for each in caplog.records if "forgets conversation" in each.getMessage()]
     assert len(told) == 1
-    assert "agent talker forgets conversation b" in told[0]
+    assert "agent talker forgets conversation bound:planner/b" in told[0]
     assert "max_conversations" in told[0]
     with pytest.raises(ValueError, match="max_conversations"):
         Host(broker, namespace, max_conversations=-1)
@@ -120,3 +125,24 @@ async def test_a_stopped_host_goes_on_with_its_graph_when_it_starts_again(
     assert await soon(task.result(), 20) == "done"
     assert steps == ["first"]
     await soon(host.stop())
+
+
+async def test_a_stranger_with_the_same_context_neither_reads_the_conversation_nor_waits_for_it(
+    broker: Broker, namespace: str, planner: Agent
+) -> None:
+    host = Host(broker, namespace)
+    where: Any = {"broker": broker.url, "namespace": namespace}
+    async with (
+        host.agent,
+        Agent("spy", store=MemoryStore(), **where) as spy,
+        Agent("planner-2", store=MemoryStore(), bound="off", **where) as older,
+    ):
+        assert await soon(planner.request("talker", "secret", context_id="c")) == "1"
+        for stranger in (spy, older):
+            for context in ("c", "bound:planner/c", "planner/c"):
+                assert await soon(stranger.request("talker", "what was said?", context_id=context)) == "1"
+        host.stuck.clear()
+        blocked = await soon(spy.delegate("talker", "wait", context_id="c"))
+        assert await soon(planner.request("talker", "go on", context_id="c")) == "3"
+        host.stuck.set()
+        await soon(blocked.result())

@@ -242,7 +242,7 @@ async def test_tasks_of_one_context_share_the_memory_of_the_graph(
             ]
             assert await soon(planner.request("talker", messages=conversation, context_id="c")) == "one / one / two"
             assert await soon(planner.request("talker", "three")) == "three"
-            state = await asyncio.to_thread(graph.get_state, {"configurable": {"thread_id": "c"}})
+            state = await asyncio.to_thread(graph.get_state, {"configurable": {"thread_id": "bound:planner/c"}})
             assert len(state.values["messages"]) == 4
 
 

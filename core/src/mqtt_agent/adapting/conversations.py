@@ -12,11 +12,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from mqtt_agent.agents import Agent, TaskContext
-from mqtt_agent.agents.store import TaskKey
-from mqtt_agent.wire import normalize_namespace
+from mqtt_agent.agents import Agent
+from mqtt_agent.agents.executing.conversation import conversation_of, own_name, proof_of
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.base import VERIFIED
+from mqtt_agent.wire import Topics, normalize_namespace
 
-__all__ = ["Conversation", "Conversations", "own_name", "saved_by_task"]
+__all__ = ["Conversation", "Conversations", "conversation_of", "own_name", "proof_of", "saved_by_task"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -100,15 +102,7 @@ class Conversations(Generic[T]):
             logger.warning("conversation %s could not be closed", conversation.name, exc_info=True)
 
 
-def own_name(task: TaskContext) -> str:
-    """A name that no task of another requester has, for what a host keeps for one task alone.
-
-    Each requester chooses its task ids, so the tasks of two requesters may have the same id.
-    """
-    return task.id if task.sender is None else f"{task.sender}/{task.id}"
-
-
-async def saved_by_task(agent: Agent, task_id: str, requester: str | None) -> Any:
+async def saved_by_task(agent: Agent, task_id: str, requester: str | None, *, proven: bool = True) -> Any:
     """Read the value that the handler of an earlier task saved last with :meth:`TaskContext.save`.
 
     A host that saves its state with each task can go on from there in the next task of the conversation.
@@ -117,13 +111,24 @@ async def saved_by_task(agent: Agent, task_id: str, requester: str | None) -> An
         agent: The agent that executed the task.
         task_id: The id of the task.
         requester: The agent that gave the task; None when the task did not name its requester.
+        proven: Whether the agent that wants the value has a proven name. Otherwise the value of a task whose requester
+            was proven is not read.
 
     Returns:
-        The saved value; None when the handler has saved nothing, or the agent's store does not keep the task any more.
+        The saved value; None when the handler has saved nothing, the agent's store does not keep the task any more, or
+        the value may not be read.
 
     Raises:
         StoreError: The store cannot be read.
     """
     owner = f"{normalize_namespace(agent.namespace)}/{agent.agent_id}"
     record = await agent.store.get(TaskKey(owner, "received", task_id, requester or ""))
-    return None if record is None else record.saved
+    if record is None or (not proven and _is_proven(agent, record)):
+        return None
+    return record.saved
+
+
+def _is_proven(agent: Agent, record: TaskRecord) -> bool:
+    """Whether a signature or a sender-bound topic has proven who gave a task."""
+    by_topic = record.reply_to is not None and Topics(agent.namespace).bound.writer(record.reply_to) == agent.agent_id
+    return by_topic or record.task.get(VERIFIED) is True

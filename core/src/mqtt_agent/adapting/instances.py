@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from mqtt_agent.adapting.conversations import Conversations
+from mqtt_agent.adapting.conversations import Conversations, proof_of
 from mqtt_agent.adapting.states import StateAfter, StateLost, answer_of, read_state, store_state
 from mqtt_agent.agents import Agent, TaskContext
 from mqtt_agent.errors import TaskFailed
@@ -125,11 +125,12 @@ class Instances(Generic[I]):
 
         Args:
             task: The task that asks for the turn.
-            name: The name of the conversation.
+            name: The name of the conversation. No other requester may be able to name it; see :func:`conversation_of`.
             previous: The task id of the previous turn, after whose state this turn continues; None for the first turn.
             make: Makes a new instance for the conversation.
             turn: Lets an instance take the turn, and returns the answer, any JSON value.
-            previous_of: The requester of the previous turn; None means the requester of this turn.
+            previous_of: The requester of the previous turn; None means the requester of this turn. The caller has
+                checked that this requester's conversations may be continued.
             goes_on: Whether the turn continues from the conversation's latest turn in memory, instead of ``previous``.
 
         Returns:
@@ -144,7 +145,7 @@ class Instances(Generic[I]):
         async with self._conversations.turn(name) as conversation, self._slots:
             kept = conversation.kept = conversation.kept or _Kept[I](conversation.name)
             before = None if previous is None else (previous, previous_of or task.sender)
-            instance = await self._go_on(kept, kept.last if goes_on else before, make)
+            instance = await self._go_on(task, kept, kept.last if goes_on else before, make)
             kept.at_work = True
             try:
                 answer = await turn(instance)
@@ -158,13 +159,18 @@ class Instances(Generic[I]):
             return answer
 
     async def _go_on(
-        self, kept: _Kept[I], previous: tuple[str, str | None] | None, make: Callable[[], Awaitable[I]]
+        self,
+        task: TaskContext,
+        kept: _Kept[I],
+        previous: tuple[str, str | None] | None,
+        make: Callable[[], Awaitable[I]],
     ) -> I:
         """Return an instance whose state is the state after the previous turn."""
         if kept.instance is not None and kept.last == previous:
             return kept.instance
         try:
-            after = None if previous is None else await read_state(self._agent, *previous)
+            proven = proof_of(task) is not None
+            after = None if previous is None else await read_state(self._agent, *previous, proven=proven)
         except StateLost as error:
             raise TaskFailed(f"{error}: reset the conversation", code="CONVERSATION_LOST") from None
         await kept.close()

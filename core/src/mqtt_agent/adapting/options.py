@@ -35,6 +35,7 @@ class HostOptions(TypedDict, total=False):
     tls: ssl.SSLContext | TLS | None
     bound: Bound
     identity: MessageIdentity | None
+    client_id: str | None
     connection: Connection | None
     max_waiting_tasks: int
     drain_timeout: float

@@ -96,22 +96,24 @@ async def store_state(
     return StateAfter(task.id, task.sender, state, now, _size(state))
 
 
-async def read_state(agent: Agent, turn: str, requester: str | None) -> StateAfter:
+async def read_state(agent: Agent, turn: str, requester: str | None, *, proven: bool = True) -> StateAfter:
     """Read the state after a turn.
 
     Args:
         agent: The host, whose store keeps the turns.
         turn: The task id of the turn.
         requester: The agent that asked for the turn.
+        proven: Whether the agent that asks for the state has a proven name. Otherwise only the states are read whose
+            requesters had no proven name either: everybody can use the name of such a requester.
 
     Raises:
-        StateLost: The state is not stored any more.
+        StateLost: The state is not stored any more, or may not be read.
         StoreError: The store cannot be read.
     """
     changes: list[list[Any]] = []
     at, of = turn, requester
     while True:
-        saved: Any = await saved_by_task(agent, at, of)
+        saved: Any = await saved_by_task(agent, at, of, proven=proven)
         if not isinstance(saved, dict) or _ANSWER not in saved:
             raise StateLost(f"the state after turn {turn} is not stored any more")
         record = cast("dict[str, Any]", saved)

@@ -101,6 +101,9 @@ class Agent(Requester, Service):
             :class:`BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None means the agent's id, in a
+            namespace other than ``a2a/v1`` followed by ``@`` and the namespace. The id names the session at the broker,
+            so give an agent the same id each time.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
@@ -125,8 +128,8 @@ class Agent(Requester, Service):
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, or a number is
-            too small.
+        ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, a number is
+            too small, or both ``client_id`` and ``connection`` are given.
     """
 
     @renamed_arguments(max_concurrent_tasks="max_concurrency")
@@ -147,6 +150,7 @@ class Agent(Requester, Service):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        client_id: str | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
@@ -164,9 +168,11 @@ class Agent(Requester, Service):
         self.namespace: str = namespace
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
+        if client_id is not None and connection is not None:
+            raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity
-        ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
+        ).connection(client_id or _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
         screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)

@@ -38,6 +38,10 @@ def add(
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="Certificates to trust (PEM).")] = None,
     certificate: Annotated[str | None, typer.Option(metavar="FILE", help="The own certificate (PEM).")] = None,
     key: Annotated[str | None, typer.Option(metavar="FILE", help="The private key of --certificate.")] = None,
+    client_id: Annotated[
+        str | None, typer.Option(help="The MQTT client id to which the broker binds the login.")
+    ] = None,
+    bound: Annotated[str | None, typer.Option(help="Sender-bound topics: prefer, require or off.")] = None,
 ) -> None:
     """Save a context, and use it from now on. Secrets are not saved: name the files that hold them."""
     if broker is not None:
@@ -47,7 +51,7 @@ def add(
             raise UsageError(str(error)) from error
         if url.password is not None:
             raise UsageError("the URL holds a password, which is not saved: use --user and --password-file")
-    given = (broker, namespace, as_, user, password_file, token_file, ca, certificate, key)
+    given = (broker, namespace, as_, user, password_file, token_file, ca, certificate, key, client_id, bound)
     _, contexts = Contexts().load()
     contexts[name] = {each: value for each, value in zip(CONTEXT_KEYS, given, strict=True) if value is not None}
     Contexts().save(name, contexts)

@@ -27,7 +27,8 @@ async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
     """Follow the agents of the namespace without being one of them: nothing is published about this process."""
     name = session.settings.name or "cli"
     unique = f"{name}~{uuid.uuid4().hex[:8]}"
-    connection = session.settings.place.connection(unique, session_expiry=0)
+    client_id = session.settings.client_id or unique
+    connection = session.settings.place.connection(client_id, session_expiry=0)
     place, agent_id = session.settings.place, session.settings.name or unique
     scope = Scope(
         agent_id,

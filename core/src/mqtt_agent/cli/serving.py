@@ -45,6 +45,9 @@ async def serve(
         str,
         typer.Option(help="What the agent does, for a graph, a chain, a team or a crew: peers read it on its card."),
     ] = "",
+    replica: Annotated[
+        str | None, typer.Option(help="The name of this replica, for functions and tools. Default: a new name.")
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="The functions change nothing, so they may run twice.")
     ] = False,
@@ -59,7 +62,7 @@ async def serve(
         return _serve_again_and_again()
     module, found = _found(target)
     try:
-        endpoint = _endpoint(session, module, found, server, read_only, description)
+        endpoint = _endpoint(session, module, found, server, read_only, description, replica)
     except TypeError as error:
         raise UsageError(f"{target} cannot be served: {error}") from error
     if endpoint is None:
@@ -124,25 +127,39 @@ def _only_endpoint(module: Any) -> Any:
 
 
 def _endpoint(
-    session: Session, module: str, found: Any, server: str | None, read_only: bool, description: str
+    session: Session,
+    module: str,
+    found: Any,
+    server: str | None,
+    read_only: bool,
+    description: str,
+    replica: str | None,
 ) -> Service | None:
     if isinstance(found, Service):
         if "namespace" in session.settings.explicit:
             session.out.note("--namespace does not change the namespace of a server or an agent that a module has made")
         return found
-    adapted = _adapted(session, found, server or session.settings.name or module, description)
+    adapted = _adapted(session, found, server or session.settings.name or module, description, replica)
     if adapted is not None:
         return adapted
     functions = cast("list[Any]", found) if isinstance(found, list) else [found]
     if not functions or not all(inspect.isroutine(each) for each in functions):
         return None
-    tools = ToolServer(server or module, **session.settings.place.as_arguments())
+    tools = ToolServer(server or module, **_place(session, replica))
     for function in functions:
         tools.tool(read_only=read_only or None)(function)
     return tools
 
 
-def _adapted(session: Session, found: Any, name: str, description: str) -> Service | None:
+def _place(session: Session, replica: str | None) -> dict[str, Any]:
+    own = {"client_id": session.settings.client_id, "replica": replica}
+    return {
+        **session.settings.place.as_arguments(),
+        **{each: value for each, value in own.items() if value is not None},
+    }
+
+
+def _adapted(session: Session, found: Any, name: str, description: str, replica: str | None) -> Service | None:
     """The endpoint that an installed adapter makes of an object, or None.
 
     Raises:
@@ -156,7 +173,7 @@ def _adapted(session: Session, found: Any, name: str, description: str) -> Servi
         except Exception as error:  # a broken distribution must not take the other adapters away
             session.out.note(f"mqtt-agent: the adapter {entry.name!r} cannot be loaded: {error}", "red")
             continue
-        endpoint = make(found, name=name, description=description, **session.settings.place.as_arguments())
+        endpoint = make(found, name=name, description=description, **_place(session, replica))
         if endpoint is not None:
             return endpoint
     return None

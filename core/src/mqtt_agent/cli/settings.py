@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tomli_w
 from platformdirs import user_config_path
 
 from mqtt_agent.display.suggestions import did_you_mean
-from mqtt_agent.transport import TLS, BrokerSettings, Credentials, Password, Token
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Credentials, Password, Token
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 
@@ -31,6 +32,8 @@ CONTEXT_KEYS: tuple[str, ...] = (
     "ca",
     "certificate",
     "key",
+    "client_id",
+    "bound",
 )
 """What a saved context may hold. Secrets are never saved, only the names of the files that hold them."""
 
@@ -50,6 +53,7 @@ class Settings:
     Attributes:
         place: The broker, the namespace and the login.
         name: The name given with ``--as``, or None.
+        client_id: The MQTT client id, for a broker that binds client ids to logins; None makes a new id.
         json: Whether the output is for machines: one JSON value in each line.
         debug: Whether an error shows its traceback.
         explicit: The options that the user gave on the command line.
@@ -60,6 +64,7 @@ class Settings:
     json: bool = False
     debug: bool = False
     explicit: frozenset[str] = field(default_factory=frozenset[str])
+    client_id: str | None = None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
@@ -87,11 +92,18 @@ class Settings:
                 setting("namespace", _NAMESPACE) or DEFAULT_NAMESPACE,
                 _credentials(setting("user"), setting("password_file"), setting("token_file")),
                 None if tls == TLS() else tls,
+                cast(Bound, setting("bound") or "prefer"),
             )
         except (ValueError, OSError) as error:
             raise UsageError(str(error)) from error
         explicit = frozenset(name for name in given if name in CONTEXT_KEYS)
-        return cls(place, setting("as"), bool(given.get("json")), bool(given.get("debug")), explicit)
+        return cls(
+            place, setting("as"), bool(given.get("json")), bool(given.get("debug")), explicit, setting("client_id")
+        )
+
+    def client_id_of(self, name: str) -> str:
+        """The MQTT client id of a connection: the one that was given, or a new one that begins with a name."""
+        return self.client_id or f"{name}~{uuid.uuid4().hex[:8]}"
 
     @property
     def url(self) -> str:

@@ -50,6 +50,17 @@ SHARED: dict[str, Any] = {
     ],
     "certificate": Annotated[str | None, _option("--certificate", metavar="FILE", help="The own certificate (PEM).")],
     "key": Annotated[str | None, _option("--key", metavar="FILE", help="The private key of --certificate.")],
+    "client_id": Annotated[
+        str | None,
+        _option(
+            "--client-id",
+            help="The MQTT client id, for a broker that binds it to the login. Its other connection ends.",
+        ),
+    ],
+    "bound": Annotated[
+        str | None,
+        _option("--bound", help="Sender-bound topics: prefer (the default), require or off."),
+    ],
     "context": Annotated[str | None, _option("--context", help="The saved context to use.")],
     "json": Annotated[bool, typer.Option("--json", help="Print one JSON value in each line, for machines.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show what happens, and the traceback of an error.")],
@@ -71,11 +82,13 @@ class Session:
 
     def client(self) -> ToolClient:
         """A tool client with the settings of the command line; it is not started."""
-        return ToolClient(self.settings.name, **self.settings.place.as_arguments())
+        settings = self.settings
+        return ToolClient(settings.name, client_id=settings.client_id, **settings.place.as_arguments())
 
     def agent(self, agent_id: str, **options: Any) -> Agent:
         """An agent with the settings of the command line; it is not started."""
-        return Agent(agent_id, **self.settings.place.as_arguments(), **options)
+        about: dict[str, Any] = {**self.settings.place.as_arguments(), "client_id": self.settings.client_id, **options}
+        return Agent(agent_id, **about)
 
 
 def verb(

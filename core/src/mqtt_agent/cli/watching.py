@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
 from typing import Annotated, Any, cast
 
 import typer
@@ -52,7 +51,7 @@ async def watch(
             dropped += 1
 
     name = session.settings.name or "watch"
-    connection = session.settings.place.connection(f"{name}~{uuid.uuid4().hex[:8]}", session_expiry=0)
+    connection = session.settings.place.connection(session.settings.client_id_of(name), session_expiry=0)
     await connection.start()
     try:
         await connection.subscribe(f"{topics.namespace}/#", on_message, qos=0, snapshot=retained)

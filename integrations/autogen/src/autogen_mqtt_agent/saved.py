@@ -87,3 +87,4 @@ class MQTTWorkbenchConfig(_Config):
     on_unavailable: OnUnavailable = "skip"
     timeout: float | None = CALL_TIMEOUT
     stream: bool = True
+    client_id: str | None = None

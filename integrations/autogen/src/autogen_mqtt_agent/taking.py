@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import Agent, TaskContext
-from mqtt_agent.adapting.conversations import own_name
+from mqtt_agent.adapting.conversations import conversation_of, proof_of
 from mqtt_agent.adapting.instances import Instances
-from mqtt_agent.errors import TaskRejected
+from mqtt_agent.errors import TaskFailed, TaskRejected
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.instances import Factory, Instance, Maker
@@ -20,6 +21,9 @@ from autogen_mqtt_agent.messages import Codec
 from autogen_mqtt_agent.turns import Answer, Control, Told, Turn
 
 __all__ = ["Turns"]
+
+_GENERATED = re.compile(r"autogen-[0-9a-f]{12}")
+"""The names of agents that exist for one process. A saved team goes on in another process, under another such name."""
 
 
 class Turns:
@@ -59,28 +63,30 @@ class Turns:
                 f"the data of the task is no turn: {error.errors()[0]['msg']}", code="not_a_turn"
             ) from error
         messages = [self._codec.decode(each) for each in turn.messages]
-        return await self._take(task, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
+        _check_previous(task, turn)
+        name = conversation_of(task, turn.conversation)
+        return await self._take(task, name, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
 
     async def on_plain_task(self, task: TaskContext) -> Any:
         """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
-        name = task.context_id or own_name(task)
+        name = task.conversation
         turn = Turn(conversation=name)
         messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
-        answer = Answer.model_validate(await self._take(task, turn, messages, goes_on=True))
+        answer = Answer.model_validate(await self._take(task, name, turn, messages, goes_on=True))
         return answer.chat_message["text"]
 
     async def on_control(self, task: TaskContext) -> None:
         """Pause or resume the turn that a conversation is in."""
         control = Control.model_validate(task.data)
-        instance = self.instances.at_work(control.conversation)
+        instance = self.instances.at_work(conversation_of(task, control.conversation))
         if instance is not None:
             await getattr(instance, control.action)()
 
     async def _take(
-        self, task: TaskContext, turn: Turn, messages: Sequence[BaseChatMessage], *, goes_on: bool = False
+        self, task: TaskContext, name: str, turn: Turn, messages: Sequence[BaseChatMessage], *, goes_on: bool = False
     ) -> dict[str, Any]:
         async def new_instance() -> Instance:
-            return await self._maker.make(turn.conversation, turn.roster)
+            return await self._maker.make(name, turn.roster)
 
         async def take(instance: Instance) -> dict[str, Any]:
             fresh = [message for message in messages if message.id not in instance.seen]
@@ -92,7 +98,7 @@ class Turns:
 
         return await self.instances.take(
             task,
-            turn.conversation,
+            name,
             turn.previous,
             new_instance,
             take,
@@ -127,3 +133,19 @@ class Turns:
                 self._codec.encode(each) for each in inner if not isinstance(each, ModelClientStreamingChunkEvent)
             ],
         ).model_dump()
+
+
+def _check_previous(task: TaskContext, turn: Turn) -> None:
+    """Refuse that a requester whose name is proven goes on from the turn of another requester.
+
+    Raises:
+        TaskFailed: The previous turn was another requester's.
+    """
+    other = turn.previous_of
+    if other is None or other == task.sender or proof_of(task) is None or _GENERATED.fullmatch(other):
+        return
+    raise TaskFailed(
+        f"turn {turn.previous} was given by {other}, and only {other} can continue its conversation: reset the"
+        f" conversation, or give the turn as {other}",
+        code="CONVERSATION_LOST",
+    )

@@ -69,6 +69,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id. Each process
+            needs a client id of its own.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -96,6 +98,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        client_id: str | None = None,
     ) -> None:
         super().__init__([])
         self._wanted = Selection(tools, exclude, servers, tags, where)
@@ -107,6 +110,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
             tls=tls,
             bound=bound,
             identity=identity,
+            client_id=client_id,
         )
         self._timeout = timeout
         self._stream = stream
@@ -125,6 +129,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
             on_unavailable=on_unavailable,
             timeout=timeout,
             stream=stream,
+            client_id=client_id,
         )
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import uuid
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +25,7 @@ from crewai.telemetry.tracing.ephemeral import trace_consent
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.content import as_text
-from mqtt_agent.adapting.conversations import own_name
+from mqtt_agent.adapting.conversations import conversation_of
 from mqtt_agent.adapting.options import AgentOptions
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.adapting.threads import run_for_handler
@@ -109,7 +108,9 @@ def host_agent(factory: Factory, *, agent_id: str, **options: Unpack[AgentOption
 def host_flow(factory: Factory, *, agent_id: str, **options: Unpack[AgentOptions]) -> Agent:
     """Make an agent that does each task with a flow. ``Flow.ask`` and ``@human_feedback`` ask the requester.
 
-    After a crash, a flow with ``@persist`` finds its state again. Any other flow starts from its beginning.
+    After a crash, a flow with ``@persist`` finds its state again. Any other flow starts from its beginning. A requester
+    continues the flow of an earlier task with the flow's ``id`` in the task's data. When the requester's name is
+    proven, this id stands for a flow of this requester, and never for the flow of another requester.
 
     Args:
         factory: A subclass of ``Flow``, or a function that makes a new flow for each task.
@@ -206,9 +207,11 @@ async def _run_flow(requester: CrewAsker, flow: Flow[Any]) -> Any:
     if flow_config.hitl_provider is None:
         flow_config.hitl_provider = FlowFeedback()  # a flow that is not served still asks at the console
     inputs = _inputs(requester.task)
-    if flow.persistence is not None and "id" not in inputs:
-        task = requester.task
-        own_id = str(uuid.uuid5(uuid.NAMESPACE_OID, own_name(task)))
+    task = requester.task
+    if flow.persistence is not None and "id" in inputs:
+        inputs["id"] = conversation_of(task, str(inputs["id"]))
+    elif flow.persistence is not None:
+        own_id = conversation_of(task, None)
         begun = await run_for_handler(partial(flow.persistence.load_state, own_id), _thread_name(task)) is not None
         # The stored state holds the inputs already, with all later changes.
         inputs = {"id": own_id} if begun else {**inputs, "id": own_id}

@@ -52,6 +52,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id. Each process
+            needs a client id of its own.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -76,6 +78,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        client_id: str | None = None,
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(
@@ -86,6 +89,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
             tls=tls,
             bound=bound,
             identity=identity,
+            client_id=client_id,
         )
         self._remote = self._client
         self._namespace = namespace

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_broker_options(tools)
     tools.add_argument("--server", required=True, help="the server's name, the same for all its replicas")
+    tools.add_argument("--replica", help="the name of this replica (default: a new name)")
     return parser
 
 
@@ -55,7 +56,7 @@ async def _serve(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         target = await _made(load(options.target))
         if options.command == "serve-tools":
-            await tool_server(list(target), options.server, **where).serve_until_signal()
+            await tool_server(list(target), options.server, replica=options.replica, **where).serve_until_signal()
             return
         checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints)) if options.checkpoints else None
         about: dict[str, Any] = {name: getattr(options, name) for name in ("description", "capabilities", "store")}

@@ -84,6 +84,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id; with
+            ``peers``, None means the client id of the agent ``agent_id``. Each process needs a client id of its own.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -118,6 +120,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
     identity: MessageIdentity | None = None
+    client_id: str | None = None
     _remote: Any = PrivateAttr()
     _named: bool = PrivateAttr(default=False)
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
@@ -129,9 +132,12 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         self._named = self.agent_id is not None
         settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity)
         if self.peers is None:
-            self._remote = ToolClient(self.agent_id, **settings.as_arguments())
+            self._remote = ToolClient(self.agent_id, client_id=self.client_id, **settings.as_arguments())
         else:
-            self._remote = Requester(RequesterSettings(settings, self.agent_id, self.store, lasting=True))
+            options = {} if self.client_id is None else {"client_id": self.client_id}
+            self._remote = Requester(
+                RequesterSettings(settings, self.agent_id, self.store, lasting=True, options=options)
+            )
         self.agent_id = self._remote.agent_id
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> MQTTToolkit:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
+from mqtt_agent.agents.executing.conversation import conversation_of
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.wire import Task, TaskMessage, checked_json, mended_text, to_json
@@ -39,7 +40,11 @@ class TaskContext:
         title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
         messages: The conversation so far; each message has a ``role`` and a ``content``.
-        context_id: The conversation: all tasks of a conversation have the same ``context_id``.
+        context_id: The conversation: all tasks of a conversation have the same ``context_id``. Any requester can use
+            any ``context_id``.
+        conversation: The name under which a handler should keep what it remembers of the conversation. It is made from
+            ``context_id`` and from the requester: when :attr:`bound` is true or :attr:`verified` has a name, no other
+            requester can get into this conversation. Without a ``context_id``, the name is that of this task alone.
         data: Structured input, any JSON value.
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
@@ -67,6 +72,7 @@ class TaskContext:
         )
         self.prompt: str | None = task.prompt if task.prompt is not None else _last_user_text(self.messages)
         self.context_id: str | None = task.context_id
+        self.conversation: str = conversation_of(self, task.context_id)
         self.data: Any = task.data
         self.metadata: dict[str, Any] = task.metadata or {}
         self.expires_at: str | None = task.expires_at
@@ -207,6 +213,7 @@ class SyncTaskContext:
         self.prompt: str | None = context.prompt
         self.messages: list[TaskMessage] = context.messages
         self.context_id: str | None = context.context_id
+        self.conversation: str = context.conversation
         self.data: Any = context.data
         self.metadata: dict[str, Any] = context.metadata
         self.expires_at: str | None = context.expires_at

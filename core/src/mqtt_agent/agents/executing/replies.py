@@ -36,7 +36,6 @@ class Replies:
         self._sending: set[tuple[TaskKey, str | None]] = set()
         self._settling: set[TaskKey] = set()
         self._saying: set[tuple[TaskKey, int]] = set()
-        self._bound_end = f"/results/{scope.agent_id}"
 
     async def send_unsettled(self) -> None:
         """Send the results of all tasks that are not settled, because the broker may not have these results."""
@@ -124,7 +123,7 @@ class Replies:
 
     def is_bound(self, reply_to: str | None) -> bool:
         """Whether a task whose result goes to this topic was given on a sender-bound topic."""
-        return reply_to is not None and reply_to.endswith(self._bound_end)
+        return reply_to is not None and self._scope.topics.bound.writer(reply_to) == self._scope.agent_id
 
     def bound_topic(self, requester: str) -> str:
         """The sender-bound topic of the results that this agent sends to a requester."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mqtt_agent.cli.doctor.findings import Finding, listed
-from mqtt_agent.cli.doctor.paths import Path
+from mqtt_agent.cli.doctor.paths import Kind, Path
 from mqtt_agent.errors import MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
 from mqtt_agent.transport import Connection, InboundMessage
 
@@ -18,6 +18,8 @@ __all__ = ["about_rights", "try_paths"]
 _ARRIVES_WITHIN = 2.0
 _ANSWERS_WITHIN = 5.0
 _MARK = "mqtt-agent-doctor"
+_TOPICS: dict[Kind, str] = {"plain": "plain topics", "bound": "sender-bound topics"}
+_SETTING: dict[Kind, str] = {"plain": "off", "bound": "require"}
 
 
 @dataclass
@@ -90,12 +92,13 @@ def _mark(tried: Tried) -> str:
 _SESSION = uuid.uuid4().hex[:8]
 
 
-def about_rights(role: str, name: str, tried: Sequence[Tried], *, wanted: bool) -> Iterator[Finding]:
+def about_rights(role: str, name: str, kind: Kind, tried: Sequence[Tried], *, wanted: bool) -> Iterator[Finding]:
     """Describe the rights of a login in one role.
 
     Args:
-        role: ``client``, ``server`` or ``agent``.
+        role: A name of :data:`mqtt_agent.cli.doctor.paths.ROLES`.
         name: The name in the role's topics.
+        kind: The topics that were tried.
         tried: What happened on the paths of the role.
         wanted: Whether the login must have the rights. Otherwise the login may be meant for another role, and one note
             says that rights are refused.
@@ -104,12 +107,14 @@ def about_rights(role: str, name: str, tried: Sequence[Tried], *, wanted: bool) 
     silent = [each for each in tried if _is_silent(each)]
     if refused and not wanted:
         message = (
-            f"this login cannot be the {role} {name!r}: {len(refused) + len(silent)} of {len(tried)} rights are missing"
+            f"this login cannot be the {role} {name!r} on {_TOPICS[kind]}: "
+            f"{len(refused) + len(silent)} of {len(tried)} rights are missing"
         )
-        yield Finding("rights", "note", message, f"if it should be one, list them with --role {role} --as {name}")
+        advice = f"if it should be one, list them with --role {role} --as {name} --bound {_SETTING[kind]}"
+        yield Finding("rights", "note", message, advice)
         return
     for each, what in refused:
-        message = f"as {role} {name!r}, this login may not {what}: without this right, {each.path.without}"
+        message = f"as {role} {name!r}, this login may not {what}. What the right is for: {each.path.why}"
         yield Finding("rights", "wrong", message, f"allow this login to {what}")
     for each in silent:
         path = each.path
@@ -117,13 +122,15 @@ def about_rights(role: str, name: str, tried: Sequence[Tried], *, wanted: bool) 
             "rights",
             "wrong",
             f"as {role} {name!r}: the broker accepted a subscription to {path.filter} and a message to {path.topic}, "
-            f"and did not deliver the message. A right is missing, although the SUBACK said yes: {path.without}",
+            f"and did not deliver the message. A right is missing, although the SUBACK said yes. "
+            f"What the right is for: {path.why}",
             f"allow this login to read {path.filter}" + (f" and to write {path.topic}" if path.publishes else ""),
         )
     if not refused and not silent:
         proven = [each for each in tried if each.heard.is_set()]
         message = (
-            f"this login may be the {role} {name!r}: {len(proven)} of {len(tried)} rights were proven by a message"
+            f"this login may be the {role} {name!r} on {_TOPICS[kind]}: "
+            f"{len(proven)} of {len(tried)} rights were proven by a message"
         )
         unproven = [each.path.filter for each in tried if each.path.filter and not each.heard.is_set()]
         if unproven:

@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from mqtt_agent.aio.faultlog import FaultLog
@@ -62,6 +62,7 @@ class _Name:
         card: The latest readable card on the topic; None when there is no card.
         foreign: How many cards of other server names have arrived.
         judged: The value of ``foreign`` when this server last found that no other server has the name.
+        writers: The names of the other servers whose cards of the tool have arrived.
     """
 
     tool: str
@@ -69,6 +70,7 @@ class _Name:
     card: ToolCard | None = None
     foreign: int = 0
     judged: int = 0
+    writers: set[str] = field(default_factory=set[str])
 
 
 class ToolNames:
@@ -167,6 +169,7 @@ class ToolNames:
         name.card = card
         if card is not None and card.server != self._own:
             name.foreign += 1
+            name.writers.add(card.server)
         if card is None or card.server == self._own:
             self._presence.note_tool_card(message)
             if card is None or card.status != "online":
@@ -407,7 +410,8 @@ class ToolNames:
             own = self._rivals.earliest(self._place)
             lost: dict[str, list[ServerCard]] = {}
             for tool in sorted(contested):
-                others = [card for card in cards if card.shared_name != self._own and tool in card.tools]
+                others = [card for card in cards if self._rivals.believes(card, tool)]
+                others = [card for card in others if card.shared_name != self._own and tool in card.tools]
                 others.sort(key=place_of)
                 if others:
                     self._told_pairs.tell(tool, others[0])

@@ -275,13 +275,19 @@ class Presence:
             self._tasks.start(self._publish_server_card("online"))
 
     def copies(self) -> list[tuple[str, bytes]]:
-        """The topics and payloads of the cards that say online now."""
+        """The topics and payloads of this server's cards, which a question is answered with."""
         if not self.announced:
             return []
-        now = {"status": "online", "last_seen": utc_now()}
+        served = dict[str, Status].fromkeys(self._cards if self.serving else (), "online")
+        # A claim says offline, as its retained card does.
+        shown = {**dict[str, Status].fromkeys(self.claims, "offline"), **served}
         tools = [
-            (self._topics.tool_card(name), encode(card.model_copy(update=now)))
-            for name, card in (self._cards.items() if self.serving else ())
+            (
+                self._topics.tool_card(name),
+                encode(self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now()})),
+            )
+            for name, status in shown.items()
+            if name in self._all_cards
         ]
         return [*tools, (self._topic, encode(self._server_card("online")))]
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 from mqtt_agent.endpoints.copies import CardQuestion
@@ -14,6 +15,7 @@ from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.probe import nobody_listens
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import ServerCard, ToolCard, decode
 
 __all__ = ["KnownName", "Rivals", "place_of"]
@@ -30,6 +32,10 @@ class KnownName(Protocol):
     @property
     def card(self) -> ToolCard | None:
         """The latest card of the tool."""
+
+    @property
+    def writers(self) -> set[str]:
+        """The names of the other servers whose cards of the tool have arrived."""
 
 
 class Rivals:
@@ -69,6 +75,7 @@ class Rivals:
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._put)
         self._news = asyncio.Event()
         self._question = CardQuestion(scope.connection, self._topics.client_query(scope.server_id), scope.server_id)
+        self._believes_all = not scope.dialect.required
 
     def cards(self) -> list[ServerCard]:
         """The cards of the other servers that are online and matter, as far as they are known."""
@@ -100,7 +107,10 @@ class Rivals:
         if await self._barrier() and fresh and not self._connection.keeps_retained_apart:
             # A card that was removed between an earlier look and the subscription of :meth:`follow` is still here.
             self._cards = {server: card for server, card in self._cards.items() if server in self._arrived}
-        await self._question.ask([(everything, self._on_card)])
+        wanted: list[tuple[str, Handler]] = [(everything, self._on_card)]
+        if not self._believes_all:
+            wanted += [(self._topics.tool_card(tool), partial(self._on_copied_tool, tool)) for tool in self._names]
+        await self._question.ask(wanted)
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
             await self._barrier()
@@ -123,7 +133,23 @@ class Rivals:
                 taken[tool] = sorted(owners, key=place_of)
         return taken
 
+    def believes(self, card: ServerCard, tool: str) -> bool:
+        """Whether the server of a card may offer a tool.
+
+        Every server can list any tool in its own server card. With ``bound="require"``, the broker lets only the
+        servers of a tool write the tool's card, so a server is believed after such a card has arrived.
+        """
+        return self._believes_all or card.shared_name in self._names[tool].writers
+
+    def _on_copied_tool(self, tool: str, message: InboundMessage) -> None:
+        with contextlib.suppress(WireError):
+            card = decode(ToolCard, message.payload, self._scope.max_payload)
+            if card.tool == tool and tool in self._names:
+                self._names[tool].writers.add(card.server)
+
     def _has(self, card: ServerCard, tool: str, elected: set[str]) -> bool:
+        if not self.believes(card, tool):
+            return False
         if tool in card.tools or tool in (card.claims or ()):
             return True
         # Replicas in an election keep the names of their server until one of them has taken over.

@@ -44,8 +44,8 @@ def graph_agent(
 ) -> Agent:
     """Make an agent that does its tasks with a graph. The caller starts the agent.
 
-    - The thread of a task is its context id, or else its task id: tasks of one context share the graph's memory, and
-      run one after the other.
+    - The thread of a task is its :attr:`mqtt_agent.TaskContext.conversation`: tasks of one context share the graph's
+      memory, and run one after the other. Each requester whose name is proven has threads of its own.
     - With a checkpointer that outlives the process, an agent that was killed continues the graph from the last
       checkpoint. A graph without a checkpointer gets a memory in the process. This memory forgets each task without a
       context id when the task is over. Of each context, it keeps the latest checkpoint.
@@ -173,7 +173,7 @@ class _Runner:
 
     async def run(self, task: TaskContext) -> Any:
         """Handle a task, after the earlier tasks of the same thread."""
-        thread = task.context_id or own_name(task)
+        thread = task.conversation
         async with self._threads.turn(thread):
             config = self._config_of(task, thread)
             if self._memory is None:
@@ -183,7 +183,7 @@ class _Runner:
                 return self._output(await self._run(task, config))
             finally:
                 if not task.interrupted:  # otherwise the agent's next start continues the task
-                    self._memory.end(thread, conversation=task.context_id is not None, shrinks=self._shrinks)
+                    self._memory.end(thread, conversation=bool(task.context_id), shrinks=self._shrinks)
 
     async def _run(self, task: TaskContext, config: dict[str, Any]) -> Any:
         callbacks = config.get("callbacks") or []
