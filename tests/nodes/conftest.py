@@ -14,6 +14,8 @@ from brokers.nodes import EjabberdNode, bridged_mosquittos, ejabberd_cluster
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
 from support import require, soon
 
+Where = str | list[str]
+
 
 class Endpoints:
     """Makes and starts endpoints in the test's namespace, and counts what they run: ``runs`` by number or task id."""
@@ -24,11 +26,11 @@ class Endpoints:
         self._namespace = namespace
         self._stack = stack
 
-    async def client(self, url: str) -> ToolClient:
+    async def client(self, url: Where) -> ToolClient:
         return await self._start(ToolClient(broker=url, namespace=self._namespace))
 
-    async def replica(self, url: str, name: str, will_delay: int = 1, server: str = "server") -> ToolServer:
-        """A replica with the tool ``square``, whose calls are not repeatable."""
+    async def replica(self, url: Where, name: str, will_delay: int = 1, server: str = "server") -> ToolServer:
+        """A replica with the tools ``square`` and ``wait``, which waits for ``finish``. Calls are not repeatable."""
         replica = ToolServer(
             server, replica=name, broker=url, namespace=self._namespace, will_delay=will_delay, drain_timeout=1
         )
@@ -38,9 +40,15 @@ class Endpoints:
             self.runs[n] += 1
             return n * n
 
+        @replica.tool
+        async def wait(n: int) -> int:
+            self.runs[n] += 1
+            await self.finish.wait()
+            return n
+
         return await self._start(replica)
 
-    async def agent(self, url: str, name: str) -> Agent:
+    async def agent(self, url: Where, name: str) -> Agent:
         """An agent whose handler waits for ``finish`` when its task says so."""
         agent = Agent(name, broker=url, namespace=self._namespace, store=MemoryStore(), will_delay=1, drain_timeout=0.5)
 

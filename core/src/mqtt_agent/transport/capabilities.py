@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized
@@ -13,6 +14,7 @@ from mqtt_agent.transport.credentials import Credentials
 from mqtt_agent.transport.message import InboundMessage
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
 from mqtt_agent.transport.tls import TLS
+from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Capabilities", "probe"]
 
@@ -52,7 +54,7 @@ class Capabilities:
 
 
 async def probe(
-    url: str | None = None,
+    url: str | BrokerURL | Sequence[str] | None = None,
     *,
     namespace: str = "mqtt-agent",
     credentials: Credentials | None = None,
@@ -64,7 +66,8 @@ async def probe(
     only what the broker says of itself.
 
     Args:
-        url: The broker's URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        url: The broker's URL; of several, the first that lets this client in is examined. None means
+            ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         namespace: The prefix of the topics.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
@@ -76,8 +79,9 @@ async def probe(
         >>> print(await probe("mqtt://localhost:1883"))  # doctest: +SKIP
     """
     topic = f"{namespace}/probe/{uuid.uuid4().hex[:12]}"
-    first, second = (Connection(url, credentials=credentials, tls=tls) for _ in range(2))
+    first = Connection(url, credentials=credentials, tls=tls)
     await first.start()
+    second = Connection(first.url, credentials=credentials, tls=tls)
     try:
         await second.start()
         try:

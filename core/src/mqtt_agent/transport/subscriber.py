@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, MessageIdentity, MessageScreen
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
-from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Subscriber"]
 
@@ -26,7 +26,7 @@ class Subscriber:
     of an owner. There, such subscriptions are *held*: they are not made at the broker before :meth:`take_alone`.
 
     Args:
-        url: The broker's URL, for logs and errors.
+        brokers: The brokers that may be used, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
         identity: Checks the signatures of messages.
         screens: What decides which messages reach the handlers, by namespace.
@@ -34,14 +34,14 @@ class Subscriber:
 
     def __init__(
         self,
-        url: BrokerURL,
+        brokers: Brokers,
         client_id: str,
         identity: MessageIdentity | None,
         screens: Mapping[str, MessageScreen],
     ) -> None:
         self._identity = identity
         self._screens = screens
-        self._url = url
+        self._brokers = brokers
         self.client_id = client_id
         self._subscriptions = Subscriptions()
         self._link: Link | None = None
@@ -159,7 +159,7 @@ class Subscriber:
         """See :meth:`Connection.admit`."""
         link = self._link
         if link is None:
-            raise ConnectionLost(f"not connected to {self._url}")
+            raise ConnectionLost(f"not connected to {self._brokers}")
         known = [self._subscriptions.get(each) for each in topic_filters]
         admitted = [each for each in known if each is not None and (each.waits or again)]
         for subscription in admitted:
@@ -221,7 +221,7 @@ class Subscriber:
                 await self._send(link, subscription)
             return
         if code >= 0x80:
-            error = subscription_error(self._url, self.client_id, topic_filter, code)
+            error = subscription_error(self._brokers.current, self.client_id, topic_filter, code)
             if subscription.on_refused is None:
                 raise error
             subscription.requested = None
@@ -229,9 +229,9 @@ class Subscriber:
             return
         if code < subscription.qos:
             raise BrokerNotSupported(
-                f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "
-                "each message may get lost; a broker that does this often has no sessions, no Last Will and no shared "
-                "subscriptions either: use another broker"
+                f"{self._brokers} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, "
+                "so each message may get lost; a broker that does this often has no sessions, no Last Will and no "
+                "shared subscriptions either: use another broker"
             )
         if subscription.requested is link:  # otherwise an UNSUBSCRIBE followed
             subscription.confirmed = True
@@ -239,7 +239,7 @@ class Subscriber:
     def _warn_unshared(self, effect: str) -> None:
         if not self._warned_unshared:
             self._warned_unshared = True
-            logger.warning("%s has no shared subscriptions: %s", self._url, effect)
+            logger.warning("%s has no shared subscriptions: %s", self._brokers, effect)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """See :meth:`Connection.unsubscribe`."""
@@ -291,7 +291,7 @@ class Subscriber:
         """See :meth:`Connection.take_alone`."""
         link = self._link
         if link is None:
-            raise ConnectionLost(f"not connected to {self._url}")
+            raise ConnectionLost(f"not connected to {self._brokers}")
         self._alone.add(owner)
         self._update_all_held()
         exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive == owner]
