@@ -260,8 +260,11 @@ class Reconnector:
             link = await self._reconnect()
             # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
-            again = "again" if self._dialer.url == lost else f"in place of {lost}"
-            logger.log(level, "connected to %s %s after %.1f s", self._dialer.url, again, loop.time() - lost_at)
+            away = loop.time() - lost_at
+            if self._dialer.url == lost:
+                logger.log(level, "connected to %s again after %.1f s", self._dialer.url, away)
+            else:
+                logger.log(level, "connected to %s in place of %s after %.1f s", self._dialer.url, lost, away)
             self._warned = False
             self._announce(link)
 
