@@ -35,6 +35,7 @@ class FlashMQ(_Configured):
     program = "flashmq"
     marks_repeats = False
     ends_sessions = False
+    queues_beyond_window = False
     says_unheard = False
 
     def settings(self) -> str:

@@ -45,7 +45,7 @@ async def test_a_connection_that_broke_for_a_moment_finds_its_session_at_the_sam
     mosquitto: Mosquitto, make_mosquitto: MakeMosquitto, namespace: str
 ) -> None:
     other = make_mosquitto()
-    async with Proxy(mosquitto.url) as proxy, connected([proxy.url, other.url]) as connection:
+    async with Proxy(mosquitto.url) as proxy, connected(f"{proxy.url},{other.url}") as connection:
         epoch = connection.epoch
         proxy.drop()
         await until(lambda: connection.epoch > epoch and connection.connected)
@@ -56,7 +56,7 @@ async def test_after_the_last_broker_of_the_list_comes_the_first(
     mosquitto: Mosquitto, make_mosquitto: MakeMosquitto
 ) -> None:
     second = make_mosquitto()
-    async with Proxy(mosquitto.url) as proxy, connected([proxy.url, second.url]) as connection:
+    async with Proxy(mosquitto.url) as proxy, connected(f"{proxy.url},{second.url}") as connection:
         await proxy.cut()
         await until(lambda: connection.connected and str(connection.url) == second.url)
         await proxy.mend()

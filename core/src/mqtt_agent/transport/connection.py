@@ -16,12 +16,12 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.lifetime import Lifetime
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import MessageIdentity, MessageScreen, PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
@@ -159,8 +159,8 @@ class Connection:
         return limits is not None and limits.session_present
 
     @property
-    def limits(self) -> BrokerLimits | None:
-        """What the broker said of itself at the latest connect; None before the first connect."""
+    def limits(self) -> Capabilities | None:
+        """What the broker said of itself at the latest connect, and what follows; None before the first connect."""
         return self._lifetime.reconnector.limits
 
     @property
@@ -193,11 +193,8 @@ class Connection:
 
     @property
     def keeps_retained_apart(self) -> bool:
-        """Whether the broker may be a cluster whose nodes keep their retained messages apart.
-
-        A client cannot see this. The known brokers that do so are those without shared subscriptions.
-        """
-        return not self.shared_subscriptions
+        """See :attr:`Capabilities.keeps_retained_apart`; False until the first connect."""
+        return self._subscriber.limits is not None and self._subscriber.limits.keeps_retained_apart
 
     # Other processes
 
@@ -376,7 +373,8 @@ class Connection:
     @property
     def sends_retained_once(self) -> bool:
         """Whether the broker sends the retained messages of a topic filter only once for each connection."""
-        return self._lifetime.reconnector.forgets_groups and self._subscriber.has_shared
+        limits = self._lifetime.reconnector.limits
+        return limits is not None and limits.retained_once and self._subscriber.has_shared
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """Make the exclusive subscriptions of an owner, at a broker without shared subscriptions.

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable
 
 from mqtt_agent.errors import TransportError
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.driver import ConnectOptions, LinkSettings
 from mqtt_agent.transport.failover import Brokers
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, Will
 from mqtt_agent.transport.renewal import Renewal
@@ -59,7 +59,7 @@ class Dialer:
         """The MQTT client id of the connection."""
         return self._settings.client_id
 
-    def tell_shortcomings(self, limits: BrokerLimits) -> None:
+    def tell_shortcomings(self, limits: Capabilities) -> None:
         """Log each thing once that the broker does worse than this client has asked for."""
         for each in limits.shortcomings(self._settings.session_expiry):
             if (self.url, each) not in self._told:

@@ -8,8 +8,8 @@ import logging
 import math
 
 from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
 from mqtt_agent.transport.packing import PackedPublish, pack_publish
@@ -51,7 +51,7 @@ class Outbox:
         self._in_flight: dict[Publication, None] = {}
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
-        self._limits: BrokerLimits | None = None
+        self._limits: Capabilities | None = None
         self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
         self._suspects = Suspects()
         self._one_alone = False  # a suspect is unconfirmed, and nothing else is sent meanwhile
@@ -61,7 +61,7 @@ class Outbox:
         """The size of the largest payload that fits beside a topic and properties of usual size, in bytes."""
         return max(self._max_packet - _MAX_HEADER, self._max_packet // 2)
 
-    def open(self, link: Link, limits: BrokerLimits) -> None:
+    def open(self, link: Link, limits: Capabilities) -> None:
         """Send over this link from now on, beginning with the messages that have waited."""
         self._link, self._limits = link, limits
         self._max_packet = min(self._max_packet_size, limits.maximum_packet_size or self._max_packet_size)
@@ -187,8 +187,7 @@ class Outbox:
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size, or than ``max_packet_size``.
         """
         packed = pack_publish(topic, payload, qos, retain, properties)
-        if properties.message_expiry is not None and not retain and self._limits and self._limits.forgets_groups:
-            # In rumqttd, one message that expires ends the delivery to its share group.
+        if properties.message_expiry is not None and not retain and self._limits and self._limits.expiry_stops_groups:
             packed = pack_publish(topic, payload, qos, retain, dataclasses.replace(properties, message_expiry=None))
         limit = self._max_packet
         if packed.size > limit:

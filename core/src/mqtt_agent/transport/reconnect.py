@@ -19,9 +19,9 @@ from mqtt_agent.errors import (
     SessionTakenOver,
     TransportError,
 )
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.failover import most_telling
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reasons import LASTING_REFUSALS, TAKEN_OVER
@@ -67,7 +67,7 @@ class Reconnector:
     ) -> None:
         self.link: Link | None = None
         """The present link, or None. It is set before its subscriptions are made."""
-        self.limits: BrokerLimits | None = None
+        self.limits: Capabilities | None = None
         """What the broker said in the latest CONNACK."""
         self._dialer = dialer
         self._subscriber = subscriber
@@ -99,7 +99,7 @@ class Reconnector:
 
     @property
     def forgets_groups(self) -> bool:
-        """See :attr:`BrokerLimits.forgets_groups`: at such a broker, members of share groups need a clean start."""
+        """See :attr:`Capabilities.forgets_groups`: at such a broker, members of share groups need a clean start."""
         return self.limits is not None and self.limits.forgets_groups
 
     async def start(self) -> None:

@@ -129,6 +129,7 @@ class _Examination:
                 namespace=self._topics.namespace,
                 credentials=self._place.credentials,
                 tls=self._place.tls,
+                thorough=self._seconds > 0,
             )
             place = f"{self._topics.namespace}/probe"
             for finding in about_broker(limits, found, place):
