@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto
 from mqtt_agent import probe
@@ -34,33 +32,6 @@ async def test_a_broker_that_says_more_than_it_does_is_found_out(namespace: str)
     assert found.shared_subscriptions
     assert (found.echo, found.shared, found.retained, found.says_unheard) == (True, False, False, False)
     assert found.message_life == 60
-
-
-async def test_what_a_broker_does_when_connections_break_is_found_out(broker: Broker, namespace: str) -> None:
-    found = await soon(probe(broker.url, namespace=namespace, thorough=True), 20)
-    assert (found.queues, found.queued_in_order) == broker_queues(broker)
-    assert (found.expires, found.ends_sessions) == (broker.drops_expired, broker.ends_sessions)
-    assert found.dead_member == ("queued" if broker.keeps_shared_messages else None)
-    assert found.will_after is not None
-    assert 1 <= found.will_after <= 5
-
-
-def broker_queues(broker: Broker) -> tuple[bool, bool | None]:
-    return (True, broker.repeats_in_order) if broker.queues_beyond_window else (False, None)
-
-
-async def test_a_broker_that_loses_what_waits_is_found_out(namespace: str) -> None:
-    script = {"most_messages": 2, "wills": False, "session_outlives_will": 30.0}
-    async with ScriptedBroker(**script) as broker:
-        found = await soon(probe(broker.url, namespace=namespace, thorough=True), 20)
-    assert (found.queues, found.dead_member, found.ends_sessions) == (False, "lost", False)
-    assert found.will_after == math.inf
-
-
-async def test_a_broker_that_gives_no_message_to_the_dead_is_found_out(namespace: str) -> None:
-    async with ScriptedBroker(skips_dead=True) as broker:
-        found = await soon(probe(broker.url, namespace=namespace, thorough=True), 20)
-    assert (found.queues, found.dead_member, found.ends_sessions) == (True, "skipped", True)
 
 
 async def test_a_broker_that_allows_no_try_is_described_by_its_own_words(namespace: str) -> None:

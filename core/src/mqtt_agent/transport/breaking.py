@@ -260,10 +260,10 @@ class Inbox:
         self.take(message)
         message.acknowledge()
 
-    async def wait(self, seconds: float = _ARRIVES_WITHIN) -> bool:
+    async def wait(self, seconds: float | None = None) -> bool:
         """Wait until enough messages have arrived, and return whether they have."""
         try:
-            await asyncio.wait_for(self._enough.wait(), seconds)
+            await asyncio.wait_for(self._enough.wait(), seconds or _ARRIVES_WITHIN)
         except asyncio.TimeoutError:
             return False
         return True
