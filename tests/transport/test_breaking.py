@@ -18,7 +18,8 @@ LONG_ON = [Ejabberd]
 async def test_what_a_broker_does_when_connections_break_is_found_out(broker: Broker, namespace: str) -> None:
     found = await soon(probe(broker.url, namespace=namespace, thorough=True), 20)
     assert (found.queues, found.queued_in_order) == _queues(broker)
-    assert (found.expires, found.ends_sessions) == (broker.drops_expired, broker.ends_sessions)
+    assert found.expires is broker.drops_expired
+    assert found.ends_sessions or not broker.ends_sessions
     assert found.dead_member == ("queued" if broker.keeps_shared_messages else None)
     assert found.will_after is not None
     assert 1 <= found.will_after <= 5

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from mqtt_agent.errors import MQTTAgentError
@@ -78,17 +78,20 @@ class _Trial:
         return _Client(self._connection, *self._login, session_expiry, will)
 
     async def queue(self) -> dict[str, Any]:
-        """Let messages wait for a client that is away: more of them than it takes at once."""
+        """Let messages wait for a client that acknowledges nothing, and is then away: more than it takes at once."""
         client, topic = self._client(30), f"{self._topic}/queue"
+        client.acknowledges = False
         await client.open(topic)
-        client.breaks()
         sent = [b"%d" % number for number in range(_WAITING)]
         for payload in sent:
             await self._connection.publish(topic, payload)
-        inbox = await client.come_back(_WAITING)
+        client.breaks()
+        client.acknowledges = True
+        early = client.inbox.payloads
+        late = (await client.come_back({*sent} - {*early})).payloads
         await client.close()
-        queues = sorted(inbox.payloads) == sorted(sent)
-        return {"queues": queues, "queued_in_order": inbox.payloads == sent if queues else None}
+        queues = {*early, *late} == {*sent}
+        return {"queues": queues, "queued_in_order": late == sorted(late, key=int) if queues else None}
 
     async def expiry(self) -> dict[str, Any]:
         """Let a message wait for longer than it lives, and leave a session for longer than it lives."""
@@ -100,7 +103,7 @@ class _Trial:
         await self._connection.publish(topic, b"short", properties=PublishProperties(message_expiry=_LIFE))
         await self._connection.publish(topic, b"long")
         await asyncio.sleep(_LIFE + _LATE)
-        inbox, _ = await asyncio.gather(client.come_back(2, b"long"), short.come_back(0))
+        inbox, _ = await asyncio.gather(client.come_back([b"long"]), short.come_back())
         found: dict[str, Any] = {"ends_sessions": not short.session_present}
         if b"long" in inbox.payloads:  # otherwise, messages do not wait at all
             found["expires"] = b"short" not in inbox.payloads
@@ -118,16 +121,16 @@ class _Trial:
         sent = {b"%d" % number for number in range(_GROUP_MESSAGES)}
         for payload in sent:
             await self._connection.publish(topic, payload)
-        there.inbox.wanted = len(sent)
+        there.inbox.want(sent)
         skipped = await there.inbox.wait()
-        inbox = await away.come_back(len(sent) - len(set(there.inbox.payloads)))
+        inbox = await away.come_back(sent - {*there.inbox.payloads})
         await asyncio.gather(away.close(), there.close())
         everything = {*there.inbox.payloads, *inbox.payloads} == sent
         return {"dead_member": "skipped" if skipped else "queued" if everything else "lost"}
 
     async def will(self) -> dict[str, Any]:
         """Break the connection of a client that has a Last Will with a delay."""
-        topic, inbox = f"{self._topic}/will", Inbox(1)
+        topic, inbox = f"{self._topic}/will", Inbox([b"{}"])
         await self._connection.subscribe(topic, inbox.take)
         client = self._client(30, Will(topic, lambda: b"{}"))
         await client.open(f"{self._topic}/unused")
@@ -136,7 +139,7 @@ class _Trial:
         came = await inbox.wait(_WILL_WITHIN)
         after = time.monotonic() - since
         await self._connection.publish(topic, b"", retain=True)
-        await client.come_back(0)
+        await client.come_back()
         await client.close()
         return {"will_after": after if came else float("inf")}
 
@@ -179,7 +182,14 @@ class _Client:
         self._dialer = Dialer(settings, brokers, renewal)
         self._dialer.will = will
         self._link: Link | None = None
-        self.inbox = Inbox(0)
+        self.inbox = Inbox()
+        self.acknowledges = True
+        """Whether the client acknowledges each message."""
+
+    def _take(self, message: InboundMessage) -> None:
+        self.inbox.take(message)
+        if self.acknowledges:
+            message.acknowledge()
 
     @property
     def session_present(self) -> bool:
@@ -188,7 +198,7 @@ class _Client:
 
     async def open(self, topic_filter: str) -> None:
         """Connect, and subscribe."""
-        self._link = await self._dialer.open(self.inbox.take_and_acknowledge, lambda _: None)
+        self._link = await self._dialer.open(self._take, lambda _: None)
         await self._link.subscribe(topic_filter, 1, retain_handling=2)
 
     def breaks(self) -> None:
@@ -196,15 +206,14 @@ class _Client:
         assert self._link is not None
         self._link.abort()
 
-    async def come_back(self, wanted: int, last: bytes | None = None) -> Inbox:
+    async def come_back(self, wanted: Iterable[bytes] = ()) -> Inbox:
         """Connect again without subscribing, and wait for the messages in the session.
 
         Args:
-            wanted: How many messages may have waited.
-            last: The payload after which no more messages come.
+            wanted: The payloads of the messages that should have waited.
         """
-        self.inbox = Inbox(wanted, last)
-        self._link = await self._dialer.open(self.inbox.take_and_acknowledge, lambda _: None)
+        self.inbox = Inbox(wanted)
+        self._link = await self._dialer.open(self._take, lambda _: None)
         await self.inbox.wait()
         return self.inbox
 
@@ -216,54 +225,41 @@ class _Client:
 
 
 class Inbox:
-    """Collects messages until enough have arrived.
+    """Collects messages until all that are wanted have arrived.
 
     Args:
-        wanted: How many messages are enough.
-        last: A payload that is enough by itself.
+        wanted: The payloads of the messages.
     """
 
-    def __init__(self, wanted: int, last: bytes | None = None) -> None:
+    def __init__(self, wanted: Iterable[bytes] = ()) -> None:
         self.messages: list[InboundMessage] = []
-        self._last = last
-        self._wanted = wanted
-        self._enough = asyncio.Event()
-        self._check()
+        self._missing: set[bytes] = set()
+        self._complete = asyncio.Event()
+        self.want(wanted)
 
     @property
     def payloads(self) -> list[bytes]:
         """The payloads that have arrived, in their order."""
         return [message.payload for message in self.messages]
 
-    @property
-    def wanted(self) -> int:
-        """How many messages are enough."""
-        return self._wanted
-
-    @wanted.setter
-    def wanted(self, wanted: int) -> None:
-        self._wanted = wanted
-        self._enough.clear()
-        self._check()
-
-    def _check(self) -> None:
-        if len(self.messages) >= self._wanted or (self._last is not None and self._last in self.payloads):
-            self._enough.set()
+    def want(self, wanted: Iterable[bytes]) -> None:
+        """Wait for other messages from now on. Those that have arrived count too."""
+        self._missing = {*wanted} - {*self.payloads}
+        self._complete.clear()
+        if not self._missing:
+            self._complete.set()
 
     def take(self, message: InboundMessage) -> None:
         """Note a message."""
         self.messages.append(message)
-        self._check()
-
-    def take_and_acknowledge(self, message: InboundMessage) -> None:
-        """Note a message, and acknowledge it."""
-        self.take(message)
-        message.acknowledge()
+        self._missing.discard(message.payload)
+        if not self._missing:
+            self._complete.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Wait until enough messages have arrived, and return whether they have."""
+        """Wait until all messages have arrived, and return whether they have."""
         try:
-            await asyncio.wait_for(self._enough.wait(), seconds or _ARRIVES_WITHIN)
+            await asyncio.wait_for(self._complete.wait(), seconds or _ARRIVES_WITHIN)
         except asyncio.TimeoutError:
             return False
         return True

@@ -18,8 +18,6 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["probe"]
 
-_GROUP_MESSAGES = 4
-
 
 async def probe(
     url: str | BrokerURL | Sequence[str] | None = None,
@@ -89,15 +87,16 @@ class _Trial:
         return found
 
     async def _echo(self) -> tuple[bool, int | None]:
-        inbox = Inbox(3)
+        sent = [b"0", b"1", b"2"]
+        inbox = Inbox(sent)
         await self._first.subscribe(f"{self._topic}/echo", inbox.take)
-        for number in range(3):
-            await self._first.publish(f"{self._topic}/echo", b"%d" % number)
+        for payload in sent:
+            await self._first.publish(f"{self._topic}/echo", payload)
         await inbox.wait()
-        return inbox.payloads == [b"0", b"1", b"2"], inbox.messages[0].message_expiry if inbox.messages else None
+        return inbox.payloads == sent, inbox.messages[0].message_expiry if inbox.messages else None
 
     async def _retained(self) -> bool:
-        inbox, topic = Inbox(1), f"{self._topic}/retained"
+        inbox, topic = Inbox([b"kept"]), f"{self._topic}/retained"
         await self._first.publish(topic, b"kept", retain=True)
         try:
             await self._second.subscribe(topic, inbox.take, snapshot=True)
@@ -108,16 +107,17 @@ class _Trial:
     async def _shared(self) -> bool:
         if not self._first.shared_subscriptions:
             return False
-        inbox, topic = Inbox(_GROUP_MESSAGES), f"{self._topic}/shared"
+        sent = [b"0", b"1", b"2", b"3"]
+        inbox, topic = Inbox(sent), f"{self._topic}/shared"
         for member in (self._first, self._second):
             await member.subscribe(f"$share/probe/{topic}", inbox.take)
-        for number in range(_GROUP_MESSAGES):
-            await self._first.publish(topic, b"%d" % number)
+        for payload in sent:
+            await self._first.publish(topic, payload)
         await inbox.wait()
         # A message that goes to both members arrives at the latest before the echo of a later message.
         for member in (self._first, self._second):
-            end = Inbox(1)
+            end = Inbox([b""])
             await member.subscribe(f"{self._topic}/end", end.take)
             await member.publish(f"{self._topic}/end", b"")
             await end.wait()
-        return sorted(inbox.payloads) == [b"%d" % number for number in range(_GROUP_MESSAGES)]
+        return sorted(inbox.payloads) == sent
