@@ -20,6 +20,7 @@ class Embedded(Behaviour):
     marks_repeats = False
     ends_sessions = False
     drops_expired = False
+    expiry_stops_groups = True
     says_unheard = False
 
     def __init__(self) -> None:

@@ -36,6 +36,7 @@ class FlashMQ(_Configured):
     marks_repeats = False
     ends_sessions = False
     queues_beyond_window = False
+    most_waiting_bytes = 65_536
     says_unheard = False
 
     def settings(self) -> str:
