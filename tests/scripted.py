@@ -41,6 +41,7 @@ class Script:
         most_user_properties: A message with more user properties ends the connection.
         wills, sessions, groups, retained: Whether the broker has these.
         matching: Whether a PUBACK says 0x10 when nobody is subscribed.
+        skips_dead: Whether a share group gives messages only to members that are connected.
     """
 
     connack: tuple[int, bytes] = (0, b"")
@@ -60,6 +61,7 @@ class Script:
     groups: bool = True
     retained: bool = True
     matching: bool = True
+    skips_dead: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,8 @@ class ScriptedBroker:
                     self._give(session, replace(message, qos=min(qos, message.qos), retain=False))
         for members in groups.values():
             receivers += 1
+            if self.script.skips_dead:
+                members = [each for each in members if each.writer is not None] or members
             self._give(members[next(self._turn) % len(members)], replace(message, retain=False))
         return receivers
 

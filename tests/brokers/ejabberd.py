@@ -21,6 +21,7 @@ class Ejabberd(ProcessBroker):
     program = "erl"
     keeps_shared_messages = False
     shared_subscriptions = False
+    drops_expired = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,6 +19,8 @@ class Embedded(Behaviour):
     keeps_shared_messages = False
     marks_repeats = False
     ends_sessions = False
+    drops_expired = False
+    expiry_stops_groups = True
     says_unheard = False
 
     def __init__(self) -> None:

@@ -35,6 +35,8 @@ class FlashMQ(_Configured):
     program = "flashmq"
     marks_repeats = False
     ends_sessions = False
+    queues_beyond_window = False
+    most_waiting_bytes = 65_536
     says_unheard = False
 
     def settings(self) -> str:

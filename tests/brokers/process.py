@@ -97,6 +97,14 @@ class Behaviour:
     """Whether a session ends with its Session Expiry Interval."""
     says_unheard = True
     """Whether a PUBACK says that nobody is subscribed (0x10). MQTT 5 leaves that to the broker (3.4.2.1)."""
+    drops_expired = True
+    """Whether a message that waits in a session is dropped when its Message Expiry Interval is over."""
+    expiry_stops_groups = False
+    """Whether a message that expires ends the delivery to its share group, so that messages have no expiry there."""
+    most_waiting_bytes: int | None = None
+    """Bytes that may wait for one client: further messages are dropped after a PUBACK without an error. None: more."""
+    queues_beyond_window = True
+    """Whether more messages than the client's Receive Maximum wait in its session."""
     longest_life: int | None = None
     """Seconds that the broker gives to messages without a Message Expiry Interval; None for no limit."""
 

@@ -86,6 +86,22 @@ def test_a_healthy_broker_has_nothing_wrong(terminal: Terminal, broker: Broker) 
     assert ("no shared subscriptions" in of(said, "broker", "note")) is not broker.shared_subscriptions
 
 
+def test_of_several_brokers_each_is_examined(terminal: Terminal, mosquitto: Mosquitto, url_of_nobody: str) -> None:
+    said = found(terminal, "--broker", f"{mosquitto.url},{url_of_nobody}", "--role", "client", code=3)
+    assert of(said, "login", "ok").startswith(mosquitto.url)
+    assert url_of_nobody in of(said, "broker", "wrong")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.name, marks=pytest.mark.long) for kind in ALL_BROKERS])
+def test_what_happens_when_connections_break_is_found(terminal: Terminal, kind: type[Broker]) -> None:
+    require(kind)
+    with kind() as broker:
+        said = terminal.run("doctor", "--json", "--seconds", "0.1", "--broker", broker.url).lines
+    assert ("drops messages that wait" in of(said, "broker", "warning")) is not broker.queues_beyond_window
+    assert "keeps sessions longer than asked" not in of(said, "broker", "note") or not broker.ends_sessions
+    assert "Last Will" not in of(said, "broker", "warning")
+
+
 @pytest.mark.long
 def test_it_leaves_nothing_behind(terminal: Terminal) -> None:
     terminal.start("serve", "weather").says("serves")

@@ -75,7 +75,7 @@ async def test_a_task_is_as_in_the_document(broker: Broker, planner: Agent, scou
     assert heard.response_topic == f"{scout.namespace}/tasks/planner/results"
     assert (heard.correlation, heard.qos, heard.retain) == (b"t-1", 1, False)
     assert heard.content_type == "application/json"
-    if broker.name == "embedded":  # there, a message with an expiry would stop its share group
+    if broker.expiry_stops_groups:
         assert heard.expiry is None
     else:
         assert heard.expiry is not None
@@ -188,12 +188,13 @@ async def test_a_retained_result_answers_nothing(make_agent: MakeAgent, scout: F
 @pytest.mark.rule("RESULT-9", "ALIMIT-1")
 @pytest.mark.parametrize("payload", [b"null", b'{"task_id": 7}', b'{"task_id": "t-1", "status": 5}', b"x" * 1_100_000])
 async def test_a_result_that_cannot_be_read_fails_its_task(
-    payload: bytes, planner: Agent, scout: ForeignExecutor
+    payload: bytes, broker: Broker, planner: Agent, scout: ForeignExecutor
 ) -> None:
     task = await soon(planner.delegate("scout", task_id="t-1"))
     await scout.next_task()
-    await scout.say("tasks/planner/results", payload)
-    await scout.say("tasks/planner/results", payload, correlation=b"other")
+    if broker.most_waiting_bytes is None or len(payload) < broker.most_waiting_bytes:
+        await scout.say("tasks/planner/results", payload)
+        await scout.say("tasks/planner/results", payload, correlation=b"other")
     for number in range(1, 4):  # nothing proves who has sent the first: the executor is asked again
         heard = await scout.next_task(number)
         assert not task.done

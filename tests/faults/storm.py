@@ -30,7 +30,7 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from brokers import Mosquitto, die_with_parent  # noqa: E402
+from brokers import OTHERS, Mosquitto, ProcessBroker, die_with_parent  # noqa: E402
 from brokers.guarded import DynamicSecurity  # noqa: E402
 from logins import denials, environment  # noqa: E402
 from mqtt_agent.identity import Roster  # noqa: E402
@@ -105,11 +105,21 @@ class Storm:
         seconds: Seconds during which tasks are given and processes are killed.
         grace: Seconds after that for the remaining tasks, without any kills.
         pause: Mean seconds between two kills.
-        bound: Whether the broker allows each agent only what a roster gives to it.
+        kind: The broker. Only Mosquitto saves its state, so the others forget everything at each restart.
+        bound: Whether the broker, which must be Mosquitto, allows each agent only what a roster gives to it.
     """
 
     def __init__(
-        self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float, *, bound: bool = False
+        self,
+        folder: Path,
+        seed: int,
+        tasks: int,
+        seconds: float,
+        grace: float,
+        pause: float,
+        kind: type[ProcessBroker] = Mosquitto,
+        *,
+        bound: bool = False,
     ) -> None:
         self._folder = folder
         self._random = random.Random(seed)
@@ -119,8 +129,13 @@ class Storm:
         self._shares = {name: range(i * tasks // 3, (i + 1) * tasks // 3) for i, name in enumerate(REQUESTERS)}
         self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._broker: Mosquitto = _guarded(self._namespace) if bound else Mosquitto()
-        self._broker.lines += ["persistence true", "autosave_interval 1"]
+        persistence = ["persistence true", "autosave_interval 1"]
+        self._broker: ProcessBroker
+        if bound:
+            self._broker = guarded = _guarded(self._namespace)
+            guarded.lines += persistence
+        else:
+            self._broker = kind(persistence) if issubclass(kind, Mosquitto) else kind()
         self._environment = environment(self._broker) if bound else {}
         self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *REQUESTERS)}
         self._cuts: set[asyncio.Task[None]] = set()
@@ -212,6 +227,7 @@ class Storm:
     async def _restart_broker(self) -> None:
         keeps, kill = self._random.random() < 0.6, self._random.random() < 0.7
         await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
+        keeps = keeps and isinstance(self._broker, Mosquitto)
         if not keeps:
             self._broker.forget()
         await asyncio.sleep(self._random.choice((0, 0.3, 1.5)))  # seconds for which the broker is down
@@ -271,13 +287,15 @@ def main() -> None:
     parser.add_argument("--grace", type=float, default=90)
     parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between two kills")
     parser.add_argument("--bound", action="store_true", help="on a broker that allows only the rights of a roster")
+    kinds = {kind.name: kind for kind in (Mosquitto, *OTHERS) if not kind.missing()}
+    parser.add_argument("--broker", choices=kinds, default=Mosquitto.name, help="see MQTT_AGENT_TEST_BROKERS")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
-    numbers = (options.tasks, options.seconds, options.grace, options.pause)
-    report = asyncio.run(Storm(folder, seed, *numbers, bound=options.bound).run())
+    numbers = options.tasks, options.seconds, options.grace, options.pause
+    report = asyncio.run(Storm(folder, seed, *numbers, kinds[options.broker], bound=options.bound).run())
     print(report)
     if report.good:
         with contextlib.suppress(OSError):

@@ -15,6 +15,8 @@ from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
 from mqtt_agent.transport import Bound
 from support import require, soon
 
+Where = str | list[str]
+
 
 class Endpoints:
     """Makes and starts endpoints in the test's namespace, and counts what they run: ``runs`` by number or task id."""
@@ -25,13 +27,13 @@ class Endpoints:
         self._namespace = namespace
         self._stack = stack
 
-    async def client(self, url: str) -> ToolClient:
+    async def client(self, url: Where) -> ToolClient:
         return await self._start(ToolClient(broker=url, namespace=self._namespace))
 
     async def replica(
-        self, url: str, name: str, will_delay: int = 1, server: str = "server", bound: Bound = "prefer"
+        self, url: Where, name: str, will_delay: int = 1, server: str = "server", bound: Bound = "prefer"
     ) -> ToolServer:
-        """A replica with the tool ``square``, whose calls are not repeatable."""
+        """A replica with the tools ``square`` and ``wait``, which waits for ``finish``. Calls are not repeatable."""
         replica = ToolServer(
             server,
             replica=name,
@@ -47,9 +49,15 @@ class Endpoints:
             self.runs[n] += 1
             return n * n
 
+        @replica.tool
+        async def wait(n: int) -> int:
+            self.runs[n] += 1
+            await self.finish.wait()
+            return n
+
         return await self._start(replica)
 
-    async def agent(self, url: str, name: str) -> Agent:
+    async def agent(self, url: Where, name: str) -> Agent:
         """An agent whose handler waits for ``finish`` when its task says so."""
         agent = Agent(name, broker=url, namespace=self._namespace, store=MemoryStore(), will_delay=1, drain_timeout=0.5)
 

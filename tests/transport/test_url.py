@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mqtt_agent.transport import BrokerURL, Password, Token
+from mqtt_agent.transport import BrokerSettings, BrokerURL, Password, Token
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,34 @@ def test_without_a_url_the_environment_counts_and_then_localhost(monkeypatch: py
     assert str(BrokerURL.parse(None)) == "mqtt://localhost:1883"
     monkeypatch.setenv("MQTT_AGENT_BROKER", "mqtts://example:1")
     assert str(BrokerURL.parse(None)) == "mqtts://example:1"
+
+
+@pytest.mark.parametrize(
+    "several",
+    ["mqtt://a,mqtts://b:1", " mqtt://a , mqtts://b:1 ", ["mqtt://a", "mqtts://b:1"], ("mqtt://a,mqtts://b:1",)],
+)
+def test_several_urls_are_read_from_one_text_or_from_a_sequence(several: str | list[str]) -> None:
+    assert [str(url) for url in BrokerURL.parse_all(several)] == ["mqtt://a:1883", "mqtts://b:1"]
+    assert BrokerSettings(several) == BrokerSettings("mqtt://a,mqtts://b:1") != BrokerSettings("mqtts://b:1,mqtt://a")
+
+
+def test_the_environment_may_name_several_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_AGENT_BROKER", "mqtt://a,mqtt://b")
+    assert [url.host for url in BrokerURL.parse_all(None)] == ["a", "b"]
+    with pytest.raises(ValueError, match="only one can be used here"):
+        BrokerURL.parse(None)
+
+
+def test_a_comma_in_a_password_does_not_begin_another_url() -> None:
+    [url] = BrokerURL.parse_all("mqtt://user:a,b@h")
+    assert url.password == "a,b"
+
+
+def test_a_list_without_urls_or_schemes_is_refused() -> None:
+    with pytest.raises(ValueError, match="list of broker URLs is empty"):
+        BrokerURL.parse_all([])
+    with pytest.raises(ValueError, match="give each URL of a list its scheme"):
+        BrokerURL.parse_all("mqtt://a,b")
 
 
 def test_user_and_password_are_decoded_and_never_shown() -> None:

@@ -22,7 +22,7 @@ class HostOptions(TypedDict, total=False):
     These are all arguments except ``agent_id``, ``max_concurrency`` and ``retention``.
     """
 
-    broker: str | None
+    broker: str | Sequence[str] | None
     namespace: str
     description: str
     capabilities: Sequence[str]

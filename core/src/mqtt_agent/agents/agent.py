@@ -84,7 +84,7 @@ class Agent(Requester, Service):
 
     Args:
         agent_id: The agent's id. Peers give tasks to this id. Only one process at a time may use an id.
-        broker: The broker's URL; see :class:`~mqtt_agent.transport.Connection`.
+        broker: The broker's URL, or several for failover; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         description: What the agent does, for a person or a model that chooses an agent.
         capabilities: Short words by which peers find the agent.
@@ -137,7 +137,7 @@ class Agent(Requester, Service):
         self,
         agent_id: str,
         *,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         description: str = "",
         capabilities: Sequence[str] = (),

@@ -46,10 +46,10 @@ def add(
     """Save a context, and use it from now on. Secrets are not saved: name the files that hold them."""
     if broker is not None:
         try:
-            url = BrokerURL.parse(broker)
+            urls = BrokerURL.parse_all(broker)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        if url.password is not None:
+        if any(url.password is not None for url in urls):
             raise UsageError("the URL holds a password, which is not saved: use --user and --password-file")
     given = (broker, namespace, as_, user, password_file, token_file, ca, certificate, key, client_id, bound)
     _, contexts = Contexts().load()

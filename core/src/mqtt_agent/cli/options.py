@@ -18,7 +18,11 @@ def add_broker_options(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser that gets the options.
     """
-    parser.add_argument("--broker", help="the broker's URL (default: $MQTT_AGENT_BROKER, then mqtt://localhost:1883)")
+    parser.add_argument(
+        "--broker",
+        help="the broker's URL, or several with commas between them (default: $MQTT_AGENT_BROKER, then "
+        "mqtt://localhost:1883)",
+    )
     parser.add_argument("--namespace", default="a2a/v1", help="the prefix of all topics (default: %(default)s)")
 
 

@@ -56,8 +56,9 @@ async def serve(
     ] = False,
 ) -> int:
     """Serve plain functions as tools, a ToolServer, an Agent, or a framework's graph, tools or crew, until Ctrl-C."""
-    if session.settings.place.broker is not None:
-        os.environ["MQTT_AGENT_BROKER"] = session.settings.place.broker  # for a server or an agent of the module
+    broker = session.settings.place.broker
+    if isinstance(broker, str):
+        os.environ["MQTT_AGENT_BROKER"] = broker  # for a server or an agent of the module
     if reload:
         return _serve_again_and_again()
     module, found = _found(target)

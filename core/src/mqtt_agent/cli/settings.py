@@ -107,8 +107,8 @@ class Settings:
 
     @property
     def url(self) -> str:
-        """The broker's URL without a password."""
-        return str(BrokerURL.parse(self.place.broker))
+        """The broker's URL without a password; several URLs with commas between them."""
+        return ",".join(map(str, BrokerURL.parse_all(self.place.broker)))
 
 
 def _credentials(user: str | None, password_file: str | None, token_file: str | None) -> Credentials | None:

@@ -30,7 +30,12 @@ def _option(*names: str, **more: Any) -> Any:
 
 SHARED: dict[str, Any] = {
     "broker": Annotated[
-        str | None, _option("--broker", "-b", help="The broker's URL. Default: $MQTT_AGENT_BROKER, then localhost.")
+        str | None,
+        _option(
+            "--broker",
+            "-b",
+            help="The broker's URL, or several with commas between them. Default: $MQTT_AGENT_BROKER, then localhost.",
+        ),
     ],
     "namespace": Annotated[
         str | None,

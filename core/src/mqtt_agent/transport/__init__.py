@@ -1,11 +1,10 @@
 """MQTT 5 on asyncio: the shared connection, its credentials and TLS settings, and an embedded broker."""
 
-from mqtt_agent.transport.capabilities import Capabilities, probe
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
 from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import (
     InboundMessage,
     MessageIdentity,
@@ -16,6 +15,7 @@ from mqtt_agent.transport.message import (
     Will,
 )
 from mqtt_agent.transport.paced import PacedSender
+from mqtt_agent.transport.probing import probe
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
 from mqtt_agent.transport.tls import TLS
@@ -25,7 +25,6 @@ __all__ = [
     "NO_MATCHING_SUBSCRIBERS",
     "TLS",
     "Bound",
-    "BrokerLimits",
     "BrokerSettings",
     "BrokerURL",
     "Capabilities",

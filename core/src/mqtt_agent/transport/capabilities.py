@@ -1,178 +1,164 @@
-"""Finds out what a broker can do: from its CONNACK packet, and by trying."""
+"""Capabilities: what a broker can do. The core adapts to these values alone, and knows no broker by its name."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-import uuid
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized
-from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import Credentials
-from mqtt_agent.transport.message import InboundMessage
-from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
-from mqtt_agent.transport.tls import TLS
+from typing_extensions import Self
 
-__all__ = ["Capabilities", "probe"]
+from mqtt_agent.errors import BrokerNotSupported
 
-_ARRIVES_WITHIN = 2.0
-"""Seconds to wait for a message that a broker delivers."""
-_GROUP_MESSAGES = 4
+__all__ = ["Capabilities"]
+
+_BARE = {0x22: 4096}
+"""The properties of a CONNACK packet with this Topic Alias Maximum and nothing else: so does rumqttd, which needs the
+behaviours for share groups below. There is no other sign of them that does not cost messages."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a broker can do. Values that :func:`probe` finds out by trying are None when the broker forbids the try.
+    """What a broker can do: what its CONNACK packet says, what follows from that, and what :func:`probe` has tried.
 
     Attributes:
-        session_expiry: Seconds that the broker keeps a session; None is as long as the client asks for.
-        receive_maximum: How many QoS 1 messages the broker takes before it has confirmed the first of them.
-        maximum_packet_size: Bytes of the largest packet that the broker takes; None is no limit.
-        wildcards: Whether the broker says that it takes topic filters with wildcards.
-        says_shared: Whether the broker says that it has shared subscriptions.
-        echo: By trying: a client gets its own messages, in order.
-        shared: By trying: each message to a share group goes to one member.
-        retained: By trying: a newcomer gets a retained message.
-        says_unheard: By trying: a PUBACK says when nobody is subscribed (0x10).
-        message_life: By trying: seconds after which the broker drops a message without a Message Expiry Interval; None
-            when the broker says no such time.
+        session_present: Said: whether the broker still had the client's session.
+        receive_maximum: Said: how many QoS 1 messages the broker takes before it has confirmed the first of them.
+        maximum_packet_size: Said: bytes of the largest packet that the broker takes; None is no limit.
+        shared_subscriptions: Said: whether the broker offers shared subscriptions.
+        session_expiry: Said: seconds that the broker keeps the session; None is as long as the client asked for.
+        keep_alive: Said: seconds of silence after which the broker ends the connection; None is what the client asked
+            for.
+        maximum_qos: Said: the highest QoS of the messages that the broker takes.
+        retained_messages: Said: whether the broker keeps retained messages.
+        wildcards: Said: whether the broker takes topic filters with wildcards.
+        sends_singly: Follows: whether the broker sends a client nothing more, not even at QoS 0, until the client has
+            acknowledged the last QoS 1 message. So every message is acknowledged on arrival.
+        keeps_retained_apart: Follows: whether the broker may be a cluster whose nodes keep their retained messages
+            apart. So endpoints also ask each other for their cards.
+        forgets_groups: Follows: whether a share group does not outlive the connections of its members. Two members that
+            resume their sessions each get every message, and the broker may crash when the last member leaves. So
+            members use a clean start.
+        retained_once: Follows: whether retained messages are sent only for a subscription that the session did not have
+            before. So such a subscription is removed and made again.
+        leaves_all_groups: Follows: whether any UNSUBSCRIBE ends the client's share groups. So members of share groups
+            do not unsubscribe.
+        expiry_stops_groups: Follows: whether a message that expires ends the delivery to its share group. So messages
+            have no Message Expiry Interval.
+        echo: Tried: a client gets its own messages, in order.
+        shared: Tried: each message to a share group goes to one member.
+        retained: Tried: a newcomer gets a retained message.
+        says_unheard: Tried: a PUBACK says when nobody is subscribed (0x10).
+        message_life: Tried: seconds after which the broker drops a message without a Message Expiry Interval; None when
+            the broker says no such time.
+        dead_member: Tried: what happens to the messages for a member of a share group whose connection is lost: the
+            other members get them (``"skipped"``), they wait in the member's session (``"queued"``), or nobody gets
+            them (``"lost"``).
+        queues: Tried: messages wait in the session of a client that is away, also more than its Receive Maximum.
+        queued_in_order: Tried: these messages come in their order.
+        expires: Tried: a message does not wait for longer than its Message Expiry Interval.
+        ends_sessions: Tried: a session ends within two seconds after its Session Expiry Interval.
+        will_after: Tried: seconds until a Last Will with a Will Delay Interval of 2 s was published; infinite when it
+            was not published within 5 s.
     """
 
-    session_expiry: int | None
-    receive_maximum: int
-    maximum_packet_size: int | None
-    wildcards: bool
-    says_shared: bool
-    echo: bool | None
-    shared: bool | None
-    retained: bool | None
-    says_unheard: bool | None
-    message_life: int | None
+    session_present: bool
+    receive_maximum: int = 65_535
+    maximum_packet_size: int | None = None
+    shared_subscriptions: bool = True
+    session_expiry: int | None = None
+    keep_alive: int | None = None
+    maximum_qos: int = 2
+    retained_messages: bool = True
+    wildcards: bool = True
 
+    sends_singly: bool = False
+    keeps_retained_apart: bool = False
+    forgets_groups: bool = False
+    retained_once: bool = False
+    leaves_all_groups: bool = False
+    expiry_stops_groups: bool = False
 
-async def probe(
-    url: str | None = None,
-    *,
-    namespace: str = "mqtt-agent",
-    credentials: Credentials | None = None,
-    tls: ssl.SSLContext | TLS | None = None,
-) -> Capabilities:
-    """Connect to a broker twice, and find out what it can do. This takes some round trips, and leaves nothing behind.
+    echo: bool | None = None
+    shared: bool | None = None
+    retained: bool | None = None
+    says_unheard: bool | None = None
+    message_life: int | None = None
+    dead_member: Literal["skipped", "queued", "lost"] | None = None
+    queues: bool | None = None
+    queued_in_order: bool | None = None
+    expires: bool | None = None
+    ends_sessions: bool | None = None
+    will_after: float | None = None
 
-    The messages go to topics below ``{namespace}/probe``. Where the broker's access rules forbid them, the result says
-    only what the broker says of itself.
+    @classmethod
+    def read(cls, session_present: bool, properties: Mapping[int, int | bytes]) -> Self:
+        """Read the values of a CONNACK packet, and note what follows from them.
 
-    Args:
-        url: The broker's URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
-        namespace: The prefix of the topics.
-        credentials: A :class:`Password` or a :class:`Token`.
-        tls: An ``ssl.SSLContext`` or a :class:`TLS`.
+        Args:
+            session_present: The flag of the packet.
+            properties: The properties of the packet, by their identifiers.
+        """
 
-    Raises:
-        BrokerUnreachable, ConnectionRefused, BrokerNotSupported: See :meth:`Connection.start`.
+        def number(kind: int) -> int | None:
+            value = properties.get(kind)
+            return value if isinstance(value, int) else None
 
-    Example:
-        >>> print(await probe("mqtt://localhost:1883"))  # doctest: +SKIP
-    """
-    topic = f"{namespace}/probe/{uuid.uuid4().hex[:12]}"
-    first, second = (Connection(url, credentials=credentials, tls=tls) for _ in range(2))
-    await first.start()
-    try:
-        await second.start()
-        try:
-            return await _Trial(first, second, topic).run()
-        finally:
-            await second.stop(end_session=True)
-    finally:
-        await first.stop(end_session=True)
-
-
-class _Trial:
-    """Tries what a broker does, with two connections."""
-
-    def __init__(self, first: Connection, second: Connection, topic: str) -> None:
-        self._first = first
-        self._second = second
-        self._topic = topic
-
-    async def run(self) -> Capabilities:
-        limits = self._first.limits
-        assert limits is not None
-        echo = shared = retained = says_unheard = None
-        life: int | None = None
-        try:
-            says_unheard = await self._first.publish(f"{self._topic}/nobody", b"") == NO_MATCHING_SUBSCRIBERS
-            echo, life = await self._echo()
-            retained = await self._retained()
-            shared = await self._shared()
-        except (TopicNotAuthorized, SubscriptionRefused):
-            pass
-        return Capabilities(
-            session_expiry=limits.session_expiry,
-            receive_maximum=limits.receive_maximum,
-            maximum_packet_size=limits.maximum_packet_size,
-            wildcards=limits.wildcards,
-            says_shared=limits.shared_subscriptions,
-            echo=echo,
-            shared=shared,
-            retained=retained,
-            says_unheard=says_unheard,
-            message_life=life,
+        maximum_qos, bare = number(0x24), properties == _BARE
+        said = cls(
+            session_present=session_present,
+            receive_maximum=number(0x21) or 65_535,
+            maximum_packet_size=number(0x27),
+            session_expiry=number(0x11),
+            keep_alive=number(0x13),
+            maximum_qos=2 if maximum_qos is None else maximum_qos,
+            retained_messages=number(0x25) != 0,
+            wildcards=number(0x28) != 0,
+            forgets_groups=bare,
+            retained_once=bare,
+            leaves_all_groups=bare,
+            expiry_stops_groups=bare,
         )
+        return said.without_groups() if number(0x2A) == 0 else said
 
-    async def _echo(self) -> tuple[bool, int | None]:
-        inbox = _Inbox(3)
-        await self._first.subscribe(f"{self._topic}/echo", inbox.take)
-        for number in range(3):
-            await self._first.publish(f"{self._topic}/echo", b"%d" % number)
-        await inbox.wait()
-        in_order = [message.payload for message in inbox.messages] == [b"0", b"1", b"2"]
-        return in_order, inbox.messages[0].message_expiry if inbox.messages else None
+    def without_groups(self) -> Self:
+        """The capabilities of the same broker, when it has no shared subscriptions.
 
-    async def _retained(self) -> bool:
-        inbox, topic = _Inbox(1), f"{self._topic}/retained"
-        await self._first.publish(topic, b"kept", retain=True)
-        try:
-            await self._second.subscribe(topic, inbox.take, snapshot=True)
-            return await inbox.wait()
-        finally:
-            await self._first.publish(topic, b"", retain=True)
+        ejabberd is the known broker without them, so the others are treated in the same way.
+        """
+        return dataclasses.replace(self, shared_subscriptions=False, sends_singly=True, keeps_retained_apart=True)
 
-    async def _shared(self) -> bool:
-        if not self._first.shared_subscriptions:
-            return False
-        inbox, topic = _Inbox(_GROUP_MESSAGES), f"{self._topic}/shared"
-        for member in (self._first, self._second):
-            await member.subscribe(f"$share/probe/{topic}", inbox.take)
-        for number in range(_GROUP_MESSAGES):
-            await self._first.publish(topic, b"%d" % number)
-        await inbox.wait()
-        # A message that goes to both members arrives at the latest before the echo of a later message.
-        for member in (self._first, self._second):
-            end = _Inbox(1)
-            await member.subscribe(f"{self._topic}/end", end.take)
-            await member.publish(f"{self._topic}/end", b"")
-            await end.wait()
-        return sorted(message.payload for message in inbox.messages) == [b"%d" % n for n in range(_GROUP_MESSAGES)]
+    def shortcomings(self, session_expiry: int) -> list[str]:
+        """What the broker does worse than the client has asked for, and what holds nevertheless.
 
+        Args:
+            session_expiry: Seconds that the client has asked the broker to keep its session.
+        """
+        found: list[str] = []
+        if self.session_expiry is not None and self.session_expiry < session_expiry:
+            found.append(
+                f"keeps sessions for {self.session_expiry:,} s and not for {session_expiry:,} s: what arrives for a "
+                "client that is away for longer is lost, and the client asks for it when it is back; the broker's "
+                "settings may allow more"
+            )
+        if not self.wildcards:
+            found.append("takes no wildcards: tools and agents are looked up one by one, and cannot be listed")
+        return found
 
-class _Inbox:
-    """Collects messages until enough have arrived."""
+    def check(self, url: object) -> None:
+        """Refuse a broker with which no endpoint works.
 
-    def __init__(self, wanted: int) -> None:
-        self.messages: list[InboundMessage] = []
-        self._wanted = wanted
-        self._enough = asyncio.Event()
+        Args:
+            url: The broker's URL, for the error.
 
-    def take(self, message: InboundMessage) -> None:
-        self.messages.append(message)
-        if len(self.messages) >= self._wanted:
-            self._enough.set()
-
-    async def wait(self) -> bool:
-        try:
-            await asyncio.wait_for(self._enough.wait(), _ARRIVES_WITHIN)
-        except asyncio.TimeoutError:
-            return False
-        return True
+        Raises:
+            BrokerNotSupported: The broker has no QoS 1, or no retained messages.
+        """
+        if self.maximum_qos < 1:
+            what = "takes messages at QoS 0 only, so it may lose each of them: allow QoS 1"
+        elif not self.retained_messages:
+            what = "has no retained messages, so nobody finds a tool or an agent: allow them"
+        else:
+            return
+        raise BrokerNotSupported(f"{url} cannot be used: it {what} at the broker, or use another broker")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import (
@@ -16,11 +16,12 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.lifetime import Lifetime
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import MessageIdentity, MessageScreen, PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
@@ -48,8 +49,10 @@ class Connection:
     while its sender waits for the confirmation.
 
     Args:
-        broker: The broker's URL: ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. None means
-            ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: The broker's URL: ``mqtt://``, ``mqtts://``, ``ws://`` or ``wss://``. Or several URLs, as a sequence or
+            as one string with commas between them: ``mqtt://a,mqtt://b``. The first broker that lets this client in is
+            used. When the connection is lost, that broker is tried once more, because it has the session, and then the
+            next ones. None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
         client_id: The MQTT client id; None generates an id.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
@@ -69,7 +72,6 @@ class Connection:
             :class:`mqtt_agent.identity.Identity`.
 
     Attributes:
-        url: The broker's URL.
         client_id: The MQTT client id.
         will_delay: Seconds that the broker waits before it publishes the Last Will.
         session_expiry: Seconds that the broker keeps the session: at least ``will_delay``, and at least one second.
@@ -88,7 +90,7 @@ class Connection:
 
     def __init__(
         self,
-        broker: str | None = None,
+        broker: str | BrokerURL | Sequence[str] | None = None,
         *,
         client_id: str | None = None,
         credentials: Credentials | None = None,
@@ -103,7 +105,7 @@ class Connection:
         max_packet_size: int = 16 * 1024 * 1024,
         identity: MessageIdentity | None = None,
     ) -> None:
-        self.url: BrokerURL = BrokerURL.parse(broker)
+        self._brokers = Brokers(BrokerURL.parse_all(broker))
         self._generated = client_id is None
         self.client_id: str = client_id or _new_client_id()
         pack_string(self.client_id, "the client id")
@@ -112,9 +114,9 @@ class Connection:
         self.will_delay: int = whole_seconds(will_delay, "will_delay")
         self.session_expiry: int = max(whole_seconds(session_expiry, "session_expiry"), self.will_delay, 1)
         settings = LinkSettings(
-            url=self.url,
+            url=self._brokers.current,
             client_id=self.client_id,
-            ssl_context=tls_context(tls) if self.url.tls else None,
+            ssl_context=tls_context(tls) if any(url.tls for url in self._brokers.urls) else None,
             keep_alive=_in_range("keep_alive", keep_alive, 0, 65_535),
             session_expiry=self.session_expiry,
             will_delay=self.will_delay,
@@ -126,10 +128,10 @@ class Connection:
         )
         self.identity: MessageIdentity | None = identity
         self.screens: dict[str, MessageScreen] = {}
-        self._subscriber = Subscriber(self.url, self.client_id, identity, self.screens)
-        self._outbox = Outbox(self.url, max_queued, max_packet_size)
-        self._renewal = Renewal(credentials, settings, self._outbox)
-        self._dialer = Dialer(settings, self._renewal)
+        self._subscriber = Subscriber(self._brokers, self.client_id, identity, self.screens)
+        self._outbox = Outbox(self._brokers, max_queued, max_packet_size)
+        self._renewal = Renewal(credentials, self._brokers, connect_timeout, self._outbox)
+        self._dialer = Dialer(settings, self._brokers, self._renewal)
         self._lifetime = Lifetime(self._dialer, self._subscriber, self._outbox, self._renewal)
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = self._lifetime.on_reconnected
         self.on_failed: list[Callable[[TransportError], None]] = self._lifetime.on_failed
@@ -139,6 +141,11 @@ class Connection:
     def __repr__(self) -> str:
         state = "connected" if self.connected else "failed" if self._lifetime.failure else "not connected"
         return f"<Connection {self.client_id} to {self.url}, {state}>"
+
+    @property
+    def url(self) -> BrokerURL:
+        """The URL of the broker in use; while there is no connection, of the broker that is tried."""
+        return self._brokers.current
 
     @property
     def connected(self) -> bool:
@@ -152,8 +159,8 @@ class Connection:
         return limits is not None and limits.session_present
 
     @property
-    def limits(self) -> BrokerLimits | None:
-        """What the broker said of itself at the latest connect; None before the first connect."""
+    def limits(self) -> Capabilities | None:
+        """What the broker said of itself at the latest connect, and what follows; None before the first connect."""
         return self._lifetime.reconnector.limits
 
     @property
@@ -186,11 +193,8 @@ class Connection:
 
     @property
     def keeps_retained_apart(self) -> bool:
-        """Whether the broker may be a cluster whose nodes keep their retained messages apart.
-
-        A client cannot see this. The known brokers that do so are those without shared subscriptions.
-        """
-        return not self.shared_subscriptions
+        """See :attr:`Capabilities.keeps_retained_apart`; False until the first connect."""
+        return self._subscriber.limits is not None and self._subscriber.limits.keeps_retained_apart
 
     # Other processes
 
@@ -369,7 +373,8 @@ class Connection:
     @property
     def sends_retained_once(self) -> bool:
         """Whether the broker sends the retained messages of a topic filter only once for each connection."""
-        return self._lifetime.reconnector.forgets_groups and self._subscriber.has_shared
+        limits = self._lifetime.reconnector.limits
+        return limits is not None and limits.retained_once and self._subscriber.has_shared
 
     async def take_alone(self, owner: str, *, keep: bool) -> None:
         """Make the exclusive subscriptions of an owner, at a broker without shared subscriptions.

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Callable
 
 from mqtt_agent.errors import TransportError
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.driver import ConnectOptions, LinkSettings
-from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, Will
 from mqtt_agent.transport.renewal import Renewal
@@ -24,18 +25,21 @@ class Dialer:
     """Opens the links of one connection, one after the other.
 
     Args:
-        settings: The settings that all links have in common.
+        settings: The settings that all links have in common. The URL is replaced by that of the broker in use.
+        brokers: The brokers that may be used.
         renewal: Gives the login of each link.
     """
 
-    def __init__(self, settings: LinkSettings, renewal: Renewal) -> None:
+    def __init__(self, settings: LinkSettings, brokers: Brokers, renewal: Renewal) -> None:
         self.will: Will | None = None
         """The Last Will, which the broker publishes when no link is open for ``will_delay`` seconds."""
         self.epoch: int = 0
         """How many links were opened, failed attempts included."""
         self.clean_start: bool = False
         """Whether each link begins with a new session."""
-        self._told: set[str] = set()
+        self.brokers: Brokers = brokers
+        """The brokers that may be used, and the one that is in use."""
+        self._told: set[tuple[BrokerURL, str]] = set()
         self._settings = settings
         self._renewal = renewal
         self.rename(settings.client_id)
@@ -47,19 +51,19 @@ class Dialer:
 
     @property
     def url(self) -> BrokerURL:
-        """The broker's URL."""
-        return self._settings.url
+        """The URL of the broker in use."""
+        return self.brokers.current
 
     @property
     def client_id(self) -> str:
         """The MQTT client id of the connection."""
         return self._settings.client_id
 
-    def tell_shortcomings(self, limits: BrokerLimits) -> None:
+    def tell_shortcomings(self, limits: Capabilities) -> None:
         """Log each thing once that the broker does worse than this client has asked for."""
         for each in limits.shortcomings(self._settings.session_expiry):
-            if each not in self._told:
-                self._told.add(each)
+            if (self.url, each) not in self._told:
+                self._told.add((self.url, each))
                 logger.warning("%s %s", self.url, each)
 
     async def open(
@@ -81,6 +85,7 @@ class Dialer:
         # With a clean start, each link has a client id of its own: rumqttd mixes up the Last Wills of connections with
         # the same client id, also across processes. No session is lost, because a clean start resumes no session.
         client_id = f"{self.client_id}~{self._token}{self.epoch}" if self.clean_start else self.client_id
-        link = Link(ConnectOptions(self._settings, client_id, login, self.clean_start, will), on_message, on_lost)
+        settings = dataclasses.replace(self._settings, url=self.url)
+        link = Link(ConnectOptions(settings, client_id, login, self.clean_start, will), on_message, on_lost)
         await link.open()
         return link

@@ -90,7 +90,7 @@ class PahoClient(paho.Client):
         self.connect_timeout = settings.connect_timeout
         if settings.url.websocket:
             self.ws_set_options(path=settings.url.path)
-        if settings.ssl_context is not None:
+        if settings.url.tls and settings.ssl_context is not None:
             self.tls_set_context(settings.ssl_context)  # pyright: ignore[reportUnknownMemberType]
         username, password = check_login(options.login)
         if username is not None or password is not None:

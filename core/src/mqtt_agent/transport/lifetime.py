@@ -44,7 +44,7 @@ class Lifetime:
         """See :class:`Connection`."""
         self.on_refused: list[Callable[[TransportError], None]] = []
         """See :class:`Connection`."""
-        self._url = dialer.url
+        self._url = dialer.brokers
         self._dialer = dialer
         self._subscriber = subscriber
         self._outbox = outbox

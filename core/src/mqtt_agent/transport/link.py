@@ -18,9 +18,9 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, TransportError
 from mqtt_agent.transport.acknowledgements import Acknowledgements
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
 from mqtt_agent.transport.driver import ConnectOptions, PahoClient
-from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import InboundMessage
 from mqtt_agent.transport.packets import (
     CONNACK,
@@ -79,7 +79,7 @@ class Link:
         self._on_message = on_message
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._connack: asyncio.Future[BrokerLimits] = self._loop.create_future()
+        self._connack: asyncio.Future[Capabilities] = self._loop.create_future()
         self._closed: TransportError | None = None
         self._opened = False
         self.closed_quietly: bool = False
@@ -88,7 +88,7 @@ class Link:
         self._publishes: dict[int, Callable[[int], None]] = {}
         self._subscribes: dict[int, asyncio.Future[int]] = {}
         self._faults = FaultLog(logger)
-        self.limits: BrokerLimits
+        self.limits: Capabilities
         self._client = client = PahoClient(options)
         client.on_disconnect = self._handle_disconnect
         client.taken = self._publishes, self._subscribes
@@ -98,7 +98,7 @@ class Link:
 
     # Opening and closing
 
-    async def open(self) -> BrokerLimits:
+    async def open(self) -> Capabilities:
         """Connect, and wait for the broker's CONNACK packet.
 
         Returns:
@@ -216,9 +216,9 @@ class Link:
         if connack.code != 0:
             self._connack.set_exception(refused(self._url, connack, anonymous=self._anonymous, will=self._will))
             return
-        limits = BrokerLimits.read(connack.session_present, connack.properties)
+        limits = Capabilities.read(connack.session_present, connack.properties)
         self._client.connected(limits.keep_alive)
-        self._acknowledgements.on_arrival = not limits.shared_subscriptions
+        self._acknowledgements.on_arrival = limits.sends_singly
         self._connack.set_result(limits)
 
     def _on_publish(self, head: int, data: bytes, at: int, end: int) -> None:

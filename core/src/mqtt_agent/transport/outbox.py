@@ -8,14 +8,14 @@ import logging
 import math
 
 from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
-from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.capabilities import Capabilities
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties
 from mqtt_agent.transport.packing import PackedPublish, pack_publish
 from mqtt_agent.transport.publication import Publication
 from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED
 from mqtt_agent.transport.suspects import Suspects
-from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Outbox"]
 
@@ -35,14 +35,14 @@ class Outbox:
     """The outgoing QoS 1 messages of one connection.
 
     Args:
-        url: The broker's URL, for logs and errors.
+        brokers: The brokers that may be used, for logs and errors.
         max_queued: How many messages may wait.
         max_packet_size: Bytes of the largest packet to send. A broker silently drops a message that is larger than its
             receiver's limit, and the receiver probably has the same limit as this sender.
     """
 
-    def __init__(self, url: BrokerURL, max_queued: int, max_packet_size: int) -> None:
-        self._url = url
+    def __init__(self, brokers: Brokers, max_queued: int, max_packet_size: int) -> None:
+        self._brokers = brokers
         self._max_packet_size = max_packet_size
         self._max_packet = max_packet_size  # or the broker's limit, when that is lower
         self._max_in_flight = 0
@@ -51,7 +51,7 @@ class Outbox:
         self._in_flight: dict[Publication, None] = {}
         self._link: Link | None = None
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
-        self._limits: BrokerLimits | None = None
+        self._limits: Capabilities | None = None
         self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
         self._suspects = Suspects()
         self._one_alone = False  # a suspect is unconfirmed, and nothing else is sent meanwhile
@@ -61,7 +61,7 @@ class Outbox:
         """The size of the largest payload that fits beside a topic and properties of usual size, in bytes."""
         return max(self._max_packet - _MAX_HEADER, self._max_packet // 2)
 
-    def open(self, link: Link, limits: BrokerLimits) -> None:
+    def open(self, link: Link, limits: Capabilities) -> None:
         """Send over this link from now on, beginning with the messages that have waited."""
         self._link, self._limits = link, limits
         self._max_packet = min(self._max_packet_size, limits.maximum_packet_size or self._max_packet_size)
@@ -107,7 +107,7 @@ class Outbox:
                 self._wait(publication)
             else:
                 what = "before the broker confirmed a message, which may have arrived"
-                publication.fail(ConnectionLost(f"the connection to {self._url} was lost {what}"))
+                publication.fail(ConnectionLost(f"the connection to {self._brokers} was lost {what}"))
         for publication in waiting:
             self._wait(publication)
 
@@ -167,7 +167,7 @@ class Outbox:
             self._drop_given_up()
         if len(self._waiting) >= self._max_queued:
             raise QueueFull(
-                f"{self._max_queued} messages wait for {self._url} already: wait for some, or raise max_queued"
+                f"{self._max_queued} messages wait for {self._brokers} already: wait for some, or raise max_queued"
             )
         publication = Publication(topic, packed, properties, repeatable, self._limits)
         if self._link is not None and not self._waiting and self._has_room() and not self._suspects.losses:
@@ -187,13 +187,12 @@ class Outbox:
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size, or than ``max_packet_size``.
         """
         packed = pack_publish(topic, payload, qos, retain, properties)
-        if properties.message_expiry is not None and not retain and self._limits and self._limits.forgets_groups:
-            # In rumqttd, one message that expires ends the delivery to its share group.
+        if properties.message_expiry is not None and not retain and self._limits and self._limits.expiry_stops_groups:
             packed = pack_publish(topic, payload, qos, retain, dataclasses.replace(properties, message_expiry=None))
         limit = self._max_packet
         if packed.size > limit:
             ours = limit == self._max_packet_size
-            owner = "max_packet_size of this connection" if ours else f"the limit of the broker {self._url}"
+            owner = "max_packet_size of this connection" if ours else f"the limit of the broker {self._brokers}"
             raise PayloadTooLarge(
                 f"{len(payload):,} bytes for {topic} are too many (Maximum Packet Size {limit:,}: {owner}): send less, "
                 "or raise the limit of the broker, and max_packet_size of the connections"

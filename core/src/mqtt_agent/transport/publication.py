@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 from mqtt_agent.errors import PayloadTooLarge, TransportError
-from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.message import PublishProperties
 from mqtt_agent.transport.packing import PackedPublish
 from mqtt_agent.transport.suspects import Key
@@ -49,13 +49,13 @@ class Publication:
         packed: PackedPublish,
         properties: PublishProperties,
         repeatable: bool,
-        limits: BrokerLimits | None,
+        limits: Capabilities | None,
     ) -> None:
         self.topic: str = topic
         self.packed: PackedPublish = packed
         self.properties: PublishProperties = properties
         self.repeatable: bool = repeatable
-        self.limits: BrokerLimits | None = limits
+        self.limits: Capabilities | None = limits
         loop = asyncio.get_running_loop()
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry

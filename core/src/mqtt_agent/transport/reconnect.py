@@ -10,15 +10,25 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
-from mqtt_agent.errors import ConnectionLost, ConnectionRefused, MQTTAgentError, SessionTakenOver, TransportError
+from mqtt_agent.errors import (
+    BrokerNotSupported,
+    BrokerUnreachable,
+    ConnectionLost,
+    ConnectionRefused,
+    MQTTAgentError,
+    SessionTakenOver,
+    TransportError,
+)
+from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.dialer import Dialer
-from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.failover import most_telling
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reasons import LASTING_REFUSALS, TAKEN_OVER
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.takeovers import Takeovers
+from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Reconnector"]
 
@@ -57,7 +67,7 @@ class Reconnector:
     ) -> None:
         self.link: Link | None = None
         """The present link, or None. It is set before its subscriptions are made."""
-        self.limits: BrokerLimits | None = None
+        self.limits: Capabilities | None = None
         """What the broker said in the latest CONNACK."""
         self._dialer = dialer
         self._subscriber = subscriber
@@ -89,7 +99,7 @@ class Reconnector:
 
     @property
     def forgets_groups(self) -> bool:
-        """See :attr:`BrokerLimits.forgets_groups`: at such a broker, members of share groups need a clean start."""
+        """See :attr:`Capabilities.forgets_groups`: at such a broker, members of share groups need a clean start."""
         return self.limits is not None and self.limits.forgets_groups
 
     async def start(self) -> None:
@@ -148,6 +158,18 @@ class Reconnector:
     # Opening one link
 
     async def _open_first(self) -> Link:
+        brokers, errors = self._dialer.brokers, list[Exception]()
+        while True:
+            try:
+                return await self._open_first_at_one()
+            except (BrokerUnreachable, BrokerNotSupported, ConnectionLost, ConnectionRefused) as error:
+                errors.append(error)
+                brokers.advance()
+                if len(errors) == len(brokers):
+                    raise most_telling(errors) from error.__cause__
+                logger.warning("%s; trying %s", error, brokers)
+
+    async def _open_first_at_one(self) -> Link:
         for attempt in range(_FIRST_ATTEMPTS):
             link = await self._open()
             try:
@@ -230,7 +252,7 @@ class Reconnector:
                 return
             if loop.time() - opened_at > _STABLE_AFTER:
                 self._backoff.reset()
-            lost_at = loop.time()
+            lost_at, lost = loop.time(), self._dialer.url
             if not self._renewal.under_way:
                 self._lost_at = lost_at
                 self._warned = True
@@ -238,7 +260,11 @@ class Reconnector:
             link = await self._reconnect()
             # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
-            logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
+            away = loop.time() - lost_at
+            if self._dialer.url == lost:
+                logger.log(level, "connected to %s again after %.1f s", self._dialer.url, away)
+            else:
+                logger.log(level, "connected to %s in place of %s after %.1f s", self._dialer.url, lost, away)
             self._warned = False
             self._announce(link)
 
@@ -268,24 +294,29 @@ class Reconnector:
 
     async def _reconnect(self) -> Link:
         """Try until a link is open and set up."""
-        logged, refused_since = "", math.inf
+        logged: dict[BrokerURL, str] = {}
+        refused_since = math.inf
         while True:
             if not self._renewal.under_way:
                 await self._backoff.wait()
-            link: Link | None = None
-            try:
-                link = await self._open()
-                await self._set_up(link)
-                return link
-            except Exception as error:
-                self._drop(link)
-                refused_since = self._note_refusal(error, refused_since)
-                self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
-                if repr(error) != logged:
-                    logged = repr(error)
-                    self._log_failure(error)
-            finally:
-                self._renewal.end()
+            errors: list[Exception] = []
+            for _ in range(len(self._dialer.brokers)):  # the session is at the latest broker, so that one is the first
+                link: Link | None = None
+                try:
+                    link = await self._open()
+                    await self._set_up(link)
+                    return link
+                except Exception as error:
+                    self._drop(link)
+                    errors.append(error)
+                    if repr(error) != logged.get(self._dialer.url):
+                        logged[self._dialer.url] = repr(error)
+                        self._log_failure(error)
+                    self._dialer.brokers.advance()
+                finally:
+                    self._renewal.end()
+            refused_since = self._note_refusal(most_telling(errors), refused_since)
+            self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
 
     def _note_refusal(self, error: Exception, since: float) -> float:
         """Tell those that wait about a login that the broker refuses for a while. The attempts go on.

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.transport.credentials import Credentials, IssuedToken, Login, Password, Token
-from mqtt_agent.transport.driver import LinkSettings
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
 
@@ -31,16 +31,16 @@ class Renewal:
 
     Args:
         credentials: The credentials that the user gave.
-        settings: The URL and the connect timeout are used. The URL's user and password are used without
-            credentials. The timeout limits the wait for confirmations before a link is ended.
+        brokers: The brokers that may be used. The user and password of the URL in use are used without credentials.
+        timeout: Seconds to wait at most for confirmations before a link is ended.
         outbox: Knows which messages must be confirmed before a link is ended.
     """
 
-    def __init__(self, credentials: Credentials | None, settings: LinkSettings, outbox: Outbox) -> None:
+    def __init__(self, credentials: Credentials | None, brokers: Brokers, timeout: float, outbox: Outbox) -> None:
         self._credentials = credentials
-        self._url = settings.url
+        self._brokers = brokers
         self._outbox = outbox
-        self._timeout = settings.connect_timeout
+        self._timeout = timeout
         self._issued: IssuedToken | None = None  # the token of the latest connect
         self._renewed: IssuedToken | None = None  # the token for the next connect, while a renewal is under way
         self._over: asyncio.Event | None = None  # of the renewal that is under way
@@ -53,7 +53,7 @@ class Renewal:
     async def login(self) -> Login:
         """The user name and password for the next CONNECT packet. Credentials take precedence over the URL."""
         if self._credentials is None:
-            return self._url.username, self._url.password
+            return self._brokers.current.username, self._brokers.current.password
         if isinstance(self._credentials, Password):
             return self._credentials.username, self._credentials.password
         self._issued = self._renewed or await self._credentials.issue()
@@ -69,7 +69,7 @@ class Renewal:
         renewed = await _successor(self._credentials, self._issued)
         if renewed is None:
             return
-        logger.info("the token for %s expires soon: connecting again with a fresh token", self._url)
+        logger.info("the token for %s expires soon: connecting again with a fresh token", self._brokers)
         self._renewed = renewed
         self._over = asyncio.Event()
         await self._settle(link)

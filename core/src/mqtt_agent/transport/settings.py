@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,9 @@ class BrokerSettings:
     ``None`` stands for. Settings have no hash, because a token function may have no hash.
 
     Attributes:
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several, as a sequence or with commas between them; see
+            :class:`~mqtt_agent.transport.Connection`. None means ``$MQTT_AGENT_BROKER``, then
+            ``mqtt://localhost:1883``.
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`; None takes the user and password of the URL, if any.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`, for ``mqtts://`` and ``wss://``.
@@ -42,7 +45,7 @@ class BrokerSettings:
         InvalidIdentifier: ``namespace`` cannot be used in topics.
     """
 
-    broker: str | None = field(default=None, repr=False)  # the URL may hold a password
+    broker: str | BrokerURL | Sequence[str] | None = field(default=None, repr=False)  # the URL may hold a password
     namespace: str = DEFAULT_NAMESPACE
     credentials: Credentials | None = None
     tls: ssl.SSLContext | TLS | None = None
@@ -57,7 +60,7 @@ class BrokerSettings:
 
     def _meaning(self) -> tuple[object, ...]:
         return (
-            BrokerURL.parse(self.broker),
+            BrokerURL.parse_all(self.broker),
             Topics(self.namespace).namespace,
             self.credentials,
             self.tls,

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
-from mqtt_agent.transport.limits import BrokerLimits
+from mqtt_agent.transport.capabilities import Capabilities
+from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, MessageIdentity, MessageScreen
 from mqtt_agent.transport.reasons import SHARED_NOT_SUPPORTED, subscription_error
 from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscriptions
-from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Subscriber"]
 
@@ -26,7 +26,7 @@ class Subscriber:
     of an owner. There, such subscriptions are *held*: they are not made at the broker before :meth:`take_alone`.
 
     Args:
-        url: The broker's URL, for logs and errors.
+        brokers: The brokers that may be used, for logs and errors.
         client_id: The MQTT client id, for logs and errors.
         identity: Checks the signatures of messages.
         screens: What decides which messages reach the handlers, by namespace.
@@ -34,18 +34,19 @@ class Subscriber:
 
     def __init__(
         self,
-        url: BrokerURL,
+        brokers: Brokers,
         client_id: str,
         identity: MessageIdentity | None,
         screens: Mapping[str, MessageScreen],
     ) -> None:
         self._identity = identity
         self._screens = screens
-        self._url = url
+        self._brokers = brokers
         self.client_id = client_id
         self._subscriptions = Subscriptions()
         self._link: Link | None = None
-        self._limits: BrokerLimits | None = None
+        self.limits: Capabilities | None = None
+        """What the broker of the latest link can do."""
         self._without_groups = False  # the broker has refused a shared subscription, contrary to its CONNACK packet
         self._warned_unshared = False
         self._alone: set[str] = set()  # owners whose exclusive subscriptions this connection has taken
@@ -54,16 +55,12 @@ class Subscriber:
     @property
     def shared_subscriptions(self) -> bool:
         """Whether the broker offers shared subscriptions; True until the broker says otherwise."""
-        return not self._without_groups and (self._limits is None or self._limits.shared_subscriptions)
+        return self.limits is None or self.limits.shared_subscriptions
 
     @property
     def has_shared(self) -> bool:
         """Whether the connection has a shared subscription."""
         return any(subscription.shared for subscription in self._subscriptions)
-
-    @property
-    def _forgets_groups(self) -> bool:
-        return self._limits is not None and self._limits.forgets_groups
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call the handlers of a message, if the message passes the screen of its namespace."""
@@ -77,9 +74,9 @@ class Subscriber:
 
     # Links
 
-    def prepare(self, limits: BrokerLimits) -> None:
+    def prepare(self, limits: Capabilities) -> None:
         """Note what the broker of a new link can do, before the first message is dispatched."""
-        self._limits = limits
+        self.limits = limits.without_groups() if self._without_groups else limits
         self._freed.clear()
         if not limits.session_present:
             for subscription in self._subscriptions:
@@ -93,7 +90,7 @@ class Subscriber:
             TopicNotAuthorized, SubscriptionRefused, BrokerNotSupported, ConnectionLost: See :meth:`subscribe`.
         """
         self._link = link
-        if self._forgets_groups:
+        if link.limits.retained_once:
             for each in self._subscriptions:
                 each.confirmed = False  # see _renew
         # Even when the broker still has the session: some brokers lose a part of the session, mostly share groups.
@@ -159,7 +156,7 @@ class Subscriber:
         """See :meth:`Connection.admit`."""
         link = self._link
         if link is None:
-            raise ConnectionLost(f"not connected to {self._url}")
+            raise ConnectionLost(f"not connected to {self._brokers}")
         known = [self._subscriptions.get(each) for each in topic_filters]
         admitted = [each for each in known if each is not None and (each.waits or again)]
         for subscription in admitted:
@@ -179,7 +176,7 @@ class Subscriber:
             await self._make(self._link, subscription)
 
     async def _make(self, link: Link, subscription: Subscription) -> None:
-        if self._forgets_groups and subscription.snapshot and not self.has_shared:
+        if link.limits.retained_once and subscription.snapshot and not self.has_shared:
             await self._renew(link, subscription)
         if not subscription.left:
             await self._send(link, subscription)
@@ -216,12 +213,13 @@ class Subscriber:
         )
         if code == SHARED_NOT_SUPPORTED and subscription.shared and self.shared_subscriptions:
             self._without_groups = True
+            self.limits = link.limits.without_groups()
             self._update_all_held()
             if not subscription.held:
                 await self._send(link, subscription)
             return
         if code >= 0x80:
-            error = subscription_error(self._url, self.client_id, topic_filter, code)
+            error = subscription_error(self._brokers.current, self.client_id, topic_filter, code)
             if subscription.on_refused is None:
                 raise error
             subscription.requested = None
@@ -229,9 +227,9 @@ class Subscriber:
             return
         if code < subscription.qos:
             raise BrokerNotSupported(
-                f"{self._url} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, so "
-                "each message may get lost; a broker that does this often has no sessions, no Last Will and no shared "
-                "subscriptions either: use another broker"
+                f"{self._brokers} cannot be used: it grants QoS {code} for a subscription with QoS {subscription.qos}, "
+                "so each message may get lost; a broker that does this often has no sessions, no Last Will and no "
+                "shared subscriptions either: use another broker"
             )
         if subscription.requested is link:  # otherwise an UNSUBSCRIBE followed
             subscription.confirmed = True
@@ -239,7 +237,7 @@ class Subscriber:
     def _warn_unshared(self, effect: str) -> None:
         if not self._warned_unshared:
             self._warned_unshared = True
-            logger.warning("%s has no shared subscriptions: %s", self._url, effect)
+            logger.warning("%s has no shared subscriptions: %s", self._brokers, effect)
 
     async def unsubscribe(self, topic_filter: str, handler: Handler) -> None:
         """See :meth:`Connection.unsubscribe`."""
@@ -263,8 +261,8 @@ class Subscriber:
         if subscription is None or subscription.left:
             return
         subscription.left = True
-        if self._forgets_groups and not subscription.shared and self.has_shared:
-            return  # rumqttd would remove the client from all its share groups, whatever the filter
+        if self.limits is not None and self.limits.leaves_all_groups and not subscription.shared and self.has_shared:
+            return
         link = self._link
         inherited = subscription.guarded and link is not None and link.limits.session_present
         made = subscription.confirmed or subscription.requested is link or inherited
@@ -291,7 +289,7 @@ class Subscriber:
         """See :meth:`Connection.take_alone`."""
         link = self._link
         if link is None:
-            raise ConnectionLost(f"not connected to {self._url}")
+            raise ConnectionLost(f"not connected to {self._brokers}")
         self._alone.add(owner)
         self._update_all_held()
         exclusive = [subscription for subscription in self._subscriptions if subscription.exclusive == owner]
@@ -309,7 +307,7 @@ class Subscriber:
         self._alone.discard(owner)
         self._update_all_held()
         link, held = self._link, [each for each in self._subscriptions if each.held and each.exclusive == owner]
-        session_present = self._limits is not None and self._limits.session_present
+        session_present = self.limits is not None and self.limits.session_present
         inherited = session_present and owner not in self._freed
         self._freed.add(owner)
         if link is not None and (taken or inherited):

@@ -1,18 +1,22 @@
-"""BrokerURL: reads a broker URL, or takes the default URL."""
+"""BrokerURL: reads a broker URL or several, or takes the default URL."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 __all__ = ["DEFAULT_BROKER", "ENVIRONMENT_VARIABLE", "BrokerURL"]
 
 ENVIRONMENT_VARIABLE: str = "MQTT_AGENT_BROKER"
-"""The environment variable with the URL of the broker. It is used when a program gives no URL."""
+"""The environment variable with the URL of the broker, or with several. It is used when a program gives no URL."""
 DEFAULT_BROKER: str = "mqtt://localhost:1883"
 """The URL when neither the program nor the environment gives a URL."""
 
+_BETWEEN_URLS = re.compile(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+"""A comma that begins another URL. A comma in a password does not."""
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 _SCHEMES = {
@@ -55,9 +59,40 @@ class BrokerURL:
             text: The URL. None means the environment variable ``MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
 
         Raises:
-            ValueError: ``text`` is not a broker URL. The error message never contains its user or password.
+            ValueError: ``text`` is not a broker URL, or is several URLs. The error message never contains a user or
+                password.
         """
-        text = text or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_BROKER
+        first, *more = cls.parse_all(text)
+        if more:
+            raise ValueError("the broker URL is several URLs, and only one can be used here: name one of them")
+        return first
+
+    @classmethod
+    def parse_all(cls, broker: str | BrokerURL | Sequence[str] | None) -> tuple[BrokerURL, ...]:
+        """Read the URLs of one broker or of several.
+
+        Args:
+            broker: A URL, several URLs with commas between them, or a sequence of URLs. None means the environment
+                variable ``MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+
+        Returns:
+            At least one URL, in the order given.
+
+        Raises:
+            ValueError: One of them is not a broker URL, or the sequence is empty. The error message never contains a
+                user or password.
+        """
+        if isinstance(broker, BrokerURL):
+            return (broker,)
+        if broker is not None and not isinstance(broker, str):
+            if not broker:
+                raise ValueError("the list of broker URLs is empty: name at least one broker URL")
+            return tuple(url for text in broker for url in cls.parse_all(text))
+        text = broker or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_BROKER
+        return tuple(cls._parse(each) for each in _BETWEEN_URLS.split(text.strip()))
+
+    @classmethod
+    def _parse(cls, text: str) -> BrokerURL:
         try:
             parts = urlsplit(text)
             port = parts.port
@@ -68,6 +103,10 @@ class BrokerURL:
             ) from None
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError(_advice(text))
+        if "," in parts.hostname:
+            raise ValueError(
+                "the broker URL has a comma in its host: give each URL of a list its scheme, as in mqtt://a,mqtt://b"
+            )
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,

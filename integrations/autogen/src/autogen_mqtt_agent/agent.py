@@ -64,7 +64,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
 
     Args:
         name: The participant's name in the team, a Python identifier. Without ``peer``, also the peer's agent id.
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         agent_id: The id under which this process gives turns. A turn survives a restart only if the id is the same
             afterwards. None makes a new id, which all participants of the process without ``agent_id`` share.
         peer: The agent id of the host that runs the agent.
@@ -102,7 +103,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         self,
         name: str,
         *,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         agent_id: str | None = None,
         peer: str | None = None,
         namespace: str = DEFAULT_NAMESPACE,

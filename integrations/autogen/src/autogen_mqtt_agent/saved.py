@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from mqtt_agent.adapting.finding import OnUnavailable
@@ -22,14 +23,14 @@ DESCRIPTION = "An agent on another host."
 class _Config(BaseModel):
     """Arguments that a participant and a workbench have in common, without passwords, tokens and certificates."""
 
-    broker: str | None = None
+    broker: str | Sequence[str] | None = None
     agent_id: str | None = None
     namespace: str = DEFAULT_NAMESPACE
 
     @field_validator("broker")
     @classmethod
-    def _without_password(cls, broker: str | None) -> str | None:
-        return None if broker is None else str(BrokerURL.parse(broker))
+    def _without_password(cls, broker: str | Sequence[str] | None) -> str | None:
+        return None if broker is None else ",".join(map(str, BrokerURL.parse_all(broker)))
 
 
 class MQTTAgentConfig(_Config):

@@ -51,7 +51,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
         >>> agent = AssistantAgent("assistant", model_client, workbench=workbench)  # doctest: +SKIP
 
     Args:
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         agent_id: The id under which the tools are called; the tool servers see it. None makes a new id.
         namespace: The prefix of all topics.
         tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
@@ -82,7 +83,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
 
     def __init__(
         self,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         agent_id: str | None = None,
         *,
         namespace: str = DEFAULT_NAMESPACE,

@@ -52,7 +52,8 @@ class MQTTAgent(BaseAgent):
 
     Attributes:
         peer: The agent id of the agent that does the work.
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         namespace: The prefix of all topics.
         agent_id: The id under which this program gives tasks; None makes a new id. Members with the same settings
             share one id and one connection.
@@ -80,7 +81,7 @@ class MQTTAgent(BaseAgent):
     goal: str = "Do the work that is given to it, on another host"
     backstory: str = ""
     peer: str
-    broker: str | None = Field(default=None, repr=False, exclude=True)  # the URL may hold a password
+    broker: str | Sequence[str] | None = Field(default=None, repr=False, exclude=True)  # the URL may hold a password
     namespace: str = "a2a/v1"
     agent_id: str | None = None
     run_id: str | None = None

@@ -34,7 +34,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
         ...     agent = Agent(role="forecaster", goal="...", backstory="...", tools=toolkit.get_tools())
 
     Args:
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         agent_id: The id under which the tools are called; the tool servers see it. None makes a new id.
         namespace: The prefix of all topics.
         tools: Names of the wanted tools, or patterns such as ``git_*``; None takes all that are online.
@@ -62,7 +63,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
     def __init__(
         self,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         *,
         agent_id: str | None = None,
         namespace: str = "a2a/v1",

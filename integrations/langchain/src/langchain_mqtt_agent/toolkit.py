@@ -44,7 +44,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         ...     agent = create_agent("openai:gpt-5", toolkit.get_tools())
 
     Args:
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         agent_id: The id under which the tools are called; the tool servers see it. None makes a new id. With
             ``peers``, None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
@@ -96,7 +97,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
     )
 
-    broker: str | None = Field(default=None, repr=False)  # the URL may hold a password
+    broker: str | Sequence[str] | None = Field(default=None, repr=False)  # the URL may hold a password
     agent_id: str | None = None
     namespace: str = DEFAULT_NAMESPACE
     tools: Sequence[str] | None = None

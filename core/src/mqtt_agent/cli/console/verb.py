@@ -15,7 +15,7 @@ from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
-from mqtt_agent.transport import BrokerSettings, BrokerURL
+from mqtt_agent.transport import BrokerSettings
 from mqtt_agent.wire import Topics
 
 __all__ = ["add_to", "show_console"]
@@ -77,7 +77,7 @@ async def show_console(
     topics, loop = Topics(place.namespace), asyncio.get_running_loop()
     connection = place.connection(f"{name or 'console'}~{uuid.uuid4().hex[:8]}", session_expiry=0)
     await connection.start()
-    about = {"broker": str(BrokerURL.parse(place.broker)), "namespace": topics.namespace, "writes": allow_writes}
+    about = {"broker": str(connection.url), "namespace": topics.namespace, "writes": allow_writes}
     model = Model(connection, topics, about, payloads=payloads)
     client = ToolClient(name, **place.as_arguments())
     client.starts_on_use = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from mqtt_agent.cli.doctor.findings import Finding
-from mqtt_agent.transport import BrokerLimits, Capabilities
+from mqtt_agent.transport import Capabilities
 
 __all__ = ["AGENT_SESSION", "about_broker"]
 
@@ -14,11 +15,11 @@ AGENT_SESSION: int = 24 * 3600
 _FEW = 10
 
 
-def about_broker(limits: BrokerLimits, found: Capabilities, topic: str) -> Iterator[Finding]:
+def about_broker(limits: Capabilities, found: Capabilities, topic: str) -> Iterator[Finding]:
     """Describe a broker.
 
     Args:
-        limits: What the broker says of itself.
+        limits: What the broker says of itself to a client that asks for the session of an agent.
         found: What the broker does.
         topic: The topics at which the broker was tried.
     """
@@ -31,7 +32,7 @@ def about_broker(limits: BrokerLimits, found: Capabilities, topic: str) -> Itera
         yield Finding("broker", "ok", "the broker can do everything that tools and agents need")
 
 
-def _shortcomings(limits: BrokerLimits, found: Capabilities, topic: str) -> Iterator[Finding]:
+def _shortcomings(limits: Capabilities, found: Capabilities, topic: str) -> Iterator[Finding]:
     if (found.echo, found.retained) == (False, False):
         yield Finding(
             "rights",
@@ -50,6 +51,7 @@ def _shortcomings(limits: BrokerLimits, found: Capabilities, topic: str) -> Iter
             f"allow this login to read and write {topic}/#, or examine the broker with another login",
         )
     yield from _broken_promises(limits, found)
+    yield from _after_breaks(found)
     for shortcoming in limits.shortcomings(AGENT_SESSION):
         yield Finding("broker", "warning", f"the broker {shortcoming}", "raise this limit in the broker's settings")
     if not limits.shared_subscriptions:
@@ -77,7 +79,38 @@ def _shortcomings(limits: BrokerLimits, found: Capabilities, topic: str) -> Iter
         )
 
 
-def _broken_promises(limits: BrokerLimits, found: Capabilities) -> Iterator[Finding]:
+def _after_breaks(found: Capabilities) -> Iterator[Finding]:
+    """What the broker does badly for clients whose connection breaks. Tools and agents work nevertheless."""
+    if found.queues is False:
+        yield Finding(
+            "broker",
+            "warning",
+            "the broker drops messages that wait for a client that is away: calls and tasks are sent again when the "
+            "client is back, which takes time",
+            "raise the broker's limits for waiting messages (in Mosquitto: max_queued_messages)",
+        )
+    if found.dead_member == "lost":
+        message = "the broker drops the calls that it gives to a replica whose connection is lost: they are sent again"
+        yield Finding("broker", "note", message)
+    if found.ends_sessions is False:
+        message = "the broker keeps sessions longer than asked, so a killed replica is noticed later"
+        yield Finding("broker", "note", message)
+    if found.will_after is not None and not 1 <= found.will_after < math.inf:
+        when = "late" if found.will_after == math.inf else "without its delay"
+        yield Finding(
+            "broker",
+            "warning",
+            f"the broker publishes a Last Will {when}: "
+            + (
+                "tools and agents that were killed are shown as online for long"
+                if when == "late"
+                else "each short break of the network shows tools and agents as offline"
+            ),
+            "use another broker: docs/brokers.md lists those that work",
+        )
+
+
+def _broken_promises(limits: Capabilities, found: Capabilities) -> Iterator[Finding]:
     if found.echo is False:
         yield Finding(
             "broker",

@@ -28,7 +28,7 @@ async def about_exposure(connection: Connection, place: BrokerSettings) -> Async
         connection: A started connection with the login of the command line.
         place: The broker, the namespace and the login.
     """
-    url = BrokerURL.parse(place.broker)
+    url = connection.url
     namespace = place.namespace.strip("/")
     has_login = place.credentials is not None or url.username is not None
     nobody = await _anonymous(place, url) if has_login else connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from collections.abc import AsyncIterator
@@ -67,17 +68,25 @@ async def doctor(
         validate_identifier(peer, "agent id")
     if not session.settings.debug:
         logging.getLogger("mqtt_agent").setLevel(logging.ERROR)  # the findings say it
-    examination = _Examination(session.settings, role, tool, peer, seconds)
+    place = session.settings.place
+    codes: list[int] = []
+    for url in BrokerURL.parse_all(place.broker):
+        at_one = dataclasses.replace(session.settings, place=dataclasses.replace(place, broker=url))
+        codes.append(await _examine(session.out, _Examination(at_one, role, tool, peer, seconds), url))
+    return max(codes)
+
+
+async def _examine(out: Output, examination: _Examination, url: BrokerURL) -> int:
+    """Examine one broker, and return the exit code."""
+    counts = dict.fromkeys(_STYLES, 0)
     try:
-        counts = dict.fromkeys(_STYLES, 0)
         async for finding in examination.run():
             counts[finding.level] += 1
-            _tell(session.out, finding)
+            _tell(out, finding)
     except TransportError as error:
-        finding = await about_failure(error, BrokerURL.parse(session.settings.place.broker))
-        _tell(session.out, finding)
+        _tell(out, await about_failure(error, url))
         return NOBODY_THERE if isinstance(error, BrokerUnreachable) else ANSWER_WAS_ERROR
-    session.out.note(f"\n{counts['wrong']} wrong, {counts['warning']} warnings, {counts['note']} notes", "bold")
+    out.note(f"\n{counts['wrong']} wrong, {counts['warning']} warnings, {counts['note']} notes", "bold")
     return ANSWER_WAS_ERROR if counts["wrong"] else 0
 
 
@@ -138,6 +147,7 @@ class _Examination:
                     namespace=self._topics.namespace,
                     credentials=self._place.credentials,
                     tls=self._place.tls,
+                    thorough=self._seconds > 0,
                 )
                 for finding in about_broker(limits, found, place):
                     yield finding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -53,7 +53,7 @@ class ToolClient(NeedsAsyncWith):
 
     Args:
         agent_id: The caller's id. Tool servers and their handlers see this id. None makes a new id.
-        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        broker: A URL, or several for failover; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         credentials: A :class:`Password` or a :class:`Token`.
         tls: An ``ssl.SSLContext`` or a :class:`TLS`.
@@ -86,7 +86,7 @@ class ToolClient(NeedsAsyncWith):
         self,
         agent_id: str | None = None,
         *,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         credentials: Credentials | None = None,
         tls: ssl.SSLContext | TLS | None = None,

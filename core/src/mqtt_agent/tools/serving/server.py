@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,7 @@ class ToolServer(ToolOffering, Service):
 
     Args:
         name: The server's name, the same for all its replicas.
-        broker: A URL; see :class:`~mqtt_agent.transport.Connection`.
+        broker: A URL, or several for failover; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         prefix: The text before the names of all tools: ``prefix="gh."`` offers ``search`` as ``gh.search``. True means
             the server's name and ``_``. A tool name belongs to one server name in a namespace.
@@ -107,7 +107,7 @@ class ToolServer(ToolOffering, Service):
         self,
         name: str,
         *,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         prefix: bool | str = False,
         on_conflict: OnConflict = "raise",

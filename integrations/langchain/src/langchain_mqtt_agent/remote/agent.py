@@ -88,7 +88,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
 
     Args:
         peer: The agent id of the peer.
-        broker: A URL; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``.
+        broker: A URL, or several for failover; None means ``$MQTT_AGENT_BROKER``, then ``mqtt://localhost:1883``. See
+            :class:`mqtt_agent.Connection`.
         agent_id: The id under which tasks are given. A process that resumes a graph must use the same id as the
             process before. None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
@@ -130,7 +131,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self,
         peer: str,
         *,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         agent_id: str | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         store: TaskStore | str | PathLike[str] | None = None,
