@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
 from mqtt_agent.errors import ConnectionLost, ConnectionRefused, MQTTAgentError, SessionTakenOver, TransportError
+from mqtt_agent.metering import Counter
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.link import Link
@@ -30,6 +31,13 @@ _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
 _REFUSED_FOR = 5.0  # seconds; a broker whose own list of users is being replaced refuses for a moment only
 _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
+_reconnects = Counter(
+    "mqtt_agent.connection.reconnects",
+    "{reconnect}",
+    "How often a connection to the broker was opened again, and why.",
+    "mqtt_agent.reason",
+    {"messaging.system": "mqtt"},
+)
 
 
 class Reconnector:
@@ -235,7 +243,9 @@ class Reconnector:
                 self._lost_at = lost_at
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)
+            renewed = self._renewal.under_way
             link = await self._reconnect()
+            _reconnects.add("token_renewal" if renewed else "connection_lost")
             # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
             logger.log(level, "connected to %s again after %.1f s", self._dialer.url, loop.time() - lost_at)
