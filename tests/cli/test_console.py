@@ -90,10 +90,17 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
     terminal.run("delegate", "writer", "rain")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
+    assert "rain" not in page.content()
+    lanes = page.locator("#sequence .lane title").all_text_contents()
+    assert {"caller", "weather", "writer"} <= set(lanes)
+    assert page.locator("#sequence .arrow.fault").count() > 0
     page.locator("#tasks a").first.click()
-    page.locator("#detail").get_by_text("completed").first.wait_for()
+    page.locator("#detail").get_by_text("result: completed").first.wait_for()
+    page.get_by_text("back").click()
     serving.kill()
-    page.locator("#servers tr", has_text="weather").get_by_text("offline").wait_for()
+    page.locator("#servers tr", has_text="offline, connection lost").wait_for()
+    page.locator("#faults .fault", has_text="was lost").wait_for()
+    page.locator("#servers .group", has_text="0 of 1 online").wait_for()
 
 
 def test_a_tool_is_called_through_a_form_made_from_its_schema(terminal: Terminal, page: Any) -> None:
@@ -107,17 +114,79 @@ def test_a_tool_is_called_through_a_form_made_from_its_schema(terminal: Terminal
     assert json.loads(page.locator("#result").inner_text()) == {"city": "Bergen", "days": 2, "tags": []}
 
 
-def test_without_allow_writes_nothing_can_be_called(terminal: Terminal, page: Any) -> None:
+def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, page: Any) -> None:
+    terminal.start("serve", "writer").says("takes tasks")
+    url = address(terminal.start("console", "--allow-writes"))
+    page.goto(url)
+    page.locator("#agents a", has_text="writer").click()
+    page.get_by_label("prompt").fill("ask")
+    page.get_by_role("button", name="Give the task").click()
+    page.locator("#detail .question", has_text="Which colour?").wait_for()
+    page.get_by_label("answer").fill("<b>blue</b>")
+    page.get_by_role("button", name="Answer").click()
+    page.locator("#detail pre", has_text="you said <b>blue</b>").wait_for()
+    life = page.locator("#detail ol").inner_text()
+    for what in ("task", "working", "1/2 thinking", "input-required", "answer", "result: completed"):
+        assert what in life
+    assert page.get_by_role("button", name="Cancel the task").count() == 0
+
+    link = page.url
+    page.goto("about:blank")
+    page.goto(link)  # a browser that has opened the address with the token once may be sent the link
+    page.locator("#detail pre", has_text="you said").wait_for()
+
+    page.goto(url.partition("?")[0] + "#agent/writer")
+    page.get_by_label("prompt").fill("ask")
+    page.get_by_role("button", name="Give the task").click()
+    page.locator("#detail .question", has_text="Which colour?").wait_for()
+    page.get_by_role("button", name="Cancel the task").click()
+    page.locator("#detail .state", has_text="canceled").wait_for()
+
+    terminal.run("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
+    page.goto(url.partition("?")[0] + "#task/t-1")
+    page.get_by_text("Only planner can answer or cancel it").wait_for()
+    assert "Which colour?" not in page.content()  # a text of somebody else, without --payloads
+    assert page.get_by_role("button", name="Cancel the task").count() == 0
+
+
+@pytest.mark.long
+def test_a_console_that_starts_again_shows_the_open_questions_of_its_tasks(terminal: Terminal, page: Any) -> None:
+    terminal.start("serve", "writer").says("takes tasks")
+    console = terminal.start("console", "--allow-writes")
+    page.goto(address(console) + "#agent/writer")
+    page.get_by_label("prompt").fill("ask")
+    page.get_by_role("button", name="Give the task").click()
+    page.locator("#detail .question", has_text="Which colour?").wait_for()
+    assert console.interrupt() == 130
+    page.goto(address(terminal.start("console", "--allow-writes")))
+    page.locator("#tasks a", has_text="asks a question").click()
+    page.get_by_label("answer").fill("green")
+    page.get_by_role("button", name="Answer").click()
+    page.locator("#detail pre", has_text="you said green").wait_for()
+
+
+def test_without_allow_writes_nothing_can_be_changed(terminal: Terminal, page: Any) -> None:
     terminal.start("serve", "weather").says("serves")
-    url = address(terminal.start("console"))
+    terminal.start("serve", "writer").says("takes tasks")
+    url = address(terminal.start("console", "--payloads"))
     page.goto(url)
     page.locator("#tools").get_by_text("forecast", exact=True).click()
     assert page.get_by_role("button", name="Read-only").is_disabled()
+    terminal.run("delegate", "writer", "ask", "--task-id", "t-1", code=1)
+    page.evaluate("location.hash = 'task/t-1'")
+    page.locator("#detail .question", has_text="Which colour?").wait_for()
+    assert page.locator("#detail form, #detail button:has-text('Cancel')").count() == 0
     where = urlsplit(url)
     cookie = {"Cookie": f"mqtt-agent-console-{where.port}={where.query.removeprefix('token=')}"}
     headers = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
-    status, said, _ = ask(url, "/call", headers, '{"tool": "forecast", "arguments": {"city": "Oslo"}}')
-    assert (status, "only reads" in said) == (403, True)
+    for path, body in (
+        ("/call", '{"tool": "forecast", "arguments": {"city": "Oslo"}}'),
+        ("/delegate", '{"agent": "writer", "prompt": "x"}'),
+        ("/answer", '{"task_id": "t-1", "input_id": "1", "value": "x"}'),
+        ("/cancel", '{"task_id": "t-1"}'),
+    ):
+        status, said, _ = ask(url, path, headers, body)
+        assert (status, "only reads" in said) == (403, True)
 
 
 def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, page: Any) -> None:
@@ -128,7 +197,11 @@ def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, 
     page.get_by_label("text").fill("<b>bold</b>")
     page.get_by_role("button", name="Call").click()
     page.locator("#result", has_text="<script>document.title").wait_for()
+    page.get_by_text("back").click()
     page.locator("#calls tr", has_text="<script>alert(1)<").wait_for()
+    page.locator("#sequence text", has_text="<script>").first.wait_for()
+    page.locator("#calls a").first.click()
+    page.locator("#detail pre", has_text="<img src=x").first.wait_for()
     assert page.title() == "MQTT.Agent console"
     assert page.locator("main script, main img, main b").count() == 0
 
@@ -173,7 +246,7 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
     token = where.query.removeprefix("token=")
     cookie = {"Cookie": f"mqtt-agent-console-{where.port}={token}"}
     own = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
-    for path in ("/", "/events", "/tool?name=x", "/?token=wrong", "/app.js"):
+    for path in ("/", "/events", "/tool?name=x", "/task?name=x", "/?token=wrong", "/app.js"):
         assert ask(url, path, {})[0] == 403
     assert ask(url, f"/?token={token}", {"Host": f"attacker.example:{where.port}"})[0] == 403  # DNS rebinding
     assert ask(url, "/", {**cookie, "Origin": "http://attacker.example"})[0] == 403
@@ -183,7 +256,10 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
         cookie,
         {**own, "Cookie": ""},
     ):
-        assert ask(url, "/call", headers, "{}")[0] == 403
+        for path in ("/call", "/delegate", "/answer", "/cancel"):
+            assert ask(url, path, headers, "{}")[0] == 403
+    for path in ("/call", "/delegate", "/answer", "/cancel", "/nothing"):
+        assert ask(url, path, own, "{}")[0] == 400
     assert ask(url, "/call", {**own, "Content-Type": "text/plain"}, "{}")[0] == 400
     assert ask(url, "/call", own, "[" * 100_000)[0] == 400
     status, _, headers = ask(url, f"/?token={token}", {})

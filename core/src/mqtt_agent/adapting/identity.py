@@ -35,19 +35,23 @@ def _let_go() -> None:
     _held.clear()
 
 
-def default_agent_id(namespace: str) -> tuple[str, bool]:
+def default_agent_id(namespace: str, part: str = "") -> tuple[str, bool]:
     """Choose a name that is the same each time this program runs on this machine, to find its tasks again.
 
     While another process of the same program uses this name, or when the name cannot be locked, choose a new random
     name.
+
+    Args:
+        namespace: The prefix of all topics.
+        part: The part of the program that gets a name of its own; empty for the program itself.
 
     Returns:
         The name, and whether the next run of the program gets the same name.
     """
     program = Path(sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c") else sys.executable)
     place = f"{_user()}@{socket.gethostname()}:{program.absolute()}"
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", program.stem).strip("-")[:24] or "python"
-    name = f"{readable}-{hashlib.sha256(place.encode()).hexdigest()[:10]}"
+    readable = part or re.sub(r"[^A-Za-z0-9]+", "-", program.stem).strip("-")[:24] or "python"
+    name = f"{readable}-{hashlib.sha256((place + part).encode()).hexdigest()[:10]}"
     if _hold(default_store_path(namespace, name).with_suffix(".lock")):
         return name, True
     fresh = f"{readable}-{uuid.uuid4().hex[:10]}"

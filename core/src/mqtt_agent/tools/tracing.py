@@ -1,8 +1,9 @@
-"""Tracing of tool calls with OpenTelemetry. Calls are traced when OpenTelemetry's API is installed.
+"""Traces and durations of tool calls with OpenTelemetry, when OpenTelemetry's API is installed.
 
 A call has a CLIENT span at its caller, and a SERVER span around its handler. The trace context travels as MQTT user
 properties, with the names that the application's propagators use: by default ``traceparent``, ``tracestate`` and
-``baggage``. The attributes follow OpenTelemetry's semantic conventions for MCP.
+``baggage``. The attributes follow OpenTelemetry's semantic conventions for MCP. The same decorators record how long
+calls take (:mod:`mqtt_agent.tools.measuring`), so that a call costs one more function and not two.
 
 The module checks only once, when it is imported, whether the API is installed.
 """
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Protocol, TypeVar
@@ -30,6 +32,7 @@ from mqtt_agent.errors import (
     ToolFailed,
     ToolUnavailable,
 )
+from mqtt_agent.tools.measuring import AT_CALLER, AT_SERVER
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import Call, CallFault, mended_text
 from mqtt_agent.wire.calls import CANCELED
@@ -124,19 +127,20 @@ def traced_call(
     @functools.wraps(submit)
     async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> Sent:
         span = _tracer.start_span(f"tools/call {tool}", kind=SpanKind.CLIENT, attributes=_attributes(tool))
-        if not span.get_span_context().is_valid:
+        traced, begun = span.get_span_context().is_valid, time.perf_counter() if AT_CALLER.wanted else None
+        if not traced and begun is None:
             return await submit(self, tool, *args, **kwargs)
-        token = attach(trace.set_span_in_context(span))
+        token = attach(trace.set_span_in_context(span)) if traced else None
         try:
             handle = await submit(self, tool, *args, **kwargs)
         except BaseException as error:
-            _fail(span, _error_type(error), error)
-            span.end()
+            _end_call(span, begun, tool, error)
             raise
         finally:
-            detach(token)
+            if token is not None:
+                detach(token)
         span.set_attribute("messaging.message.conversation_id", _clean(handle.call_id))
-        handle.when_over(lambda: _end_call(span, handle))
+        handle.when_over(lambda: _end_call(span, begun, tool, handle.failure(), handle.server))
         return handle
 
     return traced
@@ -172,14 +176,18 @@ def traced_handler(
         attributes["mqtt_agent.client"] = call.client
         span = _tracer.start_span(f"tools/call {tool}", context, SpanKind.SERVER, attributes)
         token = attach(trace.set_span_in_context(span, context))
+        begun, kind = time.perf_counter() if AT_SERVER.wanted else None, None
         try:
             return await run(self, execution, *args, **kwargs)
         except BaseException as error:
-            _fail_handler(span, execution, error)
+            kind = _handler_error_type(execution, error)
+            _fail_handler(span, execution, error, kind)
             raise
         finally:
             detach(token)
             span.end()
+            if begun is not None:
+                AT_SERVER.record(time.perf_counter() - begun, tool, kind)
 
     return traced
 
@@ -195,26 +203,27 @@ def _attributes(tool: str) -> dict[str, str]:
     }
 
 
-def _end_call(span: Span, handle: Pending) -> None:
-    error = handle.failure()
-    if error is not None:
-        _fail(span, _error_type(error), error)
-    if handle.server is not None:
-        span.set_attribute("mqtt_agent.server", _clean(handle.server))
+def _end_call(
+    span: Span, begun: float | None, tool: str, error: BaseException | None, server: str | None = None
+) -> None:
+    kind = None if error is None else _error_type(error)
+    if error is not None and kind is not None:
+        _fail(span, kind, error)
+    if server is not None:
+        span.set_attribute("mqtt_agent.server", _clean(server))
     span.end()
+    if begun is not None:
+        AT_CALLER.record(time.perf_counter() - begun, tool, kind)
 
 
-def _fail_handler(span: Span, execution: Handled, error: BaseException) -> None:
+def _fail_handler(span: Span, execution: Handled, error: BaseException, kind: str) -> None:
     if not span.is_recording():
         return
     answer = execution.stopped_for
     if answer is not None and isinstance(error, asyncio.CancelledError):
-        if answer.code == CANCELED:
-            _fail(span, "canceled", "the caller canceled the call")
-        else:
-            _fail(span, answer.type, answer.message)
+        _fail(span, kind, "the caller canceled the call" if answer.code == CANCELED else answer.message)
         return
-    _fail(span, "invalid_arguments" if isinstance(error, InvalidArguments) else "tool_error", error)
+    _fail(span, kind, error)
     event = {"exception.type": type(error).__qualname__, "exception.message": _clean(error)}
     with contextlib.suppress(Exception):  # the code of the exception's own class runs, and may raise anything
         event["exception.stacktrace"] = _clean("".join(traceback.format_exception(error)), 20 * _MAX_TEXT)
@@ -226,7 +235,16 @@ def _fail(span: Span, kind: str, message: object) -> None:
     span.set_status(Status(StatusCode.ERROR, _clean(message)))
 
 
+def _handler_error_type(execution: Handled, error: BaseException) -> str:
+    """The kind of the error with which the handler of a call has ended."""
+    answer = execution.stopped_for
+    if answer is not None and isinstance(error, asyncio.CancelledError):
+        return "canceled" if answer.code == CANCELED else answer.type
+    return "invalid_arguments" if isinstance(error, InvalidArguments) else "tool_error"
+
+
 def _error_type(error: BaseException) -> str:
+    """The kind of the error with which a call has ended for its caller."""
     return _ERROR_TYPES.get(type(error), type(error).__name__)
 
 

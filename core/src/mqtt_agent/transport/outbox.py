@@ -8,6 +8,7 @@ import logging
 import math
 
 from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
+from mqtt_agent.metering import Levels
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
@@ -29,6 +30,12 @@ _FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT = 0.1, 2.0  # seconds
 _CALM_AFTER = 30.0
 """Seconds that a link lasts until no message is suspected of having cost the link before."""
 _MAX_UNCONFIRMED = 30_000  # there are 32,768 packet identifiers, and subscriptions need some
+_messages: Levels[Outbox] = Levels(
+    "mqtt_agent.outbox.messages",
+    "{message}",
+    "The messages that wait for the broker, and those that the broker has not confirmed.",
+    lambda outbox: outbox.levels(),
+)
 
 
 class Outbox:
@@ -55,6 +62,14 @@ class Outbox:
         self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
         self._suspects = Suspects()
         self._one_alone = False  # a suspect is unconfirmed, and nothing else is sent meanwhile
+        _messages.watch(self)
+
+    def levels(self) -> list[tuple[int, dict[str, str]]]:
+        """How many messages wait and are unconfirmed, for the metrics."""
+        return [
+            (len(self._waiting), {"mqtt_agent.state": "waiting"}),
+            (len(self._in_flight), {"mqtt_agent.state": "unconfirmed"}),
+        ]
 
     @property
     def max_payload(self) -> int:

@@ -19,6 +19,7 @@ from mqtt_agent.errors import (
     SessionTakenOver,
     TransportError,
 )
+from mqtt_agent.metering import Counter
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.failover import most_telling
@@ -40,6 +41,13 @@ _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
 _REFUSED_FOR = 5.0  # seconds; a broker whose own list of users is being replaced refuses for a moment only
 _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
+_reconnects = Counter(
+    "mqtt_agent.connection.reconnects",
+    "{reconnect}",
+    "How often a connection to the broker was opened again, and why.",
+    "mqtt_agent.reason",
+    {"messaging.system": "mqtt"},
+)
 
 
 class Reconnector:
@@ -257,7 +265,9 @@ class Reconnector:
                 self._lost_at = lost_at
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)
+            renewed = self._renewal.under_way
             link = await self._reconnect()
+            _reconnects.add("token_renewal" if renewed else "connection_lost")
             # After a warning, this is a warning too. Else the last line on a console is a problem that is over.
             level = logging.WARNING if self._warned else logging.INFO
             away = loop.time() - lost_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection
 from functools import partial
 
@@ -21,6 +22,7 @@ from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import follow_threads
+from mqtt_agent.metering import Durations, Levels
 from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["TaskExecutor"]
@@ -31,6 +33,18 @@ _CONFIRMED_WITHIN = 5.0
 """Seconds to wait until the broker has confirmed the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
 """Seconds to wait until a canceled handler has ended."""
+_durations = Durations(
+    "messaging.process.duration",
+    "How long the handler of a task ran, in one attempt at the task.",
+    "gen_ai.agent.name",
+    {"messaging.system": "mqtt", "messaging.operation.name": "execute_task", "messaging.operation.type": "process"},
+)
+_tasks: Levels[TaskExecutor] = Levels(
+    "mqtt_agent.agent.tasks",
+    "{task}",
+    "The tasks that an agent has: running, or waiting for a free handler.",
+    lambda executor: executor.levels(),
+)
 
 
 class TaskExecutor:
@@ -64,6 +78,12 @@ class TaskExecutor:
         self._completion = Completion(scope, replies, self.background)
         scope.retry.on_recovered.append(self._on_store_recovered)
         self._timers = ExpiryTimers(self._on_expired)
+        _tasks.watch(self)
+
+    def levels(self) -> list[tuple[int, dict[str, str]]]:
+        """How many tasks run and wait, for the metrics."""
+        counts, name = {"running": self.running, "waiting": self.waiting}, self._scope.agent_id
+        return [(number, {"gen_ai.agent.name": name, "mqtt_agent.state": state}) for state, number in counts.items()]
 
     @property
     def running(self) -> int:
@@ -291,7 +311,12 @@ class TaskExecutor:
 
     async def _run(self, run: Run) -> None:
         run.threads = follow_threads()
+        begun = time.perf_counter()
         ending = await self._handlers.ending_of(run)
+        if _durations.wanted:
+            state = TaskState.CANCELED if ending is None else ending.state
+            error = None if state is TaskState.COMPLETED else state.value
+            _durations.record(time.perf_counter() - begun, self._scope.agent_id, error)
         if ending is not None:
             await self._completion.finish(run.record, run.attempt, run.context.elapsed, ending)
 

@@ -23,6 +23,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
+from mqtt_agent.metering import Durations
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Control, Task, TaskState, checked_json, encode
 
@@ -30,6 +31,12 @@ __all__ = ["Delegations"]
 
 _AT_ONCE = 200
 """How many tasks are stored and sent at the same time; further calls wait."""
+_durations = Durations(
+    "mqtt_agent.task.duration",
+    "How long a task took for its requester, from its delegation to its result.",
+    "gen_ai.agent.name",
+    {"gen_ai.operation.name": "invoke_agent", "messaging.system": "mqtt"},
+)
 
 
 class Delegations:
@@ -155,6 +162,8 @@ class Delegations:
             raise
         if known is None:
             self._tasks.update(handle, stored)
+        if known is None and _durations.wanted:
+            handle.when_over(partial(_measure, handle))
         if not handle.done:
             if stored.reply_to != record.reply_to:  # an earlier process has given the task
                 stored = await self._sender.in_dialect(stored)
@@ -336,3 +345,10 @@ class Delegations:
         value = checked_json(value, "saved", f"task {handle.task_id}")
         if await self._tasks.change(handle.task_id, saved=value) is not None:
             handle.saved = value
+
+
+def _measure(handle: TaskHandle) -> None:
+    if handle.response is not None:  # otherwise the task goes on, and this process does not follow it any more
+        _durations.record(
+            handle.elapsed, handle.peer, None if handle.state is TaskState.COMPLETED else handle.state.value
+        )

@@ -9,8 +9,8 @@ import queue
 from collections import deque
 from typing import Any
 
-from mqtt_agent.cli.console.work import Work, short
-from mqtt_agent.cli.doctor.picture import Picture
+from mqtt_agent.cli.console.rows import Cards, Rows
+from mqtt_agent.cli.console.work import Item, Work, short
 from mqtt_agent.cli.watching import described
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import Connection, InboundMessage
@@ -21,8 +21,12 @@ __all__ = ["Model"]
 _LINES = 300
 _EVERY = 0.25
 """Seconds between two updates. A page gets at most four updates in a second, however many messages there are."""
+_LOAD_EVERY = 5.0
+"""Seconds after which the load of the replicas is sent again when nothing happens."""
 _BEHIND = 40
 """How many updates may wait for a page. A page that is further behind is disconnected, and connects again."""
+_CANCELED = "error=canceled"
+_LISTS = ("servers", "tools", "agents", "calls", "tasks")
 
 
 class Model:
@@ -33,18 +37,23 @@ class Model:
         topics: The topics of the namespace.
         about: Facts for the head of the page.
         payloads: Whether arguments, prompts and results are shown.
+        own: The name under which the console itself calls tools and gives tasks; None when it only reads.
     """
 
-    def __init__(self, connection: Connection, topics: Topics, about: dict[str, Any], *, payloads: bool) -> None:
+    def __init__(
+        self, connection: Connection, topics: Topics, about: dict[str, Any], *, payloads: bool, own: str | None = None
+    ) -> None:
         self._connection = connection
         self._topics = topics
         self._about = about
-        self._picture = Picture(topics)
-        self._work = Work(payloads)
+        self._cards = Cards(topics)
+        self._work = Work(payloads, own, self._cards.server_of)
         self._payloads = payloads
-        self._lines: deque[dict[str, str]] = deque(maxlen=_LINES)
-        self._new: deque[dict[str, str]] = deque(maxlen=_LINES)
+        self._lines: deque[dict[str, Any]] = deque(maxlen=_LINES)
+        self._new: deque[dict[str, Any]] = deque(maxlen=_LINES)
         self._changed = asyncio.Event()
+        self._stale: set[str] = set()
+        self._sent: dict[str, Rows] = {name: {} for name in _LISTS}
         self._pages: set[queue.Queue[str | None]] = set()
 
     async def run(self) -> None:
@@ -55,12 +64,15 @@ class Model:
         """
         await self._connection.subscribe(f"{self._topics.namespace}/#", self._take, qos=0, snapshot=True)
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _LOAD_EVERY)
             self._changed.clear()
+            self._stale.add("servers")
             lines = list(self._new)
             self._new.clear()
-            if self._pages:
-                update = json.dumps({"state": self._state(), "lines": lines}, default=str)
+            changes = self._changes()
+            if self._pages and (lines or changes):
+                update = json.dumps({"changes": changes, "lines": lines}, default=str)
                 for page in tuple(self._pages):
                     self._send(page, update)
             await asyncio.sleep(_EVERY)
@@ -68,9 +80,8 @@ class Model:
     async def join(self) -> queue.Queue[str | None]:
         """Add a page. Its queue begins with everything, then come the updates. None ends it."""
         page: queue.Queue[str | None] = queue.Queue(_BEHIND)
-        page.put_nowait(
-            json.dumps({"about": self._about, "state": self._state(), "lines": list(self._lines)}, default=str)
-        )
+        lines = list(self._lines)[: len(self._lines) - len(self._new)]  # the new lines come with the next update
+        page.put_nowait(json.dumps({"about": self._about, "changes": self._sent, "lines": lines}, default=str))
         self._pages.add(page)
         return page
 
@@ -78,10 +89,46 @@ class Model:
         """Remove a page."""
         self._pages.discard(page)
 
-    def schema(self, tool: str) -> dict[str, Any] | None:
+    async def tool(self, name: str) -> dict[str, Any] | None:
         """The description and the input schema of a tool, or None."""
-        card = self._picture.tools.get(tool)
+        card = self._cards.picture.tools.get(name)
         return None if card is None else {"description": card.description, "schema": card.input_schema}
+
+    async def item(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Everything that is known of a call or a task, or None.
+
+        Args:
+            kind: ``call`` or ``task``.
+            name: The id of the call or the task.
+        """
+        where = self._work.calls if kind == "call" else self._work.tasks
+        item = where.get(name) or next((each for each in where.values() if each.row["id"] == name), None)
+        return None if item is None else {**item.row, **item.more, "events": item.events, "left_out": item.left_out}
+
+    def task(self, task_id: str) -> Item | None:
+        """A task that was seen, or None."""
+        return self._work.tasks.get(task_id)
+
+    def _changes(self) -> dict[str, dict[str, Any]]:
+        """The rows that differ from what the pages have, by list and name. None stands for a row that has gone."""
+        changes: dict[str, dict[str, Any]] = {}
+        for name in self._stale:
+            rows, sent = self._rows(name), self._sent[name]
+            differ: dict[str, Any] = {key: row for key, row in rows.items() if sent.get(key) != row}
+            differ.update(dict.fromkeys(sent.keys() - rows.keys()))
+            if differ:
+                changes[name] = differ
+                self._sent[name] = rows
+        self._stale.clear()
+        return changes
+
+    def _rows(self, name: str) -> Rows:
+        if name == "servers":
+            return self._cards.servers(self._work)
+        if name in ("tools", "agents"):
+            return self._cards.tools() if name == "tools" else self._cards.agents()
+        items = self._work.calls if name == "calls" else self._work.tasks
+        return {key: {**each.row, "asks": bool(each.more.get("question"))} for key, each in items.items()}
 
     def _send(self, page: queue.Queue[str | None], update: str) -> None:
         try:
@@ -96,50 +143,27 @@ class Model:
         if MARKER_PREFIX.encode() in message.payload[:200]:
             return  # an endpoint sends itself a marker to find the end of a list
         levels = message.topic[len(self._topics.namespace) + 1 :].split("/")
+        event: dict[str, Any] | None = None
+        lost: str | None = None
         if levels[-1] in ("card", "status"):
-            self._picture.take(message)
+            lost = self._cards.take(message)
+            self._stale.update(("servers", "tools", "agents"))
         elif len(levels) >= 3 and not message.retain:
-            self._work.take(levels, message)
+            event = self._work.take(levels, message)
+            self._stale.add("calls" if levels[0] == "mcp" else "tasks")
         if not message.retain:
-            line = {key: short(value) for key, value in described(self._topics, message, self._payloads).items()}
-            self._lines.append(line)
-            self._new.append(line)
+            self._add_line(message, event, lost)
         self._changed.set()
 
-    def _state(self) -> dict[str, Any]:
-        picture = self._picture
-        online = {each.server for each in picture.online_servers()}
-        served = {tool for each in picture.online_servers() for tool in each.tools}
-        servers = [
-            {
-                "name": short(each.shared_name),
-                "replica": short(each.server),
-                "status": "on standby" if each.standby else "online" if each.server in online else "offline",
-                "tools": [short(tool) for tool in each.tools],
-                "since": short(each.started or each.last_seen),
-                "running": sum(
-                    call["state"] == "working" and call["tool"] in each.tools for call in self._work.calls.values()
-                ),
-            }
-            for each in sorted(picture.servers.values(), key=lambda each: each.server)
-        ]
-        tools = [
-            {
-                "name": short(name),
-                "status": "online" if name in served else "offline",
-                "server": short(card.server),
-                "description": short(card.description),
-            }
-            for name, card in sorted(picture.tools.items())
-        ]
-        agents = [
-            {
-                "name": short(name),
-                "status": "online" if picture.is_online(name) else "offline",
-                "capabilities": [short(each) for each in card.capabilities],
-                "description": short(card.description),
-            }
-            for name, card in sorted(picture.agents.items())
-        ]
-        calls, tasks = list(self._work.calls.values())[::-1], list(self._work.tasks.values())[::-1]
-        return {"servers": servers, "tools": tools, "agents": agents, "calls": calls, "tasks": tasks}
+    def _add_line(self, message: InboundMessage, event: dict[str, Any] | None, lost: str | None) -> None:
+        words = {key: short(value) for key, value in described(self._topics, message, self._payloads).items()}
+        wrong = "an error of its sender" in words.get("about", "")
+        line: dict[str, Any] = {**words, "fault": wrong or words.get("error", _CANCELED) != _CANCELED}
+        if event is not None:
+            line["fault"] = line["fault"] or event["fault"]
+            ways = {key: self._cards.shared(event[key]) for key in ("from", "to")}
+            line["event"] = {**ways, **{key: event[key] for key in ("time", "what", "ref")}}
+        if lost is not None:
+            line.update(fault=True, about=f"the connection of {short(lost)} was lost")
+        self._lines.append(line)
+        self._new.append(line)

@@ -1,8 +1,8 @@
-"""The web server of the console: one page, its updates, and the calls that it makes.
+"""The web server of the console: one page, its updates, and what the page asks for.
 
 Every request must name this server in ``Host``, so that a foreign web site cannot reach it under a name of its own.
-Every request except the first needs the cookie that the address with the token has set. A call must come from the page
-itself.
+Every request except the first needs the cookie that the address with the token has set. A request that changes
+something must come from the page itself.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["WebServer"]
+from mqtt_agent.cli.console.writing import BadRequest
+
+__all__ = ["Site", "WebServer"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _FILES = {
     "/": ("index.html", "text/html"),
-    "/app.js": ("app.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("app", "dom", "forms", "detail", "sequence")},
     "/app.css": ("app.css", "text/css"),
 }
 _HEADERS = {
@@ -46,36 +49,39 @@ _PING = 15.0
 """Seconds without an update after which the connection of a page is tried."""
 
 
+@dataclass(frozen=True)
+class Site:
+    """What the web server shows and does. Its threads call these functions.
+
+    Attributes:
+        join: Returns the queue of a new page; None in the queue ends it.
+        leave: Called when a page has gone.
+        tool: Returns what is known of a tool, by name.
+        item: Returns what is known of a ``call`` or a ``task``, by id.
+        act: Carries out an action of the page, and returns what the page gets. None when the console only reads.
+    """
+
+    join: Callable[[], queue.Queue[str | None]]
+    leave: Callable[[queue.Queue[str | None]], None]
+    tool: Callable[[str], dict[str, Any] | None]
+    item: Callable[[str, str], dict[str, Any] | None]
+    act: Callable[[str, dict[str, Any]], dict[str, Any]] | None
+
+
 class WebServer:
     """Serves the console in threads of its own.
 
     Args:
         address: The address to listen at.
         port: The port; 0 takes a free one.
-        join: Returns the queue of a new page; None in the queue ends it. Called in a thread of the server, as are the
-            others.
-        leave: Called when a page has gone.
-        schema: Returns what is known of a tool.
-        call: Calls a tool, and returns what the page gets. None when the console only reads.
+        site: What is shown and done.
 
     Raises:
         OSError: The port is in use.
     """
 
-    def __init__(
-        self,
-        address: str,
-        port: int,
-        *,
-        join: Callable[[], queue.Queue[str | None]],
-        leave: Callable[[queue.Queue[str | None]], None],
-        schema: Callable[[str], dict[str, Any] | None],
-        call: Callable[[str, dict[str, Any]], dict[str, Any]] | None,
-    ) -> None:
-        self.join: Callable[[], queue.Queue[str | None]] = join
-        self.leave: Callable[[queue.Queue[str | None]], None] = leave
-        self.schema: Callable[[str], dict[str, Any] | None] = schema
-        self.call: Callable[[str, dict[str, Any]], dict[str, Any]] | None = call
+    def __init__(self, address: str, port: int, site: Site) -> None:
+        self.site: Site = site
         self.token: str = secrets.token_urlsafe(24)
         self._server = _Server((address, port), _Handler)
         self._server.console = self  # type: ignore[attr-defined]
@@ -119,7 +125,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Log nothing: an address may hold the token."""
 
     def do_GET(self) -> None:
-        """Answer with the page, a file of the page, the updates, or what is known of a tool."""
+        """Answer with the page, a file of the page, the updates, or what is known of a tool, a call or a task."""
         address = urlsplit(self.path)
         query = parse_qs(address.query)
         if not self._is_for_us(must_have_origin=False):
@@ -135,38 +141,41 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, text, f"{kind}; charset=utf-8")
         elif address.path == "/events":
             self._stream()
-        elif address.path == "/tool" and (found := self._console.schema(query.get("name", [""])[0])) is not None:
+        elif (found := self._find(address.path, query)) is not None:
             self._json(HTTPStatus.OK, found)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
+    def _find(self, path: str, query: dict[str, list[str]]) -> dict[str, Any] | None:
+        name = query.get("name", [""])[0]
+        if path == "/tool":
+            return self._console.site.tool(name)
+        return self._console.site.item(path[1:], name) if path in ("/call", "/task") else None
+
     def do_POST(self) -> None:
-        """Call a tool."""
+        """Do what the page asks for."""
         if not self._is_for_us(must_have_origin=True):
             return
         length = self.headers.get("Content-Length", "")
         if not self._has_cookie():
             self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token again")
-        elif self.path != "/call":
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
-        elif self._console.call is None:
+        elif self._console.site.act is None:
             self._refuse(HTTPStatus.FORBIDDEN, "this console only reads: start it with --allow-writes")
         elif self.headers.get_content_type() != "application/json" or not length.isdecimal() or int(length) > _LARGEST:
             self._refuse(HTTPStatus.BAD_REQUEST, "send a JSON object of at most 1 MiB")
         else:
-            self._call(self.rfile.read(int(length)), self._console.call)
+            self._act(self.rfile.read(int(length)), self._console.site.act)
 
-    def _call(self, body: bytes, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+    def _act(self, body: bytes, act: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
         try:
             asked: Any = json.loads(body)
+            if not isinstance(asked, dict):
+                raise BadRequest("send a JSON object")
+            self._json(HTTPStatus.OK, act(self.path[1:], cast("dict[str, Any]", asked)))
         except (ValueError, RecursionError):
-            asked = None
-        given = cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
-        tool, arguments = given.get("tool"), given.get("arguments")
-        if not isinstance(tool, str) or not isinstance(arguments, dict):
-            self._refuse(HTTPStatus.BAD_REQUEST, "send a JSON object with tool and arguments")
-            return
-        self._json(HTTPStatus.OK, call(tool, cast("dict[str, Any]", arguments)))
+            self._refuse(HTTPStatus.BAD_REQUEST, "send a JSON object")
+        except BadRequest as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
 
     def _is_for_us(self, *, must_have_origin: bool) -> bool:
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
@@ -186,7 +195,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._console.knows(found.value if found is not None else None)
 
     def _stream(self) -> None:
-        page = self._console.join()
+        page = self._console.site.join()
         try:
             self._head(HTTPStatus.OK, {"Content-Type": "text/event-stream"})
             while True:
@@ -201,7 +210,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             return  # the page is closed
         finally:
-            self._console.leave(page)
+            self._console.site.leave(page)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         self._json(status, {"error": why})

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
@@ -26,6 +27,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _CANCELED_WITHIN = 2.0  # seconds
 _REASON = 300  # characters of a cancel's reason that the answer repeats
+_calls: Levels[Executor] = Levels(
+    "mqtt_agent.server.calls",
+    "{call}",
+    "The calls that a tool server has: running, or waiting for a free handler.",
+    lambda executor: executor.levels(),
+)
 
 
 class Executor:
@@ -55,6 +62,15 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
+        self._name = scope.name
+        _calls.watch(self)
+
+    def levels(self) -> list[tuple[int, dict[str, str]]]:
+        """How many calls run and wait, for the metrics."""
+        counts = {"waiting": len(self._queue), "running": self._running}
+        return [
+            (number, {"mqtt_agent.server": self._name, "mqtt_agent.state": state}) for state, number in counts.items()
+        ]
 
     @property
     def active(self) -> int:

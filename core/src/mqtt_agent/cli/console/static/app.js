@@ -1,156 +1,181 @@
-// Everything that peers have sent goes into the page as text, never as HTML.
-const at = (id) => document.getElementById(id);
-const MOST = 200;
-let about = {}, state = { servers: [], tools: [], agents: [], tasks: [], calls: [] };
+// The live page: it gets everything once, then what has changed.
+import { address, at, filled, linked, made, presence, seconds, status } from "./dom.js";
+import { detail, place } from "./detail.js";
+import { picture } from "./sequence.js";
 
-function made(tag, text, name) {
-  const node = document.createElement(tag);
-  if (text !== undefined && text !== null) node.textContent = String(text);
-  if (name) node.className = name;
+const MOST = 100, ARROWS = 30, FAULTS = 50, REST = 2;
+const lists = { servers: new Map(), tools: new Map(), agents: new Map(), calls: new Map(), tasks: new Map() };
+const context = { about: {}, lists };
+let events = [], faults = [], lines = [];
+
+const wanted = () => at("filter").value.trim().toLowerCase();
+const fits = (row) => wanted() === "" || JSON.stringify(row).toLowerCase().includes(wanted());
+
+function table(id, heads, lines, all, count) {
+  const head = filled("tr", ...heads.map((each) => made("th", each.replace("-", ""), each.startsWith("-") ? "minor" : "")));
+  const shown = lines.slice(0, MOST).map((cells) => {
+    const line = made("tr", undefined, cells.group ? "group" : "");
+    cells.forEach((cell, place) => {
+      const td = filled("td", cell ?? "");
+      if (heads[place].startsWith("-")) td.className = "minor";
+      line.append(td);
+    });
+    return line;
+  });
+  if (lines.length > MOST) {
+    const more = made("td", `… and ${lines.length - MOST} more: use the filter`, "muted");
+    more.colSpan = heads.length;
+    shown.push(filled("tr", more));
+  }
+  at(id).replaceChildren(...(all.length ? [head] : []), ...shown);
+  if (!all.length) at(id).replaceChildren(filled("tr", made("td", "none yet", "muted")));
+  at(id + "-count").textContent = all.length ? count : "";
+}
+
+const online = (rows) => `${rows.filter((each) => each.status === "online").length} of ${rows.length} online`;
+const first = (a, b) => (b.status === "online") - (a.status === "online") || (a.replica ?? a.name).localeCompare(b.replica ?? b.name, undefined, { numeric: true });
+const short = (link) => { link.className = "id"; return link; };
+const latest = (a, b) => b.begun - a.begun;
+
+function servers() {
+  const rows = [...lists.servers.values()], names = new Map();
+  for (const row of rows.filter(fits)) names.set(row.name, [...(names.get(row.name) ?? []), row]);
+  const lines = [];
+  for (const [name, replicas] of [...names].sort()) {
+    const up = replicas.filter((each) => each.status === "online").length;
+    const group = [filled("span", made("strong", name), ` ${up} of ${replicas.length} online`), "", String(Math.max(...replicas.map((each) => each.running))),
+      "", [...new Set(replicas.flatMap((each) => each.tools))].join(", ")];
+    group.group = true;
+    lines.push(group);
+    for (const each of replicas.sort(first)) {
+      const short = each.replica.startsWith(name + ":") ? each.replica.slice(name.length + 1) : each.replica;
+      const load = filled("span", `${each.minute}/min, ${each.answered} in all`, each.mean === null ? "" : `, ${seconds(each.mean)} each`,
+        each.failed ? made("span", `, ${each.failed} failed`, "fault") : "");
+      lines.push([made("span", short, "replica"), presence(each), "", load, ""]);
+    }
+  }
+  table("servers", ["server and replicas", "status", "-running", "load", "-tools"], lines, rows, online(rows));
+}
+
+const DRAW = {
+  servers,
+  tools() {
+    const rows = [...lists.tools.values()];
+    table("tools", ["tool", "status", "server", "-description"], rows.filter(fits).sort(first).map(
+      (each) => [linked("tool", each.name), presence(each), each.server, each.description]), rows, online(rows));
+  },
+  agents() {
+    const rows = [...lists.agents.values()];
+    table("agents", ["agent", "status", "-description"], rows.filter(fits).sort(first).map(
+      (each) => [linked("agent", each.name), presence(each), each.description]), rows, online(rows));
+  },
+  tasks() {
+    const rows = [...lists.tasks.values()], asking = rows.filter((each) => each.asks).length;
+    table("tasks", ["task", "from", "to", "state", "-progress", "-about"], rows.filter(fits).sort((a, b) => b.asks - a.asks || latest(a, b)).map(
+      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), each.sender, each.to,
+        each.asks ? linked("task", each.id, "asks a question") : status(each.error || each.state || "unknown", each.state), each.progress, each.title]),
+      rows, `${rows.length} seen` + (asking ? `, ${asking} waiting for an answer` : ""));
+  },
+  calls() {
+    const rows = [...lists.calls.values()], running = rows.filter((each) => each.state === "working").length;
+    table("calls", ["tool", "client", "state", "took", "-server"], rows.filter(fits).sort(latest).map(
+      (each) => [linked("call", each.id, each.tool), each.client, status(each.error || each.state, each.state), seconds(each.seconds), each.server]),
+      rows, `${rows.length} seen` + (running ? `, ${running} running` : ""));
+  },
+};
+
+function written(line, brief) {
+  const left = ["time", "kind", "topic", "event", "fault", brief ? "payload" : ""];
+  const more = Object.entries(line).filter(([key]) => !left.includes(key)).map(([, value]) => value);
+  const node = made("li", "", line.fault ? "fault" : "");
+  const text = [line.time.slice(11), line.kind, ...more].join("  ");
+  if (line.event) {
+    const link = made("a", text);
+    link.href = address(...line.event.ref.split(/\/(.*)/s));
+    node.append(link);
+  } else node.textContent = text;
   return node;
 }
 
-function linked(kind, name, text) {
-  const link = made("a", text ?? name);
-  link.title = name;
-  link.href = "#" + kind + "/" + encodeURIComponent(name);
-  return link;
+function show(id, rows, most, brief) {
+  at(id).replaceChildren(...rows.filter(fits).slice(-most).reverse().map((each) => written(each, brief)));
 }
 
-const known = new Set(["online", "offline", "working", "completed", "failed", "rejected", "canceling", "input-required"]);
-const status = (word, kind) => made("span", word, known.has(kind ?? word) ? kind ?? word : "");
-const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
-
-function fill(id, heads, rows, cells) {
-  const head = made("tr");
-  heads.forEach((each) => head.append(made("th", each)));
-  const lines = rows.slice(0, MOST).map((row) => {
-    const line = made("tr");
-    cells(row).forEach((cell) => { const td = made("td"); td.append(cell ?? ""); line.append(td); });
-    return line;
-  });
-  at(id).replaceChildren(head, ...lines);
-  const online = rows.filter((each) => each.status === "online").length;
-  at(id + "-count").textContent = rows.some((each) => each.status) ? `${online} of ${rows.length} online` : rows.length || "";
+function sequence() {
+  const box = at("sequence"), arrows = events.filter(fits).slice(-ARROWS);
+  box.replaceChildren(arrows.length ? picture(arrows, box.clientWidth) : made("p", "nobody has spoken yet", "muted"));
 }
 
-function draw() {
-  const first = (a, b) => (b.status === "online") - (a.status === "online");
-  fill("servers", ["server", "status", "running", "tools"], [...state.servers].sort(first),
-    (each) => [each.replica, status(each.status), String(each.running), each.tools.join(", ")]);
-  fill("tools", ["tool", "status", "server", "description"], [...state.tools].sort(first),
-    (each) => [linked("tool", each.name), status(each.status), each.server, each.description]);
-  fill("agents", ["agent", "status", "description"], [...state.agents].sort(first),
-    (each) => [each.name, status(each.status), each.description]);
-  fill("tasks", ["task", "from", "to", "state", "progress"], state.tasks,
-    (each) => [linked("task", each.id, each.id.slice(0, 8)), each.sender, each.to, status(each.state), each.progress]);
-  fill("calls", ["tool", "client", "state", "seconds", "server"], state.calls,
-    (each) => [each.tool, each.client, status(each.error || each.state, each.state), each.seconds?.toFixed(2), each.server]);
-  if (location.hash.startsWith("#task/")) detail();
+DRAW.detail = () => detail(context);
+DRAW.messages = () => {
+  at("fault-section").hidden = faults.length === 0;
+  at("faults-count").textContent = faults.length ? String(faults.length) : "";
+  show("faults", faults, FAULTS, true);
+  if (at("pause").checked) return;
+  show("lines", lines, MOST, false);
+  sequence();
+};
+
+function add(more) {
+  lines = [...lines, ...more].slice(-2 * MOST);
+  events = [...events, ...more.filter((each) => each.event).map((each) => ({ ...each.event, fault: each.fault }))].slice(-MOST);
+  faults = [...faults, ...more.filter((each) => each.fault)].slice(-FAULTS);
 }
 
-function written(line) {
-  const more = Object.entries(line).filter(([key]) => !["time", "kind", "topic"].includes(key)).map(([, value]) => value);
-  const fault = line.error || more.includes("status=error") || more.includes("status=failed");
-  return made("li", [line.time.slice(11), line.kind, ...more].join("  "), fault ? "fault" : "");
-}
-
-function add(lines) {
-  const list = at("lines");
-  list.prepend(...lines.map(written).reverse());
-  while (list.children.length > MOST) list.lastChild.remove();
-}
-
-async function detail() {
-  const [kind, name] = location.hash.slice(1).split("/").map(decodeURIComponent);
-  const box = at("detail");
-  box.hidden = kind !== "tool" && kind !== "task";
-  if (kind === "task") {
-    const task = state.tasks.find((each) => each.id === name);
-    const lines = (task?.events ?? []).map((each) => made("li", `${clock(each.time)}  ${each.what}  ${each.said}`));
-    const list = made("ol");
-    list.append(...lines);
-    const back = made("a", "close");
-    back.href = "#";
-    box.replaceChildren(made("h2", `Task ${name}`), status(task?.state ?? "not seen since the console was opened"),
-      made("pre", task?.prompt ?? ""), list, back);
-  } else if (kind === "tool") {
-    const answer = await fetch("/tool?name=" + encodeURIComponent(name));
-    if (answer.ok) form(box, name, await answer.json());
-  }
-}
-
-function field(name, schema, required) {
-  const label = made("label", name + (required ? " (required) " : " "));
-  let input;
-  if (Array.isArray(schema.enum)) {
-    input = made("select");
-    input.append(made("option", ""), ...schema.enum.map((each) => made("option", JSON.stringify(each))));
-    input.dataset.kind = "json";
-  } else if (schema.type === "boolean") {
-    input = made("input");
-    input.type = "checkbox";
-    input.dataset.kind = "boolean";
-  } else if (schema.type === "string") {
-    input = made("input");
-    input.dataset.kind = "string";
-  } else {
-    input = made(schema.type === "integer" || schema.type === "number" ? "input" : "textarea");
-    input.placeholder = "JSON";
-    input.dataset.kind = "json";
-  }
-  input.name = name;
-  label.append(input, made("small", " " + (schema.description ?? "")));
-  return label;
-}
-
-function form(box, name, tool) {
-  const fields = made("form"), properties = tool.schema.properties ?? {}, result = made("pre");
-  result.id = "result";
-  for (const [each, schema] of Object.entries(properties)) {
-    fields.append(field(each, schema ?? {}, (tool.schema.required ?? []).includes(each)));
-  }
-  const button = made("button", about.writes ? "Call" : "Read-only: start the console with --allow-writes to call");
-  button.disabled = !about.writes;
-  fields.append(button);
-  fields.onsubmit = async (event) => {
-    event.preventDefault();
-    try {
-      const values = {};
-      for (const input of fields.elements) {
-        if (!input.name) continue;
-        const kind = input.dataset.kind;
-        if (kind === "boolean") values[input.name] = input.checked;
-        else if (input.value !== "") values[input.name] = kind === "string" ? input.value : JSON.parse(input.value);
-      }
-      result.textContent = "calling ...";
-      const answer = await fetch("/call", { method: "POST", headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ tool: name, arguments: values }) });
-      const said = await answer.json();
-      result.className = said.error ? "fault" : "";
-      result.textContent = said.error ?? JSON.stringify(said.result, null, 2);
-    } catch (error) {
-      result.className = "fault";
-      result.textContent = String(error);
+function apply(changes) {
+  for (const [name, rows] of Object.entries(changes)) {
+    for (const [key, row] of Object.entries(rows)) {
+      if (row === null) lists[name].delete(key);
+      else lists[name].set(key, row);
     }
-  };
-  const back = made("a", "close");
-  back.href = "#";
-  box.replaceChildren(made("h2", name), made("p", tool.description), fields, result, back);
+  }
 }
 
-const events = new EventSource("/events");
-events.onopen = () => { at("link").textContent = "live"; at("lines").replaceChildren(); };
-events.onerror = () => { at("link").textContent = "not connected"; };
-events.onmessage = (event) => {
+// What has changed is drawn as soon as the browser has shown the last drawing and had a rest. So a busy namespace or a
+// slow telephone makes the page later, and never stuck.
+const stale = new Set();
+let drawing = false;
+
+function draw(...names) {
+  for (const name of names) stale.add(name);
+  const open = !at("detail").hidden, now = [...stale].filter((name) => (name === "detail") === open);
+  if (drawing || now.length === 0) return;
+  drawing = true;
+  const begun = performance.now();
+  for (const name of now) { stale.delete(name); DRAW[name](); }
+  const rest = () => setTimeout(() => { drawing = false; draw(); }, REST * (performance.now() - begun));
+  requestAnimationFrame(() => setTimeout(rest));
+}
+
+const everything = () => draw(...Object.keys(lists), "messages");
+
+function concerned(changes) {
+  const [kind, name] = place();
+  return (kind === "task" || kind === "call") && [...Object.entries(changes[kind + "s"] ?? {})].some(([key, row]) => key === name || row?.id === name);
+}
+
+const source = new EventSource("/events");
+source.onopen = () => { at("link").textContent = "live"; at("link").className = "online"; };
+source.onerror = () => { at("link").textContent = "not connected"; at("link").className = "fault"; };
+source.onmessage = (event) => {
   const said = JSON.parse(event.data);
   if (said.about) {
-    about = said.about;
-    at("place").textContent = `${about.namespace} at ${about.broker}`;
+    context.about = said.about;
+    at("place").textContent = `${said.about.namespace} at ${said.about.broker}`;
+    for (const each of Object.values(lists)) each.clear();
+    events = []; faults = []; lines = [];
   }
-  state = said.state;
-  draw();
-  add(said.lines);
-  if (said.about) detail();
+  apply(said.changes);
+  if (said.lines.length) add(said.lines);
+  if (said.about) {
+    everything();
+    detail(context);
+    return;
+  }
+  if (concerned(said.changes)) stale.add("detail");
+  draw(...Object.keys(said.changes), ...(said.lines.length ? ["messages"] : []));
 };
-addEventListener("hashchange", detail);
+addEventListener("hashchange", async () => { await detail(context); scrollTo(0, 0); everything(); });
+at("filter").oninput = everything;
+at("pause").onchange = everything;
+addEventListener("resize", everything);

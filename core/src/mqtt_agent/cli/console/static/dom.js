@@ -1,0 +1,45 @@
+// Makes the elements of the page. Everything that peers have sent goes into the page as text, never as HTML.
+export const at = (id) => document.getElementById(id);
+
+export function made(tag, text, name) {
+  const node = document.createElement(tag);
+  if (text !== undefined && text !== null) node.textContent = String(text);
+  if (name) node.className = name;
+  return node;
+}
+
+export function filled(tag, ...parts) {
+  const node = made(tag);
+  node.append(...parts.filter((each) => each !== null && each !== undefined));
+  return node;
+}
+
+export function drawn(tag, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  if (text !== undefined) node.textContent = String(text);
+  return node;
+}
+
+export const address = (kind, name) => "#" + kind + "/" + encodeURIComponent(name);
+
+export function linked(kind, name, text) {
+  const link = made("a", text ?? name);
+  link.title = name;
+  link.href = address(kind, name);
+  return link;
+}
+
+const KNOWN = new Set(["online", "offline", "on standby", "submitted", "working", "completed", "failed", "rejected", "canceled",
+  "canceling", "input-required"]);
+
+// A word in the color of a state. What a peer made up has no color.
+export function status(word, kind) {
+  const known = kind ?? word;
+  return made("span", word, "state " + (KNOWN.has(known) ? known.replace(" ", "-") : ""));
+}
+
+export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
+export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
+export const cut = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
+export const seconds = (number) => number === undefined || number === null ? "" : number < 10 ? number.toFixed(2) + " s" : Math.round(number) + " s";
