@@ -50,7 +50,8 @@ class Gateway:
         url: The address at which callers reach the gateway, for the cards; None means the address of :meth:`serve`.
         store: Where the tasks of all identities are kept, as for :class:`mqtt_agent.Agent`. None means a file for each
             identity.
-        legacy: Whether the cards also show A2A 0.3, for clients that know only 0.3. Requests of 0.3 are always answered.
+        legacy: Whether the cards also show A2A 0.3, for clients that know only 0.3. Requests of 0.3 are answered in any
+            case.
         allow_private_push: Whether push notifications may go to this machine and to private networks.
         connection: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker``, ``namespace`` and ``tls``.
 

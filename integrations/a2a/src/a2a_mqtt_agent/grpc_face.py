@@ -15,6 +15,7 @@ import a2a.types.a2a_pb2_grpc as a2a_grpc
 from a2a.auth.user import User
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler
 from a2a.server.request_handlers.request_handler import RequestHandler
+from google.rpc import error_details_pb2, status_pb2
 
 from a2a_mqtt_agent.identities import Identity, digest_of
 
@@ -53,20 +54,32 @@ class _Contexts(DefaultGrpcServerCallContextBuilder):
         return super().build_user(context) if identity is None else _Caller(identity.agent_id)
 
 
-class _BearerOnly(grpc.aio.ServerInterceptor):
+class _Guard(grpc.aio.ServerInterceptor):
+    """Passes on only requests of known callers, in a version of A2A that the gateway speaks."""
+
     def __init__(self, identities: Mapping[bytes, Identity]) -> None:
         self._identities = identities
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = await continuation(handler_call_details)
-        if handler is None or _identity_of(self._identities, handler_call_details.invocation_metadata) is not None:
+        """Refuse a request, or pass it on."""
+        handler, metadata = await continuation(handler_call_details), handler_call_details.invocation_metadata
+        version = next((str(value) for key, value in metadata or () if key.lower() == "a2a-version"), "1.0")
+        if handler is None:
+            return handler
+        trailing: tuple[tuple[str, bytes], ...] = ()
+        if _identity_of(self._identities, metadata) is None:
+            code, why = grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed"
+        elif version.partition(".")[0] != "1":
+            code, why = grpc.StatusCode.UNIMPLEMENTED, f"A2A version {version:.20} is not supported"
+            trailing = (("grpc-status-details-bin", _details(code, why)),)
+        else:
             return handler
 
         async def refuse(request: Any, context: Any) -> Any:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
+            await context.abort(code, why, trailing)
 
         async def refuse_stream(request: Any, context: Any) -> AsyncGenerator[Any]:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
+            await context.abort(code, why, trailing)
             yield
 
         coding = {
@@ -76,6 +89,13 @@ class _BearerOnly(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(refuse_stream, **coding)
         return grpc.unary_unary_rpc_method_handler(refuse, **coding)
+
+
+def _details(code: Any, why: str) -> bytes:
+    info = error_details_pb2.ErrorInfo(reason="VERSION_NOT_SUPPORTED", domain="a2a-protocol.org")
+    status = status_pb2.Status(code=code.value[0], message=why)
+    status.details.add().Pack(info)
+    return status.SerializeToString()
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +113,7 @@ async def serving_grpc(
         OSError: The address cannot be used.
     """
     options = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.so_reuseport", 0)]
-    server = grpc.aio.server(interceptors=[_BearerOnly(identities)], options=options)
+    server = grpc.aio.server(interceptors=[_Guard(identities)], options=options)
     a2a_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler, _Contexts(identities)), server)
     try:
         server.add_insecure_port(address)
