@@ -70,7 +70,10 @@ async def serve(
         raise UsageError(str(error)) from error
     async with gateway:
         session.out.note(f"serves A2A clients at http://{host}:{port}/agents/NAME; Ctrl-C stops it")
-        await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
+        try:
+            await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
+        except (OSError, ImportError) as error:
+            raise UsageError(str(error)) from error
     return 0
 
 

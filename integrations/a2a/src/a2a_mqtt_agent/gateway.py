@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -171,13 +173,26 @@ class Gateway:
             port: The port for HTTP.
             allowed: Further names of this host.
             grpc_port: The port for gRPC; None means no gRPC. It needs ``a2a-mqtt-agent[grpc]``.
+
+        Raises:
+            OSError: The address cannot be used.
+            ValueError: See :meth:`app`.
         """
         grpc = None if grpc_port is None else f"{host}:{grpc_port}"
         app = self.app(host, port, allowed=allowed, grpc=grpc)
-        config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
         async with contextlib.AsyncExitStack() as stack:
             if grpc is not None:
                 from a2a_mqtt_agent.grpc_face import serving_grpc
 
                 await stack.enter_async_context(serving_grpc(self.handler, grpc, self._identities))
-            await uvicorn.Server(config).serve()
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = stack.enter_context(socket.create_server((host, port), family=family))
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                server.should_exit = True
+                await serving
+                raise

@@ -101,7 +101,7 @@ class Guard:
 
 def _not_json(request: Request) -> Response:
     error: A2AError = ContentTypeNotSupportedError("The body must be application/json")
-    rest = request.url.path.count("/") > 2  # /agents/NAME is JSON-RPC, and what is below it is HTTP+JSON
+    rest = request.url.path.rstrip("/").count("/") > 2  # /agents/NAME is JSON-RPC, and what is below it is HTTP+JSON
     if rest:
         payload = build_rest_error_payload(error)
         return JSONResponse(payload, 415, media_type="application/a2a+json")

@@ -149,6 +149,7 @@ class TaskContext:
         parts: Sequence[Part | Mapping[str, Any]] | None = None,
         append: bool = False,
         last_chunk: bool | None = None,
+        artifact_id: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Send an artifact, such as the text of a file. The artifact is sent as an event, and again with the result.
@@ -164,6 +165,7 @@ class TaskContext:
             parts: The content as A2A's parts, instead of ``data``.
             append: Whether this is the next chunk of the artifact with this name, and does not replace it.
             last_chunk: For an artifact that is sent in chunks: whether this chunk is the last.
+            artifact_id: The id at the A2A agent that has made the artifact, when it differs from the name.
             metadata: Any other information about the artifact.
 
         Raises:
@@ -172,7 +174,8 @@ class TaskContext:
         """
         if parts is not None and data is not None:
             raise ValueError("an artifact has either data or parts")
-        about = {"metadata": None if metadata is None else checked_json(metadata, "metadata", self._owner)}
+        about: dict[str, Any] = {"artifact_id": artifact_id}
+        about["metadata"] = None if metadata is None else checked_json(metadata, "metadata", self._owner)
         if parts is None:
             chunk = Artifact(name=mended_text(name), data=checked_json(data, "data", self._owner), **about)
         else:
@@ -318,10 +321,11 @@ class SyncTaskContext:
         parts: Sequence[Part | Mapping[str, Any]] | None = None,
         append: bool = False,
         last_chunk: bool | None = None,
+        artifact_id: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """See :meth:`TaskContext.artifact`."""
-        order: dict[str, Any] = {"append": append, "last_chunk": last_chunk}
+        order: dict[str, Any] = {"append": append, "last_chunk": last_chunk, "artifact_id": artifact_id}
         self._wait(self._context.artifact(name, data, parts=parts, metadata=metadata, **order))
 
     def save(self, value: Any) -> None:
