@@ -182,6 +182,12 @@ class Forwarded:
             wait = min(_LONGEST_WAIT, 2 * wait)
 
     async def _cancel(self) -> None:
+        if self._id is None and self._task.saved is not None:  # the message is sent, and its answer has not come yet
+            try:
+                found = await asyncio.wait_for(self._find(self._first_message().message_id), _LONGEST_WAIT)
+                self._id = found.id if found is not None else None
+            except (asyncio.TimeoutError, A2AError, httpx.HTTPError) as error:
+                logger.warning("task %s was not found at %s to cancel it: %r", self._task.id, self._url, error)
         for _ in range(_CANCEL_TRIES if self._id is not None else 0):
             try:
                 await self._client.cancel_task(a2a.CancelTaskRequest(id=self._id or ""))

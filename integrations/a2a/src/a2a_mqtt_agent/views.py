@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -173,11 +174,21 @@ def apply(task: a2a.Task, update: Update) -> None:
     for each in task.artifacts:
         if each.artifact_id == made.artifact_id:
             if update.append:
-                each.parts.extend(made.parts)
+                _append(each, made.parts)
             else:
                 each.CopyFrom(made)
             return
     task.artifacts.append(made)
+
+
+def _append(artifact: a2a.Artifact, parts: Iterable[a2a.Part]) -> None:
+    """Add parts to an artifact. Texts that follow each other become one text, as in the result of the task."""
+    for part in parts:
+        last = artifact.parts[-1] if artifact.parts else a2a.Part()
+        if last.HasField("text") and part.HasField("text") and from_part(last).continues(from_part(part)):
+            last.text += part.text
+        else:
+            artifact.parts.append(part)
 
 
 def direct_message(task: a2a.Task, result: TaskResult | None) -> a2a.Message | None:
