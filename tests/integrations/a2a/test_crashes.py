@@ -20,7 +20,7 @@ from a2a.utils.errors import InvalidParamsError
 from brokers import Broker, die_with_parent, free_port
 from cli.terminal import Running, Terminal
 from google.protobuf.json_format import MessageToDict
-from mqtt_agent import Agent, MemoryStore
+from mqtt_agent import Agent, MemoryStore, SqliteStore
 from support import becomes, kill, soon, until
 
 from .conftest import MakeGateway, events, said
@@ -204,6 +204,46 @@ async def test_a_message_that_was_not_answered_because_the_gateway_died_is_sent_
     await front.start()
     task = await front.send(request)
     assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert (await front.http.get("/tasks")).json()["totalSize"] == 1
+
+
+@pytest.mark.long
+async def test_each_process_of_a_chain_is_killed_and_the_question_is_still_answered(
+    front: Front, start_worker: Callable[[], Popen[bytes]], terminal: Terminal, embedded: Broker, namespace: str
+) -> None:
+    near = f"{namespace}-near"
+
+    async def join() -> Running:
+        words = ("a2a", "join", str(front.http.base_url), "--agent-id", "helper", "--namespace", near)
+        joined = terminal.start(*words)
+        await asyncio.to_thread(joined.says, "helper does tasks at")
+        return joined
+
+    worker = start_worker()
+    await front.start()
+    joined = await join()
+    store = SqliteStore(terminal.home / "planner.db")
+    options: dict[str, Any] = {"broker": embedded.url, "namespace": near, "store": store, "will_delay": 1}
+    async with Agent("planner", **options) as planner:
+        handle = await planner.delegate("helper", "ask", wait_online=True)
+        async for _ in handle.events():
+            if handle.question is not None:
+                break
+        assert handle.question is not None
+        assert handle.question.content == "Which year?"
+        front.kill()
+        kill(worker)
+        joined.kill()
+        start_worker()
+        await front.start()
+    async with Agent("planner", **options) as planner:  # the requester was restarted too
+        await join()
+        handle = await planner.resume(handle.task_id)
+        async for _ in handle.events():
+            if handle.question is not None:
+                break
+        await handle.send(2024)
+        assert await soon(handle.result(), 60) == {"year": 2024, "attempt": 2}
     assert (await front.http.get("/tasks")).json()["totalSize"] == 1
 
 
