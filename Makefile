@@ -76,6 +76,7 @@ lint: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## check the code with ruff, imp
 	@scripts/verifytypes langchain_mqtt_agent
 	@scripts/verifytypes autogen_mqtt_agent
 	@scripts/verifytypes mcp_mqtt_agent
+	@scripts/verifytypes a2a_mqtt_agent
 	@scripts/verifytypes crewai_mqtt_agent .venv-crewai
 
 imports: $(INSTALLED)  ## check who imports what (.importlinter)
@@ -104,7 +105,7 @@ clean: clean-coverage  ## remove all virtual environments and caches
 	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules tests/integrations/mcp/peers/node_modules tests/refused/node_modules tests/refused/.env
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml integrations/mcp/pyproject.toml scripts/setup
+$(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml integrations/mcp/pyproject.toml integrations/a2a/pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup
 	@touch $@
 

@@ -141,6 +141,22 @@ async def main(url):
 with EmbeddedBroker() as broker:
     asyncio.run(main(broker.url))
 """
+A2A = """
+import asyncio
+from a2a_mqtt_agent import Gateway, Identity
+from mqtt_agent import Agent, EmbeddedBroker, MemoryStore
+
+async def main(url):
+    agent = Agent("writer", broker=url, store=MemoryStore())
+    agent.on_task(lambda task: task.prompt.upper())
+    async with agent, Gateway([Identity("alice")], broker=url, store=MemoryStore()) as gateway:
+        while await gateway.names() != ["writer"]:
+            await asyncio.sleep(0.05)
+        gateway.app("127.0.0.1", 8080)
+
+with EmbeddedBroker() as broker:
+    asyncio.run(main(broker.url))
+"""
 # The distributions to install, and the program that tests them.
 CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
@@ -149,6 +165,7 @@ CHECKS = [
     (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
     (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),
     (["mcp_mqtt_agent", "langchain_mqtt_agent", "mqtt_agent[broker]"], MCP),
+    (["a2a_mqtt_agent", "mqtt_agent[broker]"], A2A),
 ]
 # These settings prevent CrewAI from contacting servers.
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}

@@ -16,6 +16,7 @@ FOLDERS = {
     "autogen_mqtt_agent": "integrations/autogen",
     "crewai_mqtt_agent": "integrations/crewai",
     "mcp_mqtt_agent": "integrations/mcp",
+    "a2a_mqtt_agent": "integrations/a2a",
 }
 """The folder of each package. The name of the package is also the name of the distribution, with ``_`` for ``-``."""
 

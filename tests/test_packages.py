@@ -18,7 +18,14 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["core", "integrations/langchain", "integrations/autogen", "integrations/crewai", "integrations/mcp"]
+FOLDERS = [
+    "core",
+    "integrations/langchain",
+    "integrations/autogen",
+    "integrations/crewai",
+    "integrations/mcp",
+    "integrations/a2a",
+]
 each_distribution = pytest.mark.parametrize("folder", FOLDERS)
 
 
@@ -107,7 +114,14 @@ def test_a_dry_run_makes_all_files_of_a_release_and_changes_nothing() -> None:
     before = state()
     done = released(ROOT, "--dry-run", "9.8.7")
     assert (done.returncode, done.stderr) == (0, "")
-    for package in ("mqtt_agent", "langchain_mqtt_agent", "autogen_mqtt_agent", "crewai_mqtt_agent", "mcp_mqtt_agent"):
+    for package in (
+        "mqtt_agent",
+        "langchain_mqtt_agent",
+        "autogen_mqtt_agent",
+        "crewai_mqtt_agent",
+        "mcp_mqtt_agent",
+        "a2a_mqtt_agent",
+    ):
         assert f"  {package}-9.8.7-py3-none-any.whl\n" in done.stdout
         assert f"  {package}-9.8.7.tar.gz\n" in done.stdout
     assert "Nothing was pushed or uploaded." in done.stdout

@@ -29,6 +29,7 @@ PUBLIC = {
     "autogen_mqtt_agent": {"__version__", "AgentHost", "MQTTAgent", "MQTTWorkbench"}
     | {"mqtt_tools", "serve_agent", "serve_team"},
     "mcp_mqtt_agent": {"__version__", "Bridge", "Face"},
+    "a2a_mqtt_agent": {"__version__", "Gateway", "Identity", "RemoteAgent"},
     "crewai_mqtt_agent": {"__version__", "MQTTAgent", "MQTTTool", "MQTTToolkit"}
     | {f"RemoteTask{kind}Event" for kind in ("Artifact", "Progress", "Status", "Stream")}
     | {"RemoteToolPartialEvent"}
@@ -43,7 +44,7 @@ HERE = [name for name in sorted(PUBLIC) if importlib.util.find_spec(name)]
 def test_every_adapter_is_looked_at_in_one_of_the_two_environments() -> None:
     assert set(PUBLIC) - set(HERE) in (
         {"crewai_mqtt_agent"},
-        {"autogen_mqtt_agent", "langchain_mqtt_agent", "mcp_mqtt_agent"},
+        {"autogen_mqtt_agent", "langchain_mqtt_agent", "mcp_mqtt_agent", "a2a_mqtt_agent"},
     )
 
 

@@ -104,7 +104,7 @@ def test_every_message_has_an_example_and_every_field_is_named() -> None:
         return {field.serialization_alias or name for name, field in model.model_fields.items()}
 
     nested: list[type[BaseModel]] = [wire.CallFault, wire.ToolAnnotations, wire.VersionInfo]
-    nested += [wire.AgentSkill, wire.TaskFault, wire.TaskMessage]
+    nested += [wire.AgentSkill, wire.TaskFault, wire.TaskMessage, wire.Artifact, wire.Part]
     for model in [*MODELS, *nested]:
         missing = {field for field in fields(model) if f'"{field}"' not in DOCUMENT and f"`{field}`" not in DOCUMENT}
         assert (model.__name__, missing) == (model.__name__, set())
@@ -132,4 +132,4 @@ def test_the_defaults_of_an_agent_are_those_of_the_document() -> None:
     assert (agent["max_payload"], agent["max_peers"]) == (1024 * 1024, 10_000)
     assert (agent["max_concurrency"], agent["max_waiting_tasks"]) == (8, 100_000)
     assert (agent["will_delay"], agent["session_expiry"], agent["retention"]) == (5, 24 * 3600, 7 * 24 * 3600)
-    assert wire.AGENT_FEATURES == ("cancel", "events", "get", "input")
+    assert wire.AGENT_FEATURES == ("cancel", "events", "get", "input", "parts")

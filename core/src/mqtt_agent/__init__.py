@@ -19,7 +19,7 @@ from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
 from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolResult, ToolServer
 from mqtt_agent.transport import TLS, Capabilities, Connection, EmbeddedBroker, IssuedToken, Password, Token, probe
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import AgentCard, AgentSkill, ServerCard, TaskEvent, TaskState, ToolCard
+from mqtt_agent.wire import AgentCard, AgentSkill, Part, ServerCard, TaskEvent, TaskMessage, TaskState, ToolCard
 
 __all__ = [
     "TLS",
@@ -32,6 +32,7 @@ __all__ = [
     "EmbeddedBroker",
     "IssuedToken",
     "MemoryStore",
+    "Part",
     "Password",
     "PeerChange",
     "PostgresStore",
@@ -41,6 +42,7 @@ __all__ = [
     "TaskEvent",
     "TaskFailed",
     "TaskHandle",
+    "TaskMessage",
     "TaskRejected",
     "TaskState",
     "TaskStore",

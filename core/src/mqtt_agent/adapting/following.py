@@ -8,7 +8,7 @@ from typing import Any
 
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import PayloadTooLarge, TaskError, WireError
-from mqtt_agent.wire import TaskEvent, TaskState
+from mqtt_agent.wire import ASKING, TaskEvent
 
 __all__ = ["MAX_REFUSED", "REFUSED", "follow", "is_question", "unanswerable", "wording"]
 
@@ -17,13 +17,15 @@ REFUSED = (WireError, PayloadTooLarge)
 MAX_REFUSED = 3
 """How many such answers a function may give one after the other. Then the task is given up."""
 
+_ASKING = frozenset(state.value for state in ASKING)
+
 Tell = Callable[[TaskEvent], Awaitable[None]]
 Answer = Callable[[str, Any], Awaitable[Any]]
 
 
 def is_question(event: TaskEvent) -> bool:
     """Whether the peer asks something with this event and waits for the answer."""
-    return event.status == TaskState.INPUT_REQUIRED.value and isinstance(event.data, dict)
+    return event.status in _ASKING and isinstance(event.data, dict)
 
 
 def wording(question: str | None, fault: str | None) -> str:

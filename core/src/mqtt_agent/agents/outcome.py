@@ -22,8 +22,10 @@ from mqtt_agent.errors import (
 )
 from mqtt_agent.transport import Connection, PublishProperties
 from mqtt_agent.wire import (
+    Artifact,
     Task,
     TaskFault,
+    TaskMessage,
     TaskResult,
     TaskState,
     checked_json,
@@ -55,11 +57,13 @@ class Ending(NamedTuple):
         state: The terminal state.
         value: The result of a completed task, any JSON value.
         fault: Why a task that was not completed has no result.
+        message: The message with which the handler has answered, as plain JSON; None when it has returned a value.
     """
 
     state: TaskState
     value: Any = None
     fault: TaskFault | None = None
+    message: dict[str, Any] | None = None
 
 
 def result_of(
@@ -68,7 +72,7 @@ def result_of(
     to: str | None,
     ending: Ending,
     *,
-    artifacts: dict[str, Any] | None = None,
+    artifacts: dict[str, Artifact] | None = None,
     elapsed_ms: float | None = None,
     seq: int | None = None,
 ) -> dict[str, Any]:
@@ -79,11 +83,11 @@ def result_of(
         sender: The agent that sends the result.
         to: The requester; None when the task did not name its requester.
         ending: How the task ended.
-        artifacts: The data of each artifact by its name.
+        artifacts: The artifacts by their names.
         elapsed_ms: How long the handler took, in milliseconds.
         seq: The number of the task's last event; None when no events are sent.
     """
-    listed = [{"name": name, "data": data} for name, data in (artifacts or {}).items()]
+    listed = [{"data": each.data, **each.as_json()} for each in (artifacts or {}).values()]
     result = TaskResult(
         task_id=task_id,
         sender=sender,
@@ -92,6 +96,7 @@ def result_of(
         result=ending.value,
         error=ending.fault,
         artifacts=listed or None,
+        message=None if ending.message is None else TaskMessage.model_validate(ending.message),
         elapsed_ms=elapsed_ms,
         seq=seq,
     )
@@ -163,6 +168,9 @@ def ending_of_result(value: Any, owner: str) -> Ending:
         owner: Who made the value, for logs.
     """
     try:
+        if isinstance(value, TaskMessage):
+            message = checked_json(value.as_json(), "result", owner)
+            return Ending(TaskState.COMPLETED, message.get("content"), message=message)
         return Ending(TaskState.COMPLETED, checked_json(value, "result", owner))
     except WireError as error:
         logger.warning("%s: the result cannot be sent: %s", owner, error)

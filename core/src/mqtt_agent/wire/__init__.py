@@ -25,8 +25,11 @@ from mqtt_agent.wire.messages import (
     to_json,
     utc_now,
 )
+from mqtt_agent.wire.parts import Part, content_of_parts, parts_of_content
 from mqtt_agent.wire.tasks import (
+    ASKING,
     TERMINAL,
+    Artifact,
     Control,
     Task,
     TaskEvent,
@@ -41,6 +44,7 @@ from mqtt_agent.wire.values import mended_text
 
 __all__ = [
     "AGENT_FEATURES",
+    "ASKING",
     "BOUND",
     "CONTENT_TYPE",
     "DEFAULT_MAX_PAYLOAD",
@@ -50,6 +54,7 @@ __all__ = [
     "AgentCard",
     "AgentSkill",
     "AgentStatus",
+    "Artifact",
     "BoundTopics",
     "Call",
     "CallFault",
@@ -57,6 +62,7 @@ __all__ = [
     "Control",
     "ErrorType",
     "Message",
+    "Part",
     "Query",
     "Response",
     "ServerCard",
@@ -73,6 +79,7 @@ __all__ = [
     "Topics",
     "VersionInfo",
     "checked_json",
+    "content_of_parts",
     "decode",
     "encode",
     "is_identifier",
@@ -80,6 +87,7 @@ __all__ = [
     "new_call_id",
     "new_task_id",
     "normalize_namespace",
+    "parts_of_content",
     "read_error_type",
     "read_result_state",
     "read_time",

@@ -12,7 +12,7 @@ from mqtt_agent.wire.messages import Message, utc_now
 
 __all__ = ["AGENT_FEATURES", "AgentCard", "AgentSkill", "AgentStatus"]
 
-AGENT_FEATURES: tuple[str, ...] = ("cancel", "events", "get", "input")
+AGENT_FEATURES: tuple[str, ...] = ("cancel", "events", "get", "input", "parts")
 """The optional parts of the protocol that this implementation's agents support (ours)."""
 
 

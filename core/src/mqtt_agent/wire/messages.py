@@ -50,6 +50,10 @@ class Message(BaseModel):
         extra="ignore", protected_namespaces=(), frozen=False, populate_by_name=True, ser_json_inf_nan="constants"
     )
 
+    def as_json(self) -> dict[str, Any]:
+        """The message as plain JSON values, without the fields that are None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
 
 M = TypeVar("M", bound=Message)
 

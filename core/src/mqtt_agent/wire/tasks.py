@@ -7,12 +7,15 @@ from enum import Enum
 from typing import Any
 
 import pydantic_core
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mqtt_agent.wire.messages import Message, utc_now
+from mqtt_agent.wire.parts import Part, content_of_parts, parts_of_content, plain_content
 
 __all__ = [
+    "ASKING",
     "TERMINAL",
+    "Artifact",
     "Control",
     "Task",
     "TaskEvent",
@@ -50,17 +53,93 @@ TERMINAL: frozenset[TaskState] = frozenset(
 )
 """The terminal states: a task in one of them has ended."""
 
+ASKING: frozenset[TaskState] = frozenset((TaskState.INPUT_REQUIRED, TaskState.AUTH_REQUIRED))
+"""The states in which a task waits for an answer of its requester."""
+
 
 class TaskMessage(Message, extra="allow"):
     """One message of the conversation that a task carries (ours). Additional fields are kept.
 
+    A message with ``parts`` and without ``content`` gets the text of its parts as its content, for readers that know
+    no parts.
+
     Attributes:
-        role: Who wrote the message: ``user``, ``assistant``, or another role.
+        role: Who wrote the message: ``user``, ``agent``, or another role.
         content: The text, or another JSON value.
+        parts: The content in A2A's form, when ``content`` cannot say all of it. :attr:`all_parts` has parts always.
+        message_id: The id of the message.
+        reference_task_ids: The ids of earlier tasks that the message refers to.
+        extensions: The URIs of A2A extensions that the message uses.
+        metadata: Any other information.
     """
 
     role: str = "user"
     content: Any = None
+    parts: list[Part] | None = None
+    message_id: str | None = None
+    reference_task_ids: list[str] | None = None
+    extensions: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _say_it_without_parts(self) -> TaskMessage:
+        if self.parts and self.content is None:
+            self.content = content_of_parts(self.parts)
+        if self.parts and plain_content(self.parts):
+            self.parts = None  # the content says it all, and is sent once
+        return self
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """The content as parts, also of a message that has only ``content``."""
+        return self.parts or parts_of_content(self.content)
+
+
+class Artifact(Message, extra="allow"):
+    """Something that a task has produced, such as a file or a table (ours). Additional fields are kept.
+
+    Attributes:
+        name: The name. Within a task, a later artifact with the same name replaces the first.
+        data: The content for readers that know no parts: the text, or another JSON value.
+        parts: The content in A2A's form, when ``data`` cannot say all of it. :attr:`all_parts` has parts always.
+        artifact_id: The id at the A2A agent that has made the artifact, when it differs from the name.
+        description: What the artifact is, for people.
+        extensions: The URIs of A2A extensions that the artifact uses.
+        metadata: Any other information.
+    """
+
+    name: str = ""
+    data: Any = None
+    parts: list[Part] | None = None
+    artifact_id: str | None = None
+    description: str | None = None
+    extensions: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """The content as parts, also of an artifact that has only ``data``."""
+        return self.parts or parts_of_content(self.data)
+
+    def followed_by(self, chunk: Artifact) -> Artifact:
+        """This artifact with the content of its next chunk. Texts that follow each other become one text."""
+        parts = [part.model_copy() for part in self.all_parts]
+        for part in chunk.all_parts:
+            last = parts[-1] if parts else None
+            if last is not None and last.text is not None and part.text is not None and last.continues(part):
+                last.text += part.text
+            else:
+                parts.append(part)
+        about = {**dict(self), **{key: each for key, each in chunk if each is not None}}
+        for key in ("name", "data", "parts"):
+            about.pop(key, None)
+        return Artifact.of_parts(self.name, parts, **about)
+
+    @classmethod
+    def of_parts(cls, name: str, parts: list[Part], **about: Any) -> Artifact:
+        """Make an artifact of parts. The parts are left out when ``data`` says all of them."""
+        kept = None if plain_content(parts) else parts
+        return cls(name=name, data=content_of_parts(parts), parts=kept, **about)
 
 
 class Task(Message):
@@ -78,6 +157,7 @@ class Task(Message):
         prompt: What to do, as text.
         messages: The conversation so far. None when it is only the prompt, which is not sent twice.
         context_id: The id of the conversation that the task belongs to.
+        reference_task_ids: The ids of earlier tasks that the task refers to.
         data: Structured input, any JSON value.
         created_at: When the task was made, ISO 8601 UTC.
         expires_at: When the result is no longer needed, ISO 8601 UTC.
@@ -94,6 +174,7 @@ class Task(Message):
     prompt: str | None = None
     messages: list[TaskMessage] | None = None
     context_id: str | None = None
+    reference_task_ids: list[str] | None = None
     data: Any = None
     created_at: str | None = None
     expires_at: str | None = None
@@ -150,7 +231,9 @@ class TaskResult(Message):
         status: A terminal state of A2A. :func:`read_result_state` reads it.
         result: Any JSON value; absent means null.
         error: Why the task was not completed.
-        artifacts: The artifacts that the task has produced.
+        artifacts: The artifacts that the task has produced; see :class:`Artifact`.
+        message: The answer as a message of the agent, when the agent has answered with a message and not with a
+            value. ``result`` then has its content, for readers that know no such message.
         elapsed_ms: How long the last attempt took, in milliseconds.
         timestamp: When the task ended, ISO 8601 UTC.
         seq: The ``seq`` of the task's last event. It tells the requester whether all events have arrived.
@@ -163,6 +246,7 @@ class TaskResult(Message):
     result: Any = None
     error: TaskFault | None = None
     artifacts: list[dict[str, Any]] | None = None
+    message: TaskMessage | None = None
     elapsed_ms: float | None = None
     timestamp: str = Field(default_factory=utc_now)
     seq: int | None = None
@@ -189,6 +273,11 @@ class TaskEvent(Message):
         total: How much there is to do, if known.
         content: A text: what is being done, a part of the answer, or the question when input is required.
         data: Any other JSON value. When input is required: ``{"input_id", "schema"?}``.
+        parts: The content of an artifact in A2A's form, when ``data`` cannot say all of it.
+        append: Whether the content of an artifact comes after the content that was sent before under its name.
+        last_chunk: Whether the artifact is complete, for an artifact that is sent in chunks.
+        artifact_id: See :class:`Artifact`.
+        metadata: Any other information about the artifact.
         attempt: The number of the attempt at the task, for ``status``.
         timestamp: When the event happened, ISO 8601 UTC.
     """
@@ -203,6 +292,11 @@ class TaskEvent(Message):
     total: float | None = None
     content: str | None = None
     data: Any = None
+    parts: list[Part] | None = None
+    append: bool | None = None
+    last_chunk: bool | None = None
+    artifact_id: str | None = None
+    metadata: dict[str, Any] | None = None
     attempt: int | None = None
     timestamp: str = Field(default_factory=utc_now)
 

@@ -14,7 +14,7 @@ from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, Tas
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, TaskCanceled
 from mqtt_agent.transport import PacedSender, tell_when_denied
-from mqtt_agent.wire import TaskEvent, TaskState, encode
+from mqtt_agent.wire import ASKING, Artifact, TaskEvent, TaskState, encode
 
 __all__ = ["Attempt"]
 
@@ -42,7 +42,7 @@ class Attempt:
         state: The state of the task.
         listening: Whether the requester wants events.
         over: Whether the attempt has ended. Then the attempt sends and stores nothing.
-        artifacts: The data of each artifact by its name.
+        artifacts: The artifacts by their names.
         question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
         seq: The number of the latest event.
         topic: The topic of the task's events; None when nobody can get events.
@@ -63,7 +63,7 @@ class Attempt:
         self.state: TaskState = TaskState.WORKING
         self.listening: bool = topic is not None and record.task.get("stream") is not False
         self.over: bool = False
-        self.artifacts: dict[str, Any] = {}
+        self.artifacts: dict[str, Artifact] = {}
         self.question: dict[str, Any] | None = None
         self.seq: int = record.seq - RESERVED_SEQS
         self.topic: str | None = topic
@@ -120,7 +120,7 @@ class Attempt:
         """
         status, task_id = self.state.value, self.key.task_id
         event = TaskEvent(task_id=task_id, **self._names, type="status", status=status, attempt=self.number)
-        if self.state is TaskState.INPUT_REQUIRED and self.question is not None:
+        if self.state in ASKING and self.question is not None:
             event.content = self.question["prompt"]
             event.data = {"input_id": self.question["input_id"]}
             if self.question["schema"] is not None:
@@ -140,10 +140,19 @@ class Attempt:
             event.data = {**event.data, "fault": fault}
         await self._send(event)
 
-    async def add_artifact(self, name: str, data: Any) -> None:
-        """Keep an artifact for the result, and send it as an event."""
-        self.artifacts[name] = data
-        await self.send_event("artifact", content=name, data=data)
+    async def add_artifact(self, chunk: Artifact, *, append: bool = False, last_chunk: bool | None = None) -> None:
+        """Keep an artifact for the result, and send it as an event.
+
+        Args:
+            chunk: The artifact, or the next chunk of it.
+            append: Whether the content comes after the content of the artifact with this name.
+            last_chunk: Whether the artifact is complete; None for an artifact that is not sent in chunks.
+        """
+        known = self.artifacts.get(chunk.name) if append else None
+        self.artifacts[chunk.name] = chunk if known is None else known.followed_by(chunk)
+        about = {"artifact_id": chunk.artifact_id, "metadata": chunk.metadata, "parts": chunk.parts}
+        order = {"append": True if append else None, "last_chunk": last_chunk}
+        await self.send_event("artifact", content=chunk.name, data=chunk.data, **about, **order)
 
     async def save(self, value: Any) -> None:
         """Store a checkpoint."""

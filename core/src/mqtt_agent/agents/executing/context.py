@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.conversation import conversation_of
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.deprecation import warn_renamed
-from mqtt_agent.wire import Task, TaskMessage, checked_json, mended_text, to_json
+from mqtt_agent.wire import Artifact, Part, Task, TaskMessage, TaskState, checked_json, mended_text, to_json
 
 __all__ = ["SyncTaskContext", "TaskContext"]
 
@@ -39,12 +39,14 @@ class TaskContext:
         type: The type of the task, by which the handler was chosen.
         title: A short title for people.
         prompt: What to do, as text. For a task that has messages and no prompt, the text of the user's last message.
-        messages: The conversation so far; each message has a ``role`` and a ``content``.
+        messages: The conversation so far; each message has a ``role``, a ``content``, and its content as A2A's parts in
+            ``all_parts``.
         context_id: The conversation: all tasks of a conversation have the same ``context_id``. Any requester can use
             any ``context_id``.
         conversation: The name under which a handler should keep what it remembers of the conversation. It is made from
             ``context_id`` and from the requester: when :attr:`bound` is true or :attr:`verified` has a name, no other
             requester can get into this conversation. Without a ``context_id``, the name is that of this task alone.
+        reference_task_ids: The ids of earlier tasks that the task refers to.
         data: Structured input, any JSON value.
         metadata: Further information from the requester.
         expires_at: The time, ISO 8601, after which nobody needs the result; None for never. The handler is canceled
@@ -73,6 +75,7 @@ class TaskContext:
         self.prompt: str | None = task.prompt if task.prompt is not None else _last_user_text(self.messages)
         self.context_id: str | None = task.context_id
         self.conversation: str = conversation_of(self, task.context_id)
+        self.reference_task_ids: list[str] = task.reference_task_ids or []
         self.data: Any = task.data
         self.metadata: dict[str, Any] = task.metadata or {}
         self.expires_at: str | None = task.expires_at
@@ -98,6 +101,14 @@ class TaskContext:
     def elapsed(self) -> float:
         """Seconds since the handler was called."""
         return time.monotonic() - self._started
+
+    @property
+    def parts(self) -> list[Part]:
+        """The latest message of the user as A2A's parts: text, data, and files by their bytes or their URL."""
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.all_parts
+        return []
 
     @property
     def _owner(self) -> str:
@@ -136,17 +147,47 @@ class TaskContext:
         else:
             await self._attempt.send_event("partial", data=to_json(value, "data", self._owner))
 
-    async def artifact(self, name: str, data: Any) -> None:
+    async def artifact(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        parts: Sequence[Part | Mapping[str, Any]] | None = None,
+        append: bool = False,
+        last_chunk: bool | None = None,
+        artifact_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Send an artifact, such as the text of a file. The artifact is sent as an event, and again with the result.
+
+        Example:
+            >>> await task.artifact("page", parts=[Part.of_bytes(pdf, media_type="application/pdf")])  # doctest: +SKIP
+            >>> await task.artifact("report", "The first words", last_chunk=False)  # doctest: +SKIP
+            >>> await task.artifact("report", " and the last ones.", append=True, last_chunk=True)  # doctest: +SKIP
 
         Args:
             name: The artifact's name. A second artifact with the same name replaces the first.
             data: Any JSON value.
+            parts: The content as A2A's parts, instead of ``data``.
+            append: Whether this is the next chunk of the artifact with this name, and does not replace it.
+            last_chunk: For an artifact that is sent in chunks: whether this chunk is the last.
+            artifact_id: The id at the A2A agent that has made the artifact, when it differs from the name.
+            metadata: Any other information about the artifact.
 
         Raises:
             WireError: The value has no JSON form.
+            ValueError: There are both ``data`` and ``parts``.
         """
-        await self._attempt.add_artifact(mended_text(name), checked_json(data, "data", self._owner))
+        if parts is not None and data is not None:
+            raise ValueError("an artifact has either data or parts")
+        about: dict[str, Any] = {"artifact_id": artifact_id}
+        about["metadata"] = None if metadata is None else checked_json(metadata, "metadata", self._owner)
+        if parts is None:
+            chunk = Artifact(name=mended_text(name), data=checked_json(data, "data", self._owner), **about)
+        else:
+            content = [Part.model_validate(each) for each in checked_json(parts, "parts", self._owner)]
+            chunk = Artifact.of_parts(mended_text(name), content, **about)
+        await self._attempt.add_artifact(chunk, append=append, last_chunk=last_chunk)
 
     async def save(self, value: Any) -> None:
         """Store a checkpoint. After a crash, the handler finds the checkpoint in :attr:`saved`.
@@ -190,6 +231,25 @@ class TaskContext:
         """
         return await self._questions.ask(mended_text(prompt), schema, name)
 
+    async def require_auth(self, prompt: str, schema: Any = None, *, name: str | None = None) -> Any:
+        """Ask the requester for credentials. Meanwhile the task's state is ``auth-required``.
+
+        The answer is stored, as each answer is: ask for the news that a login at another place is done, or for a token
+        that is soon worthless, and not for a password.
+
+        Args:
+            prompt: What the requester has to do, as text, such as the address at which to log in.
+            schema: The JSON Schema of the answer, as for :meth:`ask`.
+            name: The question's name, as for :meth:`ask`.
+
+        Returns:
+            The answer, as for :meth:`ask`.
+
+        Raises:
+            TaskCanceled, StoreError, RuntimeError: As :meth:`ask`.
+        """
+        return await self._questions.ask(mended_text(prompt), schema, name, TaskState.AUTH_REQUIRED)
+
     def in_thread(self) -> SyncTaskContext:
         """The same task for a handler that is a plain function and runs in a thread."""
         return SyncTaskContext(self, self._loop)
@@ -214,6 +274,7 @@ class SyncTaskContext:
         self.messages: list[TaskMessage] = context.messages
         self.context_id: str | None = context.context_id
         self.conversation: str = context.conversation
+        self.reference_task_ids: list[str] = context.reference_task_ids
         self.data: Any = context.data
         self.metadata: dict[str, Any] = context.metadata
         self.expires_at: str | None = context.expires_at
@@ -242,6 +303,11 @@ class SyncTaskContext:
         return self._context.elapsed
 
     @property
+    def parts(self) -> list[Part]:
+        """See :attr:`TaskContext.parts`."""
+        return self._context.parts
+
+    @property
     def saved(self) -> Any:
         """See :attr:`TaskContext.saved`."""
         return self._context.saved
@@ -254,9 +320,20 @@ class SyncTaskContext:
         """See :meth:`TaskContext.stream`."""
         self._wait(self._context.stream(value))
 
-    def artifact(self, name: str, data: Any) -> None:
+    def artifact(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        parts: Sequence[Part | Mapping[str, Any]] | None = None,
+        append: bool = False,
+        last_chunk: bool | None = None,
+        artifact_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """See :meth:`TaskContext.artifact`."""
-        self._wait(self._context.artifact(name, data))
+        order: dict[str, Any] = {"append": append, "last_chunk": last_chunk, "artifact_id": artifact_id}
+        self._wait(self._context.artifact(name, data, parts=parts, metadata=metadata, **order))
 
     def save(self, value: Any) -> None:
         """See :meth:`TaskContext.save`."""
@@ -265,6 +342,10 @@ class SyncTaskContext:
     def ask(self, prompt: str, schema: Any = None, *, name: str | None = None) -> Any:
         """See :meth:`TaskContext.ask`."""
         return self._wait(self._context.ask(prompt, schema, name=name))
+
+    def require_auth(self, prompt: str, schema: Any = None, *, name: str | None = None) -> Any:
+        """See :meth:`TaskContext.require_auth`."""
+        return self._wait(self._context.require_auth(prompt, schema, name=name))
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

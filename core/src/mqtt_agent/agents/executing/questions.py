@@ -54,10 +54,12 @@ class Questions:
         self._waiting: _Waiting | None = None
         self._closed = False
 
-    async def ask(self, prompt: str, schema: Any, name: str | None = None) -> Any:
-        """Ask the requester, and wait for the answer; see :meth:`TaskContext.ask`."""
+    async def ask(
+        self, prompt: str, schema: Any, name: str | None = None, state: TaskState = TaskState.INPUT_REQUIRED
+    ) -> Any:
+        """Ask the requester, and wait for the answer in this state; see :meth:`TaskContext.ask`."""
         model = schema if inspect.isclass(schema) and issubclass(schema, BaseModel) else None
-        answer = await self._ask(prompt, schema if model is None else model.model_json_schema(), name)
+        answer = await self._ask(prompt, schema if model is None else model.model_json_schema(), name, state)
         return answer if model is None else model.model_validate(answer)
 
     def close(self) -> None:
@@ -71,7 +73,7 @@ class Questions:
         what = f"attempt {self._attempt.number} at task {task_id} is over: no question is asked or answered any more"
         return TaskCanceled(what, task_id=task_id)
 
-    async def _ask(self, prompt: str, schema: Any, name: str | None) -> Any:
+    async def _ask(self, prompt: str, schema: Any, name: str | None, state: TaskState) -> Any:
         if self._closed:
             raise self._over()
         if self._waiting is not None:
@@ -83,7 +85,7 @@ class Questions:
         waiting = self._waiting = _Waiting(question, asyncio.get_running_loop().create_future())
         self._attempt.question = question
         try:
-            await self._attempt.enter(TaskState.INPUT_REQUIRED, inputs=self._inputs)
+            await self._attempt.enter(state, inputs=self._inputs)
             return await self._wait(waiting)
         finally:
             self._waiting = self._attempt.question = None

@@ -14,7 +14,7 @@ from mqtt_agent.aio.feed import Feed
 from mqtt_agent.display import Screen, TaskView
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
-from mqtt_agent.wire import TaskEvent, TaskResult, TaskState, read_result_state
+from mqtt_agent.wire import ASKING, TaskEvent, TaskResult, TaskState, read_result_state
 
 __all__ = ["SentAnswer", "TaskHandle", "input_id_of"]
 
@@ -301,7 +301,7 @@ class TaskHandle:
         news = (state, event.attempt) != (self.state, self.attempt)
         if not state.terminal and not self.done:
             self.state, self.attempt = state, event.attempt or self.attempt
-        asked = event if state is TaskState.INPUT_REQUIRED and input_id_of(event) is not None else None
+        asked = event if state in ASKING and input_id_of(event) is not None else None
         news = news or (asked is not None and self.question is None)
         self.question = asked
         return news and not state.terminal

@@ -30,6 +30,7 @@ def new_task(
     data: Any,
     task_id: str | None,
     context_id: str | None,
+    reference_task_ids: Sequence[str] | None,
     expires_at: datetime | str | float | None,
     metadata: dict[str, Any] | None,
     stream: bool,
@@ -48,7 +49,7 @@ def new_task(
             f"task id {task_id!r:.80} begins with {MARKER_PREFIX!r}, which is reserved: choose another id, or pass none"
         )
     texts = {"type": type, "title": title, "prompt": prompt, "context_id": context_id}
-    values = {"messages": messages, "data": data, "metadata": metadata}
+    values = {"messages": messages, "reference_task_ids": reference_task_ids, "data": data, "metadata": metadata}
     content = checked_json({**texts, **values}, "", f"the task for {peer}")
     try:
         return Task(

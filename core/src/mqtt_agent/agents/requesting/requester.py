@@ -127,6 +127,7 @@ class Requester:
         data: Any = None,
         task_id: str | None = None,
         context_id: str | None = None,
+        reference_task_ids: Sequence[str] | None = None,
         expires_at: datetime | str | float | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
@@ -141,11 +142,12 @@ class Requester:
             prompt: What to do, as text.
             type: The type of the task. It chooses the peer's handler.
             title: A short title for people.
-            messages: The conversation so far: ``{"role": "user" | "agent", "content": ...}`` each. None means the
-                prompt, as a message of the user.
+            messages: The conversation so far: ``{"role": "user" | "agent", "content": ...}`` each, or with A2A's
+                ``parts`` instead of ``content``. None means the prompt, as a message of the user.
             data: Structured input, any JSON value.
             task_id: An id of your own. Two tasks with the same id and the same content run once. None makes a new id.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
+            reference_task_ids: The ids of earlier tasks that the task refers to.
             expires_at: The time after which nobody needs the result: a ``datetime`` with a time zone, ISO 8601 text
                 with a time zone such as ``2099-12-31T23:59:59Z``, or Unix seconds. None for never.
             metadata: Further information for the peer.
@@ -172,6 +174,7 @@ class Requester:
             data=data,
             task_id=task_id,
             context_id=context_id,
+            reference_task_ids=reference_task_ids,
             expires_at=expires_at,
             metadata=metadata,
             stream=True,
@@ -189,6 +192,7 @@ class Requester:
         data: Any = None,
         task_id: str | None = None,
         context_id: str | None = None,
+        reference_task_ids: Sequence[str] | None = None,
         expires_at: datetime | str | float | None = None,
         metadata: dict[str, Any] | None = None,
         wait_online: bool = False,
@@ -209,6 +213,7 @@ class Requester:
             data: Structured input, any JSON value.
             task_id: An id of your own, as for :meth:`delegate`.
             context_id: The conversation: all tasks of a conversation have the same ``context_id``.
+            reference_task_ids: The ids of earlier tasks that the task refers to.
             expires_at: The time after which nobody needs the result: a ``datetime`` with a time zone, ISO 8601 text
                 with a time zone such as ``2099-12-31T23:59:59Z``, or Unix seconds. None for never.
             metadata: Further information for the peer.
@@ -237,6 +242,7 @@ class Requester:
             data=data,
             task_id=task_id,
             context_id=context_id,
+            reference_task_ids=reference_task_ids,
             expires_at=expires_at,
             metadata=metadata,
             stream=on_event is not None,

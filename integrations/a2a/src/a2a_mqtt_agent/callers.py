@@ -1,0 +1,233 @@
+"""The tasks of one identity: gives tasks to agents over the identity's own connection, and finds them again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from a2a.types import a2a_pb2 as a2a
+from a2a.utils.errors import (
+    InternalError,
+    InvalidParamsError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+    UnsupportedOperationError,
+)
+from mqtt_agent import Agent
+from mqtt_agent.agents import TaskHandle
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.errors import InvalidIdentifier, MQTTAgentError, PeerUnavailable, TaskNotFound, TaskRejected
+
+from a2a_mqtt_agent.following import Followed
+from a2a_mqtt_agent.translating import ASKING, TERMINAL, content_of, derived_id, from_message, from_struct
+from a2a_mqtt_agent.views import Update, view_of
+
+__all__ = ["Caller"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+TYPE: str = "mqtt-agent/type"
+"""The key of a request's metadata that chooses the agent's handler."""
+_KEPT = 1000
+"""How many ended tasks are kept in memory; the store has them all."""
+_CANCELED_WITHIN = 10.0
+"""Seconds to wait until an agent has canceled a task."""
+
+Told = Callable[["Caller", a2a.Task, Update], None]
+
+
+class Caller:
+    """The tasks of one identity.
+
+    Args:
+        agent: The agent that speaks for the identity.
+        told: Called with each update of each task.
+
+    Attributes:
+        agent: The agent that speaks for the identity.
+        owner: The name of the agent in its store.
+    """
+
+    def __init__(self, agent: Agent, told: Told) -> None:
+        self.agent: Agent = agent
+        self.owner: str = f"{agent.namespace.strip('/')}/{agent.agent_id}"
+        self._told = told
+        self._open: dict[str, Followed] = {}
+        self._ended: OrderedDict[str, Followed] = OrderedDict()
+        self._giving: dict[str, asyncio.Lock] = {}
+
+    async def start(self) -> None:
+        """Connect, and follow the tasks that an earlier process has left open."""
+        await self.agent.start()
+        for handle in await self.agent.delegations():
+            if not handle.done:
+                await self._follow(handle)
+
+    async def stop(self) -> None:
+        """Stop following, and disconnect. The tasks themselves go on."""
+        await asyncio.gather(*(each.stop() for each in list(self._open.values())))
+        await self.agent.stop()
+
+    # Finding tasks
+
+    def key(self, task_id: str) -> TaskKey:
+        """The key of a task in the store."""
+        return TaskKey(self.owner, "delegated", task_id)
+
+    async def find(self, task_id: str, peer: str) -> Followed | a2a.Task:
+        """A task of this identity at one agent: followed while it is open, and as it was stored once it is over.
+
+        Raises:
+            TaskNotFoundError: This identity has given no such task to the agent.
+        """
+        followed = self._open.get(task_id) or self._ended.get(task_id)
+        if followed is None:
+            record = await self.agent.store.get(self.key(task_id))
+            if record is not None and record.peer == peer:
+                if record.state.terminal:
+                    return view_of(record)
+                followed = await self._follow(await self.agent.resume(task_id))
+        if followed is None or followed.peer != peer:
+            raise TaskNotFoundError(f"Task {task_id} not found")
+        return followed
+
+    async def view(self, task_id: str, peer: str) -> a2a.Task:
+        """The A2A view of a task; see :meth:`find`."""
+        found = await self.find(task_id, peer)
+        return found if isinstance(found, a2a.Task) else found.task
+
+    async def views(self, peer: str) -> list[a2a.Task]:
+        """The A2A views of all tasks that this identity has given to an agent, oldest first."""
+        views, after = list[a2a.Task](), 0
+        while records := await self.agent.store.find(self.owner, "delegated", peer=peer, after=after):
+            views += [self._view(record) for record in records]
+            after = records[-1].position
+        return views
+
+    def _view(self, record: TaskRecord) -> a2a.Task:
+        followed = self._open.get(record.task_id) or self._ended.get(record.task_id)
+        return view_of(record) if followed is None else followed.task
+
+    # Giving tasks
+
+    async def send(self, request: a2a.SendMessageRequest, peer: str) -> Followed:
+        """Give the task that a message asks for, or answer the question of a task.
+
+        A message that is sent again, with the same ``messageId``, means the same task.
+
+        Raises:
+            A2AError: The message cannot be sent.
+        """
+        try:
+            if request.message.task_id:
+                return await self._answer(request.message, peer)
+            return await self._give(request, peer)
+        except PeerUnavailable as error:
+            raise InternalError(str(error)) from error
+        except InvalidIdentifier as error:
+            raise InvalidParamsError(str(error)) from error
+        except (MQTTAgentError, ValueError) as error:
+            raise InternalError(str(error)) from error
+
+    async def _give(self, request: a2a.SendMessageRequest, peer: str) -> Followed:
+        message = request.message
+        task_id = derived_id("task", self.owner, peer, message.context_id, message.message_id)
+        async with self._giving.setdefault(task_id, asyncio.Lock()):
+            try:
+                handle = await self._delegate(request, peer, task_id)
+            except TaskRejected:  # the id was used for another message: the two are different tasks
+                handle = await self._delegate(request, peer, uuid.uuid4().hex)
+            finally:
+                self._giving.pop(task_id, None)
+            return self._open.get(handle.task_id) or self._ended.get(handle.task_id) or await self._follow(handle)
+
+    async def _delegate(self, request: a2a.SendMessageRequest, peer: str, task_id: str) -> TaskHandle:
+        message = from_message(request.message)
+        metadata: dict[str, Any] = from_struct(request.metadata) if request.HasField("metadata") else {}
+        data = [part.data for part in message.all_parts if part.kind == "data"]
+        return await self.agent.delegate(
+            peer,
+            messages=[message],
+            type=metadata.get(TYPE),
+            data=data[0] if len(data) == 1 else None,
+            task_id=task_id,
+            context_id=request.message.context_id or derived_id("context", task_id),
+            reference_task_ids=list(request.message.reference_task_ids) or None,
+            metadata=metadata or None,
+        )
+
+    async def _answer(self, message: a2a.Message, peer: str) -> Followed:
+        found = await self.find(message.task_id, peer)
+        task = found if isinstance(found, a2a.Task) else found.task
+        if message.context_id and message.context_id != task.context_id:
+            raise InvalidParamsError(f"Context {message.context_id} does not match the context of task {task.id}")
+        if isinstance(found, Followed) and any(each.message_id == message.message_id for each in task.history):
+            return found  # the message was sent again
+        if isinstance(found, a2a.Task) or task.status.state in TERMINAL:
+            raise UnsupportedOperationError(f"Task {task.id} is over and takes no further message")
+        if task.status.state not in ASKING:
+            raise UnsupportedOperationError(f"Task {task.id} asks nothing now: send the message when it asks")
+        message.context_id = task.context_id
+        value = content_of(message.parts)
+        await found.answer(message, value if value is not None else from_message(message).as_json())
+        return found
+
+    async def cancel(self, task_id: str, peer: str) -> a2a.Task:
+        """Cancel a task. Returns its view once it is canceled, or after 10 s while its agent does not answer.
+
+        Raises:
+            A2AError: There is no such task, or it is over.
+        """
+        found = await self.find(task_id, peer)
+        if isinstance(found, a2a.Task) or found.over:
+            raise TaskNotCancelableError(f"Task {task_id} is over")
+        try:
+            await found.handle.cancel("the A2A client has canceled the task")
+        except MQTTAgentError as error:
+            raise InternalError(str(error)) from error
+        try:
+            await asyncio.wait_for(_until_over(found), _CANCELED_WITHIN)
+        except asyncio.TimeoutError:
+            logger.info("task %s is not canceled yet: %s has not answered", task_id, peer)
+        return found.task
+
+    async def _follow(self, handle: TaskHandle) -> Followed:
+        known = self._open.get(handle.task_id)
+        if known is not None:
+            return known
+        record = await self.agent.store.get(self.key(handle.task_id))
+        if record is None:
+            raise TaskNotFound(f"the store has no task {handle.task_id}", task_id=handle.task_id)
+        known = self._open.get(handle.task_id)
+        if known is not None:
+            return known
+        followed = Followed(handle, view_of(record), lambda task, update: self._on_update(task, update))
+        if followed.over:
+            self._keep(handle.task_id, followed)
+        else:
+            self._open[handle.task_id] = followed
+        return followed
+
+    def _on_update(self, task: a2a.Task, update: Update) -> None:
+        self._told(self, task, update)
+        if task.status.state in TERMINAL:
+            followed = self._open.pop(task.id, None)
+            if followed is not None:
+                self._keep(task.id, followed)
+
+    def _keep(self, task_id: str, followed: Followed) -> None:
+        self._ended[task_id] = followed
+        while len(self._ended) > _KEPT:
+            self._ended.popitem(last=False)
+
+
+async def _until_over(followed: Followed) -> None:
+    while not followed.over:
+        async for _ in followed.listen():
+            pass
+        if not followed.over:
+            await asyncio.sleep(0)

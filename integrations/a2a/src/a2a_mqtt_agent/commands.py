@@ -1,0 +1,127 @@
+"""The verbs ``a2a serve`` and ``a2a join`` of the command line ``mqtt-agent``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from mqtt_agent.cli.settings import UsageError, read_secret
+from mqtt_agent.cli.verbs import Session, verb
+
+if TYPE_CHECKING:
+    from a2a_mqtt_agent.identities import Identity
+
+__all__ = ["add_a2a"]
+
+_NAME = "a2a-gateway"
+
+
+def add_a2a(app: typer.Typer) -> None:
+    """Add the verbs ``a2a serve`` and ``a2a join``."""
+    group = typer.Typer(name="a2a", help="Connect with A2A agents over HTTP.", no_args_is_help=True)
+    verb(group, "serve")(serve)
+    verb(group, "join")(join)
+    app.add_typer(group)
+
+
+async def serve(
+    session: Session,
+    peer: Annotated[list[str] | None, typer.Argument(help="The agents to show. Default: all of them.")] = None,
+    port: Annotated[int, typer.Option(help="The port for HTTP.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    grpc: Annotated[int | None, typer.Option("--grpc", metavar="PORT", help="The port for gRPC.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The address at which A2A clients reach the gateway, for the cards.")
+    ] = None,
+    bearer_file: Annotated[
+        str | None,
+        typer.Option("--bearer-file", metavar="FILE", help="The file with the token that each A2A client must have."),
+    ] = None,
+    callers: Annotated[
+        str | None,
+        typer.Option("--callers", metavar="FILE", help='Callers with names and tokens: {"alice": {"bearer": "..."}}.'),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
+    ] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="Show A2A 0.3 in the cards too.")] = False,
+    allow_private_push: Annotated[
+        bool, typer.Option("--allow-private-push", help="Allow push notifications to private addresses.")
+    ] = False,
+    store: Annotated[
+        str | None, typer.Option(help="Where tasks are kept: a file, or a PostgreSQL URL. Default: the user's state.")
+    ] = None,
+) -> int:
+    """Show agents of the namespace to A2A clients over HTTP, until Ctrl-C."""
+    from a2a_mqtt_agent.gateway import Gateway  # imports the A2A SDK, which takes a second
+    from a2a_mqtt_agent.guard import is_loopback
+
+    identities = _identities(session, bearer_file, callers)
+    if identities[0].bearer is None and not is_loopback(host):
+        what = f"other machines can reach {host}, so A2A clients need a token"
+        raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
+    place = session.settings.place.as_arguments()
+    try:
+        gateway = Gateway(
+            identities, peer or (), url=url, store=store, legacy=legacy, allow_private_push=allow_private_push, **place
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    async with gateway:
+        session.out.note(f"serves A2A clients at http://{host}:{port}/agents/NAME; Ctrl-C stops it")
+        try:
+            await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
+        except (OSError, ImportError) as error:
+            raise UsageError(str(error)) from error
+    return 0
+
+
+def _identities(session: Session, bearer_file: str | None, callers: str | None) -> list[Identity]:
+    from a2a_mqtt_agent.identities import Identity, read_identities
+
+    if callers is not None and bearer_file is not None:
+        raise UsageError("give --bearer-file or --callers, and not both")
+    try:
+        if callers is not None:
+            return read_identities(Path(callers).expanduser())
+        token = None if bearer_file is None else read_secret(Path(bearer_file))
+        return [Identity(session.settings.name or _NAME, token)]
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+async def join(
+    session: Session,
+    url: Annotated[str, typer.Argument(help="The address of the A2A agent, or of its card.")],
+    agent_id: Annotated[str, typer.Option("--agent-id", help="The name of the agent at the MQTT side.")],
+    header: Annotated[
+        list[str] | None, typer.Option("--header", metavar="'NAME: VALUE'", help="An HTTP header for the A2A agent.")
+    ] = None,
+    bearer_file: Annotated[
+        str | None, typer.Option("--bearer-file", metavar="FILE", help="The file with the token for the A2A agent.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where tasks are kept: a file, or a PostgreSQL URL. Default: the user's state.")
+    ] = None,
+) -> int:
+    """Let a remote A2A agent do tasks as an agent of the namespace, until Ctrl-C."""
+    from a2a_mqtt_agent.joining import RemoteAgent  # imports the A2A SDK, which takes a second
+
+    headers = dict(_header(each) for each in header or ())
+    if bearer_file is not None:
+        headers["Authorization"] = f"Bearer {read_secret(Path(bearer_file))}"
+    place = session.settings.place.as_arguments()
+    try:
+        remote = await RemoteAgent.at(url, agent_id, headers=headers, store=store, **place)
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))
+    return 0
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise UsageError(f"--header takes 'NAME: VALUE', not {text!r}")
+    return name.strip(), value.strip()

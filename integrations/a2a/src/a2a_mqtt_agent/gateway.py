@@ -1,0 +1,198 @@
+"""The gateway: agents of a namespace as A2A servers, for HTTP callers with identities of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from a2a.types import a2a_pb2 as a2a
+from mqtt_agent import Agent
+from mqtt_agent.agents.store import TaskStore
+from mqtt_agent.wire import AgentCard
+from starlette.types import ASGIApp
+from typing_extensions import Self
+
+from a2a_mqtt_agent.callers import Caller
+from a2a_mqtt_agent.cards import Addresses, a2a_card
+from a2a_mqtt_agent.guard import Guard, is_loopback
+from a2a_mqtt_agent.handler import Handler
+from a2a_mqtt_agent.identities import Identity, by_bearer
+from a2a_mqtt_agent.pushing import Pusher
+from a2a_mqtt_agent.web import application
+
+__all__ = ["Gateway"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_MARK = "mqtt-agent/a2a-gateway"
+"""The key in the card of an agent that speaks for an HTTP caller, and does no tasks."""
+
+
+class Gateway:
+    """Shows agents over MQTT as A2A 1.0 servers.
+
+    Each caller at the HTTP side is an agent of its own at the MQTT side: it has its own connection, and its tasks have
+    its agent id as their sender. The tasks are in the stores of these agents, so a gateway that was killed finds them
+    again.
+
+    Example:
+        >>> gateway = Gateway([Identity("alice", "secret")], broker="mqtt://localhost")  # doctest: +SKIP
+        >>> async with gateway:  # doctest: +SKIP
+        ...     await gateway.serve("127.0.0.1", 8080)
+
+    Args:
+        identities: The callers. One identity without a bearer token stands for every caller, which is allowed at the
+            loopback address only.
+        peers: The agents that are shown; empty means all agents of the namespace.
+        url: The address at which callers reach the gateway, for the cards; None means the address of :meth:`serve`.
+        store: Where the tasks of all identities are kept, as for :class:`mqtt_agent.Agent`. None means a file for each
+            identity.
+        legacy: Whether the cards also show A2A 0.3, for clients that know only 0.3. Requests of 0.3 are answered in any
+            case.
+        allow_private_push: Whether push notifications may go to this machine and to private networks.
+        connection: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker``, ``namespace`` and ``tls``.
+
+    Raises:
+        ValueError: The identities cannot be told apart.
+    """
+
+    def __init__(
+        self,
+        identities: Sequence[Identity],
+        peers: Sequence[str] = (),
+        *,
+        url: str | None = None,
+        store: TaskStore | str | None = None,
+        legacy: bool = False,
+        allow_private_push: bool = False,
+        **connection: Any,
+    ) -> None:
+        self._identities = by_bearer(identities)
+        self._peers = tuple(peers)
+        self._url = url
+        self._legacy = legacy
+        self._addresses = Addresses(url or "http://127.0.0.1", bearer=self.needs_bearer)
+        self._pusher = Pusher(allow_private=allow_private_push)
+        self._callers: dict[str, Caller] = {}
+        for each in identities:
+            own = {**connection, **({} if each.credentials is None else {"credentials": each.credentials})}
+            agent = Agent(
+                each.agent_id, description="Speaks for A2A clients over HTTP.", meta={_MARK: True}, store=store, **own
+            )
+            self._callers[each.agent_id] = Caller(agent, self._pusher.told)
+        self._finder = next(iter(self._callers.values())).agent
+        self.handler: Handler = Handler(self._callers, self._card_of, self.names, self._pusher)
+
+    @property
+    def needs_bearer(self) -> bool:
+        """Whether callers need a bearer token."""
+        return all(each.bearer is not None for each in self._identities.values())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect each identity, and follow the tasks that an earlier gateway has left open.
+
+        Raises:
+            StoreError, TransportError: See :meth:`mqtt_agent.Agent.start`.
+        """
+        async with contextlib.AsyncExitStack() as started:
+            for caller in self._callers.values():
+                await caller.start()
+                started.push_async_callback(caller.stop)
+            await self._pusher.start(self._callers.values())
+            started.pop_all()
+
+    async def stop(self) -> None:
+        """Disconnect. The tasks go on at their agents."""
+        await self._pusher.stop()
+        for caller in self._callers.values():
+            await caller.stop()
+
+    # Agents
+
+    async def names(self) -> list[str]:
+        """The ids of the agents that are shown, also of those that are offline."""
+        cards = await self._finder.peers(online_only=False)
+        return [card.name for card in cards if self._shows(card)]
+
+    async def _card_of(self, name: str, extended: bool) -> a2a.AgentCard | None:
+        try:
+            card = await self._finder.peer(name)
+        except ValueError:  # no agent can have this name
+            return None
+        if card is None or not self._shows(card):
+            return None
+        return a2a_card(card, self._addresses, extended=extended)
+
+    def _shows(self, card: AgentCard) -> bool:
+        if card.name in self._callers or (card.meta or {}).get(_MARK):
+            return False
+        return not self._peers or card.name in self._peers
+
+    # HTTP
+
+    def app(self, host: str, port: int, *, allowed: Sequence[str] = (), grpc: str | None = None) -> ASGIApp:
+        """The ASGI application at an address.
+
+        Args:
+            host: The address to listen on.
+            port: The port.
+            allowed: Further names of this host that a request may have in its Host and Origin headers.
+            grpc: The address for gRPC, for the cards.
+
+        Raises:
+            ValueError: Other machines can reach the address, and no bearer token is needed.
+        """
+        if not self.needs_bearer and not is_loopback(host):
+            raise ValueError(f"other machines can reach {host}, so A2A clients need bearer tokens")
+        shown = f"[{host}]" if ":" in host else host
+        self._addresses = Addresses(
+            (self._url or f"http://{shown}:{port}").rstrip("/"), grpc, self.needs_bearer, self._legacy
+        )
+        hosts = {host, *allowed, *(["127.0.0.1", "localhost", "::1"] if is_loopback(host) else ())}
+        if self._url is not None:
+            hosts.add(self._url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0])
+        return Guard(application(self.handler, self._card_of, self.names), self._identities, hosts)
+
+    async def serve(self, host: str, port: int, *, allowed: Sequence[str] = (), grpc_port: int | None = None) -> None:
+        """Serve A2A clients until a signal or the cancellation of the asyncio task; see :meth:`app`.
+
+        Args:
+            host: The address to listen on.
+            port: The port for HTTP.
+            allowed: Further names of this host.
+            grpc_port: The port for gRPC; None means no gRPC. It needs ``a2a-mqtt-agent[grpc]``.
+
+        Raises:
+            OSError: The address cannot be used.
+            ValueError: See :meth:`app`.
+        """
+        grpc = None if grpc_port is None else f"{host}:{grpc_port}"
+        app = self.app(host, port, allowed=allowed, grpc=grpc)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        async with contextlib.AsyncExitStack() as stack:
+            if grpc is not None:
+                from a2a_mqtt_agent.grpc_face import serving_grpc
+
+                await stack.enter_async_context(serving_grpc(self.handler, grpc, self._identities))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = stack.enter_context(socket.create_server((host, port), family=family))
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                server.should_exit = True
+                await serving
+                raise

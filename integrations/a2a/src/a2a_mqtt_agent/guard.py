@@ -1,0 +1,122 @@
+"""Who may speak to the gateway over HTTP: the names of the host, the bearer tokens, and the kind and size of a body."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from a2a.server.request_handlers.response_helpers import build_error_response
+from a2a.utils.error_handlers import build_rest_error_payload
+from a2a.utils.errors import A2AError, ContentTypeNotSupportedError
+from starlette.authentication import SimpleUser
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from a2a_mqtt_agent.identities import Identity, digest_of
+
+__all__ = ["Guard", "is_loopback"]
+
+_JSON = ("application/json", "application/a2a+json")
+_MAX_BODY = 16 * 1024 * 1024
+"""Bytes. No MQTT packet of a task is larger."""
+_CARD = "/.well-known/agent-card.json"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Passes on only requests that are allowed, with the caller's agent id as the user.
+
+    Everybody who can reach the gateway may read the cards, because a card says which token is needed.
+
+    Args:
+        app: Gets the requests.
+        identities: The callers by the digests of their tokens.
+        hosts: The names of this host that a request may have in its Host and Origin headers; none means any name.
+    """
+
+    def __init__(self, app: ASGIApp, identities: Mapping[bytes, Identity], hosts: Iterable[str]) -> None:
+        self._app = app
+        self._identities = identities
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refused = self._refuse(request)
+        if refused is None and not (request.method == "GET" and request.url.path.endswith(_CARD)):
+            identity = self._identity_of(request)
+            if identity is None:
+                refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
+            else:
+                scope["user"] = SimpleUser(identity.agent_id)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, _limited(receive), send)
+
+    def _identity_of(self, request: Request) -> Identity | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if digest_of("") in self._identities:  # one caller without a token, at the loopback address
+            return self._identities[digest_of("")]
+        return self._identities.get(digest_of(token.strip())) if scheme.lower() == "bearer" and token.strip() else None
+
+    def _refuse(self, request: Request) -> Response | None:
+        if not self._knows(f"//{request.headers.get('host', '')}"):
+            return PlainTextResponse("this name of the host is not allowed", 421)
+        origin = request.headers.get("origin")
+        if origin is not None and not self._knows(origin):
+            return PlainTextResponse("this origin is not allowed", 403)
+        if int(request.headers.get("content-length", "0") or 0) > _MAX_BODY:
+            return PlainTextResponse("the body is too large", 413)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+        if request.method == "POST" and has_body and kind not in _JSON:
+            return _not_json(request)
+        return None
+
+    def _knows(self, url: str) -> bool:
+        if not self._hosts:
+            return True
+        try:
+            host = urlsplit(url).hostname
+        except ValueError:
+            return False
+        return host is not None and host.lower() in self._hosts
+
+
+def _not_json(request: Request) -> Response:
+    error: A2AError = ContentTypeNotSupportedError("The body must be application/json")
+    rest = request.url.path.rstrip("/").count("/") > 2  # /agents/NAME is JSON-RPC, and what is below it is HTTP+JSON
+    if rest:
+        payload = build_rest_error_payload(error)
+        return JSONResponse(payload, 415, media_type="application/a2a+json")
+    return JSONResponse(build_error_response(None, error))
+
+
+def _limited(receive: Receive) -> Receive:
+    got = 0
+
+    async def limited() -> Message:
+        nonlocal got
+        message = await receive()
+        got += len(message.get("body", b""))
+        if got > _MAX_BODY:
+            raise HTTPException(413)
+        return message
+
+    return limited

@@ -1,0 +1,145 @@
+"""A remote A2A agent as an agent over MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
+from a2a.client.errors import A2AClientError
+from a2a.types import a2a_pb2 as a2a
+from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
+from mqtt_agent import Agent, AgentSkill, TaskContext
+from typing_extensions import Self
+
+from a2a_mqtt_agent.forwarding import Forwarded
+
+__all__ = ["RemoteAgent"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_AT_ONCE = 64
+"""How many tasks are followed at once. The remote agent does the work."""
+_CONNECT, _READ = 10.0, 60.0
+"""Seconds until a connection counts as lost. A2A servers send something every 15 s."""
+
+
+class RemoteAgent:
+    """Does MQTT tasks at a remote A2A agent. Make it with :meth:`at`, which reads the card of the remote agent.
+
+    Tasks wait while the remote agent cannot be reached. A process that was killed finds the tasks again at the remote
+    agent.
+
+    Example:
+        >>> remote = await RemoteAgent.at("https://agent.example", "helper")  # doctest: +SKIP
+        >>> async with remote:  # doctest: +SKIP
+        ...     await asyncio.sleep(3600)
+
+    Args:
+        card: The card of the remote agent.
+        url: The address of the remote agent, for errors.
+        agent_id: The agent's id at the MQTT side.
+        http: The HTTP client; it is closed with this object.
+        options: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker`` and ``store``.
+
+    Attributes:
+        agent: The agent at the MQTT side.
+        card: The card of the remote agent.
+
+    Raises:
+        ValueError: The remote agent speaks no transport that is known here.
+    """
+
+    def __init__(self, card: a2a.AgentCard, url: str, agent_id: str, http: httpx.AsyncClient, **options: Any) -> None:
+        self.card: a2a.AgentCard = card
+        self._url = url
+        self._http = http
+        config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])
+        self._client: Client = ClientFactory(config).create(card)
+        shown: dict[str, Any] = {
+            "description": card.description,
+            "skills": [_skill(each) for each in card.skills],
+            "input_modes": list(card.default_input_modes),
+            "output_modes": list(card.default_output_modes),
+            "max_concurrency": _AT_ONCE,
+            "meta": {"a2a": {"name": card.name, "version": card.version}},
+        }
+        self.agent: Agent = Agent(agent_id, **{**shown, **options})
+        self.agent.on_task(self._do)
+
+    @classmethod
+    async def at(cls, url: str, agent_id: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """Read the card of a remote agent.
+
+        Args:
+            url: The address of the agent, or of its card.
+            agent_id: The agent's id at the MQTT side.
+            headers: HTTP headers for the remote agent, such as ``Authorization``.
+            options: Further arguments of :class:`mqtt_agent.Agent`.
+
+        Raises:
+            ConnectionError: The agent has no readable card at this address.
+            ValueError: The remote agent speaks no transport that is known here.
+        """
+        timeout = httpx.Timeout(_CONNECT, read=_READ)
+        http = httpx.AsyncClient(headers=dict(headers or {}), timeout=timeout, follow_redirects=False)
+        base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
+        try:
+            card = await A2ACardResolver(http, base).get_agent_card()
+            return cls(card, base, agent_id, http, **options)
+        except (A2AClientError, httpx.HTTPError) as error:
+            await http.aclose()
+            raise ConnectionError(f"{url} has no readable A2A card: {error}") from error
+        except ValueError:
+            await http.aclose()
+            raise
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Take tasks at the MQTT side, and go on with the tasks of an earlier process.
+
+        Raises:
+            StoreError, TransportError: See :meth:`mqtt_agent.Agent.start`.
+        """
+        await self.agent.start()
+
+    async def stop(self) -> None:
+        """Stop taking tasks. The tasks go on at the remote agent, and the next start finds them."""
+        await self.agent.stop()
+        await self._client.close()
+        await self._http.aclose()
+
+    async def run(self, started: Callable[[], object] = lambda: None) -> None:
+        """Take tasks until the asyncio task is canceled.
+
+        Args:
+            started: Called once tasks are taken.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self)
+            started()
+            await asyncio.Event().wait()
+
+    async def _do(self, task: TaskContext) -> Any:
+        streaming = bool(self.card.capabilities.streaming)
+        return await Forwarded(self._client, task, self._url, streaming=streaming).run()
+
+
+def _skill(skill: a2a.AgentSkill) -> AgentSkill:
+    return AgentSkill(
+        id=skill.id,
+        name=skill.name,
+        description=skill.description,
+        tags=list(skill.tags),
+        examples=list(skill.examples) or None,
+    )

@@ -1,0 +1,239 @@
+"""Push notifications: the addresses are kept in the store of their caller, and are told until they have the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import httpx
+from a2a.types import a2a_pb2 as a2a
+from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
+from a2a.utils.proto_utils import to_stream_response
+from a2a.utils.push_url_validator import validate_push_notification_url
+from google.protobuf.json_format import MessageToDict, ParseDict
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
+
+from a2a_mqtt_agent.callers import Caller
+from a2a_mqtt_agent.following import Followed
+from a2a_mqtt_agent.translating import TERMINAL
+from a2a_mqtt_agent.views import Update
+
+__all__ = ["Pusher"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0
+"""Seconds between two tries to tell an address the end of a task."""
+_TRIES = 20
+"""How often the end of a task is told to an address that does not answer: for about an hour."""
+_TIMEOUT = 10.0
+_KEPT = 7 * 24 * 3600
+"""Seconds that the addresses of ended tasks are kept."""
+_MOST = 100
+"""How many addresses a task may have."""
+_OPEN = (TaskState.WORKING,)
+
+
+class Pusher:
+    """Tells addresses about the changes of tasks.
+
+    An address is a record of its own in the store of its caller: ``working`` while there is more to tell,
+    ``completed`` once the address has the end of the task, ``canceled`` when it was removed.
+
+    Args:
+        allow_private: Whether addresses of this machine and of private networks are allowed.
+        client: Sends the notifications; None makes a client.
+    """
+
+    def __init__(self, *, allow_private: bool = False, client: httpx.AsyncClient | None = None) -> None:
+        self._allow_private = allow_private
+        self._client = client or httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, trust_env=False)
+        self._queues: dict[TaskKey, asyncio.Queue[a2a.Task | Update]] = {}
+        self._tellers: dict[TaskKey, asyncio.Task[None]] = {}
+        self._of_task: dict[tuple[str, str], set[TaskKey]] = {}
+
+    async def start(self, callers: Iterable[Caller]) -> None:
+        """Tell the addresses that an earlier process has left, from the present state of their tasks."""
+        for caller in callers:
+            await caller.agent.store.sweep(_owner(caller), time.time() - _KEPT)
+            for record in await _all(caller, states=_OPEN):
+                task = await _task_of(caller, record.peer or "")
+                if task is not None:
+                    self._begin(caller, record, task)
+
+    async def stop(self) -> None:
+        """Stop telling. What is not told is told after the next start."""
+        tellers = list(self._tellers.values())
+        for teller in tellers:
+            teller.cancel()
+        await asyncio.gather(*tellers, return_exceptions=True)
+        await self._client.aclose()
+
+    async def check(self, url: str) -> None:
+        """Check that an address may be told.
+
+        Raises:
+            InvalidParamsError: The address is not an HTTP URL, or is on this machine or in a private network.
+        """
+        if not await self._may_tell(url):
+            raise InvalidParamsError("Invalid push notification URL: it must be an http or https URL of a public host")
+
+    async def _may_tell(self, url: str) -> bool:
+        if not self._allow_private:
+            return await validate_push_notification_url(url)
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, TypeError):
+            return False
+        return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+    # Addresses
+
+    async def add(
+        self, caller: Caller, task_id: str, config: a2a.TaskPushNotificationConfig, followed: Followed | None = None
+    ) -> a2a.TaskPushNotificationConfig:
+        """Keep an address of a task. An address with the same id is replaced.
+
+        Args:
+            caller: Whose task it is.
+            task_id: The task's id.
+            config: The address.
+            followed: The task, if the address is to be told its present state first.
+
+        Raises:
+            InvalidParamsError: The task has 100 addresses already.
+        """
+        stored = a2a.TaskPushNotificationConfig()
+        stored.CopyFrom(config)
+        stored.task_id, stored.id = task_id, config.id or uuid.uuid4().hex
+        known = await _all(caller, peer=task_id)
+        if len(known) >= _MOST:
+            raise InvalidParamsError(f"a task may have {_MOST} push notification addresses")
+        for record in known:
+            if record.task["config"].get("id") == stored.id:
+                await self._end(caller, record.key, TaskState.CANCELED)
+        key = TaskKey(_owner(caller), "delegated", uuid.uuid4().hex)
+        task = {"config": MessageToDict(stored)}
+        record = TaskRecord(key=key, peer=task_id, task=task, digest="", state=TaskState.WORKING)
+        record, _ = await caller.agent.store.add(record)
+        self._begin(caller, record, None if followed is None else followed.task)
+        return stored
+
+    async def configs(self, caller: Caller, task_id: str) -> list[a2a.TaskPushNotificationConfig]:
+        """The addresses of a task."""
+        return [_config(record) for record in await _all(caller, peer=task_id)]
+
+    async def remove(self, caller: Caller, task_id: str, config_id: str) -> None:
+        """Remove an address of a task. Nothing happens when it was removed before."""
+        for record in await _all(caller, peer=task_id):
+            if record.task["config"].get("id") == config_id:
+                await self._end(caller, record.key, TaskState.CANCELED)
+
+    async def _end(self, caller: Caller, key: TaskKey, state: TaskState) -> None:
+        store = caller.agent.store
+        if await store.change(key, _OPEN, state=state) is None and state is TaskState.CANCELED:
+            # A terminal state never changes: an address that has the end of its task is marked as removed.
+            await store.change(key, (TaskState.COMPLETED,), settled=True)
+        teller = self._tellers.get(key)
+        if teller is not None and teller is not asyncio.current_task():
+            teller.cancel()
+
+    # Telling
+
+    def told(self, caller: Caller, task: a2a.Task, update: Update) -> None:
+        """Tell the addresses of a task about an update."""
+        for key in self._of_task.get((caller.owner, task.id), ()):
+            self._queues[key].put_nowait(update)
+
+    def _begin(self, caller: Caller, record: TaskRecord, first: a2a.Task | None) -> None:
+        key, task = record.key, (caller.owner, record.peer or "")
+        queue = self._queues[key] = asyncio.Queue()
+        if first is not None:
+            queue.put_nowait(first)
+        self._of_task.setdefault(task, set()).add(key)
+        teller = self._tellers[key] = asyncio.create_task(self._tell(caller, record, queue), name=f"push {record.peer}")
+        teller.add_done_callback(lambda _: self._forget(key, task))
+
+    def _forget(self, key: TaskKey, task: tuple[str, str]) -> None:
+        self._queues.pop(key, None)
+        self._tellers.pop(key, None)
+        keys = self._of_task.get(task, set())
+        keys.discard(key)
+        if not keys:
+            self._of_task.pop(task, None)
+
+    async def _tell(self, caller: Caller, record: TaskRecord, queue: asyncio.Queue[a2a.Task | Update]) -> None:
+        config = _config(record)
+        while True:
+            event = await queue.get()
+            last = not isinstance(event, a2a.TaskArtifactUpdateEvent) and event.status.state in TERMINAL
+            wait = _FIRST_WAIT
+            for tried in range(_TRIES if last else 1):
+                if tried:
+                    await asyncio.sleep(wait)
+                    wait = min(_LONGEST_WAIT, 2 * wait)
+                if await self._post(config, event):
+                    break
+            if last:
+                try:
+                    await self._end(caller, record.key, TaskState.COMPLETED)
+                except StoreError as error:
+                    logger.warning("task %s: the end is told again after a restart: %s", record.peer, error)
+                return
+
+    async def _post(self, config: a2a.TaskPushNotificationConfig, event: a2a.Task | Update) -> bool:
+        try:
+            if not await self._may_tell(config.url):  # the name may stand for another address now
+                logger.warning("task %s: %s is no public address any more", config.task_id, config.url)
+                return True
+            body = MessageToDict(to_stream_response(event))
+            response = await self._client.post(config.url, json=body, headers=_headers(config))
+            response.raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            logger.info("task %s: %s was not told: %r", config.task_id, config.url, error)
+            return False
+        return True
+
+
+def _headers(config: a2a.TaskPushNotificationConfig) -> dict[str, str]:
+    headers = {"Content-Type": "application/a2a+json"}
+    if config.token:
+        headers["X-A2A-Notification-Token"] = config.token
+    if config.authentication.scheme and config.authentication.credentials:
+        headers["Authorization"] = f"{config.authentication.scheme} {config.authentication.credentials}"
+    return headers
+
+
+def _owner(caller: Caller) -> str:
+    """The name under which the addresses of a caller are kept in its store. No agent id has a ``#``."""
+    return f"{caller.owner}#push"
+
+
+def _config(record: TaskRecord) -> a2a.TaskPushNotificationConfig:
+    return ParseDict(record.task["config"], a2a.TaskPushNotificationConfig(), ignore_unknown_fields=True)
+
+
+async def _all(caller: Caller, *, peer: str | None = None, states: Any = None) -> list[TaskRecord]:
+    """The addresses that were not removed."""
+    states = states or (*_OPEN, TaskState.COMPLETED)
+    found, after = list[TaskRecord](), 0
+    while records := await caller.agent.store.find(_owner(caller), "delegated", peer=peer, states=states, after=after):
+        found += [each for each in records if not each.settled]
+        after = records[-1].position
+    return found
+
+
+async def _task_of(caller: Caller, task_id: str) -> a2a.Task | None:
+    record = await caller.agent.store.get(caller.key(task_id))
+    if record is None:
+        return None
+    try:
+        return await caller.view(task_id, record.peer or "")
+    except TaskNotFoundError:
+        return None

@@ -1,0 +1,120 @@
+"""A gateway before an agent over MQTT, and clients of the A2A SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
+from a2a.types import a2a_pb2 as a2a
+from a2a_mqtt_agent import Gateway, Identity
+from brokers import Broker, free_port
+from google.protobuf.json_format import ParseDict
+from mqtt_agent import Agent, MemoryStore
+from support import soon
+
+from .programs.worker import work
+
+MakeGateway = Callable[..., Awaitable["Served"]]
+
+
+class Served:
+    """A gateway that listens."""
+
+    def __init__(self, gateway: Gateway, port: int, grpc: int | None) -> None:
+        self.gateway = gateway
+        self.url = f"http://127.0.0.1:{port}"
+        self.grpc = grpc
+        self.serving = asyncio.create_task(gateway.serve("127.0.0.1", port, grpc_port=grpc))
+        self._http: list[httpx.AsyncClient] = []
+
+    async def up(self) -> None:
+        async with httpx.AsyncClient() as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await http.get(self.url)
+                    return
+                assert not self.serving.done(), self.serving
+                await asyncio.sleep(0.02)
+
+    async def client(self, agent: str = "worker", *, bearer: str | None = None, binding: str = "JSONRPC") -> Client:
+        headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        http = httpx.AsyncClient(headers=headers, timeout=30)
+        self._http.append(http)
+        card = await A2ACardResolver(http, f"{self.url}/agents/{agent}").get_agent_card()
+        config: dict[str, Any] = {"httpx_client": http, "supported_protocol_bindings": [binding]}
+        if binding == "GRPC":
+            import grpc.aio
+
+            config["grpc_channel_factory"] = grpc.aio.insecure_channel
+        return ClientFactory(ClientConfig(**config, use_client_preference=True)).create(card)
+
+    async def down(self) -> None:
+        for http in self._http:
+            await http.aclose()
+        self.serving.cancel()
+        await asyncio.gather(self.serving, return_exceptions=True)
+        await soon(self.gateway.stop(), 20)
+
+
+@pytest.fixture
+async def make_gateway(embedded: Broker, namespace: str) -> AsyncIterator[MakeGateway]:
+    """Starts gateways in the test's namespace, and stops them."""
+    made: list[Served] = []
+
+    async def make(*identities: Identity, peers: Any = (), grpc: bool = False, **options: Any) -> Served:
+        options = {"broker": embedded.url, "namespace": namespace, "will_delay": 1, "store": MemoryStore(), **options}
+        gateway = Gateway(identities or [Identity("alice")], peers, **options)
+        await soon(gateway.start(), 30)
+        served = Served(gateway, free_port(), free_port() if grpc else None)
+        made.append(served)
+        await soon(served.up(), 30)
+        return served
+
+    yield make
+    for served in made:
+        await served.down()
+
+
+@pytest.fixture
+async def worker(embedded: Broker, namespace: str) -> AsyncIterator[Agent]:
+    """An agent that does what its tasks say."""
+    agent = Agent(
+        "worker",
+        broker=embedded.url,
+        namespace=namespace,
+        store=MemoryStore(),
+        will_delay=1,
+        drain_timeout=0.2,
+        description="Works.",
+        skills=[{"id": "work", "name": "Work", "description": "Works.", "tags": ["work"]}],
+    )
+    agent.on_task(work)
+    async with agent:
+        yield agent
+
+
+def said(text: str | None = None, *parts: dict[str, Any], task: a2a.Task | None = None, **more: Any) -> Any:
+    """A request with a message of the user."""
+    message: dict[str, Any] = {"messageId": uuid.uuid4().hex, "role": "ROLE_USER", **more}
+    message["parts"] = [*([] if text is None else [{"text": text}]), *parts]
+    if task is not None:
+        message |= {"taskId": task.id, "contextId": task.context_id}
+    return ParseDict({"message": message}, a2a.SendMessageRequest())
+
+
+async def events(client: Client, request: Any) -> list[a2a.StreamResponse]:
+    """All events of a stream."""
+    return [event async for event in client.send_message(request)]
+
+
+async def last_task(client: Client, request: Any) -> a2a.Task:
+    """The task at the end of a stream."""
+    seen = await soon(events(client, request), 30)
+    task_id = next(each.task.id or each.status_update.task_id for each in seen)
+    return await client.get_task(a2a.GetTaskRequest(id=task_id))

@@ -1,0 +1,206 @@
+"""Agents over MQTT as A2A servers, as a client of the A2A SDK sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from a2a.types import a2a_pb2 as a2a
+from a2a.utils.errors import TaskNotFoundError, UnsupportedOperationError
+from a2a_mqtt_agent import Gateway, Identity
+from google.protobuf.json_format import MessageToDict
+from mqtt_agent import Agent, MemoryStore
+from support import becomes, soon
+
+from .conftest import MakeGateway, events, last_task, said
+
+COMPLETED, WORKING, ASKS = a2a.TASK_STATE_COMPLETED, a2a.TASK_STATE_WORKING, a2a.TASK_STATE_INPUT_REQUIRED
+BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
+
+
+def plain(message: Any) -> Any:
+    return MessageToDict(message)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_task_is_done_streamed_asked_and_found_again_over_each_transport(
+    worker: Agent, make_gateway: MakeGateway, binding: str
+) -> None:
+    client = await (await make_gateway(grpc=True)).client(binding=binding)
+    first, *updates = await soon(events(client, said("stream")), 30)
+    assert first.HasField("task")
+    assert [each.artifact_update.artifact.parts[0].text for each in updates if each.HasField("artifact_update")] == [
+        "MQTT ",
+        "is ",
+        "good.",
+    ]
+    assert updates[-1].status_update.status.state == COMPLETED
+    thought = [each.status_update.status.message for each in updates if each.status_update.status.HasField("message")]
+    assert [each.parts[0].text for each in thought] == ["thinking"]
+    task = await client.get_task(a2a.GetTaskRequest(id=first.task.id))
+    assert [part.text for part in task.artifacts[0].parts] == ["MQTT is good."]
+
+    asked = await last_task(client, said("ask"))
+    assert (asked.status.state, asked.status.message.parts[0].text) == (ASKS, "Which year?")
+    answered = await last_task(client, said(None, {"data": 2024}, task=asked))
+    assert answered.status.state == COMPLETED
+    assert plain(answered.artifacts[0].parts[0])["data"] == {"year": 2024, "attempt": 1}
+    assert [each.role for each in answered.history] == [a2a.ROLE_USER, a2a.ROLE_AGENT, a2a.ROLE_USER]
+
+    listed = await client.list_tasks(a2a.ListTasksRequest(page_size=1))
+    assert (listed.total_size, [each.id for each in listed.tasks]) == (2, [answered.id])
+    after = await client.list_tasks(a2a.ListTasksRequest(page_size=1, page_token=listed.next_page_token))
+    assert [each.id for each in after.tasks] == [task.id]
+    with pytest.raises(TaskNotFoundError):
+        await client.get_task(a2a.GetTaskRequest(id="nothing"))
+
+
+async def test_parts_reach_the_agent_and_come_back(worker: Agent, make_gateway: MakeGateway) -> None:
+    client = await (await make_gateway()).client()
+    file = {"raw": "iVBORw0KGgo=", "filename": "map.png", "mediaType": "image/png"}
+    link = {"url": "https://trips.example/list.csv", "mediaType": "text/csv", "metadata": {"rows": 12}}
+    task = await last_task(client, said("files", file, link, {"data": {"budget": 300, "all": [1, 2.5]}}))
+    copy, page = task.artifacts
+    back = [plain(part) for part in copy.parts]
+    assert back == [file, link, {"data": {"budget": 300, "all": [1, 2.5]}}]
+    assert [*(part.text for part in page.parts), page.name] == ["first second", "page"]
+    told = await last_task(client, said("data", {"data": {"n": 42}}, referenceTaskIds=[task.id]))
+    got = plain(told.artifacts[0].parts[0])["data"]
+    assert got == {"got": {"n": 42}, "sender": "alice", "references": [task.id]}
+
+
+async def test_an_answer_that_is_a_message_is_a_message(worker: Agent, make_gateway: MakeGateway) -> None:
+    served = await make_gateway()
+    async with httpx.AsyncClient(headers={"A2A-Version": "1.0"}) as http:
+        body = plain(said("message Good morning"))
+        answer = await soon(http.post(f"{served.url}/agents/worker/message:send", json=body), 20)
+    assert answer.json()["message"]["parts"] == [{"text": "Good morning"}]
+
+
+async def test_failures_rejections_and_logins_have_their_states(worker: Agent, make_gateway: MakeGateway) -> None:
+    client = await (await make_gateway()).client()
+    failed = await last_task(client, said("fail"))
+    assert (failed.status.state, failed.status.message.parts[0].text) == (a2a.TASK_STATE_FAILED, "no disk")
+    error = plain(failed.metadata)["mqtt-agent"]["error"]
+    assert error == {"type": "DiskError", "message": "no disk", "code": "E_DISK", "data": {"free": 0}}
+    assert (await last_task(client, said("reject"))).status.state == a2a.TASK_STATE_REJECTED
+    login = await last_task(client, said("login"))
+    assert login.status.state == a2a.TASK_STATE_AUTH_REQUIRED
+    done = await last_task(client, said("abc", task=login))
+    assert done.artifacts[0].parts[0].text == "token abc"
+
+
+async def test_a_task_is_subscribed_with_a_snapshot_and_canceled(worker: Agent, make_gateway: MakeGateway) -> None:
+    client = await (await make_gateway()).client()
+    task_id = ""
+    async for event in client.send_message(said("wait")):
+        task_id = event.task.id or task_id
+        if event.HasField("artifact_update"):
+            break
+    subscribed = client.subscribe(a2a.SubscribeToTaskRequest(id=task_id))
+    snapshot = await soon(anext(aiter(subscribed)), 20)
+    assert [each.name for each in snapshot.task.artifacts] == ["begun"]
+    rest = asyncio.ensure_future(_rest(subscribed))
+    canceled = await soon(client.cancel_task(a2a.CancelTaskRequest(id=task_id)), 20)
+    assert canceled.status.state == a2a.TASK_STATE_CANCELED
+    assert (await soon(rest, 20))[-1].status_update.status.state == a2a.TASK_STATE_CANCELED
+    with pytest.raises(UnsupportedOperationError):
+        await soon(anext(aiter(client.subscribe(a2a.SubscribeToTaskRequest(id=task_id)))), 20)
+
+
+async def _rest(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+async def test_a_message_that_is_sent_again_means_the_same_task(worker: Agent, make_gateway: MakeGateway) -> None:
+    client = await (await make_gateway()).client()
+    request = said("hello", messageId="the-message")
+    first = await last_task(client, request)
+    assert (await last_task(client, request)).id == first.id
+    other = await last_task(client, said("good bye", messageId="the-message"))
+    assert other.id != first.id
+    assert other.artifacts[0].parts[0].text == "good bye by alice"
+
+
+async def test_each_caller_has_tasks_of_its_own(worker: Agent, make_gateway: MakeGateway) -> None:
+    served = await make_gateway(Identity("alice", "a-token"), Identity("bob", "b-token"))
+    alice, bob = await served.client(bearer="a-token"), await served.client(bearer="b-token")
+    task = await last_task(alice, said("hello"))
+    assert task.artifacts[0].parts[0].text == "hello by alice"
+    with pytest.raises(TaskNotFoundError):
+        await bob.get_task(a2a.GetTaskRequest(id=task.id))
+    with pytest.raises(TaskNotFoundError):
+        await bob.cancel_task(a2a.CancelTaskRequest(id=task.id))
+    assert (await bob.list_tasks(a2a.ListTasksRequest())).total_size == 0
+    assert (await last_task(bob, said("hello"))).artifacts[0].parts[0].text == "hello by bob"
+
+
+async def test_who_may_not_speak_is_refused(worker: Agent, make_gateway: MakeGateway) -> None:
+    served = await make_gateway(Identity("alice", "a-token"), grpc=True)
+    body, version = plain(said("hello")), {"A2A-Version": "1.0"}
+    right = {**version, "Authorization": "Bearer a-token"}
+    async with httpx.AsyncClient(base_url=f"{served.url}/agents/worker") as http:
+
+        async def status(**headers: str) -> int:
+            return (await http.post("/message:send", json=body, headers=headers)).status_code
+
+        assert await status(**version) == 401
+        assert await status(**{**right, "Authorization": "Bearer b-token"}) == 401
+        assert await status(**{**right, "Host": "evil.example"}) == 421
+        assert await status(**{**right, "Origin": "https://evil.example"}) == 403
+        assert await status(**right) == 200
+        wrong = await http.post("", content=b"x", headers={**right, "Content-Type": "text/plain"})
+        assert wrong.json()["error"]["code"] == -32005
+        assert (await http.get(f"{served.url}/agents")).status_code == 401
+        card = (await http.get("/.well-known/agent-card.json")).json()
+        assert card["securitySchemes"]["bearer"]["httpAuthSecurityScheme"]["scheme"] == "bearer"
+    with pytest.raises(Exception, match="a bearer token is needed"):
+        await (await served.client(bearer="a-token", binding="GRPC")).list_tasks(a2a.ListTasksRequest())
+    with pytest.raises(ValueError, match="need bearer tokens"):
+        Gateway([Identity("alice")], store=MemoryStore()).app("0.0.0.0", 80)
+
+
+async def test_all_agents_are_under_one_port_and_only_those_that_are_shown(
+    worker: Agent, make_gateway: MakeGateway, embedded: Any, namespace: str
+) -> None:
+    one, all_ = await make_gateway(peers=["worker"]), await make_gateway(Identity("bob"))
+    async with (
+        Agent("other", broker=embedded.url, namespace=namespace, store=MemoryStore()),
+        httpx.AsyncClient() as http,
+    ):
+
+        async def names(url: str) -> list[str]:
+            return [each["name"] for each in (await http.get(f"{url}/agents")).json()["agents"]]
+
+        async def shows_both() -> bool:
+            return await names(all_.url) == ["other", "worker"]
+
+        await becomes(shows_both)
+        assert await names(one.url) == ["worker"]
+        assert (await http.get(f"{one.url}/agents/other/.well-known/agent-card.json")).status_code == 404
+        found = await http.get(f"{one.url}/.well-known/agent-card.json")
+        card = found.json()
+        assert (card["name"], card["skills"][0]["id"]) == ("worker", "work")
+        assert [each["protocolBinding"] for each in card["supportedInterfaces"]] == ["JSONRPC", "HTTP+JSON"]
+        again = {"If-None-Match": found.headers["etag"]}
+        assert (await http.get(f"{one.url}/.well-known/agent-card.json", headers=again)).status_code == 304
+        known = await http.get(f"{one.url}/agents/worker/extendedAgentCard", headers={"A2A-Version": "1.0"})
+        assert known.json()["capabilities"]["extensions"][0]["params"]["status"] == "online"
+
+
+async def test_a_client_of_version_0_3_is_answered(worker: Agent, make_gateway: MakeGateway) -> None:
+    served = await make_gateway(legacy=True)
+    message = {
+        "messageId": uuid.uuid4().hex,
+        "role": "user",
+        "kind": "message",
+        "parts": [{"kind": "text", "text": "hi"}],
+    }
+    request = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
+    async with httpx.AsyncClient() as http:
+        answer = (await soon(http.post(f"{served.url}/agents/worker", json=request), 20)).json()
+    assert answer["result"]["status"]["state"] == "completed"
+    assert answer["result"]["artifacts"][0]["parts"][0]["text"] == "hi by alice"
