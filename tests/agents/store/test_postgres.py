@@ -286,7 +286,7 @@ class TestOtherSessions:
     ) -> None:
         sql.execute(f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET synchronous_commit = off".encode())
         async with PostgresStore(url) as store:
-            found = await store._rows("SELECT current_setting('synchronous_commit')", ())  # pyright: ignore[reportPrivateUsage]
+            found = await store.rows("SELECT current_setting('synchronous_commit')", ())
             assert found == [("on",)]
 
 

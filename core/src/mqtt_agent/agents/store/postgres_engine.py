@@ -142,6 +142,24 @@ class PostgresEngine(Engine):
                     return [self._failed(job, error) for job in batch]
         return [self._run_alone(job) for job in batch]
 
+    def execute(self, *statements: Statement) -> list[list[tuple[Any, ...]] | int]:
+        """Run statements in one transaction, for a caller that has a thread of its own.
+
+        Each statement sees what other transactions have committed before the statement began.
+
+        Returns:
+            For each statement its rows, or the number of rows that the statement has changed.
+
+        Raises:
+            StoreError: The database cannot be reached, or has refused a statement.
+        """
+        loop: Any = None
+        try:
+            outcomes = self._transact([Job(each, True, loop, loop) for each in statements])
+        except Exception as error:
+            raise self.translate(error) from error
+        return [outcome.value for outcome in outcomes]
+
     def _run_alone(self, job: Job) -> Outcome:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
