@@ -217,7 +217,6 @@ async def test_the_next_member_takes_up_the_tasks_of_a_pool_that_was_killed(
     for each in dead:
         await each.kill()
     again = await start(url)
-    assert again.started == dead[0].started, "the leases of the dead members have not ended yet"
     await becomes(lambda: _has_submitted(store, 2), 15)
     assert sorted([(await again.claim())[0] for _ in range(2)]) == ["1", "2"]
 
