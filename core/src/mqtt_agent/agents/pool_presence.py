@@ -87,7 +87,7 @@ class PoolPresence(AgentPresence):
             self._epoch = max(self._epoch, status.epoch or 0)
             self._stop_answering()
         else:
-            self._faults.tell(message.topic, "a status of a process that is no member of the pool", status.started)
+            self._faults.tell(message.topic, "a status of a process that is no member of the pool", repr(status.started))
             self._corrections.soon()
 
     @override

@@ -61,11 +61,7 @@ class SharedWork:
         run = await self._executor.find_run(key)
         if record is None or run is None:
             return record
-        if record.state is TaskState.CANCELED:
-            await self._received.end_run(key)
-        elif record.state.terminal:  # this handler's own result
-            return record
-        elif record.attempt != run.attempt.number or record.state is TaskState.SUBMITTED:
+        if record.attempt != run.attempt.number or record.state is TaskState.SUBMITTED:
             logger.warning(
                 "attempt %d at task %.80s is canceled: another member of agent %s has the task now",
                 run.attempt.number,
@@ -73,6 +69,10 @@ class SharedWork:
                 self._pool.agent_id,
             )
             await self._executor.end([run], interrupted=True)
+        elif record.state is TaskState.CANCELED:
+            await self._received.end_run(key)
+        elif record.state.terminal:  # this handler's own result
+            return record
         else:
             run.attempt.topic = self._replies.events_topic(record)
             run.questions.take_stored(record.inputs)
