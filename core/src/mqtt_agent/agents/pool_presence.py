@@ -87,7 +87,8 @@ class PoolPresence(AgentPresence):
             self._epoch = max(self._epoch, status.epoch or 0)
             self._stop_answering()
         else:
-            self._faults.tell(message.topic, "a status of a process that is no member of the pool", repr(status.started))
+            what = "a status of a process that is no member of the pool"
+            self._faults.tell(message.topic, what, repr(status.started))
             self._corrections.soon()
 
     @override
