@@ -149,7 +149,7 @@ class PoolMember:
         self._tell(None, "ended", task_id=task_id)
 
     def _tell(self, member: str | None, action: str, **fields: Any) -> None:
-        note = MemberNote(action=action, sender=self.id, **fields)
+        note = MemberNote(action=action, member=self.id, **fields)
         with contextlib.suppress(MQTTAgentError):  # the other members look at the store
             self._connection.publish_soon(self.control(member), encode(note)).add_done_callback(_ignore)
 
@@ -160,7 +160,7 @@ class PoolMember:
             self._faults.tell(message.topic, "an unreadable message of a member", error)
             return
         handle = self.on_note.get(note.action)
-        if handle is not None and note.sender != self.id and self._joined:
+        if handle is not None and note.member != self.id and self._joined:
             self._tasks.start(self._apart(handle(note)))
 
     # Looking at the store

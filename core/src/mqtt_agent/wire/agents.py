@@ -120,7 +120,7 @@ class MemberNote(Message):
     Attributes:
         action: ``task``: a task of this member has changed. ``refused``: an answer to the open question of a task was
             not accepted. ``tasks``: tasks wait. ``ended``: a delegated task is over.
-        sender: ``from`` in JSON: the member that writes the message.
+        member: The member that writes the message.
         task_id: The id of the task.
         requester: The requester of a received task.
         listen: Whether the requester of the task wants events from now on.
@@ -129,7 +129,7 @@ class MemberNote(Message):
     """
 
     action: str
-    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
+    member: str | None = None
     task_id: str | None = None
     requester: str | None = None
     listen: bool | None = None
