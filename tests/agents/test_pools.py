@@ -282,3 +282,56 @@ async def test_the_result_of_a_canceled_task_is_the_first_that_was_stored(
         except errors.TaskCanceled:
             assert handle.state is TaskState.CANCELED
         desk.open.clear()
+
+
+async def test_ordered_tasks_of_one_context_run_one_after_the_other_in_the_whole_pool(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    running: dict[str, int] = {}
+    overlaps: list[str] = []
+    order: dict[str, list[int]] = {"x": [], "y": []}
+    free: list[str] = []
+
+    async def work(task: TaskContext) -> str:
+        context = task.context_id
+        if context is None:
+            free.append(task.id)
+            return "free"
+        running[context] = running.get(context, 0) + 1
+        if running[context] > 1:
+            overlaps.append(task.id)
+        order[context].append(task.data)
+        await asyncio.sleep(0.02)
+        running[context] -= 1
+        return context
+
+    for _ in range(2):
+        await make_member("writer", work, contexts="ordered")
+    given = [await planner.delegate("writer", data=n, context_id="xy"[n % 2]) for n in range(12)]
+    given += [await planner.delegate("writer", data=n) for n in range(4)]
+    results = await soon(asyncio.gather(*(handle.result() for handle in given)), 40)
+    assert results == ["x", "y"] * 6 + ["free"] * 4
+    assert overlaps == []
+    assert sorted(order["x"]) == [0, 2, 4, 6, 8, 10]
+
+
+async def test_a_task_waits_for_an_earlier_task_of_its_context_and_others_do_not(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name), contexts="ordered")
+    first = await planner.delegate("writer", data="wait", context_id="x")
+    await until(lambda: first.task_id in desk.contexts)
+    second = await planner.delegate("writer", context_id="x")
+    assert await soon(planner.request("writer", context_id="y")) in ("a", "b")
+    assert await soon(planner.request("writer")) in ("a", "b")
+    assert second.task_id not in desk.contexts
+    desk.open.set()
+    await soon(first.result())
+    await soon(second.result())
+
+
+def test_only_a_pool_orders_its_tasks() -> None:
+    with pytest.raises(ValueError, match="together with pool=True"):
+        Agent("writer", store=MemoryStore(), contexts="ordered")

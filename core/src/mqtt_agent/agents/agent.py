@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
@@ -120,6 +120,8 @@ class Agent(Requester, Service):
         pool: Whether any number of processes, on any number of hosts, run as this agent. All of them have the same
             arguments, and ``store`` is the same PostgreSQL database. Each task is done by one of them, and by another
             one when a process dies; see ``docs/pools.md``. The limits count for each process.
+        contexts: ``"ordered"`` lets the tasks of one context (``context_id``) run one after the other in the whole
+            pool, in the order in which they were stored. Only for a pool.
         allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester
             on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this
             list a protection. None means all agents.
@@ -165,6 +167,7 @@ class Agent(Requester, Service):
         max_peers: int = 10_000,
         allowed_requesters: Sequence[str] | None = None,
         pool: bool = False,
+        contexts: Literal["free", "ordered"] = "free",
     ) -> None:
         if max_concurrency < 1 or max_waiting_tasks < 1:
             raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
@@ -188,7 +191,9 @@ class Agent(Requester, Service):
             raise ValueError(
                 "pool=True needs a store in PostgreSQL, and no connection: a member has a connection of its own"
             )
-        self._is_pool = pool
+        if contexts not in ("free", "ordered") or (contexts == "ordered" and not pool):
+            raise ValueError(f"contexts must be 'free', or 'ordered' together with pool=True, not {contexts!r}")
+        self._is_pool, self._ordered = pool, contexts == "ordered"
         self._topics = topics
         self._card = card
         self._router = Router()
@@ -242,7 +247,7 @@ class Agent(Requester, Service):
         if not self._is_pool:
             return None
         assert isinstance(self.store, PostgresStore)
-        member = PoolMember(self.store, self.connection, self._topics, self.agent_id)
+        member = PoolMember(self.store, self.connection, self._topics, self.agent_id, ordered=self._ordered)
         if not self.connection.started:
             self.connection.rename(f"{self.agent_id}:{member.id}{_client_id(self._topics, '')}")
         return member

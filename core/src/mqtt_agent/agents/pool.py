@@ -40,6 +40,7 @@ class PoolMember:
         connection: The member's connection to the broker.
         topics: The topics of the namespace.
         agent_id: The agent id of the pool.
+        ordered: Whether tasks of one context run one after the other.
 
     Attributes:
         id: The member's id, a new one for each life of the agent.
@@ -50,10 +51,13 @@ class PoolMember:
         agent_id: The agent id of the pool.
     """
 
-    def __init__(self, store: PostgresStore, connection: Connection, topics: Topics, agent_id: str) -> None:
+    def __init__(
+        self, store: PostgresStore, connection: Connection, topics: Topics, agent_id: str, *, ordered: bool = False
+    ) -> None:
         self.id: str = uuid.uuid4().hex[:12]
         self.agent_id: str = agent_id
-        self.store: MemberStore = MemberStore(store, f"{topics.namespace}/{agent_id}", self.id, self._on_beat)
+        owner = f"{topics.namespace}/{agent_id}"
+        self.store: MemberStore = MemberStore(store, owner, self.id, self._on_beat, ordered=ordered)
         self.looks: list[Callable[[], Awaitable[None]]] = []
         self.on_note: dict[str, Callable[[MemberNote], Awaitable[None]]] = {}
         self.on_reaped: list[Callable[[], None]] = []
@@ -103,6 +107,16 @@ class PoolMember:
         if not last:
             self._tell(None, "tasks")
         return last
+
+    def waits_for_turn(self, context_id: str | None) -> bool:
+        """Whether a new task may have to wait for another task of its context."""
+        return self.store.ordered and context_id is not None
+
+    def on_run_end(self) -> None:
+        """Note that a handler has ended: the next task of its context may begin, here or at another member."""
+        if self.store.ordered:
+            self.look_soon()
+            self.tell_waiting()
 
     async def unsubscribe(self) -> None:
         """Remove the handlers of :meth:`start`."""

@@ -237,6 +237,8 @@ class TaskExecutor:
             self._fill()
 
     async def _count_waiting(self) -> int:
+        if self._pool is not None:
+            return await self._pool.store.count_in_turn(self._scope.owner)
         return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
 
     async def run_again(self, record: TaskRecord) -> TaskRecord:
@@ -318,3 +320,5 @@ class TaskExecutor:
         run.attempt.over = True
         run.questions.close()
         run.slot.end(run.threads)
+        if self._pool is not None:
+            self._pool.on_run_end()

@@ -98,7 +98,8 @@ class ReceivedTasks:
             reply_to=reply_to,
             expires_at=expires_at,
         )
-        slot = self._executor.take_slot()
+        waits = self._pool is not None and self._pool.waits_for_turn(task.context_id)
+        slot = None if waits else self._executor.take_slot()
         if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):

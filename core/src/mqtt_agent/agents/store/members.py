@@ -17,8 +17,24 @@ __all__ = ["Holding", "Member", "MemberStore"]
 
 _OVER = ", ".join(repr(state.value) for state in TaskState if state.terminal)
 
+_ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
+
 INSERT_OWN = INSERT.replace(") VALUES (", ", member) VALUES (").replace(") ON CONFLICT", ", %s) ON CONFLICT")
+INSERT_IN_CONTEXT = INSERT_OWN.replace(", member) VALUES (", ", context) VALUES (")
 CLAIM_OWN = CLAIM.replace("attempt = attempt + 1", "attempt = attempt + 1, member = %(member)s")
+_SAME = (
+    "SELECT 1 FROM {schema}.tasks AS other WHERE other.context = tasks.context AND other.agent = tasks.agent"
+    " AND other.state"
+)
+_TURN = (
+    f"(context IS NULL OR NOT (EXISTS ({_SAME} IN ({_ACTIVE})) OR EXISTS ({_SAME} = '{TaskState.SUBMITTED}'"
+    " AND other.position < tasks.position)))"
+)
+CLAIM_IN_TURN = CLAIM_OWN.replace(" ORDER BY position LIMIT 1", f" AND {_TURN} ORDER BY position LIMIT 1")
+COUNT_IN_TURN = (
+    "SELECT count(*) FROM (SELECT 1 FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'received'"
+    f" AND state = '{TaskState.SUBMITTED}' AND {_TURN} LIMIT 1000) AS found"
+)
 OWN = " UNION ALL ".join(
     "SELECT task_id, requester, attempt FROM {schema}.tasks"
     f" WHERE state = '{state}' AND agent = %(agent)s AND role = 'received' AND member = %(member)s"
@@ -36,7 +52,7 @@ NEXT_EPOCH = "UPDATE {schema}.pools SET epoch = epoch + 1 WHERE agent = %(agent)
 MEMBERS = (
     "SELECT member, extract(epoch FROM joined)::float8, extract(epoch FROM lease_until - clock_timestamp())::float8,"
     " (SELECT count(*) FROM {schema}.tasks WHERE tasks.agent = members.agent AND tasks.role = 'received'"
-    f" AND tasks.state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))})"
+    f" AND tasks.state IN ({_ACTIVE})"
     " AND tasks.member = members.member)"
     " FROM {schema}.members WHERE agent = %(agent)s ORDER BY joined, member"
 )
@@ -81,14 +97,25 @@ class MemberStore(TaskStore):
         agent: The agent of the pool; see :attr:`TaskKey.agent`.
         member: The member's id, a new one for each process.
         on_beat: Called on the event loop when members have died, or when this member's own lease has ended.
+        ordered: Whether tasks of one context run one after the other, in the order in which they were added.
 
     Attributes:
         member: The member's id.
+        ordered: Whether tasks of one context run one after the other.
         pool: What all members have in common. Set by :meth:`join`.
     """
 
-    def __init__(self, store: PostgresStore, agent: str, member: str, on_beat: Callable[[Beat], None]) -> None:
+    def __init__(
+        self,
+        store: PostgresStore,
+        agent: str,
+        member: str,
+        on_beat: Callable[[Beat], None],
+        *,
+        ordered: bool = False,
+    ) -> None:
         self.member: str = member
+        self.ordered: bool = ordered
         self.pool: Pool
         self._store = store
         self._agent = agent
@@ -170,6 +197,9 @@ class MemberStore(TaskStore):
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
+        context = record.task.get("context_id") if self.ordered and record.key.role == "received" else None
+        if context is not None:  # it is claimed when it is its turn
+            return await self._store.add_with(record, INSERT_IN_CONTEXT, escape(context))
         if record.key.role == "received" and record.state in ACTIVE:
             return await self._store.add_with(record, INSERT_OWN, self.member)
         return await self._store.add(record)
@@ -191,6 +221,8 @@ class MemberStore(TaskStore):
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
+        if self.ordered:
+            return await self._store.claim_in_turn(agent, CLAIM_IN_TURN, member=self.member)
         return await self._store.claim_with(agent, CLAIM_OWN, member=self.member)
 
     @override
@@ -216,6 +248,13 @@ class MemberStore(TaskStore):
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         return await self._store.count(agent, role, states)
+
+    async def count_in_turn(self, agent: str) -> int:
+        """Count the tasks that may begin now, up to 1,000."""
+        if not self.ordered:
+            return await self.count(agent, "received", (TaskState.SUBMITTED,))
+        ((count,),) = await self._store.rows(COUNT_IN_TURN, {"agent": escape(agent)})
+        return count
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:

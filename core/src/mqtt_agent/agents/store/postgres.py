@@ -188,7 +188,7 @@ class PostgresStore(ThreadedStore):
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
         return await self.add_with(record, INSERT)
 
-    async def add_with(self, record: TaskRecord, insert: str, *more: str) -> tuple[TaskRecord, bool]:
+    async def add_with(self, record: TaskRecord, insert: str, *more: str | None) -> tuple[TaskRecord, bool]:
         """Add a record. ``insert`` has a placeholder for each value of ``more`` after those of the record."""
         row = to_row(record)
         values = (*(_to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True)), *more)
@@ -246,6 +246,11 @@ class PostgresStore(ThreadedStore):
                 return None
             await asyncio.sleep(_WHILE_LOCKED)
 
+    async def claim_in_turn(self, agent: str, sql: str, **more: str) -> TaskRecord | None:
+        """Claim a task while no other process claims one, with a statement that looks at several tasks."""
+        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), "first": 0, **more}
+        return _first(await self.rows(sql, values, lock=agent))
+
     @override
     async def reopen(self, agent: str) -> int:
         ((live,),) = await self.rows(COUNT_MEMBERS, {"agent": escape(agent)})
@@ -293,9 +298,15 @@ class PostgresStore(ThreadedStore):
             return 0
         return await self._changed(SWEEP, (escape(agent), before, limit))
 
-    async def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> list[Any]:
-        """Run a statement, and return its rows. ``{schema}`` in the statement is the schema of the tables."""
-        return await self._submit(self.statement(sql, values), writes=True)
+    async def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any], *, lock: str | None = None) -> list[Any]:
+        """Run a statement, and return its rows.
+
+        Args:
+            sql: The statement. ``{schema}`` in it is the schema of the tables.
+            values: Its values.
+            lock: A text that at most one transaction at a time has as its lock; None for no lock.
+        """
+        return await self._submit(self.statement(sql, values)._replace(lock=lock), writes=True)
 
     async def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
         return await self._submit(self.statement(sql, values), writes=True)

@@ -69,8 +69,10 @@ MIGRATIONS: list[Sequence[str]] = [
             lease_until timestamptz NOT NULL,
             PRIMARY KEY (agent, member)
         )""",
-        # The member that has begun a task. A column with NULL for each row that is there changes no row.
-        'ALTER TABLE {schema}.tasks ADD COLUMN member text COLLATE "C"',
+        # The member that has begun a task; and the task's context, if tasks of one context run one after the other. A
+        # column with NULL for each row that is there changes no row.
+        'ALTER TABLE {schema}.tasks ADD COLUMN member text COLLATE "C", ADD COLUMN context text COLLATE "C"',
+        "CREATE INDEX tasks_by_context ON {schema}.tasks (context, agent, state, position) WHERE context IS NOT NULL",
     ),
 ]
 """For each version of the tables, the statements that make the next version. ``format.version`` is their version."""
