@@ -46,7 +46,7 @@ OWNER = (
 )
 ENDED = (
     "SELECT task_id FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'delegated' AND task_id = ANY(%(tasks)s)"
-    f" AND requester = '' AND state IN ({_OVER})"
+    f" AND requester = '' AND (state IN ({_OVER})) IS TRUE"  # IS TRUE: a search by the keys
 )
 NEXT_EPOCH = "UPDATE {schema}.pools SET epoch = epoch + 1 WHERE agent = %(agent)s RETURNING epoch"
 MEMBERS = (
