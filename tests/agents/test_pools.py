@@ -6,7 +6,9 @@ Here all members run in the process of the tests. Kills are in tests/faults/test
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from support import becomes, soon, until
 from .conftest import MakeAgent
 
 RUN_ON = [Mosquitto]
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 MakeMember = Callable[..., Awaitable[Agent]]
 
@@ -335,3 +339,11 @@ async def test_a_task_waits_for_an_earlier_task_of_its_context_and_others_do_not
 def test_only_a_pool_orders_its_tasks() -> None:
     with pytest.raises(ValueError, match="together with pool=True"):
         Agent("writer", store=MemoryStore(), contexts="ordered")
+
+
+def test_the_program_of_the_page_makes_a_pool() -> None:
+    [program] = re.findall(r"^```python\n(.*?)^```", (DOCS / "pools.md").read_text(), re.MULTILINE | re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(program, made)
+    assert made["agent"].agent_id == "researcher"
+    assert made["agent"].card.pool

@@ -59,6 +59,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none of them.
             Tasks are given under ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
+        pool: Whether several processes give tasks to peers under ``agent_id``; see :class:`MQTTRemoteAgent`.
         on_unavailable: What to do about a wanted tool or peer that is not online: ``skip`` it with a warning, or
             ``raise``.
         timeout: Seconds that a call may take, and that a tool of ``peers`` waits; None for no limit.
@@ -105,6 +106,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     prefix: bool = False
     peers: Peers | None = None
     store: Any = None
+    pool: bool = False
     on_unavailable: OnUnavailable = "skip"
     timeout: float | None = CALL_TIMEOUT
     timeouts: Mapping[str, float | None] = Field(default_factory=dict)
@@ -131,7 +133,10 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, **settings.as_arguments())
         else:
-            self._remote = Requester(RequesterSettings(settings, self.agent_id, self.store, lasting=True))
+            options = {"pool": True} if self.pool else {}
+            self._remote = Requester(
+                RequesterSettings(settings, self.agent_id, self.store, lasting=True, options=options)
+            )
         self.agent_id = self._remote.agent_id
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> MQTTToolkit:
