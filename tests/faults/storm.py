@@ -1,6 +1,7 @@
 """Tasks between processes. Processes, broker and networks are killed and restarted at random: storm.py --help.
 
-Three requesters give tasks to three executors. At the end, each task must have one terminal result at its requester,
+Three requesters give tasks to three executors; with --pool, two requesters give tasks to one pool of three members, and
+the pool's database is killed too. At the end, each task must have one terminal result at its requester,
 and the result must be correct for the input. As their last action, the executors' handlers write a line into a ledger
 file. A task may have more than one line only if a kill happened between this line and the store's commit.
 """
@@ -28,6 +29,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from brokers import Mosquitto, die_with_parent  # noqa: E402
+from databases import Postgres  # noqa: E402
 from proxy import Proxy  # noqa: E402
 from support import kill  # noqa: E402
 
@@ -52,6 +54,7 @@ class Report:
         odd: Tasks with a result and without a line in the ledger, or with two lines of the same attempt.
         seconds: The duration of the storm.
         logs: The folder with the logs of the processes.
+        pool: Whether the executors are the members of one pool.
     """
 
     seed: int
@@ -64,11 +67,12 @@ class Report:
     extra: int = 0
     odd: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
+    pool: bool = False
 
     @property
     def good(self) -> bool:
         fine = not (self.wrong or self.missing or self.odd)
-        return fine and self.extra <= self.kills["executor"]
+        return fine and self.extra <= (sum(self.kills.values()) if self.pool else self.kills["executor"])
 
     def __str__(self) -> str:
         kills = ", ".join(f"{count} of {kind}" for kind, count in sorted(self.kills.items()))
@@ -97,30 +101,41 @@ class Storm:
         seconds: Seconds during which tasks are given and processes are killed.
         grace: Seconds after that for the remaining tasks, without any kills.
         pause: Mean seconds between two kills.
+        pool: Whether the executors are the members of one pool.
     """
 
-    def __init__(self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float) -> None:
+    def __init__(
+        self, folder: Path, seed: int, tasks: int, seconds: float, grace: float, pause: float, *, pool: bool = False
+    ) -> None:
         self._folder = folder
         self._random = random.Random(seed)
         self._seconds = seconds
         self._grace = grace
         self._pause = pause
-        self._shares = {name: range(i * tasks // 3, (i + 1) * tasks // 3) for i, name in enumerate(REQUESTERS)}
+        self._requesters = REQUESTERS[:2] if pool else REQUESTERS
+        shares = len(self._requesters)
+        self._shares = {
+            name: range(i * tasks // shares, (i + 1) * tasks // shares) for i, name in enumerate(self._requesters)
+        }
+        self._database = Postgres(durable=True) if pool else None
+        self._tasks_at = ""  # the URL of the pool's database
         self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._broker = Mosquitto(["persistence true", "autosave_interval 1"])
-        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *REQUESTERS)}
+        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *self._requesters)}
         self._cuts: set[asyncio.Task[None]] = set()
         self._ledger = folder / "ledger"
-        self._report = Report(seed, tasks, folder)
+        self._report = Report(seed, tasks, folder, pool=pool)
 
     async def run(self) -> Report:
         began = time.monotonic()
         self._ledger.touch()
-        for name in REQUESTERS:
+        for name in self._requesters:
             self._results(name).write_text(json.dumps({"begun": time.time()}) + "\n")
         try:
-            with self._broker:
+            with self._broker, self._database or contextlib.nullcontext():
+                if self._database is not None:
+                    self._tasks_at = self._database.new_database()
                 for name, network in self._networks.items():
                     await network.mend()
                     self._start(name)
@@ -142,10 +157,14 @@ class Storm:
     def _start(self, name: str) -> None:
         own = [self._networks[name].url, self._namespace, name, str(self._folder / f"{name}.db")]
         if name in EXECUTORS:
-            command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3"]
+            pool = [] if self._database is None else ["--pool", "--lease", "3"]
+            if pool:
+                own[2:] = ["pool", self._tasks_at]
+            command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3", *pool]
         else:
             share = self._shares[name]
-            tail = [share.start, len(share), self._seconds * 0.9, ",".join(EXECUTORS)]
+            peers = EXECUTORS if self._database is None else ["pool"]
+            tail = [share.start, len(share), self._seconds * 0.9, ",".join(peers)]
             command = [PROGRAMS / "storm_requester.py", *own, self._results(name), *tail]
         with (self._folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -157,7 +176,8 @@ class Storm:
             )
 
     async def _rage(self, until: float) -> None:
-        victims = [*EXECUTORS, *REQUESTERS, "broker", "broker", "network", "network"]
+        victims = [*EXECUTORS, *self._requesters, "broker", "broker", "network", "network"]
+        victims += [] if self._database is None else ["database"]
         while True:
             left = max(0.0, until - time.monotonic())
             await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, left))  # until the next kill
@@ -166,6 +186,9 @@ class Storm:
             victim = self._random.choice(victims)
             if victim == "broker":
                 await self._restart_broker()
+                continue
+            if victim == "database":
+                await self._restart_database()
                 continue
             if victim == "network":
                 cut = asyncio.create_task(self._cut(self._random.choice(list(self._networks))))
@@ -194,6 +217,15 @@ class Storm:
         await asyncio.sleep(seconds)  # seconds for which the network is down
         await network.mend()
 
+    async def _restart_database(self) -> None:
+        assert self._database is not None
+        seconds = self._random.choice((0, 0.5, 5))
+        await asyncio.to_thread(self._database.kill)
+        await asyncio.sleep(seconds)  # seconds for which the database is down
+        await asyncio.to_thread(self._database.start)
+        self._report.kills["database"] += 1
+        logger.info("the database was killed for %g s", seconds)
+
     async def _restart_broker(self) -> None:
         keeps, kill = self._random.random() < 0.6, self._random.random() < 0.7
         await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
@@ -206,12 +238,12 @@ class Storm:
         logger.info("%s was %s", kind, "killed" if kill else "stopped")
 
     def _over(self) -> bool:
-        return all('"over"' in self._results(name).read_text() for name in REQUESTERS)
+        return all('"over"' in self._results(name).read_text() for name in self._requesters)
 
     async def _calm(self, deadline: float) -> None:
         while not self._over() and time.monotonic() < deadline:
             await asyncio.sleep(0.05)  # the awaited lines are written to files by other processes
-            for name in (*EXECUTORS, *REQUESTERS):
+            for name in (*EXECUTORS, *self._requesters):
                 code = self._processes[name].poll()
                 if code not in (None, 0):
                     self._report.wrong.append(f"{name} ended by itself with {code}")
@@ -248,12 +280,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--grace", type=float, default=90)
     parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between two kills")
+    parser.add_argument("--pool", action="store_true", help="the executors are the members of one pool")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
-    report = asyncio.run(Storm(folder, seed, options.tasks, options.seconds, options.grace, options.pause).run())
+    times = (options.seconds, options.grace, options.pause)
+    report = asyncio.run(Storm(folder, seed, options.tasks, *times, pool=options.pool).run())
     print(report)
     if report.good:
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Mosquitto
+from databases import Postgres
 from support import require
 
 from .storm import Storm
@@ -17,6 +18,18 @@ async def test_each_task_has_one_right_result_after_a_storm(tmp_path: Path) -> N
     require(Mosquitto)
     seed = int.from_bytes(os.urandom(3), "big")
     report = await Storm(tmp_path, seed, tasks=200, seconds=20, grace=60, pause=0.7).run()
+    print(report)
+    assert report.good, str(report)
+    assert report.kills["executor"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_each_task_of_a_pool_has_one_right_result_after_a_storm(tmp_path: Path) -> None:
+    require(Mosquitto)
+    require(Postgres)
+    seed = int.from_bytes(os.urandom(3), "big")
+    report = await Storm(tmp_path, seed, tasks=300, seconds=40, grace=120, pause=0.9, pool=True).run()
     print(report)
     assert report.good, str(report)
     assert report.kills["executor"]

@@ -150,8 +150,10 @@ async def main() -> None:
         while True:
             try:
                 await agent.serve_forever(obey)
-            except (errors.BrokerUnreachable, errors.ConnectionLost) as error:
-                if isinstance(error, errors.SessionTakenOver):
+            except (errors.BrokerUnreachable, errors.ConnectionLost, errors.StoreError) as error:
+                if isinstance(error, errors.SessionTakenOver) or not (
+                    options.pool or isinstance(error, errors.TransportError)
+                ):
                     raise
                 await asyncio.sleep(0.1)  # the broker is restarting
     except errors.MQTTAgentError as error:
