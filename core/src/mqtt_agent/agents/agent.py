@@ -169,8 +169,7 @@ class Agent(Requester, Service):
         pool: bool = False,
         contexts: Literal["free", "ordered"] = "free",
     ) -> None:
-        if max_concurrency < 1 or max_waiting_tasks < 1:
-            raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+        _check_limits(max_concurrency, max_waiting_tasks)
         self.agent_id: str = validate_identifier(agent_id, "agent id")
         self.namespace: str = namespace
         topics = Topics(namespace)
@@ -178,31 +177,24 @@ class Agent(Requester, Service):
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity
         ).connection(
+            # The session of a dead member gets a share of the messages, and nobody reads them.
             _client_id(topics, agent_id),
             will_delay=will_delay,
-            # A session of a dead member gets a share of the messages, and nobody reads them.
             session_expiry=min(session_expiry, will_delay) if pool else session_expiry,
         )
         screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
-        if pool and (connection is not None or not isinstance(self.store, PostgresStore)):
-            raise ValueError(
-                "pool=True needs a store in PostgreSQL, and no connection: a member has a connection of its own"
-            )
-        if contexts not in ("free", "ordered") or (contexts == "ordered" and not pool):
-            raise ValueError(f"contexts must be 'free', or 'ordered' together with pool=True, not {contexts!r}")
+        _check_pool(pool, contexts, self.store, connection)
         self._is_pool, self._ordered = pool, contexts == "ordered"
-        self._topics = topics
-        self._card = card
+        self._topics, self._card = topics, card
         self._router = Router()
         self._tools = AgentTools(self._scope)
         self._drain_timeout = drain_timeout
         self._max_concurrency = max_concurrency
         self._max_waiting_tasks = max_waiting_tasks
-        self._max_peers = max_peers
-        self._keep_for = retention
+        self._max_peers, self._keep_for = max_peers, retention
         self._allowed = _checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()
@@ -603,6 +595,21 @@ def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, a
     if isinstance(store, TaskStore):
         return store
     return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
+
+
+def _check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
+    if max_concurrency < 1 or max_waiting_tasks < 1:
+        raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+
+
+def _check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:
+    if pool and (connection is not None or not isinstance(store, PostgresStore)):
+        raise ValueError(
+            "pool=True needs a store in PostgreSQL, such as store='postgresql://agents@db.example/agents', and no "
+            "connection=, because each member has a connection of its own"
+        )
+    if contexts not in ("free", "ordered") or (contexts == "ordered" and not pool):
+        raise ValueError(f"contexts must be 'free', or 'ordered' together with pool=True, not {contexts!r}")
 
 
 def _client_id(topics: Topics, agent_id: str) -> str:
