@@ -192,8 +192,7 @@ class Agent(Requester, Service):
         self._router = Router()
         self._tools = AgentTools(self._scope)
         self._drain_timeout = drain_timeout
-        self._max_concurrency = max_concurrency
-        self._max_waiting_tasks = max_waiting_tasks
+        self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
         self._max_peers, self._keep_for = max_peers, retention
         self._allowed = _checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
