@@ -1,6 +1,7 @@
 """Tasks between processes. Processes, broker and networks are killed and restarted at random: storm.py --help.
 
-Three requesters give tasks to three executors. At the end, each task must have one terminal result at its requester,
+Three requesters give tasks to three executors; with --pool, two requesters give tasks to one pool of three members, and
+the pool's database is killed too. At the end, each task must have one terminal result at its requester,
 and the result must be correct for the input. As their last action, the executors' handlers write a line into a ledger
 file. A task may have more than one line only if a kill happened between this line and the store's commit.
 
@@ -32,6 +33,7 @@ if str(TESTS) not in sys.path:
 
 from brokers import OTHERS, Mosquitto, ProcessBroker, die_with_parent  # noqa: E402
 from brokers.guarded import DynamicSecurity  # noqa: E402
+from databases import Postgres  # noqa: E402
 from logins import denials, environment  # noqa: E402
 from mqtt_agent.identity import Roster  # noqa: E402
 from proxy import Proxy  # noqa: E402
@@ -59,6 +61,7 @@ class Report:
         odd: Tasks with a result and without a line in the ledger, or with two lines of the same attempt.
         seconds: The duration of the storm.
         logs: The folder with the logs of the processes.
+        pool: Whether the executors are the members of one pool.
     """
 
     seed: int
@@ -72,11 +75,12 @@ class Report:
     odd: list[str] = field(default_factory=list[str])
     denied: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
+    pool: bool = False
 
     @property
     def good(self) -> bool:
         fine = not (self.wrong or self.missing or self.odd or self.denied)
-        return fine and self.extra <= self.kills["executor"]
+        return fine and self.extra <= (sum(self.kills.values()) if self.pool else self.kills["executor"])
 
     def __str__(self) -> str:
         kills = ", ".join(f"{count} of {kind}" for kind, count in sorted(self.kills.items()))
@@ -107,6 +111,7 @@ class Storm:
         pause: Mean seconds between two kills.
         kind: The broker. Only Mosquitto saves its state, so the others forget everything at each restart.
         bound: Whether the broker, which must be Mosquitto, allows each agent only what a roster gives to it.
+        pool: Whether the executors are the members of one pool.
     """
 
     def __init__(
@@ -120,13 +125,20 @@ class Storm:
         kind: type[ProcessBroker] = Mosquitto,
         *,
         bound: bool = False,
+        pool: bool = False,
     ) -> None:
         self._folder = folder
         self._random = random.Random(seed)
         self._seconds = seconds
         self._grace = grace
         self._pause = pause
-        self._shares = {name: range(i * tasks // 3, (i + 1) * tasks // 3) for i, name in enumerate(REQUESTERS)}
+        self._requesters = REQUESTERS[:2] if pool else REQUESTERS
+        shares = len(self._requesters)
+        self._shares = {
+            name: range(i * tasks // shares, (i + 1) * tasks // shares) for i, name in enumerate(self._requesters)
+        }
+        self._database = Postgres(durable=True) if pool else None
+        self._tasks_at = ""  # the URL of the pool's database
         self._namespace = f"storm/{uuid.uuid4().hex[:8]}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         persistence = ["persistence true", "autosave_interval 1"]
@@ -137,18 +149,20 @@ class Storm:
         else:
             self._broker = kind(persistence) if issubclass(kind, Mosquitto) else kind()
         self._environment = environment(self._broker) if bound else {}
-        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *REQUESTERS)}
+        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *self._requesters)}
         self._cuts: set[asyncio.Task[None]] = set()
         self._ledger = folder / "ledger"
-        self._report = Report(seed, tasks, folder)
+        self._report = Report(seed, tasks, folder, pool=pool)
 
     async def run(self) -> Report:
         began = time.monotonic()
         self._ledger.touch()
-        for name in REQUESTERS:
+        for name in self._requesters:
             self._results(name).write_text(json.dumps({"begun": time.time()}) + "\n")
         try:
-            with self._broker:
+            with self._broker, self._database or contextlib.nullcontext():
+                if self._database is not None:
+                    self._tasks_at = self._database.new_database()
                 for name, network in self._networks.items():
                     await network.mend()
                     self._start(name)
@@ -171,10 +185,14 @@ class Storm:
     def _start(self, name: str) -> None:
         own = [self._networks[name].url, self._namespace, name, str(self._folder / f"{name}.db")]
         if name in EXECUTORS:
-            command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3"]
+            pool = [] if self._database is None else ["--pool", "--lease", "3"]
+            if pool:
+                own[2:] = ["pool", self._tasks_at]
+            command = [PROGRAMS / "task_agent.py", *own, self._ledger, "--executes", "--short", "0.3", *pool]
         else:
             share = self._shares[name]
-            tail = [share.start, len(share), self._seconds * 0.9, ",".join(EXECUTORS)]
+            peers = EXECUTORS if self._database is None else ["pool"]
+            tail = [share.start, len(share), self._seconds * 0.9, ",".join(peers)]
             command = [PROGRAMS / "storm_requester.py", *own, self._results(name), *tail]
         with (self._folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -187,7 +205,8 @@ class Storm:
             )
 
     async def _rage(self, until: float) -> None:
-        victims = [*EXECUTORS, *REQUESTERS, "broker", "broker", "network", "network"]
+        victims = [*EXECUTORS, *self._requesters, "broker", "broker", "network", "network"]
+        victims += [] if self._database is None else ["database"]
         while True:
             left = max(0.0, until - time.monotonic())
             await asyncio.sleep(min(self._random.uniform(0.2, 2) * self._pause, left))  # until the next kill
@@ -196,6 +215,9 @@ class Storm:
             victim = self._random.choice(victims)
             if victim == "broker":
                 await self._restart_broker()
+                continue
+            if victim == "database":
+                await self._restart_database()
                 continue
             if victim == "network":
                 cut = asyncio.create_task(self._cut(self._random.choice(list(self._networks))))
@@ -224,6 +246,15 @@ class Storm:
         await asyncio.sleep(seconds)  # seconds for which the network is down
         await network.mend()
 
+    async def _restart_database(self) -> None:
+        assert self._database is not None
+        seconds = self._random.choice((0, 0.5, 5))
+        await asyncio.to_thread(self._database.kill)
+        await asyncio.sleep(seconds)  # seconds for which the database is down
+        await asyncio.to_thread(self._database.start)
+        self._report.kills["database"] += 1
+        logger.info("the database was killed for %g s", seconds)
+
     async def _restart_broker(self) -> None:
         keeps, kill = self._random.random() < 0.6, self._random.random() < 0.7
         await asyncio.to_thread(self._broker.kill if kill else self._broker.stop)
@@ -237,12 +268,12 @@ class Storm:
         logger.info("%s was %s", kind, "killed" if kill else "stopped")
 
     def _over(self) -> bool:
-        return all('"over"' in self._results(name).read_text() for name in REQUESTERS)
+        return all('"over"' in self._results(name).read_text() for name in self._requesters)
 
     async def _calm(self, deadline: float) -> None:
         while not self._over() and time.monotonic() < deadline:
             await asyncio.sleep(0.05)  # the awaited lines are written to files by other processes
-            for name in (*EXECUTORS, *REQUESTERS):
+            for name in (*EXECUTORS, *self._requesters):
                 code = self._processes[name].poll()
                 if code not in (None, 0):
                     self._report.wrong.append(f"{name} ended by itself with {code}")
@@ -289,13 +320,15 @@ def main() -> None:
     parser.add_argument("--bound", action="store_true", help="on a broker that allows only the rights of a roster")
     kinds = {kind.name: kind for kind in (Mosquitto, *OTHERS) if not kind.missing()}
     parser.add_argument("--broker", choices=kinds, default=Mosquitto.name, help="see MQTT_AGENT_TEST_BROKERS")
+    parser.add_argument("--pool", action="store_true", help="the executors are the members of one pool")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
     numbers = options.tasks, options.seconds, options.grace, options.pause
-    report = asyncio.run(Storm(folder, seed, *numbers, kinds[options.broker], bound=options.bound).run())
+    storm = Storm(folder, seed, *numbers, kinds[options.broker], bound=options.bound, pool=options.pool)
+    report = asyncio.run(storm.run())
     print(report)
     if report.good:
         with contextlib.suppress(OSError):

@@ -15,20 +15,27 @@ PAGE = (ROOT / "docs" / "identity.md").read_text()
 KINDS = ("agent", "client", "server", "auditor", "operator")
 
 
-def rights_table(plain: bool, unshared: bool) -> str:
+def rights_table(plain: bool, unshared: bool, pooled: bool) -> str:
     """The table of the document, made from the only list of rights."""
     lines = ["| kind | may | topic | for |", "|---|---|---|---|"]
     for right in RIGHTS:
-        if (right.plain, right.unshared) == (plain, unshared):
+        if (right.plain, right.unshared, right.pooled) == (plain, unshared, pooled):
             lines.append(f"| {right.part} | {right.action} | `{right.topic.removeprefix('{ns}/')}` | {right.why} |")
     return "\n".join(lines)
 
 
 def test_the_tables_of_rights_are_those_of_the_code() -> None:
-    for name, plain, unshared in (("bound", False, False), ("plain", True, False), ("unshared", False, True)):
+    tables = {
+        "bound": (False, False, False),
+        "plain": (True, False, False),
+        "unshared": (False, True, False),
+        "pool": (False, False, True),
+        "plain pool": (True, False, True),
+    }
+    for name, flags in tables.items():
         shown = re.search(rf"<!-- rights: {name} -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
         assert shown is not None
-        assert shown[1].strip() == rights_table(plain, unshared)
+        assert shown[1].strip() == rights_table(*flags)
 
 
 def test_the_roster_of_the_document_is_a_roster() -> None:

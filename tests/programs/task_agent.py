@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import Any
 
-from mqtt_agent import Agent, SqliteStore, TaskContext, errors
+from mqtt_agent import Agent, PostgresStore, SqliteStore, TaskContext, errors
 from mqtt_agent.agents.store.choosing import is_postgres_url
 
 parser = argparse.ArgumentParser()
@@ -30,6 +30,8 @@ parser.add_argument("--will-delay", type=int, default=1)
 parser.add_argument("--concurrency", type=int, default=8)
 parser.add_argument("--short", type=float, default=0, help="each task takes a random time of up to so many seconds")
 parser.add_argument("--bound", choices=("prefer", "require", "off"), default="prefer", help="sender-bound topics")
+parser.add_argument("--pool", action="store_true", help="several processes have this agent id")
+parser.add_argument("--lease", type=float, default=3.0, help="how long the lease of a member of a pool is")
 options = parser.parse_args()
 
 ledger = os.open(options.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -39,7 +41,10 @@ agent = Agent(
     namespace=options.namespace,
     bound=options.bound,
     # The tests kill processes, and not machines.
-    store=options.store if is_postgres_url(options.store) else SqliteStore(options.store, synchronous="normal"),
+    store=PostgresStore(options.store, lease=options.lease)
+    if is_postgres_url(options.store)
+    else SqliteStore(options.store, synchronous="normal"),
+    pool=options.pool,
     will_delay=options.will_delay,
     max_concurrency=options.concurrency,
     drain_timeout=2,
@@ -145,8 +150,10 @@ async def main() -> None:
         while True:
             try:
                 await agent.serve_forever(obey)
-            except (errors.BrokerUnreachable, errors.ConnectionLost) as error:
-                if isinstance(error, errors.SessionTakenOver):
+            except (errors.BrokerUnreachable, errors.ConnectionLost, errors.StoreError) as error:
+                if isinstance(error, errors.SessionTakenOver) or not (
+                    options.pool or isinstance(error, errors.TransportError)
+                ):
                     raise
                 await asyncio.sleep(0.1)  # the broker is restarting
     except errors.MQTTAgentError as error:

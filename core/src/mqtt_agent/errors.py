@@ -17,6 +17,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── SubscriptionRefused            the broker refused a subscription for such a reason
     │   └── BrokerNotSupported             the broker lacks something that every endpoint needs
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
+    ├── AgentIdTaken                       an agent of this id runs already, and is no member of this pool
     ├── QueueFull                          too many messages or calls wait already
     ├── ToolNameTaken                      a server of another name offers a tool of this name already
     ├── CallError                          a tool call ended without a result
@@ -49,6 +50,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mqtt_agent.deprecation import renamed_names
 
 __all__ = [
+    "AgentIdTaken",
     "BrokerNotSupported",
     "BrokerUnreachable",
     "CallCanceled",
@@ -276,6 +278,14 @@ class QueueFull(MQTTAgentError):
 
     Publishing raises it when ``max_queued`` messages wait for the broker. A call raises it when ``max_pending`` calls
     wait for their answers. Wait for some of them before sending more, or raise the limit.
+    """
+
+
+class AgentIdTaken(MQTTAgentError):
+    """An agent with this id runs already, and the two cannot share the id, so this agent was not started.
+
+    ``agent.start()`` raises it when a pool of processes has the id and this agent has no ``pool=True``, or when a
+    single process has the id and this agent has ``pool=True``. Stop the other agent first, or choose another agent id.
     """
 
 

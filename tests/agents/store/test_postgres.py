@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from databases import PgBouncer, Postgres, shared_pooler, shared_postgres
 from mqtt_agent import Agent
-from mqtt_agent.agents.store import PostgresStore, TaskKey, TaskRecord, postgres, postgres_schema
+from mqtt_agent.agents.store import PostgresStore, TaskKey, TaskRecord, lease, members, postgres, postgres_schema
 from mqtt_agent.agents.store.postgres_engine import _SETTINGS  # pyright: ignore[reportPrivateUsage]
 from mqtt_agent.agents.store.postgres_schema import MIGRATIONS
 from mqtt_agent.errors import StoreError
@@ -48,6 +48,7 @@ def own_database() -> Iterator[Postgres]:
 
 class TestPlans:
     KEY = ("a", "received", "1", "")
+    MEMBER: ClassVar = {"agent": "a", "member": "m"}
     FIND: ClassVar = {"agent": "a", "role": "received", "peer": "p", "after": 0, "limit": 10}
     STATEMENTS: tuple[tuple[str, Any, str], ...] = (
         (postgres.GET, KEY, "tasks_pkey"),
@@ -61,6 +62,14 @@ class TestPlans:
         (postgres.find_sql(TaskState, peer=False, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.WORKING], peer=True, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.FAILED], peer=False, unsettled=True), FIND, "tasks_"),
+        (lease.REAP, MEMBER, "tasks_by_state"),
+        (lease.GIVE_BACK, MEMBER, "tasks_by_state"),
+        (members.OWN, MEMBER, "tasks_by_state"),
+        (members.OWNER, (*KEY, "a"), "tasks_pkey"),
+        (members.ENDED, {"agent": "a", "tasks": ["1"]}, "tasks_pkey"),
+        (members.CLAIM_OWN, {**MEMBER, "now": 0.0, "first": 0}, "tasks_by_state"),
+        (members.CLAIM_IN_TURN, {**MEMBER, "now": 0.0, "first": 0}, "tasks_by_context"),
+        (members.COUNT_IN_TURN, MEMBER, "tasks_by_context"),
     )
 
     @pytest.mark.parametrize("analyzed", [False, True])
@@ -286,7 +295,7 @@ class TestOtherSessions:
     ) -> None:
         sql.execute(f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET synchronous_commit = off".encode())
         async with PostgresStore(url) as store:
-            found = await store._rows("SELECT current_setting('synchronous_commit')", ())  # pyright: ignore[reportPrivateUsage]
+            found = await store.rows("SELECT current_setting('synchronous_commit')", ())
             assert found == [("on",)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
@@ -44,6 +44,8 @@ class HostOptions(TypedDict, total=False):
     max_payload: int
     max_peers: int
     allowed_requesters: Sequence[str] | None
+    pool: bool
+    contexts: Literal["free", "ordered"]
 
 
 class AgentOptions(HostOptions, total=False):

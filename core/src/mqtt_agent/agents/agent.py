@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
@@ -19,13 +19,16 @@ from mqtt_agent.agents.executing.inbox import Inbox
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router, TaskHandler
+from mqtt_agent.agents.executing.shared import SharedWork
 from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.pool import PoolMember
+from mqtt_agent.agents.pool_presence import PoolPresence
 from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import TaskStore, default_store_path
+from mqtt_agent.agents.store import PostgresStore, TaskStore, default_store_path
 from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
@@ -36,7 +39,7 @@ from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.endpoints.screen import screen_messages
-from mqtt_agent.errors import StoreError, TransportError
+from mqtt_agent.errors import AgentIdTaken, StoreError, TransportError
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import (
     TLS,
@@ -83,7 +86,8 @@ class Agent(Requester, Service):
         >>> agent.run()  # doctest: +SKIP
 
     Args:
-        agent_id: The agent's id. Peers give tasks to this id. Only one process at a time may use an id.
+        agent_id: The agent's id. Peers give tasks to this id. Only one process at a time may use an id, unless
+            ``pool`` is true.
         broker: The broker's URL, or several for failover; see :class:`~mqtt_agent.transport.Connection`.
         namespace: The prefix of all topics.
         description: What the agent does, for a person or a model that chooses an agent.
@@ -116,6 +120,11 @@ class Agent(Requester, Service):
         max_payload: The size of the largest task or result that the agent reads, in bytes.
         retention: How many seconds finished tasks are kept. While a task is kept, a repeat of the task is not run.
         max_peers: The largest number of peers whose card and status are kept. Further peers are ignored.
+        pool: Whether any number of processes, on any number of hosts, run as this agent. All of them have the same
+            arguments, and ``store`` is the same PostgreSQL database. Each task is done by one of them, and by another
+            one when a process dies; see ``docs/pools.md``. The limits count for each process.
+        contexts: ``"ordered"`` lets the tasks of one context (``context_id``) run one after the other in the whole
+            pool, in the order in which they were stored. Only for a pool.
         allowed_requesters: The ids of the agents that may give tasks. A task of anybody else is rejected. A requester
             on a plain topic chooses its own name, so only ``bound="require"`` and the broker's access rules make this
             list a protection. None means all agents.
@@ -129,7 +138,8 @@ class Agent(Requester, Service):
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
         ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, a number is
-            too small, or both ``client_id`` and ``connection`` are given.
+            too small, both ``client_id`` and ``connection`` are given, or ``pool`` is true and ``store`` is not a
+            PostgreSQL database.
     """
 
     @renamed_arguments(max_concurrent_tasks="max_concurrency")
@@ -161,31 +171,38 @@ class Agent(Requester, Service):
         retention: float = 7 * 24 * 3600,
         max_peers: int = 10_000,
         allowed_requesters: Sequence[str] | None = None,
+        pool: bool = False,
+        contexts: Literal["free", "ordered"] = "free",
     ) -> None:
-        if max_concurrency < 1 or max_waiting_tasks < 1:
-            raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+        _check_limits(max_concurrency, max_waiting_tasks)
         self.agent_id: str = validate_identifier(agent_id, "agent id")
         self.namespace: str = namespace
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
+        if client_id is not None and pool:
+            raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity
-        ).connection(client_id or _client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
+        ).connection(
+            client_id or _client_id(topics, agent_id),
+            will_delay=will_delay,
+            # The session of a dead member gets a share of the messages, and nobody reads them.
+            session_expiry=min(session_expiry, will_delay) if pool else session_expiry,
+        )
         screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
-        self._topics = topics
-        self._card = card
+        _check_pool(pool, contexts, self.store, connection)
+        self._is_pool, self._ordered = pool, contexts == "ordered"
+        self._topics, self._card = topics, card
         self._router = Router()
         self._tools = AgentTools(self._scope)
         self._drain_timeout = drain_timeout
-        self._max_concurrency = max_concurrency
-        self._max_waiting_tasks = max_waiting_tasks
-        self._max_peers = max_peers
-        self._keep_for = retention
+        self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
+        self._max_peers, self._keep_for = max_peers, retention
         self._allowed = _checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()
@@ -197,7 +214,12 @@ class Agent(Requester, Service):
         self._retry = StoreRetry(self.agent_id)
         self._dialect = AgentDialect(self._scope.bound, self.agent_id)
         scope = dataclasses.replace(self._scope, retry=self._retry, dialect=self._dialect)
-        self._presence = AgentPresence(scope, self._card)
+        self._pool = self._make_member()
+        if self._pool is None:
+            self._presence = AgentPresence(scope, self._card)
+        else:
+            scope = dataclasses.replace(scope, store=self._pool.store, pool=self._pool)
+            self._presence = PoolPresence(scope, self._card, self._pool)
         questions, asker_of = self._topics.all_agent_queries, self._topics.agent_of_query
         self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         self._dialect.on_given_up.append(self._presence.announce_soon)
@@ -210,6 +232,8 @@ class Agent(Requester, Service):
         self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
         self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
+        if self._pool is not None:
+            self._shared = SharedWork(self._pool, self._executor, self._received, self._replies)
         self._retention = Retention(scope, self._keep_for)
         self._hurried = asyncio.Event()
         self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
@@ -217,6 +241,16 @@ class Agent(Requester, Service):
         """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
         self._failing: asyncio.Task[None] | None = None
+
+    def _make_member(self) -> PoolMember | None:
+        """This process as a member of its pool, with a new member id; None when the agent is no pool."""
+        if not self._is_pool:
+            return None
+        assert isinstance(self.store, PostgresStore)
+        member = PoolMember(self.store, self.connection, self._topics, self.agent_id, ordered=self._ordered)
+        if not self.connection.started:
+            self.connection.rename(f"{self.agent_id}:{member.id}{_client_id(self._topics, '')}")
+        return member
 
     def _make_lifecycle(self) -> Lifecycle:
         return Lifecycle(lambda: f"agent {self.agent_id}")
@@ -286,6 +320,7 @@ class Agent(Requester, Service):
 
         Raises:
             StoreError: The store cannot be opened.
+        AgentIdTaken: An agent with this id runs already, and only one of the two is a pool.
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The agent runs on another event loop.
         """
@@ -297,6 +332,8 @@ class Agent(Requester, Service):
         reserve_threads(self, self._max_concurrency)
         await self.store.open()
         self._opened = True
+        if self._pool is not None:
+            await self._pool.join()
         await self._connect()
         await self._presence.announce()
         await self._executor.begin()
@@ -319,16 +356,23 @@ class Agent(Requester, Service):
             (topics.bound.all_events(name), results.on_event, False),
         ]
         for topic, handler, manual in plain if self._dialect.plain else ():
-            self._subscribed.append((topic, handler))
-            await self.connection.subscribe(topic, handler, manual=manual)
+            topic_filter = self._shared_filter(topic)
+            self._subscribed.append((topic_filter, handler))
+            await self.connection.subscribe(topic_filter, handler, manual=manual)
         refused = self._dialect.on_refused
         for topic, handler, manual in bound if self._dialect.bound else ():
-            self._subscribed.append((topic, handler))
-            await self.connection.subscribe(topic, handler, manual=manual, on_refused=refused)
+            topic_filter = self._shared_filter(topic) if handler != results.on_event else topic
+            self._subscribed.append((topic_filter, handler))
+            await self.connection.subscribe(topic_filter, handler, manual=manual, on_refused=refused)
+
+    def _shared_filter(self, topic: str) -> str:
+        """The topic filter for messages to the agent, of which each member of a pool gets a share."""
+        return topic if self._pool is None else self._topics.pool_shared(self.agent_id, topic)
 
     async def _connect(self) -> None:
         await self._presence.follow()
-        await self._subscribe()
+        if self._pool is None:
+            await self._subscribe()  # before the connection starts: the session may already hold messages
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
         self.connection.on_refused.append(self._delegations.on_refused)
@@ -337,6 +381,29 @@ class Agent(Requester, Service):
         self._leased = True
         await self._answers.start()
         await self._peers.start()
+        if self._pool is not None:
+            await self._peers.complete()
+        self._check_rival()
+        if self._pool is not None:
+            await self._pool.start()
+            await self._subscribe()
+
+    def _check_rival(self) -> None:
+        """Raise an error when an agent with this id runs that cannot share the id."""
+        rival = self._presence.rival
+        if rival is None:
+            return
+        since = f"since {rival.started}" if rival.started else "already"
+        if self._pool is None:
+            what = f"a pool of processes runs as agent {self.agent_id!r} {since}"
+            advice = "start this process with pool=True and the same database, stop the pool"
+        else:
+            what = f"a single process runs as agent {self.agent_id!r} {since}"
+            advice = "stop this process, or start it with pool=True and the same database"
+        raise AgentIdTaken(
+            f"{what}: {advice}, or choose another agent id; if it was killed, the broker reports it offline a few "
+            "seconds later"
+        )
 
     async def stop(self) -> None:
         """Start no further task, wait for running handlers, publish the offline status, and disconnect.
@@ -355,16 +422,27 @@ class Agent(Requester, Service):
         self._retention.stop()
         self._retry.end()
         try:
+            await self._leave_groups()
             await self._drain(drain_timeout)
             await self._tools.stop()
             await self._delegations.stop(self._failure)
-            if announced and self.connection.connected:
+            if announced and await self._leave_pool() and self.connection.connected:
                 await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
             reason = str(error) or f"no confirmation within {_OFFLINE_WITHIN:g} s"
             logger.warning("agent %s could not publish its offline status: %s", self.agent_id, reason)
         finally:
             await self._leave()
+
+    async def _leave_pool(self) -> bool:
+        """Leave the pool. Returns whether the agent is offline now, because no other member is left."""
+        return self._pool is None or await self._pool.leave()
+
+    async def _leave_groups(self) -> None:
+        """Let the broker give the messages to the other members of the pool from now on."""
+        if self._pool is not None:
+            for topic_filter, _ in self._subscribed:
+                await self.connection.leave(topic_filter)
 
     async def _drain(self, timeout: float) -> None:
         draining = asyncio.ensure_future(self._executor.drain(timeout))
@@ -390,10 +468,13 @@ class Agent(Requester, Service):
             await self._answers.stop()
             await self._presence.unfollow()
             await self._finish_storing()  # before the disconnect, so that the messages are acknowledged
+            await self._leave_pool()  # when the start has failed
         finally:
             if self._leased:
                 self._leased = False
-                await self.connection.stop()
+                await self.connection.stop(end_session=self._pool is not None or self._presence.rival is not None)
+            if self._pool is not None:
+                await self._pool.unsubscribe()
             # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
             for topic, handler in self._subscribed:
                 await self.connection.unsubscribe(topic, handler)
@@ -432,6 +513,7 @@ class Agent(Requester, Service):
         self._retry.end()
         await self._executor.abandon()
         await self._delegations.stop(error)
+        await self._leave_pool()  # so that the other members take the tasks
 
     # Tools
 
@@ -475,9 +557,12 @@ class Agent(Requester, Service):
             server: A server that has not started. Its own broker and credentials are not used.
 
         Raises:
-            ValueError: The server is for another namespace.
+            ValueError: The server is for another namespace, or the agent is a pool: then each member is online for as
+                long as another one is, and the server needs a Last Will of its own.
             RuntimeError: The server has started already.
         """
+        if self._is_pool:
+            raise ValueError(f"agent {self.agent_id!r} is a pool: give server {server.name!r} a connection of its own")
         self._tools.add(server)
 
 
@@ -518,6 +603,21 @@ def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, a
     if isinstance(store, TaskStore):
         return store
     return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
+
+
+def _check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
+    if max_concurrency < 1 or max_waiting_tasks < 1:
+        raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+
+
+def _check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:
+    if pool and (connection is not None or not isinstance(store, PostgresStore)):
+        raise ValueError(
+            "pool=True needs a store in PostgreSQL, such as store='postgresql://agents@db.example/agents', and no "
+            "connection=, because each member has a connection of its own"
+        )
+    if contexts not in ("free", "ordered") or (contexts == "ordered" and not pool):
+        raise ValueError(f"contexts must be 'free', or 'ordered' together with pool=True, not {contexts!r}")
 
 
 def _client_id(topics: Topics, agent_id: str) -> str:

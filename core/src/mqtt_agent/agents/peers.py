@@ -28,6 +28,10 @@ _LISTED_FOR = 60.0
 """Seconds for which an agent follows all agents after somebody has last wanted to see all of them."""
 
 
+_ANSWERED_WITHIN = 2.0
+"""Seconds in which a live member of a pool answers the Last Will of a dead member."""
+
+
 @dataclass(frozen=True)
 class PeerChange:
     """A change of one peer.
@@ -69,10 +73,13 @@ class Peers:
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
         """Each watcher, with the id of the agent whose changes it wants; None for all agents."""
         self._faults = FaultLog(logger)
-        me, bound, connection = scope.agent_id, self._topics.bound, scope.connection
+        self._doubted: dict[str, asyncio.TimerHandle] = {}
+        """By name of a pool: when the pool counts as offline, unless a live member says online before."""
+        me, bound, connection, pool = scope.agent_id, self._topics.bound, scope.connection, scope.pool
         marker = BoundMarker(
-            Marker(connection, bound.control(me, me), self._message_to_itself, bound.control(me)),
-            Marker(connection, self._topics.control(me), self._message_to_itself),
+            # The members of a pool share the messages on their topics, but a marker must return to its sender.
+            Marker(connection, bound.control(me, me), self._message_to_itself, None if pool else bound.control(me)),
+            Marker(connection, pool.control(pool.id) if pool else self._topics.control(me), self._message_to_itself),
             scope.dialect,
         )
         source = Source(
@@ -192,6 +199,8 @@ class Peers:
         for watcher in tuple(self._watchers):
             watcher.close()
         self._wanted.clear()
+        for name in tuple(self._doubted):
+            self._trust(name)
         self._cards.clear()
         self._statuses.clear()
 
@@ -234,6 +243,25 @@ class Peers:
         before = self._statuses.get(name)
         if before is not None and status.status == "offline" and status.speaks_before(before):
             return
+        self._trust(name)
+        if status.pool and status.status == "offline" and self.is_online(name):
+            later = asyncio.get_running_loop().call_later(_ANSWERED_WITHIN, self._believe, name, status)
+            self._doubted[name] = later
+            return
+        self._take_status(name, status)
+
+    def _trust(self, name: str) -> None:
+        """Do not wait any more for an answer of a pool to a status that says offline."""
+        doubted = self._doubted.pop(name, None)
+        if doubted is not None:
+            doubted.cancel()
+
+    def _believe(self, name: str, status: AgentStatus) -> None:
+        del self._doubted[name]
+        self._take_status(name, status)
+
+    def _take_status(self, name: str, status: AgentStatus) -> None:
+        before = self._statuses.get(name)
         was_online = self.is_online(name)
         self._statuses[name] = status
         restarted = before is not None and status.started != before.started

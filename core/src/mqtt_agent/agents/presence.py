@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -29,11 +30,14 @@ class AgentPresence:
 
     Attributes:
         announced: Whether the agent publishes that it is online. True from the first announcement to the agent's stop.
+        rival: A status that was published before the first announcement, by an agent that runs already and cannot share
+            the id with this agent; None when there is none.
         card: The card, without the present values of ``status``, ``last_seen``, ``started`` and the feature ``bound``.
     """
 
     def __init__(self, scope: Scope, card: AgentCard) -> None:
         self.announced: bool = False
+        self.rival: AgentStatus | None = None
         self.card: AgentCard = card
         self._connection = scope.connection
         self._dialect = scope.dialect
@@ -48,6 +52,7 @@ class AgentPresence:
     async def follow(self) -> None:
         """Watch what is published as this agent's card and status. Call this before the connection starts."""
         self._began = utc_now()
+        self.rival = None
         await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         await self._connection.subscribe(self._card_topic, self._on_own_card)
 
@@ -123,6 +128,9 @@ class AgentPresence:
     def _on_own_status(self, message: InboundMessage) -> None:
         """Check a status on this agent's topic, which another process with the same agent id may have published."""
         if not self.announced:
+            if message.payload:
+                with contextlib.suppress(WireError):
+                    self._note_rival(decode(AgentStatus, message.payload))
             return
         self._refresher.note(message)
         if self._corrections.is_own(message.payload):
@@ -145,6 +153,14 @@ class AgentPresence:
             self._faults.tell(message.topic, "a status that this agent did not write", detail)
         # Else the status is this agent's Last Will, or the status of an earlier process.
         self._corrections.soon()
+
+    def _note_rival(self, status: AgentStatus) -> None:
+        if not self.announced:
+            self.rival = status if self._is_rival(status) else None
+
+    def _is_rival(self, status: AgentStatus) -> bool:
+        """Whether an agent that has published this status cannot share the id with this agent."""
+        return status.status == "online" and bool(status.pool)
 
     def _on_own_card(self, message: InboundMessage) -> None:
         if message.retain or not self.announced:  # a retained card is from before the start

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mqtt_agent.agents.dialect import AgentDialect
+from mqtt_agent.agents.pool import PoolMember
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.transport import Bound, Connection
@@ -32,6 +33,7 @@ class Scope:
             beginning and one line for the end of a trouble.
         bound: Whether the agent speaks sender-bound topics; see :class:`BrokerSettings`.
         dialect: Which topics the agent uses in its present life, and which topics it uses with each peer.
+        pool: This process as a member of a pool; None when the agent is a single process.
     """
 
     agent_id: str
@@ -42,6 +44,7 @@ class Scope:
     retry: StoreRetry
     bound: Bound = "prefer"
     dialect: AgentDialect = field(kw_only=True)
+    pool: PoolMember | None = field(default=None, kw_only=True)
 
     @cached_property
     def owner(self) -> str:

@@ -85,7 +85,7 @@ def claimed_sender(topics: Topics, message: InboundMessage) -> str | None:
     if levels[0] == "mcp":
         levels = levels[1:]
     room, name, kind = (*levels, "", "", "")[:3]
-    if (room == "servers" and kind == "card") or (room == "agents" and kind in ("card", "status", "query")):
+    if (room == "servers" and kind == "card") or (room == "agents" and kind in ("card", "status", "query", "members")):
         return name
     if room == "clients" and kind == "query":
         return name

@@ -41,7 +41,8 @@ def cloudsignal(roster: Roster, profile: Profile = "bound") -> Plan:
         if right.unshared or (right.plain and profile != "mixed"):
             continue
         bound = _bound(right)
-        if bound is not None and any(right.part in parts(each) for each in roster.programs):
+        having = [each for each in roster.programs if right.part in parts(each) and (each.pool or not right.pooled)]
+        if bound is not None and having:
             topic = bound[0].replace("{ns}", roster.namespace)
             actions.setdefault((topic, bound[1]), set()).add(_ACTIONS[right.action])
     rules: list[dict[str, Any]] = []

@@ -121,7 +121,7 @@ def _acls(topics: Iterable[tuple[Action, str]]) -> list[dict[str, Any]]:
 def _client(login: Login, role: str, passwords: Mapping[str, str] | None) -> dict[str, Any]:
     client: dict[str, Any] = {
         "username": login.user,
-        "clientid": login.client_id,
+        **({} if login.program.pool else {"clientid": login.client_id}),
         "textname": f"{login.program.kind} {login.program.name}",
         "roles": [{"rolename": role}],
     }

@@ -35,6 +35,7 @@ class Right:
         why: What the right is used for.
         plain: Whether the topic is not sender-bound. Then only the profile ``mixed`` has the right.
         unshared: Whether the right is used only at brokers without shared subscriptions.
+        pooled: Whether only the members of a pool use the right.
     """
 
     part: Kind
@@ -43,11 +44,19 @@ class Right:
     why: str
     plain: bool = False
     unshared: bool = False
+    pooled: bool = False
 
 
-def _rows(part: Kind, plain: bool, rows: Iterable[tuple[Action, str, str]], *, unshared: bool = False) -> list[Right]:
+def _rows(
+    part: Kind,
+    plain: bool,
+    rows: Iterable[tuple[Action, str, str]],
+    *,
+    unshared: bool = False,
+    pooled: bool = False,
+) -> list[Right]:
     return [
-        Right(part, action, topic if topic.startswith("$share/") else _ROOT + topic, why, plain, unshared)
+        Right(part, action, topic if topic.startswith("$share/") else _ROOT + topic, why, plain, unshared, pooled)
         for action, topic, why in rows
     ]
 
@@ -188,6 +197,33 @@ RIGHTS: tuple[Right, ...] = (
         ],
         unshared=True,
     ),
+    *_rows(
+        "agent",
+        False,
+        [
+            ("publish", "agents/{self}/members/+/control", "messages to the other members of its pool"),
+            ("subscribe", "agents/{self}/members/+/control", "messages of the other members of its pool"),
+            ("subscribe", "$share/agent-{self}/{ns}/tasks/{self}/inbox/+", "a member's share of the tasks"),
+            (
+                "subscribe",
+                "$share/agent-{self}/{ns}/tasks/{self}/control/+",
+                "a member's share of the control messages",
+            ),
+            ("subscribe", "$share/agent-{self}/{ns}/tasks/{self}/results/+", "a member's share of the results"),
+        ],
+        pooled=True,
+    ),
+    *_rows(
+        "agent",
+        True,
+        [
+            ("subscribe", "$share/agent-{self}/{ns}/tasks/{self}/inbox", "a member's share of such tasks"),
+            ("subscribe", "$share/agent-{self}/{ns}/agents/{self}/inbox", "a member's share of such tasks"),
+            ("subscribe", "$share/agent-{self}/{ns}/tasks/{self}/control", "a member's share of such control messages"),
+            ("subscribe", "$share/agent-{self}/{ns}/tasks/{self}/results", "a member's share of such results"),
+        ],
+        pooled=True,
+    ),
     *_rows("auditor", False, [("subscribe", "#", "every message of the namespace")]),
     *_rows(
         "operator",
@@ -278,6 +314,8 @@ def grants(roster: Roster, program: Program, profile: Profile = "bound", *, shar
     }
     made: list[Grant] = []
     for right in RIGHTS:
+        if right.pooled and not program.pool:
+            continue
         if right.part in played and (profile == "mixed" or not right.plain) and not (right.unshared and shares):
             made += [Grant(right, topic.replace("{ns}", roster.namespace)) for topic in _spread(right.topic, entries)]
     seen: dict[tuple[Action, str, bool], Grant] = {}

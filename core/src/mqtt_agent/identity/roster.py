@@ -22,7 +22,7 @@ EVERYBODY: str = "*"
 """The entry of ``calls`` and ``delegates_to`` that stands for every name."""
 
 _KEYS: dict[str, frozenset[str]] = {
-    "agent": frozenset({"kind", "user_id", "client_id", "calls", "delegates_to", "hosts", "serves"}),
+    "agent": frozenset({"kind", "user_id", "client_id", "calls", "delegates_to", "hosts", "serves", "pool"}),
     "client": frozenset({"kind", "user_id", "client_id", "calls"}),
     "server": frozenset({"kind", "user_id", "replicas", "serves"}),
     "auditor": frozenset({"kind", "user_id", "client_id"}),
@@ -46,6 +46,7 @@ class Program:
         hosts: The server id, ``name:replica``, of the tool server that an agent hosts on its own connection.
         user_id: The claim ``user_id``: the person or the account for whom the program works.
         client_id: The MQTT client id, when it is not the name.
+        pool: Whether several processes have the agent's id (``Agent(pool=True)``).
     """
 
     name: str
@@ -57,6 +58,7 @@ class Program:
     hosts: str | None = None
     user_id: str | None = None
     client_id: str | None = None
+    pool: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Login:
     Attributes:
         program: The program.
         user: The MQTT user name. For a replica it is the server id with ``.`` in the place of ``:``.
-        client_id: The MQTT client id to which a broker binds the user.
+        client_id: The MQTT client id to which a broker binds the user. For a pool, ``*`` stands for the id of the
+            member.
         agent_id: The claim ``agent_id``, and the name in sender-bound topics; None for a server.
         server_id: The claim ``server_id``, and the server's name in sender-bound topics; None without a server.
         org_id: The claim ``org_id``.
@@ -183,6 +186,8 @@ class Roster:
         client_id = program.client_id or program.name
         if program.kind == "agent" and program.client_id is None and self.namespace != DEFAULT_NAMESPACE:
             client_id = f"{program.name}@{self.namespace.replace('/', '.')}"  # the id that Agent takes
+        if program.pool:
+            client_id = client_id.replace(program.name, f"{program.name}:*", 1)
         yield Login(program, program.name, client_id, program.name if speaks else None, program.hosts, self.org_id)
 
 
@@ -238,6 +243,8 @@ class _Reader:
                 allowed = ", ".join(sorted(_KEYS[kind] - {"kind"}))
                 raise self._error(f"{key!r} has no meaning for the {kind} {name!r}; use {allowed}", table, key)
         lists = {key: self._names(values.get(key), key, table) for key in _LISTS}
+        if not isinstance(values.get("pool", False), bool):
+            raise self._error(f"pool of {name!r} must be true or false, not {values['pool']!r}", table, "pool")
         for key in ("user_id", "client_id", "hosts"):
             if values.get(key) is not None:
                 self._name(values[key], key, table, key)
@@ -248,6 +255,7 @@ class _Reader:
             hosts=values.get("hosts"),
             user_id=values.get("user_id"),
             client_id=values.get("client_id"),
+            pool=values.get("pool") is True,
         )
         self._check(program, table)
         return program
@@ -255,6 +263,13 @@ class _Reader:
     def _check(self, program: Program, table: tuple[str, ...]) -> None:
         """Refuse a program that could do nothing, or more than one name can say."""
         name = program.name
+        if program.pool and (program.hosts or program.client_id):
+            raise self._error(
+                f"agent {name!r} is a pool, which hosts no tool server and has a client id for each member; remove "
+                "'hosts' and 'client_id', or 'pool'",
+                table,
+                "pool",
+            )
         if program.kind == "client" and not program.calls:
             raise self._error(f'client {name!r} may call no tool; add calls = "*" or a list of tools', table)
         if program.kind == "server" and not program.serves:

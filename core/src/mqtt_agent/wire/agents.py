@@ -10,7 +10,7 @@ from mqtt_agent.display import card, escaped, table
 from mqtt_agent.wire.cards import Status, VersionInfo
 from mqtt_agent.wire.messages import Message, utc_now
 
-__all__ = ["AGENT_FEATURES", "AgentCard", "AgentSkill", "AgentStatus"]
+__all__ = ["AGENT_FEATURES", "AgentCard", "AgentSkill", "AgentStatus", "MemberNote"]
 
 AGENT_FEATURES: tuple[str, ...] = ("cancel", "events", "get", "input", "parts")
 """The optional parts of the protocol that this implementation's agents support (ours)."""
@@ -53,6 +53,7 @@ class AgentCard(Message):
         features: The optional parts of the protocol that the agent supports (ours).
         meta: Any other information from the author of the agent (ours).
         started: When the agent's process started, ISO 8601 UTC (ours).
+        pool: Whether several processes may have this agent id; None for no (ours).
     """
 
     version: str = "1"
@@ -69,6 +70,7 @@ class AgentCard(Message):
     features: list[str] | None = None
     meta: dict[str, Any] | None = None
     started: str | None = None
+    pool: bool | None = None
 
     def _repr_html_(self) -> str:
         rows = [
@@ -94,6 +96,8 @@ class AgentStatus(Message):
         timestamp: When the message was written, ISO 8601 UTC. For a Last Will: when the connection was opened.
         started: When the agent's process started, ISO 8601 UTC (ours).
         epoch: The number of the connection that the message belongs to, 1 for the process's first connection (ours).
+            In an online status of a pool, a number that grows whenever a member joins, connects or is lost.
+        pool: Whether several processes may have this agent id; None for no (ours).
     """
 
     name: str = ""
@@ -101,9 +105,33 @@ class AgentStatus(Message):
     timestamp: str = Field(default_factory=utc_now)
     started: str | None = None
     epoch: int | None = None
+    pool: bool | None = None
 
     def speaks_before(self, other: AgentStatus) -> bool:
         """Whether this message is from an earlier connection than ``other``. Then it is an outdated Last Will."""
         if not (self.started and self.epoch and other.started and other.epoch):
             return False
         return (self.started, self.epoch) < (other.started, other.epoch)
+
+
+class MemberNote(Message):
+    """A message between the members of one pool, which saves a member the wait for its next look at the store (ours).
+
+    Attributes:
+        action: ``task``: a task of this member has changed. ``refused``: an answer to the open question of a task was
+            not accepted. ``tasks``: tasks wait. ``ended``: a delegated task is over.
+        member: The member that writes the message.
+        task_id: The id of the task.
+        requester: The requester of a received task.
+        listen: Whether the requester of the task wants events from now on.
+        reason: Why the answer was not accepted.
+        timestamp: When the message was written, ISO 8601 UTC.
+    """
+
+    action: str
+    member: str | None = None
+    task_id: str | None = None
+    requester: str | None = None
+    listen: bool | None = None
+    reason: str | None = None
+    timestamp: str = Field(default_factory=utc_now)

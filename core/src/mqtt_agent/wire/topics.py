@@ -148,6 +148,20 @@ class Topics:
         """The topic on which an agent asks all agents for their cards (ours)."""
         return f"{self._agents}{validate_identifier(agent, 'agent id')}/query"
 
+    def member_control(self, agent: str, member: str) -> str:
+        """The topic of messages to one member of a pool, or to ``all`` members (ours)."""
+        names = f"{validate_identifier(agent, 'agent id')}/members/{validate_identifier(member, 'member id')}"
+        return f"{self._agents}{names}/control"
+
+    def pool_shared(self, agent: str, topic_filter: str) -> str:
+        """The shared topic filter by which the members of a pool subscribe to a topic of their agent (ours).
+
+        Example:
+            >>> Topics("a2a/v1").pool_shared("agent-a", "a2a/v1/tasks/agent-a/inbox")
+            '$share/agent-agent-a/a2a/v1/tasks/agent-a/inbox'
+        """
+        return f"$share/agent-{validate_identifier(agent, 'agent id')}/{topic_filter}"
+
     @property
     def all_agent_queries(self) -> str:
         """The topic filter for the questions of all agents (ours)."""

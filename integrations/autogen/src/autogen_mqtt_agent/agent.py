@@ -84,6 +84,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             does not accept the answer, the question comes again with the reason. Without ``on_question``, a question
             cancels the turn with an error.
         store: Where turns under way are kept, see :class:`mqtt_agent.Agent`.
+        pool: Whether several processes give turns under ``agent_id``. Then ``store`` must be the URL of a PostgreSQL
+            database.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -119,12 +121,15 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        pool: bool = False,
     ) -> None:
         super().__init__(name, description)
         self.peer: str = peer or name
         options: dict[str, Any] = {"max_payload": MAX_PAYLOAD}
         if agent_id is None and store is None:
             options["retention"] = _SHORT_RETENTION
+        if pool:
+            options["pool"] = True
         place = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
         self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
         self._on_question = on_question

@@ -60,6 +60,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         peers: Agents that become tools ``ask_<peer>``: their ids, or ``all`` that are online. None takes none of them.
             Tasks are given under ``agent_id``, on the connection on which the tools are called.
         store: Where the tasks that are given to peers are kept; see :class:`mqtt_agent.Agent`.
+        pool: Whether several processes give tasks to peers under ``agent_id``; see :class:`MQTTRemoteAgent`.
         on_unavailable: What to do about a wanted tool or peer that is not online: ``skip`` it with a warning, or
             ``raise``.
         timeout: Seconds that a call may take, and that a tool of ``peers`` waits; None for no limit.
@@ -108,6 +109,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     prefix: bool = False
     peers: Peers | None = None
     store: Any = None
+    pool: bool = False
     on_unavailable: OnUnavailable = "skip"
     timeout: float | None = CALL_TIMEOUT
     timeouts: Mapping[str, float | None] = Field(default_factory=dict)
@@ -135,7 +137,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, client_id=self.client_id, **settings.as_arguments())
         else:
-            options = {} if self.client_id is None else {"client_id": self.client_id}
+            options: dict[str, Any] = {"pool": True} if self.pool else {}
+            if self.client_id is not None:
+                options["client_id"] = self.client_id
             self._remote = Requester(
                 RequesterSettings(settings, self.agent_id, self.store, lasting=True, options=options)
             )

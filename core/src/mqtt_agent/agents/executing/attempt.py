@@ -46,6 +46,7 @@ class Attempt:
         question: The open question as it is stored, see :attr:`TaskRecord.inputs`; None when no question is open.
         seq: The number of the latest event.
         topic: The topic of the task's events; None when nobody can get events.
+        shared: Whether other members of a pool may store answers to the open question.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Attempt:
         self.question: dict[str, Any] | None = None
         self.seq: int = record.seq - RESERVED_SEQS
         self.topic: str | None = topic
+        self.shared: bool = False
         self._names: dict[str, Any] = {"sender": sender, "to": record.peer}
         self._seq_limit = record.seq
         self._store = store
@@ -172,6 +174,21 @@ class Attempt:
         await self.change(**changes)
         self.state = state
         await self.send_status()
+
+    async def store_answer(self, inputs: list[dict[str, Any]]) -> bool:
+        """Store the answer to the open question.
+
+        Returns:
+            Whether it was stored. Not when another member of the pool has stored an answer before.
+        """
+        if not self.shared:
+            await self.change(inputs=inputs)
+            return True
+        asked = (TaskState.INPUT_REQUIRED,)
+        store = partial(
+            self._store.change, self.key, asked, expected_attempt=self.number, inputs=inputs, state=TaskState.WORKING
+        )
+        return await self._retry.until_stored(store, f"an answer to task {self.key.task_id:.80}") is not None
 
     async def change(self, **changes: Unpack[Changes]) -> None:
         """Change the task's record. While the store does not work, this waits.

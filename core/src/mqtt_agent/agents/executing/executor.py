@@ -70,6 +70,7 @@ class TaskExecutor:
         self.waiting: int = 0
         self.background: BackgroundTasks = background
         self._scope = scope
+        self._pool = scope.pool
         self._handlers = Handlers(scope, router, lambda: not self.executing)
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
@@ -89,6 +90,11 @@ class TaskExecutor:
     def running(self) -> int:
         """How many handlers are running, including handlers that wait for an answer."""
         return len(self._runs)
+
+    @property
+    def runs(self) -> dict[TaskKey, Run]:
+        """The running handlers, by the keys of their tasks."""
+        return dict(self._runs)
 
     async def find_run(self, key: TaskKey) -> Run | None:
         """The handler that works on a task; None when there is none. Waits for a handler that begins at this moment."""
@@ -199,6 +205,8 @@ class TaskExecutor:
         if self.executing:
             self._timers.watch(record)
         self._fill()
+        if self._pool is not None and self.waiting:
+            self._pool.tell_waiting()
 
     def dequeue(self, key: TaskKey) -> None:
         """Note that a task which waited for a slot is over, because it was canceled or has expired."""
@@ -242,7 +250,15 @@ class TaskExecutor:
             self.waiting = await self._count_waiting()
         return record
 
+    async def recount(self) -> None:
+        """Count the tasks that wait, because other members of the pool add and begin tasks too, and begin some."""
+        if self.executing:
+            self.waiting = await self._count_waiting()
+            self._fill()
+
     async def _count_waiting(self) -> int:
+        if self._pool is not None:
+            return await self._pool.store.count_in_turn(self._scope.owner)
         return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
 
     async def run_again(self, record: TaskRecord) -> TaskRecord:
@@ -267,7 +283,9 @@ class TaskExecutor:
         return again
 
     def _on_store_recovered(self) -> None:
-        if self.executing:
+        if self._pool is not None:
+            self._pool.look_soon()
+        elif self.executing:
             what = "the list of the tasks that have begun"
             self.background.start(self._scope.retry.until_stored(self._find_lost, what))
 
@@ -297,6 +315,7 @@ class TaskExecutor:
         self._timers.forget(record.key)
         scope, topic = self._scope, self._replies.events_topic(record)
         attempt = Attempt(record, scope.store, scope.retry, scope.connection.publish_soon, scope.agent_id, topic)
+        attempt.shared = scope.pool is not None
         questions = Questions(attempt, record.inputs, slot)
         limit = scope.connection.max_payload
         max_result = limit if task.max_result is None else min(limit, task.max_result)
@@ -326,3 +345,5 @@ class TaskExecutor:
         run.attempt.over = True
         run.questions.close()
         run.slot.end(run.threads)
+        if self._pool is not None:
+            self._pool.on_run_end()

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
 from mqtt_agent.agents.executing.executor import TaskExecutor
+from mqtt_agent.agents.executing.questions import fault_of
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.agents.outcome import Ending, result_of
@@ -42,8 +44,10 @@ class ReceivedTasks:
         self._replies = replies
         self._max_waiting = max_waiting
         self._answering = asyncio.Lock()
+        self._pool = scope.pool
 
-    def _key(self, task_id: str, sender: str | None) -> TaskKey:
+    def key(self, task_id: str, sender: str | None) -> TaskKey:
+        """The key of a received task's record."""
         return self._scope.key("received", task_id, sender)
 
     async def find(self, task_id: str, sender: str | None) -> TaskRecord | None:
@@ -53,7 +57,7 @@ class ReceivedTasks:
             task_id: The task's id.
             sender: The requester; None finds only a task that did not name its requester.
         """
-        return await self._scope.store.get(self._key(task_id, sender))
+        return await self._scope.store.get(self.key(task_id, sender))
 
     # Taking a task
 
@@ -87,14 +91,15 @@ class ReceivedTasks:
         if verified:
             content[VERIFIED] = True
         record = TaskRecord(
-            key=self._key(task.task_id, task.sender),
+            key=self.key(task.task_id, task.sender),
             peer=task.sender,
             task=content,
             digest=task.digest,
             reply_to=reply_to,
             expires_at=expires_at,
         )
-        slot = self._executor.take_slot()
+        waits = self._pool is not None and self._pool.waits_for_turn(task.context_id)
+        slot = None if waits else self._executor.take_slot()
         if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
@@ -181,7 +186,12 @@ class ReceivedTasks:
             return
         run = await self._executor.find_run(record.key)
         if run is None and record.state in ACTIVE and self._executor.executing:
-            record = await self._executor.run_again(record)
+            if self._pool is None:
+                record = await self._executor.run_again(record)
+            elif await self._pool.wake(record.key, listen=task is not None and task.stream is not False):
+                return  # the member that works on the task answers
+            else:
+                self._pool.look_soon()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         await self._say_status(record)
@@ -238,13 +248,13 @@ class ReceivedTasks:
         if record is None:
             # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
             content = {"task_id": task_id}
-            key = self._key(task_id, sender)
+            key = self.key(task_id, sender)
             canceled = TaskRecord(key, sender, content, "", ending.state, result=result, reply_to=reply_to)
             record, _ = await self._scope.store.add(canceled)
         elif not record.state.terminal:
             record = await self._cancel_open(record, result)
         elif record.state is TaskState.CANCELED:
-            await self._end_run(record.key)  # an earlier cancel may be stored although the store's answer was lost
+            await self.end_run(record.key)  # an earlier cancel may be stored although the store's answer was lost
         if record.result is not None:
             self._executor.background.start(self._replies.send(record))
 
@@ -253,15 +263,21 @@ class ReceivedTasks:
         if changed is None:
             return await self._scope.store.get(record.key) or record
         # The handler is looked up only after the change, because it may have begun meanwhile.
-        ended = await self._end_run(record.key)
+        ended = await self.end_run(record.key)
         if not ended and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
             self._executor.dequeue(record.key)
         return changed
 
-    async def _end_run(self, key: TaskKey) -> bool:
-        """End the handler of a canceled task. Returns whether a handler worked on the task."""
+    async def end_run(self, key: TaskKey) -> bool:
+        """End the handler of a canceled task, also at another member of the pool.
+
+        Returns:
+            Whether a handler of this process worked on the task.
+        """
         run = await self._executor.find_run(key)
         if run is None:
+            if self._pool is not None:
+                await self._pool.wake(key)
             return False
         run.attempt.state = TaskState.CANCELED
         with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
@@ -292,16 +308,43 @@ class ReceivedTasks:
                 if run is not None:
                     if await run.questions.take_input(input_id, answer):
                         return True
+                    run.questions.take_stored(record.inputs)
                     break
                 unanswered = (each for each in record.inputs if "answer" not in each)
                 question = next((each for each in unanswered if input_id in (None, each["input_id"])), None)
                 if question is None:
                     break
+                if await self._refuses(record, question, answer):
+                    return True
                 question["answer"] = answer
-                stored = await self._scope.store.change(
-                    record.key, OPEN, expected_attempt=record.attempt, inputs=record.inputs
-                )
-                if stored is not None:
+                if await self._store_answer(record):
                     return True
                 # A handler has begun meanwhile: the next turn of the loop gives the answer to the handler.
         return any(question["input_id"] == input_id for question in record.inputs)
+
+    async def _refuses(self, record: TaskRecord, question: dict[str, Any], answer: Any) -> bool:
+        """Whether another member of the pool refuses an answer, which does not match the schema of the question."""
+        if self._pool is None or record.state is not TaskState.INPUT_REQUIRED:
+            return False
+        fault = fault_of(answer, question.get("schema"))
+        return fault is not None and await self._pool.wake(record.key, fault=fault)
+
+    async def _store_answer(self, record: TaskRecord) -> bool:
+        """Store an answer to a question of a task that no handler of this process works on.
+
+        In a pool, an answer to the open question also ends the state ``input-required``. So of two answers that arrive
+        at two members, one is stored.
+
+        Returns:
+            Whether the answer was stored. Not when the task has changed meanwhile.
+        """
+        change = partial(self._scope.store.change, record.key, expected_attempt=record.attempt, inputs=record.inputs)
+        if self._pool is None:
+            return await change(OPEN) is not None
+        if record.state is TaskState.INPUT_REQUIRED:
+            stored = await change((record.state,), state=TaskState.WORKING)
+        else:
+            stored = await change((record.state,))
+        if stored is not None:
+            await self._pool.wake(record.key)
+        return stored is not None

@@ -15,7 +15,7 @@ from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
 
-__all__ = ["Questions"]
+__all__ = ["Questions", "fault_of"]
 
 
 @dataclass
@@ -53,6 +53,11 @@ class Questions:
         self._asked = 0
         self._waiting: _Waiting | None = None
         self._closed = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the handler waits for an answer."""
+        return self._waiting is not None and not self._waiting.answered.done()
 
     async def ask(
         self, prompt: str, schema: Any, name: str | None = None, state: TaskState = TaskState.INPUT_REQUIRED
@@ -152,24 +157,42 @@ class Questions:
         waiting = self._waiting
         if waiting is None or input_id not in (None, waiting.question["input_id"]) or waiting.storing:
             return False
-        fault = _fault_of(answer, waiting.question["schema"])
+        fault = fault_of(answer, waiting.question["schema"])
         if fault is not None:
             await self._attempt.send_status(fault)
             return True
         waiting.storing = True
         answered = [*self._inputs[:-1], {**waiting.question, "answer": answer}]
         try:
-            await self._attempt.change(inputs=answered)
+            stored = await self._attempt.store_answer(answered)
         except BaseException:
             waiting.storing = False  # the answer is not stored, so it may be sent again
             raise
+        if not stored:
+            waiting.storing = False
+            return False
         self._inputs = answered
         if not waiting.answered.done():  # the handler may have been canceled meanwhile
             waiting.answered.set_result(answer)
         return True
 
+    def take_stored(self, inputs: list[dict[str, Any]]) -> None:
+        """Hand the answer to the open question to the handler, if another member of the pool has stored it.
 
-def _fault_of(answer: Any, schema: Any) -> str | None:
+        Args:
+            inputs: The questions and answers in the store.
+        """
+        waiting = self._waiting
+        if waiting is None or waiting.storing or waiting.answered.done():
+            return
+        input_id = waiting.question["input_id"]
+        stored = next((each for each in inputs if each["input_id"] == input_id), None)
+        if stored is not None and "answer" in stored:
+            self._inputs = inputs
+            waiting.answered.set_result(stored["answer"])
+
+
+def fault_of(answer: Any, schema: Any) -> str | None:
     """Why an answer does not match a JSON Schema; None when it matches, or when there is no schema."""
     if schema is None:
         return None

@@ -13,6 +13,7 @@ import pydantic_core
 from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.outcome import with_message
 from mqtt_agent.agents.peers import Peers
+from mqtt_agent.agents.pool import PoolMember
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
@@ -25,7 +26,7 @@ from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
 from mqtt_agent.metering import Durations
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.wire import Control, Task, TaskState, checked_json, encode
+from mqtt_agent.wire import Control, MemberNote, Task, TaskState, checked_json, encode
 
 __all__ = ["Delegations"]
 
@@ -68,6 +69,10 @@ class Delegations:
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._opening = asyncio.Semaphore(_AT_ONCE)
+        if scope.pool is not None:
+            scope.pool.looks.append(partial(self._look, scope.pool))
+            scope.pool.on_note["ended"] = self._on_ended
+            scope.pool.on_reaped.append(self.on_reconnected)  # a dead member does not ask for its tasks any more
 
     # Life
 
@@ -114,6 +119,24 @@ class Delegations:
         """Send all open tasks again, because tasks or results may have got lost with the connection."""
         what = "the list of the tasks to send again"
         self._tasks.background.start(self._scope.retry.until_stored(self._resender.resend_all, what))
+
+    # Pools
+
+    async def _look(self, pool: PoolMember) -> None:
+        """Find out which followed tasks are over, because another member has got their results."""
+        for task_id in await pool.store.ended(
+            [each for each, handle in self._tasks.handles.items() if not handle.done]
+        ):
+            await self._update(task_id)
+
+    async def _on_ended(self, note: MemberNote) -> None:
+        if note.task_id in self._tasks.handles:
+            await self._update(note.task_id)
+
+    async def _update(self, task_id: str) -> None:
+        record, handle = await self._tasks.get(task_id), self._tasks.handles.get(task_id)
+        if record is not None and handle is not None and not handle.done and record.state.terminal:
+            self._tasks.update(handle, record)
 
     # Delegating
 

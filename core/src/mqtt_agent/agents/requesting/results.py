@@ -147,6 +147,8 @@ class Results:
         message.acknowledge()
         tasks.reminders.drop(task_id)
         self._resender.answered(task_id)
+        if changed is not None and self._scope.pool is not None:
+            self._scope.pool.tell_ended(task_id)  # another member may wait for the result
         handle = tasks.handles.get(task_id) or handle  # a handle may have been made meanwhile
         if handle is None:
             return

@@ -15,6 +15,7 @@ from mqtt_agent.agents.store.postgres_schema import OVER
 from mqtt_agent.agents.store.rows import FLAGS, Row, changeable_states, encode_changes, to_record, to_row
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.worker import Engine, Worker
+from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["PostgresStore"]
 
 _COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
-_KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
+KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
 _NAMED = [name in _NAMES for name in Row._fields]
 
@@ -32,7 +33,7 @@ INSERT = (
     f"INSERT INTO {{schema}}.tasks ({', '.join(_NEW)}) VALUES ({', '.join(['%s'] * len(_NEW))})"
     " ON CONFLICT (agent, role, task_id, requester) DO NOTHING RETURNING position"
 )
-GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {_KEY}"
+GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
 CLAIM = (
     f"WITH oldest AS MATERIALIZED (SELECT ctid AS place {_SUBMITTED} AND position >= %(first)s"
@@ -46,6 +47,7 @@ REOPEN = (
     " WHERE agent = %s AND role = 'received'"
     f" AND state IN ({', '.join(repr(state.value) for state in sorted(ACTIVE))})"
 )
+COUNT_MEMBERS = "SELECT count(*) FROM {schema}.members WHERE agent = %(agent)s AND lease_until > clock_timestamp()"
 COUNT = "SELECT count(*) FROM {schema}.tasks WHERE agent = %s AND role = %s AND state = ANY(%s)"
 SWEEP = (
     "DELETE FROM {schema}.tasks WHERE ctid = ANY (ARRAY (SELECT ctid FROM {schema}.tasks"
@@ -61,7 +63,7 @@ _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 def change_sql(columns: Collection[str], *, attempt: bool) -> str:
     """The statement for :meth:`TaskStore.change`. ``updated_at`` changes only with the state."""
     # IS TRUE keeps PostgreSQL from a search by state: the search by the key finds one row.
-    where = f"WHERE {_KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
+    where = f"WHERE {KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
     if not columns:
         return f"SELECT {_COLUMNS} FROM {{schema}}.tasks {where}"
     sets = [f"{column} = %s" for column in columns]
@@ -141,21 +143,27 @@ class PostgresStore(ThreadedStore):
             first, with this user as its owner.
         patience: How long a call waits for a database that cannot be reached, in seconds. Then the call raises
             :class:`StoreError`.
+        lease: How many seconds after the death of a pool's member the other members take its tasks, 1 or more. The
+            lease is renewed three times in this time. See ``Agent(pool=True)``.
 
     Attributes:
         schema: The schema of the tables.
+        lease: How many seconds after the death of a pool's member the other members take its tasks.
 
     Raises:
         ImportError: The package psycopg is not installed.
-        ValueError: ``url`` is not a PostgreSQL URL, or ``schema`` is no such name.
+        ValueError: ``url`` is not a PostgreSQL URL, ``schema`` is no such name, or ``lease`` is too short or too long.
     """
 
-    def __init__(self, url: str, *, schema: str = "mqtt_agent", patience: float = 5.0) -> None:
+    def __init__(self, url: str, *, schema: str = "mqtt_agent", patience: float = 5.0, lease: float = 24.0) -> None:
+        if not 1 <= lease <= 3600:
+            raise ValueError(f"lease must be 1 to 3,600 seconds, not {lease!r}")
         if _SCHEMA.fullmatch(schema) is None:
             raise ValueError(f"schema must have small letters, digits and '_' only, not {schema!r}")
         self._engines = _import_engines()
         super().__init__(self._engines.label(url), "restore a backup of the database")
         self.schema: str = schema
+        self.lease: float = lease
         self._url = url
         self._patience = patience
         self._statements: dict[str, bytes] = {}
@@ -166,6 +174,10 @@ class PostgresStore(ThreadedStore):
 
     @override
     def _make_engine(self) -> Engine:
+        return self.new_engine()
+
+    def new_engine(self) -> engines.PostgresEngine:
+        """Make an engine, which has a connection of its own."""
         return self._engines.PostgresEngine(self._url, self.schema, self._patience)
 
     @override
@@ -174,10 +186,14 @@ class PostgresStore(ThreadedStore):
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
+        return await self.add_with(record, INSERT)
+
+    async def add_with(self, record: TaskRecord, insert: str, *more: str | None) -> tuple[TaskRecord, bool]:
+        """Add a record. ``insert`` has a placeholder for each value of ``more`` after those of the record."""
         row = to_row(record)
-        values = tuple(_to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True))
+        values = (*(_to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True)), *more)
         while True:
-            if added := await self._rows(INSERT, values):
+            if added := await self.rows(insert, values):
                 return to_record(row._replace(position=added[0][0])), True
             if there := await self.get(record.key):
                 return there, False
@@ -185,7 +201,7 @@ class PostgresStore(ThreadedStore):
 
     @override
     async def get(self, key: TaskKey) -> TaskRecord | None:
-        return _first(await self._rows(GET, _names(key)))
+        return _first(await self.rows(GET, _names(key)))
 
     @override
     async def change(
@@ -203,35 +219,55 @@ class PostgresStore(ThreadedStore):
             values += [columns["state"], time.time()]
         values += [*_names(key), states, *([] if expected_attempt is None else [expected_attempt])]
         sql = change_sql(columns, attempt=expected_attempt is not None)
-        changed = _first(await self._rows(sql, tuple(values)))
-        if changed is not None and changed.state is TaskState.SUBMITTED and key.agent in self._searches:
-            self._searches[key.agent].restart()
+        changed = _first(await self.rows(sql, tuple(values)))
+        if changed is not None and changed.state is TaskState.SUBMITTED:
+            self.restart_search(key.agent)
         return changed
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
-        values: dict[str, Any] = {"agent": _escape(agent), "now": time.time()}
+        return await self.claim_with(agent, CLAIM)
+
+    async def claim_with(self, agent: str, sql: str, **more: str) -> TaskRecord | None:
+        """Claim a task with a statement that may use the values of ``more``."""
+        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), **more}
         search = self._searches.setdefault(agent, Search())
         while True:
             seen, values["first"] = search.changes, search.begin()
-            if claimed := _first(await self._rows(CLAIM, values)):
+            if claimed := _first(await self.rows(sql, values)):
                 search.claimed(claimed.position, seen)
                 return claimed
             search.restart()
             if values["first"] > 0:
                 continue
             # The statement skips rows that another process is changing at this moment.
-            ((waiting,),) = await self._rows(ANY_SUBMITTED, values)
+            ((waiting,),) = await self.rows(ANY_SUBMITTED, values)
             if not waiting:
                 return None
             await asyncio.sleep(_WHILE_LOCKED)
 
+    async def claim_in_turn(self, agent: str, sql: str, **more: str) -> TaskRecord | None:
+        """Claim a task while no other process claims one, with a statement that looks at several tasks."""
+        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), "first": 0, **more}
+        return _first(await self.rows(sql, values, lock=agent))
+
     @override
     async def reopen(self, agent: str) -> int:
-        reopened = await self._changed(REOPEN, (time.time(), _escape(agent)))
+        ((live,),) = await self.rows(COUNT_MEMBERS, {"agent": escape(agent)})
+        if live:
+            raise StoreError(
+                f"task store {self._name} is used by a pool of {live} processes with the id of agent {agent!r}: start "
+                "this agent with pool=True too, or stop the pool, or choose another agent id",
+                permanent=True,
+            )
+        reopened = await self._changed(REOPEN, (time.time(), escape(agent)))
+        self.restart_search(agent)
+        return reopened
+
+    def restart_search(self, agent: str) -> None:
+        """Note that an older task of an agent may be ``submitted`` again."""
         if agent in self._searches:
             self._searches[agent].restart()
-        return reopened
 
     @override
     async def _fetch(
@@ -245,30 +281,38 @@ class PostgresStore(ThreadedStore):
         after: int,
         limit: int,
     ) -> list[Row]:
-        values: dict[str, Any] = {"agent": _escape(agent), "role": role, "after": after, "limit": limit}
+        values: dict[str, Any] = {"agent": escape(agent), "role": role, "after": after, "limit": limit}
         if peer is not None:
-            values["peer"] = _escape(peer)
+            values["peer"] = escape(peer)
         statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
-        return [_to_row(found) for found in await self._rows(statement, values)]
+        return [_to_row(found) for found in await self.rows(statement, values)]
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         wanted = [TaskState(state).value for state in states]
-        return (await self._rows(COUNT, (_escape(agent), role, wanted)))[0][0]
+        return (await self.rows(COUNT, (escape(agent), role, wanted)))[0][0]
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
         if limit <= 0:
             return 0
-        return await self._changed(SWEEP, (_escape(agent), before, limit))
+        return await self._changed(SWEEP, (escape(agent), before, limit))
 
-    async def _rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> list[Any]:
-        return await self._submit(self._statement(sql, values), writes=True)
+    async def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any], *, lock: str | None = None) -> list[Any]:
+        """Run a statement, and return its rows.
+
+        Args:
+            sql: The statement. ``{schema}`` in it is the schema of the tables.
+            values: Its values.
+            lock: A text that at most one transaction at a time has as its lock; None for no lock.
+        """
+        return await self._submit(self.statement(sql, values)._replace(lock=lock), writes=True)
 
     async def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
-        return await self._submit(self._statement(sql, values), writes=True)
+        return await self._submit(self.statement(sql, values), writes=True)
 
-    def _statement(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> engines.Statement:
+    def statement(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> engines.Statement:
+        """Make a statement for an engine of this store."""
         if (text := self._statements.get(sql)) is None:
             text = self._statements[sql] = sql.format(schema=self.schema).encode()
         return self._engines.Statement(text, values)
@@ -288,26 +332,27 @@ def _first(found: list[Any]) -> TaskRecord | None:
 
 def _to_row(values: Iterable[Any]) -> Row:
     return Row._make(
-        _unescape(value) if named and value is not None else value for named, value in zip(_NAMED, values, strict=True)
+        unescape(value) if named and value is not None else value for named, value in zip(_NAMED, values, strict=True)
     )
 
 
 def _to_column(name: str, value: Any) -> Any:
     if name in FLAGS:
         return bool(value)
-    return _escape(value) if name in _NAMES and value is not None else value
+    return escape(value) if name in _NAMES and value is not None else value
 
 
 def _names(key: TaskKey) -> tuple[str, ...]:
-    return tuple(map(_escape, key))
+    return tuple(map(escape, key))
 
 
-# PostgreSQL refuses the character U+0000 in a text. In JSON it is written as \u0000, but names may have it as it is.
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
+    """Write a name as the database has it: PostgreSQL refuses the character U+0000 in a text, but names may have it."""
     return name.replace("\x01", "\x01\x01").replace("\0", "\x01\x02")
 
 
-def _unescape(name: str) -> str:
+def unescape(name: str) -> str:
+    """Undo :func:`escape`."""
     if "\x01" not in name:
         return name
     return re.sub("\x01([\x01\x02])", lambda found: "\0" if found[1] == "\x02" else "\x01", name)

@@ -40,6 +40,8 @@ _SETTINGS = b"""SELECT set_config('lock_timeout', '20s', true), set_config('stat
     set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
         ELSE current_setting('synchronous_commit') END, true)"""
 
+_LOCK = b"SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent lock ' || %s, 0))"
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 """Seconds until the next attempt to connect."""
 _ATTEMPTS = 5
@@ -65,10 +67,13 @@ class Statement(NamedTuple):
     Attributes:
         sql: The statement, with a placeholder for each value.
         values: The values.
+        lock: A text that at most one transaction at a time has as its lock; None for no lock. The transaction takes its
+            locks before all statements, so that two transactions cannot wait for each other.
     """
 
     sql: bytes
     values: tuple[Any, ...] | dict[str, Any] = ()
+    lock: str | None = None
 
 
 def label(url: str) -> str:
@@ -142,6 +147,24 @@ class PostgresEngine(Engine):
                     return [self._failed(job, error) for job in batch]
         return [self._run_alone(job) for job in batch]
 
+    def execute(self, *statements: Statement) -> list[list[tuple[Any, ...]] | int]:
+        """Run statements in one transaction, for a caller that has a thread of its own.
+
+        Each statement sees what other transactions have committed before the statement began.
+
+        Returns:
+            For each statement its rows, or the number of rows that the statement has changed.
+
+        Raises:
+            StoreError: The database cannot be reached, or has refused a statement.
+        """
+        loop: Any = None
+        try:
+            outcomes = self._transact([Job(each, True, loop, loop) for each in statements])
+        except Exception as error:
+            raise self.translate(error) from error
+        return [outcome.value for outcome in outcomes]
+
     def _run_alone(self, job: Job) -> Outcome:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -171,6 +194,8 @@ class PostgresEngine(Engine):
                 try:
                     connection.execute(_BEGIN)
                     connection.execute(_SETTINGS)
+                    for lock in sorted({job.work.lock for job in batch if job.work.lock is not None}):
+                        connection.execute(_LOCK, (lock,))
                     for job in batch:
                         statement: Statement = job.work
                         cursor = connection.cursor()

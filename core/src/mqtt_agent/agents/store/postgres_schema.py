@@ -55,6 +55,25 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_over ON {schema}.tasks (agent, updated_at, position)"
         " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
     ),
+    (
+        # The members of pools. The task of a member that has no row any more is run again by another member.
+        """CREATE TABLE {schema}.pools (
+            agent text COLLATE "C" PRIMARY KEY,
+            started text NOT NULL,
+            epoch bigint NOT NULL
+        )""",
+        """CREATE TABLE {schema}.members (
+            agent text COLLATE "C" NOT NULL,
+            member text COLLATE "C" NOT NULL,
+            joined timestamptz NOT NULL DEFAULT clock_timestamp(),
+            lease_until timestamptz NOT NULL,
+            PRIMARY KEY (agent, member)
+        )""",
+        # The member that has begun a task; and the task's context, if tasks of one context run one after the other. A
+        # column with NULL for each row that is there changes no row.
+        'ALTER TABLE {schema}.tasks ADD COLUMN member text COLLATE "C", ADD COLUMN context text COLLATE "C"',
+        "CREATE INDEX tasks_by_context ON {schema}.tasks (context, agent, state, position) WHERE context IS NOT NULL",
+    ),
 ]
 """For each version of the tables, the statements that make the next version. ``format.version`` is their version."""
 

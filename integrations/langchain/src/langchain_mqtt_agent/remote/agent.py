@@ -94,6 +94,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             process before. None takes an id that is the same each time this program runs on this machine.
         namespace: The prefix of all topics.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`.
+        pool: Whether several processes, such as the workers of a web server, give tasks under ``agent_id``. Then a task
+            can be resumed in any of them. ``store`` must be the URL of a PostgreSQL database.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -140,6 +142,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
         agent: Agent | None = None,
+        pool: bool = False,
         type: str | None = None,
         title: str | None = None,
         input_key: str | None = None,
@@ -168,7 +171,10 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
         settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
-        self._requester = Requester(RequesterSettings(settings, agent_id, store, lasting=True), agent=agent)
+        options = {"pool": True} if pool else {}
+        self._requester = Requester(
+            RequesterSettings(settings, agent_id, store, lasting=True, options=options), agent=agent
+        )
 
     def __repr__(self) -> str:
         return f"<MQTTRemoteAgent {self.peer} for {self.agent.agent_id} at {self.agent.connection.url}>"

@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 from langchain_mqtt_agent._langgraph import require
 from langchain_mqtt_agent.remote.payload import REPORT
 from langchain_mqtt_agent.serving.exchange import CALLER, accepted, input_of, question_of, result_of, tell
-from langchain_mqtt_agent.serving.memory import HostMemory
+from langchain_mqtt_agent.serving.memory import HostMemory, check_shared
 
 __all__ = ["aserve_graph", "graph_agent", "serve_graph"]
 
@@ -52,6 +52,8 @@ def graph_agent(
     - An interrupt becomes a question to the requester; the answer resumes the graph.
     - The tokens of chat models and the values that nodes give to the stream writer are sent as events.
     - When the task is canceled, the run stops.
+    - With ``pool=True``, any number of processes serve the graph. They need a checkpointer that all of them share, such
+      as LangGraph's ``PostgresSaver``. Tasks of one context run one after the other in all processes.
 
     Args:
         graph: A compiled graph, such as ``create_agent`` returns, or a builder, which is compiled here.
@@ -80,11 +82,14 @@ def graph_agent(
         ImportError: LangGraph is not installed.
         TypeError: ``graph`` is no graph.
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
-        ValueError: ``max_conversations`` is below 0.
+        ValueError: ``max_conversations`` is below 0, or a pool's graph keeps its memory in the process.
     """
     require("serving a graph")
     context_options = {} if context is None else {"context": context}
     compiled, memory = _compiled(graph, checkpointer), None
+    if options.get("pool"):
+        check_shared(compiled.checkpointer)
+        options.setdefault("contexts", "ordered")
     if compiled.checkpointer is None:
         memory = HostMemory(agent_id, max_conversations)
         compiled = compiled.copy({"checkpointer": memory.saver})

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from typing import Any
 
-__all__ = ["HostMemory"]
+__all__ = ["HostMemory", "check_shared"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -83,3 +83,18 @@ class HostMemory:
         for namespace, each in latest.items():
             place = {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}}
             self.saver.put(place, each.checkpoint, each.metadata, each.checkpoint["channel_versions"])
+
+
+def check_shared(checkpointer: Any) -> None:
+    """Check that the processes of a pool may share a checkpointer.
+
+    Raises:
+        ValueError: The graph's memory is in the process.
+    """
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    if checkpointer is None or isinstance(checkpointer, (bool, InMemorySaver)):
+        raise ValueError(
+            "pool=True needs a checkpointer that all processes share: the next task of a context may run in another "
+            "process; pass checkpointer=PostgresSaver(...) or another saver that keeps its data in a database"
+        )

@@ -1,0 +1,261 @@
+"""A store in PostgreSQL as one member of a pool uses it: several processes do the tasks of one agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple
+
+from typing_extensions import Unpack, override
+
+from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.lease import Beat, Lease, Pool
+from mqtt_agent.agents.store.postgres import CLAIM, INSERT, KEY, PostgresStore, escape, unescape
+from mqtt_agent.wire import TaskState
+
+__all__ = ["Holding", "Member", "MemberStore"]
+
+_OVER = ", ".join(repr(state.value) for state in TaskState if state.terminal)
+
+_ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
+
+INSERT_OWN = INSERT.replace(") VALUES (", ", member) VALUES (").replace(") ON CONFLICT", ", %s) ON CONFLICT")
+INSERT_IN_CONTEXT = INSERT_OWN.replace(", member) VALUES (", ", context) VALUES (")
+CLAIM_OWN = CLAIM.replace("attempt = attempt + 1", "attempt = attempt + 1, member = %(member)s")
+_SAME = (
+    "SELECT 1 FROM {schema}.tasks AS other WHERE other.context = tasks.context AND other.agent = tasks.agent"
+    " AND other.state"
+)
+_TURN = (
+    f"(context IS NULL OR NOT (EXISTS ({_SAME} IN ({_ACTIVE})) OR EXISTS ({_SAME} = '{TaskState.SUBMITTED}'"
+    " AND other.position < tasks.position)))"
+)
+CLAIM_IN_TURN = CLAIM_OWN.replace(" ORDER BY position LIMIT 1", f" AND {_TURN} ORDER BY position LIMIT 1")
+COUNT_IN_TURN = (
+    "SELECT count(*) FROM (SELECT 1 FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'received'"
+    f" AND state = '{TaskState.SUBMITTED}' AND {_TURN} LIMIT 1000) AS found"
+)
+OWN = " UNION ALL ".join(
+    "SELECT task_id, requester, attempt FROM {schema}.tasks"
+    f" WHERE state = '{state}' AND agent = %(agent)s AND role = 'received' AND member = %(member)s"
+    for state in sorted(ACTIVE)
+)
+OWNER = (
+    f"SELECT member FROM {{schema}}.tasks WHERE {KEY} AND member IN"
+    " (SELECT member FROM {schema}.members WHERE agent = %s AND lease_until > clock_timestamp())"
+)
+ENDED = (
+    "SELECT task_id FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'delegated' AND task_id = ANY(%(tasks)s)"
+    f" AND requester = '' AND (state IN ({_OVER})) IS TRUE"  # IS TRUE: a search by the keys
+)
+NEXT_EPOCH = "UPDATE {schema}.pools SET epoch = epoch + 1 WHERE agent = %(agent)s RETURNING epoch"
+MEMBERS = (
+    "SELECT member, extract(epoch FROM joined)::float8, extract(epoch FROM lease_until - clock_timestamp())::float8,"
+    " (SELECT count(*) FROM {schema}.tasks WHERE tasks.agent = members.agent AND tasks.role = 'received'"
+    f" AND tasks.state IN ({_ACTIVE})"
+    " AND tasks.member = members.member)"
+    " FROM {schema}.members WHERE agent = %(agent)s ORDER BY joined, member"
+)
+
+
+class Holding(NamedTuple):
+    """A task that a member works on, according to the store.
+
+    Attributes:
+        key: The key of the task's record.
+        attempt: The number of the attempt.
+    """
+
+    key: TaskKey
+    attempt: int
+
+
+class Member(NamedTuple):
+    """A member of a pool.
+
+    Attributes:
+        member: The member's id.
+        joined: When the member joined, Unix seconds.
+        lease: Seconds until the member's lease ends, unless the member renews it.
+        tasks: How many tasks the member works on.
+    """
+
+    member: str
+    joined: float
+    lease: float
+    tasks: int
+
+
+class MemberStore(TaskStore):
+    """A store in PostgreSQL for one member of a pool, which notes which tasks the member has begun.
+
+    A member has a lease. When the member dies, the lease ends, and another member sets its tasks back to ``submitted``.
+    :meth:`reopen` does nothing, because the tasks of the other members go on.
+
+    Args:
+        store: The store of the pool.
+        agent: The agent of the pool; see :attr:`TaskKey.agent`.
+        member: The member's id, a new one for each process.
+        on_beat: Called on the event loop when members have died, or when this member's own lease has ended.
+        ordered: Whether tasks of one context run one after the other, in the order in which they were added.
+
+    Attributes:
+        member: The member's id.
+        ordered: Whether tasks of one context run one after the other.
+        pool: What all members have in common. Set by :meth:`join`.
+    """
+
+    def __init__(
+        self,
+        store: PostgresStore,
+        agent: str,
+        member: str,
+        on_beat: Callable[[Beat], None],
+        *,
+        ordered: bool = False,
+    ) -> None:
+        self.member: str = member
+        self.ordered: bool = ordered
+        self.pool: Pool
+        self._store = store
+        self._agent = agent
+        self._on_beat = on_beat
+        self._lease: Lease | None = None
+
+    # Membership
+
+    async def join(self) -> None:
+        """Become a member of the pool. The store must be open.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        loop, store = asyncio.get_running_loop(), self._store
+
+        def beat(beat: Beat) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._note, beat)
+
+        agent = escape(self._agent)
+        lease = Lease(store.new_engine(), store.statement, agent, self.member, store.lease, beat)
+        self.pool = await lease.join()
+        self._lease = lease
+
+    def _note(self, beat: Beat) -> None:
+        self._store.restart_search(self._agent)
+        if self._lease is not None:
+            self._on_beat(beat)
+
+    async def leave(self) -> bool:
+        """Give the tasks back that this member works on, and leave the pool.
+
+        Returns:
+            Whether no other member is left. False when this member has not joined.
+
+        Raises:
+            StoreError: The database cannot be used. The lease then ends by itself.
+        """
+        lease, self._lease = self._lease, None
+        return lease is not None and await lease.leave()
+
+    async def next_epoch(self) -> int:
+        """Count the pool's epoch up, and return it; see :attr:`Pool.epoch`."""
+        ((epoch,),) = await self._store.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
+        return epoch
+
+    async def members(self) -> list[Member]:
+        """The members of the pool, oldest first."""
+        return [Member(*row) for row in await self._store.rows(MEMBERS, {"agent": escape(self._agent)})]
+
+    # Tasks
+
+    async def own(self) -> list[Holding]:
+        """The received tasks that this member works on, according to the store."""
+        rows = await self._store.rows(OWN, {"agent": escape(self._agent), "member": self.member})
+        return [
+            Holding(TaskKey(self._agent, "received", unescape(task_id), unescape(requester)), attempt)
+            for task_id, requester, attempt in rows
+        ]
+
+    async def owner(self, key: TaskKey) -> str | None:
+        """The member that has begun a task last, if its lease has not ended."""
+        rows = await self._store.rows(OWNER, (*map(escape, key), escape(self._agent)))
+        return rows[0][0] if rows else None
+
+    async def ended(self, task_ids: Iterable[str]) -> list[str]:
+        """The ids of those delegated tasks that are over."""
+        values: dict[str, Any] = {"agent": escape(self._agent), "tasks": list(map(escape, task_ids))}
+        return [unescape(task_id) for (task_id,) in await self._store.rows(ENDED, values)]
+
+    @override
+    async def open(self) -> None:
+        await self._store.open()
+
+    @override
+    async def close(self) -> None:
+        await self._store.close()
+
+    @override
+    async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
+        context = record.task.get("context_id") if self.ordered and record.key.role == "received" else None
+        if context is not None:  # it is claimed when it is its turn
+            return await self._store.add_with(record, INSERT_IN_CONTEXT, escape(context))
+        if record.key.role == "received" and record.state in ACTIVE:
+            return await self._store.add_with(record, INSERT_OWN, self.member)
+        return await self._store.add(record)
+
+    @override
+    async def get(self, key: TaskKey) -> TaskRecord | None:
+        return await self._store.get(key)
+
+    @override
+    async def change(
+        self,
+        key: TaskKey,
+        expected: Collection[TaskState],
+        *,
+        expected_attempt: int | None = None,
+        **changes: Unpack[Changes],
+    ) -> TaskRecord | None:
+        return await self._store.change(key, expected, expected_attempt=expected_attempt, **changes)
+
+    @override
+    async def claim(self, agent: str) -> TaskRecord | None:
+        if self.ordered:
+            return await self._store.claim_in_turn(agent, CLAIM_IN_TURN, member=self.member)
+        return await self._store.claim_with(agent, CLAIM_OWN, member=self.member)
+
+    @override
+    async def reopen(self, agent: str) -> int:
+        return 0
+
+    @override
+    async def find(
+        self,
+        agent: str,
+        role: TaskRole,
+        *,
+        states: Collection[TaskState] | None = None,
+        peer: str | None = None,
+        unsettled: bool = False,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> list[TaskRecord]:
+        return await self._store.find(
+            agent, role, states=states, peer=peer, unsettled=unsettled, after=after, limit=limit
+        )
+
+    @override
+    async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
+        return await self._store.count(agent, role, states)
+
+    async def count_in_turn(self, agent: str) -> int:
+        """Count the tasks that may begin now, up to 1,000."""
+        if not self.ordered:
+            return await self.count(agent, "received", (TaskState.SUBMITTED,))
+        ((count,),) = await self._store.rows(COUNT_IN_TURN, {"agent": escape(agent)})
+        return count
+
+    @override
+    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
+        return await self._store.sweep(agent, before, limit=limit)

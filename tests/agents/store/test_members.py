@@ -1,0 +1,291 @@
+"""The members of a pool share one store. Each is a process of its own, and some of them are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from databases import Postgres, shared_pooler, shared_postgres
+from mqtt_agent.agents.store import PostgresStore
+from mqtt_agent.agents.store.lease import Beat
+from mqtt_agent.agents.store.members import MemberStore
+from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
+from support import becomes, require, soon
+
+from .conftest import AGENT, new_record
+
+PROGRAM = Path(__file__).parents[2] / "programs" / "pool_member.py"
+LEASE = 3.0
+"""Seconds. A member may end the leases of others after two renewals, so after two seconds."""
+
+
+class Member:
+    """A process that is a member of the pool."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.name = ""
+        self.epoch = 0
+        self.started = ""
+        self._unread: list[list[str]] = []
+
+    async def says(self, word: str) -> list[str]:
+        """The rest of the first unread line that begins with a word."""
+        while True:
+            for line in self._unread:
+                if line[0] == word:
+                    self._unread.remove(line)
+                    return line[1:]
+            assert self.process.stdout is not None
+            line = (await soon(self.process.stdout.readline(), 30)).decode().split()
+            assert line, f"the member ended, and did not say {word!r}"
+            self._unread.append(line)
+
+    def do(self, *words: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write((" ".join(map(str, words)) + "\n").encode())
+
+    async def claim(self) -> list[str]:
+        self.do("claim")
+        return await self.says("claimed")
+
+    async def complete(self, task_id: str, attempt: int) -> bool:
+        self.do("complete", task_id, attempt)
+        return await self.says("completed") == ["True"]
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+Start = Callable[..., Awaitable[Member]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start members, and wait until they have joined."""
+    started: list[Member] = []
+
+    async def run(url: str, lease: float = LEASE) -> Member:
+        pipe = asyncio.subprocess.PIPE
+        command = [sys.executable, str(PROGRAM), url, str(lease)]
+        member = Member(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
+        started.append(member)
+        member.name, epoch, member.started = await member.says("joined")
+        member.epoch = int(epoch)
+        return member
+
+    yield run
+    for member in started:
+        if member.process.returncode is None:
+            member.process.send_signal(signal.SIGCONT)
+            await member.kill()
+
+
+@pytest.fixture(params=["postgres", pytest.param("pooler", marks=pytest.mark.long)])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    url = shared_postgres().new_database()
+    return url if request.param == "postgres" else shared_pooler().url(url.rsplit("/", 1)[1])
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(url, lease=LEASE) as store:
+        yield store
+
+
+def viewer(store: PostgresStore) -> MemberStore:
+    """The pool as somebody sees it who has not joined."""
+    return MemberStore(store, AGENT, "viewer", lambda beat: None)
+
+
+async def state_of(store: PostgresStore, task_id: str) -> tuple[TaskState, int]:
+    record = await store.get(new_record(task_id).key)
+    assert record is not None
+    return record.state, record.attempt
+
+
+async def test_another_member_gets_the_tasks_of_a_killed_member_with_the_next_attempt(
+    start: Start, url: str, store: PostgresStore
+) -> None:
+    for task_id in ("1", "2", "3"):
+        await store.add(new_record(task_id))
+    dead, alive = await start(url), await start(url)
+    assert await dead.claim() == ["1", "1"]
+    assert await alive.claim() == ["2", "1"]
+    await store.change(new_record("1").key, [TaskState.WORKING], saved="half")
+    await dead.kill()
+    assert await alive.says("beat") == ["False", "1", "1"]
+    assert [each.member for each in await viewer(store).members()] == [alive.name]
+    assert await alive.claim() == ["1", "2"]
+    record = await store.get(new_record("1").key)
+    assert record is not None
+    assert (record.saved, record.state) == ("half", TaskState.WORKING)
+    assert await state_of(store, "2") == (TaskState.WORKING, 1)
+
+
+async def test_a_member_that_leaves_gives_its_tasks_back_at_once(start: Start, url: str, store: PostgresStore) -> None:
+    await store.add(new_record("1"))
+    first, second = await start(url), await start(url)
+    await first.claim()
+    first.process.terminate()
+    assert await first.says("left") == ["False"]
+    assert await second.claim() == ["1", "2"]
+    second.process.terminate()
+    assert await second.says("left") == ["True"]
+    assert await state_of(store, "1") == (TaskState.SUBMITTED, 2)
+
+
+@pytest.mark.long
+async def test_a_member_that_stood_still_is_fenced_and_learns_that_its_lease_has_ended(
+    start: Start, url: str, store: PostgresStore
+) -> None:
+    await store.add(new_record("1"))
+    still, other = await start(url), await start(url)
+    await still.claim()
+    still.process.send_signal(signal.SIGSTOP)
+    assert await other.says("beat") == ["False", "1", "1"]
+    assert await other.claim() == ["1", "2"]
+    still.process.send_signal(signal.SIGCONT)
+    assert not await still.complete("1", 1)
+    assert await still.says("beat") == ["True", "0", "0"]
+    assert await other.complete("1", 2)
+    assert await state_of(store, "1") == (TaskState.COMPLETED, 2)
+
+
+@pytest.mark.long
+async def test_a_starved_event_loop_keeps_its_lease(url: str, store: PostgresStore, start: Start) -> None:
+    await store.add(new_record("1"))
+    beats: list[Beat] = []
+    busy = MemberStore(store, AGENT, "busy", beats.append)
+    await soon(busy.join())
+    other = await start(url)
+    await soon(busy.claim(AGENT))
+    time.sleep(2 * LEASE)
+    assert await other.claim() == ["nothing"]
+    assert {each.member for each in await busy.members()} == {"busy", other.name}
+    assert [(each.key.task_id, each.attempt) for each in await busy.own()] == [("1", 1)]
+    assert not await soon(busy.leave())
+    assert beats == []
+
+
+@pytest.mark.long
+async def test_all_members_of_one_pool_have_one_start_and_each_join_counts_the_epoch_up(
+    start: Start, url: str, store: PostgresStore
+) -> None:
+    members = await asyncio.gather(*(start(url) for _ in range(3)))
+    assert len({each.started for each in members}) == 1
+    assert sorted(each.epoch for each in members) == [1, 2, 3]
+    for each in members:
+        each.process.terminate()
+    assert sorted([(await each.says("left"))[0] for each in members]) == ["False", "False", "True"]
+    again = await start(url)
+    assert again.started > members[0].started
+    assert again.epoch == 4
+
+
+async def test_a_single_agent_does_not_take_the_tasks_of_a_pool(start: Start, url: str, store: PostgresStore) -> None:
+    await store.add(new_record("1"))
+    member = await start(url)
+    await member.claim()
+    with pytest.raises(StoreError, match="used by a pool of 1 processes"):
+        await store.reopen(AGENT)
+    assert await state_of(store, "1") == (TaskState.WORKING, 1)
+    member.process.terminate()
+    await member.says("left")
+    assert await store.reopen(AGENT) == 0
+
+
+@pytest.mark.long
+async def test_the_next_member_takes_up_the_tasks_of_a_pool_that_was_killed(
+    start: Start, url: str, store: PostgresStore
+) -> None:
+    for task_id in ("1", "2"):
+        await store.add(new_record(task_id))
+    dead = [await start(url), await start(url)]
+    for each in dead:
+        await each.claim()
+    for each in dead:
+        await each.kill()
+    again = await start(url)
+    await becomes(lambda: _has_submitted(store, 2), 15)
+    assert sorted([(await again.claim())[0] for _ in range(2)]) == ["1", "2"]
+
+
+async def _has_submitted(store: PostgresStore, number: int) -> bool:
+    return await store.count(AGENT, "received", [TaskState.SUBMITTED]) == number
+
+
+@pytest.mark.long
+async def test_the_owner_of_a_task_is_the_live_member_that_has_begun_it(
+    start: Start, url: str, store: PostgresStore
+) -> None:
+    await store.add(new_record("1"))
+    member, view = await start(url), viewer(store)
+    assert await view.owner(new_record("1").key) is None
+    await member.claim()
+    assert await view.owner(new_record("1").key) == member.name
+    (only,) = await view.members()
+    assert (only.member, only.tasks) == (member.name, 1)
+    assert 0 < only.lease <= LEASE
+
+
+@pytest.mark.long
+async def test_nobody_takes_the_tasks_of_the_others_when_the_database_was_away_for_all(start: Start) -> None:
+    require(Postgres)
+    with Postgres(durable=True) as database:
+        url = database.new_database()
+        async with PostgresStore(url, lease=LEASE) as store:
+            for number in range(3):
+                await soon(store.add(new_record(str(number))))
+            members = [await start(url) for _ in range(3)]
+            for each in members:
+                await each.claim()
+            database.kill()
+            await asyncio.sleep(2 * LEASE)  # longer than every lease
+            database.start()
+
+            async def renewed() -> bool:
+                return all(each.lease > 0 for each in await viewer(store).members())
+
+            await becomes(renewed, 30)
+            await asyncio.sleep(2 * LEASE)  # long enough for each member to end the leases of others
+            for number in range(3):
+                assert await state_of(store, str(number)) == (TaskState.WORKING, 1)
+
+
+def test_tables_of_an_earlier_version_get_the_tables_of_pools() -> None:
+    from mqtt_agent.agents.store import postgres_schema
+
+    url = shared_postgres().new_database()
+
+    async def life() -> Any:
+        async with PostgresStore(url) as store:
+            return await viewer(store).members()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+
+        async def earlier() -> None:
+            async with PostgresStore(url) as store:
+                await store.add(new_record("1", state=TaskState.WORKING, attempt=1))
+
+        asyncio.run(earlier())
+    assert asyncio.run(life()) == []
+    with psycopg.connect(url) as sql:
+        assert sql.execute("SELECT task_id, member FROM mqtt_agent.tasks").fetchall() == [("1", None)]
+
+
+@pytest.mark.parametrize("lease", [0, 0.5, 4000, float("nan")])
+def test_a_lease_has_a_sensible_length(lease: float) -> None:
+    with pytest.raises(ValueError, match="lease must be 1 to 3,600 seconds"):
+        PostgresStore("postgresql://localhost/x", lease=lease)

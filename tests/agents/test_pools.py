@@ -1,0 +1,349 @@
+"""A pool: several processes have one agent id, and share their tasks through PostgreSQL.
+
+Here all members run in the process of the tests. Kills are in tests/faults/test_pools.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import Mosquitto
+from databases import shared_postgres
+from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
+from mqtt_agent.transport import BrokerSettings, InboundMessage
+from mqtt_agent.wire import AgentStatus, TaskState, decode
+from support import becomes, soon, until
+
+from .conftest import MakeAgent
+
+RUN_ON = [Mosquitto]
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+MakeMember = Callable[..., Awaitable[Agent]]
+
+
+@pytest.fixture
+def url() -> str:
+    """The URL of an empty database."""
+    return shared_postgres().new_database()
+
+
+@pytest.fixture
+def make_member(make_agent: MakeAgent, url: str) -> MakeMember:
+    """Starts members of pools, with a store of their own in one database."""
+
+    async def make(name: str, handler: Any = None, **options: Any) -> Agent:
+        member = make_agent(name, store=PostgresStore(url, lease=3), pool=True, **options)
+        if handler is not None:
+            member.on_task(handler)
+        await soon(member.start(), 20)
+        return member
+
+    return make
+
+
+class Desk:
+    """A handler for the members of one pool, which notes which member works on which task."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, list[str]] = {}
+        self.contexts: dict[str, TaskContext] = {}
+        self.open = asyncio.Event()
+
+    def at(self, member: str) -> Callable[[TaskContext], Awaitable[Any]]:
+        async def work(task: TaskContext) -> Any:
+            self.members.setdefault(task.id, []).append(member)
+            self.contexts[task.id] = task
+            if task.data == "ask":
+                return await task.ask("Which colour?", {"type": "string"})
+            if task.data == "wait":
+                await self.open.wait()
+            return member
+
+        return work
+
+
+async def test_each_task_is_done_by_one_member(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name))
+    results = await soon(asyncio.gather(*(planner.request("writer", f"{n}") for n in range(20))), 30)
+    assert set(results) == {"a", "b"}
+    assert [len(members) for members in desk.members.values()] == [1] * 20
+
+
+async def test_a_cancel_reaches_the_member_that_works_on_the_task(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name))
+    handles = [await planner.delegate("writer", data="wait") for _ in range(4)]
+    await until(lambda: len(desk.contexts) == 4)
+    for handle in handles:
+        await handle.cancel()
+    for handle in handles:
+        with pytest.raises(errors.TaskCanceled):
+            await soon(handle.result())
+        await until(lambda: desk.contexts[handle.task_id].canceled)  # noqa: B023
+
+
+async def test_an_answer_reaches_the_member_that_asked(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name))
+    handles = [await planner.delegate("writer", data="ask") for _ in range(4)]
+    for number, handle in enumerate(handles):
+        await until(lambda: handle.question is not None)  # noqa: B023
+        await handle.send(f"blue {number}")
+    assert await soon(asyncio.gather(*(handle.result() for handle in handles))) == [f"blue {n}" for n in range(4)]
+    assert [len(members) for members in desk.members.values()] == [1] * 4
+
+
+async def test_an_answer_that_does_not_fit_is_refused_by_every_member(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name))
+    handle = await planner.delegate("writer", data="ask")
+    for _ in range(4):
+        await until(lambda: handle.question is not None)
+        await handle.send(7)
+        await until(lambda: handle.question is not None and "fault" in handle.question.data)
+    await handle.send("blue")
+    assert await soon(handle.result()) == "blue"
+
+
+async def test_peers_see_one_agent_that_stays_online_until_the_last_member_stops(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    first = await make_member("writer", Desk().at("a"))
+    second = await make_member("writer", Desk().at("b"))
+    changes: list[str] = []
+
+    async def watch() -> None:
+        async for change in planner.watch_peers():
+            if change.name == "writer":
+                changes.append(change.kind)
+
+    watching = asyncio.ensure_future(watch())
+    card = await soon(planner.peer("writer"))
+    assert card is not None
+    assert card.pool
+    await soon(first.stop(), 20)
+    assert await soon(planner.request("writer", "still there?")) == "b"
+    await soon(second.stop(), 20)
+    await until(lambda: "offline" in changes)
+    assert changes.count("offline") == 1
+    assert changes.count("online") <= 1
+    watching.cancel()
+
+
+async def test_a_member_that_stops_gives_its_tasks_to_the_others(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    first = await make_member("writer", desk.at("a"))
+    handle = await planner.delegate("writer", data="wait")
+    await until(lambda: handle.task_id in desk.contexts)
+    await desk.contexts[handle.task_id].save("half")
+    await make_member("writer", desk.at("b"))
+    await soon(first.stop(), 20)
+    await until(lambda: desk.members[handle.task_id] == ["a", "b"])
+    context = desk.contexts[handle.task_id]
+    assert (context.attempt, context.saved) == (2, "half")
+    desk.open.set()
+    assert await soon(handle.result()) == "b"
+
+
+async def test_tasks_that_wait_at_a_busy_member_begin_at_another(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    await make_member("writer", desk.at("a"), max_concurrency=1)
+    handles = [await planner.delegate("writer", data="wait") for _ in range(3)]
+    await until(lambda: len(desk.contexts) == 1)
+    await make_member("writer", desk.at("b"), max_concurrency=2)
+    await until(lambda: len(desk.contexts) == 3)
+    assert sorted(each for members in desk.members.values() for each in members) == ["a", "b", "b"]
+    desk.open.set()
+    await soon(asyncio.gather(*(handle.result() for handle in handles)))
+
+
+async def test_a_single_process_refuses_to_start_beside_a_pool(
+    make_member: MakeMember, make_agent: MakeAgent, planner: Agent
+) -> None:
+    await make_member("writer", Desk().at("a"))
+    single = make_agent("writer")
+    with pytest.raises(errors.AgentIdTaken, match="a pool of processes runs as agent 'writer' since"):
+        await soon(single.start())
+    assert await soon(planner.request("writer", "still there?")) == "a"
+
+
+async def test_a_member_refuses_to_start_beside_a_single_process(
+    make_member: MakeMember, writer: Agent, planner: Agent
+) -> None:
+    writer.on_task(Desk().at("single"))
+    with pytest.raises(errors.AgentIdTaken, match="a single process runs as agent 'writer' since"):
+        await make_member("writer")
+    assert await soon(planner.request("writer", "still there?")) == "single"
+
+
+def test_a_pool_needs_postgresql_and_connections_of_its_own(url: str) -> None:
+    with pytest.raises(ValueError, match="pool=True needs a store in PostgreSQL"):
+        Agent("writer", store=MemoryStore(), pool=True)
+    connection = BrokerSettings().connection("writer", session_expiry=0)
+    with pytest.raises(ValueError, match="no connection="):
+        Agent("writer", store=url, pool=True, connection=connection)
+
+
+@pytest.mark.parametrize("bound", ["prefer", "off"])
+async def test_each_member_of_a_requesting_pool_gets_the_results_that_it_waits_for(
+    make_member: MakeMember, writer: Agent, bound: str
+) -> None:
+    writer.on_task(Desk().at("w"))
+    first, second = [await make_member("boss", bound=bound) for _ in range(2)]
+    handles = [await each.delegate("writer", f"{n}") for n in range(6) for each in (first, second)]
+    assert await soon(asyncio.gather(*(handle.result() for handle in handles))) == ["w"] * 12
+    assert await soon(asyncio.gather(*(each.request("writer", "x") for each in (first, second) * 3))) == ["w"] * 6
+
+
+async def test_a_task_is_resumed_in_another_member(make_member: MakeMember, writer: Agent) -> None:
+    desk = Desk()
+    writer.on_task(desk.at("w"))
+    first, second = [await make_member("boss") for _ in range(2)]
+    given = await first.delegate("writer", data="wait")
+    resumed = await second.resume(given.task_id)
+    desk.open.set()
+    assert await soon(given.result()) == await soon(resumed.result()) == "w"
+
+
+async def test_a_question_to_a_requesting_pool_is_answered_by_the_member_that_follows_the_task(
+    make_member: MakeMember, writer: Agent
+) -> None:
+    writer.on_task(Desk().at("w"))
+    first, _ = [await make_member("boss") for _ in range(2)]
+    for _ in range(3):
+        handle = await first.delegate("writer", data="ask")
+        await until(lambda: handle.question is not None)  # noqa: B023
+        await handle.send("red")
+        assert await soon(handle.result()) == "red"
+
+
+async def test_a_live_member_answers_a_status_that_says_offline(make_member: MakeMember, planner: Agent) -> None:
+    member = await make_member("writer", Desk().at("a"))
+    topic, seen = f"{member.namespace}/agents/writer/status", list[AgentStatus]()
+
+    def on_status(message: InboundMessage) -> None:
+        status = decode(AgentStatus, message.payload)
+        if [each.status for each in seen[-1:]] != [status.status]:  # two subscriptions match
+            seen.append(status)
+
+    await planner.connection.subscribe(topic, on_status, snapshot=True)
+    await until(lambda: seen)
+    will = seen[0].model_copy(update={"status": "offline", "epoch": None})
+    await planner.connection.publish(topic, will.model_dump_json(exclude_none=True).encode(), retain=True)
+    await until(lambda: [each.status for each in seen] == ["online", "offline", "online"])
+    assert (seen[2].epoch or 0) > (seen[0].epoch or 0)
+    card = await planner.peer("writer")
+    assert card is not None
+    assert card.status == "online"
+
+
+async def test_the_offline_status_of_a_pool_is_believed_when_no_member_answers(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    member = await make_member("writer", Desk().at("a"))
+    await soon(planner.peer("writer"))
+    member._presence.announced = False  # pyright: ignore[reportPrivateUsage]
+    await planner.connection.publish(
+        f"{member.namespace}/agents/writer/status",
+        member._presence.will(),
+        retain=True,  # pyright: ignore[reportPrivateUsage]
+    )
+
+    async def offline() -> bool:
+        card = await planner.peer("writer")
+        return card is not None and card.status == "offline"
+
+    assert not await offline()
+    await becomes(offline)
+
+
+async def test_the_result_of_a_canceled_task_is_the_first_that_was_stored(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name))
+    for _ in range(5):
+        handle = await planner.delegate("writer", data="wait")
+        await until(lambda: handle.task_id in desk.contexts)  # noqa: B023
+        desk.open.set()
+        await asyncio.gather(handle.cancel(), handle.cancel())
+        try:
+            assert await soon(handle.result()) in ("a", "b")
+            assert handle.state is TaskState.COMPLETED
+        except errors.TaskCanceled:
+            assert handle.state is TaskState.CANCELED
+        desk.open.clear()
+
+
+async def test_ordered_tasks_of_one_context_run_one_after_the_other_in_the_whole_pool(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    running: dict[str, int] = {}
+    overlaps: list[str] = []
+    order: dict[str, list[int]] = {"x": [], "y": []}
+    free: list[str] = []
+
+    async def work(task: TaskContext) -> str:
+        context = task.context_id
+        if context is None:
+            free.append(task.id)
+            return "free"
+        running[context] = running.get(context, 0) + 1
+        if running[context] > 1:
+            overlaps.append(task.id)
+        order[context].append(task.data)
+        await asyncio.sleep(0.02)
+        running[context] -= 1
+        return context
+
+    for _ in range(2):
+        await make_member("writer", work, contexts="ordered")
+    given = [await planner.delegate("writer", data=n, context_id="xy"[n % 2]) for n in range(12)]
+    given += [await planner.delegate("writer", data=n) for n in range(4)]
+    results = await soon(asyncio.gather(*(handle.result() for handle in given)), 40)
+    assert results == ["x", "y"] * 6 + ["free"] * 4
+    assert overlaps == []
+    assert sorted(order["x"]) == [0, 2, 4, 6, 8, 10]
+
+
+async def test_a_task_waits_for_an_earlier_task_of_its_context_and_others_do_not(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    desk = Desk()
+    for name in ("a", "b"):
+        await make_member("writer", desk.at(name), contexts="ordered")
+    first = await planner.delegate("writer", data="wait", context_id="x")
+    await until(lambda: first.task_id in desk.contexts)
+    second = await planner.delegate("writer", context_id="x")
+    assert await soon(planner.request("writer", context_id="y")) in ("a", "b")
+    assert await soon(planner.request("writer")) in ("a", "b")
+    assert second.task_id not in desk.contexts
+    desk.open.set()
+    await soon(first.result())
+    await soon(second.result())
+
+
+def test_only_a_pool_orders_its_tasks() -> None:
+    with pytest.raises(ValueError, match="together with pool=True"):
+        Agent("writer", store=MemoryStore(), contexts="ordered")
+
+
+def test_the_program_of_the_page_makes_a_pool() -> None:
+    [program] = re.findall(r"^```python\n(.*?)^```", (DOCS / "pools.md").read_text(), re.MULTILINE | re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(program, made)
+    assert made["agent"].agent_id == "researcher"
+    assert made["agent"].card.pool

@@ -1,0 +1,190 @@
+"""The rules of pools, as a peer sees them that does not use our code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from brokers import Broker, Mosquitto
+from databases import shared_postgres
+from mqtt_agent import Agent, PostgresStore, TaskContext, errors
+from support import soon, until
+
+from ..agents.conftest import MakeAgent
+from .foreign import Foreign, ForeignRequester
+
+RUN_ON = [Mosquitto]
+STATUS, CARD = "agents/writer/status", "agents/writer/card"
+
+MakeMember = Callable[[], Awaitable[Agent]]
+
+
+class Work:
+    """The handler of all members."""
+
+    def __init__(self) -> None:
+        self.seen: list[TaskContext] = []
+        self.go = asyncio.Event()
+
+    async def handle(self, task: TaskContext) -> Any:
+        self.seen.append(task)
+        if task.prompt == "wait":
+            await self.go.wait()
+        if task.prompt == "ask":
+            return await task.ask("Which year?", {"type": "integer"})
+        return "done"
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+async def make_member(make_agent: MakeAgent, work: Work) -> MakeMember:
+    url = shared_postgres().new_database()
+
+    async def make() -> Agent:
+        member = make_agent("writer", store=PostgresStore(url, lease=3), pool=True)
+        member.on_task(work.handle)
+        await soon(member.start(), 20)
+        return member
+
+    return make
+
+
+@pytest.fixture
+async def scout(broker: Broker, namespace: str) -> AsyncIterator[ForeignRequester]:
+    """A peer of an older version, which speaks only plain topics and knows nothing of pools."""
+    peer = ForeignRequester(broker.url, namespace, "scout")
+    await soon(peer.start("agents/#", "tasks/+/result", "tasks/+/events"))
+    yield peer
+    await soon(peer.stop())
+
+
+@pytest.mark.rule("POOL-1", "POOL-2")
+async def test_a_pool_is_one_agent_whose_members_have_client_ids_of_their_own(
+    make_member: MakeMember, scout: Foreign
+) -> None:
+    first = await make_member()
+    status, card = await scout.next_on(STATUS), await scout.next_on(CARD)
+    assert (status["pool"], status["epoch"], card["pool"]) == (True, 2, True)
+    assert status["started"] == card["started"]
+    second = await make_member()
+    later = await scout.next_on(STATUS, 2)
+    assert later["started"] == status["started"]
+    assert later["epoch"] > status["epoch"]
+    name, _, member = first.connection.client_id.partition(":")
+    assert name == "writer"
+    assert len(member.partition("@")[0]) == 12
+    assert first.connection.client_id != second.connection.client_id
+
+
+@pytest.mark.rule("POOL-3", "POOL-7")
+async def test_members_share_the_tasks_of_a_peer_that_knows_nothing_of_pools(
+    make_member: MakeMember, scout: ForeignRequester, work: Work
+) -> None:
+    for _ in range(2):
+        await make_member()
+    for number in range(8):
+        await scout.give(f"t-{number}")
+    for number in range(8):
+        assert (await scout.result(f"t-{number}"))["status"] == "completed"
+    assert len(work.seen) == 8
+
+
+@pytest.mark.rule("POOL-4")
+async def test_a_live_member_answers_the_will_of_a_dead_member(make_member: MakeMember, scout: Foreign) -> None:
+    await make_member()
+    before = await scout.next_on(STATUS)
+    will = {**before, "status": "offline"}
+    del will["epoch"]
+    await scout.say(STATUS, will, retain=True)
+    await until(lambda: [each["status"] for each in scout.on(STATUS)][-2:] == ["offline", "online"])
+    offline, online = scout.raw(STATUS)[-2:]
+    assert online.at - offline.at < 2
+    assert online.json["epoch"] > before["epoch"]
+
+
+@pytest.mark.rule("POOL-5")
+async def test_the_offline_status_of_a_pool_counts_after_two_seconds(make_agent: MakeAgent, scout: Foreign) -> None:
+    planner = make_agent("planner")
+    await soon(planner.start())
+    changes: list[str] = []
+
+    async def watch() -> None:
+        async for change in planner.watch_peers():
+            changes.append(change.kind)
+
+    watching = asyncio.ensure_future(watch())
+    online = {"name": "pool", "status": "online", "started": "2026-04-21T10:00:00.000Z", "epoch": 1, "pool": True}
+    offline = {key: value for key, value in {**online, "status": "offline"}.items() if key != "epoch"}
+    await scout.say("agents/pool/status", online, retain=True)
+    await until(lambda: "online" in changes)
+    await scout.say("agents/pool/status", offline, retain=True)
+    await scout.say("agents/pool/status", {**online, "epoch": 2}, retain=True)
+    await scout.say("agents/pool/status", offline, retain=True)
+    began = asyncio.get_running_loop().time()
+    await until(lambda: "offline" in changes)
+    assert asyncio.get_running_loop().time() - began > 1.5
+    assert changes.count("offline") == 1
+    watching.cancel()
+
+
+@pytest.mark.rule("POOL-6")
+async def test_only_the_last_member_says_offline(make_member: MakeMember, scout: Foreign) -> None:
+    first, second = await make_member(), await make_member()
+    await soon(first.stop(), 20)
+    assert {each["status"] for each in scout.on(STATUS)} == {"online"}
+    await soon(second.stop(), 20)
+    await until(lambda: scout.on(STATUS)[-1]["status"] == "offline")
+    assert "epoch" not in scout.on(STATUS)[-1]
+
+
+@pytest.mark.rule("POOL-8", "POOL-9")
+async def test_a_control_message_reaches_the_member_that_works_on_the_task(
+    make_member: MakeMember, scout: ForeignRequester, work: Work
+) -> None:
+    for _ in range(2):
+        await make_member()
+    for number in range(2):
+        events = partial(scout.on, f"tasks/a-{number}/events")
+        await scout.give(f"a-{number}", prompt="ask")
+        await until(partial(_has, events, lambda each: each.get("status") == "input-required"))
+        for refused in (1, 2):  # the members get the control messages in turn
+            await scout.word(f"a-{number}", "input", input="soon")
+            await until(partial(_has, events, lambda each: "fault" in (each.get("data") or {}), refused))
+        await scout.word(f"a-{number}", "input", input=2024)
+        assert (await scout.result(f"a-{number}"))["result"] == 2024
+    for number in range(2):
+        events = partial(scout.on, f"tasks/w-{number}/events")
+        await scout.give(f"w-{number}", prompt="wait")
+        await until(partial(_has, events, lambda each: each.get("status") == "working"))
+        await scout.word(f"w-{number}", "get")
+        await until(partial(_has, events, lambda each: each.get("seq", 0) == 0))
+        await scout.word(f"w-{number}", "cancel")
+        assert (await scout.result(f"w-{number}"))["status"] == "canceled"
+    notes = [each.json for each in scout.heard if each.topic.startswith("agents/writer/members/") and each.payload]
+    assert {note["action"] for note in notes if "action" in note} >= {"task", "refused"}
+
+
+def _has(events: Callable[[], list[dict[str, Any]]], fits: Callable[[dict[str, Any]], bool], count: int = 1) -> bool:
+    return sum(map(fits, events())) >= count
+
+
+@pytest.mark.rule("POOL-10")
+async def test_a_pool_and_a_single_process_exclude_each_other(
+    make_member: MakeMember, make_agent: MakeAgent, scout: Foreign
+) -> None:
+    single = make_agent("writer")
+    await soon(single.start())
+    with pytest.raises(errors.AgentIdTaken):
+        await make_member()
+    await soon(single.stop(), 20)
+    await make_member()
+    with pytest.raises(errors.AgentIdTaken):
+        await soon(single.start())
+    await until(lambda: scout.on(STATUS)[-1].get("pool") is True)

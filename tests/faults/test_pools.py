@@ -1,0 +1,281 @@
+"""A pool of processes with one agent id: members, the broker's connections and the database are killed.
+
+Each test is a line of the table in docs/pools.md. The leases are 3 s long here, and 24 s by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import Mosquitto
+from databases import Postgres, shared_postgres
+from mqtt_agent import Agent, MemoryStore, PostgresStore
+from mqtt_agent.agents.store.members import MemberStore
+from processes import AgentProcess, AgentProcesses
+from proxy import Proxy
+from support import becomes, require, soon, until
+
+LEASE = 3.0
+POOL = ("--pool", "--lease", str(LEASE))
+
+
+@pytest.fixture
+async def agents(tmp_path: Path, namespace: str) -> AsyncIterator[AgentProcesses]:
+    """Starts agents with one database; all of them end with the test."""
+    processes = AgentProcesses(tmp_path, namespace, shared_postgres().new_database())
+    yield processes
+    await processes.close()
+
+
+@pytest.fixture
+def own_database() -> Iterator[Postgres]:
+    """A database that the test may stop."""
+    require(Postgres)
+    with Postgres(durable=True) as database:
+        yield database
+
+
+@pytest.fixture
+async def planner(mosquitto: Mosquitto, namespace: str) -> AsyncIterator[Agent]:
+    """A single agent that gives tasks to the pool."""
+    async with Agent("planner", broker=mosquitto.url, namespace=namespace, store=MemoryStore()) as agent:
+        yield agent
+
+
+class Watch:
+    """The changes of the pool that a peer sees."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.kinds: list[str] = []
+        self._feed = agent.watch_peers()
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        async for change in self._feed:
+            if change.name == "writer":
+                self.kinds.append(change.kind)
+
+    def end(self) -> None:
+        self._task.cancel()
+
+
+async def start_pool(agents: AgentProcesses, url: str, members: int, *options: str) -> list[AgentProcess]:
+    starting = [agents.start("writer", url, executes=True, options=[*POOL, *options]) for _ in range(members)]
+    return list(await soon(asyncio.gather(*starting), 60))
+
+
+async def began(members: list[AgentProcess], task_id: str, attempt: int = 1) -> AgentProcess:
+    """The member that has begun an attempt at a task."""
+    fields: dict[str, Any] = {"task_id": task_id, "attempt": attempt}
+    await until(lambda: any(each.told("began", **fields) for each in members), 30)
+    return next(each for each in members if each.told("began", **fields))
+
+
+async def test_the_tasks_of_a_killed_member_go_on_at_another_with_their_checkpoint_and_peers_see_no_change(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    watch = Watch(planner)
+    handles = [
+        await planner.delegate("writer", data={"n": n, "save": "page 3", "hangs": 1}, task_id=f"t-{n}")
+        for n in range(6)
+    ]
+    owners = [await began(members, handle.task_id) for handle in handles]
+    dead, alive = members
+    assert set(owners) == {dead, alive}
+    for handle, owner in zip(handles, owners, strict=True):
+        await owner.tells("saved", task_id=handle.task_id)
+    await dead.kill()
+    for n, handle in enumerate(handles):
+        if owners[n] is dead:
+            assert await soon(handle.result(), 30) == {"square": n * n, "saved": "page 3"}
+            await alive.tells("began", task_id=handle.task_id, attempt=2, saved="page 3")
+        else:
+            await handle.cancel()
+            await alive.tells("stopped", task_id=handle.task_id, attempt=1)
+    watch.end()
+    assert "offline" not in watch.kinds
+
+
+async def _is_online(planner: Agent) -> bool:
+    card = await planner.peer("writer")
+    return card is not None and card.status == "online"
+
+
+@pytest.mark.long
+async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 3)
+    await becomes(lambda: _is_online(planner))
+    watch = Watch(planner)
+
+    async def give() -> list[Any]:
+        results: list[asyncio.Task[Any]] = []
+        for n in range(150):
+            data = {"n": n, "seconds": 0.3}
+            results.append(asyncio.ensure_future(planner.request("writer", data=data, task_id=f"t-{n}")))
+            await asyncio.sleep(0.05)
+        return await asyncio.gather(*results)
+
+    giving = asyncio.ensure_future(give())
+    for each in members:
+        await asyncio.sleep(0.5)
+        os.kill(each.pid, signal.SIGTERM)
+        await start_pool(agents, mosquitto.url, 1)
+    assert [each["square"] for each in await soon(giving, 90)] == [n * n for n in range(150)]
+    assert agents.executions == {f"t-{n}": 1 for n in range(150)}
+    watch.end()
+    assert "offline" not in watch.kinds
+
+
+@pytest.mark.long
+async def test_a_member_that_loses_only_the_broker_works_on_and_sends_its_result_later(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    network = Proxy(mosquitto.url)
+    await network.mend()
+    (cut,) = await start_pool(agents, network.url, 1)
+    handle = await planner.delegate("writer", data={"n": 5, "seconds": 1.5}, task_id="t-1", wait_online=True)
+    await began([cut], "t-1")
+    (other,) = await start_pool(agents, mosquitto.url, 1)
+    await network.cut()
+    await until(lambda: agents.executions["t-1"] == 1, 20)
+    await network.mend()
+    assert await soon(handle.result(), 30) == {"square": 25}
+    assert agents.executions == {"t-1": 1}
+    assert not other.told("began")
+    await network.cut()
+
+
+@pytest.mark.long
+async def test_a_member_that_loses_the_database_for_longer_than_its_lease_is_fenced_and_its_handlers_are_canceled(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path, planner: Agent
+) -> None:
+    database = shared_postgres().new_database()
+    place, _, name = database.rpartition("/")
+    network = Proxy(place)
+    await network.mend()
+    agents = AgentProcesses(tmp_path, namespace, f"{network.url}/{name}")
+    others = AgentProcesses(tmp_path, namespace, database)
+    try:
+        (cut,) = await start_pool(agents, mosquitto.url, 1)
+        handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1", wait_online=True)
+        await began([cut], "t-1")
+        (other,) = await start_pool(others, mosquitto.url, 1)
+        await network.cut()
+        await began([other], "t-1", 2)
+        assert await soon(handle.result(), 30) == {"square": 25}
+        await network.mend()
+        await cut.tells("stopped", task_id="t-1", attempt=1)
+        await soon(planner.request("writer", data={"n": 6}))
+        assert others.executions["t-1"] == 1
+    finally:
+        await network.cut()
+        await agents.close()
+        await others.close()
+
+
+@pytest.mark.long
+async def test_nobody_takes_over_when_the_database_is_away_for_all(
+    own_database: Postgres, mosquitto: Mosquitto, namespace: str, tmp_path: Path, planner: Agent
+) -> None:
+    agents = AgentProcesses(tmp_path, namespace, own_database.new_database())
+    try:
+        members = await start_pool(agents, mosquitto.url, 3)
+        await becomes(lambda: _is_online(planner))
+        handles = [
+            await planner.delegate("writer", data={"n": n, "seconds": 4 * LEASE}, task_id=f"t-{n}") for n in range(9)
+        ]
+        for handle in handles:
+            await began(members, handle.task_id)
+        await asyncio.to_thread(own_database.kill)
+        await asyncio.sleep(2 * LEASE)  # longer than every lease
+        await asyncio.to_thread(own_database.start)
+        for n, handle in enumerate(handles):
+            assert await soon(handle.result(), 60) == {"square": n * n}
+        assert agents.executions == {f"t-{n}": 1 for n in range(9)}
+        assert not any(each.told("stopped") or each.told("began", attempt=2) for each in members)
+    finally:
+        await agents.close()
+
+
+@pytest.mark.long
+async def test_a_task_in_the_session_of_a_dead_member_is_asked_for_again_within_10_seconds(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    dead, alive = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    os.kill(dead.pid, signal.SIGSTOP)  # the broker still gives it every second message
+    loop = asyncio.get_running_loop()
+    handles = [await planner.delegate("writer", data={"n": n}, task_id=f"t-{n}") for n in range(6)]
+    began_at = loop.time()
+    await dead.kill()
+    for n, handle in enumerate(handles):
+        assert await soon(handle.result(), 30) == {"square": n * n}
+    assert loop.time() - began_at < 10
+    assert not dead.told("began")
+    assert len(alive.told("began")) == 6
+
+
+@pytest.mark.long
+async def test_the_next_member_takes_up_the_tasks_when_all_members_were_killed(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    handles = [
+        await planner.delegate("writer", data={"n": n, "save": "page 3", "hangs": 1}, task_id=f"t-{n}")
+        for n in range(4)
+    ]
+    for handle in handles:
+        owner = await began(members, handle.task_id)
+        await owner.tells("saved", task_id=handle.task_id)
+    for each in members:
+        await each.kill()
+    await start_pool(agents, mosquitto.url, 1)
+    for n, handle in enumerate(handles):
+        assert await soon(handle.result(), 40) == {"square": n * n, "saved": "page 3"}
+
+
+async def test_a_pool_that_is_killed_is_offline_for_its_peers(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 1)
+    await becomes(lambda: _is_online(planner))
+    for each in members:
+        await each.kill()
+
+    async def offline() -> bool:
+        return not await _is_online(planner)
+
+    await becomes(offline, 20)
+
+
+@pytest.mark.long
+async def test_the_tasks_that_a_killed_member_has_given_are_asked_for_by_another(
+    agents: AgentProcesses, mosquitto: Mosquitto
+) -> None:
+    dead = await agents.start("boss", mosquitto.url, options=POOL)
+    alive = await agents.start("boss", mosquitto.url, options=POOL)
+    await dead.delegate("writer", "t-1", n=5)  # the peer has never been seen
+    await dead.kill()
+    await asyncio.sleep(3 * LEASE)  # until the other member has noticed
+    store = PostgresStore(agents.store_of("boss"))
+    await agents.start("writer", mosquitto.url, executes=True)
+    async with store:
+        view = MemberStore(store, f"{agents.namespace}/boss", "viewer", lambda beat: None)
+
+        async def is_over() -> bool:
+            return await view.ended(["t-1"]) == ["t-1"]
+
+        await becomes(is_over, 30)
+    alive.say("resume", task_id="t-1")
+    assert await alive.result("t-1") == {"square": 25}
