@@ -97,6 +97,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/call/{self}", "its calls"),
             ("publish", "mcp/tools/{calls}/cancel/{self}", "the cancellations of its calls"),
             ("publish", "mcp/servers/+/query/{self}", "questions about its calls"),
+            ("publish", "mcp/servers/+/input/{self}", "its answers to what its calls ask"),
             (
                 "publish",
                 "mcp/clients/{self}/responses/{self}",
@@ -116,6 +117,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/call", "calls of servers that do not speak sender-bound topics"),
             ("publish", "mcp/tools/{calls}/cancel", "cancellations of such calls"),
             ("publish", "mcp/servers/+/query", "questions about such calls"),
+            ("publish", "mcp/servers/+/input", "answers to what such calls ask"),
             ("publish", "mcp/clients/{self}/responses", "a message to itself"),
             ("subscribe", "mcp/clients/{self}/responses", "responses of such servers"),
             ("subscribe", "mcp/tools/+/stream/+", "partial results of such servers"),
@@ -133,6 +135,7 @@ RIGHTS: tuple[Right, ...] = (
             ("subscribe", "$share/mcp-bound-{serves}/{ns}/mcp/tools/{serves}/call/+", "its share of the calls"),
             ("subscribe", "mcp/tools/{serves}/cancel/+", "the cancellations of calls"),
             ("subscribe", "mcp/servers/{self}/query/+", "questions about its calls"),
+            ("subscribe", "mcp/servers/{self}/input/+", "the answers to what its calls ask"),
             ("subscribe", "mcp/tools/{serves}/card", "whether another server has published the card"),
             ("subscribe", "mcp/servers/+/card", "the other replicas and servers"),
             ("subscribe", "agents/+/status", "whether an agent that hosts a tool server is online"),
@@ -148,6 +151,7 @@ RIGHTS: tuple[Right, ...] = (
             ("subscribe", "$share/mcp-tool-{serves}/{ns}/mcp/tools/{serves}/call", "its share of such calls"),
             ("subscribe", "mcp/tools/{serves}/cancel", "the cancellations of such calls"),
             ("subscribe", "mcp/servers/{self}/query", "questions about such calls"),
+            ("subscribe", "mcp/servers/{self}/input", "the answers to what such calls ask"),
         ],
     ),
     *_rows(

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 from mqtt_agent.deprecation import renamed_names
 from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus
 from mqtt_agent.wire.bound_topics import BOUND, BoundTopics
-from mqtt_agent.wire.calls import Call, CallFault, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.calls import (
+    Call,
+    CallFault,
+    Cancel,
+    ErrorType,
+    InputAnswer,
+    Query,
+    Response,
+    StreamMessage,
+    read_error_type,
+)
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import (
     is_identifier,
@@ -56,6 +66,7 @@ __all__ = [
     "Cancel",
     "Control",
     "ErrorType",
+    "InputAnswer",
     "Message",
     "Query",
     "Response",

@@ -19,6 +19,7 @@ from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.tools.calling.answering import Answering, OnQuestion
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.followup import FollowUp
 from mqtt_agent.tools.calling.handle import CallHandle
@@ -137,7 +138,10 @@ class ToolClient(NeedsAsyncWith):
         self._calls.on_expired.append(self._recovery.on_expired)
         self._partials = PartialResults(self._scope, self._catalog)
         self._calls.follow = self._partials.follow
-        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._recovery.resume)
+        self._answering = Answering(self._scope)
+        self._submitter = Submitter(
+            self._scope, self._catalog, self._calls, self._partials, self._answering, self._recovery.resume
+        )
         self._leased = False
         """Whether this client counts as a user of the connection."""
 
@@ -206,6 +210,7 @@ class ToolClient(NeedsAsyncWith):
         self._recovery.stop()
         self._follow_up.stop()
         self._partials.stop()
+        self._answering.stop()
         self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_refused.remove(self._calls.on_failed)
@@ -313,6 +318,7 @@ class ToolClient(NeedsAsyncWith):
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
         **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
@@ -336,6 +342,10 @@ class ToolClient(NeedsAsyncWith):
                 means ``info``.
             on_log: Called with each log message of the tool, a :class:`mqtt_agent.wire.StreamMessage` with ``level``,
                 ``logger`` and ``data``. Without it, the tool sends no log messages.
+            on_question: Answers what the tool asks in the middle of the call. It gets a
+                :class:`mqtt_agent.tools.CallQuestion`, with ``prompt`` and ``schema``, and returns the answer; None
+                means that the person declines. An ``async`` function is awaited. When it raises, the tool is told
+                that no choice was made. Without ``on_question``, a tool that asks gets an error.
             unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
@@ -354,7 +364,7 @@ class ToolClient(NeedsAsyncWith):
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(
-            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log
+            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log, on_question
         )
         try:
             if on_partial is not None:
@@ -380,6 +390,7 @@ class ToolClient(NeedsAsyncWith):
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
@@ -404,5 +415,5 @@ class ToolClient(NeedsAsyncWith):
             raise unknown_keywords("submit", tool, unknown)
         await self._ensure_started()
         return await self._submitter.submit(
-            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log
+            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log, on_question
         )

@@ -21,7 +21,7 @@ from mqtt_agent.errors import (
     ToolUnavailable,
 )
 from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
-from mqtt_agent.wire.calls import CANCELED
+from mqtt_agent.wire.calls import CANCELED, INPUT
 
 __all__ = ["CallHandle"]
 
@@ -64,6 +64,7 @@ class CallHandle:
         self._end_timer: asyncio.TimerHandle | None = None
         self._on_end: list[Callable[[], None]] = []
         self._on_log: Callable[[StreamMessage], None] | None = None
+        self._on_request: Callable[[StreamMessage], None] | None = None
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
@@ -178,6 +179,10 @@ class CallHandle:
         """Call ``on_log`` with each log message from now on."""
         self._on_log = on_log
 
+    def follow_requests(self, on_request: Callable[[StreamMessage], None]) -> None:
+        """Call ``on_request`` with each request for input from now on. A request may come again."""
+        self._on_request = on_request
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, as soon as the call is :attr:`over`; at once if it is over already."""
         if self.over:
@@ -202,6 +207,8 @@ class CallHandle:
         last = self._last
         if not self._streaming:
             return
+        if message.type == INPUT and self._on_request is not None and not self.done:
+            self._on_request(message)  # another replica that has the call now counts from 1 again
         if last is not None and (message.seq < last.seq or (qos > 0 and message == last)):
             return
         self._last = message

@@ -13,6 +13,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
+from mqtt_agent.tools.serving.inputs import Inputs
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
 from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
@@ -39,11 +40,13 @@ class Executor:
 
     Attributes:
         answers: Publishes the responses.
+        inputs: Asks the callers of running calls for input.
     """
 
     def __init__(self, scope: Scope, max_concurrency: int, replay: ReplayStore) -> None:
         self.answers: Answers = Answers(scope)
-        self._runner = CallRunner(scope, self.answers, replay, max_concurrency)
+        self.inputs: Inputs = Inputs(scope)
+        self._runner = CallRunner(scope, self.answers, self.inputs, replay, max_concurrency)
         self._max_concurrency = max_concurrency
         self._replay = replay
         self._known: dict[CallKey, Execution] = {}
@@ -84,6 +87,7 @@ class Executor:
             known.messages.append(message)
             if known.task is not None:
                 message.work_started()
+                self.inputs.ask_again(key)
             else:
                 self._wait_longer(known, message.message_expiry)
             return

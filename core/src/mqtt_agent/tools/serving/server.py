@@ -335,6 +335,8 @@ class ToolServer(ToolOffering, Service):
         release_threads(self)
         try:
             await self._answers.stop()
+            if self._executor is not None:
+                await self._executor.inputs.close()
             await self._intake.unsubscribe()
             await self._names.stop()
             await self._presence.unfollow()
