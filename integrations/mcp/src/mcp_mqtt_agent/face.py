@@ -209,9 +209,9 @@ class Face:
         finally:
             for each in (finishing, asked):
                 each.cancel()
-            await asyncio.gather(finishing, asked, return_exceptions=True)
             if not handle.done and not kept:
-                await handle.cancel("the MCP client gave up")
+                await handle.cancel("the MCP client gave up")  # first: anyio cancels whatever waits here
+            await asyncio.gather(finishing, asked, return_exceptions=True)
 
 
 async def _pass_on(ctx: Context, partial: Any) -> None:
