@@ -159,6 +159,10 @@ class CallHandle:
         self._partials.clear()
         return news
 
+    def wake(self) -> None:
+        """Let :meth:`news` return now, though there may be none."""
+        self._wake()
+
     @property
     def over(self) -> bool:
         """Whether the call has ended and no partial result can arrive any more."""

@@ -109,7 +109,9 @@ class Submitter:
         if stream is None:
             stream = card is not None and card.supports_streaming
         level = log_level or (None if on_log is None else "info")
-        call = self._make_call(tool, call_id, arguments, stream, meta, level, on_question is not None)
+        # A tool that does not stream has no context to ask with, and costs no subscription.
+        answers = on_question is not None and (card is None or card.supports_streaming)
+        call = self._make_call(tool, call_id, arguments, stream, meta, level, answers)
         joined = self._calls.join(tool, call, timeout, deadline)
         if joined is not None:
             try:

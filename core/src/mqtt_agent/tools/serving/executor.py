@@ -131,6 +131,7 @@ class Executor:
                     self.answers.resend(call_id, reply_to, kept[0])
                 if kept is not None or key in self._known:
                     known[call_id] = None
+                    self.inputs.ask_again(key)
         return list(known)
 
     def cancel(self, tool: str, key: CallKey, reason: str | None = None) -> bool:

@@ -95,7 +95,7 @@ class Inputs:
         return answer.result
 
     def ask_again(self, key: CallKey) -> None:
-        """Send the open requests of a call again, because its caller has repeated the call."""
+        """Send the open requests of a call again, because its caller has repeated the call, or has asked for it."""
         if key in self._again:
             self._again[key].set()
 
