@@ -130,7 +130,8 @@ async def test_a_repeated_call_is_asked_again_and_a_repeated_request_is_answered
     assert (await stranger.answer("1"))["result"] == ACCEPTED
 
     await strange_server.listen("servers/odd/input")
-    client, asked = await calling(strange_server, make_client), list[CallQuestion]()
+    client = await calling(strange_server, make_client, supports_streaming=True)
+    asked = list[CallQuestion]()
 
     async def on_question(question: CallQuestion) -> dict[str, str]:
         asked.append(question)
