@@ -28,6 +28,7 @@ MODELS: list[type[wire.Message]] = [
         wire.Cancel,
         wire.InputAnswer,
         wire.Query,
+        wire.Request,
         wire.Response,
         wire.ServerCard,
         wire.StreamMessage,

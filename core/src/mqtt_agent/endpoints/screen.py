@@ -15,7 +15,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_TOLD = 1000
 _NAMED_BY = {
-    **dict.fromkeys(("call", "cancel", "query", "input"), "client"),
+    **dict.fromkeys(("call", "cancel", "query", "input", "request"), "client"),
     **dict.fromkeys(("responses", "stream"), "server"),
 }
 """The field of the payload that names the sender, by the kind of the topic, for tools."""

@@ -98,6 +98,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/cancel/{self}", "the cancellations of its calls"),
             ("publish", "mcp/servers/+/query/{self}", "questions about its calls"),
             ("publish", "mcp/servers/+/input/{self}", "its answers to what its calls ask"),
+            ("publish", "mcp/servers/+/request/{self}", "its requests for resources and prompts"),
             (
                 "publish",
                 "mcp/clients/{self}/responses/{self}",
@@ -118,6 +119,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/cancel", "cancellations of such calls"),
             ("publish", "mcp/servers/+/query", "questions about such calls"),
             ("publish", "mcp/servers/+/input", "answers to what such calls ask"),
+            ("publish", "mcp/servers/+/request", "requests to such servers for resources and prompts"),
             ("publish", "mcp/clients/{self}/responses", "a message to itself"),
             ("subscribe", "mcp/clients/{self}/responses", "responses of such servers"),
             ("subscribe", "mcp/tools/+/stream/+", "partial results of such servers"),
@@ -136,6 +138,7 @@ RIGHTS: tuple[Right, ...] = (
             ("subscribe", "mcp/tools/{serves}/cancel/+", "the cancellations of calls"),
             ("subscribe", "mcp/servers/{self}/query/+", "questions about its calls"),
             ("subscribe", "mcp/servers/{self}/input/+", "the answers to what its calls ask"),
+            ("subscribe", "mcp/servers/{self}/request/+", "requests for resources and prompts"),
             ("subscribe", "mcp/tools/{serves}/card", "whether another server has published the card"),
             ("subscribe", "mcp/servers/+/card", "the other replicas and servers"),
             ("subscribe", "agents/+/status", "whether an agent that hosts a tool server is online"),
@@ -152,6 +155,7 @@ RIGHTS: tuple[Right, ...] = (
             ("subscribe", "mcp/tools/{serves}/cancel", "the cancellations of such calls"),
             ("subscribe", "mcp/servers/{self}/query", "questions about such calls"),
             ("subscribe", "mcp/servers/{self}/input", "the answers to what such calls ask"),
+            ("subscribe", "mcp/servers/{self}/request", "requests of such clients for resources and prompts"),
         ],
     ),
     *_rows(

@@ -157,6 +157,36 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         """See :meth:`mqtt_agent.ToolClient.get_tool`."""
         return self._background.run(self._async.get_tool, *args, **kwargs)
 
+    @parameters_of(aio_client.ToolClient.list_resources)
+    def list_resources(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_resources`."""
+        return self._background.run(self._async.list_resources, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.list_resource_templates)
+    def list_resource_templates(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_resource_templates`."""
+        return self._background.run(self._async.list_resource_templates, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.read_resource)
+    def read_resource(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.read_resource`."""
+        return self._background.run(self._async.read_resource, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.list_prompts)
+    def list_prompts(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_prompts`."""
+        return self._background.run(self._async.list_prompts, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.get_prompt)
+    def get_prompt(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See :meth:`mqtt_agent.ToolClient.get_prompt`."""
+        return self._background.run(self._async.get_prompt, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.request)
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`mqtt_agent.ToolClient.request`."""
+        return self._background.run(self._async.request, *args, **kwargs)
+
     @parameters_of(aio_client.ToolClient.submit)
     def submit(self, *args: Any, **kwargs: Any) -> CallHandle:
         """See :meth:`mqtt_agent.ToolClient.submit`."""
@@ -289,6 +319,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     def _wait(self, offered: Offered) -> None:
         if is_started(self) and not self._background.is_here:
             self._background.run(offered.wait)
+
+    @parameters_of(aio_server.ToolServer.answer_requests)
+    def answer_requests(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.answer_requests`. The handler runs on the background loop."""
+        self._async.answer_requests(*args, **kwargs)
 
     @property
     def tools(self) -> list[ToolCard]:

@@ -20,6 +20,7 @@ __all__ = [
     "ErrorType",
     "InputAnswer",
     "Query",
+    "Request",
     "Response",
     "StreamMessage",
     "read_error_type",
@@ -205,6 +206,24 @@ class Query(Message):
     client: str
     tool: str | None = None
     call: dict[str, Any] | None = None
+
+
+class Request(Message):
+    """Asks one replica of a server for something that is no call of a tool (ours).
+
+    The answer is a :class:`Response` whose ``call_id`` is the ``request_id``.
+
+    Attributes:
+        request_id: The id of the request.
+        method: What is asked for, as a method of MCP such as ``resources/read``.
+        params: The parameters of this method.
+        client: The name of the client that asks.
+    """
+
+    request_id: str = Field(min_length=1)
+    method: str
+    params: dict[str, Any] | None = None
+    client: str
 
 
 def read_error_type(value: str) -> ErrorType:

@@ -23,7 +23,7 @@ from mqtt_agent.errors import (
 from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.calls import CANCELED, INPUT
 
-__all__ = ["CallHandle"]
+__all__ = ["CallHandle", "error_of"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class CallHandle:
             await self._change()
         response = self._outcome.result()
         if response.status == "error":
-            raise _error(self.tool, response)
+            raise error_of(self.tool, response)
         return response.result
 
     async def partials(self) -> AsyncIterator[Any]:
@@ -199,7 +199,7 @@ class CallHandle:
         response = self.response
         if response is None:
             return self._outcome.exception()
-        return _error(self.tool, response) if response.status == "error" else None
+        return error_of(self.tool, response) if response.status == "error" else None
 
     def take_partial(self, message: StreamMessage, qos: int) -> None:
         """Keep a stream message, unless it is late or a repeat.
@@ -297,7 +297,8 @@ def _resolve(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def _error(tool: str, response: Response) -> CallError:
+def error_of(tool: str, response: Response) -> CallError:
+    """The error of a response that has one."""
     error = response.error or CallFault(message="the tool failed without a reason")
     text, call_id = f"{tool}: {error.message}", response.call_id
     kind = read_error_type(error.type)
