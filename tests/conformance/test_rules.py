@@ -23,7 +23,8 @@ DEFINED = re.findall(r"\*\*\[([A-Z]+-\d+)\]\*\*", DOCUMENT)
 MENTIONED = {rule for page in LINKED for rule in re.findall(r"\[([A-Z]+-\d+)\]", page)}
 EXAMPLES = re.findall(r"<!-- (\w+) -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
 MODELS: list[type[wire.Message]] = [
-    *(wire.Call, wire.Cancel, wire.Query, wire.Response, wire.ServerCard, wire.StreamMessage, wire.ToolCard),
+    *(wire.Call, wire.Cancel, wire.InputAnswer, wire.Query, wire.Request, wire.Response, wire.ServerCard),
+    *(wire.StreamMessage, wire.ToolCard),
     *(wire.AgentCard, wire.AgentStatus, wire.Control, wire.MemberNote, wire.Task, wire.TaskEvent, wire.TaskResult),
 ]
 

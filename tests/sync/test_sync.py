@@ -29,7 +29,8 @@ FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "Tool
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
-    internal |= {"leave_to_parent", "raise_failure", "follow_log", "move_to", "views", "streaming"}
+    internal |= {"leave_to_parent", "raise_failure", "follow_log", "follow_requests", "move_to", "views", "streaming"}
+    internal |= {"give_up", "wake"}
     internal |= {"serve_until_signal"}  # signals reach the main thread only, where run() is
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)

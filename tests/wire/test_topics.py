@@ -91,6 +91,8 @@ def test_the_topics_are_those_of_the_specification() -> None:
     assert topics.tool_stream("t", "id") == "a2a/v1/mcp/tools/t/stream/id"
     assert topics.tool_cancel("t") == "a2a/v1/mcp/tools/t/cancel"
     assert topics.server_query("s") == "a2a/v1/mcp/servers/s/query"
+    assert topics.server_input("s") == "a2a/v1/mcp/servers/s/input"
+    assert topics.server_request("s") == "a2a/v1/mcp/servers/s/request"
     assert topics.all_server_cards == "a2a/v1/mcp/servers/+/card"
     assert topics.all_tool_cards == "a2a/v1/mcp/tools/+/card"
 

@@ -28,6 +28,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── CallCanceled                   the caller canceled the call
     │   └── ToolUnavailable                no server offers the tool, or the server of a call is gone
     ├── ToolError                          raised *by* a tool handler, to choose the error code
+    │   └── InputNotGiven                  the caller has not answered what the handler asked
     ├── TaskError                          a task has no result
     │   ├── TaskFailed                     the agent tried and failed; also raised *by* task handlers
     │   ├── TaskRejected                   the agent does not take the task; also raised *by* task handlers
@@ -60,6 +61,7 @@ __all__ = [
     "ConnectedBeforeFork",
     "ConnectionLost",
     "ConnectionRefused",
+    "InputNotGiven",
     "InvalidArguments",
     "InvalidIdentifier",
     "MQTTAgentError",
@@ -452,6 +454,16 @@ class ToolError(MQTTAgentError):
         self.retryable: bool | None = retryable
         self.type: str = type
         self.content: list[dict[str, Any]] | None = content
+
+
+class InputNotGiven(ToolError):
+    """The caller has not answered what the tool asked in the middle of the call.
+
+    ``await ctx.ask()`` and its relatives raise it in a tool handler. A handler that does not catch it fails the call
+    with this error. The code says why: ``INPUT_NOT_ACCEPTED``: the caller answers no questions; call the tool with
+    ``on_question=``. ``INPUT_DECLINED``: the person has declined, or has made no choice. ``INPUT_TIMEOUT``: no answer
+    came in time. Any other code is the caller's own.
+    """
 
 
 class TaskError(MQTTAgentError):

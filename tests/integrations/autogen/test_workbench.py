@@ -15,7 +15,7 @@ from autogen_core.models import CreateResult
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult, Workbench
 from autogen_mqtt_agent import MQTTWorkbench
 from brokers import Broker, Embedded, Mosquitto
-from mqtt_agent import ToolServer, errors
+from mqtt_agent import ToolContext, ToolServer, errors
 from mqtt_agent.adapting.naming import model_name
 from proxy import Proxy
 from support import becomes, soon, until
@@ -456,3 +456,31 @@ async def test_arguments_may_have_any_name(embedded: Embedded, namespace: str, w
         await soon(workbench.stop())
     assert "taken" in execution.content
     assert seen == [arguments]
+
+
+async def test_a_tool_that_asks_gets_the_answer_of_on_question(embedded: Embedded, namespace: str) -> None:
+    server, asked = ToolServer("travel", broker=embedded.url, namespace=namespace), list[Any]()
+
+    @server.tool
+    async def book(day: str, ctx: ToolContext) -> str:
+        return f"{day}: {await ctx.ask('Where to?')}"
+
+    async def answer(question: str, schema: Any) -> str:
+        asked.append((question, schema))
+        return "Oslo"
+
+    async with server:
+        asking = MQTTWorkbench(embedded.url, namespace=namespace, on_question=answer)
+        silent = MQTTWorkbench(embedded.url, namespace=namespace)
+        for workbench in (asking, silent):
+            await becomes(lambda workbench=workbench: offers(workbench, "book"))
+        assert (await soon(asking.call_tool("book", {"day": "today"}))).to_text() == "today: Oslo"
+        assert asked == [("Where to?", {"type": "string"})]
+        refused = await soon(silent.call_tool("book", {"day": "today"}))
+        assert (refused.is_error, "on_question=" in refused.to_text()) == (True, True)
+        await soon(asking.stop())
+        await soon(silent.stop())
+
+
+async def offers(workbench: MQTTWorkbench, tool: str) -> bool:
+    return tool in await names(workbench)

@@ -24,6 +24,7 @@ from mqtt_agent import Password, ToolResult
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import BrokerUnreachable, ToolUnavailable
 from mqtt_agent.sync import ToolServer
+from mqtt_agent.tools import SyncToolContext
 from pydantic import BaseModel
 
 from .conftest import AWKWARD, ECHO, REFUSED, Toolbox
@@ -298,3 +299,24 @@ def test_only_the_wanted_tools_are_taken(
     with MQTTToolkit(embedded.url, namespace=namespace, tools=["ghost"], on_unavailable="raise") as toolkit:
         with pytest.raises(ToolUnavailable, match="ghost"):
             toolkit.get_tools()
+
+
+def test_a_tool_that_asks_gets_the_answer_of_on_question(embedded: Embedded, namespace: str) -> None:
+    server, asked = ToolServer("travel", broker=embedded.url, namespace=namespace), list[Any]()
+
+    def book(day: str, ctx: SyncToolContext) -> str:
+        return f"{day}: {ctx.ask('Where to?')}"
+
+    def answer(question: str, schema: Any) -> str:
+        asked.append((question, schema))
+        return "Oslo"
+
+    server.add_tool("book", book)
+    with server:
+        with MQTTToolkit(embedded.url, namespace=namespace, tools=["book"], on_question=answer) as toolkit:
+            [tool] = toolkit.get_tools()
+            assert tool.run(day="today") == "today: Oslo"
+            assert asked == [("Where to?", {"type": "string"})]
+        with MQTTToolkit(embedded.url, namespace=namespace, tools=["book"]) as toolkit:
+            [tool] = toolkit.get_tools()
+            assert "on_question=" in failure_of(tool.run(day="today")).message

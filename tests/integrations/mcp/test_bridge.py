@@ -16,7 +16,7 @@ from support import becomes, soon, until
 
 from .conftest import ANYTHING, SDK_SERVER, MakeBridge, OddServer, shows
 
-SDK_TOOLS = [f"sdk.{name}" for name in ("add", "greet", "fail", "count", "hang", "pid")]
+SDK_TOOLS = [f"sdk.{name}" for name in ("add", "greet", "fail", "count", "hang", "book", "pid")]
 
 
 async def test_the_tools_of_a_server_are_offered_with_their_schemas_and_called(
@@ -192,7 +192,7 @@ async def test_rubbish_a_flood_and_a_large_answer_stop_nothing(
 async def test_a_server_is_told_only_of_what_the_bridge_can_do(make_bridge: MakeBridge, odd: OddServer) -> None:
     odd.offer("echo")
     await make_bridge("odd", odd.command)
-    assert json.loads(Path(f"{odd.path}.seen").read_text()) == {}
+    assert json.loads(Path(f"{odd.path}.seen").read_text()) == {"elicitation": {"form": {}}}
 
 
 async def test_a_command_that_does_not_exist_is_an_error_that_names_it() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from mqtt_agent.agents import Agent
 from mqtt_agent.errors import CallError
-from mqtt_agent.tools import CallHandle, ToolClient
+from mqtt_agent.tools import CallHandle, CallQuestion, ToolClient
+from mqtt_agent.tools.calling.answering import OnQuestion
 
 __all__ = ["call_tool", "calling", "tool_client_of"]
 
@@ -21,7 +22,13 @@ def tool_client_of(endpoint: Agent | ToolClient) -> ToolClient:
 
 @asynccontextmanager
 async def calling(
-    client: ToolClient, tool: str, arguments: Mapping[str, Any], *, timeout: float | None, call_id: str | None = None
+    client: ToolClient,
+    tool: str,
+    arguments: Mapping[str, Any],
+    *,
+    timeout: float | None,
+    call_id: str | None = None,
+    on_question: OnQuestion | None = None,
 ) -> AsyncGenerator[CallHandle]:
     """Make a call, and cancel the call at the end of the block if no answer has come by then.
 
@@ -33,11 +40,12 @@ async def calling(
         arguments: The arguments by name.
         timeout: Seconds that the call may take; None for no limit.
         call_id: The id of the call; None makes an id.
+        on_question: Answers what the tool asks; see :meth:`ToolClient.call`.
 
     Raises:
         ToolUnavailable, TransportError, WireError: See :meth:`ToolClient.submit`.
     """
-    handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id)
+    handle = await client.submit(tool, arguments, timeout=timeout, call_id=call_id, on_question=on_question)
     try:
         yield handle
     finally:
@@ -52,6 +60,7 @@ async def call_tool(
     timeout: float | None,
     call_id: str | None = None,
     on_partial: Callable[[str, Any], Awaitable[None] | None] | None = None,
+    ask: Callable[[str, Any], Awaitable[Any]] | None = None,
 ) -> CallHandle:
     """Call a tool, pass on its partial results, and wait for the answer.
 
@@ -62,6 +71,8 @@ async def call_tool(
         timeout: Seconds that the call may take; None for no limit.
         call_id: The id of the call; None makes an id.
         on_partial: Called, or awaited, with the call's id and each value that the tool streams before its result.
+        ask: Awaited with a question of the tool and the JSON Schema of the answer. It returns the answer, or None when
+            the person declines.
 
     Returns:
         The handle of the call, which is over. ``handle.response`` has the result and MCP content blocks. When the call
@@ -71,7 +82,13 @@ async def call_tool(
         ToolUnavailable, TransportError, WireError: The call could not be sent, or the connection has failed
             permanently.
     """
-    async with calling(client, tool, arguments, timeout=timeout, call_id=call_id) as handle:
+
+    async def answer(question: CallQuestion) -> Any:
+        assert ask is not None
+        return await ask(question.prompt, question.schema)
+
+    on_question = None if ask is None else answer
+    async with calling(client, tool, arguments, timeout=timeout, call_id=call_id, on_question=on_question) as handle:
         async for partial in handle.partials():
             told = None if on_partial is None else on_partial(handle.call_id, partial)
             if isawaitable(told):

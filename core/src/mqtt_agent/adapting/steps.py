@@ -15,8 +15,8 @@ from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.adapting.delegating import begun
 from mqtt_agent.adapting.following import is_question
 from mqtt_agent.agents import Agent, TaskHandle
-from mqtt_agent.errors import CallTimeout, TaskTimeout
-from mqtt_agent.tools import CallHandle, ToolClient
+from mqtt_agent.errors import CallCanceled, CallTimeout, TaskTimeout
+from mqtt_agent.tools import CallHandle, CallQuestion, ToolClient
 from mqtt_agent.wire import TaskEvent
 
 __all__ = ["CallSteps", "TaskSteps"]
@@ -40,6 +40,7 @@ class CallSteps:
         patience: Seconds that :meth:`advance` waits for news; None for no limit.
         call_id: The id of the call; None makes an id.
         resume: Whether an earlier process may have made this call; see :meth:`ToolClient.submit`.
+        answers: Whether the caller answers what the tool asks; see :attr:`question`.
 
     Attributes:
         begun: Whether the first step was taken, so that there may be a call to cancel.
@@ -57,12 +58,16 @@ class CallSteps:
         call_id: str | None = None,
         resume: bool = False,
         meta: Mapping[str, Any] | None = None,
+        answers: bool = False,
     ) -> None:
         self.begun: bool = False
         self.over: bool = False
         self._tool = tool
         self._arguments = arguments
         self._options: dict[str, Any] = {"timeout": timeout, "call_id": call_id, "resume": resume, "meta": meta}
+        if answers:
+            self._options["on_question"] = self._on_question
+        self._questions: list[tuple[CallQuestion, asyncio.Future[Any]]] = []
         self._patience = patience
         self._idle = _Idle(idle_timeout)
         self._handle: CallHandle | None = None
@@ -79,12 +84,37 @@ class CallSteps:
         assert self._handle is not None
         return self._handle
 
+    @property
+    def question(self) -> CallQuestion | None:
+        """What the tool asks, and waits for; None when it asks nothing. :meth:`answer` answers it."""
+        return next((question for question, answered in self._questions if not answered.done()), None)
+
+    async def _on_question(self, question: CallQuestion) -> Any:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._questions.append((question, answered))
+        if self._handle is not None:
+            self._handle.wake()
+        return await answered
+
+    async def answer(self, endpoint: Agent | ToolClient, question: CallQuestion, answer: Any) -> None:
+        """Answer a question; see ``on_question`` of :meth:`ToolClient.call`."""
+        for asked, answered in self._questions:
+            if asked is question and not answered.done():
+                answered.set_result(answer)
+        self._idle.begin()
+
+    async def leave(self, endpoint: Agent | ToolClient) -> None:
+        """Wait for the call no longer. It goes on at its server, and :meth:`ToolClient.submit` finds it by its id."""
+        if self._handle is not None:
+            handle = self._handle
+            handle.fail(CallCanceled(f"{self._tool}: the caller has left", tool=self._tool, call_id=handle.call_id))
+
     async def advance(self, endpoint: Agent | ToolClient) -> list[Any]:
         """Make the call, or wait for news of the call.
 
         Returns:
-            The new partial results. The list is empty after ``patience`` seconds without news, and when the call is
-            over.
+            The new partial results. The list is empty when the tool has asked a :attr:`question`, after ``patience``
+            seconds without news, and when the call is over.
 
         Raises:
             CallError: The call ended without a result.
@@ -97,8 +127,10 @@ class CallSteps:
             if self._canceled:  # `asyncio.wait_for` may have swallowed the cancellation of this step
                 await self.cancel(endpoint)
             self._idle.begin()
+        if self.question is not None:
+            return []
         partials = await self._handle.news(_shortest(self._patience, self._idle.left))
-        if partials:
+        if partials or self.question is not None:
             self._idle.begin()
         elif not self._handle.over and self._idle.is_over:
             what = f"{self._tool}: no partial result within {self._idle.timeout:g} s; the call is canceled"

@@ -14,7 +14,10 @@ __all__ = ["Screen", "claimed_sender", "screen_messages"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_TOLD = 1000
-_NAMED_BY = {"call": "client", "cancel": "client", "query": "client", "responses": "server", "stream": "server"}
+_NAMED_BY = {
+    **dict.fromkeys(("call", "cancel", "query", "input", "request"), "client"),
+    **dict.fromkeys(("responses", "stream"), "server"),
+}
 """The field of the payload that names the sender, by the kind of the topic, for tools."""
 
 

@@ -14,6 +14,7 @@ from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_o
 from mqtt_agent.sync.loop import Background
 from mqtt_agent.tools.calling import client as aio_client
 from mqtt_agent.tools.calling import handle as aio_handle
+from mqtt_agent.tools.calling.answering import OnQuestion, in_own_thread
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.tools.serving.offering import Offered
@@ -156,9 +157,41 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         """See :meth:`mqtt_agent.ToolClient.get_tool`."""
         return self._background.run(self._async.get_tool, *args, **kwargs)
 
+    @parameters_of(aio_client.ToolClient.list_resources)
+    def list_resources(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_resources`."""
+        return self._background.run(self._async.list_resources, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.list_resource_templates)
+    def list_resource_templates(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_resource_templates`."""
+        return self._background.run(self._async.list_resource_templates, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.read_resource)
+    def read_resource(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.read_resource`."""
+        return self._background.run(self._async.read_resource, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.list_prompts)
+    def list_prompts(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See :meth:`mqtt_agent.ToolClient.list_prompts`."""
+        return self._background.run(self._async.list_prompts, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.get_prompt)
+    def get_prompt(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See :meth:`mqtt_agent.ToolClient.get_prompt`."""
+        return self._background.run(self._async.get_prompt, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.request)
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`mqtt_agent.ToolClient.request`."""
+        return self._background.run(self._async.request, *args, **kwargs)
+
     @parameters_of(aio_client.ToolClient.submit)
     def submit(self, *args: Any, **kwargs: Any) -> CallHandle:
         """See :meth:`mqtt_agent.ToolClient.submit`."""
+        if "on_question" in kwargs:
+            kwargs["on_question"] = in_own_thread(kwargs["on_question"])
         return CallHandle(self._background.run(self._async.submit, *args, **kwargs), self._background)
 
     def watch_tools(self) -> Iterator[ToolChange]:
@@ -178,11 +211,13 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
         **unknown: Never,
     ) -> Any:
-        """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread, and ``on_log`` in the
-        background.
+        """See :meth:`mqtt_agent.ToolClient.call`; ``on_partial`` is called in the calling thread, ``on_log`` in the
+        background, and a plain ``on_question`` in a thread of its own.
         """
+        on_question = in_own_thread(on_question)
         if on_partial is None or unknown:
             return self._background.run(
                 self._async.call,
@@ -195,10 +230,11 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
                 meta=meta,
                 log_level=log_level,
                 on_log=on_log,
+                on_question=on_question,
                 **unknown,
             )
         options: dict[str, Any] = {"wait_online": wait_online, "retry": retry, "call_id": call_id, "meta": meta}
-        options |= {"log_level": log_level, "on_log": on_log}
+        options |= {"log_level": log_level, "on_log": on_log, "on_question": on_question}
         handle = self.submit(tool, arguments, timeout=timeout, **options)
         try:
             for partial in handle.partials():
@@ -283,6 +319,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     def _wait(self, offered: Offered) -> None:
         if is_started(self) and not self._background.is_here:
             self._background.run(offered.wait)
+
+    @parameters_of(aio_server.ToolServer.answer_requests)
+    def answer_requests(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.answer_requests`. The handler runs on the background loop."""
+        self._async.answer_requests(*args, **kwargs)
 
     @property
     def tools(self) -> list[ToolCard]:

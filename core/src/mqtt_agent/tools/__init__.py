@@ -3,7 +3,20 @@
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.client import ToolClient
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.questions import CallQuestion, Elicited
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext, ToolResult
+from mqtt_agent.tools.serving.requests import ServerRequest
 from mqtt_agent.tools.serving.server import ToolServer
 
-__all__ = ["CallHandle", "SyncToolContext", "ToolChange", "ToolClient", "ToolContext", "ToolResult", "ToolServer"]
+__all__ = [
+    "CallHandle",
+    "CallQuestion",
+    "Elicited",
+    "ServerRequest",
+    "SyncToolContext",
+    "ToolChange",
+    "ToolClient",
+    "ToolContext",
+    "ToolResult",
+    "ToolServer",
+]

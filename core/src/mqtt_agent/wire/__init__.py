@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING
 from mqtt_agent.deprecation import renamed_names
 from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus, MemberNote
 from mqtt_agent.wire.bound_topics import BOUND, BoundTopics
-from mqtt_agent.wire.calls import Call, CallFault, Cancel, ErrorType, Query, Response, StreamMessage, read_error_type
+from mqtt_agent.wire.calls import (
+    Call,
+    CallFault,
+    Cancel,
+    ErrorType,
+    InputAnswer,
+    Query,
+    Request,
+    Response,
+    StreamMessage,
+    read_error_type,
+)
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
 from mqtt_agent.wire.identifiers import (
     is_identifier,
@@ -61,10 +72,12 @@ __all__ = [
     "Cancel",
     "Control",
     "ErrorType",
+    "InputAnswer",
     "MemberNote",
     "Message",
     "Part",
     "Query",
+    "Request",
     "Response",
     "ServerCard",
     "Status",

@@ -37,7 +37,7 @@ class BoundTopics:
         self._tasks = f"{namespace}/tasks/"
         self._kinds: tuple[tuple[str, dict[str, int]], ...] = (
             (self._tools, {"call": 3, "cancel": 3}),
-            (self._servers, {"query": 3}),
+            (self._servers, {"query": 3, "input": 3, "request": 3}),
             (self._clients, {"responses": 3, "stream": 4}),
             (self._tasks, {"inbox": 3, "control": 3, "results": 3, "events": 4}),
         )
@@ -66,6 +66,14 @@ class BoundTopics:
     def query(self, server: str, client: str | None = None) -> str:
         """The topic on which one client asks one replica which of its calls the replica knows."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/query/{_writer(client, 'client name')}"
+
+    def input(self, server: str, client: str | None = None) -> str:
+        """The topic on which one client answers the requests for input of one replica."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/input/{_writer(client, 'client name')}"
+
+    def request(self, server: str, client: str | None = None) -> str:
+        """The topic on which one client asks one replica for resources, prompts and completions."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/request/{_writer(client, 'client name')}"
 
     def responses(self, client: str, server: str | None = None) -> str:
         """The topic of the responses of one replica to one client."""

@@ -1,4 +1,4 @@
-"""The messages of a tool call: call, stream messages, response, cancel, and the query for lost calls."""
+"""The messages of a tool call: call, stream messages, input, response, cancel, and the query for lost calls."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from mqtt_agent.wire.messages import Message, utc_now
 __all__ = [
     "CANCELED",
     "DOES_NOT_FIT",
+    "INPUT",
     "LOG_LEVELS",
     "MAX_QUERIED",
     "Call",
     "CallFault",
     "Cancel",
     "ErrorType",
+    "InputAnswer",
     "Query",
+    "Request",
     "Response",
     "StreamMessage",
     "read_error_type",
@@ -34,6 +37,9 @@ DOES_NOT_FIT: str = "ARGUMENTS_DO_NOT_FIT"
 
 LOG_LEVELS: tuple[str, ...] = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """The levels of log messages, from the least to the most important; MCP's names."""
+
+INPUT: str = "input"
+"""The entry in the ``accepts`` of a call that says: the caller answers requests for input."""
 
 CANCELED: str = "CANCELED"
 """The code of the error that answers a call which was canceled."""
@@ -55,6 +61,7 @@ class Call(Message):
         meta: Any other information from the caller, which nothing proves (ours).
         log_level: The least level of the log messages that the caller wants, with MCP's names (ours). None: no log
             messages.
+        accepts: The kinds of messages that the caller understands beyond partial results: ``input`` (ours).
     """
 
     call_id: str = Field(min_length=1)
@@ -65,6 +72,7 @@ class Call(Message):
     stream: bool | None = None
     meta: dict[str, Any] | None = None
     log_level: str | None = None
+    accepts: list[str] | None = None
 
 
 class CallFault(Message):
@@ -120,12 +128,16 @@ class StreamMessage(Message):
     Attributes:
         call_id: The id of the call.
         seq: A number that grows with each message of a call. Values may be repeated or missing (ref).
-        type: ``partial``, ``done``, ``accepted`` (ours) or ``log`` (ours).
+        type: ``partial``, ``done``, ``accepted`` (ours), ``log`` (ours) or ``input`` (ours).
         content: A text.
         data: Any other JSON value; progress is ``{"progress", "total"?, "message"?}`` (ours).
         server: The id of the replica that runs the call (ours).
         level: The level of a log message, one of :data:`LOG_LEVELS` (ours).
         logger: The name of the logger of a log message (ours).
+        input_id: The id of a request for input (ours).
+        method: What a request for input asks for, as a method of MCP such as ``elicitation/create`` (ours).
+        params: The parameters of this method (ours).
+        number: Counts the requests for input of a call, from 1 (ours).
     """
 
     call_id: str
@@ -136,6 +148,28 @@ class StreamMessage(Message):
     server: str | None = None
     level: str | None = None
     logger: str | None = None
+    input_id: str | None = None
+    method: str | None = None
+    params: dict[str, Any] | None = None
+    number: int | None = None
+
+
+class InputAnswer(Message):
+    """Answers a request for input, which arrived as a stream message of type ``input`` (ours).
+
+    Attributes:
+        call_id: The id of the call.
+        input_id: The id of the request, as in the stream message.
+        client: The caller's name, as in the call.
+        result: The result of the method, such as ``{"action": "accept", "content": {...}}``.
+        error: Why there is no result.
+    """
+
+    call_id: str = Field(min_length=1)
+    input_id: str = Field(min_length=1)
+    client: str
+    result: Any = None
+    error: CallFault | None = None
 
 
 class Cancel(Message):
@@ -172,6 +206,24 @@ class Query(Message):
     client: str
     tool: str | None = None
     call: dict[str, Any] | None = None
+
+
+class Request(Message):
+    """Asks one replica of a server for something that is no call of a tool (ours).
+
+    The answer is a :class:`Response` whose ``call_id`` is the ``request_id``.
+
+    Attributes:
+        request_id: The id of the request.
+        method: What is asked for, as a method of MCP such as ``resources/read``.
+        params: The parameters of this method.
+        client: The name of the client that asks.
+    """
+
+    request_id: str = Field(min_length=1)
+    method: str
+    params: dict[str, Any] | None = None
+    client: str
 
 
 def read_error_type(value: str) -> ErrorType:

@@ -168,6 +168,9 @@ class ServerCard(Message):
         schemas: A digest of the input schemas of all the server's tools. Replicas with the same digest take the same
             arguments (ours).
         features: The optional parts of the protocol that the server supports (ours).
+        capabilities: What the server has besides tools, with MCP's names, such as ``{"resources": {}, "prompts": {}}``.
+            It answers requests for them (ours).
+        instructions: How to use the server, for a language model (ours).
     """
 
     version: str = "1"
@@ -189,6 +192,8 @@ class ServerCard(Message):
     refused: list[str] | None = None
     schemas: str | None = None
     features: list[str] | None = None
+    capabilities: dict[str, Any] | None = None
+    instructions: str | None = None
 
     @property
     def shared_name(self) -> str:

@@ -75,6 +75,14 @@ class Topics:
         """The topic on which callers ask one replica which of their calls it knows (ours)."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/query"
 
+    def server_input(self, server: str) -> str:
+        """The topic on which callers answer the requests for input of one replica (ours)."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/input"
+
+    def server_request(self, server: str) -> str:
+        """The topic on which clients ask one replica for resources, prompts and completions (ours)."""
+        return f"{self._servers}{validate_identifier(server, 'server name')}/request"
+
     def client_query(self, client: str) -> str:
         """The topic on which a client asks all servers for their cards (ours)."""
         return f"{self._clients}{validate_identifier(client, 'client name')}/query"

@@ -28,6 +28,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
 
+from autogen_mqtt_agent.questions import OnQuestion, asking_here
 from autogen_mqtt_agent.results import outcome_result, partial_event
 from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
@@ -64,6 +65,9 @@ class MQTTWorkbench(StaticStreamWorkbench):
             with a warning, ``raise`` makes the first :meth:`list_tools` raise.
         timeout: Seconds that a call may take; None for no limit.
         stream: Whether a value that a tool streams becomes an event: a ``ThoughtEvent`` whose source is the tool.
+        on_question: Answers what a tool asks in the middle of a call. It is called in a thread with the question and
+            the JSON Schema of the answer, or None instead of a schema, and returns the answer, or None to decline. An
+            awaitable that it returns is awaited. Without ``on_question``, a tool that asks gets an error.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -95,6 +99,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         on_unavailable: OnUnavailable = "skip",
         timeout: float | None = CALL_TIMEOUT,
         stream: bool = True,
+        on_question: OnQuestion | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
@@ -115,6 +120,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         )
         self._timeout = timeout
         self._stream = stream
+        self._on_question = on_question
         self._names: dict[str, str] = {}
         self._listed: list[ToolSchema] | None = None
         self._outdated = False
@@ -245,7 +251,9 @@ class MQTTWorkbench(StaticStreamWorkbench):
                 emit(partial_event(tool, call_id, partial))
 
             given, timeout = dict(arguments or {}), self._timeout
-            return await self._client.await_on_loop(call_tool, tool, given, timeout=timeout, on_partial=on_partial)
+            ask = None if self._on_question is None else asking_here(self._on_question)
+            options: dict[str, Any] = {"timeout": timeout, "on_partial": on_partial, "ask": ask}
+            return await self._client.await_on_loop(call_tool, tool, given, **options)
 
         on_cancel = None if cancellation_token is None else cancellation_token.add_callback
         async with contextlib.aclosing(stream(call, on_cancel)) as events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,9 @@ from crewai_mqtt_agent.events import RemoteToolPartialEvent
 
 __all__ = ["MQTTTool", "make_tool"]
 
+OnQuestion = Callable[[str, dict[str, Any] | None], Any]
+"""Answers a question of a tool: gets the question and the JSON Schema of the answer, or None instead of a schema."""
+
 
 class MQTTTool(BaseTool):
     """A tool that runs in another process, found and called over MQTT. :meth:`MQTTToolkit.get_tools` makes it.
@@ -37,6 +41,7 @@ class MQTTTool(BaseTool):
     _client: ToolClient = PrivateAttr()
     _card: ToolCard = PrivateAttr()
     _timeout: float | None = PrivateAttr(default=None)
+    _on_question: OnQuestion | None = PrivateAttr(default=None)
 
     @property
     def card(self) -> ToolCard:
@@ -60,7 +65,8 @@ class MQTTTool(BaseTool):
         return await self._call(AwaitingCaller(self._client), args, arguments)
 
     async def _call(self, caller: Caller, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
-        call = partial(call_tool, timeout=self._timeout, on_partial=_teller(self))
+        ask = None if self._on_question is None else _asker(self._on_question)
+        call = partial(call_tool, timeout=self._timeout, on_partial=_teller(self), ask=ask)
         try:
             handle = await caller.on_loop(call, self._card.tool, self._wire(args, arguments))
         except (MQTTAgentError, ValueError) as error:
@@ -109,6 +115,7 @@ def make_tool(
     name: str,
     timeout: float | None,
     result_schema: type[BaseModel] | None = None,
+    on_question: OnQuestion | None = None,
 ) -> MQTTTool:
     """Make a CrewAI tool from a tool card.
 
@@ -118,6 +125,7 @@ def make_tool(
         name: The tool's name for the language model.
         timeout: Seconds that a call may take; None for no limit.
         result_schema: The pydantic model with which CrewAI checks the result; None for no check.
+        on_question: See :class:`MQTTToolkit`.
     """
     tool = MQTTTool(
         name=name,
@@ -127,11 +135,24 @@ def make_tool(
         cache_function=_cache if card.read_only else never_cache,
     )
     tool._client, tool._card, tool._timeout = client, card, timeout  # pyright: ignore[reportPrivateUsage]
+    tool._on_question = on_question  # pyright: ignore[reportPrivateUsage]
     return tool
 
 
 def _cache(arguments: Any = None, result: Any = None) -> bool:
     return not isinstance(result, ToolFailure)
+
+
+def _asker(on_question: OnQuestion) -> Callable[[str, Any], Awaitable[Any]]:
+    context = contextvars.copy_context()
+
+    async def ask(question: str, schema: Any) -> Any:
+        # In a thread of its own: a function that reads the terminal blocks.
+        scope = context.copy()
+        answered = await run_in_thread(lambda: scope.run(on_question, question, schema), "mqtt-agent-crew-question")
+        return await answered if inspect.isawaitable(answered) else answered
+
+    return ask
 
 
 def _teller(tool: MQTTTool) -> Callable[[str, Any], Awaitable[None]]:

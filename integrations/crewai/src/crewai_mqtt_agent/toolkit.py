@@ -17,7 +17,7 @@ from mqtt_agent.sync import ToolClient
 from mqtt_agent.transport import Bound, MessageIdentity
 from pydantic import BaseModel
 
-from crewai_mqtt_agent.tool import MQTTTool, make_tool
+from crewai_mqtt_agent.tool import MQTTTool, OnQuestion, make_tool
 
 __all__ = ["MQTTToolkit"]
 
@@ -47,6 +47,9 @@ class MQTTToolkit(Toolkit[BaseTool]):
         timeout: Seconds that a call may take; None for no limit.
         result_schemas: The pydantic models of tools' results, by tool name. CrewAI checks a result with its model, and
             gives the result to the language model as JSON. Without a pydantic model, a result is text.
+        on_question: Answers what a tool asks in the middle of a call. It is called in a thread with the question and
+            the JSON Schema of the answer, or None instead of a schema, and returns the answer, or None to decline. It
+            may be async. Without ``on_question``, a tool that asks gets an error.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -75,6 +78,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         on_unavailable: OnUnavailable = "skip",
         timeout: float | None = CALL_TIMEOUT,
         result_schemas: Mapping[str, type[BaseModel]] | None = None,
+        on_question: OnQuestion | None = None,
         credentials: Password | Token | None = None,
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
@@ -98,6 +102,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         self._timeout = timeout
         self._empty_hands = EmptyHands()
         self._result_schemas = dict(result_schemas or {})
+        self._on_question = on_question
 
     def __repr__(self) -> str:
         return repr(self._client).replace("ToolClient", "MQTTToolkit", 1)
@@ -127,4 +132,5 @@ class MQTTToolkit(Toolkit[BaseTool]):
 
     def _make_tool(self, card: ToolCard) -> MQTTTool:
         name = model_name(card.tool, sanitize_tool_name)
-        return make_tool(self._client, card, name, self._timeout, self._result_schemas.get(card.tool))
+        schema = self._result_schemas.get(card.tool)
+        return make_tool(self._client, card, name, self._timeout, schema, self._on_question)

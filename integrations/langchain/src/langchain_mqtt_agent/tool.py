@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from langchain_core.messages import ToolMessage
@@ -17,11 +17,12 @@ from mqtt_agent.adapting.providers import Provider, fitting, troubles
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
 from mqtt_agent.errors import TransportError, WireError
+from mqtt_agent.tools import CallQuestion
 from mqtt_agent.wire import to_json
 from pydantic import PrivateAttr
 from typing_extensions import Self
 
-from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent._langgraph import current_runtime, interrupt
 from langchain_mqtt_agent.content import content_of
 from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
@@ -32,6 +33,9 @@ from langchain_mqtt_agent.run import Artifact, Run, Work
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+OnToolQuestion = Callable[[str, dict[str, Any] | None], Any]
+"""Answers a question of a tool: gets the question and the JSON Schema of the answer, or None instead of a schema."""
 
 _RUNTIME = "mqtt_runtime"
 """The argument into which LangGraph injects its runtime, unless the remote tool has an argument of this name."""
@@ -145,6 +149,7 @@ def make_tool(
     schema_for: Provider | None = None,
     context: Sequence[str] = (),
     interceptors: Sequence[ToolCallInterceptor] = (),
+    on_question: OnToolQuestion | None = None,
 ) -> MQTTTool:
     """Make a LangChain tool from a tool card.
 
@@ -157,13 +162,14 @@ def make_tool(
         schema_for: See :class:`MQTTToolkit`.
         context: See :class:`MQTTToolkit`.
         interceptors: See :class:`MQTTToolkit`.
+        on_question: See :class:`MQTTToolkit`.
     """
 
     async def work(run: Run, arguments: dict[str, Any]) -> tuple[Any, Artifact]:
         return await execute(run, MQTTToolCallRequest(card.tool, arguments, card.server))
 
     async def execute(run: Run, request: MQTTToolCallRequest) -> tuple[Any, Artifact]:
-        return await _call(run, card, request, limits, context)
+        return await _call(run, card, request, limits, context, on_question)
 
     mqtt: dict[str, Any] = {"tool": card.tool, "namespace": card.namespace, "server": card.server}
     if card.title is not None:
@@ -226,15 +232,23 @@ async def _call(
     request: MQTTToolCallRequest,
     limits: Mapping[str, float | None],
     context: Sequence[str],
+    on_question: OnToolQuestion | None,
 ) -> tuple[Any, Artifact]:
-    """Call a tool, pass on what the tool streams, and cancel the call when the caller gives up."""
-    tool, arguments, call, place = request.name, request.args, None, None
+    """Call a tool, pass on what the tool streams and asks, and cancel the call when the caller gives up."""
+    tool, arguments, call, place, asking = request.name, request.args, None, None, False
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
         told = context_of(run.config, run.in_context(current_runtime), context) if context else {}
         meta = as_meta(told, request.headers)
         call = CallSteps(
-            tool, arguments, **limits, patience=run.patience, call_id=place.id, resume=place.resumed, meta=meta
+            tool,
+            arguments,
+            **limits,
+            patience=run.patience,
+            call_id=place.id,
+            resume=place.resumed,
+            meta=meta,
+            answers=run.in_node or on_question is not None,
         )
         while not call.over:
             partials = await run.caller.on_loop(call.advance)
@@ -242,10 +256,19 @@ async def _call(
             for partial in partials:
                 ids = {"tool": tool, "tool_call_id": run.tool_call_id, "call_id": call.handle.call_id}
                 await run.tell({**ids, "partial": partial})
+            if call.question is not None:
+                question, asking = call.question, True
+                answer = await _answer(run, question, on_question)
+                asking = False
+                await run.caller.on_loop(call.answer, question, answer)
     except BaseException as error:
         # After a broken connection, the next attempt of the node attaches to the call, which goes on meanwhile.
-        goes_on = place is not None and place.id is not None and isinstance(error, TransportError)
-        if call is not None and call.begun and not goes_on:
+        # An interrupt lets the call wait for the answer: the next run of the node attaches to it too.
+        waits = asking and run.in_node and isinstance(error, Exception)
+        goes_on = place is not None and place.id is not None and (waits or isinstance(error, TransportError))
+        if call is not None and goes_on and waits:
+            await run.caller.undo(call.leave)
+        elif call is not None and call.begun and not goes_on:
             await run.caller.undo(call.cancel)  # also after its timeout: nobody waits for the call any more
         if place is not None and not goes_on:
             begin_anew(place)
@@ -259,6 +282,18 @@ async def _call(
     assert response is not None
     artifact = {"structured_content": response.result, **_about(call)}
     return content_of(response.result, response.content), artifact
+
+
+async def _answer(run: Run, question: CallQuestion, on_question: OnToolQuestion | None) -> Any:
+    """Get the answer to a question of a tool: from an interrupt in a node, from the user's function elsewhere."""
+    if not run.in_node:
+        assert on_question is not None
+        return await run.caller.settle(run.in_context(on_question, question.prompt, question.schema))
+    asked = {"tool": question.tool, "tool_call_id": run.tool_call_id, "prompt": question.prompt}
+    answer: Any = None
+    for number in range(1, question.number + 1):  # LangGraph gives the answers in the order of the interrupts
+        answer = run.in_context(interrupt, {**asked, "schema": question.schema, "round": number}, question.schema)
+    return answer
 
 
 def _about(call: CallSteps | None) -> Artifact:

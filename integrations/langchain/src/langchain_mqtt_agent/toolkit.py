@@ -24,7 +24,7 @@ from langchain_mqtt_agent.faults import HandleToolError
 from langchain_mqtt_agent.interceptors import ToolCallInterceptor
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
 from langchain_mqtt_agent.remote.agent import OnTimeout
-from langchain_mqtt_agent.tool import make_tool
+from langchain_mqtt_agent.tool import OnToolQuestion, make_tool
 
 __all__ = ["MQTTToolkit"]
 
@@ -80,6 +80,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         interceptors: Async functions ``interceptor(request, handler)`` that see each call of a tool, also of a tool of
             ``peers``. See :class:`MQTTToolCallRequest`. ``await handler(request)`` makes the call, and raises a
             ``ToolException`` for a call without a result. The first interceptor is the outermost.
+        on_question: Answers what a tool asks in the middle of a call, outside a graph: gets the question and the JSON
+            Schema of the answer, or None instead of a schema, and returns the answer, or None to decline. It may be
+            async. In a LangGraph node, the question becomes an ``interrupt`` instead.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -119,6 +122,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     schema_for: Provider | None = None
     context: Sequence[str] = ()
     interceptors: Sequence[ToolCallInterceptor] = ()
+    on_question: OnToolQuestion | None = None
     credentials: Password | Token | None = None
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
@@ -207,7 +211,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
         if isinstance(card, ToolCard):
             timeout = timeout_for(card.tool, self.timeouts, self.timeout)
             limits = {"timeout": timeout, "idle_timeout": self.idle_timeout}
-            options = (self.handle_tool_error, self.schema_for, self.context, self.interceptors)
+            options = (self.handle_tool_error, self.schema_for, self.context, self.interceptors, self.on_question)
             return make_tool(self._remote, card, name, limits, *options)
         remote = MQTTRemoteAgent(
             card.name,

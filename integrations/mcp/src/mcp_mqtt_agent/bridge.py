@@ -205,7 +205,7 @@ class Bridge:
             meta.pop("progressToken", None)
             if meta:
                 params["_meta"] = meta
-            return answer_of(await self._upstream.call(params, context.progress, repeatable=repeatable))
+            return answer_of(await self._upstream.call(params, context, repeatable=repeatable))
 
         return call
 

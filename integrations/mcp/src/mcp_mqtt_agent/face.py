@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import mcp_types as types
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.session import ServerSession
@@ -21,9 +21,11 @@ from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import CallHandle, ToolClient
+from mqtt_agent.tools.calling.answering import OnQuestion
 from mqtt_agent.wire import Response, ToolCard
 from pydantic import TypeAdapter, ValidationError
 
+from mcp_mqtt_agent.open_calls import Context, OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Face"]
@@ -34,7 +36,6 @@ _RESERVED = "io.modelcontextprotocol/"
 _TOGETHER = 0.05
 """Seconds in which several changes of the tools are told as one."""
 _MAX_SESSIONS = 1000
-Context = ServerRequestContext[Any, Any]
 _BLOCK: TypeAdapter[types.ContentBlock] = TypeAdapter(types.ContentBlock)
 
 
@@ -75,6 +76,8 @@ class Face:
         self._bus = InMemorySubscriptionBus()
         self._listening = ListenHandler(self._bus)
         self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
+        self._open = OpenCalls()
+        self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
         self.server: Server[dict[str, Any]] = _Server(
             "mqtt-agent",
             version=__version__,
@@ -93,6 +96,7 @@ class Face:
             yield
         finally:
             self._listening.close()
+            self._open.close()
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
 
@@ -116,10 +120,16 @@ class Face:
     # Requests of MCP clients
 
     async def _cards(self) -> dict[str, ToolCard]:
+        """The tools by their names for the client. The names are made once for each change of the tools."""
         try:
-            return {model_name(card.tool): card for card in await self._client.list_tools()}
+            cards = await self._client.list_tools()
         except MQTTAgentError as error:
             raise MCPError(types.INTERNAL_ERROR, f"the tools cannot be listed: {error}") from error
+        known, named = self._named
+        if len(known) != len(cards) or any(was is not card for was, card in zip(known, cards, strict=True)):
+            named = {model_name(card.tool): card for card in cards}
+            self._named = cards, named
+        return named
 
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         tools = list[types.Tool]()
@@ -136,22 +146,72 @@ class Face:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
         meta = {key: each for key, each in (ctx.meta or {}).items() if not key.startswith(_RESERVED)}
         wants_progress = meta.pop("progress_token", meta.pop("progressToken", None)) is not None
+        call, on_question = self._reopened(params), asks_at_once(ctx)
+        if call is None:
+            call = OpenCall(params.name)
+            if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and may_ask(ctx):
+                on_question = call.on_question
+            try:
+                call.handle = await self._submit(card, params, meta, on_question)
+            except CallError as error:
+                return _complete(ctx, _failed(error))
+        assert call.handle is not None
+        return await self._follow(ctx, call, call.handle, wants_progress)
+
+    def _reopened(self, params: types.CallToolRequestParams) -> OpenCall | None:
+        """The call of a client that comes back with answers; None for a new call.
+
+        Raises:
+            MCPError: There is no such call any more.
+        """
+        if params.request_state is None:
+            return None
+        call = self._open.take(params.request_state, params.name)
+        if call is None:
+            raise MCPError(types.INVALID_PARAMS, "the call with this requestState is over: call the tool again")
+        call.answer(params.input_responses or {})
+        return call
+
+    async def _submit(
+        self,
+        card: ToolCard,
+        params: types.CallToolRequestParams,
+        meta: dict[str, Any],
+        on_question: OnQuestion | None,
+    ) -> CallHandle:
         try:
-            handle = await self._client.submit(
-                card.tool, params.arguments or {}, timeout=self._timeout, meta=meta or None
+            return await self._client.submit(
+                card.tool, params.arguments or {}, timeout=self._timeout, meta=meta or None, on_question=on_question
             )
-        except CallError as error:
-            return _complete(ctx, _failed(error))
+        except CallError:
+            raise
         except MQTTAgentError as error:
             raise MCPError(types.INTERNAL_ERROR, str(error)) from error
-        try:
+
+    async def _follow(self, ctx: Context, call: OpenCall, handle: CallHandle, wants_progress: bool) -> dict[str, Any]:
+        """Follow a call until it has a result, or until its tool asks a client of 2026."""
+
+        async def finish() -> dict[str, Any]:
             async for partial in handle.partials():
                 if wants_progress:
                     await _pass_on(ctx, partial)
             return _complete(ctx, await _answer(handle))
+
+        finishing, asked = asyncio.ensure_future(finish()), asyncio.ensure_future(call.asked())
+        kept = False
+        try:
+            await asyncio.wait([finishing, asked], return_when=asyncio.FIRST_COMPLETED)
+            if finishing.done():
+                return finishing.result()
+            kept = True
+            state = self._open.keep(call)
+            return {"resultType": "input_required", "inputRequests": call.requests, "requestState": state}
         finally:
-            if not handle.done:
-                await handle.cancel("the MCP client gave up")
+            for each in (finishing, asked):
+                each.cancel()
+            if not handle.done and not kept:
+                await handle.cancel("the MCP client gave up")  # first: anyio cancels whatever waits here
+            await asyncio.gather(finishing, asked, return_exceptions=True)
 
 
 async def _pass_on(ctx: Context, partial: Any) -> None:

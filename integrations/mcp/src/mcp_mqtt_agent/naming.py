@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
+
+from mqtt_agent.wire import is_identifier
 
 __all__ = ["mqtt_name"]
 
-_IMPOSSIBLE = re.compile("[/+#\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]")
 _LONGEST = 200
 """Bytes of UTF-8. MQTT.Agent allows 255, and replicas and streams need some of them."""
 
@@ -19,7 +19,8 @@ def mqtt_name(prefix: str, name: str) -> str:
         prefix: The text before the names of all tools of the server, such as ``files.``.
         name: The tool's name at its MCP server, any text.
     """
-    plain = _IMPOSSIBLE.sub("_", prefix + name)
+    # A name may begin with any character but one, so each character is tried behind another.
+    plain = "".join(each if is_identifier(f"x{each}") else "_" for each in prefix + name)
     plain = "_" + plain[1:] if plain.startswith("$") else plain
     size = len(plain.encode())
     if plain == prefix + name and 0 < size <= _LONGEST:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import mcp_types as types
 from mcp.client.session import ClientSession
-from mcp.shared.dispatcher import CallOptions, ProgressFnT
+from mcp.shared.dispatcher import CallOptions, DispatchContext, ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.tools.questions import ELICITATION
+from mqtt_agent.wire.calls import LOG_LEVELS
 from pydantic import ValidationError
 
+from mcp_mqtt_agent.callers import Callers
 from mcp_mqtt_agent.child import Streams
 from mcp_mqtt_agent.version import __version__
 
@@ -36,7 +40,7 @@ class _Dispatcher(JSONRPCDispatcher[TransportContext]):
 
 
 class Session(ClientSession):
-    """A client session that offers the server nothing that the bridge cannot do.
+    """A client session that offers the server nothing that the bridge cannot do: only questions in the form of a form.
 
     Results are not parsed: the SDK would replace a result that does not fit its tool's schema by an error, and one
     invalid tool in a list would hide all others.
@@ -47,6 +51,7 @@ class Session(ClientSession):
 
     Attributes:
         ended: Set when the connection has ended.
+        callers: The calls that run at the server.
     """
 
     def __init__(self, streams: Streams, on_message: Callable[[types.ServerNotification], None]) -> None:
@@ -62,11 +67,25 @@ class Session(ClientSession):
             client_info=types.Implementation(name="mcp-mqtt-agent", version=__version__),
         )
         self.ended: asyncio.Event = self._own.ended
+        self.callers: Callers = Callers()
+        self._logs_from = len(LOG_LEVELS)
 
     @property
     def modern(self) -> bool:
         """Whether the server speaks the stateless protocol of 2026."""
         return self.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    def _build_capabilities(self, version: str) -> types.ClientCapabilities:
+        return types.ClientCapabilities(elicitation=types.ElicitationCapability(form=types.FormElicitationCapability()))
+
+    async def _on_request(
+        self, dctx: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Answer a request of the server. A question goes to the caller as it arrived, and so does the answer."""
+        if method == ELICITATION and (params or {}).get("mode", "form") == "form":
+            asked = {key: each for key, each in (params or {}).items() if key != "_meta"}
+            return await self.callers.ask(asked)
+        return await super()._on_request(dctx, method, params)
 
     async def negotiate(self) -> None:
         """Find out which protocol the server speaks, and open the session.
@@ -85,9 +104,20 @@ class Session(ClientSession):
             await self.initialize()
 
     async def request(
-        self, method: str, params: Mapping[str, Any] | None = None, on_progress: ProgressFnT | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        on_progress: ProgressFnT | None = None,
+        *,
+        answers: bool = False,
     ) -> dict[str, Any]:
         """Send a request, and return its result as it arrived. When the caller is canceled, the server is told.
+
+        Args:
+            method: The method.
+            params: Its parameters.
+            on_progress: Awaited with each progress report.
+            answers: Whether somebody answers questions. A server of 2026 is told so with each request.
 
         Raises:
             MCPError: The server answers with an error, or the connection has ended.
@@ -95,9 +125,21 @@ class Session(ClientSession):
         data: dict[str, Any] = {"method": method, "params": dict(params or {})}
         options: CallOptions = {}
         self._stamp(data, options)
+        if self.modern and not answers:
+            data["params"]["_meta"][types.CLIENT_CAPABILITIES_META_KEY] = {}
         if on_progress is not None:
             options["on_progress"] = on_progress
         return await self._own.send_raw_request(method, data["params"], options)
+
+    async def log_from(self, level: str | None) -> None:
+        """Let a server of 2025 send log messages of a level, unless it does so already. One of 2026 is told by call."""
+        capabilities = self.server_capabilities
+        if level not in LOG_LEVELS or self.modern or capabilities is None or capabilities.logging is None:
+            return
+        if LOG_LEVELS.index(level) < self._logs_from:
+            self._logs_from = LOG_LEVELS.index(level)
+            with contextlib.suppress(MCPError):
+                await self.request("logging/setLevel", {"level": level})
 
     async def list_raw_tools(self) -> list[dict[str, Any]]:
         """All tools of the server, page by page, as they arrived."""

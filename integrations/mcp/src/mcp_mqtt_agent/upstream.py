@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -14,11 +13,14 @@ import httpx2
 import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost, listen
-from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.tools import ToolContext
 
 from mcp_mqtt_agent.child import Streams, child_process
 from mcp_mqtt_agent.results import error_of, unavailable
+from mcp_mqtt_agent.rounds import finish
 from mcp_mqtt_agent.session import Session
 
 __all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
@@ -97,6 +99,7 @@ class Upstream:
         self._up = asyncio.Event()
         self._changed = asyncio.Event()
         self._stale = asyncio.Event()
+        self._logs = BackgroundTasks(lambda task, error: logger.debug("a log message is lost: %r", error))
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
 
@@ -122,7 +125,7 @@ class Upstream:
             self._task = None
 
     async def _keep(self) -> None:
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             connects, reason = self.connects, "the connection ended"
             try:
@@ -133,8 +136,9 @@ class Upstream:
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ConnectionError(f"MCP server {self._what} does not answer: {reason}"))
                 return
-            pause = _FIRST_PAUSE if self.connects > connects else min(2 * pause, _LONGEST_PAUSE)
-            pause *= random.uniform(0.8, 1.2)
+            if self.connects > connects:
+                pauses.reset()
+            pause = pauses.next_wait()
             logger.warning("MCP server %s is gone: %s; it is started again in %.1f s", self._what, reason, pause)
             await asyncio.sleep(pause)
 
@@ -196,7 +200,15 @@ class Upstream:
         if isinstance(message, types.ToolListChangedNotification):
             self._changed.set()
         elif isinstance(message, types.LoggingMessageNotification):
-            logger.debug("MCP server %s logs: %s", self._what, message.params.data)
+            self._pass_on(message.params)
+
+    def _pass_on(self, said: types.LoggingMessageNotificationParams) -> None:
+        """Pass on a log message to the caller, if it is clear which call logs."""
+        context = None if self._session is None else self._session.callers.only
+        if context is None or context.log_level is None:
+            logger.debug("MCP server %s logs: %s", self._what, said.data)
+        else:
+            self._logs.start(context.log(said.level, said.data, said.logger))
 
     async def _gone(self) -> None:
         if self._session is not None:
@@ -204,12 +216,12 @@ class Upstream:
             self._up.clear()
             await self._on_gone()
 
-    async def call(self, params: Mapping[str, Any], on_progress: ProgressFnT, *, repeatable: bool) -> dict[str, Any]:
+    async def call(self, params: Mapping[str, Any], context: ToolContext, *, repeatable: bool) -> dict[str, Any]:
         """Call a tool.
 
         Args:
             params: The parameters of ``tools/call``.
-            on_progress: Awaited with each progress report.
+            context: The call over MQTT. Its caller gets the progress, the log messages and the questions.
             repeatable: Whether the call may run twice. Such a call is made again when the server has lost the session.
 
         Raises:
@@ -218,7 +230,9 @@ class Upstream:
         for again in (False, True):
             session = await self._present()
             try:
-                return await session.request("tools/call", params, on_progress)
+                with session.callers.running(context):
+                    await session.log_from(context.log_level)
+                    return await finish(session, params, context)
             except MCPError as error:
                 lost = session.ended.is_set() or error.code == types.CONNECTION_CLOSED
                 forgotten = self._stateless and not session.modern and "session" in error.message.lower()

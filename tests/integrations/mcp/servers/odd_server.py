@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+QUESTION = {"message": "Which city?", "requestedSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
 
 def say(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
@@ -27,6 +29,13 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         os._exit(3)
     if name == "silent":
         return None
+    if name == "ask":
+        say({"id": f"ask-{arguments['n']}", "method": "elicitation/create", "params": QUESTION})
+        return None
+    if name == "log":
+        for level in ("debug", "error"):
+            say({"method": "notifications/message", "params": {"level": level, "logger": "odd", "data": [level]}})
+        return text("logged")
     if name == "rubbish":
         print("this is no JSON\n{]\n\n[1, 2]", flush=True)
         return text("rubbish was written")
@@ -51,14 +60,18 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    tools = Path(sys.argv[1])
+    tools, asking = Path(sys.argv[1]), dict[str, Any]()
     for line in sys.stdin:
         message = json.loads(line)
         if "id" not in message:
             continue
+        if "method" not in message:  # the answer to a question
+            given = message.get("result", message.get("error"))
+            say({"id": asking.pop(message["id"]), "result": text(json.dumps(given))})
+            continue
         method, params = message["method"], message.get("params", {})
         if method == "initialize":
-            capabilities = {"tools": {"listChanged": True}}
+            capabilities: dict[str, Any] = {"tools": {"listChanged": True}, "logging": {}}
             info = {"name": "odd", "version": "1"}
             result: dict[str, Any] | None = {
                 "protocolVersion": "2025-06-18",
@@ -68,7 +81,12 @@ def main() -> None:
             Path(f"{tools}.seen").write_text(json.dumps(params["capabilities"]))
         elif method == "tools/list":
             result = {"tools": json.loads(tools.read_text())}
+        elif method == "logging/setLevel":
+            Path(f"{tools}.level").write_text(params["level"])
+            result = {}
         elif method == "tools/call":
+            if params["name"] == "ask":
+                asking[f"ask-{params['arguments']['n']}"] = message["id"]
             try:
                 result = call(params["name"], params.get("arguments", {}))
             except LookupError as error:

@@ -6,8 +6,9 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel
@@ -55,6 +56,20 @@ async def hang(marker: str) -> str:
         Path(marker).write_text("canceled")
         raise
     return "never"
+
+
+class Seat(BaseModel):
+    seat: str
+
+
+async def which_seat() -> Elicit[Seat]:
+    return Elicit("Which seat?", Seat)
+
+
+@app.tool()
+def book(day: str, seat: Annotated[Seat, Resolve(which_seat)]) -> str:
+    """Asks for a seat."""
+    return f"{day}: {seat.seat}"
 
 
 @app.tool()

@@ -19,6 +19,7 @@ from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.tools.calling.answering import Answering, OnQuestion
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.followup import FollowUp
 from mqtt_agent.tools.calling.handle import CallHandle
@@ -27,9 +28,11 @@ from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.recovery import Recovery
+from mqtt_agent.tools.calling.requests import Requests
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
+from mqtt_agent.tools.questions import as_object
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
@@ -130,6 +133,8 @@ class ToolClient(NeedsAsyncWith):
         self._catalog = LiveCatalog(self._scope, self._max_cards)
         queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
+        self._requests = Requests(self._catalog, queries)
+        self._catalog.on_server_gone.append(queries.on_server_gone)
         self._recovery = Recovery(self._catalog, self._calls, queries)
         self._follow_up = FollowUp(self._calls, self._recovery)
         self._catalog.on_server_gone.append(self._recovery.on_server_gone)
@@ -137,7 +142,10 @@ class ToolClient(NeedsAsyncWith):
         self._calls.on_expired.append(self._recovery.on_expired)
         self._partials = PartialResults(self._scope, self._catalog)
         self._calls.follow = self._partials.follow
-        self._submitter = Submitter(self._scope, self._catalog, self._calls, self._partials, self._recovery.resume)
+        self._answering = Answering(self._scope)
+        self._submitter = Submitter(
+            self._scope, self._catalog, self._calls, self._partials, self._answering, self._recovery.resume
+        )
         self._leased = False
         """Whether this client counts as a user of the connection."""
 
@@ -206,6 +214,7 @@ class ToolClient(NeedsAsyncWith):
         self._recovery.stop()
         self._follow_up.stop()
         self._partials.stop()
+        self._answering.stop()
         self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_refused.remove(self._calls.on_failed)
@@ -298,6 +307,104 @@ class ToolClient(NeedsAsyncWith):
         self._check_started()
         return self._catalog.watch()
 
+    # Resources and prompts
+
+    async def list_resources(
+        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> list[dict[str, Any]]:
+        """The resources of the servers that have some, such as bridges to MCP servers.
+
+        Args:
+            server: Only those of this server: its name, which its replicas share.
+            timeout: Seconds that each answer may take; None means no limit.
+
+        Returns:
+            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``.
+
+        Raises:
+            ToolUnavailable: The server has no resources, or is offline.
+            CallError: A server answers with an error, or not in time.
+        """
+        return await self._list("resources/list", "resources", server, timeout)
+
+    async def list_resource_templates(
+        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> list[dict[str, Any]]:
+        """The templates of resources; see :meth:`list_resources`."""
+        return await self._list("resources/templates/list", "resourceTemplates", server, timeout)
+
+    async def read_resource(self, server: str, uri: str, timeout: float | None = CALL_TIMEOUT) -> list[dict[str, Any]]:
+        """Read a resource.
+
+        Args:
+            server: The name of the server that has the resource.
+            uri: The resource's URI.
+            timeout: Seconds that the answer may take; None means no limit.
+
+        Returns:
+            The contents, as MCP has them: each with ``uri``, perhaps ``mimeType``, and ``text`` or ``blob`` (Base64).
+
+        Raises:
+            ToolUnavailable, CallError: See :meth:`list_resources`.
+        """
+        result = await self.request(server, "resources/read", {"uri": uri}, timeout)
+        return list((as_object(result) or {}).get("contents") or ())
+
+    async def list_prompts(
+        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> list[dict[str, Any]]:
+        """The prompts of the servers, as MCP describes them, each with its ``server``; see :meth:`list_resources`."""
+        return await self._list("prompts/list", "prompts", server, timeout)
+
+    async def get_prompt(
+        self,
+        server: str,
+        name: str,
+        arguments: Mapping[str, str] | None = None,
+        timeout: float | None = CALL_TIMEOUT,
+    ) -> dict[str, Any]:
+        """Get a prompt.
+
+        Args:
+            server: The name of the server that has the prompt.
+            name: The prompt's name.
+            arguments: The prompt's arguments.
+            timeout: Seconds that the answer may take; None means no limit.
+
+        Returns:
+            MCP's result: ``messages``, and perhaps a ``description``.
+
+        Raises:
+            ToolUnavailable, CallError: See :meth:`list_resources`.
+        """
+        params: dict[str, Any] = {"name": name} | ({} if arguments is None else {"arguments": dict(arguments)})
+        result = await self.request(server, "prompts/get", params, timeout)
+        return as_object(result) or {}
+
+    async def request(
+        self, server: str, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> Any:
+        """Ask a server for the result of a method of MCP, such as ``completion/complete``.
+
+        Args:
+            server: The server's name, which its replicas share.
+            method: The method. It must only read: a request whose replica is lost goes to another one.
+            params: The parameters of the method.
+            timeout: Seconds that the answer may take; None means no limit.
+
+        Raises:
+            ToolUnavailable, CallError: See :meth:`list_resources`.
+            WireError: JSON cannot carry the parameters.
+        """
+        await self._ensure_started()
+        await self._catalog.complete()
+        return await self._requests.ask(server, method, params or {}, timeout)
+
+    async def _list(self, method: str, key: str, server: str | None, timeout: float | None) -> list[dict[str, Any]]:
+        await self._ensure_started()
+        await self._catalog.complete()
+        return await self._requests.listing(method, key, server, timeout)
+
     # Calling
 
     async def call(
@@ -313,6 +420,7 @@ class ToolClient(NeedsAsyncWith):
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
         **unknown: Never,
     ) -> Any:
         """Call a tool and wait for its result.
@@ -336,6 +444,10 @@ class ToolClient(NeedsAsyncWith):
                 means ``info``.
             on_log: Called with each log message of the tool, a :class:`mqtt_agent.wire.StreamMessage` with ``level``,
                 ``logger`` and ``data``. Without it, the tool sends no log messages.
+            on_question: Answers what the tool asks in the middle of the call. It gets a
+                :class:`mqtt_agent.tools.CallQuestion`, with ``prompt`` and ``schema``, and returns the answer; None
+                means that the person declines. An ``async`` function is awaited. When it raises, the tool is told
+                that no choice was made. Without ``on_question``, a tool that asks gets an error.
             unknown: Any other keyword raises a TypeError. The arguments of the tool are the items of ``arguments``.
 
         Returns:
@@ -354,7 +466,7 @@ class ToolClient(NeedsAsyncWith):
         streams = on_partial is not None
         await self._ensure_started()
         handle = await self._submitter.submit(
-            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log
+            tool, arguments, timeout, streams, wait_online, retry, call_id, False, meta, log_level, on_log, on_question
         )
         try:
             if on_partial is not None:
@@ -380,6 +492,7 @@ class ToolClient(NeedsAsyncWith):
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
         **unknown: Never,
     ) -> CallHandle:
         """Start a call and return a handle on it, without waiting for the result. See :meth:`call` for the arguments.
@@ -404,5 +517,5 @@ class ToolClient(NeedsAsyncWith):
             raise unknown_keywords(self.submit, tool, unknown)
         await self._ensure_started()
         return await self._submitter.submit(
-            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log
+            tool, arguments, timeout, None, wait_online, retry, call_id, resume, meta, log_level, on_log, on_question
         )

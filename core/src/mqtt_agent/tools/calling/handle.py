@@ -21,9 +21,9 @@ from mqtt_agent.errors import (
     ToolUnavailable,
 )
 from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
-from mqtt_agent.wire.calls import CANCELED
+from mqtt_agent.wire.calls import CANCELED, INPUT
 
-__all__ = ["CallHandle"]
+__all__ = ["CallHandle", "error_of"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class CallHandle:
         self._end_timer: asyncio.TimerHandle | None = None
         self._on_end: list[Callable[[], None]] = []
         self._on_log: Callable[[StreamMessage], None] | None = None
+        self._on_request: Callable[[StreamMessage], None] | None = None
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
@@ -114,7 +115,7 @@ class CallHandle:
             await self._change()
         response = self._outcome.result()
         if response.status == "error":
-            raise _error(self.tool, response)
+            raise error_of(self.tool, response)
         return response.result
 
     async def partials(self) -> AsyncIterator[Any]:
@@ -158,6 +159,10 @@ class CallHandle:
         self._partials.clear()
         return news
 
+    def wake(self) -> None:
+        """Let :meth:`news` return now, though there may be none."""
+        self._wake()
+
     @property
     def over(self) -> bool:
         """Whether the call has ended and no partial result can arrive any more."""
@@ -178,6 +183,10 @@ class CallHandle:
         """Call ``on_log`` with each log message from now on."""
         self._on_log = on_log
 
+    def follow_requests(self, on_request: Callable[[StreamMessage], None]) -> None:
+        """Call ``on_request`` with each request for input from now on. A request may come again."""
+        self._on_request = on_request
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, as soon as the call is :attr:`over`; at once if it is over already."""
         if self.over:
@@ -190,7 +199,7 @@ class CallHandle:
         response = self.response
         if response is None:
             return self._outcome.exception()
-        return _error(self.tool, response) if response.status == "error" else None
+        return error_of(self.tool, response) if response.status == "error" else None
 
     def take_partial(self, message: StreamMessage, qos: int) -> None:
         """Keep a stream message, unless it is late or a repeat.
@@ -202,6 +211,8 @@ class CallHandle:
         last = self._last
         if not self._streaming:
             return
+        if message.type == INPUT and self._on_request is not None and not self.done:
+            self._on_request(message)  # another replica that has the call now counts from 1 again
         if last is not None and (message.seq < last.seq or (qos > 0 and message == last)):
             return
         self._last = message
@@ -286,7 +297,8 @@ def _resolve(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def _error(tool: str, response: Response) -> CallError:
+def error_of(tool: str, response: Response) -> CallError:
+    """The error of a response that has one."""
     error = response.error or CallFault(message="the tool failed without a reason")
     text, call_id = f"{tool}: {error.message}", response.call_id
     kind = read_error_type(error.type)

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from mqtt_agent.errors import QueueFull, TransportError
+from mqtt_agent.errors import CallTimeout, QueueFull, TransportError
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.wire import BOUND, Query, Response, ServerCard, encode, new_call_id
+from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS
+from mqtt_agent.wire import BOUND, Query, Request, Response, ServerCard, encode, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Queries"]
@@ -32,7 +33,9 @@ class Queries:
         self._scope = scope
         self._catalog = catalog
         self._dialect = scope.dialect
-        self._open: dict[str, tuple[asyncio.Future[Response], str | None]] = {}
+        self._requested: dict[str, tuple[asyncio.Future[Any], str]] = {}
+        """The answer of each request, and the server that was asked."""
+        self._open: dict[str, tuple[asyncio.Future[Any], str | None]] = {}
         """The answer of each query, and the server that must send it; None for a query on a plain topic."""
 
     def settle(self, response: Response, sender: str | None) -> bool:
@@ -67,6 +70,49 @@ class Queries:
         topics = self._scope.topics
         bound = self.speaks_bound(card)
         return topics.bound.query(card.server, self._scope.agent_id) if bound else topics.server_query(card.server)
+
+    def reaches(self, card: ServerCard) -> bool:
+        """Whether the client and a server have a kind of topics in common."""
+        return self._dialect.plain or self.speaks_bound(card)
+
+    def on_server_gone(self, card: ServerCard, with_its_calls: bool) -> None:
+        """Give up the requests to a server that is gone."""
+        for answer, server in list(self._requested.values()):
+            if server == card.server and not answer.done():
+                answer.set_result(None)
+
+    async def request(
+        self, card: ServerCard, method: str, params: dict[str, Any], end: float | None
+    ) -> Response | None:
+        """Send a request to one replica, and wait for the response.
+
+        Args:
+            card: The replica's card.
+            method: What is asked for.
+            params: The parameters of the method.
+            end: Loop time at which the wait ends; None means never.
+
+        Returns:
+            The response; None when the replica is gone.
+
+        Raises:
+            CallTimeout: The time is over.
+            WireError, TransportError, QueueFull: The request cannot be sent.
+        """
+        loop, topics, bound = asyncio.get_running_loop(), self._scope.topics, self.speaks_bound(card)
+        request = Request(request_id=new_call_id(), method=method, params=params, client=self._scope.agent_id)
+        answer: asyncio.Future[Response | None] = loop.create_future()
+        self._open[request.request_id] = answer, card.server if bound else None
+        self._requested[request.request_id] = answer, card.server
+        topic = topics.bound.request(card.server, self._scope.agent_id) if bound else topics.server_request(card.server)
+        try:
+            if await self._scope.connection.publish(topic, encode(request, method)) == NO_MATCHING_SUBSCRIBERS:
+                return None
+            return await asyncio.wait_for(answer, None if end is None else max(0.0, end - loop.time()))
+        except asyncio.TimeoutError:
+            raise CallTimeout(f"{card.shared_name}: no answer to {method} in time", tool=card.shared_name) from None
+        finally:
+            del self._open[request.request_id], self._requested[request.request_id]
 
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
         """Ask each of these servers which of these calls it has. Each server gets 5 seconds to answer.

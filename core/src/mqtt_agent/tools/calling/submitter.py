@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import CallCanceled, InvalidIdentifier, ToolUnavailable, WireError
+from mqtt_agent.tools.calling.answering import Answering, OnQuestion
 from mqtt_agent.tools.calling.changes import ToolChanges
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
@@ -21,6 +22,7 @@ from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.tracing import traced_call
 from mqtt_agent.wire import Call, StreamMessage, is_identifier, mended_text, new_call_id, to_json, validate_identifier
+from mqtt_agent.wire.calls import INPUT
 
 __all__ = ["Submitter", "unknown_keywords"]
 
@@ -36,6 +38,7 @@ class Submitter:
         catalog: The tools and the servers that serve them.
         calls: The calls of the client. The submitter adds every new call.
         partials: Receives the partial results that tools stream.
+        answering: Answers what tools ask.
         find_or_send: Sends a call that an earlier process may have made, unless a server has the call.
     """
 
@@ -45,12 +48,14 @@ class Submitter:
         catalog: LiveCatalog,
         calls: OutgoingCalls,
         partials: PartialResults,
+        answering: Answering,
         find_or_send: Callable[[CallHandle], None],
     ) -> None:
         self._scope = scope
         self._catalog = catalog
         self._calls = calls
         self._partials = partials
+        self._answering = answering
         self._find_or_send = find_or_send
 
     @traced_call
@@ -67,6 +72,7 @@ class Submitter:
         meta: Mapping[str, Any] | None = None,
         log_level: str | None = None,
         on_log: Callable[[StreamMessage], None] | None = None,
+        on_question: OnQuestion | None = None,
     ) -> CallHandle:
         """Send a call, or attach to the call under way that has the same ``call_id``.
 
@@ -82,6 +88,7 @@ class Submitter:
             meta: Other JSON data for the tool.
             log_level: The least level of the log messages that the caller wants; None means none.
             on_log: Called with each log message.
+            on_question: Answers what the tool asks.
 
         Raises:
             ToolUnavailable: No server offers the tool.
@@ -103,11 +110,13 @@ class Submitter:
         if stream is None:
             stream = card is not None and card.supports_streaming
         level = log_level or (None if on_log is None else "info")
-        call = self._make_call(tool, call_id, arguments, stream, meta, level)
+        # A tool that does not stream has no context to ask with, and costs no subscription.
+        answers = on_question is not None and (card is None or card.supports_streaming)
+        call = self._make_call(tool, call_id, arguments, stream, meta, level, answers)
         joined = self._calls.join(tool, call, timeout, deadline)
         if joined is not None:
             try:
-                await self._listen(joined, call, on_log)
+                await self._listen(joined, call, on_log, on_question)
             except BaseException as error:
                 joined.fail(CallCanceled(f"{tool}: {error}", tool=tool, call_id=call_id))
                 raise
@@ -117,7 +126,7 @@ class Submitter:
         resend_until = math.inf if wait_online else 0.0
         handle = self._calls.open(tool, call, timeout, deadline, retry, resend_until)
         try:
-            await self._listen(handle, call, on_log)
+            await self._listen(handle, call, on_log, on_question)
             if resume:
                 self._find_or_send(handle)
             else:
@@ -128,9 +137,17 @@ class Submitter:
             raise
         return handle
 
-    async def _listen(self, handle: CallHandle, call: Call, on_log: Callable[[StreamMessage], None] | None) -> None:
+    async def _listen(
+        self,
+        handle: CallHandle,
+        call: Call,
+        on_log: Callable[[StreamMessage], None] | None,
+        on_question: OnQuestion | None,
+    ) -> None:
         if on_log is not None:
             handle.follow_log(on_log)
+        if on_question is not None:
+            self._answering.follow(handle, on_question)
         if call.stream:
             await self._partials.follow(handle)
 
@@ -142,6 +159,7 @@ class Submitter:
         stream: bool,
         meta: Mapping[str, Any] | None,
         log_level: str | None,
+        answers: bool,
     ) -> Call:
         if arguments is not None and not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WireError(f"arguments must be a mapping of names to values, not {type(arguments).__name__}")
@@ -151,9 +169,10 @@ class Submitter:
                 arguments=to_json(dict(arguments or {}), "arguments", tool),
                 client=self._scope.agent_id,
                 response_topic=self._scope.inbox,
-                stream=(stream or log_level is not None) and is_identifier(call_id),
+                stream=(stream or log_level is not None or answers) and is_identifier(call_id),
                 meta=None if meta is None else to_json(dict(meta), "meta", tool),
                 log_level=log_level,
+                accepts=[INPUT] if answers else None,
             )
         except ValidationError as error:
             raise WireError(f"the call cannot be made: {error.errors()[0]['msg']}") from error

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mqtt_agent.deprecation import warn_renamed
-from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.errors import InputNotGiven, MQTTAgentError
+from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object, elicitation, read_answer
 from mqtt_agent.transport import PacedSender, tell_when_denied
 from mqtt_agent.wire import StreamMessage, encode, to_json
 from mqtt_agent.wire.calls import LOG_LEVELS
@@ -19,6 +20,8 @@ from mqtt_agent.wire.calls import LOG_LEVELS
 __all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -118,6 +121,7 @@ class ToolContext:
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
         bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
         verified: The id of the caller if a signature proves it, which is then ``client``; None if nothing proves it.
+        answers: Whether the caller answers questions; see :meth:`ask`.
         canceled: Whether the call was canceled, so that nobody waits for the result any more. An ``async`` handler also
             gets ``CancelledError``. A plain ``def`` handler should check this attribute regularly.
     """
@@ -134,6 +138,7 @@ class ToolContext:
         log_level: str | None = None,
         bound: bool = False,
         verified: str | None = None,
+        request: Callable[[str, dict[str, Any]], Coroutine[Any, Any, Any]] | None = None,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
@@ -143,8 +148,11 @@ class ToolContext:
         self.log_level: str | None = log_level
         self.bound: bool = bound
         self.verified: str | None = verified
+        self.answers: bool = request is not None
         self.canceled: bool = False
         self._stream = stream
+        self._request = request
+        self._asking: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
 
@@ -204,6 +212,81 @@ class ToolContext:
         if LOG_LEVELS.index(level) >= wanted:
             await self._stream.publish("log", level=level, logger=logger, data=to_json(data, "data", self.tool))
 
+    async def ask(self, prompt: str, schema: Any = None, *, timeout: float | None = None) -> Any:
+        """Ask the caller in the middle of the call, and wait for the answer.
+
+        The caller answers with the function that it has given as ``on_question``. The handler counts as one of those
+        that run at once, and the tool's own timeout goes on, while it waits.
+
+        Example:
+            >>> @server.tool  # doctest: +SKIP
+            ... async def book(day: str, ctx: ToolContext) -> str:
+            ...     seat = await ctx.ask("Which seat?", {"type": "string", "enum": ["aisle", "window"]})
+
+        Args:
+            prompt: The question.
+            schema: JSON Schema of the answer, or a pydantic model. None asks for a text. The answer is not checked
+                against a JSON Schema.
+            timeout: Seconds to wait for the answer; None means no limit.
+
+        Returns:
+            The answer: any JSON value, or an instance of the model.
+
+        Raises:
+            InputNotGiven: The caller answers no questions, declines this one, or gives no answer in time.
+            ValueError: The answer does not fit the model.
+            TopicNotAuthorized: The broker does not allow the server to read answers.
+        """
+        given = await self.elicit(prompt, schema, timeout=timeout)
+        if given.action != "accept":
+            raise InputNotGiven(f"the caller gives no answer ({given.action}): {prompt}", code="INPUT_DECLINED")
+        return read_answer(given.content, schema)
+
+    async def elicit(self, prompt: str, schema: Any = None, *, timeout: float | None = None) -> Elicited:
+        """Ask the caller as :meth:`ask` does, and return how the person has reacted, as MCP's elicitation does.
+
+        Raises:
+            InputNotGiven: The caller answers no questions, or gives no answer in time.
+            TopicNotAuthorized: See :meth:`ask`.
+        """
+        params = to_json(elicitation(prompt, schema), "question", self.tool)
+        result = await self.request_input(ELICITATION, params, timeout=timeout)
+        fields = as_object(result) or {}
+        action = fields.get("action")
+        if action not in ("accept", "decline"):
+            return Elicited("cancel")
+        return Elicited(action, as_object(fields.get("content")))
+
+    async def request_input(self, method: str, params: dict[str, Any], *, timeout: float | None = None) -> Any:
+        """Ask the caller for the result of any method that an MCP client has, such as ``elicitation/create``.
+
+        Args:
+            method: The method.
+            params: Its parameters.
+            timeout: Seconds to wait for the answer; None means no limit.
+
+        Raises:
+            InputNotGiven: The caller answers no questions, answers with an error, or gives no answer in time.
+            TopicNotAuthorized: See :meth:`ask`.
+        """
+        if self._request is None:
+            what = f"tool {self.tool} asks its caller, and this caller answers no questions: call it with on_question="
+            raise InputNotGiven(what, code="INPUT_NOT_ACCEPTED")
+        asking = asyncio.ensure_future(self._request(method, params))
+        self._asking.add(asking)
+        try:
+            return await asyncio.wait_for(asking, timeout)
+        except asyncio.TimeoutError:
+            raise InputNotGiven(f"no answer within {timeout:g} s", code="INPUT_TIMEOUT") from None
+        finally:
+            self._asking.discard(asking)
+
+    def give_up(self) -> None:
+        """Note that the call was canceled, and end the wait for answers, also that of a handler in a thread."""
+        self.canceled = True
+        for asking in tuple(self._asking):
+            asking.cancel()
+
     def in_thread(self) -> SyncToolContext:
         """The same context for a handler that runs in a thread: its methods block instead of being awaited."""
         return SyncToolContext(self, self._loop)
@@ -221,6 +304,7 @@ class SyncToolContext:
         log_level: The least level of the log messages that the caller wants; None when the caller wants none.
         bound: Whether the call arrived on a sender-bound topic, whose name says that ``client`` sent it.
         verified: The id of the caller if a signature proves it, which is then ``client``; None if nothing proves it.
+        answers: Whether the caller answers questions; see :meth:`ask`.
     """
 
     def __init__(self, context: ToolContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -234,6 +318,7 @@ class SyncToolContext:
         self.log_level: str | None = context.log_level
         self.bound: bool = context.bound
         self.verified: str | None = context.verified
+        self.answers: bool = context.answers
 
     @property
     def canceled(self) -> bool:
@@ -263,5 +348,17 @@ class SyncToolContext:
         """See :meth:`ToolContext.log`."""
         self._wait(self._context.log(level, data, logger))
 
-    def _wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def ask(self, prompt: str, schema: Any = None, *, timeout: float | None = None) -> Any:
+        """See :meth:`ToolContext.ask`. When the call is canceled, this raises ``CancelledError``."""
+        return self._wait(self._context.ask(prompt, schema, timeout=timeout))
+
+    def elicit(self, prompt: str, schema: Any = None, *, timeout: float | None = None) -> Elicited:
+        """See :meth:`ToolContext.elicit`."""
+        return self._wait(self._context.elicit(prompt, schema, timeout=timeout))
+
+    def request_input(self, method: str, params: dict[str, Any], *, timeout: float | None = None) -> Any:
+        """See :meth:`ToolContext.request_input`."""
+        return self._wait(self._context.request_input(method, params, timeout=timeout))
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -56,6 +56,7 @@ class Execution:
             not done while the thread runs, even when the call is over.
         expiry: Drops the call at ``expires``, while the call waits for its turn.
         fits: Whether the arguments fit the tool's schema. Without that, the handler is not called.
+        asked: How many requests for input the handler has made.
         stopped_for: The error that answers a call that was stopped: by its caller, by the tool's timeout, or because
             the server stops. None while nobody has stopped the call.
     """
@@ -71,6 +72,7 @@ class Execution:
     thread: Future[Any] | None = None
     expiry: asyncio.TimerHandle | None = None
     fits: bool = False
+    asked: int = 0
     stopped_for: CallFault | None = None
 
     @property
@@ -107,7 +109,7 @@ class Execution:
         """
         self.stopped_for = answer
         if self.context is not None and self.task is not None:
-            self.context.canceled = True
+            self.context.give_up()
             self.task.cancel()
 
 

@@ -14,6 +14,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
+from mqtt_agent.tools.serving.inputs import Inputs
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
 from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
@@ -46,11 +47,13 @@ class Executor:
 
     Attributes:
         answers: Publishes the responses.
+        inputs: Asks the callers of running calls for input.
     """
 
     def __init__(self, scope: Scope, max_concurrency: int, replay: ReplayStore) -> None:
         self.answers: Answers = Answers(scope)
-        self._runner = CallRunner(scope, self.answers, replay, max_concurrency)
+        self.inputs: Inputs = Inputs(scope)
+        self._runner = CallRunner(scope, self.answers, self.inputs, replay, max_concurrency)
         self._max_concurrency = max_concurrency
         self._replay = replay
         self._known: dict[CallKey, Execution] = {}
@@ -100,6 +103,7 @@ class Executor:
             known.messages.append(message)
             if known.task is not None:
                 message.work_started()
+                self.inputs.ask_again(key)
             else:
                 self._wait_longer(known, message.message_expiry)
             return
@@ -143,6 +147,7 @@ class Executor:
                     self.answers.resend(call_id, reply_to, kept[0])
                 if kept is not None or key in self._known:
                     known[call_id] = None
+                    self.inputs.ask_again(key)
         return list(known)
 
     def cancel(self, tool: str, key: CallKey, reason: str | None = None) -> bool:

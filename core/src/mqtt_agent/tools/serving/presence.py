@@ -56,6 +56,7 @@ class Presence:
         self.claims: list[str] = []
         self.refused: list[str] = []
         self.decided_in: int | None = None
+        self.about: dict[str, Any] = {}
         self._scope = scope
         self._connection = scope.connection
         self._topics = scope.topics
@@ -231,6 +232,7 @@ class Presence:
             refused=self.refused or None,
             schemas=self._schemas() if self.serving and self._cards else None,
             features=[*SERVER_FEATURES, BOUND] if self._scope.dialect.bound else list(SERVER_FEATURES),
+            **(self.about if status == "online" else {}),  # a Last Will may have only 65,535 bytes
         )
 
     def _schemas(self) -> str:

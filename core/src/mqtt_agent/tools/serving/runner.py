@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.daemon_threads import DaemonThreads
@@ -16,11 +17,12 @@ from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireErro
 from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
 from mqtt_agent.tools.serving.execution import Execution
+from mqtt_agent.tools.serving.inputs import Inputs
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
-from mqtt_agent.wire.calls import DOES_NOT_FIT, read_error_type
+from mqtt_agent.wire.calls import DOES_NOT_FIT, INPUT, read_error_type
 
 __all__ = ["CallRunner"]
 
@@ -33,16 +35,18 @@ class CallRunner:
     Args:
         scope: What all parts of the server share.
         answers: Publishes the responses.
+        inputs: Asks the callers for input.
         replay: Keeps the responses for repeated calls.
         max_threads: How many plain ``def`` handlers run at once. The executor never starts more, so no
             handler waits for a thread.
     """
 
-    def __init__(self, scope: Scope, answers: Answers, replay: ReplayStore, max_threads: int) -> None:
+    def __init__(self, scope: Scope, answers: Answers, inputs: Inputs, replay: ReplayStore, max_threads: int) -> None:
         self._connection = scope.connection
         self._topics = scope.topics
         self._server_id = scope.server_id
         self._answers = answers
+        self._inputs = inputs
         self._replay = replay
         self._max_threads = max_threads
         self._threads: DaemonThreads | None = None
@@ -104,6 +108,7 @@ class CallRunner:
             log_level=call.log_level,
             bound=execution.bound,
             verified=call.client if execution.messages[0].proves(call.client) else None,
+            request=partial(self._inputs.request, execution, stream) if INPUT in (call.accepts or ()) else None,
         )
         execution.context = context
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))

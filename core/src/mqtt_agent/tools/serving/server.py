@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from mqtt_agent.tools.serving.names import ToolNames
 from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
+from mqtt_agent.tools.serving.requests import Answerer, RequestHandler, Requests
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity, Will
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
@@ -141,6 +142,7 @@ class ToolServer(ToolOffering, Service):
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
         self._bound: Bound = bound
+        self._answerer: Answerer | None = None
         settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
         self._use(
             Scope(
@@ -192,6 +194,8 @@ class ToolServer(ToolOffering, Service):
         )
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
+        self._requests = Requests(scope, self._answerer)
+        self._presence.about = self._requests.about
         questions, asker_of = self._topics.all_client_queries, self._topics.client_of_query
         self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
         barrier = partial(self._intake.barrier, _BARRIER_WITHIN)
@@ -236,6 +240,31 @@ class ToolServer(ToolOffering, Service):
         state = "started" if self._lifecycle.started else "stopped"
         return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
 
+    def answer_requests(
+        self,
+        handler: RequestHandler,
+        capabilities: Mapping[str, Any],
+        *,
+        instructions: str | None = None,
+        allowed_callers: Collection[str] | None = None,
+    ) -> None:
+        """Answer requests for resources, prompts and completions. Call this before :meth:`start`.
+
+        Args:
+            handler: An ``async`` function that gets a :class:`mqtt_agent.tools.ServerRequest` and returns the result of
+                its method, as MCP has it. It must only read. :class:`ToolError` chooses the error of the answer.
+            capabilities: What the server card shows, with MCP's names: ``{"resources": {}, "prompts": {},
+                "completions": {}}`` or a part of it.
+            instructions: How to use the server, for a language model.
+            allowed_callers: The only clients whose requests on sender-bound topics are answered; None means all.
+
+        Raises:
+            RuntimeError: The server has started already.
+        """
+        if self._lifecycle.user is not None:
+            raise RuntimeError(f"server {self.server_id} has started already: call answer_requests() before start()")
+        self._answerer = Answerer(handler, capabilities, instructions, allowed_callers)
+
     @property
     def active_calls(self) -> int:
         """How many calls run or wait for their turn at this replica."""
@@ -266,6 +295,7 @@ class ToolServer(ToolOffering, Service):
         await self.connection.start()
         self._leased = True
         await self._answers.start()
+        await self._requests.start()
         while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
             await self._prepare(missing)
             await self._find_names(missing)
@@ -335,6 +365,9 @@ class ToolServer(ToolOffering, Service):
         release_threads(self)
         try:
             await self._answers.stop()
+            await self._requests.stop()
+            if self._executor is not None:
+                await self._executor.inputs.close()
             await self._intake.unsubscribe()
             await self._names.stop()
             await self._presence.unfollow()

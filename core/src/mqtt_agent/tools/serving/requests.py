@@ -1,0 +1,157 @@
+"""Answers requests that are no calls of tools: for resources, prompts and completions, as MCP servers have them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.handlers import describe
+from mqtt_agent.errors import ConnectionLost, ToolError, WireError
+from mqtt_agent.tools.serving.answers import Answers, fail
+from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport.subscriptions import Handler
+from mqtt_agent.wire import CallFault, Request, Response, checked_json, decode, encode, is_identifier, mended_text
+from mqtt_agent.wire.calls import read_error_type
+
+__all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class ServerRequest:
+    """A request to a tool server.
+
+    Attributes:
+        method: What is asked for, as a method of MCP such as ``resources/read``.
+        params: The parameters of this method.
+        client: The id of the client that asks, which it chooses itself; see ``bound`` and ``verified``.
+        bound: Whether the request arrived on a sender-bound topic, whose name says that ``client`` sent it.
+        verified: The id of the client if a signature proves it; None if nothing proves it.
+    """
+
+    method: str
+    params: dict[str, Any]
+    client: str
+    bound: bool = False
+    verified: str | None = None
+
+
+RequestHandler = Callable[[ServerRequest], Awaitable[Any]]
+"""Answers a request with the result of its method, or raises :class:`ToolError`."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """How a server answers requests.
+
+    Attributes:
+        handler: Answers a request.
+        capabilities: The capabilities that the server card shows, with MCP's names, such as ``{"resources": {}}``.
+        instructions: How to use the server, for a language model.
+        allowed_callers: The only clients whose requests on sender-bound topics are answered; None means all.
+    """
+
+    handler: RequestHandler
+    capabilities: Mapping[str, Any]
+    instructions: str | None = None
+    allowed_callers: Collection[str] | None = None
+
+
+class Requests:
+    """The requests to one replica of a tool server.
+
+    Args:
+        scope: What all parts of the server share.
+        answerer: How requests are answered; None answers none.
+    """
+
+    def __init__(self, scope: Scope, answerer: Answerer | None) -> None:
+        self._scope = scope
+        self._answerer = answerer
+        self._answers = Answers(scope)
+        self._subscribed: list[tuple[str, Handler]] = []
+        self._tasks = BackgroundTasks()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._faults = FaultLog(logger)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The fields that the server card shows while the server is online."""
+        if self._answerer is None:
+            return {}
+        return {"capabilities": dict(self._answerer.capabilities), "instructions": self._answerer.instructions}
+
+    async def start(self) -> None:
+        """Take requests from now on."""
+        if self._answerer is None:
+            return
+        scope, topics = self._scope, self._scope.topics
+        if scope.dialect.plain:
+            await self._subscribe(topics.server_request(scope.server_id), self._on_request)
+        if scope.dialect.bound:
+            topic = topics.bound.request(scope.server_id)
+            await self._subscribe(topic, self._on_bound_request, on_refused=scope.dialect.on_refused)
+
+    async def stop(self) -> None:
+        """Take no further requests, and give up those that are being answered."""
+        self._tasks.cancel()
+        while self._subscribed:
+            await self._scope.connection.unsubscribe(*self._subscribed.pop())
+
+    async def _subscribe(self, topic: str, handler: Handler, **options: Any) -> None:
+        self._subscribed.append((topic, handler))
+        with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
+            await self._scope.connection.subscribe(topic, handler, **options)
+
+    def _on_bound_request(self, message: InboundMessage) -> None:
+        self._on_request(message, message.topic.rpartition("/")[2])
+
+    def _on_request(self, message: InboundMessage, sender: str | None = None) -> None:
+        try:
+            request = decode(Request, message.payload, self._scope.max_payload)
+        except WireError as error:
+            self._faults.tell(message.topic, "an unreadable request", error)
+            return
+        if not is_identifier(request.client):
+            self._faults.tell(message.topic, "a request from an impossible client name", repr(request.client))
+        elif sender not in (None, request.client):
+            self._faults.tell(message.topic, "a request in the name of another client", repr(request.client))
+        elif not message.retain and self._answerer is not None:
+            verified = request.client if message.proves(request.client) else None
+            asked = ServerRequest(request.method, request.params or {}, request.client, sender is not None, verified)
+            self._tasks.start(self._answer(self._answerer, asked, request.request_id))
+
+    async def _answer(self, answerer: Answerer, asked: ServerRequest, request_id: str) -> None:
+        response = Response(call_id=request_id, server=self._scope.server_id)
+        try:
+            proven = asked.client if asked.bound else asked.verified
+            if answerer.allowed_callers is not None and proven is not None and proven not in answerer.allowed_callers:
+                what = f"{proven} is not one of the allowed callers of server {self._scope.name}"
+                raise ToolError(what, type="unauthorized", code="NOT_ALLOWED")
+            async with self._turn:
+                response.result = checked_json(await answerer.handler(asked), "result", asked.method)
+        except Exception as error:  # every exception of the handler goes to the client
+            fail(response, _fault(error))
+            if not isinstance(error, ToolError):
+                logger.exception("the request %.80s of %.80s failed", asked.method, asked.client)
+        reply_to = self._answers.topic_for(asked.client, bound=asked.bound)
+        await self._answers.publish(request_id, reply_to, [], encode(response))
+
+
+def _fault(error: Exception) -> CallFault:
+    kind, message = describe(error)
+    if not isinstance(error, ToolError):
+        return CallFault(type="tool_error", message=mended_text(message) or kind, code=kind)
+    fault = CallFault(type=read_error_type(error.type), message=mended_text(message) or kind, code=error.code)
+    fault.data = error.data
+    return fault

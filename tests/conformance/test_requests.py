@@ -1,0 +1,143 @@
+"""Requests for resources and prompts, as an independent peer sends and answers them, and between our endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from brokers import ALL_BROKERS, Ejabberd
+from mqtt_agent import ToolError, ToolServer
+from mqtt_agent.errors import CallerNotAuthorized, CallTimeout, ToolFailed, ToolUnavailable
+from mqtt_agent.tools import ServerRequest
+from mqtt_agent.transport import InboundMessage
+from support import becomes, soon, until
+
+from ..tools.conftest import MakeClient, MakeServer
+from .stranger import Stranger, StrangeServer
+
+RUN_ON = ALL_BROKERS
+LONG_ON = [Ejabberd]
+PAGES = {None: (["a", "b"], "2"), "2": (["c"], None)}
+
+
+def library(server: ToolServer, **options: Any) -> list[ServerRequest]:
+    """Let a server have the resources ``x:a``, ``x:b`` and ``x:c``; returns its requests."""
+    asked: list[ServerRequest] = []
+
+    async def answer(request: ServerRequest) -> Any:
+        asked.append(request)
+        if request.method == "resources/list":
+            names, following = PAGES[request.params.get("cursor")]
+            return {"resources": [{"uri": f"x:{name}", "name": name} for name in names], "nextCursor": following}
+        if request.method == "resources/read":
+            return {"contents": [{"uri": request.params["uri"], "text": server.replica}]}
+        raise ToolError("no such method", code="-32601", data=[1])
+
+    server.answer_requests(answer, {"resources": {}}, instructions="Read first.", **options)
+    return asked
+
+
+@pytest.mark.rule("REQUEST-1", "REQUEST-2", "REQUEST-3", "REQUEST-5", "TOPIC-10")
+async def test_a_server_answers_requests_and_its_card_shows_what_it_has(
+    stranger: Stranger, make_server: MakeServer
+) -> None:
+    server = make_server("books", replica="a")
+    asked = library(server)
+    await stranger.listen("servers/books:a/card")
+    await soon(server.start())
+    await until(lambda: stranger.read("servers/books:a/card"))
+    card = stranger.read("servers/books:a/card")[-1]
+    assert (card["capabilities"], card["instructions"]) == ({"resources": {}}, "Read first.")
+    request = {"request_id": "1", "method": "resources/read", "params": {"uri": "x:a"}, "client": "stranger"}
+    await stranger.tell("servers/books:a/request", {**request, "client": "a/b"})
+    await stranger.tell("servers/books:a/request", {"client": "stranger"})
+    await stranger.tell("servers/books:a/request", request)
+    answer = await stranger.answer("1")
+    assert (answer["result"], answer["server"]) == ({"contents": [{"uri": "x:a", "text": "a"}]}, "books:a")
+    await stranger.tell("servers/books:a/request", {**request, "request_id": "2", "method": "prompts/list"})
+    error = (await stranger.answer("2"))["error"]
+    assert (error["type"], error["code"], error["data"]) == ("tool_error", "-32601", [1])
+    assert [each.client for each in asked] == ["stranger", "stranger"]
+    await soon(server.stop())
+    await until(lambda: stranger.read("servers/books:a/card")[-1]["status"] == "offline")
+    assert "capabilities" not in stranger.read("servers/books:a/card")[-1]
+
+
+@pytest.mark.rule("BOUND-13")
+async def test_on_bound_topics_the_name_in_the_topic_asks_and_only_allowed_clients_are_answered(
+    stranger: Stranger, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server("books", replica="a")
+    asked = library(server, allowed_callers=["agent-a", "stranger"])
+    await soon(server.start())
+    await stranger.listen("clients/stranger/responses/+")
+    request = {"request_id": "1", "method": "resources/list", "client": "stranger"}
+    await stranger.tell("servers/books:a/request/evil", request)
+    await stranger.tell("servers/books:a/request/stranger", {**request, "request_id": "2"})
+    topic = "clients/stranger/responses/books:a"
+    await until(lambda: stranger.read(topic))
+    assert [each["call_id"] for each in stranger.read(topic)] == ["2"]
+    client, other = await make_client("agent-a"), await make_client("agent-b")
+    assert await soon(client.read_resource("books", "x:a")) == [{"uri": "x:a", "text": "a"}]
+    assert (asked[-1].client, asked[-1].bound) == ("agent-a", True)
+    with pytest.raises(CallerNotAuthorized, match="agent-b is not one of the allowed callers"):
+        await soon(other.read_resource("books", "x:a"))
+
+
+async def test_a_client_lists_all_pages_of_all_servers_and_reads(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    for name in ("books", "films"):
+        server = make_server(name)
+        library(server)
+        await soon(server.start())
+    await soon(make_server("plain").start())
+    client = await make_client()
+
+    async def sees_both() -> bool:
+        return len(await client.list_resources()) == 6
+
+    await becomes(sees_both)
+    found = [(each["server"], each["uri"]) for each in await soon(client.list_resources())]
+    assert found == [(server, f"x:{name}") for server in ("books", "films") for name in "abc"]
+    assert [each["name"] for each in await soon(client.list_resources("films"))] == ["a", "b", "c"]
+    assert await soon(client.list_prompts()) == []
+    with pytest.raises(ToolFailed) as caught:
+        await soon(client.request("books", "resources/subscribe", {"uri": "x:a"}))
+    assert (caught.value.code, caught.value.data) == ("-32601", [1])
+    with pytest.raises(ToolUnavailable, match="plain: no online replica has resources"):
+        await soon(client.list_resources("plain"))
+
+
+@pytest.mark.rule("REQUEST-4")
+async def test_a_request_whose_replica_is_gone_goes_to_another_one(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    got: list[dict[str, Any]] = []
+
+    def on_request(message: InboundMessage) -> None:
+        got.append(json.loads(message.payload))
+
+    topic = f"{strange_server.mcp}/servers/odd/request"
+    await strange_server.connection.subscribe(topic, on_request)
+    await strange_server.show(name="books", capabilities={"resources": {}})
+    client = await make_client()
+
+    async def is_seen() -> bool:
+        return bool(await client.list_servers())
+
+    await becomes(is_seen)
+    with pytest.raises(CallTimeout, match="books: no answer to resources/read in time"):
+        await soon(client.read_resource("books", "x:a", timeout=0.05))
+    reading = asyncio.ensure_future(client.read_resource("books", "x:a"))
+    await until(lambda: len(got) == 2)
+    answer = {"status": "ok", "result": {"contents": []}}
+    await strange_server.reply({"client": client.agent_id, "call_id": got[1]["request_id"]}, **answer)
+    assert await soon(reading) == []
+    reading = asyncio.ensure_future(client.read_resource("books", "x:a"))
+    await until(lambda: len(got) == 3)
+    await strange_server.show(name="books", status="offline")
+    with pytest.raises(ToolUnavailable, match="books: no online replica has resources"):
+        await soon(reading)
