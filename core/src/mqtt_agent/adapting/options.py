@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from mqtt_agent.agents import TaskStore
-from mqtt_agent.transport import TLS, Bound, Connection, Credentials, MessageIdentity
+from mqtt_agent.transport import TLS, Bound, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import AgentSkill
 
 __all__ = ["AgentOptions", "HostOptions"]
@@ -35,6 +35,7 @@ class HostOptions(TypedDict, total=False):
     tls: ssl.SSLContext | TLS | None
     bound: Bound
     identity: MessageIdentity | None
+    audit: MessageAudit | None
     connection: Connection | None
     max_waiting_tasks: int
     drain_timeout: float

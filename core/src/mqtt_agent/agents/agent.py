@@ -45,6 +45,7 @@ from mqtt_agent.transport import (
     Connection,
     Credentials,
     InboundMessage,
+    MessageAudit,
     MessageIdentity,
     Will,
 )
@@ -101,6 +102,8 @@ class Agent(Requester, Service):
             :class:`BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
@@ -147,6 +150,7 @@ class Agent(Requester, Service):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
@@ -165,7 +169,7 @@ class Agent(Requester, Service):
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
         self.connection: Connection = connection or BrokerSettings(
-            broker, namespace, credentials, tls, bound, identity
+            broker, namespace, credentials, tls, bound, identity, audit
         ).connection(_client_id(topics, agent_id), will_delay=will_delay, session_expiry=session_expiry)
         screen_messages(self.connection, topics)
         self.store: TaskStore = _make_store(store, topics, agent_id)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from mqtt_agent.cli import (
+    auditing,
     benching,
     brokers,
     calling,
@@ -60,6 +61,7 @@ def make_app() -> typer.Typer:
         doctor,
         forgetting,
         keys,
+        auditing,
         contexts,
     ):
         module.add_to(app)

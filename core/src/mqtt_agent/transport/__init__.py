@@ -8,10 +8,12 @@ from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.limits import BrokerLimits
 from mqtt_agent.transport.message import (
     InboundMessage,
+    MessageAudit,
     MessageIdentity,
     MessageScreen,
     Proof,
     PublishProperties,
+    Refusal,
     Verify,
     Will,
 )
@@ -34,12 +36,14 @@ __all__ = [
     "EmbeddedBroker",
     "InboundMessage",
     "IssuedToken",
+    "MessageAudit",
     "MessageIdentity",
     "MessageScreen",
     "PacedSender",
     "Password",
     "Proof",
     "PublishProperties",
+    "Refusal",
     "Token",
     "Verify",
     "Will",

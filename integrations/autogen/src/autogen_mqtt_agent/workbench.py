@@ -23,7 +23,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, MessageIdentity
+from mqtt_agent.transport import Bound, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
@@ -69,6 +69,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -96,6 +98,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
     ) -> None:
         super().__init__([])
         self._wanted = Selection(tools, exclude, servers, tags, where)
@@ -107,6 +110,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
             tls=tls,
             bound=bound,
             identity=identity,
+            audit=audit,
         )
         self._timeout = timeout
         self._stream = stream

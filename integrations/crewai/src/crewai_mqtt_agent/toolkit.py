@@ -14,7 +14,7 @@ from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, MessageIdentity
+from mqtt_agent.transport import Bound, MessageAudit, MessageIdentity
 from pydantic import BaseModel
 
 from crewai_mqtt_agent.tool import MQTTTool, make_tool
@@ -52,6 +52,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -76,6 +78,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(
@@ -86,6 +89,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
             tls=tls,
             bound=bound,
             identity=identity,
+            audit=audit,
         )
         self._remote = self._client
         self._namespace = namespace

@@ -16,7 +16,7 @@ from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit, timeout_for
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, BrokerSettings, MessageIdentity
+from mqtt_agent.transport import Bound, BrokerSettings, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
@@ -84,6 +84,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -118,6 +120,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
     identity: MessageIdentity | None = None
+    audit: MessageAudit | None = None
     _remote: Any = PrivateAttr()
     _named: bool = PrivateAttr(default=False)
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
@@ -127,7 +130,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""
         self._named = self.agent_id is not None
-        settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity)
+        settings = BrokerSettings(
+            self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity, self.audit
+        )
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, **settings.as_arguments())
         else:

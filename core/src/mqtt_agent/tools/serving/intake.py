@@ -19,7 +19,7 @@ from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport import InboundMessage, Refusal
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
@@ -228,6 +228,7 @@ class Intake:
             self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
             error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
         if error is not None:
+            message.refusal = Refusal(error.message, error.code or "")
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
             executor.submit(tool, call, reply_to, message, bound=sender is not None)
@@ -235,7 +236,7 @@ class Intake:
     def _why_not(self, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None) -> CallFault | None:
         """Why the sender must not make a call. ``sender`` is None when neither topic nor signature names the sender."""
         if message.refusal is not None:
-            return CallFault(type="unauthorized", code="NOT_PROVEN", message=message.refusal)
+            return CallFault(type="unauthorized", code=message.refusal.code, message=message.refusal.reason)
         if sender is None:
             return None
         if call.client != sender:
