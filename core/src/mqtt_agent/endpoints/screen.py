@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from mqtt_agent.endpoints.senders import claimed_sender
+from mqtt_agent.endpoints.senders import claimed_sender, offered_tools
 from mqtt_agent.endpoints.trail import Trail
 from mqtt_agent.errors import AuditFailed
 from mqtt_agent.transport import Connection, InboundMessage, MessageIdentity, Refusal
@@ -15,6 +15,7 @@ __all__ = ["Screen", "screen_messages", "why_unproven"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_TOLD = 1000
+_LONGEST = 300  # characters of a reason
 
 
 def screen_messages(connection: Connection, topics: Topics) -> None:
@@ -96,13 +97,13 @@ class Screen:
 
 
 def why_unproven(topics: Topics, message: InboundMessage) -> str | None:
-    """Why no signature proves the sender that a message names; None when a signature does."""
+    """Why no signature proves the sender that a message names, or that it may offer the tools; None if one does."""
     name = claimed_sender(topics, message)
     proof = message.proof
-    if name is not None and proof.proves(name):
-        return None
-    if not message.payload and proof.signer is not None:
-        return None  # a card that is removed; its owner publishes it again if somebody else has removed it
+    if proof.signer is not None and ((name is not None and proof.proves(name)) or not message.payload):
+        # Without a payload, a card is removed. Its owner publishes it again if somebody else has removed it.
+        foreign = [] if proof.serves is None else sorted(set(offered_tools(topics, message)) - proof.serves)
+        return f"{proof.signer} may not offer the tool {', '.join(foreign)}"[:_LONGEST] if foreign else None
     fault = proof.fault or f"{proof.signer!r:.80} has signed it"
     sender = f"{name!r:.80} is the sender" if name is not None else "it is by a sender that it does not name"
     return f"nothing proves that {sender}: {fault}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pydantic_core
 
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Topics
 
-__all__ = ["claimed_sender", "fields_of", "kind_of", "named_sender", "text_of"]
+__all__ = ["claimed_sender", "fields_of", "kind_of", "named_sender", "offered_tools", "text_of"]
 
 _NAMED_BY = {"call": "client", "cancel": "client", "query": "client", "responses": "server", "stream": "server"}
 """The field of the payload that names the sender, by the kind of the topic, for tools."""
@@ -49,6 +49,18 @@ def named_sender(topics: Topics, topic: str, fields: dict[str, Any]) -> str | No
     if kind == "responses" and topics.bound.writer(topic) is None:
         return text_of(fields.get("server")) or name  # without a server, it is a message of the client to itself
     return text_of(fields.get(_NAMED_BY.get(kind, "")))
+
+
+def offered_tools(topics: Topics, message: InboundMessage) -> list[str]:
+    """The tools that a tool card or a server card offers, or removes; none for every other message."""
+    room, name, kind = (*_levels(topics, message.topic), "", "", "")[:3]
+    if kind != "card" or room not in ("tools", "servers"):
+        return []
+    if room == "tools":
+        return [name]
+    fields = fields_of(message.payload)
+    listed = [cast("list[object]", each) for each in map(fields.get, ("tools", "claims")) if isinstance(each, list)]
+    return [each for some in listed for each in some if isinstance(each, str)]
 
 
 def kind_of(topics: Topics, topic: str) -> tuple[str, str | None]:

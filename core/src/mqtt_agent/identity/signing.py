@@ -124,7 +124,7 @@ class Identity:
         signed = _content(message.topic, message.payload, message).to_bytes(signature)
         for key in keys:
             if key.verifies(signature.value, signed):
-                return Proof(signature.signer, signature.signed_at, also=key.names, key_id=key.kid)
+                return Proof(signature.signer, signature.signed_at, also=key.names, key_id=key.kid, serves=key.serves)
         return Proof(
             fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
         )

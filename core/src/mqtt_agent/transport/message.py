@@ -68,6 +68,7 @@ class Proof:
         fault: Why nothing is proven, for a log line; empty when something is.
         also: Further names of the signer.
         key_id: The id of the key that has signed the message; empty when nothing is proven.
+        serves: The tools that the signer may offer; None means every tool.
     """
 
     signer: str | None = None
@@ -75,6 +76,7 @@ class Proof:
     fault: str = ""
     also: frozenset[str] = frozenset()
     key_id: str = ""
+    serves: frozenset[str] | None = None
 
     def proves(self, name: str) -> bool:
         """Whether the signer may speak as ``name``.
@@ -257,6 +259,11 @@ class InboundMessage:
         """Whether the signature of the message proves that ``name`` has sent it."""
         identity = self.identity
         return identity is not None and identity.verify != "off" and self.proof.proves(name)
+
+    @property
+    def must_be_proven(self) -> bool:
+        """Whether the connection acts only upon messages whose senders a signature proves."""
+        return self.identity is not None and self.identity.verify == "require"
 
     @property
     def signer(self) -> str | None:
