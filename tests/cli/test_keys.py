@@ -28,6 +28,18 @@ def test_keys_are_made_trusted_and_listed(terminal: Terminal) -> None:
     assert Identity(terminal.home / "agent-a.jwk", terminal.home / "trusted.jwks").name == "agent-a"
 
 
+def test_a_roster_pins_the_tools_that_each_key_may_offer(terminal: Terminal) -> None:
+    terminal.write("roster.toml", '[programs.weather]\nkind = "server"\nserves = ["forecast"]\n')
+    for name in ("weather", "stranger"):
+        PrivateKey.new(name).save(terminal.home / f"{name}.jwk")
+    told = terminal.run("keys", "trust", "trusted.jwks", "weather.jwk", "--roster", "roster.toml").out
+    assert "may offer: forecast" in told
+    [key] = TrustedKeys.load(terminal.home / "trusted.jwks")
+    assert key.serves == {"forecast"}
+    unknown = terminal.run("keys", "trust", "trusted.jwks", "stranger.jwk", "--roster", "roster.toml", code=2)
+    assert "has no program 'stranger'" in unknown.err
+
+
 def test_a_key_is_never_overwritten_and_a_bad_file_is_named(terminal: Terminal) -> None:
     terminal.run("keys", "new", "agent-a")
     before = (terminal.home / "agent-a.jwk").read_text()

@@ -54,4 +54,4 @@ def test_each_gap_that_the_attack_suite_pins_down_is_named_and_no_other() -> Non
 def test_the_commands_of_the_document_exist() -> None:
     verbs = {group.name for group in make_app().registered_groups}
     for command in re.findall(r"^mqtt-agent (.*)$", PAGE, re.MULTILINE):
-        assert command.split()[0] in {"acl", "token", "keys"} & verbs, command
+        assert command.split()[0] in {"acl", "token", "keys", "audit"} & verbs, command

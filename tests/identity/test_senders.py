@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_agent.endpoints.screen import claimed_sender
+from mqtt_agent.endpoints.senders import claimed_sender
 from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
 from mqtt_agent.identity.signing import Identity
 from mqtt_agent.transport import InboundMessage, PublishProperties

@@ -68,7 +68,7 @@ def with_signature(message: InboundMessage, *texts: str) -> InboundMessage:
 
 @pytest.mark.rule("SIG-1", "SIG-2")
 def test_a_signed_message_proves_its_signer() -> None:
-    assert reader().check(sent()) == Proof("agent-a", round(NOW * 1000))
+    assert reader().check(sent()) == Proof("agent-a", round(NOW * 1000), key_id=A.public.kid)
     assert reader().check(sent(B)).signer == "agent-b"
 
 

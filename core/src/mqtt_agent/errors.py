@@ -15,7 +15,8 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── PublishRefused                 the broker refused one message for a reason other than authorization
     │   │   └── PoisonMessage              the broker closes the connection each time that it gets this message
     │   ├── SubscriptionRefused            the broker refused a subscription for such a reason
-    │   └── BrokerNotSupported             the broker lacks something that every endpoint needs
+    │   ├── BrokerNotSupported             the broker lacks something that every endpoint needs
+    │   └── AuditFailed                    the audit that an endpoint requires cannot be written
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── AgentIdTaken                       an agent of this id runs already, and is no member of this pool
     ├── QueueFull                          too many messages or calls wait already
@@ -52,6 +53,7 @@ from mqtt_agent.deprecation import renamed_names
 
 __all__ = [
     "AgentIdTaken",
+    "AuditFailed",
     "BrokerNotSupported",
     "BrokerUnreachable",
     "CallCanceled",
@@ -264,6 +266,14 @@ class BrokerNotSupported(TransportError):
 
     ``start()`` raises it, and so does everything that starts an endpoint. The message says what is missing. Allow it at
     the broker, or use another broker: ``docs/brokers.md`` lists brokers that work.
+    """
+
+
+class AuditFailed(TransportError):
+    """The audit that an endpoint requires cannot be written, so the endpoint has ended its connection.
+
+    Everything that uses the connection raises it, and so does ``run()``. The message says why. Correct the reason, for
+    example a full disk, and start the endpoint again. It occurs only with ``Audit(..., required=True)``.
     """
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from mqtt_agent.agents import TaskStore
-from mqtt_agent.transport import TLS, Bound, Connection, Credentials, MessageIdentity
+from mqtt_agent.transport import TLS, Bound, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import AgentSkill
 
 __all__ = ["AgentOptions", "HostOptions"]
@@ -36,6 +36,7 @@ class HostOptions(TypedDict, total=False):
     bound: Bound
     identity: MessageIdentity | None
     client_id: str | None
+    audit: MessageAudit | None
     connection: Connection | None
     max_waiting_tasks: int
     drain_timeout: float

@@ -48,6 +48,7 @@ from mqtt_agent.transport import (
     Connection,
     Credentials,
     InboundMessage,
+    MessageAudit,
     MessageIdentity,
     Will,
 )
@@ -108,6 +109,8 @@ class Agent(Requester, Service):
         client_id: The MQTT client id, for a broker that binds client ids to logins. None means the agent's id, in a
             namespace other than ``a2a/v1`` followed by ``@`` and the namespace. The id names the session at the broker,
             so give an agent the same id each time.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
@@ -161,6 +164,7 @@ class Agent(Requester, Service):
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
         client_id: str | None = None,
+        audit: MessageAudit | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
@@ -184,7 +188,7 @@ class Agent(Requester, Service):
         if client_id is not None and pool:
             raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
         self.connection: Connection = connection or BrokerSettings(
-            broker, namespace, credentials, tls, bound, identity
+            broker, namespace, credentials, tls, bound, identity, audit
         ).connection(
             client_id or _client_id(topics, agent_id),
             will_delay=will_delay,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from mqtt_agent.cli import (
+    auditing,
     benching,
     brokers,
     calling,
@@ -62,6 +63,7 @@ def make_app() -> typer.Typer:
         doctor,
         forgetting,
         keys,
+        auditing,
         contexts,
     ):
         module.add_to(app)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from mqtt_agent.cli.output import ANSWER_WAS_ERROR
 from mqtt_agent.cli.settings import UsageError
-from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.cli.verbs import Session, group_with_default, verb
 from mqtt_agent.display.suggestions import did_you_mean
 from mqtt_agent.identity import (
     BROKERS,
@@ -34,21 +33,12 @@ _ProfileOption = Annotated[str, typer.Option("--profile", help="bound, or mixed 
 _SECRET = stat.S_IRUSR | stat.S_IWUSR
 
 
-class _Group(TyperGroup):
-    """``acl ROSTER`` means ``acl write ROSTER``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["write", *args]
-        return super().parse_args(ctx, args)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the verbs ``acl`` and ``token``."""
     acl = typer.Typer(
         help="Make a broker's access rules from a roster, explain them, or check them: acl ROSTER --for BROKER.",
         no_args_is_help=True,
-        cls=_Group,
+        cls=group_with_default("write"),
     )
     verb(acl, "write", shared=False)(write)
     verb(acl, "explain", shared=False)(explain)

@@ -11,6 +11,7 @@ import typer
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import InvalidIdentifier
+from mqtt_agent.identity import Roster
 
 if TYPE_CHECKING:
     from mqtt_agent.identity.keys import PublicKey
@@ -65,6 +66,10 @@ def trust(
     session: Session,
     trusted: Annotated[Path, typer.Argument(metavar="TRUSTED", help="The JWKS file; it is made if it is missing.")],
     keys: Annotated[list[Path], typer.Argument(metavar="KEY...", help="JWK files, private or public.")],
+    roster: Annotated[
+        Path | None,
+        typer.Option("--roster", metavar="ROSTER", help="Let each key offer only the tools that this roster names."),
+    ] = None,
 ) -> None:
     """Add the public halves of keys to the file of trusted keys. Give this file to all programs: it has no secret."""
     _require_library()
@@ -72,9 +77,10 @@ def trust(
 
     try:
         known = TrustedKeys.load(trusted) if trusted.exists() else TrustedKeys()
-        added = [_public(path) for path in keys]
+        read = None if roster is None else Roster.read(roster)
+        added = [_pinned(_public(path), read) for path in keys]
         for key in added:
-            known.add(key)
+            known.replace(key)
         known.save(trusted)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
@@ -108,13 +114,24 @@ def _tell(session: Session, key: PublicKey) -> None:
     if session.out.machine:
         session.out.json(key.to_jwk())
     else:
-        session.out.text(f"trusted: {key.name} (id {key.kid})")
+        tools = "" if key.serves is None else f", may offer: {', '.join(sorted(key.serves)) or 'no tool'}"
+        session.out.text(f"trusted: {key.name} (id {key.kid}){tools}")
 
 
 def _public(path: Path) -> PublicKey:
     from mqtt_agent.identity.keys import PublicKey
 
     return PublicKey.load(path)
+
+
+def _pinned(key: PublicKey, roster: Roster | None) -> PublicKey:
+    """The key with the tools that the program of its name may offer."""
+    if roster is None:
+        return key
+    program = next((each for each in roster.programs if each.name == key.name), None)
+    if program is None:
+        raise ValueError(f"{roster.source} has no program {key.name!r}: add the program, or leave out --roster")
+    return key.pinned(program.serves)
 
 
 def _require_library() -> None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.output import INTERRUPTED, Output
 from mqtt_agent.cli.settings import Settings
 from mqtt_agent.tools import ToolClient
 
-__all__ = ["SHARED", "Session", "verb"]
+__all__ = ["SHARED", "Session", "group_with_default", "verb"]
 
 _CONNECTION = "Connection"
 
@@ -94,6 +95,23 @@ class Session:
         """An agent with the settings of the command line; it is not started."""
         about: dict[str, Any] = {**self.settings.place.as_arguments(), "client_id": self.settings.client_id, **options}
         return Agent(agent_id, **about)
+
+
+def group_with_default(name: str) -> type[TyperGroup]:
+    """A group of verbs that takes the verb ``name`` when none is named: ``acl ROSTER`` is ``acl write ROSTER``.
+
+    Args:
+        name: The verb to take.
+    """
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            named = args and (args[0] in self.commands or args[0] in ("-h", "--help"))
+            if not named and (args or not self.no_args_is_help):
+                args = [name, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def verb(

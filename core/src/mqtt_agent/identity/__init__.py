@@ -10,7 +10,7 @@ configuration from both, and :meth:`Plan.explain` says which rule decides about 
     print(plan.explain("agent-a", "publish", "a2a/v1/tasks/agent-b/inbox/agent-a").why)
 
 An :class:`Identity` signs the messages of an endpoint, and proves who has signed those that arrive. It needs the extra
-``signed``.
+``signed``. An :class:`Audit` keeps a line about each message.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mqtt_agent.errors import RosterError
+from mqtt_agent.identity.audit import Audit
 from mqtt_agent.identity.checking import Difference, differences
 from mqtt_agent.identity.cloudsignal import cloudsignal
 from mqtt_agent.identity.ejabberd import ejabberd
@@ -41,6 +42,7 @@ __all__ = [
     "EVERYBODY",
     "RIGHTS",
     "Action",
+    "Audit",
     "Decision",
     "Difference",
     "Grant",

@@ -29,10 +29,12 @@ class PublicKey:
         data: The 32 bytes of the Ed25519 key.
         names: Further names that the key proves, such as the servers that an agent hosts. A name stands for its
             replicas too: ``weather`` proves ``weather:1``.
+        serves: The names of the tools that the owner may offer and answer; None means every tool.
 
     Attributes:
         name: The name.
         names: The further names.
+        serves: The names of the tools; None means every tool.
         kid: The key's id: its RFC 7638 thumbprint.
 
     Raises:
@@ -40,9 +42,12 @@ class PublicKey:
         ValueError: The bytes are not an Ed25519 key.
     """
 
-    def __init__(self, name: str, data: bytes, names: Iterable[str] = ()) -> None:
+    def __init__(self, name: str, data: bytes, names: Iterable[str] = (), serves: Iterable[str] | None = None) -> None:
         self.name: str = validate_identifier(name, "name of a key")
         self.names: frozenset[str] = frozenset(validate_identifier(each, "name of a key") for each in names)
+        self.serves: frozenset[str] | None = (
+            None if serves is None else frozenset(validate_identifier(each, "tool name") for each in serves)
+        )
         self._key = VerifyKey(_checked(data))
         required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": encode_base64(data)}, separators=(",", ":"))
         self.kid: str = encode_base64(hashlib.sha256(required.encode()).digest())
@@ -64,10 +69,23 @@ class PublicKey:
             return False
         return True
 
+    def pinned(self, serves: Iterable[str]) -> PublicKey:
+        """The same key for an owner that may offer only these tools."""
+        return PublicKey(self.name, bytes(self._key), self.names, serves)
+
     def to_jwk(self) -> dict[str, Any]:
-        """The key as a JWK. ``sub`` is the name, and ``names`` has the further names, if any (ours)."""
-        jwk = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(bytes(self._key)), "kid": self.kid, "sub": self.name}
-        return {**jwk, "names": sorted(self.names)} if self.names else jwk
+        """The key as a JWK.
+
+        ``sub`` is the name, ``names`` has the further names, if any, and ``serves`` the tools, unless all are allowed
+        (ours).
+        """
+        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(bytes(self._key)), "kid": self.kid}
+        jwk["sub"] = self.name
+        if self.names:
+            jwk["names"] = sorted(self.names)
+        if self.serves is not None:
+            jwk["serves"] = sorted(self.serves)
+        return jwk
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> PublicKey:
@@ -76,7 +94,9 @@ class PublicKey:
         Raises:
             ValueError: The JWK is not an Ed25519 key, or does not name whom the key stands for.
         """
-        return cls(_name_in(jwk), _bytes_in(jwk, "x"), _names_in(jwk))
+        name = _name_in(jwk)
+        serves = _names_in(jwk, "serves") if "serves" in jwk else None
+        return cls(name, _bytes_in(jwk, "x"), _names_in(jwk, "names"), serves)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PublicKey:
@@ -156,7 +176,7 @@ class PrivateKey:
         """
         jwk = _read(path)
         try:
-            key = cls(_name_in(jwk), _bytes_in(jwk, "d"), _names_in(jwk))
+            key = cls(_name_in(jwk), _bytes_in(jwk, "d"), _names_in(jwk, "names"))
             if jwk.get("x") != key.public.to_jwk()["x"]:
                 raise ValueError("its public half 'x' does not belong to its private half 'd'")
         except ValueError as error:
@@ -183,10 +203,15 @@ class TrustedKeys:
         return (key for each in self._keys.values() for key in each)
 
     def add(self, key: PublicKey) -> None:
-        """Trust a key."""
+        """Trust a key. A key that is trusted already stays as it was, with the tools that were pinned to it."""
         keys = self._keys.setdefault(key.name, [])
         if key not in keys:
             keys.append(key)
+
+    def replace(self, key: PublicKey) -> None:
+        """Trust a key with its tools and further names, also if it is trusted already."""
+        keys = self._keys.setdefault(key.name, [])
+        self._keys[key.name] = [*(each for each in keys if each != key), key]
 
     def of(self, name: str) -> tuple[PublicKey, ...]:
         """The keys of a name; an empty tuple when no key of this name is trusted."""
@@ -237,10 +262,10 @@ def _name_in(jwk: Mapping[str, Any]) -> str:
     return name
 
 
-def _names_in(jwk: Mapping[str, Any]) -> list[str]:
-    names: Any = jwk.get("names", [])
+def _names_in(jwk: Mapping[str, Any], member: str) -> list[str]:
+    names: Any = jwk.get(member, [])
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):  # pyright: ignore[reportUnknownVariableType]
-        raise ValueError('"names" is not a list of names')
+        raise ValueError(f'"{member}" is not a list of names')
     return names  # pyright: ignore[reportUnknownVariableType]
 
 

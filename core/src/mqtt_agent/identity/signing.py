@@ -69,6 +69,11 @@ class Identity:
         """The name that the endpoint proves; None without a private key."""
         return None if self.key is None else self.key.name
 
+    @property
+    def key_id(self) -> str | None:
+        """The id of the private key; None without a private key."""
+        return None if self.key is None else self.key.public.kid
+
     def __repr__(self) -> str:
         return f"<Identity of {self.name or 'nobody'}, verify={self.verify!r}, {len(self.trusted)} trusted keys>"
 
@@ -119,7 +124,7 @@ class Identity:
         signed = _content(message.topic, message.payload, message).to_bytes(signature)
         for key in keys:
             if key.verifies(signature.value, signed):
-                return Proof(signature.signer, signature.signed_at, also=key.names)
+                return Proof(signature.signer, signature.signed_at, also=key.names, key_id=key.kid, serves=key.serves)
         return Proof(
             fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
         )

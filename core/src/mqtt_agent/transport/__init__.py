@@ -7,10 +7,12 @@ from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.message import (
     InboundMessage,
+    MessageAudit,
     MessageIdentity,
     MessageScreen,
     Proof,
     PublishProperties,
+    Refusal,
     Verify,
     Will,
 )
@@ -33,12 +35,14 @@ __all__ = [
     "EmbeddedBroker",
     "InboundMessage",
     "IssuedToken",
+    "MessageAudit",
     "MessageIdentity",
     "MessageScreen",
     "PacedSender",
     "Password",
     "Proof",
     "PublishProperties",
+    "Refusal",
     "Token",
     "Verify",
     "Will",

@@ -22,7 +22,7 @@ from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.lifetime import Lifetime
-from mqtt_agent.transport.message import MessageIdentity, MessageScreen, PublishProperties, Will
+from mqtt_agent.transport.message import MessageAudit, MessageIdentity, MessageScreen, PublishProperties, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
 from mqtt_agent.transport.reasons import check_reason_code
@@ -70,13 +70,17 @@ class Connection:
         max_packet_size: Bytes of the largest packet to send and to receive.
         identity: Signs the messages that are sent, and checks the signatures of those that arrive; for example a
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that endpoints send and receive over the connection; for example a
+            :class:`mqtt_agent.identity.Audit`.
 
     Attributes:
         client_id: The MQTT client id.
         will_delay: Seconds that the broker waits before it publishes the Last Will.
         session_expiry: Seconds that the broker keeps the session: at least ``will_delay``, and at least one second.
         identity: Signs and checks messages; None when there is none.
-        screens: What decides which messages of a namespace reach the handlers, if ``identity`` asks for proof.
+        audit: Keeps a line about each message; None when there is none.
+        screens: What decides which messages of a namespace reach the handlers, if ``identity`` asks for proof, and
+            what notes the messages for ``audit``.
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
         on_failed: Functions called with the reason when the connection has failed permanently.
@@ -104,6 +108,7 @@ class Connection:
         max_queued: int = 10_000,
         max_packet_size: int = 16 * 1024 * 1024,
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
     ) -> None:
         self._brokers = Brokers(BrokerURL.parse_all(broker))
         self._generated = client_id is None
@@ -127,6 +132,7 @@ class Connection:
             identity=identity,
         )
         self.identity: MessageIdentity | None = identity
+        self.audit: MessageAudit | None = audit
         self.screens: dict[str, MessageScreen] = {}
         self._subscriber = Subscriber(self._brokers, self.client_id, identity, self.screens)
         self._outbox = Outbox(self._brokers, max_queued, max_packet_size)
@@ -271,15 +277,14 @@ class Connection:
         """
         await self._lifetime.stop(end_session=end_session)
 
-    def give_up(self, failure: TransportError) -> None:
+    def give_up(self, failure: TransportError, *, publish_will: bool = False) -> None:
         """End the connection permanently, and leave its session to the process that takes it over.
-
-        The broker does not publish the Last Will.
 
         Args:
             failure: The reason, which every later use of the connection raises.
+            publish_will: Whether the broker publishes the Last Will, unless another process takes the session over.
         """
-        self._lifetime.give_up(failure)
+        self._lifetime.give_up(failure, publish_will=publish_will)
 
     # Subscribing
 
@@ -438,9 +443,12 @@ class Connection:
             PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
             QueueFull: Too many messages wait already.
             ConnectionLost: The connection was stopped before the confirmation arrived.
+            AuditFailed: The audit that the connection requires cannot be written.
             TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
+            if self.screens:
+                self._note(topic, payload)
             properties = self._signed(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
@@ -479,6 +487,8 @@ class Connection:
             WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
+        if self.screens:
+            self._note(topic, payload)
         return self._outbox.add(topic, payload, retain, self._signed(topic, payload, properties), repeatable)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
@@ -497,6 +507,11 @@ class Connection:
         """
         self._lifetime.check_usable()
         self._outbox.pack(topic, payload, 1, False, self._signed(topic, payload, properties))
+
+    def _note(self, topic: str, payload: bytes) -> None:
+        for namespace, screen in self.screens.items():
+            if topic.startswith(f"{namespace}/"):
+                screen.sends(topic, payload)
 
     def _signed(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
         return properties if self.identity is None else self.identity.sign(topic, payload, properties)

@@ -107,11 +107,11 @@ class Lifetime:
             self._close(ConnectionLost(f"the connection to {self._url} was stopped"))
             self._lifecycle.started = False
 
-    def give_up(self, failure: TransportError) -> None:
+    def give_up(self, failure: TransportError, *, publish_will: bool) -> None:
         """See :meth:`Connection.give_up`."""
         if self.failure is not None or not self._usable:
             return
-        self.reconnector.give_up()
+        self.reconnector.give_up(publish_will=publish_will)
         self._fail(failure)
 
     def after_fork(self, client_id: str) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 __all__ = [
     "MAX_WILL",
     "Acknowledgement",
     "InboundMessage",
+    "MessageAudit",
     "MessageIdentity",
     "MessageScreen",
     "Proof",
     "PublishProperties",
+    "Refusal",
     "Verify",
     "Will",
 ]
@@ -65,12 +67,16 @@ class Proof:
         signed_at: When the message was signed, in milliseconds since 1970; 0 when nothing is proven.
         fault: Why nothing is proven, for a log line; empty when something is.
         also: Further names of the signer.
+        key_id: The id of the key that has signed the message; empty when nothing is proven.
+        serves: The tools that the signer may offer; None means every tool.
     """
 
     signer: str | None = None
     signed_at: int = 0
     fault: str = ""
     also: frozenset[str] = frozenset()
+    key_id: str = ""
+    serves: frozenset[str] | None = None
 
     def proves(self, name: str) -> bool:
         """Whether the signer may speak as ``name``.
@@ -87,6 +93,16 @@ class MessageIdentity(Protocol):
 
     verify: Verify
 
+    @property
+    def name(self) -> str | None:
+        """The name that the connection signs with; None when it does not sign."""
+        ...
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key that the connection signs with; None when it does not sign."""
+        ...
+
     def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
         """The same properties with a signature."""
         ...
@@ -100,11 +116,54 @@ Verify = Literal["off", "log", "require"]
 """What an endpoint does with a message whose sender is not proven; see :class:`mqtt_agent.identity.Identity`."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a message must not be acted upon, although its sender waits for an answer.
+
+    Attributes:
+        reason: A text for people.
+        code: A short code for programs, for the answer.
+    """
+
+    reason: str
+    code: str
+
+
 class MessageScreen(Protocol):
-    """Decides which messages of a namespace reach the handlers."""
+    """Decides which messages of a namespace reach the handlers, and notes what was received and sent."""
 
     def passes(self, message: InboundMessage) -> bool:
         """Whether the handlers get a message."""
+        ...
+
+    def received(self, message: InboundMessage) -> None:
+        """Note a message after the handlers were called, or after it did not pass."""
+        ...
+
+    def sends(self, topic: str, payload: bytes) -> None:
+        """Note a message before it is sent.
+
+        Raises:
+            AuditFailed: The message must not be sent, because it cannot be noted.
+        """
+        ...
+
+
+@runtime_checkable
+class MessageAudit(Protocol):
+    """Keeps a line about each message; for example a :class:`mqtt_agent.identity.Audit`."""
+
+    payloads: bool
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one line.
+
+        Args:
+            line: The values by their names.
+
+        Raises:
+            AuditFailed: The line cannot be written, and the audit is required.
+        """
         ...
 
 
@@ -139,7 +198,7 @@ class InboundMessage:
         message_expiry: Seconds left before the message expires, if it does.
         user_properties: Pairs of strings.
         identity: Checks the signature; None when the connection has no identity.
-        refusal: Why the message must not be acted upon, although its sender waits for an answer; None for all others.
+        refusal: Why the message must not be acted upon, as far as the screen or the handler have refused it; else None.
         acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
@@ -186,7 +245,7 @@ class InboundMessage:
         self.acknowledgement: Acknowledgement | None = acknowledgement
         self.content_type: str | None = None
         self.identity: MessageIdentity | None = None
-        self.refusal: str | None = None
+        self.refusal: Refusal | None = None
         self._proof: Proof | None = None
 
     @property
@@ -200,6 +259,11 @@ class InboundMessage:
         """Whether the signature of the message proves that ``name`` has sent it."""
         identity = self.identity
         return identity is not None and identity.verify != "off" and self.proof.proves(name)
+
+    @property
+    def must_be_proven(self) -> bool:
+        """Whether the connection acts only upon messages whose senders a signature proves."""
+        return self.identity is not None and self.identity.verify == "require"
 
     @property
     def signer(self) -> str | None:

@@ -130,12 +130,14 @@ class Reconnector:
         if self.link is not None:
             await self._leave(self.link, end_session=end_session)
 
-    def give_up(self) -> None:
+    def give_up(self, *, publish_will: bool) -> None:
         """End the link without waiting, and open no further link. The process that takes over needs the session."""
         for task in (self._task, self._announcing):
             if task is not None:
                 task.cancel()
-        if self.link is not None:
+        if self.link is not None and publish_will:
+            self.link.abort()
+        elif self.link is not None:
             self.link.disconnect(end_session=False)
         self._end()
 

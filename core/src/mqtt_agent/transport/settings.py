@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials
-from mqtt_agent.transport.message import MessageIdentity
+from mqtt_agent.transport.message import MessageAudit, MessageIdentity
 from mqtt_agent.transport.tls import TLS
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE, Topics
@@ -39,6 +39,8 @@ class BrokerSettings:
             ``"require"``: never a plain topic. ``"off"``: only plain topics.
         identity: Signs the endpoint's messages, and proves who has signed those that arrive; see
             :class:`mqtt_agent.identity.Identity`. None signs nothing and asks for no proof.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`. None keeps nothing.
 
     Raises:
         ValueError: ``broker`` is not a broker URL, or ``bound`` has another value.
@@ -51,6 +53,7 @@ class BrokerSettings:
     tls: ssl.SSLContext | TLS | None = None
     bound: Bound = "prefer"
     identity: MessageIdentity | None = None
+    audit: MessageAudit | None = None
 
     def __post_init__(self) -> None:
         self._meaning()
@@ -66,6 +69,7 @@ class BrokerSettings:
             self.tls,
             self.bound,
             self.identity,
+            self.audit,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -90,6 +94,7 @@ class BrokerSettings:
             session_expiry=session_expiry,
             will_delay=will_delay,
             identity=self.identity,
+            audit=self.audit,
         )
 
     def as_arguments(self) -> dict[str, Any]:
@@ -101,4 +106,5 @@ class BrokerSettings:
             "tls": self.tls,
             "bound": self.bound,
             "identity": self.identity,
+            "audit": self.audit,
         }

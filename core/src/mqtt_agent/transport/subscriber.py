@@ -66,11 +66,19 @@ class Subscriber:
         """Call the handlers of a message, if the message passes the screen of its namespace."""
         if self._identity is not None:
             message.identity = self._identity
-            for namespace, screen in self._screens.items():
-                if message.topic.startswith(f"{namespace}/") and not screen.passes(message):
-                    message.acknowledge()
-                    return
-        self._subscriptions.dispatch(message)
+        if self._screens:
+            self._dispatch_screened(message)
+        else:
+            self._subscriptions.dispatch(message)
+
+    def _dispatch_screened(self, message: InboundMessage) -> None:
+        screens = [each for namespace, each in self._screens.items() if message.topic.startswith(f"{namespace}/")]
+        if all(each.passes(message) for each in screens):
+            self._subscriptions.dispatch(message)
+        else:
+            message.acknowledge()
+        for each in screens:
+            each.received(message)
 
     # Links
 

@@ -30,7 +30,7 @@ from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import MQTTAgentError, PeerUnavailable, TaskRejected
-from mqtt_agent.transport import Bound, BrokerSettings, MessageIdentity
+from mqtt_agent.transport import Bound, BrokerSettings, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from typing_extensions import Self, override
 
@@ -92,6 +92,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: A name or the namespace cannot be used in topics.
@@ -121,6 +123,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
         pool: bool = False,
     ) -> None:
         super().__init__(name, description)
@@ -130,7 +133,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
             options["retention"] = _SHORT_RETENTION
         if pool:
             options["pool"] = True
-        place = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
+        place = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         self._requester = Requester(RequesterSettings(place, agent_id, store, prefix="autogen", options=options))
         self._on_question = on_question
         self._codec = Codec(message_types)

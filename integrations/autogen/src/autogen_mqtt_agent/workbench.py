@@ -23,7 +23,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, MessageIdentity
+from mqtt_agent.transport import Bound, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Self, override
@@ -76,6 +76,8 @@ class MQTTWorkbench(StaticStreamWorkbench):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id. Each process
             needs a client id of its own.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -105,6 +107,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
         client_id: str | None = None,
+        audit: MessageAudit | None = None,
     ) -> None:
         super().__init__([])
         self._wanted = Selection(tools, exclude, servers, tags, where)
@@ -117,6 +120,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
             bound=bound,
             identity=identity,
             client_id=client_id,
+            audit=audit,
         )
         self._timeout = timeout
         self._stream = stream

@@ -24,7 +24,7 @@ from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, 
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync import Agent as SyncAgent
-from mqtt_agent.transport import Bound, BrokerSettings, MessageIdentity
+from mqtt_agent.transport import Bound, BrokerSettings, MessageAudit, MessageIdentity
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
@@ -66,6 +66,8 @@ class MQTTAgent(BaseAgent):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         timeout: Seconds that a task may take. After that, the task is canceled. None for no limit.
         wait_online: Whether to wait for a peer that was never seen. If the peer was seen before and is offline now,
             the task always waits.
@@ -90,6 +92,7 @@ class MQTTAgent(BaseAgent):
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
     bound: Bound = "prefer"
     identity: MessageIdentity | None = Field(default=None, repr=False, exclude=True)
+    audit: MessageAudit | None = Field(default=None, repr=False, exclude=True)
     timeout: float | None = TASK_TIMEOUT
     wait_online: bool = False
     send_inputs: bool = False
@@ -118,7 +121,9 @@ class MQTTAgent(BaseAgent):
     def requester(self) -> SyncAgent:
         """The agent that gives the tasks. Members with equal settings share one agent."""
         if self._lease is None:
-            broker = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity)
+            broker = BrokerSettings(
+                self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity, self.audit
+            )
             self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
         return self._lease.agent
 
@@ -172,7 +177,7 @@ class MQTTAgent(BaseAgent):
     def copy(self) -> Self:
         """Make a copy of the member for another run of the crew. The copy uses the same connection."""
         copied = super().copy()
-        for name in ("broker", "store", "credentials", "tls", "identity", "on_question"):
+        for name in ("broker", "store", "credentials", "tls", "identity", "audit", "on_question"):
             setattr(copied, name, getattr(self, name))
         return copied
 

@@ -14,7 +14,7 @@ from mqtt_agent.adapting.toolkits import Toolkit
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, MessageIdentity
+from mqtt_agent.transport import Bound, MessageAudit, MessageIdentity
 from pydantic import BaseModel
 
 from crewai_mqtt_agent.tool import MQTTTool, OnQuestion, make_tool
@@ -58,6 +58,8 @@ class MQTTToolkit(Toolkit[BaseTool]):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id. Each process
             needs a client id of its own.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -84,6 +86,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
         client_id: str | None = None,
+        audit: MessageAudit | None = None,
     ) -> None:
         self._selection = Selection(tools, exclude, servers, tags, where)
         self._client = ToolClient(
@@ -95,6 +98,7 @@ class MQTTToolkit(Toolkit[BaseTool]):
             bound=bound,
             identity=identity,
             client_id=client_id,
+            audit=audit,
         )
         self._remote = self._client
         self._namespace = namespace

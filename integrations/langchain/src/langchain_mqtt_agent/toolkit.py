@@ -16,7 +16,7 @@ from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.toolkits import Toolkit, timeout_for
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync import ToolClient
-from mqtt_agent.transport import Bound, BrokerSettings, MessageIdentity
+from mqtt_agent.transport import Bound, BrokerSettings, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 from pydantic import ConfigDict, Field, PrivateAttr
 
@@ -91,6 +91,8 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id; with
             ``peers``, None means the client id of the agent ``agent_id``. Each process needs a client id of its own.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
 
     Raises:
         InvalidIdentifier: ``agent_id`` or ``namespace`` cannot be used in topics.
@@ -128,6 +130,7 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     bound: Bound = "prefer"
     identity: MessageIdentity | None = None
     client_id: str | None = None
+    audit: MessageAudit | None = None
     _remote: Any = PrivateAttr()
     _named: bool = PrivateAttr(default=False)
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
@@ -137,7 +140,9 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""
         self._named = self.agent_id is not None
-        settings = BrokerSettings(self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity)
+        settings = BrokerSettings(
+            self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity, self.audit
+        )
         if self.peers is None:
             self._remote = ToolClient(self.agent_id, client_id=self.client_id, **settings.as_arguments())
         else:

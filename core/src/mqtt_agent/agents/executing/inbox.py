@@ -20,7 +20,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
-from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport import InboundMessage, Refusal
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
 
 __all__ = ["Inbox"]
@@ -69,16 +69,18 @@ class Inbox:
         problem = self._problem(task, reply_to, bound=writer is not None)
         if problem is not None:
             self._faults.tell(message.topic, "a task that is refused", problem)
+            message.refusal = Refusal(problem, "INVALID_TASK")
             self._refuse(task, reply_to, problem, bound=writer is not None)
             message.acknowledge()
             return
         if message.refusal is not None:
-            self._replies.refuse(task, reply_to, "unauthorized", message.refusal, code="NOT_PROVEN")
+            self._replies.refuse(task, reply_to, "unauthorized", message.refusal.reason, code=message.refusal.code)
             message.acknowledge()
             return
         if not self._is_allowed(task.sender):
             self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
             what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"
+            message.refusal = Refusal(what, "NOT_ALLOWED")
             self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return

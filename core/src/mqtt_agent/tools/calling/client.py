@@ -33,7 +33,7 @@ from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.tools.questions import as_object
-from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity
+from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
@@ -64,6 +64,8 @@ class ToolClient(NeedsAsyncWith):
             :class:`BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None makes a new id, which begins
             with ``agent_id``. Each process needs a client id of its own: with the id of another process, it takes that
             process's connection away.
@@ -95,6 +97,7 @@ class ToolClient(NeedsAsyncWith):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
         client_id: str | None = None,
         connection: Connection | None = None,
         session_expiry: int = 60,
@@ -106,7 +109,7 @@ class ToolClient(NeedsAsyncWith):
         unique = uuid.uuid4().hex[:8]
         self.agent_id: str = validate_identifier(agent_id or f"client-{unique}", "agent id")
         topics = Topics(namespace)
-        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the client's own: give it to the Connection instead")
         self.connection: Connection = connection or settings.connection(

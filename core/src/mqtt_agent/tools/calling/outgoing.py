@@ -383,7 +383,7 @@ class OutgoingCalls:
             response.server = sender
         pending = self._pending.get(response.call_id)
         if pending is not None:
-            if not self._may_answer(pending, sender):
+            if not self._may_answer(pending, sender, message, response.server):
                 self._faults.tell(message.topic, "a response of a server that has not got the call", response.call_id)
                 return
             if response.error is not None and response.error.code == DOES_NOT_FIT:
@@ -398,8 +398,13 @@ class OutgoingCalls:
         elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
             self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
 
-    def _may_answer(self, pending: PendingCall, sender: str | None) -> bool:
-        """Whether a response may answer a call, as far as its topic tells."""
+    def _may_answer(
+        self, pending: PendingCall, sender: str | None, message: InboundMessage, server: str | None
+    ) -> bool:
+        """Whether a response may answer a call, as far as its topic and its signature tell."""
+        if sender is None and message.must_be_proven:
+            known = server is not None and self._catalog.may_answer(pending.handle.tool, server)
+            return known and False in pending.kinds
         if sender is None:
             return False in pending.kinds
         return True in pending.kinds and self._catalog.may_answer(pending.handle.tool, sender)
@@ -412,7 +417,7 @@ class OutgoingCalls:
         self._faults.tell(message.topic, "an unreadable response", error)
         call_id = (message.correlation_data or b"").decode(errors="replace")
         pending = self._pending.get(call_id)
-        if pending is None or not self._may_answer(pending, sender):
+        if pending is None or not self._may_answer(pending, sender, message, None):
             return
         if sender is None:
             pending.unreadable = error

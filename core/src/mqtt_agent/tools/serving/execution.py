@@ -31,12 +31,14 @@ class ServedTool:
         timeout: Seconds that the handler may run; None means no limit.
         stream_topic: Makes the topic of a call's partial results from the call id.
         allowed_callers: The callers whose calls on sender-bound topics are run; None means all.
+        repeatable: Whether a call may run twice.
     """
 
     function: ToolFunction
     timeout: float | None
     stream_topic: Callable[[str], str]
     allowed_callers: frozenset[str] | None = None
+    repeatable: bool = False
 
 
 @dataclass(eq=False)

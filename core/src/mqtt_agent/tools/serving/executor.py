@@ -80,6 +80,15 @@ class Executor:
         """How many calls run or wait for their turn."""
         return len(self._known)
 
+    @property
+    def remembers(self) -> float:
+        """How many seconds the responses to calls are kept."""
+        return self._replay.max_age
+
+    def knows(self, key: CallKey) -> bool:
+        """Whether a call runs, waits, or has a stored response."""
+        return key in self._known or self._replay.get(key) is not None
+
     def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage, *, bound: bool) -> None:
         """Run a call, unless the call is a repeat.
 

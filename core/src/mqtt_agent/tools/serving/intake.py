@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport import InboundMessage, Refusal
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
@@ -30,6 +31,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _QUERIES_REMEMBERED = 10_000
 _SEEN_WITHIN = 5.0  # seconds
+_FROM_SESSION_WITHIN = 5.0  # seconds
 
 
 class Intake:
@@ -60,6 +62,7 @@ class Intake:
         )
         self._queries = Seen(_QUERIES_REMEMBERED)
         self._faults = FaultLog(logger)
+        self._began = time.time()
 
     async def open(self, executor: Executor) -> None:
         """Take queries from now on, and pass all messages to ``executor``."""
@@ -222,20 +225,29 @@ class Intake:
         """Run a call whose client name can be used in topics, unless the caller must not make this call."""
         proven = sender if sender is not None or not message.proves(call.client) else call.client
         reply_to = executor.answers.topic_for(sender or call.client, bound=sender is not None)
-        error = self._why_not(tool, call, message, proven)
+        error = self._why_not(tool, call, message, proven, bound=sender is not None)
         asked_for = message.response_topic or call.response_topic
         if error is None and sender is None and asked_for not in (None, reply_to):
             self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
             error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
         if error is not None:
+            message.refusal = Refusal(error.message, error.code or "")
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
             executor.submit(tool, call, reply_to, message, bound=sender is not None)
 
-    def _why_not(self, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None) -> CallFault | None:
+    def _why_not(
+        self, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None, *, bound: bool
+    ) -> CallFault | None:
         """Why the sender must not make a call. ``sender`` is None when neither topic nor signature names the sender."""
         if message.refusal is not None:
-            return CallFault(type="unauthorized", code="NOT_PROVEN", message=message.refusal)
+            return CallFault(type="unauthorized", code=message.refusal.code, message=message.refusal.reason)
+        if message.must_be_proven and not tool.repeatable and self._may_have_run(call, message, bound):
+            self._faults.tell(message.topic, "a call that may be the repeat of a forgotten call", repr(call.client))
+            what = "the call was signed before this server started, or too long ago, so it may have run already"
+            fault = CallFault(type="unavailable", code="SIGNED_TOO_EARLY", message=f"{what}: call again")
+            fault.retryable = True
+            return fault
         if sender is None:
             return None
         if call.client != sender:
@@ -247,6 +259,20 @@ class Intake:
             what = f"{sender} is not one of the allowed callers of tool {tool.function.name}"
             return CallFault(type="unauthorized", code="NOT_ALLOWED", message=what)
         return None
+
+    def _may_have_run(self, call: Call, message: InboundMessage, bound: bool) -> bool:
+        """Whether a call may have run, although the server does not know the call.
+
+        An earlier process may have run a call that was signed before this process began. Only a call from the session
+        that the broker has kept for a named replica has not run, and such calls arrive soon after the start. This
+        process may have forgotten a call that was signed longer ago than it keeps responses.
+        """
+        executor, now, signed_at = self._executor, time.time(), message.proof.signed_at / 1000
+        assert executor is not None
+        from_session = self._connection.session_present and now < self._began + _FROM_SESSION_WITHIN
+        if from_session or signed_at >= max(self._began, now - executor.remembers):
+            return False
+        return not executor.knows((call.client, call.call_id, bound))
 
     def _on_bound_cancel(self, tool: str, message: InboundMessage) -> None:
         self._on_cancel(tool, message, _sender_of(message))

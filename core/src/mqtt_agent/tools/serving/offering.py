@@ -300,6 +300,7 @@ class ToolOffering(ABC):
             checked_seconds(timeout),
             partial(self._topics.tool_stream, name),
             frozenset(allowed_callers) if allowed_callers is not None else None,
+            repeatable=card.idempotent,
         )
 
     def remove_tool(self, name: str) -> Offered:

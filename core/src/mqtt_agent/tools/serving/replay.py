@@ -20,11 +20,14 @@ class ReplayStore:
         max_entries: How many responses to keep.
         max_age: Seconds to keep each response.
         max_bytes: How many bytes the responses may take together.
+
+    Attributes:
+        max_age: As given.
     """
 
     def __init__(self, max_entries: int, max_age: float, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._max_entries = max_entries
-        self._max_age = max_age
+        self.max_age: float = max_age
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[CallKey, tuple[float, bytes, Request]] = OrderedDict()
@@ -42,7 +45,7 @@ class ReplayStore:
         """
         self._forget(key)
         now = time.monotonic()
-        self._entries[key] = (now + self._max_age, response, request)
+        self._entries[key] = (now + self.max_age, response, request)
         self._bytes += _size(key, response, request)
         while self._entries:
             oldest, (expires, _, _) = next(iter(self._entries.items()))

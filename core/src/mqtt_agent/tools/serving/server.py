@@ -32,7 +32,16 @@ from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.requests import Answerer, RequestHandler, Requests
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageIdentity, Will
+from mqtt_agent.transport import (
+    TLS,
+    Bound,
+    BrokerSettings,
+    Connection,
+    Credentials,
+    MessageAudit,
+    MessageIdentity,
+    Will,
+)
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
 
 __all__ = ["ToolServer"]
@@ -79,6 +88,8 @@ class ToolServer(ToolOffering, Service):
             :class:`BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         connection: A connection to share. None makes a connection that only this server uses.
         max_concurrency: How many handlers run at once. Further calls wait. A plain function whose call was canceled or
             has timed out counts until it returns.
@@ -118,6 +129,7 @@ class ToolServer(ToolOffering, Service):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
         connection: Connection | None = None,
         max_concurrency: int = 64,
         drain_timeout: float = 10.0,
@@ -143,7 +155,7 @@ class ToolServer(ToolOffering, Service):
         self._lifecycle = self._make_lifecycle()
         self._bound: Bound = bound
         self._answerer: Answerer | None = None
-        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         self._use(
             Scope(
                 name=self.name,

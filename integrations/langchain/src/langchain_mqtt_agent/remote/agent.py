@@ -27,7 +27,7 @@ from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import TaskTimeout, WireError
 from mqtt_agent.sync import Agent
-from mqtt_agent.transport import Bound, BrokerSettings, MessageIdentity
+from mqtt_agent.transport import Bound, BrokerSettings, MessageAudit, MessageIdentity
 from mqtt_agent.wire import DEFAULT_NAMESPACE, new_task_id, validate_identifier
 
 from langchain_mqtt_agent._langgraph import current_runtime
@@ -102,6 +102,8 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
             :class:`mqtt_agent.transport.BrokerSettings`.
         identity: Signs the endpoint's messages, and proves who has signed those of others; see
             :class:`mqtt_agent.identity.Identity`.
+        audit: Keeps a line about each message that the endpoint sends and receives; see
+            :class:`mqtt_agent.identity.Audit`.
         agent: The :class:`mqtt_agent.sync.Agent` that gives the tasks, instead of a new one. Its owner stops it.
         type: The type of the task, which selects the peer's handler.
         title: The title of the task, one line for people.
@@ -141,6 +143,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         tls: ssl.SSLContext | TLS | None = None,
         bound: Bound = "prefer",
         identity: MessageIdentity | None = None,
+        audit: MessageAudit | None = None,
         agent: Agent | None = None,
         pool: bool = False,
         type: str | None = None,
@@ -170,7 +173,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
         self._context = tuple(context)
         self._options: dict[str, Any] = {"type": type, "title": title, "wait_online": wait_online}
         self._on_question = _on_question(on_question, on_input)
-        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity)
+        settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         options = {"pool": True} if pool else {}
         self._requester = Requester(
             RequesterSettings(settings, agent_id, store, lasting=True, options=options), agent=agent

@@ -1,0 +1,109 @@
+"""The trail: makes the audit's line about each message that a connection receives and sends in one namespace."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from mqtt_agent.endpoints.senders import fields_of, kind_of, named_sender, text_of
+from mqtt_agent.transport import InboundMessage, MessageAudit, MessageIdentity
+from mqtt_agent.wire import Topics
+
+__all__ = ["Trail", "line_about"]
+
+_LONGEST = 200  # characters of a name or an id, which a stranger may choose
+_LONGEST_TOPIC = 1000
+
+
+class Trail:
+    """Makes the lines of one namespace.
+
+    Args:
+        audit: Where the lines go.
+        topics: The topics of the namespace.
+        endpoint: Who receives and sends the messages.
+        identity: What the messages that are sent are signed with, if anything.
+    """
+
+    def __init__(
+        self, audit: MessageAudit, topics: Topics, endpoint: str, identity: MessageIdentity | None = None
+    ) -> None:
+        self._audit = audit
+        self._topics = topics
+        self._endpoint = endpoint
+        self._identity = identity
+
+    def received(self, message: InboundMessage, unproven: str | None) -> None:
+        """Write the line about a message that was received.
+
+        Args:
+            message: The message. Its ``refusal`` says whether the message was refused.
+            unproven: Why nothing proves the sender; None when something does, or when nobody asks for proof.
+
+        Raises:
+            AuditFailed: The line cannot be written, and the audit is required.
+        """
+        self._audit.write(line_about(self._topics, self._endpoint, message, unproven, payloads=self._audit.payloads))
+
+    def sends(self, topic: str, payload: bytes) -> None:
+        """Write the line about a message that is about to be sent.
+
+        Raises:
+            AuditFailed: The line cannot be written, and the audit is required.
+        """
+        message = InboundMessage(topic, payload)
+        line = line_about(self._topics, self._endpoint, message, None, payloads=self._audit.payloads)
+        signer = None if self._identity is None else self._identity.name
+        if self._identity is not None and signer is not None:
+            line.update(proven=signer, how="signature", key=self._identity.key_id)
+        line.update(direction="out", outcome="sent", reason=None)
+        self._audit.write(line)
+
+
+def line_about(
+    topics: Topics, endpoint: str, message: InboundMessage, unproven: str | None, *, payloads: bool
+) -> dict[str, Any]:
+    """The values of an audit's line about a message that was received; see :class:`mqtt_agent.identity.Audit`.
+
+    Args:
+        topics: The topics of the namespace.
+        endpoint: Who received the message.
+        message: The message.
+        unproven: Why nothing proves the sender; None when something does, or when nobody asks for proof.
+        payloads: Whether the line has the payload.
+    """
+    fields = fields_of(message.payload)
+    kind, subject = kind_of(topics, message.topic)
+    writer = topics.bound.writer(message.topic)
+    claimed = named_sender(topics, message.topic, fields) or writer
+    reason, refused = unproven, message.refusal is not None
+    if message.refusal is not None:
+        reason = message.refusal.reason
+    elif writer is not None and claimed != writer:
+        reason, refused = f"the message names {claimed!r:.80}, but its topic says that {writer} sent it", True
+    proof = message.proof
+    how = "signature" if proof.signer is not None else None if writer is None else "topic"
+    line: dict[str, Any] = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "endpoint": endpoint,
+        "direction": "in",
+        "claimed": _cut(claimed),
+        "proven": proof.signer or writer,
+        "how": how,
+        "key": proof.key_id or None,
+        "topic": message.topic[:_LONGEST_TOPIC],
+        "kind": kind,
+        "of": subject,
+        "id": _cut(text_of(fields.get("call_id")) or text_of(fields.get("task_id"))),
+        "outcome": "refused" if refused else "accepted",
+        "reason": reason,
+    }
+    if message.retain:
+        line["retained"] = True
+    if payloads:
+        line["payload"] = message.payload.decode(errors="replace")
+    return line
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:_LONGEST]

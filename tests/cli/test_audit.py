@@ -1,0 +1,59 @@
+"""The verb ``audit``, as an operator types it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+
+from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
+from mqtt_agent.sync import ToolClient
+from mqtt_agent.sync import ToolServer as SyncToolServer
+
+from .terminal import Terminal
+
+
+def test_an_audit_keeps_the_messages_of_a_namespace_and_says_who_called_what(terminal: Terminal) -> None:
+    keys = {name: PrivateKey.new(name) for name in ("agent-a", "weather", "evil")}
+    trusted = TrustedKeys(key.public for key in keys.values())
+    trusted.save(terminal.home / "trusted.jwks")
+    broker, namespace = terminal.environment["MQTT_AGENT_BROKER"], terminal.environment["MQTT_AGENT_NAMESPACE"]
+    auditing = terminal.start("audit", "--trusted", "trusted.jwks", "--as", f"audit-{namespace[-6:]}")
+    auditing.says("keeping")
+    server = SyncToolServer("weather", broker=broker, namespace=namespace, identity=Identity(keys["weather"], trusted))
+    server.add_tool("forecast", lambda: "sun")
+    with server:
+        for key in ("agent-a", "evil"):
+            identity = Identity(keys[key], trusted)
+            with ToolClient("agent-a", broker=broker, namespace=namespace, identity=identity) as client:
+                assert client.call("forecast") == "sun"
+    deadline = time.monotonic() + 30
+    while (terminal.home / "audit.jsonl").read_text().count('"kind": "responses"') < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert auditing.interrupt() == 130
+
+    found = terminal.run("audit", "query", "--who", "agent-a", "--since", "1h", "--only", "call", "--json").lines
+    assert [(line["proven"], line["of"], line["outcome"]) for line in found] == [
+        ("agent-a", "forecast", "accepted"),
+        ("evil", "forecast", "refused"),
+    ]
+    assert {line["direction"] for line in found} == {"seen"}
+    forged = terminal.run("audit", "query", "--who", "evil", "--json").lines
+    assert {line["outcome"] for line in forged} == {"refused"}
+
+
+def test_a_query_reads_rotated_files_and_says_what_it_cannot_read(terminal: Terminal) -> None:
+    def line(time: str, who: str) -> str:
+        return json.dumps({"time": time, "claimed": who, "kind": "call", "outcome": "accepted"}) + "\n"
+
+    with gzip.open(terminal.home / "audit.jsonl.2.gz", "wt") as file:
+        file.write(line("2026-01-01T00:00:00.000Z", "agent-a"))
+    terminal.write("audit.jsonl.1", line("2026-01-02T00:00:00.000Z", "weather:1") + '{"half a li\n')
+    terminal.write("audit.jsonl", line("2026-01-03T00:00:00.000Z", "agent-a"))
+    shown = terminal.run("audit", "query", "--who", "weather")
+    assert "2026-01-02" in shown.out
+    assert "2026-01-01" not in shown.out
+    assert "1 lines could not be read" in shown.err
+    later = terminal.run("audit", "query", "audit.jsonl", "--since", "2026-01-02T12:00:00Z", "--json").lines
+    assert [each["time"] for each in later] == ["2026-01-03T00:00:00.000Z"]
+    assert "there is no audit other" in terminal.run("audit", "query", "other", code=2).err
