@@ -189,7 +189,9 @@ def test_a_right_that_is_missing_although_the_suback_said_yes_is_found(terminal:
     wrong = of(said, "rights", "wrong")
     inbox = f"{namespace}/mcp/clients/ada/responses"
     assert f"accepted a subscription to {inbox}" in wrong
-    assert "although the SUBACK said yes. What the right is for: a message to itself; responses of such servers" in wrong
+    assert (
+        "although the SUBACK said yes. What the right is for: a message to itself; responses of such servers" in wrong
+    )
     assert f"-> allow this login to read {inbox}" in wrong
     assert "mcp/servers/+/card" not in wrong
 

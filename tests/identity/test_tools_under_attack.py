@@ -201,7 +201,7 @@ async def test_a_claim_of_a_tool_name_by_a_foreign_server_keeps_no_server_away(v
         await victims.ends_well(await victims.call())
         await soon(victims.server.stop())
         await soon(victims.server.start(), 20)
-        await victims.ends_well(await victims.call())
+        assert await soon(victims.client.call("forecast", {"city": "after"}, timeout=20), 20) == "true"
     finally:
         evil.publish("ns/mcp/servers/evil:1/card", b"", retain=True)
 
