@@ -15,7 +15,7 @@ from support import soon
 from tests.agents.conftest import MakeAgent
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
     id: str = "t1"
     sender: str | None = "planner"
