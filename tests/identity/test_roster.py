@@ -131,6 +131,10 @@ MISTAKES = {
         f'{AGENT}hosts = "w:1"\nserves = ["x"]\n[programs.w]\nkind = "server"\nserves = ["x"]',
         r"line 5: 'w' and 'a' have the same server id 'w:1'",
     ),
+    "an agent with the id of a server": (
+        '[programs."w:1"]\nkind = "agent"\nclient_id = "x"\n[programs.w]\nkind = "server"\nserves = ["x"]',
+        r"line 1: 'w:1' is also the server id of a replica of 'w', and would speak as this server; rename one",
+    ),
     "one client id twice": (f'{AGENT}client_id = "b"\n[programs.b]\nkind = "agent"', r"line 4: .* same client id 'b'"),
 }
 

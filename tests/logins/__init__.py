@@ -60,11 +60,12 @@ def take_logins(path: str) -> Callable[[], None]:
         def init(self: Any, name: str | None = None, **options: Any) -> None:
             if options.get("connection") is None:
                 name, chosen = _login(known[part], part, name, options)
-                options.update(chosen, bound="require")
+                options |= {**chosen, "bound": "require"}
             original(self, name, **options)
 
-        kind.__init__ = init
-        undo.append(lambda: setattr(kind, "__init__", original))
+        replace = functools.partial(setattr, kind, "__init__")
+        replace(init)
+        undo.append(lambda: replace(original))
 
     def _login(
         logins: dict[str, str], part: str, name: str | None, options: dict[str, Any]

@@ -15,7 +15,7 @@ from support import soon
 from tests.agents.conftest import MakeAgent
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
     id: str = "t1"
     sender: str | None = "planner"
@@ -29,6 +29,7 @@ names = st.one_of(st.none(), st.text(), st.from_regex(r"(bound|signed|plain)(-ta
 strangers = st.builds(Asked, st.sampled_from(["t1", "t2"]), st.sampled_from([None, "planner", "spy"]))
 
 
+@pytest.mark.rule("ABOUND-9")
 @pytest.mark.parametrize("victim", [BOUND, SIGNED], ids=["bound", "signed"])
 @given(name=names, stranger=strangers, its_name=names)
 def test_no_name_of_an_unproven_stranger_is_that_of_a_proven_conversation(

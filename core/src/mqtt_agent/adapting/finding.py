@@ -144,7 +144,7 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
     if wanted.servers is not None:
         offered = {card.tool for server in wanted.servers for card in await client.list_tools(server)}
         seen = await client.list_servers(online_only=False)
-        names = {name for card in seen for name in (card.name, card.server) if name is not None}
+        names = {name for card in seen for name in (card.shared_name, card.server)}
         found.missing_servers = [server for server in wanted.servers if server not in names]
         found.hints |= {server: hint_for(server, sorted(names), "server") for server in found.missing_servers}
     taken: set[str] = set()

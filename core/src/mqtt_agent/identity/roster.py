@@ -323,3 +323,11 @@ class _Reader:
                         ("programs", owner),
                     )
                 owners[name] = owner
+        servers = {login.server_id: login.program.name for login in roster.logins() if login.server_id}
+        for login in roster.logins():
+            if login.agent_id in servers:
+                raise self._error(
+                    f"{login.agent_id!r} is also the server id of a replica of {servers[login.agent_id]!r}, and would"
+                    " speak as this server; rename one of them",
+                    ("programs", login.program.name),
+                )

@@ -197,8 +197,12 @@ class ServerCard(Message):
 
     @property
     def shared_name(self) -> str:
-        """The name that all replicas of this server share. A card without ``name`` is of a server with one replica."""
-        return self.name or self.server
+        """The name that all replicas of this server share. A card without ``name`` is of a server with one replica.
+
+        A ``name`` with which the server's id does not begin is that of another server, and does not count.
+        """
+        name = self.name
+        return name if name and (name == self.server or self.server.startswith(f"{name}:")) else self.server
 
     def speaks_before(self, other: ServerCard) -> bool:
         """Whether this card is from an earlier connection than ``other``. Then it is an outdated Last Will."""

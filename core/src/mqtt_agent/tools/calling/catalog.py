@@ -24,6 +24,11 @@ Share = Literal["all", "some", "none"]
 class Catalog:
     """The latest card of each tool and each server. :class:`LiveCatalog` puts the cards in and takes them out.
 
+    Args:
+        proves: Whether the broker proves who has written a card: only a server itself writes its server card, and only
+            the servers of a tool write the tool's card. Then what one card says is believed only if the other card
+            says it too: a server can write any tool into its server card, and any server into the card of its tool.
+
     Attributes:
         on_server_gone: Functions to call when a server went offline, is on standby from now on, or came back without
             its session. The first argument is the server's last card. The second argument is a bool: whether the
@@ -32,7 +37,8 @@ class Catalog:
             with the calls that the old process had not acknowledged. The argument is the last card of the old process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, proves: bool = False) -> None:
+        self._proves = proves
         self.on_server_gone: list[Callable[[ServerCard, bool], None]] = []
         self.on_server_restarted: list[Callable[[ServerCard], None]] = []
         self._tools: dict[str, ToolCard] = {}
@@ -105,9 +111,11 @@ class Catalog:
         The status of the tool's own card decides when no server card, online or offline, lists the tool, and no
         replica is on standby for the tool.
         """
+        card = self._tools.get(tool)
+        if self._proves:
+            return card is not None and card.server in self._names_of(tool)
         if tool in self._serving:
             return True
-        card = self._tools.get(tool)
         if card is None or card.status != "online" or self._mentioned.get(tool):
             return False
         return not self.has_standby(tool)
@@ -121,7 +129,7 @@ class Catalog:
         online = [c for c in self._servers.values() if c.status == "online" and tool not in c.tools]
         if any(tool in (c.refused or ()) or tool in (c.claims or ()) for c in online):
             return True
-        return card is not None and any(c.standby is not None and c.name == card.server for c in online)
+        return card is not None and any(c.standby is not None and c.shared_name == card.server for c in online)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
         """A copy of a tool card with the tool's present status, and with the other servers that offer the tool.
@@ -169,9 +177,11 @@ class Catalog:
 
         Another server may have taken over a tool of a server that is offline. Then the tool belongs to the other.
         """
-        cards = [card for card in self._servers.values() if server in (card.server, card.name)]
+        cards = [card for card in self._servers.values() if server in (card.server, card.shared_name)]
         tools = {tool for card in cards if card.status == "online" for tool in card.tools}
         tools |= {tool for card in cards for tool in card.tools if tool not in self._serving}
+        if self._proves:
+            return tools
         return tools | {name for name, c in self._tools.items() if c.server == server and name not in self._serving}
 
     def watch(self) -> ToolChanges:
@@ -188,10 +198,14 @@ class Catalog:
         self._tools[card.tool] = card
         self._listings.clear()
         named = self._named.setdefault(card.tool, {})
+        is_new = card.server not in named
         named.pop(card.server, None)
         named[card.server] = None
         if len(named) > _MAX_NAMED:
             del named[next(iter(named))]
+        if self._proves and is_new:
+            for server in [each for each in self._servers.values() if card.tool in each.tools]:
+                self._replace_server(server.server, server)  # the server may be one of the tool's now
         changed = before is None or (bool(self._watchers) and _essence(before) != _essence(card))
         self._tell_watchers(card.tool, changed=changed)
 
@@ -253,6 +267,8 @@ class Catalog:
         offered_now = set(card.tools) if card is not None else set[str]()
         self._count_mentions(offered_before, offered_now)
         serving = offered_now if card is not None and card.status == "online" else set[str]()
+        if self._proves:
+            serving = {tool for tool in serving if self._named.get(tool) and self.may_answer(tool, server)}
         for tool in offered_before | offered_now:
             self._bound.pop(tool, None)
             servers = self._serving.setdefault(tool, set())
@@ -271,7 +287,7 @@ class Catalog:
             return
         shared: dict[str, list[str]] = {}
         for tool in card.tools:
-            if len(self._serving[tool]) > 1:
+            if len(self._serving.get(tool, ())) > 1:
                 for other in self._names_of(tool) - {card.shared_name}:
                     shared.setdefault(other, []).append(tool)
         for other, tools in shared.items():

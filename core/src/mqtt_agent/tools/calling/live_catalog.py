@@ -35,7 +35,7 @@ class LiveCatalog(Catalog):
     """
 
     def __init__(self, scope: Scope, max_cards: int) -> None:
-        super().__init__()
+        super().__init__(proves=scope.dialect.required)
         self._connection = scope.connection
         self._topics = topics = scope.topics
         self._stale: set[str] = set()

@@ -81,7 +81,7 @@ class ReplicaCards:
             card = decode(ServerCard, message.payload, self._max_payload) if message.payload else None
         except WireError:
             logger.debug("the card on %s cannot be read", message.topic)
-        if server is None or (card is not None and (card.server != server or card.name != self._name)):
+        if server is None or (card is not None and (card.server != server or card.shared_name != self._name)):
             return
         if card is None:
             self._hosting_agents.forget(server)

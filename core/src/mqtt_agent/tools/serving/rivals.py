@@ -36,6 +36,7 @@ class KnownName(Protocol):
     @property
     def writers(self) -> set[str]:
         """The names of the other servers whose cards of the tool have arrived."""
+        ...
 
 
 class Rivals:
