@@ -64,6 +64,7 @@ class Mochi(_Configured):
     name = "mochi"
     program = "mochi"
     repeats_in_order = False
+    frees_groups = False
     longest_life = 24 * 3600
     says_unheard = False
 

@@ -93,6 +93,8 @@ class Behaviour:
     """Whether a message that is sent again has the DUP flag."""
     repeats_in_order = True
     """Whether the messages that are sent again after a reconnect come in their order."""
+    frees_groups = True
+    """Whether a client whose session has ended gets no share of the messages of its groups any more."""
     ends_sessions = True
     """Whether a session ends with its Session Expiry Interval."""
     says_unheard = True

@@ -20,6 +20,8 @@ async def test_what_a_broker_does_when_connections_break_is_found_out(broker: Br
     assert (found.queues, found.queued_in_order) == _queues(broker)
     assert found.expires is broker.drops_expired
     assert found.ends_sessions or not broker.ends_sessions
+    if found.frees_groups is not None:
+        assert found.frees_groups is broker.frees_groups
     assert found.dead_member == ("queued" if broker.keeps_shared_messages else None)
     assert found.will_after is not None
     assert 1 <= found.will_after <= 5

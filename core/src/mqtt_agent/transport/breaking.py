@@ -77,14 +77,25 @@ class _Trial:
     def _client(self, session_expiry: int, will: Will | None = None) -> _Client:
         return _Client(self._connection, *self._login, session_expiry, will)
 
+    @property
+    def _without_groups(self) -> bool:
+        """Whether share groups are not tried: there are none, or the trial could harm the broker."""
+        limits = self._connection.limits
+        return limits is None or not limits.shared_subscriptions or limits.forgets_groups
+
+    async def _send(self, topic: str, count: int) -> list[bytes]:
+        """Publish messages, and return their payloads."""
+        sent = [b"%d" % number for number in range(count)]
+        for payload in sent:
+            await self._connection.publish(topic, payload)
+        return sent
+
     async def queue(self) -> dict[str, Any]:
         """Let messages wait for a client that acknowledges nothing, and is then away: more than it takes at once."""
         client, topic = self._client(30), f"{self._topic}/queue"
         client.acknowledges = False
         await client.open(topic)
-        sent = [b"%d" % number for number in range(_WAITING)]
-        for payload in sent:
-            await self._connection.publish(topic, payload)
+        sent = await self._send(topic, _WAITING)
         client.breaks()
         client.acknowledges = True
         early = client.inbox.payloads
@@ -96,31 +107,34 @@ class _Trial:
     async def expiry(self) -> dict[str, Any]:
         """Let a message wait for longer than it lives, and leave a session for longer than it lives."""
         client, topic = self._client(30), f"{self._topic}/expiry"
-        short, unused = self._client(_LIFE), f"{self._topic}/unused"
-        await asyncio.gather(client.open(topic), short.open(unused))
+        short, there, group = self._client(_LIFE), self._client(30), f"{self._topic}/freed"
+        filters = [group] * 2 if self._without_groups else [f"$share/probe/{group}"] * 2
+        await asyncio.gather(client.open(topic), short.open(filters[0]), there.open(filters[1]))
         client.breaks()
         short.breaks()
         await self._connection.publish(topic, b"short", properties=PublishProperties(message_expiry=_LIFE))
         await self._connection.publish(topic, b"long")
         await asyncio.sleep(_LIFE + _LATE)
+        sent = await self._send(group, _GROUP_MESSAGES)
+        there.inbox.want(sent)
+        freed = await there.inbox.wait()
         inbox, _ = await asyncio.gather(client.come_back([b"long"]), short.come_back())
         found: dict[str, Any] = {"ends_sessions": not short.session_present}
+        if not (self._without_groups or short.session_present):
+            found["frees_groups"] = freed
         if b"long" in inbox.payloads:  # otherwise, messages do not wait at all
             found["expires"] = b"short" not in inbox.payloads
-        await asyncio.gather(client.close(), short.close())
+        await asyncio.gather(client.close(), short.close(), there.close())
         return found
 
     async def group(self) -> dict[str, Any]:
         """Send messages to a share group of two members, one of which is away."""
-        limits = self._connection.limits
-        if limits is None or not limits.shared_subscriptions or limits.forgets_groups:
+        if self._without_groups:
             return {}
         away, there, topic = self._client(30), self._client(30), f"{self._topic}/group"
         await asyncio.gather(away.open(f"$share/probe/{topic}"), there.open(f"$share/probe/{topic}"))
         away.breaks()
-        sent = {b"%d" % number for number in range(_GROUP_MESSAGES)}
-        for payload in sent:
-            await self._connection.publish(topic, payload)
+        sent = {*await self._send(topic, _GROUP_MESSAGES)}
         there.inbox.want(sent)
         skipped = await there.inbox.wait()
         inbox = await away.come_back(sent - {*there.inbox.payloads})

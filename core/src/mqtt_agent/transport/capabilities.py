@@ -58,6 +58,7 @@ class Capabilities:
         queues: Tried: messages wait in the session of a client that is away, also more than its Receive Maximum.
         queued_in_order: Tried: these messages come in their order.
         expires: Tried: a message does not wait for longer than its Message Expiry Interval.
+        frees_groups: Tried: a member of a share group whose session has ended gets no share of the messages any more.
         ends_sessions: Tried: a session ends within two seconds after its Session Expiry Interval.
         will_after: Tried: seconds until a Last Will with a Will Delay Interval of 2 s was published; infinite when it
             was not published within 5 s.
@@ -89,6 +90,7 @@ class Capabilities:
     queues: bool | None = None
     queued_in_order: bool | None = None
     expires: bool | None = None
+    frees_groups: bool | None = None
     ends_sessions: bool | None = None
     will_after: float | None = None
 

@@ -92,6 +92,14 @@ def _after_breaks(found: Capabilities) -> Iterator[Finding]:
     if found.dead_member == "lost":
         message = "the broker drops the calls that it gives to a replica whose connection is lost: they are sent again"
         yield Finding("broker", "note", message)
+    if found.frees_groups is False:
+        yield Finding(
+            "broker",
+            "warning",
+            "the broker gives calls to replicas whose session has ended, and drops them: after a replica was killed, "
+            "calls take longer or fail until the broker starts again",
+            "stop replicas with SIGTERM, or use another broker: docs/brokers.md lists those that work",
+        )
     if found.ends_sessions is False:
         message = "the broker keeps sessions longer than asked, so a killed replica is noticed later"
         yield Finding("broker", "note", message)
