@@ -98,5 +98,5 @@ def test_a_port_that_is_taken_is_told(terminal: Terminal) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port()))
         taken.listen()
-        said = terminal.run("metrics", "--port", str(taken.getsockname()[1]), code=2).err
+        said = terminal.inside("metrics", "--port", str(taken.getsockname()[1]), code=2).err
     assert "choose another one with --port" in said
