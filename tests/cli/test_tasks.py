@@ -66,14 +66,14 @@ def test_the_tasks_of_an_agent_in_postgresql_are_listed(terminal: Terminal, name
             await store.add(TaskRecord(key, "planner", {"task_id": "t-1", "prompt": "paint cats"}, "0"))
 
     asyncio.run(fill())
-    said = terminal.run("tasks", "--store", url, "--as", "writer", "--received", "--json")
+    said = terminal.inside("tasks", "--store", url, "--as", "writer", "--received", "--json")
     [line] = said.lines
     assert (line["task_id"], line["agent"], line["prompt"]) == ("t-1", "planner", "paint cats")
     for wrong, words, code in (
         ("postgresql://127.0.0.1:1/x", "cannot be reached; check that the database runs", 1),
         ("postgresql://host:port/", "not a PostgreSQL URL", 2),
     ):
-        assert words in terminal.run("tasks", "--store", wrong, "--as", "writer", code=code).err
+        assert words in terminal.inside("tasks", "--store", wrong, "--as", "writer", code=code).err
 
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:
