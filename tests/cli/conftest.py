@@ -48,6 +48,20 @@ async def write(task):
 """
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A terminal of the whole module, with the tools of ``weather`` and the agent of ``writer`` served."""
+    with Embedded() as broker:
+        terminal = Terminal(tmp_path_factory.mktemp("served"), broker.url, "served/v1")
+        terminal.write("weather.py", WEATHER)
+        terminal.write("writer.py", WRITER)
+        serving = [terminal.start("serve", "weather"), terminal.start("serve", "writer")]
+        for each, text in zip(serving, ("serves", "takes tasks"), strict=True):
+            each.says(text)
+        yield terminal
+        terminal.close()
+
+
 @pytest.fixture
 def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
     """A terminal in a folder with the modules ``weather`` and ``writer``."""

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from brokers import die_with_parent
+from mqtt_agent.cli.app import make_app
 from support import kill
+from typer.testing import CliRunner
 
 PATIENCE = 60.0
 """Seconds for one command. A new Python process takes a while on a busy machine."""
@@ -131,6 +133,28 @@ class Terminal:
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return Said(done.returncode, done.stdout, done.stderr)
+
+    def inside(self, *words: str, code: int = 0, stdin: str = "", **environment: str) -> Said:
+        """Run a command to its end in this process, for what a process of its own would not show better.
+
+        Not for tasks without ``--as``: the name of the command line is locked for the life of the process.
+        """
+        hidden: dict[str, str | None] = {key: None for key in os.environ if key.startswith("MQTT_AGENT_")}
+        before, path = os.getcwd(), list(sys.path)
+        os.chdir(self.home)
+        try:
+            done = CliRunner().invoke(
+                make_app(), list(words), input=stdin, env={**hidden, **self.environment, **environment}
+            )
+        finally:
+            os.chdir(before)
+            sys.path[:] = path
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None)).startswith(str(self.home)):
+                    del sys.modules[name]
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        assert done.exit_code == code, f"exit code {done.exit_code}\n{done.stdout}\n{done.stderr}"
+        return Said(done.exit_code, done.stdout, done.stderr)
 
     def start(self, *words: str, stdin: int = subprocess.PIPE, **environment: str) -> Running:
         """Start a command that runs until it is told to end. ``stdin`` may be a pseudo-terminal."""

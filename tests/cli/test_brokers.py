@@ -21,7 +21,7 @@ def test_the_broker_runs_until_ctrl_c(terminal: Terminal) -> None:
     url = f"mqtt://127.0.0.1:{port}"
     running = terminal.start("broker", "--port", str(port))
     assert f"export MQTT_AGENT_BROKER={url}" in running.says("export")
-    assert "no tool is online" in terminal.run("tools", MQTT_AGENT_BROKER=url).err
+    assert "no tool is online" in terminal.inside("tools", MQTT_AGENT_BROKER=url).err
     assert running.interrupt() == 130
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
@@ -32,7 +32,7 @@ def test_a_port_that_is_in_use_is_told(terminal: Terminal) -> None:
         taken.bind(("127.0.0.1", free_port()))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"port {port} is in use" in terminal.run("broker", "--port", str(port), code=2).err
+        assert f"port {port} is in use" in terminal.inside("broker", "--port", str(port), code=2).err
 
 
 def test_mosquitto_keeps_the_cards_through_sigterm(terminal: Terminal) -> None:
@@ -47,7 +47,7 @@ def test_mosquitto_keeps_the_cards_through_sigterm(terminal: Terminal) -> None:
     assert serving.interrupt() == 0
     assert running.signal(signal.SIGTERM) == 130
     terminal.start(*command).says("keeps its data in")
-    assert "forecast" in terminal.run("tools", "--all", MQTT_AGENT_BROKER=url).out
+    assert "forecast" in terminal.inside("tools", "--all", MQTT_AGENT_BROKER=url).out
 
 
 def test_a_context_is_saved_and_used_and_holds_no_secret(terminal: Terminal) -> None:
@@ -55,18 +55,18 @@ def test_a_context_is_saved_and_used_and_holds_no_secret(terminal: Terminal) -> 
     terminal.start("serve", "weather", "--broker", url).says("serves")
     terminal.run("context", "add", "lab", "--broker", url, "--as", "me")
     assert "forecast" in terminal.run("tools").out
-    terminal.run("context", "add", "other", "--broker", "mqtt://127.0.0.1:9")
-    terminal.run("tools", code=3)
-    assert "forecast" in terminal.run("tools", "--context", "lab").out
-    terminal.run("context", "use", "lab")
-    assert terminal.run("context", "list", "--json").lines[0]["use"] == "lab"
-    assert "did you mean 'lab'?" in terminal.run("context", "use", "labb", code=2).err
-    assert "is not saved" in terminal.run("context", "add", "x", "--broker", "mqtt://a:secret@h", code=2).err
-    terminal.run("context", "remove", "lab")
+    terminal.inside("context", "add", "other", "--broker", "mqtt://127.0.0.1:9")
+    terminal.inside("tools", code=3)
+    assert "forecast" in terminal.inside("tools", "--context", "lab").out
+    terminal.inside("context", "use", "lab")
+    assert terminal.inside("context", "list", "--json").lines[0]["use"] == "lab"
+    assert "did you mean 'lab'?" in terminal.inside("context", "use", "labb", code=2).err
+    assert "is not saved" in terminal.inside("context", "add", "x", "--broker", "mqtt://a:secret@h", code=2).err
+    terminal.inside("context", "remove", "lab")
     saved = next((terminal.home / "config").rglob("contexts.toml"))
     assert "secret" not in saved.read_text()
     saved.write_text("not TOML [")
-    assert "correct the file or remove it" in terminal.run("context", "list", code=2).err
+    assert "correct the file or remove it" in terminal.inside("context", "list", code=2).err
 
 
 def test_a_reader_that_goes_away_is_no_error(terminal: Terminal) -> None:

@@ -273,7 +273,7 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
 
 
 def test_an_address_for_every_network_is_refused(terminal: Terminal) -> None:
-    assert "name one address" in terminal.run("console", "--listen", "0.0.0.0", code=2).err
+    assert "name one address" in terminal.inside("console", "--listen", "0.0.0.0", code=2).err
 
 
 def test_the_broker_opens_the_console_with_ui(terminal: Terminal) -> None:

@@ -60,7 +60,7 @@ asyncio.run(again_and_again())
 
 def found(terminal: Terminal, *words: str, code: int = 0, **environment: str) -> list[dict[str, Any]]:
     """What the doctor finds."""
-    return terminal.run("doctor", "--json", "--seconds", "0", *words, code=code, **environment).lines
+    return terminal.inside("doctor", "--json", "--seconds", "0", *words, code=code, **environment).lines
 
 
 def of(findings: list[dict[str, Any]], check: str, level: str) -> str:
@@ -108,14 +108,14 @@ def test_it_leaves_nothing_behind(terminal: Terminal) -> None:
     watching = terminal.start("watch", "--retained")
     watching.says("watching")
     terminal.run("doctor", "--tool", "forecast", "--seconds", "0")
-    assert {card["tool"] for card in terminal.run("tools", "--all", "--json").lines} == {
+    assert {card["tool"] for card in terminal.inside("tools", "--all", "--json").lines} == {
         "forecast",
         "slow",
         "endless",
         "broken",
     }
-    assert [each["name"] for each in terminal.run("servers", "--all", "--json").lines] == ["weather"]
-    assert terminal.run("agents", "--all", "--json").out == ""
+    assert [each["name"] for each in terminal.inside("servers", "--all", "--json").lines] == ["weather"]
+    assert terminal.inside("agents", "--all", "--json").out == ""
     assert '"city": "Oslo"' in terminal.run("call", "forecast", "city=Oslo").out
 
 
@@ -455,4 +455,4 @@ async def test_limits_that_are_too_small_for_the_largest_card_are_found(terminal
 
 
 def test_an_unknown_role_is_refused(terminal: Terminal) -> None:
-    assert "did you mean 'client'?" in terminal.run("doctor", "--role", "clinet", code=2).err
+    assert "did you mean 'client'?" in terminal.inside("doctor", "--role", "clinet", code=2).err

@@ -34,7 +34,7 @@ def test_the_two_minutes_of_the_documentation_work(terminal: Terminal) -> None:
 
 
 def test_every_verb_is_documented(terminal: Terminal) -> None:
-    listed = terminal.run("--help").out
+    listed = terminal.inside("--help").out
     verbs = set(re.findall(r"^│ ([a-z]+) ", listed, re.MULTILINE))
     assert len(verbs) >= 16
     described = TEXT.partition("## The verbs")[2].partition("## The arguments")[0]
@@ -42,5 +42,5 @@ def test_every_verb_is_documented(terminal: Terminal) -> None:
 
 
 def test_every_verb_has_a_help_text(terminal: Terminal) -> None:
-    for verb in ("call", "delegate", "serve", "broker", "watch", "context"):
-        assert "Usage:" in terminal.run(verb, "--help").out
+    for verb in ("call", "delegate", "serve", "broker", "watch", "console", "metrics", "context"):
+        assert "Usage:" in terminal.inside(verb, "--help").out

@@ -40,14 +40,14 @@ def test_the_rules_of_a_broker_are_printed_with_their_notes(terminal: Terminal) 
     said = terminal.run("acl", "roster.toml", "--for", "mosquitto")
     assert "pattern write a2a/v1/tasks/+/results/%u" in said.out
     assert "note: acl_file refuses no subscription" in said.err
-    exact = terminal.run("acl", "write", "roster.toml", "--for", "mosquitto", "--exact")
+    exact = terminal.inside("acl", "write", "roster.toml", "--for", "mosquitto", "--exact")
     assert "pattern" not in exact.out.replace("no patterns", "")
 
 
 def test_the_files_of_a_broker_are_written_for_their_owner_only(terminal: Terminal) -> None:
     terminal.write("passwords", "agent-a:x\nagent-b:y\nweather.1:z\n")
     options = ("--passwords", "passwords", "-o", "conf", "--broker-version", "2.1")
-    said = terminal.run("acl", "roster.toml", "--for", "mosquitto-dynsec", *options)
+    said = terminal.inside("acl", "roster.toml", "--for", "mosquitto-dynsec", *options)
     assert said.out.split() == ["conf/dynamic-security.json", "conf/mosquitto.conf"]
     path = terminal.home / "conf/dynamic-security.json"
     assert path.stat().st_mode & 0o077 == 0
@@ -56,30 +56,30 @@ def test_the_files_of_a_broker_are_written_for_their_owner_only(terminal: Termin
 
 
 def test_explain_says_which_rule_decides_for_each_broker(terminal: Terminal) -> None:
-    said = terminal.run("acl", "explain", "roster.toml", "agent-a", "publish", TASK, "--json")
+    said = terminal.inside("acl", "explain", "roster.toml", "agent-a", "publish", TASK, "--json")
     assert [line["broker"] for line in said.lines] == list(BROKERS)
     assert all(line["allowed"] and line["rule"] in line["why"] for line in said.lines)
-    said = terminal.run("acl", "explain", "roster.toml", "agent-b", "publish", TASK, "--for", "ejabberd", code=1)
+    said = terminal.inside("acl", "explain", "roster.toml", "agent-b", "publish", TASK, "--for", "ejabberd", code=1)
     assert "no rule lets agent-b publish there" in said.out
 
 
 def test_check_tells_what_a_broker_allows_beyond_the_roster(terminal: Terminal) -> None:
-    said = terminal.run("acl", "check", "roster.toml")
+    said = terminal.inside("acl", "check", "roster.toml")
     assert "mosquitto: allows more than the roster: weather.1 publish a2a/v1/agents/weather.1/card" in said.out
     assert "mosquitto-dynsec" not in said.out
     assert "3 programs, 3 logins: good" in said.err
 
 
 def test_check_compares_the_files_of_a_folder(terminal: Terminal) -> None:
-    terminal.run("acl", "roster.toml", "--for", "ejabberd", "-o", "conf")
+    terminal.inside("acl", "roster.toml", "--for", "ejabberd", "-o", "conf")
     check = ("acl", "check", "roster.toml", "--for", "ejabberd", "--against", "conf")
-    terminal.run(*check)
+    terminal.inside(*check)
     terminal.write("roster.toml", ROSTER.replace("forecast", "alerts"))
-    assert "conf/ejabberd.yml is not what the roster says; write it again" in terminal.run(*check, code=1).out
+    assert "conf/ejabberd.yml is not what the roster says; write it again" in terminal.inside(*check, code=1).out
 
 
 def test_a_token_is_issued(terminal: Terminal) -> None:
-    said = terminal.run("token", "issue", "roster.toml", "weather:1", "--key-file", "secret", "--lifetime", "60")
+    said = terminal.inside("token", "issue", "roster.toml", "weather:1", "--key-file", "secret", "--lifetime", "60")
     claims = jwt.decode(said.out.strip(), SECRET, algorithms=["HS256"])
     assert (claims["server_id"], claims["tool_id"], claims["exp"] - claims["iat"]) == ("weather:1", "forecast", 60)
 
@@ -106,4 +106,4 @@ def test_a_token_is_issued(terminal: Terminal) -> None:
     ],
 )
 def test_a_mistake_says_what_to_do(terminal: Terminal, words: tuple[str, ...], code: int, says: str) -> None:
-    assert says in terminal.run(*words, code=code).err
+    assert says in terminal.inside(*words, code=code).err

@@ -13,17 +13,17 @@ from .terminal import Terminal
 
 def test_keys_are_made_trusted_and_listed(terminal: Terminal) -> None:
     for name in ("agent-a", "agent-b"):
-        made = terminal.run("keys", "new", name)
+        made = terminal.inside("keys", "new", name)
         assert made.out.strip() == f"{name}.jwk"
         assert stat.S_IMODE((terminal.home / f"{name}.jwk").stat().st_mode) == 0o600
-    trusted = terminal.run("keys", "trust", "trusted.jwks", "agent-a.jwk")
+    trusted = terminal.inside("keys", "trust", "trusted.jwks", "agent-a.jwk")
     assert trusted.out.startswith("trusted: agent-a (id ")
-    terminal.run("keys", "trust", "trusted.jwks", "agent-b.jwk", "agent-a.jwk")
+    terminal.inside("keys", "trust", "trusted.jwks", "agent-b.jwk", "agent-a.jwk")
     a = PrivateKey.load(terminal.home / "agent-a.jwk")
     assert len(TrustedKeys.load(terminal.home / "trusted.jwks")) == 2
-    listed = terminal.run("keys", "show", "trusted.jwks").out
+    listed = terminal.inside("keys", "show", "trusted.jwks").out
     assert a.public.kid in listed
-    (alone,) = terminal.run("keys", "show", "agent-a.jwk", "--json").out.splitlines()
+    (alone,) = terminal.inside("keys", "show", "agent-a.jwk", "--json").out.splitlines()
     assert json.loads(alone) == a.public.to_jwk(), "a secret is never shown"
     assert Identity(terminal.home / "agent-a.jwk", terminal.home / "trusted.jwks").name == "agent-a"
 
@@ -41,14 +41,14 @@ def test_a_roster_pins_the_tools_that_each_key_may_offer(terminal: Terminal) -> 
 
 
 def test_a_key_is_never_overwritten_and_a_bad_file_is_named(terminal: Terminal) -> None:
-    terminal.run("keys", "new", "agent-a")
+    terminal.inside("keys", "new", "agent-a")
     before = (terminal.home / "agent-a.jwk").read_text()
-    again = terminal.run("keys", "new", "agent-a", code=2)
+    again = terminal.inside("keys", "new", "agent-a", code=2)
     assert "a key is never overwritten" in again.err
     assert (terminal.home / "agent-a.jwk").read_text() == before
-    assert "cannot be a topic level" in terminal.run("keys", "new", "a/b", code=2).err
+    assert "cannot be a topic level" in terminal.inside("keys", "new", "a/b", code=2).err
     terminal.write("bad.jwk", "{}")
-    refused = terminal.run("keys", "trust", "trusted.jwks", "agent-a.jwk", "bad.jwk", code=2)
+    refused = terminal.inside("keys", "trust", "trusted.jwks", "agent-a.jwk", "bad.jwk", code=2)
     assert "bad.jwk is not a key" in refused.err
     assert not (terminal.home / "trusted.jwks").exists(), "nothing is trusted when one key is bad"
-    assert "bad.jwk" in terminal.run("keys", "show", "bad.jwk", code=2).err
+    assert "bad.jwk" in terminal.inside("keys", "show", "bad.jwk", code=2).err

@@ -40,11 +40,11 @@ def test_a_namespace_is_shown_to_prometheus(terminal: Terminal) -> None:
     terminal.start("serve", "writer").says("takes tasks")
     url = terminal.start("metrics", "--port", "0").says("/metrics").split()[-1]
     until(url, lambda seen: ("forecast",) in seen.get("mqtt_agent_tool_replicas", {}))
-    terminal.run("call", "forecast", "city=Oslo")
-    terminal.run("call", "broken", code=1)
+    terminal.inside("call", "forecast", "city=Oslo")
+    terminal.inside("call", "broken", code=1)
     terminal.start("call", "endless").says("begun")
-    terminal.run("delegate", "writer", "cats")
-    terminal.run("delegate", "writer", "ask", code=1)
+    terminal.inside("delegate", "writer", "cats", "--as", "planner")
+    terminal.inside("delegate", "writer", "ask", "--as", "planner", code=1)
     seen = until(url, lambda seen: ("writer", "input-required") in seen.get("mqtt_agent_tasks_open", {}))
     assert seen["mqtt_agent_connected"] == {(): 1}
     assert seen["mqtt_agent_visible"] == {("cards",): 1, ("calls",): 1, ("tasks",): 1}
@@ -98,5 +98,5 @@ def test_a_port_that_is_taken_is_told(terminal: Terminal) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port()))
         taken.listen()
-        said = terminal.run("metrics", "--port", str(taken.getsockname()[1]), code=2).err
+        said = terminal.inside("metrics", "--port", str(taken.getsockname()[1]), code=2).err
     assert "choose another one with --port" in said

@@ -13,23 +13,29 @@ def test_functions_of_a_module_are_served_listed_shown_and_called(terminal: Term
     listed = terminal.run("tools").out
     assert "forecast" in listed
     assert "Weather forecast for a city." in listed
-    assert {card["tool"] for card in terminal.run("tools", "--json").lines} == {"forecast", "slow", "endless", "broken"}
-    assert "city" in terminal.run("tools", "forecast").out
-    assert terminal.run("servers", "--json").lines[0]["name"] == "weather"
+    assert {card["tool"] for card in terminal.inside("tools", "--json").lines} == {
+        "forecast",
+        "slow",
+        "endless",
+        "broken",
+    }
+    assert "city" in terminal.inside("tools", "forecast").out
+    assert terminal.inside("servers", "--json").lines[0]["name"] == "weather"
     said = terminal.run("call", "forecast", "city=5", "days=2", "tags=a", "tags=b", "--json")
     assert said.lines[-1]["result"] == {"city": "5", "days": 2, "tags": ["a", "b"]}
     said = terminal.run("call", "forecast", "-a", "-", "days:=7", stdin='{"city": "Oslo", "days": 1}', code=0)
     assert '"days": 7' in said.out
     terminal.write("city.txt", "Bergen")
-    assert "Bergen" in terminal.run("call", "forecast", "city=@city.txt").out
+    terminal.write("all.json", '{"city": "Kiel"}')
+    assert "Kiel" in terminal.inside("call", "forecast", "-a", "@all.json").out
+    assert "Bergen" in terminal.inside("call", "forecast", "city=@city.txt").out
 
 
-def test_progress_and_partials_go_to_the_standard_error_and_the_result_to_the_output(terminal: Terminal) -> None:
-    terminal.start("serve", "weather").says("serves")
-    said = terminal.run("call", "slow")
+def test_progress_and_partials_go_to_the_standard_error_and_the_result_to_the_output(served: Terminal) -> None:
+    said = served.run("call", "slow")  # in a process of its own: which stream is which, is seen only there
     assert said.out == "done\n"
     assert said.err.splitlines() == ["half 1/2", "a part"]
-    lines = terminal.run("call", "slow", "--json").lines
+    lines = served.inside("call", "slow", "--json").lines
     assert lines[:2] == [{"partial": {"progress": 1, "total": 2, "message": "half"}}, {"partial": "a part"}]
     assert lines[2]["result"] == "done"
 
@@ -45,19 +51,20 @@ def test_ctrl_c_cancels_the_call_at_its_server_and_is_quiet(terminal: Terminal) 
     assert serving.interrupt() == 0
 
 
-def test_an_error_says_what_why_and_what_to_do_next(terminal: Terminal) -> None:
-    terminal.start("serve", "weather").says("serves")
-    said = terminal.run("call", "forcast", code=3).err
+def test_an_error_says_what_why_and_what_to_do_next(served: Terminal) -> None:
+    said = served.inside("call", "forcast", code=3).err
     assert "did you mean 'forecast'?" in said
     assert "Next: see which tools are online" in said
-    assert "'city' is a required" in terminal.run("call", "forecast", code=1).err.replace('"', "'")
-    failed = terminal.run("call", "broken", code=1)
+    wrong = served.inside("call", "forecast", code=1).err
+    assert "mqtt-agent tools forecast" in wrong
+    assert "'city' is a required" in wrong.replace('"', "'")
+    failed = served.inside("call", "broken", code=1)
     assert "no wind" in failed.err
     assert "\x1b" not in failed.err  # nothing that a peer wrote reaches the terminal as an escape sequence
-    error = terminal.run("call", "broken", "--json", code=1).lines[0]["error"]
+    error = served.inside("call", "broken", "--json", code=1).lines[0]["error"]
     assert error["type"] == "ToolFailed"
     assert error["next"]
-    assert "did you mean 'slow'?" in terminal.run("tools", "slo", code=3).err
+    assert "did you mean 'slow'?" in served.inside("tools", "slo", code=3).err
 
 
 @pytest.mark.parametrize(
@@ -72,49 +79,68 @@ def test_an_error_says_what_why_and_what_to_do_next(terminal: Terminal) -> None:
         (("tools", "--context", "nothing"), "no context 'nothing'"),
         (("tools", "--broker", "http://x"), "not a scheme"),
         (("call", "a/b"), "a/b"),
-        (("serve", "nothing"), "no module 'nothing'"),
-        (("serve", "weather:nothing"), "weather has no nothing"),
-        (("serve", "nothing.py"), "no file nothing.py"),
-        (("serve", "wrong.py"), "ZeroDivisionError: division by zero"),
-        (("serve", "json:JSONDecoder"), "cannot be served"),
+        (("call", "forecast", "-a", "@nothing.json"), "nothing.json cannot be read"),
         (("tols",), "Did you mean 'tools'?"),
         (("tasks", "--state", "lost"), "the states are submitted"),
+        (("delegate", "writer"), "say what is to be done: mqtt-agent delegate writer PROMPT"),
+        (("answer", "t-1"), "give one answer: mqtt-agent answer t-1 TEXT"),
+        (("answer", "t-1", "blue", "--value", "1"), "give one answer"),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_exit_code_2(
     terminal: Terminal, words: tuple[str, ...], message: str
 ) -> None:
-    assert message in terminal.run(*words, code=2).err
+    assert message in terminal.inside(*words, code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("serve", "nothing"), "no module 'nothing'"),
+        (("serve", "weather:nothing"), "weather has no nothing"),
+        (("serve", "nothing.py"), "no file nothing.py"),
+        (("serve", "wrong.py"), "ZeroDivisionError: division by zero"),
+        (("serve", "json:JSONDecoder"), "cannot be served"),
+    ],
+)
+def test_what_cannot_be_served_is_told_with_exit_code_2(
+    terminal: Terminal, words: tuple[str, ...], message: str
+) -> None:
+    assert message in terminal.inside(*words, code=2).err
 
 
 def test_without_a_broker_the_exit_code_is_3(terminal: Terminal, url_of_nobody: str) -> None:
-    for verb in (("tools",), ("agents",), ("call", "x"), ("delegate", "x", "y"), ("watch",), ("serve", "weather")):
-        said = terminal.run(*verb, code=3, MQTT_AGENT_BROKER=url_of_nobody)
+    for run, verb in (
+        *((terminal.inside, (verb,)) for verb in ("tools", "agents", "watch", "console", "metrics", "bench", "forget")),
+        (terminal.inside, ("call", "x")),
+        (terminal.run, ("delegate", "x", "y")),
+        (terminal.run, ("serve", "weather")),
+    ):
+        said = run(*verb, code=3, MQTT_AGENT_BROKER=url_of_nobody)
         assert "Next: start a broker with 'mqtt-agent broker'" in said.err
 
 
 def test_what_is_offline_is_forgotten_after_asking(terminal: Terminal) -> None:
     serving = terminal.start("serve", "weather")
     serving.says("serves")
-    assert "only what is offline" in terminal.run("forget", "slow", code=2).err
+    assert "only what is offline" in terminal.inside("forget", "slow", code=2).err
     assert serving.interrupt() == 0
-    assert "--all also shows" in terminal.run("tools").err
-    assert "slow" in terminal.run("tools", "--all").out
+    assert "--all also shows" in terminal.inside("tools").err
+    assert "slow" in terminal.inside("tools", "--all").out
     terminal.run("forget", "slow", stdin="n\n", code=1)
-    assert "slow" in terminal.run("tools", "--all").out
-    terminal.run("forget", "slow", stdin="y\n")
-    assert "slow" not in terminal.run("tools", "--all").out
-    terminal.run("forget", "--yes")
-    assert terminal.run("tools", "--all", "--json").out == ""
+    assert "slow" in terminal.inside("tools", "--all").out
+    terminal.inside("forget", "slow", stdin="y\n")
+    assert "slow" not in terminal.inside("tools", "--all").out
+    terminal.inside("forget", "--yes")
+    assert terminal.inside("tools", "--all", "--json").out == ""
 
 
-def test_the_traffic_is_shown_without_what_may_be_secret(terminal: Terminal) -> None:
-    terminal.start("serve", "weather").says("serves")
-    watching = terminal.start("watch")
+def test_the_traffic_is_shown_without_what_may_be_secret(served: Terminal) -> None:
+    watching = served.start("watch")
     watching.says("watching")
-    open_watching = terminal.start("watch", "--payloads", "--json", "--retained")
+    open_watching = served.start("watch", "--payloads", "--json", "--retained")
     open_watching.says("/mcp/tools/forecast/card")
-    terminal.run("call", "forecast", "city=Oslo", "--as", "me")
+    served.run("call", "forecast", "city=Oslo", "--as", "me")
     seen = watching.says("status=ok")
     assert "call      forecast client=me" in seen
     assert "Oslo" not in seen
@@ -130,7 +156,7 @@ def test_calls_are_measured_and_leave_nothing_behind(terminal: Terminal) -> None
     line = terminal.run("bench", "--calls", "20", "--at-once", "2", "--json").lines[0]
     assert line["at_once"] == 2
     assert line["calls_per_second"] > 0
-    assert terminal.run("tools", "--all", "--json").out == ""
+    assert terminal.inside("tools", "--all", "--json").out == ""
 
 
 def test_a_program_that_ends_with_run_is_served_too(terminal: Terminal) -> None:

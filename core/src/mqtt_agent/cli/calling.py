@@ -30,7 +30,8 @@ async def call(
         typer.Argument(metavar="[NAME=VALUE]...", help="name=text, name=@file, or name:=json for any JSON value."),
     ] = None,
     arguments: Annotated[
-        str | None, typer.Option("--arguments", "-a", metavar="JSON", help="The arguments as JSON; - reads them.")
+        str | None,
+        typer.Option("--arguments", "-a", metavar="JSON", help="The arguments as JSON; - or @FILE reads them."),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until the call fails.", min=0)] = CALL_TIMEOUT,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until a server offers the tool.")] = False,

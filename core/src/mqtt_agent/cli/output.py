@@ -59,6 +59,11 @@ _NEXT: dict[type[BaseException], str] = {
 }
 """What to do next at a command line, where it differs from what to do in a program."""
 
+_FOR_PROGRAMS = re.compile(
+    r"(: check the id with peers\(\), or pass wait_online=True|: use delegate\(\), or pass wait_online=True"
+    r"|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
+)
+"""What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -144,13 +149,13 @@ class Output:
         if settings is not None and settings.debug:
             traceback.print_exception(error)
         if self.machine:
-            about = {"type": type(error).__name__, "message": str(error), "next": following}
+            about = {"type": type(error).__name__, "message": _FOR_PROGRAMS.sub("", str(error)), "next": following}
             more = {name: getattr(error, name, None) for name in ("code", "data", "call_id", "task_id", "retryable")}
             self.json({"error": {**about, **{name: value for name, value in more.items() if value is not None}}})
             return code
         if isinstance(error, MQTTAgentError):
             for line in message_lines(error, colors=False)[: -1 if following else None]:
-                self.err.print(Text(printable(line), style="red"), soft_wrap=True)
+                self.err.print(Text(printable(_FOR_PROGRAMS.sub("", line)), style="red"), soft_wrap=True)
         else:
             expected = isinstance(error, (UsageError, ImportError, OSError))
             what = str(error) if expected else f"{type(error).__name__}: {error}; --debug shows the traceback"
@@ -169,7 +174,8 @@ def _console(stream: Any) -> Console:
 def _following(error: BaseException) -> str | None:
     for kind, step in _NEXT.items():
         if isinstance(error, kind):
-            return step
+            step = step.replace("NAME'", f"{getattr(error, 'tool', None) or 'NAME'}'")
+            return step.replace(" ID'", f" {getattr(error, 'task_id', None) or 'ID'}'")
     return next_step(error)
 
 

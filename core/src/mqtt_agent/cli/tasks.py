@@ -45,7 +45,7 @@ async def delegate(
     session: Session,
     agent: Annotated[str, typer.Argument(help="The agent that is to do the task.")],
     prompt: Annotated[str | None, typer.Argument(help="What to do.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="Structured input; - reads it.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="Structured input; - or @FILE reads it.")] = None,
     task_type: Annotated[str | None, typer.Option("--type", help="The type of the task.")] = None,
     task_id: Annotated[str | None, typer.Option(help="An id of your own. The same task runs once.")] = None,
     context_id: Annotated[str | None, typer.Option(help="The conversation to which the task belongs.")] = None,
@@ -57,6 +57,8 @@ async def delegate(
     The task outlives this command: after Ctrl-C, a crash or a reboot, the agent works on, and resume finds the task.
     """
     value = None if data is None else json_from(data, "--data")
+    if prompt is None and data is None and task_type is None:
+        raise UsageError(f"say what is to be done: mqtt-agent delegate {agent} PROMPT, or give --data or --type")
     async with requester(session) as me:
         handle = await me.delegate(
             agent, prompt, data=value, type=task_type, task_id=task_id, context_id=context_id, wait_online=wait
@@ -99,13 +101,15 @@ async def show(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
 async def answer(
     session: Session,
     task_id: _TaskId,
-    text: Annotated[str, typer.Argument(help="The answer, as text.")] = "",
+    text: Annotated[str | None, typer.Argument(help="The answer, as text.")] = None,
     value: Annotated[
-        str | None, typer.Option("--value", metavar="JSON", help="The answer as JSON; - reads it.")
+        str | None, typer.Option("--value", metavar="JSON", help="The answer as JSON; - or @FILE reads it.")
     ] = None,
     wait: Annotated[bool, typer.Option("--follow", help="Then wait for the result.")] = False,
 ) -> None:
     """Answer the question that a task asks."""
+    if (text is None) == (value is None):
+        raise UsageError(f"give one answer: mqtt-agent answer {task_id} TEXT, or --value JSON")
     given = text if value is None else json_from(value, "--value")
     async with requester(session, again=True) as me:
         handle = await me.resume(task_id)
@@ -162,7 +166,9 @@ async def tasks(
             session.out.json(_line(each))
         return
     rows = [(each.task_id, each.peer or "", each.state, _age(each), _about(each)) for each in found]
-    session.out.table(("task", "agent", "state", "age", "about"), rows, f"agent {me.agent_id} has no such task")
+    which = f"agent {me.agent_id} has {'received' if received else 'given'} no task"
+    nothing = f"{which} in state {state}" if state is not None else f"{which} that is still kept"
+    session.out.table(("task", "agent", "state", "age", "about"), rows, nothing)
 
 
 def _store_of(place: str) -> TaskStore:

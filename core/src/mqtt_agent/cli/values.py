@@ -21,7 +21,8 @@ def arguments_from(words: Sequence[str], given: str | None, schema: Mapping[str,
 
     Args:
         words: The words of the command line.
-        given: Arguments as a JSON object, or ``-`` to read the object from the standard input. The words come on top.
+        given: Arguments as a JSON object, ``-`` to read the object from the standard input, or ``@file``. The words
+            come on top.
         schema: The JSON Schema of the tool's arguments.
 
     Raises:
@@ -45,11 +46,13 @@ def arguments_from(words: Sequence[str], given: str | None, schema: Mapping[str,
 
 
 def json_from(text: str, what: str) -> Any:
-    """Read JSON that the user wrote, or ``-`` for the standard input.
+    """Read JSON that the user wrote, ``-`` for the standard input, or ``@file`` for a file.
 
     Raises:
-        UsageError: The text is no JSON.
+        UsageError: The text is no JSON, or the file cannot be read.
     """
+    if text.startswith("@"):
+        text = _text_of(text[1:], what)
     text = sys.stdin.read() if text == "-" else text
     try:
         return json.loads(text)
@@ -64,15 +67,17 @@ def _one(word: str, schema: Mapping[str, Any]) -> tuple[str, Any]:
     if name.endswith(":"):
         return name[:-1], json_from(text, name[:-1])
     if text.startswith("@"):
-        path = Path(text[1:]).expanduser()
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise UsageError(
-                f"{name}: the file {path} cannot be read: {why}; write {name}:='\"...\"' for a text"
-            ) from error
+        text = _text_of(text[1:], name, f"; write {name}:='\"...\"' for a text")
     return name, _converted(text, _types(_property(schema, name)))
+
+
+def _text_of(name: str, what: str, more: str = "") -> str:
+    path = Path(name).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{what}: the file {path} cannot be read: {why}{more}") from error
 
 
 def _converted(text: str, types: set[str]) -> Any:

@@ -15,9 +15,15 @@ export function place() {
   }
 }
 
+// What is known of something: null when nothing is known, undefined when the console cannot be asked. The head of the page
+// then says that it is not connected.
 async function read(kind, name) {
-  const answer = await fetch(`/${kind}?name=${encodeURIComponent(name)}`);
-  return answer.ok ? answer.json() : null;
+  try {
+    const answer = await fetch(`/${kind}?name=${encodeURIComponent(name)}`);
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return undefined;
+  }
 }
 
 function head(title, ...more) {
@@ -42,6 +48,7 @@ function share() {
 
 async function toolPage(box, name, context) {
   const tool = await read("tool", name);
+  if (tool === undefined) return;
   if (tool === null) return box.replaceChildren(head(name), made("p", "No such tool has been seen."));
   const [fields, said] = form(tool.schema ?? {}, "Call", async (values) => {
     const answer = await send("call", { tool: name, arguments: values });
@@ -128,7 +135,7 @@ function texts(item) {
 
 async function workPage(box, kind, name, context) {
   const item = await read(kind, name), key = `${kind}/${name}`;
-  if (place().join("/") !== key) return; // the person has gone on meanwhile
+  if (item === undefined || place().join("/") !== key) return; // the person has gone on meanwhile
   if (item === null) return box.replaceChildren(head(name), made("p", "Not seen since the console was started."));
   if (shown !== key || !parts.head?.isConnected) {
     shown = key;
