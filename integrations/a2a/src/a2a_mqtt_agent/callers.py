@@ -190,8 +190,8 @@ class Caller:
         task = found if isinstance(found, a2a.Task) else found.task
         if message.context_id and message.context_id != task.context_id:
             raise InvalidParamsError(f"Context {message.context_id} does not match the context of task {task.id}")
-        if isinstance(found, Followed) and any(each.message_id == message.message_id for each in task.history):
-            return found  # the message was sent again
+        if isinstance(found, Followed) and any(_is_repeat(message, each) for each in task.history):
+            return found
         if isinstance(found, a2a.Task) or task.status.state in TERMINAL:
             raise UnsupportedOperationError(f"Task {task.id} is over and takes no further message")
         if task.status.state not in ASKING:
@@ -248,6 +248,11 @@ class Caller:
         self._ended[task_id] = followed
         while len(self._ended) > _KEPT:
             self._ended.popitem(last=False)
+
+
+def _is_repeat(message: a2a.Message, earlier: a2a.Message) -> bool:
+    """Whether a message is an earlier message that was sent again. Some clients use one id for several messages."""
+    return message.message_id == earlier.message_id and list(message.parts) == list(earlier.parts)
 
 
 async def _until_over(followed: Followed) -> None:
