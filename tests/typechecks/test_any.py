@@ -16,6 +16,7 @@ PARAMETERS = {
         *(
             "answer",
             "arguments",
+            "content",
             "data",
             "fields",
             "input",
@@ -68,6 +69,11 @@ RESULTS = {
             "batch",
             "call",
             "call_tool_stream",
+            "content_of",
+            "content_of_parts",
+            "from_struct",
+            "plain",
+            "require_auth",
             "follow",
         ),
         *(

@@ -115,14 +115,19 @@ async def _rest(stream: Any) -> list[Any]:
     return [event async for event in stream]
 
 
-async def test_a_message_that_is_sent_again_means_the_same_task(worker: Agent, make_gateway: MakeGateway) -> None:
+async def test_a_message_whose_answer_was_lost_means_the_same_task_when_it_is_sent_again(
+    worker: Agent, make_gateway: MakeGateway
+) -> None:
     client = await (await make_gateway()).client()
-    request = said("hello", messageId="the-message")
-    first = await last_task(client, request)
-    assert (await last_task(client, request)).id == first.id
+    request = said("slow 0.3", messageId="the-message")
+    stream = client.send_message(request)
+    lost = (await soon(anext(aiter(stream)), 20)).task.id
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert (await last_task(client, request)).id == lost
+    assert (await last_task(client, request)).id != lost  # the client has the answer: it means another task
     other = await last_task(client, said("good bye", messageId="the-message"))
-    assert other.id != first.id
     assert other.artifacts[0].parts[0].text == "good bye by alice"
+    assert (await client.list_tasks(a2a.ListTasksRequest())).total_size == 3
 
 
 async def test_each_caller_has_tasks_of_its_own(worker: Agent, make_gateway: MakeGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -34,6 +35,10 @@ TYPE: str = "mqtt-agent/type"
 """The key of a request's metadata that chooses the agent's handler."""
 _KEPT = 1000
 """How many ended tasks are kept in memory; the store has them all."""
+_MOST_ANSWERED = 100_000
+_MOST_REPEATS = 1000
+_FORGOTTEN_AFTER = 600.0
+"""Seconds after the end of a task in which a message that is sent again means this task."""
 _CANCELED_WITHIN = 10.0
 """Seconds to wait until an agent has canceled a task."""
 
@@ -59,6 +64,7 @@ class Caller:
         self._open: dict[str, Followed] = {}
         self._ended: OrderedDict[str, Followed] = OrderedDict()
         self._giving: dict[str, asyncio.Lock] = {}
+        self._answered: OrderedDict[str, None] = OrderedDict()
 
     async def start(self) -> None:
         """Connect, and follow the tasks that an earlier process has left open."""
@@ -117,7 +123,9 @@ class Caller:
     async def send(self, request: a2a.SendMessageRequest, peer: str) -> Followed:
         """Give the task that a message asks for, or answer the question of a task.
 
-        A message that is sent again, with the same ``messageId``, means the same task.
+        A message that is sent again, with the same ``messageId``, means the same task, unless the client has got the
+        whole answer (see :meth:`note_answered`), or the task has ended more than ten minutes ago: some clients use one
+        ``messageId`` for all their messages.
 
         Raises:
             A2AError: The message cannot be sent.
@@ -135,15 +143,32 @@ class Caller:
 
     async def _give(self, request: a2a.SendMessageRequest, peer: str) -> Followed:
         message = request.message
-        task_id = derived_id("task", self.owner, peer, message.context_id, message.message_id)
-        async with self._giving.setdefault(task_id, asyncio.Lock()):
+        same = derived_id("message", self.owner, peer, message.context_id, message.message_id)
+        async with self._giving.setdefault(same, asyncio.Lock()):
             try:
-                handle = await self._delegate(request, peer, task_id)
+                handle = await self._delegate(request, peer, await self._id_for(same))
             except TaskRejected:  # the id was used for another message: the two are different tasks
                 handle = await self._delegate(request, peer, uuid.uuid4().hex)
             finally:
-                self._giving.pop(task_id, None)
+                self._giving.pop(same, None)
             return self._open.get(handle.task_id) or self._ended.get(handle.task_id) or await self._follow(handle)
+
+    async def _id_for(self, same: str) -> str:
+        """The id of the task for a message: that of an earlier task which the client does not know yet, or a new id."""
+        for number in range(_MOST_REPEATS):
+            task_id = derived_id("task", same, str(number))
+            if task_id in self._answered:
+                continue
+            record = await self.agent.store.get(self.key(task_id))
+            if record is None or not record.state.terminal or time.time() - record.updated_at < _FORGOTTEN_AFTER:
+                return task_id
+        return uuid.uuid4().hex
+
+    def note_answered(self, task_id: str) -> None:
+        """Note that the client has got the whole answer to the message that began a task."""
+        self._answered[task_id] = None
+        while len(self._answered) > _MOST_ANSWERED:
+            self._answered.popitem(last=False)
 
     async def _delegate(self, request: a2a.SendMessageRequest, peer: str, task_id: str) -> TaskHandle:
         message = from_message(request.message)
@@ -165,8 +190,8 @@ class Caller:
         task = found if isinstance(found, a2a.Task) else found.task
         if message.context_id and message.context_id != task.context_id:
             raise InvalidParamsError(f"Context {message.context_id} does not match the context of task {task.id}")
-        if isinstance(found, Followed) and any(each.message_id == message.message_id for each in task.history):
-            return found  # the message was sent again
+        if isinstance(found, Followed) and any(_is_repeat(message, each) for each in task.history):
+            return found
         if isinstance(found, a2a.Task) or task.status.state in TERMINAL:
             raise UnsupportedOperationError(f"Task {task.id} is over and takes no further message")
         if task.status.state not in ASKING:
@@ -223,6 +248,11 @@ class Caller:
         self._ended[task_id] = followed
         while len(self._ended) > _KEPT:
             self._ended.popitem(last=False)
+
+
+def _is_repeat(message: a2a.Message, earlier: a2a.Message) -> bool:
+    """Whether a message is an earlier message that was sent again. Some clients use one id for several messages."""
+    return message.message_id == earlier.message_id and list(message.parts) == list(earlier.parts)
 
 
 async def _until_over(followed: Followed) -> None:

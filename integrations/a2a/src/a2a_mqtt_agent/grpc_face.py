@@ -9,8 +9,8 @@ from typing import Any
 try:
     import grpc
     import grpc.aio
-except ImportError as error:  # pragma: no cover
-    raise ImportError("A2A over gRPC needs another package: pip install 'a2a-mqtt-agent[grpc]'") from error
+except ImportError as _error:  # pragma: no cover
+    raise ImportError("A2A over gRPC needs another package: pip install 'a2a-mqtt-agent[grpc]'") from _error
 import a2a.types.a2a_pb2_grpc as a2a_grpc
 from a2a.auth.user import User
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler

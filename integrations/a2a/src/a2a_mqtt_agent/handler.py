@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
 
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.request_handler import RequestHandler, validate_request_params
@@ -28,10 +29,13 @@ from a2a_mqtt_agent.following import Followed
 from a2a_mqtt_agent.pushing import Pusher
 from a2a_mqtt_agent.views import Update, direct_message
 
-__all__ = ["AGENT", "Cards", "Handler", "Names"]
+__all__ = ["AGENT", "REQUEST", "Cards", "Handler", "Names"]
 
 AGENT: str = "mqtt-agent"
 """The key in the state of a call context that names the agent."""
+
+REQUEST: str = "mqtt-agent/request"
+"""The key in the state of a call context that has the HTTP request."""
 
 Cards = Callable[[str, bool], Awaitable[a2a.AgentCard | None]]
 Names = Callable[[], Awaitable[Sequence[str]]]
@@ -132,9 +136,11 @@ class Handler(RequestHandler):
     ) -> a2a.Task | a2a.Message:
         """Give a task or an answer to the agent, and return the task once it is over or asks."""
         followed = await self._send(params, context)
+        task = followed.task if params.configuration.return_immediately else await followed.until_it_waits()
+        if not await _is_gone(context):
+            self._callers[context.user.user_name].note_answered(task.id)
         if params.configuration.return_immediately:
-            return apply_history_length(followed.task, params.configuration)
-        task = await followed.until_it_waits()
+            return apply_history_length(task, params.configuration)
         return direct_message(task, followed.result) or apply_history_length(task, params.configuration)
 
     @validate_request_params
@@ -145,6 +151,7 @@ class Handler(RequestHandler):
         followed = await self._send(params, context)
         async for event in _listen(followed, params.configuration):
             yield event
+        self._callers[context.user.user_name].note_answered(followed.task.id)
 
     @validate_request_params
     async def on_subscribe_to_task(
@@ -218,6 +225,12 @@ class Handler(RequestHandler):
         card = await self._card_of(peer, True)
         assert card is not None
         return card
+
+
+async def _is_gone(context: ServerCallContext) -> bool:
+    """Whether the client has gone away. Over gRPC, its request is canceled then."""
+    request: Any = context.state.get(REQUEST)
+    return request is not None and await request.is_disconnected()
 
 
 async def _listen(followed: Followed, config: a2a.SendMessageConfiguration | None) -> AsyncGenerator[a2a.Task | Update]:

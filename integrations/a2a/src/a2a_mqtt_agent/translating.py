@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from mqtt_agent.wire import Part, TaskMessage, TaskState, content_of_parts, read_time
 
@@ -63,7 +64,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def from_struct(message: Any) -> Any:
+def from_struct(message: Message) -> Any:
     """A protobuf ``Struct`` or ``Value`` as JSON."""
     return plain(MessageToDict(message))
 

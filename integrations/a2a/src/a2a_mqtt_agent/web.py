@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from a2a_mqtt_agent.handler import AGENT, Cards, Names
+from a2a_mqtt_agent.handler import AGENT, REQUEST, Cards, Names
 
 __all__ = ["application"]
 
@@ -30,6 +30,7 @@ class _Contexts(DefaultServerCallContextBuilder):
     def build(self, request: Request) -> ServerCallContext:
         context = super().build(request)
         context.state[AGENT] = request.path_params.get("agent", "")
+        context.state[REQUEST] = request
         return context
 
 
