@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto
+from brokers import Broker, Ejabberd, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.transport import BrokerSettings, InboundMessage
@@ -21,7 +21,8 @@ from support import becomes, soon, until
 
 from .conftest import MakeAgent
 
-RUN_ON = [Mosquitto]
+RUN_ON = [Mosquitto, Embedded, Ejabberd]
+LONG_ON = [Embedded, Ejabberd]
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -69,12 +70,13 @@ class Desk:
         return work
 
 
-async def test_each_task_is_done_by_one_member(make_member: MakeMember, planner: Agent) -> None:
+async def test_each_task_is_done_by_one_member(make_member: MakeMember, planner: Agent, broker: Broker) -> None:
     desk = Desk()
     for name in ("a", "b"):
         await make_member("writer", desk.at(name))
     results = await soon(asyncio.gather(*(planner.request("writer", f"{n}") for n in range(20))), 30)
-    assert set(results) == {"a", "b"}
+    if not isinstance(broker, Ejabberd):  # there, each member gets every task, and the first one has it
+        assert set(results) == {"a", "b"}
     assert [len(members) for members in desk.members.values()] == [1] * 20
 
 

@@ -164,11 +164,15 @@ class Topics:
     def pool_shared(self, agent: str, topic_filter: str) -> str:
         """The shared topic filter by which the members of a pool subscribe to a topic of their agent (ours).
 
+        Each topic has a share group of its own, because some brokers know a group by its name alone.
+
         Example:
-            >>> Topics("a2a/v1").pool_shared("agent-a", "a2a/v1/tasks/agent-a/inbox")
-            '$share/agent-agent-a/a2a/v1/tasks/agent-a/inbox'
+            >>> Topics("a2a/v1").pool_shared("agent-a", "a2a/v1/tasks/agent-a/inbox/+")
+            '$share/agent-bound-inbox-agent-a/a2a/v1/tasks/agent-a/inbox/+'
         """
-        return f"$share/agent-{validate_identifier(agent, 'agent id')}/{topic_filter}"
+        room, _, kind, *bound = topic_filter[len(self.namespace) + 1 :].split("/")
+        group = "overview" if room == "agents" else f"bound-{kind}" if bound else kind
+        return f"$share/agent-{group}-{validate_identifier(agent, 'agent id')}/{topic_filter}"
 
     @property
     def all_agent_queries(self) -> str:
