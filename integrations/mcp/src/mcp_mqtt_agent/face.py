@@ -20,8 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
-from mqtt_agent.tools import CallHandle, ToolClient
-from mqtt_agent.tools.calling.answering import OnQuestion
+from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient
 from mqtt_agent.wire import Response, ToolCard
 from pydantic import TypeAdapter, ValidationError
 

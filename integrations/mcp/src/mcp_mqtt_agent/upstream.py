@@ -14,8 +14,7 @@ import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost, listen
 from mcp.shared.exceptions import MCPError
-from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.adapting.background import BackgroundTasks, Backoff
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
