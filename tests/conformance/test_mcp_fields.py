@@ -85,6 +85,32 @@ async def test_our_client_reads_the_content_and_the_code_of_an_error(
         await soon(client.call("strange"))
 
 
+@pytest.mark.rule("RESP-19")
+async def test_a_result_that_does_not_fit_its_output_schema_is_an_error_and_a_wrong_schema_is_refused(
+    stranger: Stranger, make_server: MakeServer
+) -> None:
+    server = make_server()
+    number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+    async def counts(n: Any = 1) -> dict[str, Any]:
+        return {"n": n}
+
+    server.add_tool("counts", counts, output_schema=number)
+    server.add_tool("unchecked", lambda given: given, input_schema={}, output_schema=number, validate=False)
+    for wrong in ({"type": "nonsense"}, {"$ref": "https://elsewhere.example/x.json"}):
+        with pytest.raises(ValueError, match="the output schema is not valid"):
+            server.add_tool("wrong", counts, output_schema=wrong)
+    await soon(server.start())
+    await stranger.call("counts", "1", arguments={"n": 2})
+    assert (await stranger.answer("1"))["result"] == {"n": 2}
+    await stranger.call("counts", "2", arguments={"n": "two"})
+    error = (await stranger.answer("2"))["error"]
+    assert (error["type"], error["code"]) == ("tool_error", "RESULT_DOES_NOT_FIT")
+    assert '/n: "two" is not of type "integer"' in error["message"]
+    await stranger.call("unchecked", "3", arguments={"a": 1})
+    assert (await stranger.answer("3"))["result"] == {"a": 1}
+
+
 @pytest.mark.rule("STREAM-15")
 async def test_log_messages_go_to_a_caller_that_asks_for_their_level_and_to_no_other(
     stranger: Stranger, make_server: MakeServer, make_client: MakeClient

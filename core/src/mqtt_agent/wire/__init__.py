@@ -6,6 +6,7 @@ from mqtt_agent.deprecation import renamed_names
 from mqtt_agent.wire.agents import AGENT_FEATURES, AgentCard, AgentSkill, AgentStatus, MemberNote
 from mqtt_agent.wire.bound_topics import BOUND, BoundTopics
 from mqtt_agent.wire.calls import (
+    LOG_LEVELS,
     Call,
     CallFault,
     Cancel,
@@ -61,6 +62,7 @@ __all__ = [
     "DEFAULT_MAX_PAYLOAD",
     "DEFAULT_NAMESPACE",
     "FEATURES",
+    "LOG_LEVELS",
     "TERMINAL",
     "AgentCard",
     "AgentSkill",

@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from langchain_core.documents.base import Blob
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import BaseTool, BaseToolkit
 from mqtt_agent import TLS, AgentCard, Password, TaskStore, Token, ToolCard
+from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, block
 from mqtt_agent.adapting.finding import EmptyHands, Found, OnUnavailable, Peers, Selection, describe_peer, tell_missing
 from mqtt_agent.adapting.naming import model_name, plain, prefixed_name
 from mqtt_agent.adapting.providers import Provider
@@ -24,6 +27,7 @@ from langchain_mqtt_agent.faults import HandleToolError
 from langchain_mqtt_agent.interceptors import ToolCallInterceptor
 from langchain_mqtt_agent.remote import MQTTRemoteAgent
 from langchain_mqtt_agent.remote.agent import OnTimeout
+from langchain_mqtt_agent.resources import load_prompt, load_resources
 from langchain_mqtt_agent.tool import OnToolQuestion, make_tool
 
 __all__ = ["MQTTToolkit"]
@@ -175,6 +179,50 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     async def aget_online_tools(self) -> list[BaseTool]:
         """Find the tools that can be called now; the async form of :meth:`get_online_tools`."""
         return await self._apart(self._take, await self._afind())
+
+    def get_resources(self, server: str, uris: Sequence[str] | str | None = None) -> list[Blob]:
+        """Read resources of a server, such as a bridge to an MCP server.
+
+        Args:
+            server: The server's name.
+            uris: The URIs of the resources; None means all that the server lists.
+
+        Returns:
+            One blob for each content. Its metadata has the ``uri``.
+
+        Raises:
+            ToolUnavailable, CallError: See :meth:`mqtt_agent.ToolClient.list_resources`.
+        """
+        return block(BlockingCaller(self._remote).on_loop(load_resources, server, uris))
+
+    async def aget_resources(self, server: str, uris: Sequence[str] | str | None = None) -> list[Blob]:
+        """Read resources of a server; the async form of :meth:`get_resources`."""
+        return await AwaitingCaller(self._remote).on_loop(load_resources, server, uris)
+
+    def get_prompt(
+        self, server: str, name: str, arguments: Mapping[str, str] | None = None
+    ) -> list[HumanMessage | AIMessage]:
+        """Get a prompt of a server, such as a bridge to an MCP server.
+
+        Args:
+            server: The server's name.
+            name: The prompt's name.
+            arguments: The prompt's arguments.
+
+        Returns:
+            The messages of the prompt.
+
+        Raises:
+            ToolUnavailable, CallError: See :meth:`mqtt_agent.ToolClient.get_prompt`.
+            ValueError: A message of the prompt has content other than text.
+        """
+        return block(BlockingCaller(self._remote).on_loop(load_prompt, server, name, arguments))
+
+    async def aget_prompt(
+        self, server: str, name: str, arguments: Mapping[str, str] | None = None
+    ) -> list[HumanMessage | AIMessage]:
+        """Get a prompt of a server; the async form of :meth:`get_prompt`."""
+        return await AwaitingCaller(self._remote).on_loop(load_prompt, server, name, arguments)
 
     def close(self) -> None:
         """Cancel the calls that are under way, and disconnect. A later use of a tool connects again.

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
-from mqtt_agent.errors import MQTTAgentError, ToolNameTaken
-from mqtt_agent.tools import ToolContext, ToolResult, ToolServer
+from mcp_types import METHOD_NOT_FOUND
+from mqtt_agent.errors import MQTTAgentError, ToolError, ToolNameTaken
+from mqtt_agent.tools import ServerRequest, ToolContext, ToolResult, ToolServer
 
 from mcp_mqtt_agent.naming import mqtt_name
 from mcp_mqtt_agent.results import answer_of
@@ -19,6 +20,12 @@ __all__ = ["Bridge"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _RESERVED = "io.modelcontextprotocol/"
+_REQUESTS = (
+    *("resources/list", "resources/templates/list", "resources/read"),
+    *("prompts/list", "prompts/get", "completion/complete"),
+)
+_LONGEST_INSTRUCTIONS = 10_000
+"""Characters. The server card is published again and again."""
 _HINTS = {
     "read_only": "readOnlyHint",
     "idempotent": "idempotentHint",
@@ -46,6 +53,7 @@ class Bridge:
             and ``MQTT_AGENT_TOKEN``.
         prefix: The text before the names of all tools; None means the name of the server and a dot.
         timeout: Seconds that each call may run at the MCP server; None means no limit.
+        resources: Whether clients can ask for the resources, prompts and completions of the MCP server.
         options: The options of :class:`mqtt_agent.ToolServer`, such as ``broker`` and ``namespace``.
 
     Attributes:
@@ -61,11 +69,13 @@ class Bridge:
         env: Mapping[str, str] | None = None,
         prefix: str | None = None,
         timeout: float | None = None,
+        resources: bool = True,
         **options: Any,
     ) -> None:
         self.server: ToolServer = ToolServer(name, **options)
         self._prefix = f"{name}." if prefix is None else prefix
         self._timeout = timeout
+        self._resources = resources
         self._shown: dict[str, dict[str, Any]] = {}
         """The tools that are offered, as the MCP server described them, by their names in MQTT."""
         self._started = False
@@ -82,6 +92,7 @@ class Bridge:
         """
         await self._upstream.start()
         try:
+            self._offer_requests()
             await self.server.start()
         except BaseException:
             await self._upstream.stop()
@@ -113,12 +124,26 @@ class Bridge:
             ConnectionError, MQTTAgentError: See :meth:`start`.
         """
         await self._upstream.start()
-        self._started = True
         try:
+            self._offer_requests()
+            self._started = True
             await self.server.serve_forever(on_started)
         finally:
             self._started = False
             await self._upstream.stop()
+
+    # Resources, prompts and completions
+
+    def _offer_requests(self) -> None:
+        offers = self._upstream.offers if self._resources else {}
+        if offers:
+            instructions = (self._upstream.instructions or "")[:_LONGEST_INSTRUCTIONS] or None
+            self.server.answer_requests(self._answer, offers, instructions=instructions)
+
+    async def _answer(self, request: ServerRequest) -> dict[str, Any]:
+        if request.method not in _REQUESTS:
+            raise ToolError(f"this bridge does not pass on {request.method}", code=str(METHOD_NOT_FOUND))
+        return await self._upstream.request(request.method, request.params)
 
     # The tools
 

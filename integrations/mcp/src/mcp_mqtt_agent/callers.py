@@ -11,8 +11,7 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
-from mqtt_agent.tools import ToolContext
-from mqtt_agent.tools.questions import ELICITATION
+from mqtt_agent.tools import ELICITATION, ToolContext
 
 __all__ = ["Callers"]
 

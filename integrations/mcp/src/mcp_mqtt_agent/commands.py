@@ -36,6 +36,7 @@ async def bridge(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may run. Default: no limit.")] = None,
     replica: Annotated[str | None, typer.Option(help="The name of this replica. Default: a new name.")] = None,
+    resources: Annotated[bool, typer.Option(help="Whether clients can read resources and prompts.")] = True,
 ) -> int:
     """Offer the tools of an MCP server, which is a command or an HTTP URL, until Ctrl-C."""
     from mcp_mqtt_agent.bridge import Bridge  # imports the MCP SDK, which takes a second
@@ -52,6 +53,7 @@ async def bridge(
         headers=headers,
         prefix=prefix,
         timeout=timeout,
+        resources=resources,
         replica=replica,
         **session.settings.place.as_arguments(),
     )

@@ -20,12 +20,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
-from mqtt_agent.tools import CallHandle, ToolClient
-from mqtt_agent.tools.calling.answering import OnQuestion
+from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient
 from mqtt_agent.wire import Response, ToolCard
 from pydantic import TypeAdapter, ValidationError
 
 from mcp_mqtt_agent.open_calls import Context, OpenCall, OpenCalls, asks_at_once, may_ask
+from mcp_mqtt_agent.shelf import Shelf
 from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Face"]
@@ -78,11 +78,18 @@ class Face:
         self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
         self._open = OpenCalls()
         self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
+        shelf = Shelf(client)
         self.server: Server[dict[str, Any]] = _Server(
             "mqtt-agent",
             version=__version__,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
+            on_list_resources=shelf.list_resources,
+            on_list_resource_templates=shelf.list_templates,
+            on_read_resource=shelf.read_resource,
+            on_list_prompts=shelf.list_prompts,
+            on_get_prompt=shelf.get_prompt,
+            on_completion=shelf.complete,
             on_subscriptions_listen=self._listening,
             get_tool_input_schema=lambda name: None,
         )

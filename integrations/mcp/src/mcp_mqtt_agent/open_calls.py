@@ -14,9 +14,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.errors import MQTTAgentError
-from mqtt_agent.tools import CallHandle, CallQuestion
-from mqtt_agent.tools.calling.answering import OnQuestion
-from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object
+from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
 
 __all__ = ["Context", "OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
 
@@ -141,5 +139,7 @@ def asks_at_once(ctx: Context) -> OnQuestion | None:
 
 
 def _answer_of(result: dict[str, Any]) -> Elicited:
-    action = result.get("action")
-    return Elicited(action if action in ("accept", "decline") else "cancel", as_object(result.get("content")))
+    action, content = result.get("action"), result.get("content")
+    return Elicited(
+        action if action in ("accept", "decline") else "cancel", content if isinstance(content, dict) else None
+    )

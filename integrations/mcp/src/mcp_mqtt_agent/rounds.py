@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from mcp_types import LOG_LEVEL_META_KEY
 from mqtt_agent.errors import ToolError
-from mqtt_agent.tools import ToolContext
-from mqtt_agent.tools.questions import ELICITATION
+from mqtt_agent.tools import ELICITATION, ToolContext
 
 from mcp_mqtt_agent.session import Session
 

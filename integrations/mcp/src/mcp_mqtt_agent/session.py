@@ -14,8 +14,8 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
-from mqtt_agent.tools.questions import ELICITATION
-from mqtt_agent.wire.calls import LOG_LEVELS
+from mqtt_agent.tools import ELICITATION
+from mqtt_agent.wire import LOG_LEVELS
 from pydantic import ValidationError
 
 from mcp_mqtt_agent.callers import Callers

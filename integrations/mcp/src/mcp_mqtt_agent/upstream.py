@@ -14,8 +14,8 @@ import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost, listen
 from mcp.shared.exceptions import MCPError
-from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.adapting.background import BackgroundTasks, Backoff
+from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
 from mcp_mqtt_agent.child import Streams, child_process
@@ -234,18 +234,54 @@ class Upstream:
                     await session.log_from(context.log_level)
                     return await finish(session, params, context)
             except MCPError as error:
-                lost = session.ended.is_set() or error.code == types.CONNECTION_CLOSED
-                forgotten = self._stateless and not session.modern and "session" in error.message.lower()
-                if not (lost or forgotten):
+                if not self._is_lost(session, error):
                     raise error_of(error) from error
-                if forgotten:
-                    self._stale.set()
-                    self._up.clear()
                 if again or not (repeatable and self._stateless):
                     raise unavailable(
                         f"the MCP server is gone, and the call may have run ({error.message})", maybe_executed=True
                     ) from error
         raise AssertionError("unreachable")
+
+    @property
+    def offers(self) -> dict[str, Any]:
+        """What the server has besides tools, as its capabilities."""
+        capabilities = None if self._session is None else self._session.server_capabilities
+        kinds = ("resources", "prompts", "completions")
+        return {kind: {} for kind in kinds if getattr(capabilities, kind, None) is not None}
+
+    @property
+    def instructions(self) -> str | None:
+        """How to use the server."""
+        return None if self._session is None else self._session.instructions
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for the result of a method that only reads. It is asked again when the server has lost the session.
+
+        Raises:
+            ToolError: The server answers with an error or a question, or it is gone.
+        """
+        for again in (False, True):
+            session = await self._present()
+            try:
+                raw = await session.request(method, params)
+            except MCPError as error:
+                if again or not self._is_lost(session, error):
+                    raise error_of(error) from error
+                continue
+            if raw.get("resultType", "complete") != "complete":
+                raise ToolError("the MCP server asks for input, which this bridge cannot pass on", code="NOT_SUPPORTED")
+            return raw
+        raise AssertionError("unreachable")
+
+    def _is_lost(self, session: Session, error: MCPError) -> bool:
+        """Whether an error says that the session is over. A session that was only forgotten is given up."""
+        if session.ended.is_set() or error.code == types.CONNECTION_CLOSED:
+            return True
+        forgotten = self._stateless and not session.modern and "session" in error.message.lower()
+        if forgotten:
+            self._stale.set()
+            self._up.clear()
+        return forgotten
 
     async def _present(self) -> Session:
         with contextlib.suppress(asyncio.TimeoutError):

@@ -6,11 +6,11 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
+from mcp_types import Completion, ToolAnnotations
 from pydantic import BaseModel
 
 app = MCPServer("sdk")
@@ -70,6 +70,27 @@ async def which_seat() -> Elicit[Seat]:
 def book(day: str, seat: Annotated[Seat, Resolve(which_seat)]) -> str:
     """Asks for a seat."""
     return f"{day}: {seat.seat}"
+
+
+@app.resource("note://first", mime_type="text/plain")
+def first_note() -> str:
+    return "the first note"
+
+
+@app.resource("note://by-name/{name}")
+def note(name: str) -> str:
+    return f"the note {name}"
+
+
+@app.prompt()
+def review(code: str) -> str:
+    """Review code."""
+    return f"Please review {code}"
+
+
+@app.completion()
+async def complete(ref: Any, argument: Any, context: Any) -> Completion:
+    return Completion(values=[f"{argument.value}-1", f"{argument.value}-2"])
 
 
 @app.tool()

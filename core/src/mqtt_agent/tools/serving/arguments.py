@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
 
-__all__ = ["ArgumentsChecker", "UntitledSchema"]
+__all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -198,6 +198,18 @@ def _validator(tool: str, schema: dict[str, Any], *, compiled: bool) -> Any:
         return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
     except ValueError as error:
         raise ValueError(f"tool {tool!r}: the input schema is not valid JSON Schema: {error}") from error
+
+
+def result_validator(tool: str, schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+    """Checks the results of a tool.
+
+    Raises:
+        ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
+    """
+    try:
+        return jsonschema_rs.validator_for(dict(schema), retriever=_no_remote_references)
+    except ValueError as error:
+        raise ValueError(f"tool {tool!r}: the output schema is not valid JSON Schema: {error}") from error
 
 
 def _no_remote_references(uri: str) -> Any:

@@ -8,11 +8,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
+import jsonschema_rs
 import typing_extensions
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from mqtt_agent.aio.handlers import is_async
-from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema
+from mqtt_agent.errors import ToolError
+from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_validator
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext, ToolResult
 
 __all__ = ["ToolFunction"]
@@ -28,10 +30,10 @@ class ToolFunction:
             of your own, the handler gets the arguments as keywords. There is one exception: a handler with exactly one
             parameter without a default (not counting the context), whose name is no property of the schema, gets all
             arguments as one dict in that parameter.
-        output_schema: JSON Schema of the result. None makes a schema when the handler is annotated to return a
-            pydantic model, a dataclass or a TypedDict.
-        validate: Whether to check the arguments of each call against ``input_schema``. Without this check, the handler
-            checks the arguments itself.
+        output_schema: JSON Schema of the result, against which each result is checked. None makes a schema when the
+            handler is annotated to return a pydantic model, a dataclass or a TypedDict. Such results are not checked.
+        validate: Whether to check the arguments of each call against ``input_schema``, and the results against
+            ``output_schema``. Without this check, the handler checks them itself.
         whole_arguments: Whether the first parameter (not counting the context) gets all arguments as one dict.
 
     Attributes:
@@ -73,11 +75,27 @@ class ToolFunction:
         self.output_schema: dict[str, Any] | None = (
             dict(output_schema) if output_schema is not None else _output_schema(returns)
         )
+        self._result = result_validator(name, output_schema) if validate and output_schema is not None else None
 
     @property
     def wants_context(self) -> bool:
         """Whether the handler has a parameter for the context. Only such a handler can stream."""
         return self._context_parameter is not None
+
+    def check_result(self, result: Any) -> None:
+        """Check a result against the output schema that was given.
+
+        Raises:
+            ToolError: The result does not fit.
+        """
+        if self._result is None:
+            return
+        try:
+            self._result.validate(result)
+        except jsonschema_rs.ValidationError as error:
+            path = "".join(f"/{step}" for step in error.instance_path) or "the whole result"
+            what = f"the tool ran, but its result does not fit its output schema: {path}: {error.message:.500}"
+            raise ToolError(what, code="RESULT_DOES_NOT_FIT") from error
 
     def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:
         """Check a call's arguments, and prepare the call of the handler with them.

@@ -185,8 +185,9 @@ class ToolOffering(ABC):
                 exactly one parameter without a default (not counting the context), whose name is no property of the
                 schema, gets all arguments as one dict in that parameter. A call cannot set a parameter that the schema
                 does not show.
-            output_schema: JSON Schema of the result. None makes a schema when the handler is annotated to return a
-                pydantic model, a dataclass or a TypedDict.
+            output_schema: JSON Schema of the result. A result that does not fit is an error for the caller. None makes
+                a schema when the handler is annotated to return a pydantic model, a dataclass or a TypedDict; such
+                results are not checked.
             title: A name for people.
             read_only: The tool changes nothing. A lost call is sent again.
             idempotent: To run a call twice has the same effect as to run it once. A lost call is sent again.

@@ -122,7 +122,10 @@ class CallRunner:
         try:
             result = await (bound() if function.is_async else self._call_in_thread(execution, bound))
             result = await result if inspect.isawaitable(result) else result
-            return _plain(result, function.name)
+            answer = _plain(result, function.name)
+            if answer.structured:
+                function.check_result(answer.result)
+            return answer
         finally:
             if timer is not None:
                 timer.cancel()

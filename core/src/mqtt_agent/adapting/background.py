@@ -1,0 +1,6 @@
+"""Background work and the pauses before another attempt, for adapters; see :mod:`mqtt_agent.aio`."""
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.backoff import Backoff
+
+__all__ = ["BackgroundTasks", "Backoff"]

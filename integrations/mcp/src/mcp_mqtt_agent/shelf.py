@@ -1,0 +1,171 @@
+"""Shows the resources and prompts of all servers of a namespace to MCP clients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.adapting.naming import model_name
+from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
+from mqtt_agent.tools import ToolClient
+from pydantic import BaseModel, ValidationError
+
+from mcp_mqtt_agent.open_calls import Context
+
+__all__ = ["Shelf"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_OWN = "mqtt-agent/server"
+"""The key in ``_meta`` that names the server of a resource or prompt."""
+
+
+class Shelf:
+    """The resources and prompts of a namespace.
+
+    A prompt is shown under the name of its server and its own name. A resource keeps its URI, and when several servers
+    have one URI, the first of them by name counts.
+
+    Args:
+        client: A started client, which asks the servers.
+    """
+
+    def __init__(self, client: ToolClient) -> None:
+        self._client = client
+        self._servers: dict[str, str] = {}
+        """The server of each URI that was listed."""
+
+    async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+        """Answer ``resources/list``."""
+        shown = self._shown(await self._listed("resources"), "uri")
+        return _cacheable(ctx, {"resources": _valid(types.Resource, shown)})
+
+    async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+        """Answer ``resources/templates/list``."""
+        shown = self._shown(await self._listed("templates"), "uriTemplate")
+        return _cacheable(ctx, {"resourceTemplates": _valid(types.ResourceTemplate, shown)})
+
+    async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+        """Answer ``prompts/list``."""
+        prompts = [_described(prompt) | {"name": name} for name, prompt in (await self._prompts()).items()]
+        return _cacheable(ctx, {"prompts": _valid(types.Prompt, prompts)})
+
+    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
+        """Answer ``resources/read``. A URI that was not listed may belong to a template of any server."""
+        uri = str(params.uri)
+        if uri not in self._servers:
+            self._shown(await self._listed("resources"), "uri")
+        known = self._servers.get(uri)
+        servers = [known] if known is not None else sorted({each["server"] for each in await self._listed("templates")})
+        failure = MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}")
+        for server in servers:
+            try:
+                return _cacheable(ctx, await self._ask(server, "resources/read", {"uri": uri}))
+            except MCPError as error:
+                failure = error
+        raise failure
+
+    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
+        """Answer ``prompts/get``."""
+        prompt = await self._prompt(params.name)
+        asked: dict[str, Any] = {"name": prompt["name"]}
+        if params.arguments is not None:
+            asked["arguments"] = params.arguments
+        return _complete(ctx, await self._ask(prompt["server"], "prompts/get", asked))
+
+    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> Any:
+        """Answer ``completion/complete``."""
+        asked = params.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"meta"})
+        ref: dict[str, Any] = asked["ref"]
+        if "name" in ref:
+            prompt = await self._prompt(ref["name"])
+            server, ref["name"] = prompt["server"], prompt["name"]
+        else:
+            server = self._servers.get(ref["uri"], "")
+            if not server:
+                self._shown(await self._listed("templates"), "uriTemplate")
+                server = self._servers.get(ref["uri"], "")
+        if not server:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown reference: {ref}")
+        return _complete(ctx, await self._ask(server, "completion/complete", asked))
+
+    async def _prompt(self, name: str) -> dict[str, Any]:
+        prompt = (await self._prompts()).get(name)
+        if prompt is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {name}")
+        return prompt
+
+    async def _prompts(self) -> dict[str, dict[str, Any]]:
+        named = (each for each in await self._listed("prompts") if isinstance(each.get("name"), str))
+        return {model_name(f"{each['server']}.{each['name']}"): each for each in named}
+
+    async def _listed(self, what: str) -> list[dict[str, Any]]:
+        client = self._client
+        lists = {
+            "resources": client.list_resources,
+            "templates": client.list_resource_templates,
+            "prompts": client.list_prompts,
+        }
+        try:
+            return await lists[what]()
+        except MQTTAgentError as error:
+            raise MCPError(types.INTERNAL_ERROR, f"the {what} cannot be listed: {error}") from error
+
+    def _shown(self, entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            if isinstance(entry.get(key), str):
+                found.setdefault(entry[key], entry)
+        self._servers.update({uri: entry["server"] for uri, entry in found.items()})
+        return [_described(entry) for entry in found.values()]
+
+    async def _ask(self, server: str, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            result = await self._client.request(server, method, params)
+        except ToolFailed as error:
+            code = error.code if error.code is not None and error.code.lstrip("-").isdecimal() else None
+            message = str(error).removeprefix(f"{server}: ")
+            raise MCPError(types.INTERNAL_ERROR if code is None else int(code), message, error.data) from error
+        except InvalidArguments as error:
+            raise MCPError(types.INVALID_PARAMS, str(error).removeprefix(f"{server}: "), error.data) from error
+        except ToolUnavailable as error:
+            raise MCPError(types.INVALID_PARAMS, str(error)) from error
+        except MQTTAgentError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        return dict(result) if isinstance(result, dict) else {}
+
+
+def _described(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a list without the field that is ours; ``_meta`` names the server."""
+    shown = {key: each for key, each in entry.items() if key != "server"}
+    meta = entry.get("_meta")
+    return shown | {"_meta": {**(meta if isinstance(meta, dict) else {}), _OWN: entry["server"]}}
+
+
+def _valid(kind: type[BaseModel], entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries that MCP can show. One invalid entry hides no other."""
+    valid = list[dict[str, Any]]()
+    for entry in entries:
+        try:
+            kind.model_validate(entry, by_name=False)
+            valid.append(entry)
+        except ValidationError as error:
+            logger.warning("an entry is left out, because MCP cannot show it: %s", error)
+    return valid
+
+
+def _cacheable(ctx: Context, result: dict[str, Any]) -> dict[str, Any]:
+    """Finish a result that a client of 2026 may keep. Nothing tells how long it stays true, so it is not kept."""
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        result = {"ttlMs": 0, "cacheScope": "private"} | result
+    return _complete(ctx, result)
+
+
+def _complete(ctx: Context, result: dict[str, Any]) -> dict[str, Any]:
+    """Finish a result as the client's protocol has it."""
+    result = {key: each for key, each in result.items() if key not in ("resultType", "nextCursor")}
+    return result | ({"resultType": "complete"} if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else {})

@@ -1,0 +1,79 @@
+"""Resources, prompts and completions of an MCP server over MQTT, and for MCP clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mcp import Client, MCPError
+from mcp_mqtt_agent import Face
+from mcp_types import PromptReference, ResourceTemplateReference
+from mqtt_agent import ToolClient
+from mqtt_agent.errors import InvalidArguments, ToolUnavailable
+from support import becomes, soon
+
+from .conftest import SDK_SERVER, MakeBridge
+
+NAMES = {"type": "ref/prompt", "name": "review"}
+
+
+async def test_resources_prompts_and_completions_go_from_the_server_over_mqtt_to_every_client(
+    make_bridge: MakeBridge, client: ToolClient
+) -> None:
+    await make_bridge("notes", SDK_SERVER)
+
+    async def has_resources() -> bool:
+        return len(await client.list_resources()) == 1
+
+    await becomes(has_resources, 20)
+    [resource] = await soon(client.list_resources())
+    assert (resource["uri"], resource["server"]) == ("note://first", "notes")
+    [content] = await soon(client.read_resource("notes", "note://first"))
+    assert (content["text"], content["mimeType"]) == ("the first note", "text/plain")
+    [template] = await soon(client.list_resource_templates("notes"))
+    assert template["uriTemplate"] == "note://by-name/{name}"
+    [prompt] = await soon(client.list_prompts())
+    assert (prompt["name"], prompt["description"]) == ("review", "Review code.")
+    got = await soon(client.get_prompt("notes", "review", {"code": "1 + 1"}))
+    assert got["messages"][0]["content"]["text"] == "Please review 1 + 1"
+    asked = {"ref": NAMES, "argument": {"name": "code", "value": "x"}}
+    completed = await soon(client.request("notes", "completion/complete", asked))
+    assert completed["completion"]["values"] == ["x-1", "x-2"]
+    with pytest.raises(InvalidArguments, match="Unknown resource"):
+        await soon(client.read_resource("notes", "note://nowhere/at/all"))
+
+    for mode in ("legacy", "auto"):
+        face = Face(client)
+        async with face.live(), Client(face.server, mode=mode) as peer:
+            await sees_everything(peer)
+
+
+async def sees_everything(peer: Client) -> None:
+    """An MCP client lists and reads what the server has."""
+    resources = (await soon(peer.list_resources())).resources
+    assert [(each.uri, (each.meta or {})["mqtt-agent/server"]) for each in resources] == [("note://first", "notes")]
+    templates = (await soon(peer.list_resource_templates())).resource_templates
+    assert [each.uri_template for each in templates] == ["note://by-name/{name}"]
+    texts: list[Any] = [
+        (await soon(peer.read_resource(uri))).contents[0] for uri in ("note://first", "note://by-name/other")
+    ]
+    assert [each.text for each in texts] == ["the first note", "the note other"]
+    with pytest.raises(MCPError, match="Unknown resource"):
+        await soon(peer.read_resource("note://nowhere/at/all"))
+    [prompt] = (await soon(peer.list_prompts())).prompts
+    assert prompt.name.startswith("notes_review")
+    got: Any = (await soon(peer.get_prompt(prompt.name, {"code": "2"}))).messages[0].content
+    assert got.text == "Please review 2"
+    for ref in (
+        PromptReference(name=prompt.name),
+        ResourceTemplateReference(uri="note://by-name/{name}"),
+    ):
+        completed = await soon(peer.complete(ref, {"name": "code", "value": "y"}))
+        assert completed.completion.values == ["y-1", "y-2"]
+
+
+@pytest.mark.long
+async def test_a_bridge_without_resources_offers_none(make_bridge: MakeBridge, client: ToolClient) -> None:
+    await make_bridge("notes", SDK_SERVER, resources=False)
+    with pytest.raises(ToolUnavailable):
+        await soon(client.list_resources("notes"))
