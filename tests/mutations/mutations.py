@@ -626,8 +626,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "an old attempt may change the record",
         "agents/executing/attempt.py",
-        "expected_attempt=self.number",
-        "expected_attempt=None",
+        "ACTIVE, expected_attempt=self.number",
+        "ACTIVE, expected_attempt=None",
         ("agents/executing/test_attempts.py::test_an_old_attempt_changes_nothing[mosquitto-saves]",),
     ),
     Mutation(

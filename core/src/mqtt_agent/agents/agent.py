@@ -183,10 +183,7 @@ class Agent(Requester, Service):
         self.namespace: str = namespace
         topics = Topics(namespace)
         card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
-        if client_id is not None and connection is not None:
-            raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
-        if client_id is not None and pool:
-            raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
+        _check_client_id(client_id, connection, pool)
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity, audit
         ).connection(
@@ -612,6 +609,13 @@ def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, a
 def _check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
     if max_concurrency < 1 or max_waiting_tasks < 1:
         raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+
+
+def _check_client_id(client_id: str | None, connection: Connection | None, pool: bool) -> None:
+    if client_id is not None and connection is not None:
+        raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
+    if client_id is not None and pool:
+        raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
 
 
 def _check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:

@@ -147,8 +147,7 @@ class ToolServer(ToolOffering, Service):
         self.server_id: str = validate_identifier(f"{name}:{self.replica}", "server and replica name together")
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the server's own: give it to the Connection instead")
-        self._own_connection = connection is None
-        self._client_id = client_id
+        self._own_connection, self._client_id = connection is None, client_id
         self._max_concurrency = max_concurrency
         self._drain_timeout = drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
