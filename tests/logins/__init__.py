@@ -54,7 +54,7 @@ def take_logins(path: str) -> Callable[[], None]:
     undo: list[Callable[[], None]] = []
 
     def wrap(kind: type[Any], part: str) -> None:
-        original = kind.__init__
+        original: Any = kind.__init__
 
         @functools.wraps(original)
         def init(self: Any, name: str | None = None, **options: Any) -> None:

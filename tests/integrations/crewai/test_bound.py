@@ -46,7 +46,7 @@ async def test_a_crew_uses_tools_and_has_a_member_elsewhere(system: System) -> N
         about: Any = {**system.of("planner", agent_id=True), "store": MemoryStore()}
         member = MQTTAgent(role="host", peer="host", **about)
         work = Task(description="Let it be added", expected_output="a number", agent=member)
-        output = await soon(Crew(agents=[member], tasks=[work]).akickoff(), 60)
+        output: Any = await soon(Crew(agents=[member], tasks=[work]).akickoff(), 60)
         assert output.raw == "3"
         member.close()
 
