@@ -199,7 +199,7 @@ class Connection:
 
     @property
     def keeps_retained_apart(self) -> bool:
-        """Whether the broker may be a cluster whose nodes keep retained messages apart; False until the first connect."""
+        """Whether the nodes of the broker may keep retained messages apart; False until the first connect."""
         return self._subscriber.limits is not None and self._subscriber.limits.keeps_retained_apart
 
     # Other processes
