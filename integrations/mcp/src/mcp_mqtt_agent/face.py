@@ -78,7 +78,7 @@ class Face:
         self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
         self._open = OpenCalls()
         self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
-        shelf = Shelf(client)
+        shelf: Any = Shelf(client)  # its results are those of the servers, as they arrived
         self.server: Server[dict[str, Any]] = _Server(
             "mqtt-agent",
             version=__version__,

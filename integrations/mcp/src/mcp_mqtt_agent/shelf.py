@@ -39,22 +39,22 @@ class Shelf:
         self._servers: dict[str, str] = {}
         """The server of each URI that was listed."""
 
-    async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+    async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/list``."""
         shown = self._shown(await self._listed("resources"), "uri")
         return _cacheable(ctx, {"resources": _valid(types.Resource, shown)})
 
-    async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+    async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
         shown = self._shown(await self._listed("templates"), "uriTemplate")
         return _cacheable(ctx, {"resourceTemplates": _valid(types.ResourceTemplate, shown)})
 
-    async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+    async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``prompts/list``."""
         prompts = [_described(prompt) | {"name": name} for name, prompt in (await self._prompts()).items()]
         return _cacheable(ctx, {"prompts": _valid(types.Prompt, prompts)})
 
-    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
+    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> dict[str, Any]:
         """Answer ``resources/read``. A URI that was not listed may belong to a template of any server."""
         uri = str(params.uri)
         if uri not in self._servers:
@@ -69,7 +69,7 @@ class Shelf:
                 failure = error
         raise failure
 
-    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
+    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> dict[str, Any]:
         """Answer ``prompts/get``."""
         prompt = await self._prompt(params.name)
         asked: dict[str, Any] = {"name": prompt["name"]}
@@ -77,7 +77,7 @@ class Shelf:
             asked["arguments"] = params.arguments
         return _complete(ctx, await self._ask(prompt["server"], "prompts/get", asked))
 
-    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> Any:
+    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> dict[str, Any]:
         """Answer ``completion/complete``."""
         asked = params.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"meta"})
         ref: dict[str, Any] = asked["ref"]
