@@ -139,35 +139,34 @@ def at_once(request: Any) -> Any:
     return request
 
 
+@pytest.mark.timeout(240)
 async def test_a_gateway_that_is_killed_finds_its_tasks_its_questions_and_its_push_addresses(
     front: Front, start_worker: Callable[[], Popen[bytes]], hook: Hook
 ) -> None:
     start_worker()
     await front.start()
-    request = said("ask")
+    hook.broken = True
+    asked = await front.send(said("ask"))
+    slow = await front.send(at_once(said("slow 1")))
+    request = said("files", {"data": [42]})
     request.configuration.task_push_notification_config.url = hook.url
     request.configuration.task_push_notification_config.token = "the-token"
-    asked = await front.send(request)
-    slow = await front.send(at_once(said("slow 1")))
-    done = await front.send(said("files", {"data": [42]}))
+    done = await front.send(request)
     assert asked["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
-    hook.broken = True
-    front.kill()
+    front.kill()  # the address does not know the end yet
+    hook.broken = False
     await front.start()
     assert await front.get(done) == done
+    await until(lambda: "TASK_STATE_COMPLETED" in hook.states, 30)
+    assert hook.told[-1][0]["X-A2A-Notification-Token"] == "the-token"
+    configs = (await front.http.get(f"/tasks/{done['id']}/pushNotificationConfigs")).json()["configs"]
+    assert [each["url"] for each in configs] == [hook.url]
     assert (await front.reaches(slow, "COMPLETED"))["artifacts"][-1]["parts"] == [{"text": "late"}]
     again = await front.reaches(asked, "INPUT_REQUIRED")
     assert again["history"] == asked["history"]
     task = a2a.Task(id=asked["id"], context_id=asked["contextId"])
     answered = await front.send(said(None, {"data": 2024}, task=task))
     assert answered["artifacts"][0]["parts"][0]["data"]["year"] == 2024
-    front.kill()  # the address does not know the end yet
-    hook.broken = False
-    await front.start()
-    await until(lambda: "TASK_STATE_COMPLETED" in hook.states, 30)
-    assert hook.told[-1][0]["X-A2A-Notification-Token"] == "the-token"
-    configs = (await front.http.get(f"/tasks/{asked['id']}/pushNotificationConfigs")).json()["configs"]
-    assert [each["url"] for each in configs] == [hook.url]
 
 
 @pytest.mark.long
@@ -208,6 +207,7 @@ async def test_a_message_that_was_not_answered_because_the_gateway_died_is_sent_
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_each_process_of_a_chain_is_killed_and_the_question_is_still_answered(
     front: Front, start_worker: Callable[[], Popen[bytes]], terminal: Terminal, embedded: Broker, namespace: str
 ) -> None:

@@ -59,6 +59,7 @@ def test_each_test_that_the_page_names_exists() -> None:
     assert [each for each in named if f"def {each}(" not in text] == []
 
 
+@pytest.mark.long
 def test_a_wrong_command_line_says_what_to_do(terminal: Terminal) -> None:
     said = terminal.run("a2a", "serve", "--host", "0.0.0.0", code=2).err
     assert "other machines can reach 0.0.0.0" in said
