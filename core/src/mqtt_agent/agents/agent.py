@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
+from mqtt_agent.agents.executing.conversation import context_of
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.inbox import Inbox
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
@@ -28,7 +29,7 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import PostgresStore, TaskStore, default_store_path
+from mqtt_agent.agents.store import PostgresStore, TaskRecord, TaskStore, default_store_path
 from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.agents.tools import AgentTools
@@ -248,10 +249,15 @@ class Agent(Requester, Service):
         if not self._is_pool:
             return None
         assert isinstance(self.store, PostgresStore)
-        member = PoolMember(self.store, self.connection, self._topics, self.agent_id, ordered=self._ordered)
+        member = PoolMember(
+            self.store, self.connection, self._topics, self.agent_id, self._context_of if self._ordered else None
+        )
         if not self.connection.started:
             self.connection.rename(f"{self.agent_id}:{member.id}{_client_id(self._topics, '')}")
         return member
+
+    def _context_of(self, record: TaskRecord) -> str | None:
+        return context_of(record, self._replies.is_bound(record.reply_to))
 
     def _make_lifecycle(self) -> Lifecycle:
         return Lifecycle(lambda: f"agent {self.agent_id}")

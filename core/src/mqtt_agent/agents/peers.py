@@ -91,7 +91,10 @@ class Peers:
         )
         self._retained = Retained(scope.connection, source, self._topics.namespace, max_peers, self._faults)
         self._wanted: dict[str, asyncio.Task[bool]] = {}
-        """The agents that are followed until the stop. Each task ends when card and status have arrived."""
+        """The agents that are followed. Each task ends when card and status have arrived."""
+        self._looked_up: set[str] = set()
+        """The agents of these that are followed only if they are found."""
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[bool] | None = None
         """Ends when the cards and statuses of all agents have arrived. None while not all agents are followed."""
         self._ending: asyncio.Task[None] | None = None
@@ -140,10 +143,31 @@ class Peers:
 
     def want(self, name: str) -> asyncio.Task[bool]:
         """Follow one agent from now on; see :meth:`follow`."""
+        self._looked_up.discard(name)
         following = self._wanted.get(name)
         if following is None or (following.done() and not _succeeded(following)):
-            following = self._wanted[name] = self._tasks.start(self._retained.follow(self._filters_of(name)))
+            following = self._wanted[name] = self._tasks.start(self._begin(name))
         return following
+
+    async def _begin(self, name: str) -> bool:
+        if name in self._leaving:
+            await asyncio.wait([self._leaving[name]])
+        return await self._retained.follow(self._filters_of(name))
+
+    async def look_up(self, name: str) -> None:
+        """Find one agent, and follow it from now on if it is known.
+
+        Strangers may choose the names that are looked up, so a name that nobody has is not kept.
+        """
+        fresh = name not in self._wanted
+        following = self.want(name)
+        if fresh:
+            self._looked_up.add(name)
+        if await _end_of(following) and name in self._looked_up and not self.is_known(name):
+            self._looked_up.discard(name)
+            del self._wanted[name]
+            leaving = self._leaving[name] = self._tasks.start(self._retained.leave(self._filters_of(name)))
+            leaving.add_done_callback(lambda _: self._leaving.pop(name, None))
 
     async def follow(self, name: str) -> bool:
         """Follow one agent from now on, and wait until its card and status have arrived.
@@ -199,6 +223,7 @@ class Peers:
         for watcher in tuple(self._watchers):
             watcher.close()
         self._wanted.clear()
+        self._looked_up.clear()
         for name in tuple(self._doubted):
             self._trust(name)
         self._cards.clear()

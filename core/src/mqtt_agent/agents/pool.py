@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mqtt_agent.agents.store import TaskKey
+from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.agents.store.lease import Beat
 from mqtt_agent.agents.store.members import MemberStore
 from mqtt_agent.agents.store.postgres import PostgresStore
@@ -40,7 +40,7 @@ class PoolMember:
         connection: The member's connection to the broker.
         topics: The topics of the namespace.
         agent_id: The agent id of the pool.
-        ordered: Whether tasks of one context run one after the other.
+        context_of: Returns the context of a received task; see :class:`MemberStore`.
 
     Attributes:
         id: The member's id, a new one for each life of the agent.
@@ -52,12 +52,17 @@ class PoolMember:
     """
 
     def __init__(
-        self, store: PostgresStore, connection: Connection, topics: Topics, agent_id: str, *, ordered: bool = False
+        self,
+        store: PostgresStore,
+        connection: Connection,
+        topics: Topics,
+        agent_id: str,
+        context_of: Callable[[TaskRecord], str | None] | None = None,
     ) -> None:
         self.id: str = uuid.uuid4().hex[:12]
         self.agent_id: str = agent_id
         owner = f"{topics.namespace}/{agent_id}"
-        self.store: MemberStore = MemberStore(store, owner, self.id, self._on_beat, ordered=ordered)
+        self.store: MemberStore = MemberStore(store, owner, self.id, self._on_beat, context_of)
         self.looks: list[Callable[[], Awaitable[None]]] = []
         self.on_note: dict[str, Callable[[MemberNote], Awaitable[None]]] = {}
         self.on_reaped: list[Callable[[], None]] = []
@@ -77,8 +82,8 @@ class PoolMember:
         Raises:
             StoreError: The database cannot be used.
         """
-        await self.store.join()
         self._joined = True
+        await self.store.join()
 
     async def start(self) -> None:
         """Take the messages of the other members, and begin to look at the store."""

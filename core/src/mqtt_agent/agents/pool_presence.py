@@ -21,6 +21,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _ANSWERED_WITHIN = 0.3
 """Seconds within which a member answers a status that says offline. Each member takes a random time."""
+_NEXT_EPOCH_WITHIN = 1.0
+"""Seconds to wait for the database, before a member shows itself without it. Peers doubt a pool for two seconds."""
 
 
 class PoolPresence(AgentPresence):
@@ -49,9 +51,10 @@ class PoolPresence(AgentPresence):
     @override
     async def announce(self) -> None:
         try:
-            self._epoch = await self._pool.store.next_epoch()
-        except StoreError as error:
-            logger.debug("the epoch of agent %s stays as it is: %s", self.card.name, error)
+            self._epoch = await asyncio.wait_for(self._pool.store.next_epoch(), _NEXT_EPOCH_WITHIN)
+        except (StoreError, asyncio.TimeoutError) as error:
+            self._epoch += 1  # the peers must hear soon that this member is there
+            logger.debug("agent %s counts its epoch on without its database: %s", self.card.name, error)
         await super().announce()
 
     @override

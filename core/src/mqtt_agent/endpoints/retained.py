@@ -7,13 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
-from mqtt_agent.errors import ConnectionLost, SubscriptionRefused, TopicNotAuthorized, TransportError, WireError
+from mqtt_agent.errors import ConnectionLost, TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
@@ -97,7 +98,7 @@ class Retained:
     async def begin(self) -> None:
         """Follow all messages of the source, from now until :meth:`end`. They arrive in the background."""
         allowed = await self._follow(self._source.filters)
-        self._complete = asyncio.create_task(self._wait_complete(allowed, patience=0.0))
+        self._complete = asyncio.create_task(self._wait_complete(allowed))
 
     async def end(self, kept: Callable[[str], bool]) -> None:
         """Stop following all messages of the source.
@@ -106,8 +107,10 @@ class Retained:
             kept: Whether the message of a topic is still followed, because :meth:`follow` was called for its topic.
                 All other messages are forgotten.
         """
-        self._cancel_waiting()
-        await self._leave(self._source.filters)
+        if self._complete is not None:
+            self._complete.cancel()
+            self._complete = None
+        await self.leave(self._source.filters)
         for topic in [topic for topic in self._seen if not kept(topic)]:
             self._forget(topic)
 
@@ -135,19 +138,22 @@ class Retained:
         for topic_filter, handler in filters:
             self._filters[topic_filter] = handler
             self._refused.discard(topic_filter)
+            refused = partial(self._on_refused, topic_filter)
             try:
                 # At QoS 1, brokers limit their queue (Mosquitto: 1,000 messages) and drop the rest. QoS 0 has no limit.
-                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True)
-            except (TopicNotAuthorized, SubscriptionRefused) as error:
-                allowed = False
-                self._refused.add(topic_filter)
-                logger.warning("%s; %s", error, self._source.without)
+                await self._connection.subscribe(topic_filter, handler, qos=0, snapshot=True, on_refused=refused)
             except ConnectionLost:
                 allowed = False
                 logger.debug("the reconnect will subscribe to %s", topic_filter)
-        return allowed
+        return allowed and self._refused.isdisjoint(topic_filter for topic_filter, _ in filters)
 
-    async def _leave(self, filters: Sequence[tuple[str, Handler]]) -> None:
+    def _on_refused(self, topic_filter: str, error: TransportError) -> None:
+        if topic_filter not in self._refused:
+            self._refused.add(topic_filter)
+            logger.warning("%s; %s", error, self._source.without)
+
+    async def leave(self, filters: Sequence[tuple[str, Handler]]) -> None:
+        """Stop following the messages of these topic filters. The messages that have arrived are kept."""
         await self._question.stop(filters)
         for topic_filter, _ in filters:
             handler = self._filters.pop(topic_filter, None)
@@ -158,7 +164,7 @@ class Retained:
         """Unsubscribe, and forget which messages were seen."""
         self._cancel_waiting()
         await self._question.stop()
-        await self._leave(list(self._filters.items()))
+        await self.leave(list(self._filters.items()))
         for topic_filter in self._marker_filters:
             await self._connection.unsubscribe(topic_filter, self._on_marker)
         self._seen.clear()
@@ -176,7 +182,7 @@ class Retained:
     def on_reconnected(self) -> None:
         """Check the copy after a reconnect, when the broker sends all retained messages again."""
         if self._filters:
-            self._complete = asyncio.create_task(self._wait_complete(True, PATIENCE))
+            self._complete = asyncio.create_task(self._wait_complete(True))
 
     async def complete(self) -> bool:
         """Wait until all retained messages have been seen.
@@ -227,7 +233,8 @@ class Retained:
         if not message.payload:
             self._forget(message.topic)
             return None
-        if name not in self._topics_of and len(self._topics_of) >= self._most:
+        wanted = message.topic in self._filters  # what is followed by its exact topic is wanted in any case
+        if not wanted and name not in self._topics_of and len(self._topics_of) >= self._most:
             self._faults.tell(
                 self._namespace,
                 "too many cards",
@@ -249,7 +256,7 @@ class Retained:
         """Whether a message on this topic has arrived since the latest connect."""
         return self._seen.get(topic, 0) >= self._connection.epoch
 
-    async def _wait_complete(self, allowed: bool, patience: float) -> bool:
+    async def _wait_complete(self, allowed: bool) -> bool:
         epoch = self._connection.epoch
         if not await self.barrier() or not allowed:
             return False
@@ -257,7 +264,9 @@ class Retained:
         if self._source.more is not None:
             await self._source.more()
         # A message that did not arrive again was removed while the client was offline, or the broker has lost it.
-        self._forgetting = asyncio.get_running_loop().call_later(patience, self._forget_unseen, epoch)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(PATIENCE, self._forget_unseen, epoch)
         return True
 
     def _forget_unseen(self, epoch: int) -> None:

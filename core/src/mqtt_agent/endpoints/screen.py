@@ -49,7 +49,7 @@ class Screen:
         self._topics = topics
         identity, audit = connection.identity, connection.audit
         self._identity: MessageIdentity | None = identity if identity is not None and identity.verify != "off" else None
-        self._trail = None if audit is None else Trail(audit, topics, connection.client_id, identity)
+        self._trail = None if audit is None else Trail(audit, topics, connection)
         self._told: set[tuple[str | None, str]] = set()
 
     def passes(self, message: InboundMessage) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mqtt_agent.endpoints.senders import fields_of, kind_of, named_sender, text_of
-from mqtt_agent.transport import InboundMessage, MessageAudit, MessageIdentity
+from mqtt_agent.transport import Connection, InboundMessage, MessageAudit, MessageIdentity
 from mqtt_agent.wire import Topics
 
 __all__ = ["Trail", "line_about"]
@@ -21,17 +21,18 @@ class Trail:
     Args:
         audit: Where the lines go.
         topics: The topics of the namespace.
-        endpoint: Who receives and sends the messages.
-        identity: What the messages that are sent are signed with, if anything.
+        connection: The connection that receives and sends the messages.
     """
 
-    def __init__(
-        self, audit: MessageAudit, topics: Topics, endpoint: str, identity: MessageIdentity | None = None
-    ) -> None:
+    def __init__(self, audit: MessageAudit, topics: Topics, connection: Connection) -> None:
         self._audit = audit
         self._topics = topics
-        self._endpoint = endpoint
-        self._identity = identity
+        self._connection = connection
+        self._identity: MessageIdentity | None = connection.identity
+
+    @property
+    def _endpoint(self) -> str:
+        return self._connection.client_id  # a member of a pool gets its client id when it starts
 
     def received(self, message: InboundMessage, unproven: str | None) -> None:
         """Write the line about a message that was received.

@@ -327,25 +327,27 @@ class Reconnector:
                     self._dialer.brokers.advance()
                 finally:
                     self._renewal.end()
-            refused_since = self._note_refusal(most_telling(errors), refused_since)
+            refused_since = self._note_refusal(errors, refused_since)
             self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
 
-    def _note_refusal(self, error: Exception, since: float) -> float:
+    def _note_refusal(self, errors: list[Exception], since: float) -> float:
         """Tell those that wait about a login that the broker refuses for a while. The attempts go on.
 
         Args:
-            error: Why an attempt has failed.
+            errors: Why the attempts have failed, at each of the brokers. While one of them only does not answer, it may
+                be back soon.
             since: Loop time of the first refusal; infinite when the attempt before was not refused.
 
         Returns:
             The same time for the next attempt.
         """
-        if not isinstance(error, ConnectionRefused) or error.reason_code not in LASTING_REFUSALS:
+        refusals = [each for each in errors if isinstance(each, ConnectionRefused)]
+        if len(refusals) < len(errors) or not all(each.reason_code in LASTING_REFUSALS for each in refusals):
             return math.inf
         now = asyncio.get_running_loop().time()
         if now - since >= _REFUSED_FOR:
             for listener in tuple(self._on_refused):
-                listener(error)
+                listener(refusals[0])
         return min(since, now)
 
     def _drop(self, link: Link | None) -> None:

@@ -71,7 +71,8 @@ class Forwarded:
         saved: dict[str, Any] = task.saved or {}
         self._id: str | None = saved.get("remote")
         self._answered: list[str] = saved.get("answered", [])
-        self._context = task.context_id or derived_id("join", task.sender or "", task.id)
+        # The remote agent sees one caller for all requesters, so their contexts must differ as their conversations do.
+        self._context = derived_id("join", task.conversation)
         self._sent: dict[str, a2a.Artifact] = {}
         self._names: dict[str, str] = {}
         self._steps = 0

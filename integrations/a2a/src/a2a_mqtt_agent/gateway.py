@@ -127,13 +127,10 @@ class Gateway:
         return [card.name for card in cards if self._shows(card)]
 
     async def _card_of(self, name: str, extended: bool) -> a2a.AgentCard | None:
-        try:
-            card = await self._finder.peer(name)
-        except ValueError:  # no agent can have this name
-            return None
-        if card is None or not self._shows(card):
-            return None
-        return a2a_card(card, self._addresses, extended=extended)
+        # Anybody may ask for any name, so the gateway must not follow the name.
+        cards = await self._finder.peers(online_only=False)
+        card = next((each for each in cards if each.name == name and self._shows(each)), None)
+        return None if card is None else a2a_card(card, self._addresses, extended=extended)
 
     def _shows(self, card: AgentCard) -> bool:
         if card.name in self._callers or (card.meta or {}).get(_MARK):

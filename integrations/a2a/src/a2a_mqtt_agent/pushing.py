@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Iterable
@@ -189,16 +191,39 @@ class Pusher:
 
     async def _post(self, config: a2a.TaskPushNotificationConfig, event: a2a.Task | Update) -> bool:
         try:
-            if not await self._may_tell(config.url):  # the name may stand for another address now
-                logger.warning("task %s: %s is no public address any more", config.task_id, config.url)
-                return True
+            url, headers, extensions = httpx.URL(config.url), _headers(config), dict[str, str]()
+            if not self._allow_private:
+                address = await public_address(url.host, url.port or 443)
+                if address is None:  # the name may stand for another address now
+                    logger.warning("task %s: %s is no public address any more", config.task_id, config.url)
+                    return True
+                # The request goes to the address that was checked, whatever the name stands for a moment later.
+                headers["Host"], extensions["sni_hostname"] = url.netloc.decode("ascii"), url.host
+                url = url.copy_with(host=address)
             body = MessageToDict(to_stream_response(event))
-            response = await self._client.post(config.url, json=body, headers=_headers(config))
-            response.raise_for_status()
+            async with self._client.stream("POST", url, json=body, headers=headers, extensions=extensions) as response:
+                response.raise_for_status()  # nobody needs the body, which might never end
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             logger.info("task %s: %s was not told: %r", config.task_id, config.url, error)
             return False
         return True
+
+
+async def public_address(host: str, port: int) -> str | None:
+    """An IP address of a host, if all its addresses are public; None otherwise.
+
+    Args:
+        host: A host name, or an IP address.
+        port: The port that is asked for.
+
+    Raises:
+        OSError: The name has no address.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+    mapped = [getattr(each, "ipv4_mapped", None) or each for each in addresses]
+    public = mapped and all(each.is_global and not each.is_multicast for each in mapped)
+    return str(addresses[0]) if public else None
 
 
 def _headers(config: a2a.TaskPushNotificationConfig) -> dict[str, str]:

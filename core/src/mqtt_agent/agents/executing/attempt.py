@@ -184,9 +184,8 @@ class Attempt:
         if not self.shared:
             await self.change(inputs=inputs)
             return True
-        asked = (TaskState.INPUT_REQUIRED,)
         store = partial(
-            self._store.change, self.key, asked, expected_attempt=self.number, inputs=inputs, state=TaskState.WORKING
+            self._store.change, self.key, ASKING, expected_attempt=self.number, inputs=inputs, state=TaskState.WORKING
         )
         return await self._retry.until_stored(store, f"an answer to task {self.key.task_id:.80}") is not None
 

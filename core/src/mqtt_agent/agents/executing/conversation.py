@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["OfTask", "conversation_of", "own_name", "proof_of"]
+from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.agents.store.base import VERIFIED
+
+__all__ = ["OfTask", "context_of", "conversation_of", "own_name", "proof_of"]
 
 _RESERVED = tuple(f"{proof}{kind}" for proof in ("bound", "signed") for kind in (":", "-task:"))
 
@@ -38,6 +42,28 @@ def conversation_of(task: OfTask, name: str | None) -> str:
     if not name:
         return f"{of_task}{task.id}"
     return name if name.startswith((of_requester, of_task)) else f"{of_requester}{name}"
+
+
+@dataclass
+class _StoredTask:
+    id: str
+    sender: str | None
+    bound: bool
+    verified: str | None
+
+
+def context_of(record: TaskRecord, bound: bool) -> str | None:
+    """The name of the conversation of a received task, according to its record; None without a ``context_id``.
+
+    Args:
+        record: The record.
+        bound: Whether the task arrived on a sender-bound topic.
+    """
+    name, sender = record.task.get("context_id"), record.task.get("from")
+    if not name:
+        return None
+    verified = sender if record.task.get(VERIFIED) is True else None
+    return conversation_of(_StoredTask(record.task_id, sender, bound, verified), name)
 
 
 def proof_of(task: OfTask) -> str | None:

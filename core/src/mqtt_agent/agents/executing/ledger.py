@@ -21,7 +21,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.errors import TaskCanceled
-from mqtt_agent.wire import Task, TaskEvent, TaskFault, TaskState, encode
+from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["ReceivedTasks"]
 
@@ -324,7 +324,7 @@ class ReceivedTasks:
 
     async def _refuses(self, record: TaskRecord, question: dict[str, Any], answer: Any) -> bool:
         """Whether another member of the pool refuses an answer, which does not match the schema of the question."""
-        if self._pool is None or record.state is not TaskState.INPUT_REQUIRED:
+        if self._pool is None or record.state not in ASKING:
             return False
         fault = fault_of(answer, question.get("schema"))
         return fault is not None and await self._pool.wake(record.key, fault=fault)
@@ -332,7 +332,7 @@ class ReceivedTasks:
     async def _store_answer(self, record: TaskRecord) -> bool:
         """Store an answer to a question of a task that no handler of this process works on.
 
-        In a pool, an answer to the open question also ends the state ``input-required``. So of two answers that arrive
+        In a pool, an answer to the open question also ends the state of the question. So of two answers that arrive
         at two members, one is stored.
 
         Returns:
@@ -341,7 +341,7 @@ class ReceivedTasks:
         change = partial(self._scope.store.change, record.key, expected_attempt=record.attempt, inputs=record.inputs)
         if self._pool is None:
             return await change(OPEN) is not None
-        if record.state is TaskState.INPUT_REQUIRED:
+        if record.state in ASKING:
             stored = await change((record.state,), state=TaskState.WORKING)
         else:
             stored = await change((record.state,))

@@ -89,7 +89,7 @@ class Requester:
         """
         self._check_usable()
         validate_identifier(name, "agent id")
-        await self._peers.follow(name)
+        await self._peers.look_up(name)
         return self._peers.card(name)
 
     def watch_peers(self, name: str | None = None) -> AsyncIterator[PeerChange]:

@@ -97,7 +97,8 @@ class MemberStore(TaskStore):
         agent: The agent of the pool; see :attr:`TaskKey.agent`.
         member: The member's id, a new one for each process.
         on_beat: Called on the event loop when members have died, or when this member's own lease has ended.
-        ordered: Whether tasks of one context run one after the other, in the order in which they were added.
+        context_of: Returns the context of a received task, or None. Tasks of one context run one after the other, in
+            the order in which they were added. Without this function, all tasks may run at once.
 
     Attributes:
         member: The member's id.
@@ -111,11 +112,11 @@ class MemberStore(TaskStore):
         agent: str,
         member: str,
         on_beat: Callable[[Beat], None],
-        *,
-        ordered: bool = False,
+        context_of: Callable[[TaskRecord], str | None] | None = None,
     ) -> None:
         self.member: str = member
-        self.ordered: bool = ordered
+        self.ordered: bool = context_of is not None
+        self._context_of = context_of
         self.pool: Pool
         self._store = store
         self._agent = agent
@@ -138,8 +139,8 @@ class MemberStore(TaskStore):
 
         agent = escape(self._agent)
         lease = Lease(store.new_engine(), store.statement, agent, self.member, store.lease, beat)
+        self._lease = lease  # before the wait: when the start is canceled there, the lease must be given back
         self.pool = await lease.join()
-        self._lease = lease
 
     def _note(self, beat: Beat) -> None:
         self._store.restart_search(self._agent)
@@ -197,10 +198,11 @@ class MemberStore(TaskStore):
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
-        context = record.task.get("context_id") if self.ordered and record.key.role == "received" else None
+        received = record.key.role == "received"
+        context = self._context_of(record) if self._context_of is not None and received else None
         if context is not None:  # it is claimed when it is its turn
             return await self._store.add_with(record, INSERT_IN_CONTEXT, escape(context))
-        if record.key.role == "received" and record.state in ACTIVE:
+        if received and record.state in ACTIVE:
             return await self._store.add_with(record, INSERT_OWN, self.member)
         return await self._store.add(record)
 

@@ -35,8 +35,8 @@ class Queries:
         self._dialect = scope.dialect
         self._requested: dict[str, tuple[asyncio.Future[Any], str]] = {}
         """The answer of each request, and the server that was asked."""
-        self._open: dict[str, tuple[asyncio.Future[Any], str | None]] = {}
-        """The answer of each query, and the server that must send it; None for a query on a plain topic."""
+        self._open: dict[str, tuple[asyncio.Future[Any], str, bool]] = {}
+        """The answer of each query, the server that was asked, and whether it answers on a sender-bound topic."""
 
     def settle(self, response: Response, sender: str | None) -> bool:
         """Take a response that may answer a query.
@@ -48,8 +48,10 @@ class Queries:
         Returns:
             Whether the response answers a query that is under way.
         """
-        query, asked = self._open.get(response.call_id, (None, None))
-        if query is None or query.done() or sender != asked:
+        query, server, bound = self._open.get(response.call_id, (None, "", False))
+        if query is None or query.done() or sender != (server if bound else None):
+            return False
+        if response.server not in (None, server):
             return False
         query.set_result(response)
         return True
@@ -102,7 +104,7 @@ class Queries:
         loop, topics, bound = asyncio.get_running_loop(), self._scope.topics, self.speaks_bound(card)
         request = Request(request_id=new_call_id(), method=method, params=params, client=self._scope.agent_id)
         answer: asyncio.Future[Response | None] = loop.create_future()
-        self._open[request.request_id] = answer, card.server if bound else None
+        self._open[request.request_id] = answer, card.server, bound
         self._requested[request.request_id] = answer, card.server
         topic = topics.bound.request(card.server, self._scope.agent_id) if bound else topics.server_request(card.server)
         try:
@@ -143,7 +145,7 @@ class Queries:
             return None
         query = Query(query_id=new_call_id(), call_ids=call_ids, client=self._scope.agent_id)
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._open[query.query_id] = answer, server if self.speaks_bound(card) else None
+        self._open[query.query_id] = answer, server, self.speaks_bound(card)
         try:
             await self._scope.connection.publish(self.topic_for(card), encode(query))
             result: Any = (await asyncio.wait_for(answer, _TIMEOUT)).result

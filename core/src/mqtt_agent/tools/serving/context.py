@@ -50,6 +50,7 @@ class CallStream:
             the caller does not listen.
         tool: The tool's name, for warnings.
         topic: The topic of the stream, for warnings.
+        server: The id of the replica that each message names; None when the topic names the replica.
 
     Attributes:
         seq: The number of the latest stream message; 0 before the first one.
@@ -57,12 +58,18 @@ class CallStream:
     """
 
     def __init__(
-        self, call_id: str, send: Callable[[bytes], asyncio.Future[int]] | None, tool: str = "", topic: str = ""
+        self,
+        call_id: str,
+        send: Callable[[bytes], asyncio.Future[int]] | None,
+        tool: str = "",
+        topic: str = "",
+        server: str | None = None,
     ) -> None:
         self.seq: int = 0
         self.closed: bool = send is None
         self._call_id = call_id
         self._tool = tool
+        self._server = server
         kind = f"the partial results of tool {tool!r:.80}"
         watch = partial(tell_when_denied, topic=topic, kind=kind)
         self._sender = PacedSender(send, watch) if send is not None else None
@@ -80,6 +87,7 @@ class CallStream:
         """
         if self.closed or self._sender is None:
             return
+        fields.setdefault("server", self._server)
         message = StreamMessage(call_id=self._call_id, seq=self.seq + 1, type=kind, **fields)
         payload = encode(message, self._tool)
         self.seq += 1  # only now: callers wait for every number, so an unsent message must not use a number

@@ -85,6 +85,11 @@ class Executor:
         """How many seconds the responses to calls are kept."""
         return self._replay.max_age
 
+    @property
+    def forgotten(self) -> float:
+        """A call that this server does not know may have run, if it was sent before this time; Unix seconds."""
+        return self._replay.forgotten
+
     def knows(self, key: CallKey) -> bool:
         """Whether a call runs, waits, or has a stored response."""
         return key in self._known or self._replay.get(key) is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 import uuid
 from typing import Any
 
@@ -60,7 +62,8 @@ class Inputs:
             The result of the method.
 
         Raises:
-            InputNotGiven: The caller does not listen, or answers with an error.
+            InputNotGiven: The caller does not listen, answers with an error, or gives no answer before the time at
+                which it stops to wait for the tool's result.
             TopicNotAuthorized: The broker does not allow the server to read the answers.
         """
         if stream.closed:
@@ -79,12 +82,15 @@ class Inputs:
                 again.clear()
                 await stream.publish(INPUT, server=self._scope.server_id, **fields)
                 wakes = asyncio.ensure_future(again.wait())
+                left = math.inf if execution.expires is None else execution.expires - time.monotonic()
                 try:
-                    await asyncio.wait(
-                        [answered, wakes], timeout=repeats.next_wait(), return_when=asyncio.FIRST_COMPLETED
-                    )
+                    waited = min(repeats.next_wait(), max(0.0, left))
+                    await asyncio.wait([answered, wakes], timeout=waited, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     wakes.cancel()
+                if left <= waited and not (answered.done() or again.is_set()):
+                    what = f"the caller of tool {execution.tool_name} has not answered before the end of its timeout"
+                    raise InputNotGiven(what, code="INPUT_TIMEOUT")
         finally:
             del self._waiting[key, input_id]
             if not any(each == key for each, _ in self._waiting):

@@ -265,12 +265,14 @@ class Intake:
 
         An earlier process may have run a call that was signed before this process began. Only a call from the session
         that the broker has kept for a named replica has not run, and such calls arrive soon after the start. This
-        process may have forgotten a call that was signed longer ago than it keeps responses.
+        process may have forgotten a call that was signed longer ago than it keeps responses, or before a call that it
+        had no room to keep, or whose end it does not keep, because the call was canceled.
         """
         executor, now, signed_at = self._executor, time.time(), message.proof.signed_at / 1000
         assert executor is not None
         from_session = self._connection.session_present and now < self._began + _FROM_SESSION_WITHIN
-        if from_session or signed_at >= max(self._began, now - executor.remembers):
+        forgotten = max(now - executor.remembers, executor.forgotten)
+        if from_session or (signed_at >= self._began and signed_at > forgotten):
             return False
         return not executor.knows((call.client, call.call_id, bound))
 

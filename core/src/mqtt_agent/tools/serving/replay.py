@@ -23,6 +23,8 @@ class ReplayStore:
 
     Attributes:
         max_age: As given.
+        forgotten: A call that the store does not know, and that was sent before this time, may have run already. Unix
+            seconds.
     """
 
     def __init__(self, max_entries: int, max_age: float, max_bytes: int = 64 * 1024 * 1024) -> None:
@@ -30,6 +32,7 @@ class ReplayStore:
         self.max_age: float = max_age
         self._max_bytes = max_bytes
         self._bytes = 0
+        self.forgotten: float = 0.0
         self._entries: OrderedDict[CallKey, tuple[float, bytes, Request]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -51,7 +54,16 @@ class ReplayStore:
             oldest, (expires, _, _) = next(iter(self._entries.items()))
             if expires > now and len(self._entries) <= self._max_entries and self._bytes <= self._max_bytes:
                 break
+            self.note_forgotten(time.time() - (now - expires) - self.max_age if expires > now else 0.0)
             self._forget(oldest)
+
+    def note_forgotten(self, sent: float) -> None:
+        """Note that a call has run, was sent not later than at this time, and is not kept.
+
+        Args:
+            sent: Unix seconds.
+        """
+        self.forgotten = max(self.forgotten, sent)
 
     def get(self, key: CallKey) -> tuple[bytes, Request] | None:
         """The response to a call, and the call; None when the store has no response, or has dropped it."""

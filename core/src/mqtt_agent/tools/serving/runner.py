@@ -93,6 +93,8 @@ class CallRunner:
         payload = self._encode(response, execution)
         if response.error is None or not response.error.retryable:
             self._replay.put(execution.key, payload, execution.request)
+        elif execution.messages[0].must_be_proven:
+            self._replay.note_forgotten(execution.messages[0].proof.signed_at / 1000)
         await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
 
     @traced_handler
@@ -156,7 +158,9 @@ class CallRunner:
         topic = (
             self._topics.bound.stream(call.client, call_id, self._server_id) if bound else tool.stream_topic(call_id)
         )
-        return CallStream(call_id, lambda payload: publish(topic, payload), name, topic)
+        return CallStream(
+            call_id, lambda payload: publish(topic, payload), name, topic, None if bound else self._server_id
+        )
 
 
 class _ResultNotJSON(Exception):
