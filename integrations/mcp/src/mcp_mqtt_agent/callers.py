@@ -19,6 +19,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _CLEAR_WITHIN = 10.0
 """Seconds in which it must become clear for which call the server asks."""
+_GOES_ON_FOR = 60.0
+"""Seconds for which a server may go on with a call that was canceled."""
 
 
 class Callers:
@@ -31,23 +33,41 @@ class Callers:
     """
 
     def __init__(self) -> None:
-        self._running: dict[object, ToolContext] = {}
+        self._running: dict[object, ToolContext | None] = {}
+        """What runs at the server: calls, and None for what nobody can be asked about."""
         self._ended = asyncio.Event()
 
     @contextlib.contextmanager
-    def running(self, context: ToolContext) -> Generator[None]:
-        """Note that a call runs at the server, until the end of the block."""
+    def running(self, context: ToolContext | None) -> Generator[None]:
+        """Note that a call runs at the server, until the end of the block.
+
+        A server may go on with a call that was canceled, and ask about it. So such a call counts for a while longer:
+        its question must not go to the caller of another call.
+
+        Args:
+            context: The call; None for a request whose caller cannot be asked.
+        """
         key = object()
         self._running[key] = context
         try:
             yield
-        finally:
-            del self._running[key]
-            self._ended.set()
+        except asyncio.CancelledError:
+            self._running[key] = None
+            asyncio.get_running_loop().call_later(_GOES_ON_FOR, self._end, key)
+            raise
+        except BaseException:
+            self._end(key)
+            raise
+        else:
+            self._end(key)
+
+    def _end(self, key: object) -> None:
+        del self._running[key]
+        self._ended.set()
 
     @property
     def only(self) -> ToolContext | None:
-        """The call that runs; None when there is none, or several."""
+        """The call that runs; None when there is none, or when more than this call may run."""
         return next(iter(self._running.values())) if len(self._running) == 1 else None
 
     async def ask(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -86,8 +106,10 @@ class Callers:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), end - loop.time())
             asked &= self._running.keys()
-        if len(asked) != 1:
-            what = f"{len(asked)} calls run, and the question does not say which of them asks"
+        context = self._running[asked.pop()] if len(asked) == 1 else None
+        if context is None:
+            what = "no call runs whose caller it must be for" if not asked else f"{len(asked)} calls run"
+            what = f"{what}, and the question does not say which call asks"
             logger.warning("a question of the MCP server is refused, because %s", what)
             raise MCPError(INVALID_REQUEST, f"the question is refused, because {what}")
-        return self._running[asked.pop()]
+        return context

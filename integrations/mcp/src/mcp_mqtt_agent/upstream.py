@@ -263,7 +263,8 @@ class Upstream:
         for again in (False, True):
             session = await self._present()
             try:
-                raw = await session.request(method, params)
+                with session.callers.running(None):
+                    raw = await session.request(method, params)
             except MCPError as error:
                 if again or not self._is_lost(session, error):
                     raise error_of(error) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Mapping
 from typing import Any
 
-from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.errors import CallError, ToolUnavailable
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import error_of
 from mqtt_agent.tools.calling.queries import Queries
@@ -15,6 +16,8 @@ from mqtt_agent.tools.questions import as_object
 from mqtt_agent.wire import ServerCard, to_json
 
 __all__ = ["Requests"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 1000
 
@@ -79,18 +82,32 @@ class Requests:
         raise ToolUnavailable(f"{server}: no online replica has {capability}", tool=server)
 
     async def listing(self, method: str, key: str, server: str | None, timeout: float | None) -> list[dict[str, Any]]:
-        """All entries of a list of one server or of all servers, page by page; each with its ``server``."""
+        """All entries of a list of one server or of all servers, page by page; each with its ``server``.
+
+        In a list of all servers, a server that does not answer, or answers with an error, is left out with a warning.
+        """
         names = self.servers(_capability_of(method), server)
         if server is not None and not names:
             raise ToolUnavailable(f"{server}: no online replica has {_capability_of(method)}", tool=server)
-        found = await asyncio.gather(*(self._pages(name, method, key, timeout) for name in names))
-        return [{**entry, "server": name} for name, entries in zip(names, found, strict=True) for entry in entries]
+        pages = (self._pages(name, method, key, timeout) for name in names)
+        found = await asyncio.gather(*pages, return_exceptions=server is None)
+        listed = list[dict[str, Any]]()
+        for name, entries in zip(names, found, strict=True):
+            if not isinstance(entries, BaseException):
+                listed += [{**entry, "server": name} for entry in entries]
+            elif isinstance(entries, CallError):
+                logger.warning("the list of all servers lacks the %s of server %s: %s", key, name, entries)
+            else:
+                raise entries
+        return listed
 
     async def _pages(self, server: str, method: str, key: str, timeout: float | None) -> list[dict[str, Any]]:
-        entries, cursor = list[dict[str, Any]](), None
+        loop, entries, cursor = asyncio.get_running_loop(), list[dict[str, Any]](), None
+        end = None if timeout is None else loop.time() + timeout
         for _ in range(_MOST_PAGES):
             asked: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
-            page = as_object(await self.ask(server, method, asked, timeout)) or {}
+            left = None if end is None else max(0.0, end - loop.time())
+            page = as_object(await self.ask(server, method, asked, left)) or {}
             entries += [entry for each in page.get(key) or () if (entry := as_object(each)) is not None]
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str) or not cursor:
