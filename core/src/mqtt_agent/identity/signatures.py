@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "SIGNATURE_PROPERTY",
@@ -27,10 +26,12 @@ SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "bag
 
 _DOMAIN = b"mqtt-agent-sig 1"
 _VERSION = "1"
+_LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
+_NONCE_BYTES, _VALUE_BYTES = 12, 64
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
-@dataclass(frozen=True)
-class SignedContent:
+class SignedContent(NamedTuple):
     """The parts of an MQTT message that a signature covers.
 
     The QoS, the retain flag and the Message Expiry Interval are not covered, because brokers change them.
@@ -56,18 +57,18 @@ class SignedContent:
 
         No part can be moved into another one, because each part has its length. A missing part is not an empty part.
         """
-        head = (signature.signer, str(signature.signed_at), str(signature.expires_at), signature.nonce)
-        parts: list[bytes | None] = [_DOMAIN, *(_bytes_of(text) for text in head)]
-        parts += [_bytes_of(self.topic), _bytes_of(self.response_topic), self.correlation_data]
-        parts += [_bytes_of(self.content_type), hashlib.sha256(self.payload).digest()]
-        if self.user_properties:
-            covered = sorted(pair for pair in self.user_properties if pair[0] in SIGNED_PROPERTIES)
-            parts += [_bytes_of(text) for pair in covered for text in pair]
-        return b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
+        texts = (signature.signer, str(signature.signed_at), str(signature.expires_at), signature.nonce, self.topic)
+        parts: list[bytes | None] = [_DOMAIN, *[text.encode(errors=_LENIENT) for text in texts]]
+        parts.append(None if self.response_topic is None else self.response_topic.encode(errors=_LENIENT))
+        parts.append(self.correlation_data)
+        parts.append(None if self.content_type is None else self.content_type.encode(errors=_LENIENT))
+        parts.append(hashlib.sha256(self.payload).digest())
+        for pair in sorted([each for each in self.user_properties if each[0] in SIGNED_PROPERTIES]):
+            parts += [text.encode(errors=_LENIENT) for text in pair]
+        return b"".join([b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts])
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """The value of the user property :data:`SIGNATURE_PROPERTY`: ``1;signer;signed_at;expires_at;nonce;value``.
 
     Attributes:
@@ -87,7 +88,12 @@ class Signature:
     @classmethod
     def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
         """A signature with a new nonce, and without its value yet."""
-        return cls(signer, signed_at, expires_at, encode_base64(os.urandom(12)))
+        return cls(signer, signed_at, expires_at, encode_base64(os.urandom(_NONCE_BYTES)))
+
+    @classmethod
+    def blank(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
+        """A signature that proves nothing, and is as long as the one of a message."""
+        return cls(signer, signed_at, expires_at, encode_base64(bytes(_NONCE_BYTES)), bytes(_VALUE_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Signature:
@@ -108,9 +114,8 @@ class Signature:
             raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
 
     def __str__(self) -> str:
-        return ";".join(
-            (_VERSION, self.signer, str(self.signed_at), str(self.expires_at), self.nonce, encode_base64(self.value))
-        )
+        stamps = f"{self.signed_at};{self.expires_at};{self.nonce}"
+        return f"{_VERSION};{self.signer};{stamps};{encode_base64(self.value)}"
 
 
 def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
@@ -132,21 +137,17 @@ def decode_base64(text: str) -> bytes:
         ValueError: The text is not base64url.
     """
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = binascii.a2b_base64(text.encode().translate(_FROM_URL) + b"=" * (-len(text) % 4))
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{text!r:.40} is not base64url") from error
-    if encode_base64(data) != text:
+    if encode_base64(data) != text:  # the decoder ignores characters that are not base64
         raise ValueError(f"{text!r:.40} is not base64url")
     return data
 
 
 def encode_base64(data: bytes) -> str:
     """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _bytes_of(text: str | None) -> bytes | None:
-    return None if text is None else text.encode(errors="surrogatepass")
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
 
 
 def _is_number(text: str) -> bool:

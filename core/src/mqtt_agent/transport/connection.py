@@ -447,7 +447,7 @@ class Connection:
             TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
-            if self.screens:
+            if self.audit is not None:
                 self._note(topic, payload)
             properties = self._signed(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
@@ -487,7 +487,7 @@ class Connection:
             WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
-        if self.screens:
+        if self.audit is not None:
             self._note(topic, payload)
         return self._outbox.add(topic, payload, retain, self._signed(topic, payload, properties), repeatable)
 
@@ -506,7 +506,9 @@ class Connection:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        self._outbox.pack(topic, payload, 1, False, self._signed(topic, payload, properties))
+        if self.identity is not None:
+            properties = self.identity.reserve(properties)
+        self._outbox.pack(topic, payload, 1, False, properties)
 
     def _note(self, topic: str, payload: bytes) -> None:
         for namespace, screen in self.screens.items():
