@@ -26,6 +26,7 @@ SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "bag
 
 _DOMAIN = b"mqtt-agent-sig 1"
 _VERSION = "1"
+_MISSING = b"-"
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
@@ -57,15 +58,20 @@ class SignedContent(NamedTuple):
 
         No part can be moved into another one, because each part has its length. A missing part is not an empty part.
         """
-        texts = (signature.signer, str(signature.signed_at), str(signature.expires_at), signature.nonce, self.topic)
-        parts: list[bytes | None] = [_DOMAIN, *[text.encode(errors=_LENIENT) for text in texts]]
-        parts.append(None if self.response_topic is None else self.response_topic.encode(errors=_LENIENT))
-        parts.append(self.correlation_data)
-        parts.append(None if self.content_type is None else self.content_type.encode(errors=_LENIENT))
-        parts.append(hashlib.sha256(self.payload).digest())
-        for pair in sorted([each for each in self.user_properties if each[0] in SIGNED_PROPERTIES]):
-            parts += [text.encode(errors=_LENIENT) for text in pair]
-        return b"".join([b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts])
+        # One format is several times faster than a function for each part, and each message is signed and checked.
+        signer, topic = signature.signer.encode(errors=_LENIENT), self.topic.encode(errors=_LENIENT)
+        signed_at, expires_at = b"%d" % signature.signed_at, b"%d" % signature.expires_at
+        nonce, digest = signature.nonce.encode(errors=_LENIENT), hashlib.sha256(self.payload).digest()
+        signed = b"%d:%b%d:%b%d:%b%d:%b%d:%b%d:%b%b%b%b%d:%b" % (
+            *(len(_DOMAIN), _DOMAIN, len(signer), signer, len(signed_at), signed_at),
+            *(len(expires_at), expires_at, len(nonce), nonce, len(topic), topic),
+            _MISSING if self.response_topic is None else _text(self.response_topic),
+            _MISSING if self.correlation_data is None else _part(self.correlation_data),
+            _MISSING if self.content_type is None else _text(self.content_type),
+            *(len(digest), digest),
+        )
+        covered = [pair for pair in self.user_properties if pair[0] in SIGNED_PROPERTIES]
+        return signed + b"".join(_text(text) for pair in sorted(covered) for text in pair) if covered else signed
 
 
 class Signature(NamedTuple):
@@ -94,6 +100,10 @@ class Signature(NamedTuple):
     def blank(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
         """A signature that proves nothing, and is as long as the one of a message."""
         return cls(signer, signed_at, expires_at, encode_base64(bytes(_NONCE_BYTES)), bytes(_VALUE_BYTES))
+
+    def with_value(self, value: bytes) -> Signature:
+        """The same signature with its value."""
+        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value)
 
     @classmethod
     def parse(cls, text: str) -> Signature:
@@ -148,6 +158,14 @@ def decode_base64(text: str) -> bytes:
 def encode_base64(data: bytes) -> str:
     """base64url without padding."""
     return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
+
+
+def _text(text: str) -> bytes:
+    return _part(text.encode(errors=_LENIENT))
+
+
+def _part(part: bytes) -> bytes:
+    return b"%d:%b" % (len(part), part)
 
 
 def _is_number(text: str) -> bool:

@@ -93,7 +93,7 @@ class Identity:
             return properties
         signature = Signature.begin(self.key.name, *self._times(properties))
         value = self.key.sign(_content(topic, payload, properties).to_bytes(signature))
-        return _with(properties, signature._replace(value=value))
+        return _with(properties, signature.with_value(value))
 
     def reserve(self, properties: PublishProperties) -> PublishProperties:
         """Add a text as long as the signature, so that the size of the signed message is known without signing it.
