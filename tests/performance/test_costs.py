@@ -24,7 +24,7 @@ PYTHON_CALLS_PER_CALL_AT_ONCE = 400
 """The measured number is 370. If each message that waits were packed twice, the number would be 420."""
 
 PYTHON_CALLS_MORE_PER_SIGNED_CALL = 165
-"""For both sides together, with the frames of :class:`CountingIdentity`. The limit is a third above the measured number."""
+"""The limit is a third above the measured number, which includes the calls of :class:`CountingIdentity`."""
 
 
 def make_server(url: str, namespace: str, identity: CountingIdentity | None = None) -> ToolServer:

@@ -449,7 +449,8 @@ class Connection:
         if qos == 0:
             if self.audit is not None:
                 self._note(topic, payload)
-            properties = self._signed(topic, payload, properties)
+            if self.identity is not None:
+                properties = self.identity.sign(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
             if link is not None:
@@ -489,7 +490,9 @@ class Connection:
         self._lifetime.check_usable()
         if self.audit is not None:
             self._note(topic, payload)
-        return self._outbox.add(topic, payload, retain, self._signed(topic, payload, properties), repeatable)
+        if self.identity is not None:
+            properties = self.identity.sign(topic, payload, properties)
+        return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.
@@ -514,9 +517,6 @@ class Connection:
         for namespace, screen in self.screens.items():
             if topic.startswith(f"{namespace}/"):
                 screen.sends(topic, payload)
-
-    def _signed(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
-        return properties if self.identity is None else self.identity.sign(topic, payload, properties)
 
 
 def _in_range(name: str, value: int, least: int, most: int) -> int:
