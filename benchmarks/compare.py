@@ -34,6 +34,13 @@ from subjects import FLOOR, OURS, SUBJECTS, Subject
 RESULTS = HERE / "results"
 TEXT = "123456789"  # {"text":"123456789"} has 20 bytes
 AT_ONCE = (1, 64)
+PAIRS = (
+    ("structured", OURS.key),
+    ("ainvoke", OURS.key),
+    ("signed", OURS.key),
+    ("signed-delegate", "delegate"),
+)
+"""The subjects that are compared with each other, beside the comparison with the floor."""
 
 
 @dataclass
@@ -202,14 +209,13 @@ def tables(results: dict[str, Any]) -> str:
             _short(_cpu(subject) / _cpu(subjects[FLOOR.key])),
         ]
         parts.append(f"| {subject['title']} | {' | '.join(cells)} |")
-    for key, name in (
-        ("structured", "A `StructuredTool` around `ToolClient.call`"),
-        ("ainvoke", "LangChain `ainvoke`"),
-    ):
-        if key in subjects and OURS.key in subjects:
-            over = _ratio(subjects, key, OURS.key, "1", "p50_ms")
-            full = _ratio(subjects, key, OURS.key, "64", "calls_per_second")
-            parts += ["", f"{name} to `ToolClient.call`: p50 {over} with 1 at once, calls/s {full} with 64."]
+    for key, to in PAIRS:
+        if key in subjects and to in subjects:
+            over = _ratio(subjects, key, to, "1", "p50_ms")
+            full = _ratio(subjects, key, to, "64", "calls_per_second")
+            cpu = _short(_cpu(subjects[key]) / _cpu(subjects[to]))
+            what = f"{subjects[key]['title']}, to {subjects[to]['title']}"
+            parts += ["", f"{what}: p50 {over} with 1 at once; calls/s {full} and CPU {cpu} with 64."]
     parts += [
         "",
         "The absolute values, as medians. CPU is seconds of CPU time for 1,000 calls, and MB is peak memory, each for "

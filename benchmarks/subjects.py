@@ -121,6 +121,13 @@ SUBJECTS = [
         prepare=_needs("mcp"),
     ),
     OURS,
+    Subject(
+        "signed",
+        "ours: signed `ToolClient.call`",
+        _python("ours", "serve-signed"),
+        _python("ours", "client-signed"),
+        prepare=_needs("nacl"),
+    ),
     Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
     Subject(
         "structured",
@@ -139,4 +146,11 @@ SUBJECTS = [
     ),
     Subject("request", "task, ours: `Agent.request`", _python("agents", "serve"), _python("agents", "request")),
     Subject("delegate", "task, ours: durable `delegate`", _python("agents", "serve"), _python("agents", "delegate")),
+    Subject(
+        "signed-delegate",
+        "task, ours: signed durable `delegate`",
+        _python("agents", "serve-signed"),
+        _python("agents", "delegate-signed"),
+        prepare=_needs("nacl"),
+    ),
 ]

@@ -1,6 +1,6 @@
 """MQTT.Agent's tasks: one agent has a handler ``echo``, the other agent gives it tasks. Each has an SQLite store.
 
-python -m peers.agents serve|request|delegate [number] mqtt://host:port
+python -m peers.agents serve|serve-signed|request|delegate|delegate-signed [number] mqtt://host:port
 
 The number says how many finished tasks the agent's store contains at the start.
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from mqtt_agent import Agent, SqliteStore, TaskContext
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole
+from mqtt_agent.identity import Identity
 from mqtt_agent.wire import Task, TaskResult, TaskState, Topics, to_json, utc_now
 
 from peers import load
+from peers.keys import identity_of
 
 STORES = Path(__file__).parent.parent / ".stores"  # on a disk: the folder for temporary files may be in memory
 DOES, GIVES = "bench-does", "bench-gives"
@@ -53,9 +55,9 @@ async def store_with(count: int, role: TaskRole) -> AsyncIterator[SqliteStore]:
             yield store
 
 
-async def serve(url: str, count: int) -> None:
+async def serve(url: str, count: int, identity: Identity | None = None) -> None:
     async with store_with(count, "received") as store:
-        agent = Agent(DOES, broker=url, store=store, max_concurrency=AT_ONCE)
+        agent = Agent(DOES, broker=url, store=store, max_concurrency=AT_ONCE, identity=identity)
 
         @agent.on_task
         async def echo(task: TaskContext) -> dict[str, str]:
@@ -77,8 +79,11 @@ async def request(url: str, count: int) -> AsyncIterator[load.AsyncCall]:
 
 
 @contextlib.asynccontextmanager
-async def delegate(url: str, count: int) -> AsyncIterator[load.AsyncCall]:
-    async with store_with(count, "delegated") as store, Agent(GIVES, broker=url, store=store) as agent:
+async def delegate(url: str, count: int, identity: Identity | None = None) -> AsyncIterator[load.AsyncCall]:
+    async with (
+        store_with(count, "delegated") as store,
+        Agent(GIVES, broker=url, store=store, identity=identity) as agent,
+    ):
 
         async def call(text: str) -> str:
             handle = await agent.delegate(DOES, text)
@@ -92,5 +97,9 @@ if __name__ == "__main__":
     count = int(numbers[0]) if numbers else 0
     if role == "serve":
         asyncio.run(serve(url, count))
+    elif role == "serve-signed":
+        asyncio.run(serve(url, count, identity_of(DOES, trusts=GIVES)))
+    elif role == "delegate-signed":
+        load.run_async(delegate(url, count, identity_of(GIVES, trusts=DOES)))
     else:
         load.run_async({"request": request, "delegate": delegate}[role](url, count))

@@ -1,6 +1,6 @@
 """MQTT.Agent at each of its layers, with default settings.
 
-python -m peers.ours serve|client|facade|structured|ainvoke|invoke mqtt://host:port
+python -m peers.ours serve|serve-signed|client|client-signed|facade|structured|ainvoke|invoke mqtt://host:port
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator, Iterator
 
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent import sync as blocking
+from mqtt_agent.identity import Identity
 
 from peers import load
+from peers.keys import identity_of
+
+SERVES, CALLS = "bench", "bench-client"
 
 
-def serve(url: str) -> None:
-    server = ToolServer("bench", broker=url)
+def serve(url: str, identity: Identity | None = None) -> None:
+    server = ToolServer(SERVES, broker=url, identity=identity)
 
     @server.tool
     async def echo(text: str) -> dict:
@@ -32,8 +36,8 @@ def serve(url: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def client(url: str) -> AsyncIterator[load.AsyncCall]:
-    async with ToolClient("bench-client", broker=url) as tools:
+async def client(url: str, identity: Identity | None = None) -> AsyncIterator[load.AsyncCall]:
+    async with ToolClient(CALLS, broker=url, identity=identity) as tools:
 
         async def call(text: str) -> str:
             return (await tools.call("echo", {"text": text}))["text"]
@@ -105,6 +109,10 @@ if __name__ == "__main__":
     role, url = sys.argv[1:3]
     if role == "serve":
         serve(url)
+    elif role == "serve-signed":
+        serve(url, identity_of(SERVES, trusts=CALLS))
+    elif role == "client-signed":
+        load.run_async(client(url, identity_of(CALLS, trusts=SERVES)))
     elif role in ("client", "structured", "ainvoke"):
         load.run_async({"client": client, "structured": structured, "ainvoke": ainvoke}[role](url))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
 from mqtt_agent.identity.signing import MAX_SKEW, Identity
 from mqtt_agent.transport import InboundMessage, Proof, PublishProperties
+from mqtt_agent.transport.packing import pack_publish
 
 NOW = 1_800_000_000.0
 A, B = PrivateKey.new("agent-a"), PrivateKey.new("agent-b")
@@ -121,7 +121,7 @@ def test_no_part_can_be_moved_into_the_next_part() -> None:
         SignedContent("ab", b"", "c", user_properties=(("baggage", "x"), ("baggage", "y"))),
     ]
     assert len({each.to_bytes(signature) for each in contents}) == len(contents)
-    moved = replace(signature, signer="agent-", nonce="a" + signature.nonce)
+    moved = signature._replace(signer="agent-", nonce="a" + signature.nonce)
     assert contents[0].to_bytes(moved) != contents[0].to_bytes(signature)
 
 
@@ -208,6 +208,20 @@ def test_the_signature_of_a_message_is_checked_once() -> None:
     assert InboundMessage("ns/topic", b"").signer is None
 
 
+@pytest.mark.parametrize("expiry", [None, 60])
+def test_the_size_of_a_signed_message_is_known_without_signing_it(expiry: int | None) -> None:
+    class Unsigning(PrivateKey):
+        def sign(self, data: bytes) -> bytes:
+            raise AssertionError("nothing is to be signed")
+
+    properties = PublishProperties("ns/answers", b"call-1", message_expiry=expiry, user_properties=(("other", "1"),))
+    for name in ("agent-a", "ägent;1"):
+        signed = Identity(PrivateKey.new(name)).sign("ns/topic", b"{}", properties)
+        reserved = Identity(Unsigning.new(name)).reserve(properties)
+        sizes = [pack_publish("ns/topic", b"{}", 1, False, each).size for each in (signed, reserved)]
+        assert sizes[0] == sizes[1]
+
+
 def test_signatures_are_not_checked_when_they_are_off() -> None:
     assert reader(verify="off").check(sent()).signer is None
     with pytest.raises(ValueError, match="use one of 'off', 'log', 'require'"):
@@ -217,6 +231,7 @@ def test_signatures_are_not_checked_when_they_are_off() -> None:
 def test_an_identity_without_a_key_signs_nothing() -> None:
     properties = PublishProperties()
     assert reader().sign("ns/topic", b"", properties) is properties
+    assert reader().reserve(properties) is properties
 
 
 def test_a_key_is_kept_in_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:

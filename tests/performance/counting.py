@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
+from mqtt_agent.transport import InboundMessage, Proof, PublishProperties
 from packets import split_packets
 from proxy import Proxy
 
@@ -81,3 +84,30 @@ def counted_calls() -> Iterator[Calls]:
         yield calls
     finally:
         sys.setprofile(before)
+
+
+class CountingIdentity(Identity):
+    """Counts the signatures that it makes, and the messages whose signatures it checks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._count: Counter[str] = Counter()
+
+    @property
+    def count(self) -> Counter[str]:
+        """How many messages were ``signed``, and how many ``checked``, until now."""
+        return self._count.copy()
+
+    def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
+        self._count["signed"] += 1
+        return super().sign(topic, payload, properties)
+
+    def check(self, message: InboundMessage) -> Proof:
+        self._count["checked"] += 1
+        return super().check(message)
+
+
+def identities(*names: str) -> tuple[CountingIdentity, ...]:
+    """One identity for each name. They trust each other, and require proof."""
+    keys = [PrivateKey.new(name) for name in names]
+    return tuple(CountingIdentity(key, TrustedKeys(each.public for each in keys), verify="require") for key in keys)

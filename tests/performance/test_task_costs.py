@@ -15,7 +15,7 @@ from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.transport.settings import Bound
 from support import soon, until
 
-from .counting import CountingProxy, counted_calls
+from .counting import CountingIdentity, CountingProxy, counted_calls, identities
 
 TASKS = 50
 PROMPT = "123456789"
@@ -68,16 +68,21 @@ async def request(planner: Agent) -> Any:
 
 @contextlib.asynccontextmanager
 async def agents(
-    namespace: str, urls: tuple[str, str], stores: tuple[TaskStore, TaskStore], *, bound: Bound = "prefer"
+    namespace: str,
+    urls: tuple[str, str],
+    stores: tuple[TaskStore, TaskStore],
+    *,
+    bound: Bound = "prefer",
+    signed: tuple[CountingIdentity | None, ...] = (None, None),
 ) -> AsyncIterator[tuple[Agent, Agent]]:
     """An agent that gives tasks, and an agent that returns their prompts."""
-    writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1], bound=bound)
+    writer = Agent("writer", broker=urls[1], namespace=namespace, store=stores[1], bound=bound, identity=signed[1])
 
     @writer.on_task
     async def echo(task: TaskContext) -> str | None:
         return task.prompt
 
-    planner = Agent("planner", broker=urls[0], namespace=namespace, store=stores[0], bound=bound)
+    planner = Agent("planner", broker=urls[0], namespace=namespace, store=stores[0], bound=bound, identity=signed[0])
     async with writer, planner:
         await until(lambda: writer._presence.announced)
         await soon(planner.peer("writer"))
@@ -149,6 +154,24 @@ async def test_a_durable_task_costs_few_python_calls(
             for _ in range(TASKS):
                 await do(planner)
     assert calls.count / TASKS <= most
+
+
+@pytest.mark.parametrize(("do", "events"), [(delegate, 2), (request, 0)], ids=["delegate", "request"])
+async def test_each_message_of_a_task_is_signed_once_and_checked_once(
+    do: Do, events: int, mosquitto: Mosquitto, namespace: str
+) -> None:
+    near, _ = signed = identities("planner", "writer")
+    stores = MemoryStore(), MemoryStore()
+    async with agents(namespace, (mosquitto.url, mosquitto.url), stores, signed=signed) as (planner, writer):
+        await soon(do(planner))
+        await soon(writer.peers())  # now all cards and statuses have arrived
+        before = [each.count for each in signed]
+        for _ in range(TASKS):
+            assert await soon(do(planner)) == PROMPT
+        answers = (1 + events) * TASKS  # the result, and the events
+        await until(lambda: (near.count - before[0])["checked"] >= answers)
+        counted = [each.count - earlier for each, earlier in zip(signed, before, strict=True)]
+    assert counted == [{"signed": TASKS, "checked": answers}, {"signed": answers, "checked": TASKS}]
 
 
 class CountingStore(MemoryStore):

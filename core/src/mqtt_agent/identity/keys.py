@@ -13,8 +13,8 @@ from mqtt_agent.identity.signatures import decode_base64, encode_base64
 from mqtt_agent.wire import validate_identifier
 
 try:
+    from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_open, crypto_sign_seed_keypair
     from nacl.exceptions import BadSignatureError
-    from nacl.signing import SigningKey, VerifyKey
 except ImportError as _missing:  # pragma: no cover  (the tests install the extra)
     raise ImportError("signatures need PyNaCl: pip install 'mqtt-agent[signed]'") from _missing
 
@@ -48,7 +48,7 @@ class PublicKey:
         self.serves: frozenset[str] | None = (
             None if serves is None else frozenset(validate_identifier(each, "tool name") for each in serves)
         )
-        self._key = VerifyKey(_checked(data))
+        self._data = _checked(data)
         required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": encode_base64(data)}, separators=(",", ":"))
         self.kid: str = encode_base64(hashlib.sha256(required.encode()).digest())
 
@@ -63,15 +63,17 @@ class PublicKey:
 
     def verifies(self, value: bytes, signed: bytes) -> bool:
         """Whether ``value`` is the signature of ``signed`` by this key."""
+        if len(value) != crypto_sign_BYTES:
+            return False
         try:
-            self._key.verify(signed, value)
-        except (BadSignatureError, ValueError):  # ValueError: the signature does not have 64 bytes
+            crypto_sign_open(value + signed, self._data)
+        except BadSignatureError:
             return False
         return True
 
     def pinned(self, serves: Iterable[str]) -> PublicKey:
         """The same key for an owner that may offer only these tools."""
-        return PublicKey(self.name, bytes(self._key), self.names, serves)
+        return PublicKey(self.name, self._data, self.names, serves)
 
     def to_jwk(self) -> dict[str, Any]:
         """The key as a JWK.
@@ -79,7 +81,7 @@ class PublicKey:
         ``sub`` is the name, ``names`` has the further names, if any, and ``serves`` the tools, unless all are allowed
         (ours).
         """
-        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(bytes(self._key)), "kid": self.kid}
+        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(self._data), "kid": self.kid}
         jwk["sub"] = self.name
         if self.names:
             jwk["names"] = sorted(self.names)
@@ -134,8 +136,9 @@ class PrivateKey:
     """
 
     def __init__(self, name: str, seed: bytes, names: Iterable[str] = ()) -> None:
-        self._key = SigningKey(_checked(seed))
-        self.public: PublicKey = PublicKey(name, bytes(self._key.verify_key), names)
+        self._seed = _checked(seed)
+        public, self._secret = crypto_sign_seed_keypair(self._seed)
+        self.public: PublicKey = PublicKey(name, public, names)
 
     @classmethod
     def new(cls, name: str, names: Iterable[str] = ()) -> PrivateKey:
@@ -152,7 +155,7 @@ class PrivateKey:
 
     def sign(self, data: bytes) -> bytes:
         """The signature of ``data``, 64 bytes."""
-        return self._key.sign(data).signature
+        return crypto_sign(data, self._secret)[:crypto_sign_BYTES]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the key to a JWK file that only its owner may read.
@@ -161,7 +164,7 @@ class PrivateKey:
             FileExistsError: The file exists. A key is never overwritten.
             OSError: The file cannot be written.
         """
-        jwk = {**self.public.to_jwk(), "d": encode_base64(bytes(self._key))}
+        jwk = {**self.public.to_jwk(), "d": encode_base64(self._seed)}
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(jwk, indent=2) + "\n")

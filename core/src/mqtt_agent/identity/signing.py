@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -92,13 +91,27 @@ class Identity:
         """
         if self.key is None:
             return properties
+        signature = Signature.begin(self.key.name, *self._times(properties))
+        value = self.key.sign(_content(topic, payload, properties).to_bytes(signature))
+        return _with(properties, signature.with_value(value))
+
+    def reserve(self, properties: PublishProperties) -> PublishProperties:
+        """Add a text as long as the signature, so that the size of the signed message is known without signing it.
+
+        Args:
+            properties: The MQTT properties of the message.
+
+        Returns:
+            The properties with the text, which proves nothing; the same properties when there is no private key.
+        """
+        if self.key is None:
+            return properties
+        return _with(properties, Signature.blank(self.key.name, *self._times(properties)))
+
+    def _times(self, properties: PublishProperties) -> tuple[int, int]:
+        """When a message is signed now, and when the signature expires, in milliseconds; 0 is never."""
         now = round(self._clock() * 1000)
-        expires = 0 if properties.message_expiry is None else now + properties.message_expiry * 1000
-        signature = Signature.begin(self.key.name, now, expires)
-        content = _content(topic, payload, properties)
-        signed = dataclasses.replace(signature, value=self.key.sign(content.to_bytes(signature)))
-        pair = (SIGNATURE_PROPERTY, str(signed))
-        return dataclasses.replace(properties, user_properties=(*properties.user_properties, pair))
+        return now, 0 if properties.message_expiry is None else now + properties.message_expiry * 1000
 
     def check(self, message: InboundMessage) -> Proof:
         """Check the signature of a message.
@@ -137,6 +150,16 @@ class Identity:
         if signature.expires_at and signature.expires_at < now - MAX_SKEW * 1000:
             return f"the message expired {(now - signature.expires_at) / 1000:,.0f} s ago"
         return ""
+
+
+def _with(properties: PublishProperties, signature: Signature) -> PublishProperties:
+    return PublishProperties(
+        properties.response_topic,
+        properties.correlation_data,
+        properties.content_type,
+        properties.message_expiry,
+        (*properties.user_properties, (SIGNATURE_PROPERTY, str(signature))),
+    )
 
 
 def _content(topic: str, payload: bytes, about: PublishProperties | InboundMessage) -> SignedContent:

@@ -102,6 +102,8 @@ _MAX_TEXT = 1000
 """The length of the longest text in a span, in characters."""
 _MAX_PROPERTY = 8192
 """The length of the longest user property that carries trace context, in characters."""
+_OURS = "mqtt-agent-"
+"""Begins the names of this project's own user properties, such as a signature, which carry no trace context."""
 _ERROR_TYPES: dict[type[BaseException], str] = {
     ToolFailed: "tool_error",
     InvalidArguments: "invalid_arguments",
@@ -263,7 +265,7 @@ def _can_travel(text: object) -> bool:
 def _context_of(properties: UserProperties) -> Context:
     carrier: dict[str, list[str]] = {}
     for name, value in properties:
-        if _can_travel(value):
+        if not name.startswith(_OURS) and _can_travel(value):
             carrier.setdefault(name, []).append(value)
     if carrier:
         try:

@@ -447,9 +447,10 @@ class Connection:
             TransportError: The message expired before the broker could take it.
         """
         if qos == 0:
-            if self.screens:
+            if self.audit is not None:
                 self._note(topic, payload)
-            properties = self._signed(topic, payload, properties)
+            if self.identity is not None:
+                properties = self.identity.sign(topic, payload, properties)
             packed = self._outbox.pack(topic, payload, 0, retain, properties)
             link = self._lifetime.reconnector.link
             if link is not None:
@@ -487,9 +488,11 @@ class Connection:
             WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
         """
         self._lifetime.check_usable()
-        if self.screens:
+        if self.audit is not None:
             self._note(topic, payload)
-        return self._outbox.add(topic, payload, retain, self._signed(topic, payload, properties), repeatable)
+        if self.identity is not None:
+            properties = self.identity.sign(topic, payload, properties)
+        return self._outbox.add(topic, payload, retain, properties, repeatable)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.
@@ -506,15 +509,14 @@ class Connection:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        self._outbox.pack(topic, payload, 1, False, self._signed(topic, payload, properties))
+        if self.identity is not None:
+            properties = self.identity.reserve(properties)
+        self._outbox.pack(topic, payload, 1, False, properties)
 
     def _note(self, topic: str, payload: bytes) -> None:
         for namespace, screen in self.screens.items():
             if topic.startswith(f"{namespace}/"):
                 screen.sends(topic, payload)
-
-    def _signed(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
-        return properties if self.identity is None else self.identity.sign(topic, payload, properties)
 
 
 def _in_range(name: str, value: int, least: int, most: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "MAX_WILL",
@@ -58,8 +58,7 @@ class Will:
     expiry: int | None = None
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(NamedTuple):
     """What the signature of a message proves.
 
     Attributes:
@@ -84,6 +83,8 @@ class Proof:
         A signer may speak as itself, as each of its replicas (the signer ``weather`` as the server ``weather:1``), and
         under the further names that its trusted key has.
         """
+        if name == self.signer:
+            return True
         return not {name, name.partition(":")[0]}.isdisjoint({self.signer, *self.also})
 
 
@@ -105,6 +106,10 @@ class MessageIdentity(Protocol):
 
     def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
         """The same properties with a signature."""
+        ...
+
+    def reserve(self, properties: PublishProperties) -> PublishProperties:
+        """The same properties with a text as long as a signature, for the size of the message."""
         ...
 
     def check(self, message: InboundMessage) -> Proof:

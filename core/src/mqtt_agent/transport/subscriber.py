@@ -72,8 +72,13 @@ class Subscriber:
             self._subscriptions.dispatch(message)
 
     def _dispatch_screened(self, message: InboundMessage) -> None:
-        screens = [each for namespace, each in self._screens.items() if message.topic.startswith(f"{namespace}/")]
-        if all(each.passes(message) for each in screens):
+        screens: list[MessageScreen] = []
+        passes = True
+        for namespace, screen in self._screens.items():
+            if message.topic.startswith(f"{namespace}/"):
+                screens.append(screen)
+                passes = passes and screen.passes(message)
+        if passes:
             self._subscriptions.dispatch(message)
         else:
             message.acknowledge()
