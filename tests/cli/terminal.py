@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import selectors
 import signal
@@ -141,6 +142,8 @@ class Terminal:
         """
         hidden: dict[str, str | None] = {key: None for key in os.environ if key.startswith("MQTT_AGENT_")}
         before, path = os.getcwd(), list(sys.path)
+        loggers = [logging.getLogger(name) for name in ("mqtt_agent", "mqtt_agent.adapting.identity")]
+        levels = [logger.level for logger in loggers]
         os.chdir(self.home)
         try:
             done = CliRunner().invoke(
@@ -149,6 +152,8 @@ class Terminal:
         finally:
             os.chdir(before)
             sys.path[:] = path
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)  # a command may make its process say less
             for name, module in list(sys.modules.items()):
                 if str(getattr(module, "__file__", None)).startswith(str(self.home)):
                     del sys.modules[name]

@@ -122,22 +122,22 @@ async def test_a_request_whose_replica_is_gone_goes_to_another_one(
 
     topic = f"{strange_server.mcp}/servers/odd/request"
     await strange_server.connection.subscribe(topic, on_request)
-    await strange_server.show(name="books", capabilities={"resources": {}})
+    await strange_server.show(capabilities={"resources": {}})
     client = await make_client()
 
     async def is_seen() -> bool:
         return bool(await client.list_servers())
 
     await becomes(is_seen)
-    with pytest.raises(CallTimeout, match="books: no answer to resources/read in time"):
-        await soon(client.read_resource("books", "x:a", timeout=0.05))
-    reading = asyncio.ensure_future(client.read_resource("books", "x:a"))
+    with pytest.raises(CallTimeout, match="odd: no answer to resources/read in time"):
+        await soon(client.read_resource("odd", "x:a", timeout=0.05))
+    reading = asyncio.ensure_future(client.read_resource("odd", "x:a"))
     await until(lambda: len(got) == 2)
     answer = {"status": "ok", "result": {"contents": []}}
     await strange_server.reply({"client": client.agent_id, "call_id": got[1]["request_id"]}, **answer)
     assert await soon(reading) == []
-    reading = asyncio.ensure_future(client.read_resource("books", "x:a"))
+    reading = asyncio.ensure_future(client.read_resource("odd", "x:a"))
     await until(lambda: len(got) == 3)
-    await strange_server.show(name="books", status="offline")
-    with pytest.raises(ToolUnavailable, match="books: no online replica has resources"):
+    await strange_server.show(status="offline")
+    with pytest.raises(ToolUnavailable, match="odd: no online replica has resources"):
         await soon(reading)

@@ -39,17 +39,15 @@ async def template(clerk: HostProcess, options: dict[str, Any], tmp_path: Path, 
     return file
 
 
-async def test_four_users_who_load_one_state_and_say_the_same_have_four_conversations(
+async def test_a_user_cannot_continue_the_conversation_of_another_agent(
     template: Path, options: dict[str, Any], tmp_path: Path, bookings: Path
 ) -> None:
-    (tmp_path / "open").touch()
-    users = [User(tmp_path / f"user{n}", template, "book a room", agent_id=f"user{n}", **options) for n in range(4)]
-    with ExitStack() as running:
-        for user in users:
-            running.enter_context(user)
-        await until(lambda: all(user.done for user in users), 60)
-    assert [user.answer for user in users] == [BOOKED] * 4
-    assert len(set(bookings.read_text().split())) == 4
+    user = MQTTAgent("clerk", agent_id="another", store=tmp_path / "another.db", **options)
+    await user.load_state(json.loads(template.read_text()))
+    with pytest.raises(TaskFailed, match="only kiosk can continue its conversation"):
+        await soon(user.run(task="book a room"), 60)
+    assert not bookings.exists()
+    await soon(user.close())
 
 
 async def test_users_of_one_agent_id_have_conversations_of_their_own_one_after_the_other(
@@ -78,7 +76,7 @@ async def test_four_users_of_one_process_have_four_conversations_at_the_same_tim
     assert [result.messages[-1].to_text() for result in results] == [BOOKED] * 4
     states = [await user.save_state() for user in users]
     assert len({each["conversation_id"] for each in states}) == len({each["last_turn"] for each in states}) == 4
-    assert sorted(bookings.read_text().split()) == sorted(each["conversation_id"] for each in states)
+    assert sorted(bookings.read_text().split()) == sorted(f"bound:kiosk/{each['conversation_id']}" for each in states)
     for user in users:
         await soon(user.close())
 

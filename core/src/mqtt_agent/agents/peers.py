@@ -329,7 +329,7 @@ class Peers:
 
     def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:
         for watcher, wanted in tuple(self._watchers.items()):
-            if wanted is None or wanted == name:
+            if wanted == name or (wanted is None and name != self._scope.agent_id):
                 watcher.put(PeerChange(kind, name, self.card(name)))
 
 
