@@ -2,7 +2,7 @@
 
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token, TokenService
 from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.message import (
@@ -44,6 +44,7 @@ __all__ = [
     "PublishProperties",
     "Refusal",
     "Token",
+    "TokenService",
     "Verify",
     "Will",
     "check_reason_code",
