@@ -8,6 +8,7 @@ import copy
 import json
 import logging
 import pickle
+import re
 import ssl
 import threading
 import time
@@ -355,7 +356,7 @@ async def test_a_service_that_is_not_there_is_told() -> None:
 async def test_the_login_of_before_is_used_while_the_service_is_away(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqtt_agent.transport.token_service._MARGIN", 7200.0)  # each login is about to expire
+    monkeypatch.setattr("mqtt_agent.transport.token_answers._MARGIN", 7200.0)  # each login is about to expire
     tokens = created(service)
     first = await soon(tokens.issue())
     service.replies = [reply(503), reply(503)]
@@ -438,6 +439,16 @@ async def test_the_service_is_asked_over_tls(tmp_path: Path) -> None:
         with pytest.raises(TokenNotIssued, match=r"certificate was not accepted .*tls=TLS\(ca=\.\.\.\)"):
             await soon(created(service).issue())
     assert service.calls == ["create"]
+
+
+def test_the_token_service_of_the_documents_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDSIGNAL_SECRET_KEY", SECRET)
+    text = (Path(__file__).parents[2] / "docs" / "identity.md").read_text(encoding="utf-8")
+    [program] = [each for each in re.findall("```python\n(.*?)```", text, re.DOTALL) if "TokenService" in each]
+    made: dict[str, Any] = {}
+    exec(program, made)
+    assert isinstance(made["login"], TokenService)
+    assert "stopped" in repr(made["server"])
 
 
 # At a broker

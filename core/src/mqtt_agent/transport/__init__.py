@@ -2,7 +2,7 @@
 
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connection import Connection
-from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token, TokenService
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
 from mqtt_agent.transport.denials import tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.message import (
@@ -21,6 +21,7 @@ from mqtt_agent.transport.probing import probe
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
 from mqtt_agent.transport.tls import TLS
+from mqtt_agent.transport.token_service import TokenService
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = [

@@ -5,14 +5,36 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Union
 
 from mqtt_agent.errors import WireError
-from mqtt_agent.transport.issued import IssuedToken
 from mqtt_agent.transport.packing import pack_string
-from mqtt_agent.transport.token_service import TokenService
 
-__all__ = ["Credentials", "IssuedToken", "Login", "Password", "Token", "TokenService", "TokenSource", "check_login"]
+__all__ = ["Credentials", "IssuedToken", "Login", "Password", "Token", "TokenSource", "check_login"]
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """A token with what a token service says about it. The function of a :class:`Token` may return it.
+
+    Args:
+        token: The token or password, which is sent in MQTT's password field. It never appears in logs, reprs or errors.
+        username: The MQTT user name. None takes the ``username`` of the :class:`Token`.
+        expires: When the token expires: a ``datetime`` with a time zone, or seconds since the epoch. Before that time,
+            the function is asked for the next token. None takes the ``exp`` claim of a JWT.
+
+    Raises:
+        ValueError: ``expires`` has no time zone.
+    """
+
+    token: str = field(repr=False)
+    username: str | None = None
+    expires: datetime | float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.expires, datetime) and self.expires.tzinfo is None:
+            raise ValueError("expires has no time zone: use datetime.now(timezone.utc) + timedelta(...), or seconds")
 
 
 TokenSource = Union[str, Callable[[], Union[str, IssuedToken, Awaitable[Union[str, IssuedToken]]]]]
@@ -64,8 +86,11 @@ class Token:
             raise TypeError(f"the function of a Token must return a str or an IssuedToken, and it returned a {kind}")
         return token if token.username is not None else replace(token, username=self.username)
 
+    def forget(self, issued: IssuedToken) -> None:
+        """Note that the broker has refused a token. A function is asked for each token, so nothing is kept here."""
 
-Credentials = Union[Password, Token, TokenService]
+
+Credentials = Union[Password, Token]
 """The values that a user may give as ``credentials``."""
 
 

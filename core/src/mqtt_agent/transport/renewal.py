@@ -12,7 +12,7 @@ import time
 from datetime import datetime
 
 from mqtt_agent.aio.backoff import Backoff
-from mqtt_agent.transport.credentials import Credentials, IssuedToken, Login, Password, Token, TokenService
+from mqtt_agent.transport.credentials import Credentials, IssuedToken, Login, Password, Token
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.outbox import Outbox
@@ -61,7 +61,7 @@ class Renewal:
 
     def refused(self) -> None:
         """Note that the broker has refused the login, so that a token service is asked for another one."""
-        if isinstance(self._credentials, TokenService) and self._issued is not None:
+        if isinstance(self._credentials, Token) and self._issued is not None:
             self._credentials.forget(self._issued)
 
     async def leave_in_time(self, link: Link) -> None:
@@ -69,7 +69,7 @@ class Renewal:
 
         The owner of the link opens the next link at once. Returns immediately when the login has no token that expires.
         """
-        if self._credentials is None or isinstance(self._credentials, Password) or self._issued is None:
+        if not isinstance(self._credentials, Token) or self._issued is None:
             return
         renewed = await _successor(self._credentials, self._issued)
         if renewed is None:
@@ -103,7 +103,7 @@ class Renewal:
             await asyncio.wait(unanswered, timeout=deadline - loop.time())
 
 
-async def _successor(credentials: Token | TokenService, issued: IssuedToken) -> IssuedToken | None:
+async def _successor(credentials: Token, issued: IssuedToken) -> IssuedToken | None:
     """Wait until a token is about to expire, then fetch its successor.
 
     When the user's function raises, or returns no newer token, it is called again after a growing wait. An error that
@@ -117,7 +117,7 @@ async def _successor(credentials: Token | TokenService, issued: IssuedToken) -> 
         The token for the next connect. None, immediately, when there is nothing to renew: the credentials have no
         function, nothing says when the token expires, or it has expired already by this machine's clock.
     """
-    if isinstance(credentials, Token) and isinstance(credentials.token, str):
+    if isinstance(credentials.token, str):
         return None
     expires = _expiry_of(issued)
     remaining = 0.0 if expires is None else expires - time.time()

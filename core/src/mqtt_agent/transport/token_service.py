@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
-import json
 import logging
 import math
 import socket
@@ -14,17 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any, TypeVar, Union, cast
+from typing import Any, TypeVar, Union
 
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import TokenNotIssued
 from mqtt_agent.transport.connect_errors import explain
+from mqtt_agent.transport.credentials import IssuedToken, Token, TokenSource
 from mqtt_agent.transport.http_post import Answer, Server
-from mqtt_agent.transport.issued import IssuedToken
 from mqtt_agent.transport.tls import TLS, tls_context
+from mqtt_agent.transport.token_answers import HeldLogin, read_login
 
 __all__ = ["TokenService"]
 
@@ -36,12 +34,11 @@ _ATTEMPTS = 3
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 2.0  # seconds before another attempt
 _PATIENCE = 5.0  # seconds; a service that asks to wait longer is not waited for, and the error is raised
 _LONGEST_HOLD = 600.0  # seconds; a service that asks to wait longer is asked again after this time
-_RENEW_AT, _MARGIN = 0.25, 1.5  # a login is given again while it has this share of its life, and these seconds, left
 _CREATE, _EXCHANGE, _REFRESH = "/v2/tokens/create", "/v2/tokens/exchange", "/v2/tokens/refresh"
 
 
 @dataclass(frozen=True)
-class TokenService:
+class TokenService(Token):
     """CloudSignal's token service, which issues a user name and a password that expire.
 
     The service is asked before the first connect. A login that is about to expire is refreshed, and the connection is
@@ -72,6 +69,8 @@ class TokenService:
         OSError: A file that ``tls`` names cannot be used.
     """
 
+    token: TokenSource = field(init=False, repr=False, compare=False)
+    username: Union[str, None] = field(default=None, init=False, repr=False, compare=False)
     url: str
     org_id: str = field(kw_only=True)
     external_token: Union[str, Callable[[], str], None] = field(default=None, kw_only=True, repr=False)
@@ -93,6 +92,7 @@ class TokenService:
         server = Server.parse(self.url)
         context = tls_context(self.tls) if server.secure else None
         object.__setattr__(self, "_desk", _Desk(self, server, context))
+        object.__setattr__(self, "token", self._login)
 
     def __copy__(self) -> TokenService:
         return self
@@ -107,12 +107,15 @@ class TokenService:
     async def issue(self) -> IssuedToken:
         """The login to connect with now.
 
-        A service that is busy or away is asked three times. Meanwhile, and after that, the login of before is used as
-        long as it has not expired.
+        A service that is busy or away is asked three times. While a login of before has not expired, the service is
+        asked once, and this login is used if the service gives no other.
 
         Raises:
             TokenNotIssued: The service gives no login.
         """
+        return await super().issue()
+
+    async def _login(self) -> IssuedToken:
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         for attempts in range(_ATTEMPTS, 0, -1):
             try:
@@ -136,17 +139,6 @@ def _remake(url: str, values: dict[str, Any]) -> TokenService:
     return TokenService(url, **values)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A login, and what is needed to refresh it."""
-
-    issued: IssuedToken
-    expires: float
-    renew_at: float
-    token_id: str | None
-    proof: str = field(repr=False)
-
-
 class _Desk:
     """Asks the service, one request after the other, and keeps the login. Its methods may be called in any thread."""
 
@@ -160,7 +152,7 @@ class _Desk:
     def _reset(self) -> None:
         # A forked process must not refresh the login of its parent: the parent's login could end.
         self._turn = threading.Lock()
-        self._held: _Held | None = None
+        self._held: HeldLogin | None = None
         self._hold_until = -math.inf  # monotonic time
         self._hold: TokenNotIssued | None = None
         self._told = ""
@@ -196,7 +188,7 @@ class _Desk:
         if held is not None and held.issued == issued:
             self._held = None
 
-    def _next(self, held: _Held | None) -> _Held:
+    def _next(self, held: HeldLogin | None) -> HeldLogin:
         if held is not None and held.token_id is not None:
             try:
                 return self._ask(_REFRESH, {"token_id": held.token_id, "current_token_password": held.proof})
@@ -213,7 +205,7 @@ class _Desk:
             raise TypeError(f"the function external_token must return a str, and it returned a {kind}")
         return self._ask(_EXCHANGE, {"organization_id": service.org_id, "token": token})
 
-    def _ask(self, path: str, values: dict[str, str]) -> _Held:
+    def _ask(self, path: str, values: dict[str, str]) -> HeldLogin:
         where = f"the token service {self._service.url}"
         try:
             answer = self._server.post(path, values, self._service.timeout, self._context)
@@ -228,7 +220,7 @@ class _Desk:
         if answer.status not in (200, 201):
             raise self._refusal(where, path, answer)
         try:
-            return _read(answer.body)
+            return read_login(answer.body)
         except ValueError as error:
             text = f"{where} answered {path} with something else than a login: {error}; check the URL"
             raise TokenNotIssued(text, status=answer.status) from None
@@ -267,48 +259,6 @@ def _why(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "no program listens at this port; check the URL"
     return error.strerror or type(error).__name__
-
-
-def _read(body: bytes) -> _Held:
-    """Read an answer.
-
-    Raises:
-        ValueError: Something is missing. The message contains nothing of the answer.
-    """
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    login = _member(answer, "mqtt_credentials")
-    username, password = _text(login, "username"), _text(login, "password")
-    if username is None or password is None:
-        raise ValueError("mqtt_credentials has no username or no password")
-    expires = _expiry(_member(answer, "expires_at"))
-    left = max(expires - time.time(), 0.0)
-    issued = IssuedToken(password, username, expires)
-    renew_at = expires - max(_RENEW_AT * left, _MARGIN)
-    return _Held(issued, expires, renew_at, _text(answer, "token_id"), _text(answer, "access_token") or password)
-
-
-def _member(value: Any, name: str) -> Any:
-    return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
-
-
-def _text(value: Any, name: str) -> str | None:
-    text = _member(value, name)
-    return text if isinstance(text, str) and text else None
-
-
-def _expiry(value: Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(value):
-                return float(value)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, OverflowError):
-            when = datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1:] in ("Z", "z") else value)
-            return (when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)).timestamp()
-    raise ValueError("expires_at is missing, or is no time")
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
