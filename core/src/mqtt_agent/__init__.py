@@ -17,7 +17,17 @@ from mqtt_agent.agents import (
 )
 from mqtt_agent.errors import TaskFailed, TaskRejected, ToolError
 from mqtt_agent.tools import CallHandle, ToolChange, ToolClient, ToolContext, ToolResult, ToolServer
-from mqtt_agent.transport import TLS, Capabilities, Connection, EmbeddedBroker, IssuedToken, Password, Token, probe
+from mqtt_agent.transport import (
+    TLS,
+    Capabilities,
+    Connection,
+    EmbeddedBroker,
+    IssuedToken,
+    Password,
+    Token,
+    TokenService,
+    probe,
+)
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import AgentCard, AgentSkill, Part, ServerCard, TaskEvent, TaskMessage, TaskState, ToolCard
 
@@ -47,6 +57,7 @@ __all__ = [
     "TaskState",
     "TaskStore",
     "Token",
+    "TokenService",
     "ToolCard",
     "ToolChange",
     "ToolClient",

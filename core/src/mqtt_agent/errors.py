@@ -16,6 +16,7 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   │   └── PoisonMessage              the broker closes the connection each time that it gets this message
     │   ├── SubscriptionRefused            the broker refused a subscription for such a reason
     │   ├── BrokerNotSupported             the broker lacks something that every endpoint needs
+    │   ├── TokenNotIssued                 the token service gives no token
     │   └── AuditFailed                    the audit that an endpoint requires cannot be written
     ├── PayloadTooLarge (ValueError)       a message larger than the broker takes
     ├── AgentIdTaken                       an agent of this id runs already, and is no member of this pool
@@ -83,6 +84,7 @@ __all__ = [
     "TaskNotFound",
     "TaskRejected",
     "TaskTimeout",
+    "TokenNotIssued",
     "ToolError",
     "ToolFailed",
     "ToolNameTaken",
@@ -267,6 +269,30 @@ class BrokerNotSupported(TransportError):
     ``start()`` raises it, and so does everything that starts an endpoint. The message says what is missing. Allow it at
     the broker, or use another broker: ``docs/brokers.md`` lists brokers that work.
     """
+
+
+class TokenNotIssued(TransportError):
+    """The token service of a :class:`~mqtt_agent.TokenService` gives no token.
+
+    ``start()`` raises it, and so does everything that starts an endpoint. The message says which request failed and
+    why. Correct the settings of the ``TokenService`` when ``refused`` is true. Otherwise try again later. After the
+    first connect, the connection tries again. When the service has refused for 5 s, calls and tasks that wait raise
+    this error. The connection still goes on trying.
+
+    Attributes:
+        status: The HTTP status of the answer; None when there was no answer.
+        retry_after: How many seconds the service asks to wait; None when the service does not say this.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status: int | None = status
+        self.retry_after: float | None = retry_after
+
+    @property
+    def refused(self) -> bool:
+        """Whether the service refuses these settings, so that the same request fails again."""
+        return self.status in (400, 401, 403, 404, 410, 422)
 
 
 class AuditFailed(TransportError):

@@ -18,6 +18,7 @@ NEXT_STEPS: dict[str, str] = {
     "BrokerUnreachable": "start a broker at this URL, pass broker=..., set MQTT_AGENT_BROKER, or use EmbeddedBroker()",
     "ConnectionRefused": "check credentials=... and what the broker allows this user",
     "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
+    "TokenNotIssued": "check the settings of the TokenService; if the service is busy or away, try again later",
     "SessionTakenOver": "give each process an agent id or client id of its own",
     "ConnectedBeforeFork": "make the endpoint in the child process, or stop it before os.fork()",
     "TopicNotAuthorized": "allow the topic for this user in the broker's access rules, see docs/identity.md",

@@ -21,6 +21,7 @@ from mqtt_agent.transport.probing import probe
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS, check_reason_code
 from mqtt_agent.transport.settings import Bound, BrokerSettings
 from mqtt_agent.transport.tls import TLS
+from mqtt_agent.transport.token_service import TokenService
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "PublishProperties",
     "Refusal",
     "Token",
+    "TokenService",
     "Verify",
     "Will",
     "check_reason_code",

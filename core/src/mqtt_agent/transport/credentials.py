@@ -86,6 +86,9 @@ class Token:
             raise TypeError(f"the function of a Token must return a str or an IssuedToken, and it returned a {kind}")
         return token if token.username is not None else replace(token, username=self.username)
 
+    def forget(self, issued: IssuedToken) -> None:
+        """Note that the broker has refused a token. A function is asked for each token, so nothing is kept here."""
+
 
 Credentials = Union[Password, Token]
 """The values that a user may give as ``credentials``."""

@@ -7,12 +7,13 @@ import logging
 import uuid
 from collections.abc import Callable
 
-from mqtt_agent.errors import TransportError
+from mqtt_agent.errors import ConnectionRefused, TransportError
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.driver import ConnectOptions, LinkSettings
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, Will
+from mqtt_agent.transport.reasons import REFUSED_LOGINS
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.url import BrokerURL
 
@@ -77,6 +78,7 @@ class Dialer:
 
         Raises:
             BrokerUnreachable, ConnectionRefused: See :meth:`Link.open`.
+            TokenNotIssued: The token service gives no token.
             WireError: No CONNECT packet can hold the token or the Last Will.
         """
         self.epoch += 1
@@ -87,5 +89,10 @@ class Dialer:
         client_id = f"{self.client_id}~{self._token}{self.epoch}" if self.clean_start else self.client_id
         settings = dataclasses.replace(self._settings, url=self.url)
         link = Link(ConnectOptions(settings, client_id, login, self.clean_start, will), on_message, on_lost)
-        await link.open()
+        try:
+            await link.open()
+        except ConnectionRefused as error:
+            if error.reason_code in REFUSED_LOGINS:
+                self._renewal.refused()
+            raise
         return link

@@ -10,6 +10,7 @@ __all__ = [
     "NOT_AUTHORIZED",
     "NO_MATCHING_SUBSCRIBERS",
     "QUOTA_EXCEEDED",
+    "REFUSED_LOGINS",
     "SHARED_NOT_SUPPORTED",
     "TAKEN_OVER",
     "TOPIC_NAME_INVALID",
@@ -27,6 +28,8 @@ TOPIC_NAME_INVALID: int = 0x90
 """The broker does not take this topic. Topics are checked before, so the broker's rules forbid it, as at ejabberd."""
 LASTING_REFUSALS: frozenset[int] = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C))
 """The reason codes of a CONNACK that repeat until somebody changes the login, or the broker's rules."""
+REFUSED_LOGINS: frozenset[int] = frozenset((0x86, 0x87))
+"""The reason codes of a CONNACK that another user name and password may cure."""
 IDENTIFIER_IN_USE: int = 0x91
 """The broker did not take the packet, and takes it under another packet identifier."""
 QUOTA_EXCEEDED: int = 0x97

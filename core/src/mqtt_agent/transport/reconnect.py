@@ -17,6 +17,7 @@ from mqtt_agent.errors import (
     ConnectionRefused,
     MQTTAgentError,
     SessionTakenOver,
+    TokenNotIssued,
     TransportError,
 )
 from mqtt_agent.metering import Counter
@@ -331,7 +332,9 @@ class Reconnector:
             self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
 
     def _note_refusal(self, errors: list[Exception], since: float) -> float:
-        """Tell those that wait about a login that the broker refuses for a while. The attempts go on.
+        """Tell those that wait about a login that is refused for a while. The attempts go on.
+
+        The broker refuses the login, or the token service refuses to issue one.
 
         Args:
             errors: Why the attempts have failed, at each of the brokers. While one of them only does not answer, it may
@@ -341,8 +344,8 @@ class Reconnector:
         Returns:
             The same time for the next attempt.
         """
-        refusals = [each for each in errors if isinstance(each, ConnectionRefused)]
-        if len(refusals) < len(errors) or not all(each.reason_code in LASTING_REFUSALS for each in refusals):
+        refusals = [each for each in errors if isinstance(each, (ConnectionRefused, TokenNotIssued))]
+        if len(refusals) < len(errors) or not all(map(_is_lasting, refusals)):
             return math.inf
         now = asyncio.get_running_loop().time()
         if now - since >= _REFUSED_FOR:
@@ -375,3 +378,10 @@ class Reconnector:
                 await listener(link.limits.session_present)
             except Exception:  # the failure of one endpoint must not stop the others
                 logger.exception("an endpoint could not announce itself after a reconnect")
+
+
+def _is_lasting(error: ConnectionRefused | TokenNotIssued) -> bool:
+    """Whether the error repeats until somebody changes the login, or the rules of the broker or token service."""
+    if isinstance(error, TokenNotIssued):
+        return error.refused
+    return error.reason_code in LASTING_REFUSALS

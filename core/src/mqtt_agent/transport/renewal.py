@@ -59,6 +59,11 @@ class Renewal:
         self._issued = self._renewed or await self._credentials.issue()
         return self._issued.username, self._issued.token
 
+    def refused(self) -> None:
+        """Note that the broker has refused the login, so that a token service is asked for another one."""
+        if isinstance(self._credentials, Token) and self._issued is not None:
+            self._credentials.forget(self._issued)
+
     async def leave_in_time(self, link: Link) -> None:
         """Wait until the token is about to expire, then end the link.
 
