@@ -180,6 +180,7 @@ class _Own:
             await asyncio.wait([earlier])  # both may have the same MQTT client id
         try:
             async with self._make_client() as client:
+                client.connection.on_failed.append(lambda error: self._on_failed(ready, end, error))
                 face = Face(client, timeout=self._timeout)
                 app = face.server.streamable_http_app(
                     transport_security=self._security, session_idle_timeout=self._idle
@@ -188,8 +189,7 @@ class _Own:
                     ready.set_result(app)
                     await end.wait()
         except Exception as error:
-            if self._ready is ready:
-                self._ready = None  # the next request is another try
+            self._forget(ready)
             if ready.done():
                 logger.warning("the connection of %s was not closed in order: %s", self._agent_id, error)
             else:
@@ -197,6 +197,18 @@ class _Own:
                 ready.exception()  # so that nothing complains when no request waits any more
         finally:
             ready.cancel()
+
+    def _on_failed(self, ready: asyncio.Future[ASGIApp], end: asyncio.Event, error: MQTTAgentError) -> None:
+        logger.warning(
+            "the connection of %s is lost for good, and its next request makes another: %s", self._agent_id, error
+        )
+        self._forget(ready)
+        end.set()
+
+    def _forget(self, ready: asyncio.Future[ASGIApp]) -> None:
+        """Let the next request begin another life."""
+        if self._ready is ready:
+            self._ready = None
 
 
 def _security(host: str, allowed: Sequence[str]) -> TransportSecuritySettings:
