@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,11 +22,11 @@ from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 from mqtt_agent import Password, ToolClient, ToolContext, ToolServer
 from mqtt_agent.adapting.bearers import Identity
-from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError
 from mqtt_agent.tools import ServerRequest
-from support import soon, until
+from support import kill, soon, until
 
-MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
+MODES = pytest.mark.parametrize("mode", [pytest.param("legacy", marks=pytest.mark.long), "auto"])
 NAMES = ("alice", "bob")
 IDENTITIES = [Identity(name, f"token-of-{name}", Password(name, name)) for name in NAMES]
 
@@ -43,6 +47,33 @@ def passworded(make_mosquitto: Callable[..., Mosquitto], namespace: str) -> Mosq
     )
 
 
+async def listening(port: int) -> None:
+    """Wait until something listens at a port."""
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return False
+
+    await until(listens, 60)
+
+
+@contextlib.asynccontextmanager
+async def client_at(
+    url: str, name: str, mode: str = "auto", sessions: list[str] | None = None, **options: Any
+) -> AsyncIterator[Client]:
+    """A client of the official SDK with the token of a name. It notes the ids of its sessions."""
+
+    async def note(response: httpx2.Response) -> None:
+        if sessions is not None and "mcp-session-id" in response.headers:
+            sessions.append(response.headers["mcp-session-id"])
+
+    headers = {"Authorization": f"Bearer token-of-{name}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30, event_hooks={"response": [note]}) as http:
+        async with Client(streamable_http_client(url, http_client=http), mode=mode, **options) as client:
+            yield client
+
+
 class Served:
     """Faces that listen."""
 
@@ -52,41 +83,27 @@ class Served:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
 
+        self.clients = list[ToolClient]()
+
         def make_client(identity: Identity) -> ToolClient:
-            return ToolClient(
-                identity.agent_id, broker=passworded.url, namespace=namespace, credentials=identity.credentials
-            )
+            login = identity.credentials
+            client = ToolClient(identity.agent_id, broker=passworded.url, namespace=namespace, credentials=login)
+            self.clients.append(client)
+            return client
 
         self.faces = HTTPFaces(identities, make_client, **options)
         self.serving = asyncio.create_task(serve_http(self.faces, "127.0.0.1", self.port))
 
     async def up(self) -> None:
-        def listens() -> bool:
-            assert not self.serving.done()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return True
-            return False
-
-        await until(listens)
+        await listening(self.port)
+        assert not self.serving.done()
 
     async def down(self) -> None:
         self.serving.cancel()
         await asyncio.gather(self.serving, return_exceptions=True)
 
-    @contextlib.asynccontextmanager
-    async def client(
-        self, name: str, mode: str = "auto", sessions: list[str] | None = None, **options: Any
-    ) -> AsyncIterator[Client]:
-        """A client of the official SDK with the token of a name."""
-
-        async def note(response: httpx2.Response) -> None:
-            if sessions is not None and "mcp-session-id" in response.headers:
-                sessions.append(response.headers["mcp-session-id"])
-
-        headers = {"Authorization": f"Bearer token-of-{name}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=30, event_hooks={"response": [note]}) as http:
-            async with Client(streamable_http_client(self.url, http_client=http), mode=mode, **options) as client:
-                yield client
+    def client(self, name: str, *args: Any, **options: Any) -> contextlib.AbstractAsyncContextManager[Client]:
+        return client_at(self.url, name, *args, **options)
 
 
 @pytest.fixture
@@ -246,6 +263,17 @@ async def test_the_connection_of_an_idle_identity_is_closed_and_made_again(
         await until(lambda: served.faces.connected == [])
 
 
+async def test_a_connection_that_is_lost_for_good_is_made_again(
+    serve: Callable[..., Any], release: asyncio.Event
+) -> None:
+    served = await serve()
+    async with served.client("alice") as alice:
+        assert text_of(await soon(alice.call_tool("who", {}))) == "alice True"
+        served.clients[0].connection.give_up(ConnectionLost("somebody has taken the session over"))
+        assert text_of(await soon(alice.call_tool("who", {}))) == "alice True"
+    assert len(served.clients) == 2
+
+
 async def test_an_identity_that_the_broker_refuses_gets_an_error_and_the_others_are_served(
     serve: Callable[..., Any], release: asyncio.Event
 ) -> None:
@@ -267,3 +295,23 @@ async def test_the_only_identity_connects_at_the_start() -> None:
     faces = HTTPFaces([Identity("alice")], lambda identity: ToolClient("alice", broker="mqtt://127.0.0.1:1"))
     with pytest.raises(MQTTAgentError):
         await soon(serve_http(faces, "127.0.0.1", free_port()), 20)
+
+
+@pytest.mark.long
+async def test_the_command_serves_each_caller_of_its_file_under_the_callers_name(
+    passworded: Mosquitto, namespace: str, release: asyncio.Event, tmp_path: Path
+) -> None:
+    callers, port = tmp_path / "callers.json", free_port()
+    about = {name: {"bearer": f"token-of-{name}", "user": name, "password": name} for name in NAMES}
+    callers.write_text(json.dumps(about | {"alice": {**about["alice"], "client_id": "seat-1"}}))
+    options = ["--broker", passworded.url, "--namespace", namespace, "--http", str(port), "--callers", str(callers)]
+    process = subprocess.Popen([sys.executable, "-m", "mqtt_agent.cli", "mcp", *options])
+    try:
+        await listening(port)
+        for name in NAMES:
+            async with client_at(f"http://127.0.0.1:{port}/mcp", name) as client:
+                assert text_of(await soon(client.call_tool("who", {}), 30)) == f"{name} True"
+    finally:
+        kill(process)
+    logins = (passworded.folder / "log").read_text()
+    assert [each in logins for each in (" as seat-1 ", " as bob~", " as alice~")] == [True, True, False]

@@ -88,8 +88,9 @@ async def test_a_bridge_with_allowed_callers_serves_only_callers_whose_name_is_p
     assert await soon(client.call("notes.add", {"a": 1, "b": 2}, wait_online=True), 20) == {"sum": 3}
     assert len(await soon(client.read_resource("notes", "note://first"))) == 1
     where: Any = {"broker": mosquitto.url, "namespace": namespace}
-    for name, bound in (("stranger", "prefer"), ("stranger", "off"), ("caller", "off")):
-        async with ToolClient(name, bound=bound, **where) as refused:
+    strangers: list[dict[str, Any]] = [{"agent_id": "stranger"}, {"agent_id": "caller", "bound": "off"}]
+    for stranger in strangers:
+        async with ToolClient(**stranger, **where) as refused:
             with pytest.raises(CallerNotAuthorized):
                 await soon(refused.call("notes.add", {"a": 1, "b": 2}, wait_online=True))
             with pytest.raises(CallerNotAuthorized):

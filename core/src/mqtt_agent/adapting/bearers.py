@@ -23,7 +23,7 @@ class Identity:
     Attributes:
         agent_id: The agent id of the caller at the MQTT side, where it is the sender of the caller's tasks and calls.
         bearer: The bearer token of the caller; None for every caller, at the loopback address only.
-        credentials: How the caller's connection logs in at the broker; None means as the gateway itself.
+        credentials: How the caller's connection logs in at the broker; None means as the program itself.
         client_id: The MQTT client id of the caller's connection, for a broker that binds client ids to logins; None
             makes a new id.
     """
@@ -92,7 +92,7 @@ def is_loopback(host: str) -> bool:
 def read_identities(path: Path) -> list[Identity]:
     """Read a file of identities: ``{"alice": {"bearer": "...", "user": "...", "password": "..."}}``.
 
-    ``user`` and ``password`` are the login at the broker; without them the gateway's own login is used.
+    ``user`` and ``password`` are the login at the broker; without them the program's own login is used.
     ``client_id`` is the MQTT client id, for a broker that binds client ids to logins.
 
     Raises:

@@ -64,7 +64,7 @@ async def bridge(
         prefix=prefix,
         timeout=timeout,
         resources=resources,
-        allowed_callers=allow_caller,
+        allowed_callers=allow_caller or None,
         replica=replica,
         **session.settings.place.as_arguments(),
     )
@@ -102,12 +102,17 @@ async def mcp(
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
 ) -> int:
     """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
+    from mqtt_agent.adapting.bearers import is_loopback
+
     if http is None:
         if callers is not None or bearer_file is not None:
             raise UsageError("--callers and --bearer-file are for clients over HTTP: add --http PORT")
         await _over_stdio(session, timeout)
     else:
         identities = _identities(session, bearer_file, callers)
+        if identities[0].bearer is None and not is_loopback(host):
+            what = f"other machines can reach {host}, so MCP clients need a token"
+            raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
         await _over_http(session, identities, host, http, allow_host or (), timeout)
     return 0
 

@@ -176,9 +176,9 @@ class _Own:
         self, earlier: asyncio.Task[None] | None, ready: asyncio.Future[ASGIApp], end: asyncio.Event
     ) -> None:
         """Serve until the end, all in one task: the SDK's sessions must end in the task that began them."""
-        if earlier is not None:
-            await asyncio.wait([earlier])  # both may have the same MQTT client id
         try:
+            if earlier is not None:
+                await asyncio.wait([earlier])  # both may have the same MQTT client id
             async with self._make_client() as client:
                 client.connection.on_failed.append(lambda error: self._on_failed(ready, end, error))
                 face = Face(client, timeout=self._timeout)
@@ -199,9 +199,7 @@ class _Own:
             ready.cancel()
 
     def _on_failed(self, ready: asyncio.Future[ASGIApp], end: asyncio.Event, error: MQTTAgentError) -> None:
-        logger.warning(
-            "the connection of %s is lost for good, and its next request makes another: %s", self._agent_id, error
-        )
+        logger.warning("%s has lost its connection, and its next request makes another: %s", self._agent_id, error)
         self._forget(ready)
         end.set()
 
