@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 from mqtt_agent import Password, ToolClient, ToolContext, ToolServer
-from mqtt_agent.adapting.bearers import Identity
+from mqtt_agent.adapting.bearers import Identity, by_bearer
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError
 from mqtt_agent.tools import ServerRequest
 from support import kill, soon, until
@@ -286,6 +287,12 @@ async def test_an_identity_that_the_broker_refuses_gets_an_error_and_the_others_
     assert served.faces.connected == ["bob"]
 
 
+def test_identities_that_cannot_be_told_apart_are_refused() -> None:
+    for other in (Identity("alice", "b"), Identity("bob", "a"), Identity("bob", "b", client_id="c"), Identity("bob")):
+        with pytest.raises(ValueError, match="the same|with a bearer token each"):
+            by_bearer([Identity("alice", "a", client_id="c"), other])
+
+
 def test_only_loopback_is_served_without_a_token() -> None:
     with pytest.raises(ValueError, match="need a bearer token"):
         HTTPFaces([Identity("alice")], lambda identity: ToolClient(identity.agent_id), host="0.0.0.0")
@@ -311,6 +318,8 @@ async def test_the_command_serves_each_caller_of_its_file_under_the_callers_name
         for name in NAMES:
             async with client_at(f"http://127.0.0.1:{port}/mcp", name) as client:
                 assert text_of(await soon(client.call_tool("who", {}), 30)) == f"{name} True"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
     finally:
         kill(process)
     logins = (passworded.folder / "log").read_text()

@@ -45,12 +45,14 @@ def by_bearer(identities: Sequence[Identity]) -> dict[bytes, Identity]:
     """The identities by the digest of their tokens, so that the time of a look-up tells nothing about a token.
 
     Raises:
-        ValueError: Two identities have one agent id or one token, or one of several identities has no token.
+        ValueError: Two identities have one agent id, one client id or one token, or one of several identities has no
+            token.
     """
     found: dict[bytes, Identity] = {}
-    names = [each.agent_id for each in identities]
-    if len(set(names)) < len(names):
-        raise ValueError("two identities have the same agent id")
+    for what in ("agent id", "client id"):
+        names = [name for each in identities if (name := getattr(each, what.replace(" ", "_"))) is not None]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two identities have the same {what}")
     if not identities or (len(identities) > 1 and any(each.bearer is None for each in identities)):
         raise ValueError("there must be one identity, or several identities with a bearer token each")
     for each in identities:

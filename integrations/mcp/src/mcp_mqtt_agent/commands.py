@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from mqtt_agent.cli.settings import UsageError, read_secret
 from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ async def _over_http(
     session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")
     try:
         await serve_http(faces, host, port)
+    except MQTTAgentError:
+        raise
     except OSError as error:
         raise UsageError(str(error)) from error
 
