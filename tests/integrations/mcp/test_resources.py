@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from brokers import Broker
 from mcp import Client, MCPError
 from mcp_mqtt_agent import Face
 from mcp_types import PromptReference, ResourceTemplateReference
 from mqtt_agent import ToolClient
-from mqtt_agent.errors import InvalidArguments, ToolUnavailable
+from mqtt_agent.errors import CallerNotAuthorized, InvalidArguments, ToolUnavailable
 from support import becomes, soon
 
 from .conftest import SDK_SERVER, MakeBridge
@@ -77,3 +78,22 @@ async def test_a_bridge_without_resources_offers_none(make_bridge: MakeBridge, c
     await make_bridge("notes", SDK_SERVER, resources=False)
     with pytest.raises(ToolUnavailable):
         await soon(client.list_resources("notes"))
+
+
+async def test_a_bridge_with_allowed_callers_serves_only_callers_whose_name_is_proven(
+    make_bridge: MakeBridge, client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    bridge = await make_bridge("notes", SDK_SERVER, allowed_callers=["caller"])
+    assert {tuple(card.allowed_callers or ()) for card in bridge.server.tools} == {("caller",)}
+    assert await soon(client.call("notes.add", {"a": 1, "b": 2}, wait_online=True), 20) == {"sum": 3}
+    assert len(await soon(client.read_resource("notes", "note://first"))) == 1
+    where: Any = {"broker": mosquitto.url, "namespace": namespace}
+    strangers: list[dict[str, Any]] = [{"agent_id": "stranger"}, {"agent_id": "caller", "bound": "off"}]
+    for stranger in strangers:
+        async with ToolClient(**stranger, **where) as refused:
+            with pytest.raises(CallerNotAuthorized):
+                await soon(refused.call("notes.add", {"a": 1, "b": 2}, wait_online=True))
+            with pytest.raises(CallerNotAuthorized):
+                await soon(refused.read_resource("notes", "note://first"))
+            with pytest.raises(CallerNotAuthorized):
+                await soon(refused.list_resources("notes"))

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 from a2a_mqtt_agent.version import __version__
 
 if TYPE_CHECKING:
+    from mqtt_agent.adapting.bearers import Identity
+
     from a2a_mqtt_agent.gateway import Gateway
-    from a2a_mqtt_agent.identities import Identity
     from a2a_mqtt_agent.joining import RemoteAgent
 
 __all__ = ["Gateway", "Identity", "RemoteAgent", "__version__"]
@@ -19,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return Gateway
     if name == "Identity":
-        from a2a_mqtt_agent.identities import Identity
+        from mqtt_agent.adapting.bearers import Identity
 
         return Identity
     if name == "RemoteAgent":

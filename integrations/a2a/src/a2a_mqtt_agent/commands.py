@@ -10,7 +10,7 @@ from mqtt_agent.cli.settings import UsageError, read_secret
 from mqtt_agent.cli.verbs import Session, verb
 
 if TYPE_CHECKING:
-    from a2a_mqtt_agent.identities import Identity
+    from mqtt_agent.adapting.bearers import Identity
 
 __all__ = ["add_a2a"]
 
@@ -54,8 +54,9 @@ async def serve(
     ] = None,
 ) -> int:
     """Show agents of the namespace to A2A clients over HTTP, until Ctrl-C."""
+    from mqtt_agent.adapting.bearers import is_loopback
+
     from a2a_mqtt_agent.gateway import Gateway  # imports the A2A SDK, which takes a second
-    from a2a_mqtt_agent.guard import is_loopback
 
     identities = _identities(session, bearer_file, callers)
     if identities[0].bearer is None and not is_loopback(host):
@@ -78,7 +79,7 @@ async def serve(
 
 
 def _identities(session: Session, bearer_file: str | None, callers: str | None) -> list[Identity]:
-    from a2a_mqtt_agent.identities import Identity, read_identities
+    from mqtt_agent.adapting.bearers import Identity, read_identities
 
     if callers is not None and bearer_file is not None:
         raise UsageError("give --bearer-file or --callers, and not both")

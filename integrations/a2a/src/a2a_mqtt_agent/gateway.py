@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from a2a.types import a2a_pb2 as a2a
 from mqtt_agent import Agent
+from mqtt_agent.adapting.bearers import Identity, by_bearer, is_loopback
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.wire import AgentCard
 from starlette.types import ASGIApp
@@ -19,9 +20,8 @@ from typing_extensions import Self
 
 from a2a_mqtt_agent.callers import Caller
 from a2a_mqtt_agent.cards import Addresses, a2a_card
-from a2a_mqtt_agent.guard import Guard, is_loopback
+from a2a_mqtt_agent.guard import Guard
 from a2a_mqtt_agent.handler import Handler
-from a2a_mqtt_agent.identities import Identity, by_bearer
 from a2a_mqtt_agent.pushing import Pusher
 from a2a_mqtt_agent.web import application
 
@@ -81,6 +81,8 @@ class Gateway:
         self._callers: dict[str, Caller] = {}
         for each in identities:
             own = {**connection, **({} if each.credentials is None else {"credentials": each.credentials})}
+            if each.client_id is not None:
+                own["client_id"] = each.client_id
             agent = Agent(
                 each.agent_id, description="Speaks for A2A clients over HTTP.", meta={_MARK: True}, store=store, **own
             )

@@ -16,8 +16,7 @@ from a2a.auth.user import User
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler
 from a2a.server.request_handlers.request_handler import RequestHandler
 from google.rpc import error_details_pb2, status_pb2
-
-from a2a_mqtt_agent.identities import Identity, digest_of
+from mqtt_agent.adapting.bearers import Identity, identity_of
 
 __all__ = ["serving_grpc"]
 
@@ -38,11 +37,8 @@ class _Caller(User):
 
 
 def _identity_of(identities: Mapping[bytes, Identity], metadata: Any) -> Identity | None:
-    if digest_of("") in identities:  # one caller without a token, at the loopback address
-        return identities[digest_of("")]
     given = next((str(value) for key, value in metadata or () if key.lower() == "authorization"), "")
-    scheme, _, token = given.partition(" ")
-    return identities.get(digest_of(token.strip())) if scheme.lower() == "bearer" and token.strip() else None
+    return identity_of(identities, given)
 
 
 class _Contexts(DefaultGrpcServerCallContextBuilder):

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from a2a.server.request_handlers.response_helpers import build_error_response
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import A2AError, ContentTypeNotSupportedError
+from mqtt_agent.adapting.bearers import Identity, identity_of
 from starlette.authentication import SimpleUser
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from a2a_mqtt_agent.identities import Identity, digest_of
-
-__all__ = ["Guard", "is_loopback"]
+__all__ = ["Guard"]
 
 _JSON = ("application/json", "application/a2a+json")
 _MAX_BODY = 16 * 1024 * 1024
 """Bytes. No MQTT packet of a task is larger."""
 _CARD = "/.well-known/agent-card.json"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:
@@ -59,7 +47,7 @@ class Guard:
         request = Request(scope)
         refused = self._refuse(request)
         if refused is None and not (request.method == "GET" and request.url.path.endswith(_CARD)):
-            identity = self._identity_of(request)
+            identity = identity_of(self._identities, request.headers.get("authorization", ""))
             if identity is None:
                 refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
             else:
@@ -68,12 +56,6 @@ class Guard:
             await refused(scope, receive, send)
             return
         await self._app(scope, _limited(receive), send)
-
-    def _identity_of(self, request: Request) -> Identity | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if digest_of("") in self._identities:  # one caller without a token, at the loopback address
-            return self._identities[digest_of("")]
-        return self._identities.get(digest_of(token.strip())) if scheme.lower() == "bearer" and token.strip() else None
 
     def _refuse(self, request: Request) -> Response | None:
         if not self._knows(f"//{request.headers.get('host', '')}"):

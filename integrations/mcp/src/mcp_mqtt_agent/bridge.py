@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from mcp_types import METHOD_NOT_FOUND
 from mqtt_agent.errors import MQTTAgentError, ToolError, ToolNameTaken
 from mqtt_agent.tools import ServerRequest, ToolContext, ToolResult, ToolServer
+from mqtt_agent.wire import validate_identifier
 
 from mcp_mqtt_agent.naming import mqtt_name
 from mcp_mqtt_agent.results import answer_of
@@ -54,6 +55,8 @@ class Bridge:
         prefix: The text before the names of all tools; None means the name of the server and a dot.
         timeout: Seconds that each call may run at the MCP server; None means no limit.
         resources: Whether clients can ask for the resources, prompts and completions of the MCP server.
+        allowed_callers: The only agent ids that may call the tools, and read the resources and prompts. The name of the
+            caller must be proven, by a sender-bound topic or by a signature. None means everybody.
         options: The options of :class:`mqtt_agent.ToolServer`, such as ``broker`` and ``namespace``.
 
     Attributes:
@@ -70,12 +73,14 @@ class Bridge:
         prefix: str | None = None,
         timeout: float | None = None,
         resources: bool = True,
+        allowed_callers: Collection[str] | None = None,
         **options: Any,
     ) -> None:
         self.server: ToolServer = ToolServer(name, **options)
         self._prefix = f"{name}." if prefix is None else prefix
         self._timeout = timeout
         self._resources = resources
+        self._allowed = None if allowed_callers is None else [validate_identifier(each) for each in allowed_callers]
         self._shown: dict[str, dict[str, Any]] = {}
         """The tools that are offered, as the MCP server described them, by their names in MQTT."""
         self._started = False
@@ -138,12 +143,19 @@ class Bridge:
         offers = self._upstream.offers if self._resources else {}
         if offers:
             instructions = (self._upstream.instructions or "")[:_LONGEST_INSTRUCTIONS] or None
-            self.server.answer_requests(self._answer, offers, instructions=instructions)
+            self.server.answer_requests(self._answer, offers, instructions=instructions, allowed_callers=self._allowed)
 
     async def _answer(self, request: ServerRequest) -> dict[str, Any]:
+        self._check_proven(request)
         if request.method not in _REQUESTS:
             raise ToolError(f"this bridge does not pass on {request.method}", code=str(METHOD_NOT_FOUND))
         return await self._upstream.request(request.method, request.params)
+
+    def _check_proven(self, asked: ServerRequest | ToolContext) -> None:
+        """Refuse a caller whose name nothing proves. The tool server itself refuses the proven names of others."""
+        if self._allowed is not None and not asked.bound and asked.verified is None:
+            what = f"server {self.server.name} serves only some callers, and nothing proves that {asked.client} asks"
+            raise ToolError(f"{what}: call on sender-bound topics", type="unauthorized", code="NOT_PROVEN")
 
     # The tools
 
@@ -217,6 +229,7 @@ class Bridge:
             "timeout": self._timeout,
             "validate": False,
             "whole_arguments": True,
+            "allowed_callers": self._allowed,
         }
         return about | {ours: hints[theirs] for ours, theirs in _HINTS.items() if isinstance(hints.get(theirs), bool)}
 
@@ -225,6 +238,7 @@ class Bridge:
         repeatable = bool(hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
 
         async def call(arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+            self._check_proven(context)
             params: dict[str, Any] = {"name": name, "arguments": arguments}
             meta = {key: each for key, each in context.meta.items() if not key.startswith(_RESERVED)}
             meta.pop("progressToken", None)

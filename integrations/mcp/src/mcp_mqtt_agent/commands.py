@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from mqtt_agent.cli.settings import UsageError, read_secret
 from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.tools import ToolClient
+
+if TYPE_CHECKING:
+    from mqtt_agent.adapting.bearers import Identity
 
 __all__ = ["add_bridge", "add_mcp"]
 
@@ -37,6 +44,10 @@ async def bridge(
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may run. Default: no limit.")] = None,
     replica: Annotated[str | None, typer.Option(help="The name of this replica. Default: a new name.")] = None,
     resources: Annotated[bool, typer.Option(help="Whether clients can read resources and prompts.")] = True,
+    allow_caller: Annotated[
+        list[str] | None,
+        typer.Option("--allow-caller", metavar="NAME", help="Serve only this caller, whose name must be proven."),
+    ] = None,
 ) -> int:
     """Offer the tools of an MCP server, which is a command or an HTTP URL, until Ctrl-C."""
     from mcp_mqtt_agent.bridge import Bridge  # imports the MCP SDK, which takes a second
@@ -54,6 +65,7 @@ async def bridge(
         prefix=prefix,
         timeout=timeout,
         resources=resources,
+        allowed_callers=allow_caller or None,
         replica=replica,
         **session.settings.place.as_arguments(),
     )
@@ -81,33 +93,82 @@ async def mcp(
         str | None,
         typer.Option("--bearer-file", metavar="FILE", help="The file with the token that each HTTP client must have."),
     ] = None,
+    callers: Annotated[
+        str | None,
+        typer.Option("--callers", metavar="FILE", help='Callers with names and tokens: {"alice": {"bearer": "..."}}.'),
+    ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
 ) -> int:
     """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
-    from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
+    from mqtt_agent.adapting.bearers import is_loopback
 
-    from mcp_mqtt_agent.face import Face
-    from mcp_mqtt_agent.http_face import is_loopback, serve_http
-
-    token = None if bearer_file is None else _token(bearer_file)
-    if http is not None and token is None and not is_loopback(host):
-        raise UsageError(f"other machines can reach {host}, so MCP clients need a token: add --bearer-file FILE")
-    async with session.client() as client:
-        face = Face(client, timeout=timeout)
-        if http is not None:
-            session.out.note(f"serves MCP clients at http://{host}:{http}/mcp; Ctrl-C stops it")
-            await serve_http(face, host, http, token=token, allowed=allow_host or ())
-            return 0
-        async with face.live(), stdio_server() as (reading, writing):
-            await face.server.run(reading, writing, face.server.create_initialization_options())
+    if http is None:
+        if callers is not None or bearer_file is not None:
+            raise UsageError("--callers and --bearer-file are for clients over HTTP: add --http PORT")
+        await _over_stdio(session, timeout)
+    else:
+        identities = _identities(session, bearer_file, callers)
+        if identities[0].bearer is None and not is_loopback(host):
+            what = f"other machines can reach {host}, so MCP clients need a token"
+            raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
+        await _over_http(session, identities, host, http, allow_host or (), timeout)
     return 0
 
 
-def _token(file: str) -> str:
-    token = read_secret(Path(file))
-    if not token:
-        raise UsageError(f"the file {file} is empty, and must hold the token")
-    return token
+async def _over_stdio(session: Session, timeout: float | None) -> None:
+    from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
+
+    from mcp_mqtt_agent.face import Face
+
+    async with session.client() as client:
+        face = Face(client, timeout=timeout)
+        async with face.live(), stdio_server() as (reading, writing):
+            await face.server.run(reading, writing, face.server.create_initialization_options())
+
+
+async def _over_http(
+    session: Session,
+    identities: Sequence[Identity],
+    host: str,
+    port: int,
+    allowed: Sequence[str],
+    timeout: float | None,
+) -> None:
+    from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
+
+    place = session.settings.place.as_arguments()
+
+    def make_client(identity: Identity) -> ToolClient:
+        own = place if identity.credentials is None else {**place, "credentials": identity.credentials}
+        return ToolClient(identity.agent_id, client_id=identity.client_id, **own)
+
+    try:
+        faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")
+    try:
+        await serve_http(faces, host, port)
+    except MQTTAgentError:
+        raise
+    except OSError as error:
+        raise UsageError(str(error)) from error
+
+
+def _identities(session: Session, bearer_file: str | None, callers: str | None) -> list[Identity]:
+    from mqtt_agent.adapting.bearers import Identity, read_identities
+
+    if callers is not None and bearer_file is not None:
+        raise UsageError("give --bearer-file or --callers, and not both")
+    try:
+        if callers is not None:
+            return read_identities(Path(callers).expanduser())
+        token = None if bearer_file is None else read_secret(Path(bearer_file))
+        settings = session.settings
+        name = settings.name or f"client-{uuid.uuid4().hex[:8]}"
+        return [Identity(name, token, client_id=settings.client_id)]
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error

@@ -2,81 +2,250 @@
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import uvicorn
+from mcp.server.streamable_http_manager import DEFAULT_SESSION_IDLE_TIMEOUT
 from mcp.server.transport_security import TransportSecuritySettings
+from mqtt_agent.adapting.bearers import Identity, by_bearer, identity_of, is_loopback
+from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.tools import ToolClient
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_mqtt_agent.face import Face
 
-__all__ = ["is_loopback", "serve_http"]
+__all__ = ["HTTPFaces", "serve_http"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
-class _BearerOnly:
-    """Passes on only requests with the right bearer token."""
+class HTTPFaces:
+    """The ASGI application that shows the tools of a namespace at the path ``/mcp``, to each caller as its own server.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._expected = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
-                refused = PlainTextResponse(
-                    "a bearer token is needed", status_code=401, headers={"WWW-Authenticate": "Bearer"}
-                )
-                await refused(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def application(face: Face, host: str, *, token: str | None, allowed: Sequence[str] = ()) -> ASGIApp:
-    """The ASGI application that shows a face at the path ``/mcp``.
+    Each identity has a connection to the broker, and sessions, calls and lists that no other identity can reach. They
+    are made when the identity is first used, and closed when the identity is not used any more.
 
     Args:
-        face: What is shown.
+        identities: The callers. One identity without a bearer token stands for every caller, which is allowed at the
+            loopback address only.
+        make_client: Makes the client that speaks for an identity. The client is not started.
         host: The address to listen on.
-        token: The bearer token that each request must have; None means no token, on the loopback address only.
         allowed: Further names of this host that a request may have in its Host and Origin headers.
+        timeout: Seconds that a call may take; None means no limit.
+        idle: Seconds after the last request of an identity until its connection is closed.
 
     Raises:
-        ValueError: The host is not the loopback address, and there is no token.
+        ValueError: The identities cannot be told apart; or the host is not the loopback address, and there is no token.
     """
-    if token is None and not is_loopback(host):
-        raise ValueError(f"{host} can be reached by other machines, so MCP clients need a bearer token")
+
+    def __init__(
+        self,
+        identities: Sequence[Identity],
+        make_client: Callable[[Identity], ToolClient],
+        *,
+        host: str = "127.0.0.1",
+        allowed: Sequence[str] = (),
+        timeout: float | None = None,
+        idle: float = DEFAULT_SESSION_IDLE_TIMEOUT,
+    ) -> None:
+        self._identities = by_bearer(identities)
+        if any(each.bearer is None for each in identities) and not is_loopback(host):
+            raise ValueError(f"{host} can be reached by other machines, so MCP clients need a bearer token")
+        security = _security(host, allowed)
+
+        def make_own(identity: Identity) -> _Own:
+            return _Own(identity.agent_id, lambda: make_client(identity), security, timeout, idle)
+
+        self._own = {each.agent_id: make_own(each) for each in identities}
+
+    @property
+    def connected(self) -> list[str]:
+        """The agent ids of the identities that have a connection now."""
+        return [agent_id for agent_id, own in self._own.items() if own.is_open]
+
+    async def start(self) -> None:
+        """Connect now if there is only one identity, so that a wrong setting is an error at the start.
+
+        Raises:
+            MQTTAgentError: See :meth:`mqtt_agent.ToolClient.start`.
+        """
+        if len(self._own) == 1:
+            async with next(iter(self._own.values())).in_use():
+                pass
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(own.close() for own in self._own.values()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or pass it on to the server of its identity."""
+        identity = identity_of(self._identities, Headers(scope=scope).get("authorization", ""))
+        if identity is None:
+            refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
+            await refused(scope, receive, send)
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                app = await stack.enter_async_context(self._own[identity.agent_id].in_use())
+            except MQTTAgentError as error:
+                logger.warning("%s cannot be served, because its connection failed: %s", identity.agent_id, error)
+                unavailable = PlainTextResponse("the broker cannot be reached: try again later", 503)
+                await unavailable(scope, receive, send)
+                return
+            await app(scope, receive, send)
+
+
+class _Own:
+    """The server of one identity, which lives from its first use until it is idle.
+
+    The sessions of the SDK end after the same time without a request, and a call that waits for answers ends earlier.
+    So nothing that a client still needs is closed.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        make_client: Callable[[], ToolClient],
+        security: TransportSecuritySettings,
+        timeout: float | None,
+        idle: float,
+    ) -> None:
+        self._agent_id = agent_id
+        self._make_client = make_client
+        self._security = security
+        self._timeout = timeout
+        self._idle = idle
+        self._users = 0
+        self._life: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[ASGIApp] | None = None
+        self._end = asyncio.Event()
+        self._closing: asyncio.TimerHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._life is not None and not self._life.done()
+
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncGenerator[ASGIApp]:
+        """The server, which is not closed before the end of the block.
+
+        Raises:
+            MQTTAgentError: See :meth:`mqtt_agent.ToolClient.start`.
+        """
+        self._users += 1
+        if self._closing is not None:
+            self._closing.cancel()
+        try:
+            if self._ready is None:
+                self._begin()
+            assert self._ready is not None
+            yield await asyncio.shield(self._ready)
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._closing = asyncio.get_running_loop().call_later(self._idle, self._finish)
+
+    async def close(self) -> None:
+        """Close the server."""
+        if self._closing is not None:
+            self._closing.cancel()
+        ready = self._ready
+        self._finish()
+        if self._life is None:
+            return
+        if ready is not None and not ready.done():
+            self._life.cancel()  # the broker may never answer
+        await asyncio.wait([self._life])
+
+    def _begin(self) -> None:
+        self._ready, self._end = asyncio.get_running_loop().create_future(), asyncio.Event()
+        name = f"mcp-mqtt-agent {self._agent_id}"
+        self._life = asyncio.create_task(self._live(self._life, self._ready, self._end), name=name)
+
+    def _finish(self) -> None:
+        self._end.set()
+        self._ready = None
+
+    async def _live(
+        self, earlier: asyncio.Task[None] | None, ready: asyncio.Future[ASGIApp], end: asyncio.Event
+    ) -> None:
+        """Serve until the end, all in one task: the SDK's sessions must end in the task that began them."""
+        try:
+            if earlier is not None:
+                await asyncio.wait([earlier])  # both may have the same MQTT client id
+            async with self._make_client() as client:
+                client.connection.on_failed.append(lambda error: self._on_failed(ready, end, error))
+                face = Face(client, timeout=self._timeout)
+                app = face.server.streamable_http_app(
+                    transport_security=self._security, session_idle_timeout=self._idle
+                )
+                async with face.live(), app.router.lifespan_context(app):
+                    ready.set_result(app)
+                    await end.wait()
+        except Exception as error:
+            self._forget(ready)
+            if ready.done():
+                logger.warning("the connection of %s was not closed in order: %s", self._agent_id, error)
+            else:
+                ready.set_exception(error)
+                ready.exception()  # so that nothing complains when no request waits any more
+        finally:
+            ready.cancel()
+
+    def _on_failed(self, ready: asyncio.Future[ASGIApp], end: asyncio.Event, error: MQTTAgentError) -> None:
+        logger.warning("%s has lost its connection, and its next request makes another: %s", self._agent_id, error)
+        self._forget(ready)
+        end.set()
+
+    def _forget(self, ready: asyncio.Future[ASGIApp]) -> None:
+        """Let the next request begin another life."""
+        if self._ready is ready:
+            self._ready = None
+
+
+def _security(host: str, allowed: Sequence[str]) -> TransportSecuritySettings:
+    """Which Host and Origin headers a request may have."""
     names = [f"[{host}]" if ":" in host else host, *allowed]
     if is_loopback(host):
         names += ["127.0.0.1", "localhost", "[::1]"]
-    security = TransportSecuritySettings(
+    return TransportSecuritySettings(
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
         allowed_origins=[
             f"{scheme}://{each}" for name in names for each in (name, f"{name}:*") for scheme in ("http", "https")
         ],
     )
-    app = face.server.streamable_http_app(host=host, transport_security=security)
-    return app if token is None else _BearerOnly(app, token)
 
 
-async def serve_http(
-    face: Face, host: str, port: int, *, token: str | None = None, allowed: Sequence[str] = ()
-) -> None:
-    """Serve MCP clients until a signal; see :func:`application`."""
-    app = application(face, host, token=token, allowed=allowed)
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
-    async with face.live():
-        await uvicorn.Server(config).serve()
+async def serve_http(faces: HTTPFaces, host: str, port: int) -> None:
+    """Serve MCP clients until a signal.
+
+    Args:
+        faces: What is shown.
+        host: The address to listen on.
+        port: The port.
+
+    Raises:
+        OSError: The address cannot be used.
+        MQTTAgentError: See :meth:`HTTPFaces.start`.
+    """
+    config = uvicorn.Config(faces, lifespan="off", log_level="warning", timeout_graceful_shutdown=2)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        try:
+            await faces.start()
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                server.should_exit = True
+                await serving
+                raise
+        finally:
+            await faces.stop()
