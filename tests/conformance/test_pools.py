@@ -188,3 +188,21 @@ async def test_a_pool_and_a_single_process_exclude_each_other(
     with pytest.raises(errors.AgentIdTaken):
         await soon(single.start())
     await until(lambda: scout.on(STATUS)[-1].get("pool") is True)
+
+
+@pytest.mark.rule("POOL-11")
+@pytest.mark.parametrize("pool", [True, False])
+async def test_a_live_agent_answers_a_probe(
+    make_member: MakeMember, make_agent: MakeAgent, scout: Foreign, pool: bool
+) -> None:
+    if pool:
+        await make_member()
+    else:
+        await soon(make_agent("writer").start())
+    before = await scout.next_on(STATUS)
+    probe = {**before, "probe": True}
+    probe.pop("pool", None)
+    await scout.say(STATUS, probe)
+    await until(lambda: scout.on(STATUS)[-1].get("probe") is None and len(scout.on(STATUS)) > 2)
+    answer = scout.on(STATUS)[-1]
+    assert (answer["status"], answer["started"], answer.get("pool")) == ("online", before["started"], pool or None)
