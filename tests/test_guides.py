@@ -11,10 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from brokers import Embedded
-from mqtt_agent.sync import ToolClient
+from databases import shared_postgres
+from mqtt_agent import MemoryStore
+from mqtt_agent.sync import Agent, ToolClient
 from support import kill
 from typer.testing import CliRunner
 
@@ -92,6 +95,12 @@ def served(words: list[str]) -> None:
     assert name
 
 
+def manifest(name: str) -> str:
+    """The file of the deployment page whose first comment begins with a name."""
+    [text] = [each for each in blocks("deployment.md", "yaml") if each.startswith(f"# {name}")]
+    return text
+
+
 def test_the_systemd_unit_can_be_read_and_starts_a_command_that_exists(tmp_path: Path) -> None:
     [text] = blocks("deployment.md", "ini")
     unit = configparser.ConfigParser(interpolation=None)
@@ -114,7 +123,7 @@ def test_the_containers_start_commands_that_exist() -> None:
     assert [word for word, _ in lines] == ["FROM", "RUN", "WORKDIR", "RUN", "COPY", "USER", "CMD"]
     served(re.findall(r'"([^"]*)"', lines[-1][1]))
     yaml = pytest.importorskip("yaml")
-    compose = yaml.safe_load(blocks("deployment.md", "yaml")[0])
+    compose = yaml.safe_load(manifest("compose.yaml\n"))
     assert set(compose["services"]["weather"]["depends_on"]) <= compose["services"].keys()
     assert "broker-data:/mosquitto/data" in compose["services"]["broker"]["volumes"]
     assert set(compose["volumes"]) == {"broker-data"}
@@ -122,7 +131,8 @@ def test_the_containers_start_commands_that_exist() -> None:
 
 def test_the_kubernetes_objects_fit_together() -> None:
     yaml = pytest.importorskip("yaml")
-    objects = [each for text in blocks("deployment.md", "yaml")[1:] for each in yaml.safe_load_all(text)]
+    files = ("weather.yaml", "researcher.yaml")
+    objects = [each for name in files for each in yaml.safe_load_all(manifest(name))]
     assert [(each["apiVersion"], each["kind"]) for each in objects] == [
         ("v1", "Secret"),
         ("apps/v1", "Deployment"),
@@ -140,6 +150,87 @@ def test_the_kubernetes_objects_fit_together() -> None:
         mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
         assert mounted == {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     assert objects[0]["metadata"]["name"] == "weather-broker"
+
+
+def pool_program() -> str:
+    [text] = blocks("deployment.md", "python")
+    return text
+
+
+def drain_timeout() -> int:
+    """Seconds that a member of the pool waits for its handlers."""
+    return int(re.findall(r"drain_timeout=(\d+)", pool_program())[0])
+
+
+def needed_by_members() -> set[str]:
+    """The environment variables of a member: of its program, of the command line, and of PostgreSQL's driver."""
+    return {*re.findall(r'os\.environ\["(\w+)"\]', pool_program()), "MQTT_AGENT_BROKER", "PGPASSWORD"}
+
+
+def test_the_services_of_the_pool_fit_together() -> None:
+    yaml = pytest.importorskip("yaml")
+    compose = yaml.safe_load(manifest("compose.yaml of a pool"))
+    services = compose["services"]
+    members, database = services["researcher"], services["database"]
+    served(members["command"])
+    assert members["depends_on"] == {each: {"condition": "service_healthy"} for each in ("broker", "database")}
+    assert all(services[name]["healthcheck"]["test"][0] == "CMD" for name in members["depends_on"])
+    assert members["environment"].keys() == needed_by_members()
+    assert urlsplit(members["environment"]["MQTT_AGENT_BROKER"]).hostname in services
+    store = urlsplit(members["environment"]["RESEARCHER_STORE"])
+    given = database["environment"]
+    assert (store.hostname, store.username, store.path) == (
+        "database",
+        given["POSTGRES_USER"],
+        f"/{given['POSTGRES_DB']}",
+    )
+    assert members["environment"]["PGPASSWORD"] == given["POSTGRES_PASSWORD"]
+    assert members["deploy"]["replicas"] > 1
+    assert int(members["stop_grace_period"].removesuffix("s")) > drain_timeout() + 10
+    mounted = {volume.partition(":")[0] for each in services.values() for volume in each.get("volumes", ())}
+    assert {name for name in mounted if not name.startswith(".")} == compose["volumes"].keys()
+
+
+def test_the_kubernetes_objects_of_the_pool_fit_together() -> None:
+    yaml = pytest.importorskip("yaml")
+    secret, deployment, budget = yaml.safe_load_all(manifest("pool.yaml"))
+    assert [(each["apiVersion"], each["kind"]) for each in (secret, deployment, budget)] == [
+        ("v1", "Secret"),
+        ("apps/v1", "Deployment"),
+        ("policy/v1", "PodDisruptionBudget"),
+    ]
+    spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    selectors = [spec["selector"], budget["spec"]["selector"], pod["topologySpreadConstraints"][0]["labelSelector"]]
+    assert [each["matchLabels"] for each in selectors] == [labels] * 3
+    assert pod["terminationGracePeriodSeconds"] > drain_timeout() + 10
+    assert (
+        spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0 < budget["spec"]["maxUnavailable"] < spec["replicas"]
+    )
+    [container] = pod["containers"]
+    served(container["command"])
+    assert {each["name"] for each in container["env"]} == needed_by_members()
+    keys = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
+    assert {each["name"] for each in keys} == {secret["metadata"]["name"]}
+    assert {each["key"] for each in keys} == secret["stringData"].keys()
+
+
+@pytest.mark.long
+def test_a_member_of_the_deployment_page_does_a_task(tmp_path: Path) -> None:
+    store = shared_postgres().new_database()
+    (tmp_path / "researcher.py").write_text(pool_program())
+    with Embedded() as broker:
+        values = {"MQTT_AGENT_BROKER": broker.url, "RESEARCHER_STORE": store, "PGPASSWORD": "secret"}
+        assert values.keys() == needed_by_members()
+        command = [sys.executable, "-m", "mqtt_agent.cli", "serve", "researcher:agent"]
+        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **values})
+        try:
+            with Agent("planner", broker=broker.url, store=MemoryStore()) as planner:
+                assert planner.request("researcher", "cats", wait_online=True, timeout=60) == "notes on cats"
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            kill(process)
 
 
 def test_a_server_that_finds_no_broker_ends_with_the_exit_code_of_the_page(tmp_path: Path, url_of_nobody: str) -> None:

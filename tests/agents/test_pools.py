@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 from brokers import Broker, Ejabberd, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
+from mqtt_agent.agents import presence
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, TaskState, decode
+from mqtt_agent.wire import AgentStatus, Status, TaskState, Topics, decode, encode
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -188,6 +189,68 @@ async def test_a_member_refuses_to_start_beside_a_single_process(
     with pytest.raises(errors.AgentIdTaken, match="a single process runs as agent 'writer' since"):
         await make_member("writer")
     assert await soon(planner.request("writer", "still there?")) == "single"
+
+
+@pytest.fixture
+async def ghost(broker: Broker, namespace: str) -> AsyncIterator[Callable[..., Awaitable[list[AgentStatus]]]]:
+    """Says online in place of a process, with the given answers to probes. Returns the probes that it gets."""
+    connection = BrokerSettings(broker.url).connection("ghost", session_expiry=0)
+    await soon(connection.start())
+
+    async def appear(pool: bool | None, *answers: Status) -> list[AgentStatus]:
+        topic, probes = Topics(namespace).agent_status("writer"), list[AgentStatus]()
+
+        def say(status: Status) -> None:
+            said = AgentStatus(name="writer", status=status, started="2026-01-01T00:00:00Z", epoch=3, pool=pool)
+            connection.publish_soon(topic, encode(said), retain=True)
+
+        def on_status(message: InboundMessage) -> None:
+            status = decode(AgentStatus, message.payload) if message.payload else None
+            if status is not None and status.probe:
+                probes.append(status)
+                for answer in answers:
+                    say(answer)
+
+        await connection.subscribe(topic, on_status)
+        await connection.publish(
+            topic, encode(AgentStatus(name="writer", status="online", epoch=3, pool=pool)), retain=True
+        )
+        return probes
+
+    yield appear
+    await soon(connection.stop())
+
+
+@pytest.mark.parametrize("pool", [True, False])
+async def test_a_status_of_nobody_does_not_block_the_other_kind(
+    make_member: MakeMember,
+    make_agent: MakeAgent,
+    planner: Agent,
+    ghost: Callable[..., Awaitable[list[AgentStatus]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    pool: bool,
+) -> None:
+    monkeypatch.setattr(presence, "_ASK_EVERY", 0.1)
+    probes = await ghost(None if pool else True)
+    if pool:
+        await make_member("writer", Desk().at("new"))
+    else:
+        single = make_agent("writer")
+        single.on_task(Desk().at("new"))
+        await soon(single.start(), 20)
+    assert "no process answers: the agent starts" in caplog.text
+    assert await soon(planner.request("writer", "who is there?")) == "new"
+    assert [(probe.epoch, probe.pool) for probe in probes] == [(3, None)] * 5
+
+
+@pytest.mark.parametrize("answers", [("online",), ("offline", "online")], ids=["at once", "after the will of another"])
+async def test_a_status_that_somebody_stands_for_blocks_the_other_kind(
+    make_agent: MakeAgent, ghost: Callable[..., Awaitable[list[AgentStatus]]], answers: tuple[Status, ...]
+) -> None:
+    await ghost(True, *answers)
+    with pytest.raises(errors.AgentIdTaken):
+        await soon(make_agent("writer").start())
 
 
 def test_a_pool_needs_postgresql_and_connections_of_its_own(url: str) -> None:

@@ -30,6 +30,21 @@ server.add_tool("<script>alert(1)<", harmless, description=ATTACK, input_schema=
     "type": "object", "properties": {"text": {"type": "string", "description": ATTACK}}})
 """
 
+POOL = """
+import asyncio
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import AgentCard, Topics, encode
+
+async def main():
+    topics, connection = Topics(__import__("os").environ["MQTT_AGENT_NAMESPACE"]), Connection()
+    await connection.start()
+    card = AgentCard(name="crowd", description="many hands", pool=True)
+    await connection.publish(topics.agent_card(card.name), encode(card), retain=True)
+    print("published", flush=True)
+
+asyncio.run(main())
+"""
+
 
 class Chromium:
     @staticmethod
@@ -88,6 +103,10 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#lines .fault").first.wait_for()
     terminal.start("serve", "writer").says("takes tasks")
     page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
+    terminal.write("pool.py", POOL)
+    terminal.program("pool.py").says("published")
+    page.locator("#agents tr", has_text="crowd").get_by_text("pool", exact=True).wait_for()
+    assert "pool" not in page.locator("#agents tr", has_text="writer").inner_text()
     terminal.run("delegate", "writer", "rain")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
     assert "rain" not in page.content()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 
 import pytest
 from databases import shared_postgres
 from mqtt_agent import PostgresStore
 from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.members import MemberStore
 
-from .terminal import Terminal
+from .terminal import Said, Terminal
 
 
 def test_a_task_is_followed_to_its_result(served: Terminal) -> None:
@@ -74,6 +76,36 @@ def test_the_tasks_of_an_agent_in_postgresql_are_listed(terminal: Terminal, name
         ("postgresql://host:port/", "not a PostgreSQL URL", 2),
     ):
         assert words in terminal.inside("tasks", "--store", wrong, "--as", "writer", code=code).err
+
+
+async def test_the_members_of_a_pool_are_listed_and_who_has_which_task(terminal: Terminal, namespace: str) -> None:
+    owner, url = f"{namespace}/writer", shared_postgres().new_database()
+    store, where = PostgresStore(url, lease=60), ("--store", url, "--as", "writer")
+    busy, idle = (MemberStore(store, owner, name, lambda beat: None) for name in ("busy", "idle"))
+
+    async def tell(*words: str, code: int = 0) -> Said:
+        return await asyncio.to_thread(terminal.inside, "tasks", *words, code=code)
+
+    async with store:
+        assert "has no members" in (await tell(*where, "--members")).err
+        await busy.join()
+        await idle.join()
+        try:
+            for task_id in ("t-1", "t-2"):
+                await store.add(TaskRecord(TaskKey(owner, "received", task_id), "planner", {"prompt": "cats"}, "0"))
+            assert (await busy.claim(owner)) is not None
+            lines = (await tell(*where, "--members", "--json")).lines
+            assert [(each["member"], each["tasks"]) for each in lines] == [("busy", 1), ("idle", 0)]
+            assert all(0 < each["lease"] <= 60 for each in lines)
+            assert re.search(r"^busy .*ends in \d+\.\d s +1 *$", (await tell(*where, "--members")).out, re.MULTILINE)
+            lines = (await tell(*where, "--received", "--json")).lines
+            assert [(each["task_id"], each["member"]) for each in lines] == [("t-1", "busy"), ("t-2", None)]
+            heads, first, second = (await tell(*where, "--received")).out.splitlines()
+            assert (heads.split()[3], first.split()[3], "busy" in second) == ("member", "busy", False)
+        finally:
+            await busy.leave()
+            await idle.leave()
+    assert "only a pool has members" in (await tell("--members", code=2)).err
 
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:

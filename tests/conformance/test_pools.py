@@ -188,3 +188,45 @@ async def test_a_pool_and_a_single_process_exclude_each_other(
     with pytest.raises(errors.AgentIdTaken):
         await soon(single.start())
     await until(lambda: scout.on(STATUS)[-1].get("pool") is True)
+
+
+@pytest.mark.rule("POOL-11")
+@pytest.mark.parametrize("pool", [True, False])
+async def test_a_live_agent_answers_a_probe(
+    make_member: MakeMember, make_agent: MakeAgent, scout: Foreign, pool: bool
+) -> None:
+    if pool:
+        await make_member()
+    else:
+        await soon(make_agent("writer").start())
+    before = await scout.next_on(STATUS)
+    probe = {**before, "probe": True}
+    probe.pop("pool", None)
+    await scout.say(STATUS, probe)
+    await until(lambda: scout.on(STATUS)[-1].get("probe") is None and len(scout.on(STATUS)) > 2)
+    answer = scout.on(STATUS)[-1]
+    assert (answer["status"], answer["started"], answer.get("pool")) == ("online", before["started"], pool or None)
+
+
+@pytest.mark.rule("POOL-11")
+async def test_a_probe_makes_nobody_online(make_agent: MakeAgent, scout: Foreign) -> None:
+    planner = make_agent("planner")
+    await soon(planner.start())
+    seen: list[tuple[str, str]] = []
+
+    async def watch() -> None:
+        async for change in planner.watch_peers():
+            seen.append((change.kind, change.name))
+
+    watching = asyncio.create_task(watch())
+    offline = {"name": "writer", "status": "offline", "timestamp": "2026-04-21T10:00:00.000Z"}
+    await scout.say("agents/first/status", {**offline, "name": "first", "status": "online"}, retain=True)
+    await until(lambda: ("online", "first") in seen)
+    await scout.say(CARD, {"name": "writer", "status": "offline"}, retain=True)
+    await scout.say(STATUS, offline, retain=True)
+    await scout.say(STATUS, {**offline, "status": "online", "probe": True})
+    await scout.say("agents/other/card", {"name": "other"}, retain=True)
+    await scout.say("agents/other/status", {**offline, "name": "other", "status": "online"}, retain=True)
+    await until(lambda: ("online", "other") in seen)
+    watching.cancel()
+    assert ("online", "writer") not in seen

@@ -14,7 +14,8 @@ from typing import Any
 import mqtt_agent
 import mqtt_agent.sync
 import pytest
-from brokers import Broker
+from brokers import Broker, Mosquitto
+from databases import shared_postgres
 from mqtt_agent import MemoryStore, TaskEvent
 from mqtt_agent.errors import BrokerUnreachable, CallCanceled, ConnectionLost, PeerUnavailable, ToolFailed
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, ToolClient, ToolContext, ToolServer
@@ -128,6 +129,28 @@ def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespac
         assert [each.task_id for each in planner.delegations()] == [task.task_id]
         with pytest.raises(PeerUnavailable):
             planner.request("nobody")
+
+
+def test_blocking_agents_are_the_members_of_a_pool(mosquitto: Mosquitto, namespace: str) -> None:
+    url, both_work = shared_postgres().new_database(), threading.Barrier(2)
+
+    def member(name: str) -> Agent:
+        agent = Agent(
+            "writer", broker=mosquitto.url, namespace=namespace, store=url, pool=True, max_concurrency=1, will_delay=1
+        )
+
+        @agent.on_task
+        def handle(task: TaskContext) -> str:
+            both_work.wait(20)
+            return name
+
+        return agent
+
+    planner = Agent("planner", broker=mosquitto.url, namespace=namespace, store=MemoryStore())
+    with member("a"), member("b") as second, planner:
+        assert second.card.pool
+        handles = [planner.delegate("writer", f"{number}") for number in range(2)]
+        assert {handle.result(timeout=30) for handle in handles} == {"a", "b"}
 
 
 def test_a_blocking_request_tells_its_events_in_the_calling_thread(broker: Broker, namespace: str) -> None:

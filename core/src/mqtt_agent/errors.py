@@ -323,7 +323,8 @@ class AgentIdTaken(MQTTAgentError):
     """An agent with this id runs already, and the two cannot share the id, so this agent was not started.
 
     ``agent.start()`` raises it when a pool of processes has the id and this agent has no ``pool=True``, or when a
-    single process has the id and this agent has ``pool=True``. Stop the other agent first, or choose another agent id.
+    single process has the id and this agent has ``pool=True``. The other agent lives, because it has answered: stop it
+    first, or choose another agent id.
     """
 
 

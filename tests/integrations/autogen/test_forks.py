@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from autogen_core import CancellationToken
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Embedded, Mosquitto
-from mqtt_agent import Agent, MemoryStore, TaskContext
+from mqtt_agent import Agent, MemoryStore, TaskContext, TaskFailed
 from support import soon, until
 
 from .processes import HostProcess

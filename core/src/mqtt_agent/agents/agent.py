@@ -327,7 +327,8 @@ class Agent(Requester, Service):
 
         Raises:
             StoreError: The store cannot be opened.
-        AgentIdTaken: An agent with this id runs already, and only one of the two is a pool.
+            AgentIdTaken: An agent with this id runs already, and only one of the two is a pool. When the broker's
+                retained status says so, and no process answers for 10 s, the agent starts.
             TransportError: The broker cannot be reached, or refuses the connection; see :meth:`Connection.start`.
             RuntimeError: The agent runs on another event loop.
         """
@@ -390,14 +391,14 @@ class Agent(Requester, Service):
         await self._peers.start()
         if self._pool is not None:
             await self._peers.complete()
-        self._check_rival()
+        await self._check_rival()
         if self._pool is not None:
             await self._pool.start()
             await self._subscribe()
 
-    def _check_rival(self) -> None:
+    async def _check_rival(self) -> None:
         """Raise an error when an agent with this id runs that cannot share the id."""
-        rival = self._presence.rival
+        rival = await self._presence.find_rival()
         if rival is None:
             return
         since = f"since {rival.started}" if rival.started else "already"
@@ -407,10 +408,7 @@ class Agent(Requester, Service):
         else:
             what = f"a single process runs as agent {self.agent_id!r} {since}"
             advice = "stop this process, or start it with pool=True and the same database"
-        raise AgentIdTaken(
-            f"{what}: {advice}, or choose another agent id; if it was killed, the broker reports it offline a few "
-            "seconds later"
-        )
+        raise AgentIdTaken(f"{what}: {advice}, or choose another agent id")
 
     async def stop(self) -> None:
         """Start no further task, wait for running handlers, publish the offline status, and disconnect.

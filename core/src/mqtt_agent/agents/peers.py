@@ -263,7 +263,7 @@ class Peers:
     def _on_status(self, message: InboundMessage) -> None:
         name = self._topics.agent_of_status(message.topic)
         status = self._retained.read(message, AgentStatus, name)
-        if name is None or status is None:
+        if name is None or status is None or status.probe:
             return
         before = self._statuses.get(name)
         if before is not None and status.status == "offline" and status.speaks_before(before):

@@ -20,7 +20,7 @@ __all__ = ["PoolPresence"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _ANSWERED_WITHIN = 0.3
-"""Seconds within which a member answers a status that says offline. Each member takes a random time."""
+"""Seconds within which a member answers a status that says offline, or a probe. Each member takes a random time."""
 _NEXT_EPOCH_WITHIN = 1.0
 """Seconds to wait for the database, before a member shows itself without it. Peers doubt a pool for two seconds."""
 
@@ -29,7 +29,7 @@ class PoolPresence(AgentPresence):
     """Publishes the card and the status of a pool.
 
     The Last Will of a member reports the pool offline. A live member answers with the status ``online`` and the next
-    epoch, so that the peers send again what the dead member may have lost.
+    epoch, so that the peers send again what the dead member may have lost. It answers a probe in the same way.
 
     Args:
         scope: The agent's shared values.
@@ -80,11 +80,11 @@ class PoolPresence(AgentPresence):
         except WireError:
             super()._on_own_status(message)
             return
-        self._note_rival(status)
+        self._note_rival(status, message)
         if not self.announced:
             return
         self._refresher.note(message)
-        if status.status == "offline":
+        if status.probe or status.status == "offline":
             self._answer_soon()
         elif status.pool:
             self._epoch = max(self._epoch, status.epoch or 0)
@@ -109,6 +109,7 @@ class PoolPresence(AgentPresence):
             return
         super()._on_own_card(message)
 
+    @override
     def _answer_soon(self) -> None:
         if self._answering is None:
             wait = random.uniform(0, _ANSWERED_WITHIN)

@@ -20,6 +20,11 @@ __all__ = ["AgentPresence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_ASKS = 5
+"""How many times an agent asks, before its start, whether the process lives that the retained status speaks of."""
+_ASK_EVERY = 2.0
+"""Seconds between two such questions. A live process answers within about a second."""
+
 
 class AgentPresence:
     """Publishes the card and the status of one agent, and corrects them when somebody else overwrites them.
@@ -48,11 +53,14 @@ class AgentPresence:
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         self._refresher = Refresher(self._refresh)
+        self._answered = asyncio.Event()
+        """Set when a live process says online as this agent, before this agent's first announcement."""
 
     async def follow(self) -> None:
         """Watch what is published as this agent's card and status. Call this before the connection starts."""
         self._began = utc_now()
         self.rival = None
+        self._answered.clear()
         await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
         await self._connection.subscribe(self._card_topic, self._on_own_card)
 
@@ -63,6 +71,37 @@ class AgentPresence:
         self._corrections.stop()
         self._refresher.stop()
         self._tasks.cancel()
+
+    async def find_rival(self) -> AgentStatus | None:
+        """Find out whether the process lives that has published :attr:`rival`.
+
+        A broker that was killed publishes no Last Wills, so the retained status may speak of a process that is gone.
+        A live process answers a probe with its status, and a process of an older version corrects the probe.
+
+        Returns:
+            The status of the live process. None when there is none: then :attr:`rival` is None too.
+        """
+        asked = self.rival
+        if asked is None:
+            return None
+        # To an older version, this is a status without ``pool`` that it did not write: also a pool corrects it.
+        started, epoch = asked.started, asked.epoch
+        probe = AgentStatus(name=self.card.name, status="online", started=started, epoch=epoch, probe=True)
+        for _ in range(_ASKS):
+            await self._connection.publish(self._status_topic, encode(probe))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), _ASK_EVERY)
+                return self.rival
+            if self.rival is None:  # an offline status has arrived, and no process has contradicted it
+                return None
+        logger.warning(
+            "the broker keeps a status of agent %s that says online since %s, but no process answers: the agent starts "
+            "and replaces this status",
+            self.card.name,
+            started or "an unknown time",
+        )
+        self.rival = None
+        return None
 
     async def announce(self) -> None:
         """Publish the card, then the status ``online`` (spec: in this order)."""
@@ -130,7 +169,7 @@ class AgentPresence:
         if not self.announced:
             if message.payload:
                 with contextlib.suppress(WireError):
-                    self._note_rival(decode(AgentStatus, message.payload))
+                    self._note_rival(decode(AgentStatus, message.payload), message)
             return
         self._refresher.note(message)
         if self._corrections.is_own(message.payload):
@@ -140,6 +179,9 @@ class AgentPresence:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable status", error)
             self._corrections.soon()
+            return
+        if status is not None and status.probe:
+            self._answer_soon()
             return
         started = None if status is None else status.started
         if status is None or started is None:
@@ -154,9 +196,16 @@ class AgentPresence:
         # Else the status is this agent's Last Will, or the status of an earlier process.
         self._corrections.soon()
 
-    def _note_rival(self, status: AgentStatus) -> None:
-        if not self.announced:
-            self.rival = status if self._is_rival(status) else None
+    def _note_rival(self, status: AgentStatus, message: InboundMessage) -> None:
+        if self.announced or status.probe:
+            return
+        self.rival = status if self._is_rival(status) else None
+        if status.status == "online" and not message.retain:
+            self._answered.set()
+
+    def _answer_soon(self) -> None:
+        """Answer another process that asks whether this agent lives."""
+        self._tasks.start(self._publish_status("online"))
 
     def _is_rival(self, status: AgentStatus) -> bool:
         """Whether an agent that has published this status cannot share the id with this agent."""

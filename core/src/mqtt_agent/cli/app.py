@@ -25,6 +25,7 @@ from mqtt_agent.cli import (
     listing,
     scraping,
     serving,
+    stored,
     tasks,
     watching,
 )
@@ -56,6 +57,7 @@ def make_app() -> typer.Typer:
         listing,
         calling,
         tasks,
+        stored,
         watching,
         console,
         scraping,

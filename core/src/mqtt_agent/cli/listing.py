@@ -94,7 +94,7 @@ async def agents(
         ("agent", "status", "since", "capabilities", "description"),
         lambda each: (
             each.name,
-            each.status,
+            f"{each.status}, pool" if each.pool else each.status,
             each.started or each.last_seen,
             ", ".join(each.capabilities),
             first_line(each.description),
@@ -143,6 +143,8 @@ def _tell_tool(out: Output, card: ToolCard, online: Sequence[ServerCard]) -> Non
 
 def _tell_agent(out: Output, card: AgentCard) -> None:
     _tell_head(out, f"{card.name}  {card.status}, since {card.started or card.last_seen}", card.description)
+    if card.pool:
+        out.text("a pool: any number of processes do its tasks")
     if card.capabilities:
         out.text(f"capabilities: {', '.join(card.capabilities)}")
     for skill in card.skills or ():

@@ -1,4 +1,4 @@
-"""The verbs ``delegate``, ``resume``, ``show``, ``answer``, ``cancel`` and ``tasks``: a task and its life."""
+"""The verbs ``delegate``, ``resume``, ``show``, ``answer`` and ``cancel``: a task and its life."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import asyncio
 import contextlib
 import json
 import sys
-import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.agents import TaskHandle
-from mqtt_agent.agents.store import TaskRecord, TaskRole, TaskStore
-from mqtt_agent.agents.store.choosing import is_postgres_url, store_at
 from mqtt_agent.cli.calling import Live
-from mqtt_agent.cli.output import first_line
 from mqtt_agent.cli.people import requester
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.values import json_from
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.html import duration
-from mqtt_agent.wire import TaskEvent, TaskState
+from mqtt_agent.wire import TaskEvent
 
 __all__ = ["add_to"]
 
@@ -38,7 +33,6 @@ def add_to(app: typer.Typer) -> None:
     verb(app, "show")(show)
     verb(app, "answer")(answer)
     verb(app, "cancel")(cancel)
-    verb(app, "tasks")(tasks)
 
 
 async def delegate(
@@ -138,49 +132,6 @@ async def cancel(
         session.out.note(f"task {task_id} is to be canceled; its agent is told")
 
 
-async def tasks(
-    session: Session,
-    state: Annotated[str | None, typer.Option(help="Only tasks in this state, such as working.")] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help="The store of another program's agent: an SQLite file, or postgresql://USER@HOST/DATABASE."),
-    ] = None,
-    received: Annotated[bool, typer.Option("--received", help="The tasks that the agent has received.")] = False,
-) -> None:
-    """List the tasks that a store knows: those that this command line gave, or those of --store."""
-    try:
-        states = None if state is None else frozenset((TaskState(state),))
-    except ValueError:
-        known = ", ".join(each.value for each in TaskState)
-        raise UsageError(f"there is no state {state!r}; the states are {known}") from None
-    if store is not None and session.settings.name is None:
-        raise UsageError("name the agent whose tasks are to be listed: add --as AGENT")
-    me = requester(session)
-    opened = _store_of(store) if store is not None else me.store
-    owner = f"{session.settings.place.namespace.strip('/')}/{me.agent_id}"
-    role: TaskRole = "received" if received else "delegated"
-    async with opened:
-        found = await opened.find(owner, role, states=states)
-    if session.out.machine:
-        for each in found:
-            session.out.json(_line(each))
-        return
-    rows = [(each.task_id, each.peer or "", each.state, _age(each), _about(each)) for each in found]
-    which = f"agent {me.agent_id} has {'received' if received else 'given'} no task"
-    nothing = f"{which} in state {state}" if state is not None else f"{which} that is still kept"
-    session.out.table(("task", "agent", "state", "age", "about"), rows, nothing)
-
-
-def _store_of(place: str) -> TaskStore:
-    """The store of another program's agent. A missing file is not made."""
-    if not is_postgres_url(place) and not Path(place).is_file():
-        raise UsageError(f"there is no file {place}")
-    try:
-        return store_at(place)
-    except (ImportError, ValueError) as error:
-        raise UsageError(str(error)) from error
-
-
 async def _follow(session: Session, handle: TaskHandle) -> None:
     """Show the events of a task, answer its questions at a terminal, and print the result.
 
@@ -250,26 +201,3 @@ def _summary(handle: TaskHandle) -> dict[str, Any]:
     if handle.response is not None:
         facts["result"] = handle.response.result
     return facts
-
-
-def _line(record: TaskRecord) -> dict[str, Any]:
-    result = record.result or {}
-    return {
-        "task_id": record.task_id,
-        "agent": record.peer,
-        "state": str(record.state),
-        "created_at": record.created_at,
-        "updated_at": record.updated_at,
-        "attempt": record.attempt or None,
-        "prompt": record.task.get("prompt"),
-        "result": result.get("result"),
-        "error": result.get("error"),
-    }
-
-
-def _age(record: TaskRecord) -> str:
-    return duration(max(0.0, time.time() - record.created_at))
-
-
-def _about(record: TaskRecord) -> str:
-    return first_line(str(record.task.get("title") or record.task.get("prompt") or record.task.get("type") or ""), 60)

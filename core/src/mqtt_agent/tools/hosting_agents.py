@@ -94,6 +94,8 @@ class HostingAgents:
         except WireError as error:
             self._faults.tell(message.topic, "an unreadable status", error)
             return
+        if status is not None and status.probe:
+            return
         before = self._statuses[agent]
         if before is not None and status is not None and status.status == "offline" and status.speaks_before(before):
             return  # a late Last Will of an earlier connection

@@ -98,6 +98,7 @@ class AgentStatus(Message):
         epoch: The number of the connection that the message belongs to, 1 for the process's first connection (ours).
             In an online status of a pool, a number that grows whenever a member joins, connects or is lost.
         pool: Whether several processes may have this agent id; None for no (ours).
+        probe: Whether the message asks if a process runs as this agent, and says nothing about the agent (ours).
     """
 
     name: str = ""
@@ -106,6 +107,7 @@ class AgentStatus(Message):
     started: str | None = None
     epoch: int | None = None
     pool: bool | None = None
+    probe: bool | None = None
 
     def speaks_before(self, other: AgentStatus) -> bool:
         """Whether this message is from an earlier connection than ``other``. Then it is an outdated Last Will."""

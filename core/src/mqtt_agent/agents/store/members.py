@@ -10,10 +10,11 @@ from typing_extensions import Unpack, override
 
 from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.lease import Beat, Lease, Pool
+from mqtt_agent.agents.store.pool_view import Member, members
 from mqtt_agent.agents.store.postgres import CLAIM, INSERT, KEY, PostgresStore, escape, unescape
 from mqtt_agent.wire import TaskState
 
-__all__ = ["Holding", "Member", "MemberStore"]
+__all__ = ["Holding", "MemberStore"]
 
 _OVER = ", ".join(repr(state.value) for state in TaskState if state.terminal)
 
@@ -49,13 +50,6 @@ ENDED = (
     f" AND requester = '' AND (state IN ({_OVER})) IS TRUE"  # IS TRUE: a search by the keys
 )
 NEXT_EPOCH = "UPDATE {schema}.pools SET epoch = epoch + 1 WHERE agent = %(agent)s RETURNING epoch"
-MEMBERS = (
-    "SELECT member, extract(epoch FROM joined)::float8, extract(epoch FROM lease_until - clock_timestamp())::float8,"
-    " (SELECT count(*) FROM {schema}.tasks WHERE tasks.agent = members.agent AND tasks.role = 'received'"
-    f" AND tasks.state IN ({_ACTIVE})"
-    " AND tasks.member = members.member)"
-    " FROM {schema}.members WHERE agent = %(agent)s ORDER BY joined, member"
-)
 
 
 class Holding(NamedTuple):
@@ -68,22 +62,6 @@ class Holding(NamedTuple):
 
     key: TaskKey
     attempt: int
-
-
-class Member(NamedTuple):
-    """A member of a pool.
-
-    Attributes:
-        member: The member's id.
-        joined: When the member joined, Unix seconds.
-        lease: Seconds until the member's lease ends, unless the member renews it.
-        tasks: How many tasks the member works on.
-    """
-
-    member: str
-    joined: float
-    lease: float
-    tasks: int
 
 
 class MemberStore(TaskStore):
@@ -166,7 +144,7 @@ class MemberStore(TaskStore):
 
     async def members(self) -> list[Member]:
         """The members of the pool, oldest first."""
-        return [Member(*row) for row in await self._store.rows(MEMBERS, {"agent": escape(self._agent)})]
+        return await members(self._store, self._agent)
 
     # Tasks
 

@@ -103,6 +103,7 @@ class Cards:
                 "name": name,
                 "status": "online" if self.picture.is_online(name) else "offline",
                 "lost": name in self._lost,
+                "pool": bool(card.pool),
                 "capabilities": [short(each) for each in card.capabilities],
                 "description": short(card.description),
             }

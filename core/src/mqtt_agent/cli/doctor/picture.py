@@ -81,7 +81,9 @@ class Picture:
         elif name := topics.agent_of_card(topic):
             self._keep(self.agents, name, self._read(message, AgentCard))
         elif name := topics.agent_of_status(topic):
-            self._keep(self.statuses, name, self._read(message, AgentStatus))
+            status = self._read(message, AgentStatus)
+            if status is None or not status.probe:
+                self._keep(self.statuses, name, status)
 
     def _keep(self, where: dict[str, M], name: str, said: M | None) -> None:
         if said is None:

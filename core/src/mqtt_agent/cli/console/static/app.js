@@ -1,5 +1,5 @@
 // The live page: it gets everything once, then what has changed.
-import { address, at, filled, linked, made, presence, seconds, status } from "./dom.js";
+import { address, at, filled, linked, made, pool, presence, seconds, status } from "./dom.js";
 import { detail, place } from "./detail.js";
 import { picture } from "./sequence.js";
 
@@ -67,7 +67,7 @@ const DRAW = {
   agents() {
     const rows = [...lists.agents.values()];
     table("agents", ["agent", "status", "-description"], rows.filter(fits).sort(first).map(
-      (each) => [linked("agent", each.name), presence(each), each.description]), rows, online(rows));
+      (each) => [filled("span", linked("agent", each.name), pool(each)), presence(each), each.description]), rows, online(rows));
   },
   tasks() {
     const rows = [...lists.tasks.values()], asking = rows.filter((each) => each.asks).length;

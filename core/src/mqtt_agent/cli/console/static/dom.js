@@ -40,6 +40,7 @@ export function status(word, kind) {
 }
 
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
+export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
 export const cut = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
 export const seconds = (number) => number === undefined || number === null ? "" : number < 10 ? number.toFixed(2) + " s" : Math.round(number) + " s";
