@@ -308,9 +308,9 @@ kind = "operator"
 @pytest.mark.parametrize(
     ("role", "name", "proven"),
     [
-        ("client", "web", "1 of 8"),
+        ("client", "web", "1 of 10"),
         pytest.param("agent", "planner", "5 of 8", marks=pytest.mark.long),
-        pytest.param("server", "weather:1", "3 of 8", marks=pytest.mark.long),
+        pytest.param("server", "weather:1", "3 of 10", marks=pytest.mark.long),
         pytest.param("auditor", "audit", "0 of 1", marks=pytest.mark.long),
         pytest.param("operator", "ops", "4 of 4", marks=pytest.mark.long),
     ],

@@ -182,8 +182,8 @@ class Agent(Requester, Service):
         _check_limits(max_concurrency, max_waiting_tasks)
         self.agent_id: str = validate_identifier(agent_id, "agent id")
         self.namespace: str = namespace
-        topics = Topics(namespace)
-        card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
+        self._topics = topics = Topics(namespace)
+        self._card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
         _check_client_id(client_id, connection, pool)
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity, audit
@@ -199,12 +199,9 @@ class Agent(Requester, Service):
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
         _check_pool(pool, contexts, self.store, connection)
         self._is_pool, self._ordered = pool, contexts == "ordered"
-        self._topics, self._card = topics, card
-        self._router = Router()
-        self._tools = AgentTools(self._scope)
-        self._drain_timeout = drain_timeout
+        self._router, self._tools = Router(), AgentTools(self._scope)
         self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
-        self._max_peers, self._keep_for = max_peers, retention
+        self._max_peers, self._keep_for, self._drain_timeout = max_peers, retention, drain_timeout
         self._allowed = _checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()

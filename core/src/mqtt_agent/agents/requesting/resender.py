@@ -161,6 +161,7 @@ class Resender:
         """Send a task again. If the task is to be canceled, send the cancel again instead."""
         peer, handle = record.peer or "", self._tasks.handles.get(record.task_id)
         what = f"the topic of task {record.task_id:.80}"
+        await self._is_away(peer)  # the peer's card, which names its topics, has arrived then
         record = await self._scope.retry.until_stored(partial(self._sender.in_dialect, record), what)
         try:
             if record.cancel_requested:
