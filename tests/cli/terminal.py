@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -10,15 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from brokers import die_with_parent
 from mqtt_agent.cli.app import make_app
 from support import kill
 from typer.testing import CliRunner
+
+T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds for one command. A new Python process takes a while on a busy machine."""
@@ -31,6 +35,16 @@ def _as_at_a_terminal() -> None:
     """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _beside_a_running_loop(run: Callable[[], T]) -> T:
+    """Call a function that runs an event loop, also while Playwright runs one in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 @dataclass
@@ -146,8 +160,10 @@ class Terminal:
         levels = [logger.level for logger in loggers]
         os.chdir(self.home)
         try:
-            done = CliRunner().invoke(
-                make_app(), list(words), input=stdin, env={**hidden, **self.environment, **environment}
+            done = _beside_a_running_loop(
+                lambda: CliRunner().invoke(
+                    make_app(), list(words), input=stdin, env={**hidden, **self.environment, **environment}
+                )
             )
         finally:
             os.chdir(before)
