@@ -22,9 +22,10 @@ RIGHT = {"square": 49, "saved": "page 3"}
 MakeBroker = Callable[[], Broker]
 
 WHAT_HAPPENS = ("mosquitto keeps its state", "mosquitto loses its state", "embedded stays", "embedded, with PostgreSQL")
+LONG = ["embedded stays", "mosquitto keeps its state"]
 
 
-@pytest.fixture(params=WHAT_HAPPENS)
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.long if each in LONG else ()) for each in WHAT_HAPPENS])
 def happens(request: pytest.FixtureRequest) -> str:
     """What happens to the broker while the process is dead."""
     return request.param

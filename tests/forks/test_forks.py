@@ -17,6 +17,8 @@ from brokers import Broker, Embedded, free_port
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolContext, ToolServer
 from support import becomes, soon, until
 
+LONG_ON = [Embedded]
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "forks.py"

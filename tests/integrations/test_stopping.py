@@ -45,7 +45,9 @@ def runs(folder: Path) -> list[str]:
     return (folder / "runs").read_text().split() if (folder / "runs").exists() else []
 
 
-@pytest.mark.parametrize("what", ["plain_task", "graph", "blocking_graph", "autogen"])
+@pytest.mark.parametrize(
+    "what", ["plain_task", "graph", pytest.param("blocking_graph", marks=pytest.mark.long), "autogen"]
+)
 async def test_a_stopped_host_whose_code_blocks_ends_and_its_task_is_done_after_the_restart(
     mosquitto: Mosquitto, namespace: str, tmp_path: Path, start: Start, what: str
 ) -> None:

@@ -33,6 +33,7 @@ def compare(refused: dict[tuple[str, int], str]) -> None:
     assert not MISTAKES - refused.keys(), "these lines should be refused"
 
 
+@pytest.mark.long  # `make lint` checks the same with pyright
 def test_mypy_strict_accepts_the_good_samples_and_refuses_each_mistake(request: pytest.FixtureRequest) -> None:
     cache = request.config.cache
     assert cache is not None
