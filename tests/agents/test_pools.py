@@ -64,6 +64,8 @@ class Desk:
             self.contexts[task.id] = task
             if task.data == "ask":
                 return await task.ask("Which colour?", {"type": "string"})
+            if task.data == "auth":
+                return await task.require_auth("Who are you?", {"type": "string"})
             if task.data == "wait":
                 await self.open.wait()
             return member
@@ -105,6 +107,18 @@ async def test_an_answer_reaches_the_member_that_asked(make_member: MakeMember, 
         await handle.send(f"blue {number}")
     assert await soon(asyncio.gather(*(handle.result() for handle in handles))) == [f"blue {n}" for n in range(4)]
     assert [len(members) for members in desk.members.values()] == [1] * 4
+
+
+async def test_an_answer_to_a_request_for_a_login_reaches_the_member_that_asked(
+    make_member: MakeMember, planner: Agent
+) -> None:
+    desk = Desk()
+    await make_member("writer", desk.at("a"))
+    handle = await planner.delegate("writer", data="auth")
+    await until(lambda: handle.question is not None)
+    assert handle.state is TaskState.AUTH_REQUIRED
+    await handle.send("ada")
+    assert await soon(handle.result()) == "ada"
 
 
 async def test_an_answer_that_does_not_fit_is_refused_by_every_member(make_member: MakeMember, planner: Agent) -> None:

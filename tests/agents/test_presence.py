@@ -240,3 +240,22 @@ async def test_an_agent_without_wildcards_gives_tasks_to_a_peer_that_it_names(
     await soon(writer.start())
     assert await soon(planner.request("writer", "hello")) == "hello"
     assert planner._peers._listing is None
+
+
+async def test_a_name_that_nobody_has_is_not_followed(make_agent: MakeAgent, planner: Agent) -> None:
+    for number in range(3):
+        assert await soon(planner.peer(f"nobody-{number}")) is None
+    await until(lambda: not planner._peers._leaving)
+    assert not planner._peers._wanted
+    await soon(make_agent("writer").start())
+    assert await soon(planner.peer("writer")) is not None
+    assert list(planner._peers._wanted) == ["writer"]
+
+
+async def test_a_peer_is_seen_although_a_listing_has_taken_all_places(make_agent: MakeAgent) -> None:
+    for name in ("a", "b", "c"):
+        await soon(make_agent(name).start())
+    planner = make_agent("planner", max_peers=1)
+    await soon(planner.start())
+    assert len(await soon(planner.peers())) <= 1
+    assert [await soon(planner.peer(name)) is not None for name in ("a", "b", "c")] == [True] * 3

@@ -267,3 +267,24 @@ async def test_a_question_ends_with_its_time_and_with_its_call(
         await handle.result()
     await until(ended.is_set)
     await until(lambda: answering == [False, False])
+
+
+async def test_a_question_ends_when_its_caller_does_not_wait_for_the_result_any_more(
+    stranger: Stranger, make_server: MakeServer
+) -> None:
+    ended = asyncio.Event()
+
+    async def ask(ctx: ToolContext) -> Any:
+        try:
+            return await ctx.request_input("elicitation/create", CITY)
+        except InputNotGiven as error:
+            assert error.code == "INPUT_TIMEOUT"
+            ended.set()
+            raise
+
+    server = make_server("weather", replica="a")
+    server.add_tool("asks", ask)
+    await soon(server.start())
+    await stranger.call("asks", "1", expiry=1, stream=True, accepts=["input"])
+    await soon(ended.wait(), 20)
+    await until(lambda: server.active_calls == 0)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mqtt_agent import Agent, TaskContext
 from mqtt_agent.agents.executing.context import SyncTaskContext
-from mqtt_agent.agents.executing.conversation import conversation_of
+from mqtt_agent.agents.executing.conversation import context_of, conversation_of
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.base import VERIFIED
 from support import soon
 
 from tests.agents.conftest import MakeAgent
@@ -95,3 +97,15 @@ async def test_a_task_on_a_plain_topic_never_counts_as_bound(make_agent: MakeAge
     await soon(older.start())
     assert not executor._replies.is_bound(older._topics.task_result("results"))
     assert executor._replies.is_bound(older._topics.bound.results("older", "result"))
+
+
+def test_the_tasks_of_two_proven_requesters_are_never_in_one_context() -> None:
+    def record(requester: str, **task: object) -> TaskRecord:
+        given = {"task_id": "t1", "from": requester, "context_id": "main", **task}
+        return TaskRecord(TaskKey("ns/writer", "received", "t1", requester), requester, given, "digest")
+
+    assert context_of(record("planner"), bound=True) != context_of(record("spy"), bound=True)
+    signed = [context_of(record(name, **{VERIFIED: True}), bound=False) for name in ("planner", "spy")]
+    assert len(set(signed)) == 2
+    assert context_of(record("planner"), bound=False) == context_of(record("spy"), bound=False) == "main"
+    assert context_of(record("planner", context_id=None), bound=True) is None

@@ -11,6 +11,7 @@ import pytest
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import TaskNotFoundError, UnsupportedOperationError
 from a2a_mqtt_agent import Gateway, Identity
+from a2a_mqtt_agent.pushing import public_address
 from google.protobuf.json_format import MessageToDict
 from mqtt_agent import Agent, MemoryStore
 from support import becomes, soon
@@ -209,3 +210,11 @@ async def test_a_client_of_version_0_3_is_answered(worker: Agent, make_gateway: 
         answer = (await soon(http.post(f"{served.url}/agents/worker", json=request), 20)).json()
     assert answer["result"]["status"]["state"] == "completed"
     assert answer["result"]["artifacts"][0]["parts"][0]["text"] == "hi by alice"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "::1", "10.1.2.3", "169.254.169.254", "::ffff:192.168.0.1", "224.0.0.1", "localhost"]
+)
+async def test_an_address_of_this_machine_or_its_network_is_not_public(host: str) -> None:
+    assert await public_address(host, 443) is None
+    assert await public_address("8.8.8.8", 443) == "8.8.8.8"

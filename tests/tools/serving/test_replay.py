@@ -48,3 +48,14 @@ def test_an_answer_is_dropped_when_its_time_is_over() -> None:
         time.sleep(0.01)
     store.put(key(3), b"3", REQUEST)
     assert len(store) == 1, "an answer whose time is over makes room, also when nobody asks for it"
+
+
+def test_a_store_without_room_says_before_which_time_calls_may_be_forgotten() -> None:
+    store = ReplayStore(max_entries=2, max_age=600)
+    began = time.time()
+    store.put(key(1), b"1", REQUEST)
+    store.put(key(2), b"2", REQUEST)
+    assert store.forgotten == 0.0, "nothing is forgotten"
+    after = time.time()
+    store.put(key(3), b"3", REQUEST)
+    assert began - 0.01 <= store.forgotten <= after + 0.01, "the call that was dropped cannot have been sent later"
