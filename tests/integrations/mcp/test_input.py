@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from brokers import Broker
 from mcp import Client
-from mcp_mqtt_agent import Face
+from mcp_mqtt_agent import Face, callers
 from mcp_mqtt_agent.naming import mqtt_name
 from mcp_types import ElicitRequestParams, ElicitResult
 from mqtt_agent import ToolClient, ToolContext, ToolServer
@@ -26,8 +26,9 @@ OSLO = {"action": "accept", "content": {"city": "Oslo"}}
 
 
 async def test_a_question_of_a_server_of_2025_goes_to_the_caller_whose_call_asks(
-    make_bridge: MakeBridge, client: ToolClient, odd: OddServer
+    make_bridge: MakeBridge, client: ToolClient, odd: OddServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(callers, "_CLEAR_WITHIN", 1.0)
     odd.offer("ask", "silent", "echo")
     await make_bridge("odd", odd.command)
     await shows(client, "odd.ask", "odd.echo", "odd.silent")
@@ -47,9 +48,9 @@ async def test_a_question_of_a_server_of_2025_goes_to_the_caller_whose_call_asks
     other = await soon(client.submit("odd.silent", {}, on_question=answer))
     asking = await soon(client.submit("odd.ask", {"n": 4}, on_question=answer))
     await until(lambda: asking.server is not None and other.server is not None)
-    await other.cancel()  # while both run, nobody knows which of them asks
-    assert json.loads(await soon(asking.result())) == OSLO
-    assert {question.call_id for question in asked[1:]} == {asking.call_id}
+    await other.cancel()  # the server may go on with it, so nobody knows which of them asks
+    assert "does not say which call asks" in json.loads(await soon(asking.result()))["message"]
+    assert len(asked) == 1
 
 
 async def test_a_question_of_a_server_of_2026_goes_to_the_caller_of_its_call(

@@ -158,9 +158,9 @@ class CallRunner:
         topic = (
             self._topics.bound.stream(call.client, call_id, self._server_id) if bound else tool.stream_topic(call_id)
         )
-        return CallStream(
-            call_id, lambda payload: publish(topic, payload), name, topic, None if bound else self._server_id
-        )
+        # A signature proves only a name that the message has.
+        server = self._server_id if self._connection.identity is not None and not bound else None
+        return CallStream(call_id, lambda payload: publish(topic, payload), name, topic, server)
 
 
 class _ResultNotJSON(Exception):
