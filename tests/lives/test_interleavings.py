@@ -362,6 +362,7 @@ async def test_tools_that_are_added_just_before_a_stop_are_not_online(broker: Br
 def interrupting() -> Iterator[None]:
     """Press Ctrl-C until the block ends with a KeyboardInterrupt."""
     over = threading.Event()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a program that a person starts
 
     def press() -> None:
         while not over.wait(0.3):  # an interpreter that is about to wait may miss a signal
@@ -377,6 +378,7 @@ def interrupting() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_a_blocking_start_leaves_an_endpoint_that_can_start(broker: Broker, namespace: str) -> None:
