@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from brokers import die_with_parent
-from mqtt_agent.cli.app import make_app
 from support import kill
-from typer.testing import CliRunner
 
 T = TypeVar("T")
 
@@ -154,6 +152,9 @@ class Terminal:
 
         Not for tasks without ``--as``: the name of the command line is locked for the life of the process.
         """
+        from mqtt_agent.cli.app import make_app  # not installed where only the adapters' lowest versions are
+        from typer.testing import CliRunner
+
         hidden: dict[str, str | None] = {key: None for key in os.environ if key.startswith("MQTT_AGENT_")}
         before, path = os.getcwd(), list(sys.path)
         loggers = [logging.getLogger(name) for name in ("mqtt_agent", "mqtt_agent.adapting.identity")]

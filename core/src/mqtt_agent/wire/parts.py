@@ -6,7 +6,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from typing_extensions import Self
 
 from mqtt_agent.wire.messages import Message
