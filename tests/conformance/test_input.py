@@ -285,6 +285,6 @@ async def test_a_question_ends_when_its_caller_does_not_wait_for_the_result_any_
     server = make_server("weather", replica="a")
     server.add_tool("asks", ask)
     await soon(server.start())
-    await stranger.call("asks", "1", expiry=1, stream=True, accepts=["input"])
+    await stranger.call("asks", "1", expiry=3, stream=True, accepts=["input"])
     await soon(ended.wait(), 20)
     await until(lambda: server.active_calls == 0)
