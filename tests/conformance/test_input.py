@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Ejabberd
+from brokers import ALL_BROKERS, Ejabberd, Mosquitto
 from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.errors import CallCanceled, InputNotGiven, ToolFailed
 from mqtt_agent.tools import CallQuestion, Elicited, SyncToolContext
@@ -270,8 +270,9 @@ async def test_a_question_ends_with_its_time_and_with_its_call(
 
 
 async def test_a_question_ends_when_its_caller_does_not_wait_for_the_result_any_more(
-    stranger: Stranger, make_server: MakeServer
+    mosquitto: Mosquitto, namespace: str
 ) -> None:
+    """At the embedded broker a call has no expiry, because an expired message would stop its share group."""
     ended = asyncio.Event()
 
     async def ask(ctx: ToolContext) -> Any:
@@ -282,9 +283,11 @@ async def test_a_question_ends_when_its_caller_does_not_wait_for_the_result_any_
             ended.set()
             raise
 
-    server = make_server("weather", replica="a")
-    server.add_tool("asks", ask)
-    await soon(server.start())
-    await stranger.call("asks", "1", expiry=3, stream=True, accepts=["input"])
-    await soon(ended.wait(), 20)
-    await until(lambda: server.active_calls == 0)
+    stranger = Stranger(mosquitto.url, namespace, "stranger")
+    await stranger.start()
+    async with ToolServer("weather", broker=mosquitto.url, namespace=namespace) as server:
+        await server.add_tool("asks", ask)
+        await stranger.call("asks", "1", expiry=3, stream=True, accepts=["input"])
+        await soon(ended.wait(), 20)
+        await until(lambda: server.active_calls == 0)
+    await stranger.stop()
