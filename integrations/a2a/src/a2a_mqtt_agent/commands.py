@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from mqtt_agent.cli.doors import identities_of, parse_header
 from mqtt_agent.cli.settings import UsageError, read_secret
 from mqtt_agent.cli.verbs import Session, verb
-
-if TYPE_CHECKING:
-    from mqtt_agent.adapting.bearers import Identity
 
 __all__ = ["add_a2a"]
 
@@ -54,14 +52,10 @@ async def serve(
     ] = None,
 ) -> int:
     """Show agents of the namespace to A2A clients over HTTP, until Ctrl-C."""
-    from mqtt_agent.adapting.bearers import is_loopback
-
     from a2a_mqtt_agent.gateway import Gateway  # imports the A2A SDK, which takes a second
 
-    identities = _identities(session, bearer_file, callers)
-    if identities[0].bearer is None and not is_loopback(host):
-        what = f"other machines can reach {host}, so A2A clients need a token"
-        raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
+    name = session.settings.name or _NAME
+    identities = identities_of(bearer_file, callers, name=name, host=host, clients="A2A clients")
     place = session.settings.place.as_arguments()
     try:
         gateway = Gateway(
@@ -76,20 +70,6 @@ async def serve(
         except (OSError, ImportError) as error:
             raise UsageError(str(error)) from error
     return 0
-
-
-def _identities(session: Session, bearer_file: str | None, callers: str | None) -> list[Identity]:
-    from mqtt_agent.adapting.bearers import Identity, read_identities
-
-    if callers is not None and bearer_file is not None:
-        raise UsageError("give --bearer-file or --callers, and not both")
-    try:
-        if callers is not None:
-            return read_identities(Path(callers).expanduser())
-        token = None if bearer_file is None else read_secret(Path(bearer_file))
-        return [Identity(session.settings.name or _NAME, token)]
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
 
 
 async def join(
@@ -109,7 +89,7 @@ async def join(
     """Let a remote A2A agent do tasks as an agent of the namespace, until Ctrl-C."""
     from a2a_mqtt_agent.joining import RemoteAgent  # imports the A2A SDK, which takes a second
 
-    headers = dict(_header(each) for each in header or ())
+    headers = dict(parse_header(each) for each in header or ())
     if bearer_file is not None:
         headers["Authorization"] = f"Bearer {read_secret(Path(bearer_file))}"
     place = session.settings.place.as_arguments()
@@ -119,10 +99,3 @@ async def join(
         raise UsageError(str(error)) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))
     return 0
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise UsageError(f"--header takes 'NAME: VALUE', not {text!r}")
-    return name.strip(), value.strip()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ import uvicorn
 from a2a.types import a2a_pb2 as a2a
 from mqtt_agent import Agent
 from mqtt_agent.adapting.bearers import Identity, by_bearer, is_loopback
+from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.wire import AgentCard
 from starlette.types import ASGIApp
@@ -185,13 +184,5 @@ class Gateway:
                 from a2a_mqtt_agent.grpc_face import serving_grpc
 
                 await stack.enter_async_context(serving_grpc(self.handler, grpc, self._identities))
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listening = stack.enter_context(socket.create_server((host, port), family=family))
-            server = uvicorn.Server(config)
-            serving = asyncio.create_task(server.serve([listening]))
-            try:
-                await asyncio.shield(serving)
-            except asyncio.CancelledError:
-                server.should_exit = True
-                await serving
-                raise
+            listening = stack.enter_context(listening_at(host, port))
+            await serve_until_canceled(uvicorn.Server(config), listening)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from mqtt_agent.cli.settings import UsageError, read_secret
+from mqtt_agent.cli.doors import identities_of, parse_header
+from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
@@ -55,7 +55,7 @@ async def bridge(
     is_url = server[0].startswith(("http://", "https://"))
     if is_url and len(server) > 1:
         raise UsageError(f"the URL {server[0]} takes no further words: {' '.join(server[1:])}")
-    headers = dict(_header(each) for each in header or ())
+    headers = dict(parse_header(each) for each in header or ())
     if headers and not is_url:
         raise UsageError("--header is for an MCP server at an HTTP URL")
     made = Bridge(
@@ -74,13 +74,6 @@ async def bridge(
     except ConnectionError as error:
         raise UsageError(str(error)) from error
     return 0
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise UsageError(f"--header takes 'NAME: VALUE', not {text!r}")
-    return name.strip(), value.strip()
 
 
 async def mcp(
@@ -103,17 +96,15 @@ async def mcp(
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
 ) -> int:
     """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
-    from mqtt_agent.adapting.bearers import is_loopback
-
     if http is None:
         if callers is not None or bearer_file is not None:
             raise UsageError("--callers and --bearer-file are for clients over HTTP: add --http PORT")
         await _over_stdio(session, timeout)
     else:
-        identities = _identities(session, bearer_file, callers)
-        if identities[0].bearer is None and not is_loopback(host):
-            what = f"other machines can reach {host}, so MCP clients need a token"
-            raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
+        name = session.settings.name or f"client-{uuid.uuid4().hex[:8]}"
+        identities = identities_of(
+            bearer_file, callers, name=name, client_id=session.settings.client_id, host=host, clients="MCP clients"
+        )
         await _over_http(session, identities, host, http, allow_host or (), timeout)
     return 0
 
@@ -155,20 +146,4 @@ async def _over_http(
     except MQTTAgentError:
         raise
     except OSError as error:
-        raise UsageError(str(error)) from error
-
-
-def _identities(session: Session, bearer_file: str | None, callers: str | None) -> list[Identity]:
-    from mqtt_agent.adapting.bearers import Identity, read_identities
-
-    if callers is not None and bearer_file is not None:
-        raise UsageError("give --bearer-file or --callers, and not both")
-    try:
-        if callers is not None:
-            return read_identities(Path(callers).expanduser())
-        token = None if bearer_file is None else read_secret(Path(bearer_file))
-        settings = session.settings
-        name = settings.name or f"client-{uuid.uuid4().hex[:8]}"
-        return [Identity(name, token, client_id=settings.client_id)]
-    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import uvicorn
 from mcp.server.streamable_http_manager import DEFAULT_SESSION_IDLE_TIMEOUT
 from mcp.server.transport_security import TransportSecuritySettings
 from mqtt_agent.adapting.bearers import Identity, by_bearer, identity_of, is_loopback
+from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 from starlette.datastructures import Headers
@@ -235,17 +235,9 @@ async def serve_http(faces: HTTPFaces, host: str, port: int) -> None:
         MQTTAgentError: See :meth:`HTTPFaces.start`.
     """
     config = uvicorn.Config(faces, lifespan="off", log_level="warning", timeout_graceful_shutdown=2)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
+    with listening_at(host, port) as listening:
         try:
             await faces.start()
-            server = uvicorn.Server(config)
-            serving = asyncio.create_task(server.serve([listening]))
-            try:
-                await asyncio.shield(serving)
-            except asyncio.CancelledError:
-                server.should_exit = True
-                await serving
-                raise
+            await serve_until_canceled(uvicorn.Server(config), listening)
         finally:
             await faces.stop()
