@@ -137,8 +137,7 @@ async def test_values_that_python_has_trouble_with_are_refused_by_the_schema(sta
 
 
 async def test_values_that_python_has_trouble_with_come_back_or_are_one_error(stage: Stage) -> None:
-    stage.server.add_tool("any", lambda arguments: arguments, input_schema={"type": "object"})
-    await until(lambda: stage.messages(stage.topics.tool_card("any")))
+    await soon(stage.server.add_tool("any", lambda arguments: arguments, input_schema={"type": "object"}))
     values = [b"1e999", b"1" * 4000, b'{"": {"\\u0000": "\\u0000\\uffff"}}', b'{"__proto__": {"__class__": 1}}']
     values += [b"[" * depth + b"]" * depth for depth in (50, 150, 190, 197)]
     for number, value in enumerate(values):
@@ -160,8 +159,7 @@ async def test_of_repeated_keys_one_counts(stage: Stage) -> None:
 @pytest.mark.rule("CALL-9")
 async def test_a_large_call_with_everything_wrong_does_not_hold_up_the_others(stage: Stage) -> None:
     schema = {"properties": {"items": {"items": {"type": "string"}}}}
-    stage.server.add_tool("sort", lambda arguments: 1, input_schema=schema)
-    await until(lambda: stage.messages(stage.topics.tool_card("sort")))
+    await soon(stage.server.add_tool("sort", lambda arguments: 1, input_schema=schema))
     await stage.settle()
     call = stage.call(arguments={"items": [1] * 200_000})
     await stage.attack(stage.topics.tool_call("sort"), call, stage.properties())
