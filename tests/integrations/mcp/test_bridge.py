@@ -160,9 +160,9 @@ async def test_errors_carry_the_code_the_data_and_the_content_of_the_server(
     make_bridge: MakeBridge, client: ToolClient, odd: OddServer
 ) -> None:
     number = {"type": "object", "properties": {"number": {"type": "integer"}}}
-    odd.offer("fault", "shows", {"name": "lies", "inputSchema": ANYTHING, "outputSchema": number})
+    odd.offer("fault", "shows", "shows_data", {"name": "lies", "inputSchema": ANYTHING, "outputSchema": number})
     await make_bridge("odd", odd.command)
-    await shows(client, "odd.fault", "odd.lies", "odd.shows")
+    await shows(client, "odd.fault", "odd.lies", "odd.shows", "odd.shows_data")
     with pytest.raises(ToolFailed) as fault:
         await soon(client.call("odd.fault", {"code": -32050}))
     assert (fault.value.code, fault.value.data) == ("-32050", [1])
@@ -171,6 +171,9 @@ async def test_errors_carry_the_code_the_data_and_the_content_of_the_server(
     with pytest.raises(ToolFailed, match="broken") as shown:
         await soon(client.call("odd.shows"))
     assert (shown.value.content, shown.value.data) == ([{"type": "text", "text": "broken"}], {"page": 7})
+    with pytest.raises(ToolFailed, match="RATE_LIMITED.*30") as bare:  # a model reads the message, and no data
+        await soon(client.call("odd.shows_data"))
+    assert bare.value.data == {"code": "RATE_LIMITED", "retry_after": 30}
     assert await soon(client.call("odd.lies")) == {"number": "not a number"}
 
 

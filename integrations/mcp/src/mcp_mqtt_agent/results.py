@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolResult
 
@@ -34,6 +35,8 @@ def answer_of(raw: Mapping[str, Any]) -> ToolResult:
     content = [cast("dict[str, Any]", block) for block in blocks or () if isinstance(block, dict)]
     structured, text = raw.get("structuredContent"), text_of(content)
     if raw.get("isError"):
+        if not text and structured is not None:
+            text = as_text(structured)  # the only reason that there is, and a model must be able to read it
         raise ToolError(text or "the tool failed without a reason", data=structured, content=content)
     meta = raw.get("_meta") or None
     if "structuredContent" in raw:

@@ -54,6 +54,8 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         raise LookupError(arguments["code"])
     if name == "shows":
         return {**text("broken"), "isError": True, "structuredContent": {"page": 7}}
+    if name == "shows_data":
+        return {"content": [], "isError": True, "structuredContent": {"code": "RATE_LIMITED", "retry_after": 30}}
     if name == "lies":
         return {**text("no number"), "structuredContent": {"number": "not a number"}}
     return text(json.dumps(arguments))
