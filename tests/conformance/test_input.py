@@ -235,7 +235,7 @@ async def test_a_question_ends_with_its_time_and_with_its_call(
 
     async def waits_shortly(ctx: ToolContext) -> str:
         try:
-            return await ctx.ask("Anybody?", timeout=0.01)
+            return await ctx.ask("Anybody?", timeout=0.5)
         except InputNotGiven as error:
             return str(error.code)
 
