@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import mcp_types as types
@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from mcp_mqtt_agent.agent_results import failed
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
 from mcp_mqtt_agent.agent_tools import AgentTools
+from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import Context, OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.shelf import Shelf
@@ -94,9 +95,10 @@ class Face:
             on_get_prompt=shelf.get_prompt,
             on_completion=shelf.complete,
             on_subscriptions_listen=self._listening,
-            get_tool_input_schema=lambda name: None,
+            get_tool_input_schema=self._schema_of,
         )
         self.server.middleware.append(self._note_session)
+        add_levels(self.server)
         self._tasks = None if self._agents is None else TaskExtension(self._agents)
         if self._tasks is not None:
             self._tasks.add_to(self.server)
@@ -106,7 +108,7 @@ class Face:
         """Tell the MCP clients when tools come, change or go, until the end of the block."""
         await self._client.start()  # that of an agent starts at its first use
         changes = [self._client.watch_tools(), *([] if self._agents is None else [self._agents.changes()])]
-        telling = asyncio.create_task(self._news.tell(*changes), name="mcp-mqtt-agent changes")
+        telling = asyncio.create_task(self._news.tell(self._cards, *changes), name="mcp-mqtt-agent changes")
         try:
             yield
         finally:
@@ -136,6 +138,11 @@ class Face:
             self._named = cards, named
         return named
 
+    def _schema_of(self, name: str) -> dict[str, Any] | None:
+        """The schema that says which arguments a client of 2026 repeats in HTTP headers."""
+        card = self._named[1].get(name)
+        return None if card is None else card.input_schema
+
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         tools = list[types.Tool]()
         for name, card in (await self._cards()).items():
@@ -162,7 +169,7 @@ class Face:
                     assert self._agents is not None
                     call.handle = self._agents.follow(handle, on_question, _progress_to(ctx))
                 else:
-                    call.handle = await self._submit(card, params, ctx.meta, on_question)
+                    call.handle = await self._submit(ctx, card, params, call, on_question)
             except CallError as error:
                 return _complete(ctx, _failed(error))
             except TaskError as error:
@@ -194,23 +201,29 @@ class Face:
 
     async def _submit(
         self,
+        ctx: Context,
         card: ToolCard,
         params: types.CallToolRequestParams,
-        meta: Mapping[str, Any] | None,
+        call: OpenCall,
         on_question: OnQuestion | None,
     ) -> CallHandle:
-        meta = {
+        options: dict[str, Any] = {"timeout": self._timeout, "on_question": on_question}
+        options["meta"] = {
             key: each
-            for key, each in (meta or {}).items()
+            for key, each in (ctx.meta or {}).items()
             if not key.startswith(_RESERVED) and key not in ("progress_token", "progressToken")
-        }
-        return await self._client.submit(
-            card.tool, params.arguments or {}, timeout=self._timeout, meta=meta or None, on_question=on_question
-        )
+        } or None
+        level = level_of(ctx)
+        if level is not None:
+            call.logs = Logs(ctx, level)
+            options |= {"log_level": level, "on_log": call.logs.add}
+        return await self._client.submit(card.tool, params.arguments or {}, **options)
 
     async def _follow(self, ctx: Context, call: OpenCall, handle: CallHandle | AgentTask) -> dict[str, Any]:
         """Follow a call until it has a result, or until its tool asks a client of 2026."""
-        finish = _finish_task(ctx, handle) if isinstance(handle, AgentTask) else _finish_call(ctx, handle)
+        if call.logs is not None:
+            call.logs.ctx = ctx  # a client that comes back has another request
+        finish = _finish_task(ctx, handle) if isinstance(handle, AgentTask) else _finish_call(ctx, call, handle)
         finishing, asked = asyncio.ensure_future(finish), asyncio.ensure_future(call.asked())
         kept = False
         try:
@@ -228,10 +241,14 @@ class Face:
             await asyncio.gather(finishing, asked, return_exceptions=True)
 
 
-async def _finish_call(ctx: Context, handle: CallHandle) -> dict[str, Any]:
+async def _finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict[str, Any]:
     async for partial in handle.partials():
         await _pass_on(ctx, partial)
-    return _complete(ctx, await _answer(handle))
+    try:
+        return _complete(ctx, await _answer(handle))
+    finally:
+        if call.logs is not None:
+            await call.logs.sent()
 
 
 def _progress_to(ctx: Context) -> OnProgress:
@@ -245,7 +262,7 @@ def _progress_to(ctx: Context) -> OnProgress:
 
 
 async def _finish_task(ctx: Context, task: AgentTask) -> dict[str, Any]:
-    task.on_progress = _progress_to(ctx)  # a client that comes back has another request
+    task.on_progress = _progress_to(ctx)
     return _complete(ctx, dict(await asyncio.shield(task.outcome)))
 
 

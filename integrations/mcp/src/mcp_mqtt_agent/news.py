@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ToolsListChanged
+from mcp.shared.exceptions import MCPError
 
 __all__ = ["News"]
 
@@ -35,19 +36,22 @@ class News:
         """Add a client of 2025."""
         self._sessions.append(session)
 
-    async def tell(self, *changes: AsyncIterator[object]) -> None:
+    async def tell(self, refresh: Callable[[], Awaitable[object]], *changes: AsyncIterator[object]) -> None:
         """Tell the clients of each change, until the task is canceled.
 
         Args:
+            refresh: Awaited at the start and before the clients are told of a change.
             changes: What gives a value when the tools have changed.
         """
         changed = asyncio.Event()
         watching = [asyncio.create_task(_note(each, changed)) for each in changes]
         try:
+            await _try(refresh)
             while True:
                 await changed.wait()
                 await asyncio.sleep(_TOGETHER)
                 changed.clear()
+                await _try(refresh)
                 await self._tell_tools()
         finally:
             for each in watching:
@@ -62,6 +66,13 @@ class News:
                 logger.debug("a client is gone: %r", error)
                 with contextlib.suppress(ValueError):
                     self._sessions.remove(session)
+
+
+async def _try(refresh: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await refresh()
+    except MCPError as error:  # each request says it too
+        logger.debug("the tools cannot be looked at: %s", error)
 
 
 async def _note(changes: AsyncIterator[object], changed: asyncio.Event) -> None:

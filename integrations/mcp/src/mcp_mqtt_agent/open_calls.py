@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -18,6 +18,9 @@ from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
 
 from mcp_mqtt_agent.agent_task import AgentTask
+
+if TYPE_CHECKING:
+    from mcp_mqtt_agent.logs import Logs
 
 __all__ = ["Context", "OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
 
@@ -39,11 +42,13 @@ class OpenCall:
     Attributes:
         tool: The name of the tool for the client.
         handle: The call or the task over MQTT, once it is sent.
+        logs: Passes on the log messages of the tool; None when the client wants none.
     """
 
     def __init__(self, tool: str) -> None:
         self.tool: str = tool
         self.handle: CallHandle | AgentTask | None = None
+        self.logs: Logs | None = None
         self._questions: dict[str, tuple[CallQuestion, asyncio.Future[Any]]] = {}
         self._asked = asyncio.Event()
 
