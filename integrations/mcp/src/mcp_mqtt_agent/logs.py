@@ -24,7 +24,7 @@ async def _set_level(ctx: Context, params: types.SetLevelRequestParams) -> types
     return types.EmptyResult()
 
 
-def add_levels(server: Server[Any]) -> None:
+def add_levels(server: Server[dict[str, Any]]) -> None:
     """Let a server keep the level that a client of 2025 wants. A client of 2026 says the level with each request."""
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, _set_level)
 

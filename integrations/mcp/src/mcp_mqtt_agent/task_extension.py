@@ -57,7 +57,7 @@ class TaskExtension:
         self._agents = agents
         self._tasks: OrderedDict[str, tuple[AgentTask, OpenCall]] = OrderedDict()
 
-    def add_to(self, server: Server[Any]) -> None:
+    def add_to(self, server: Server[dict[str, Any]]) -> None:
         """Let a server answer the methods of the extension."""
         server.extensions[TASKS] = {}
         server.add_request_handler("tasks/get", _TaskParams, self._get)
