@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastmcp import Context, FastMCP
-from fastmcp.exceptions import ToolError
+from fastmcp import Context, FastMCP  # pyright: ignore[reportMissingImports]
+from fastmcp.exceptions import ToolError  # pyright: ignore[reportMissingImports]
 
 app = FastMCP("fast")
 

@@ -9,15 +9,14 @@ import sys
 from typing import Any
 
 from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
-from langchain_mcp_adapters.client import MultiServerMCPClient
+from langchain_mcp_adapters.client import MultiServerMCPClient  # pyright: ignore[reportMissingImports]
+from langchain_mcp_adapters.tools import load_mcp_tools  # pyright: ignore[reportMissingImports]
 
 
 async def with_langchain(command: str, args: list[str]) -> dict[str, Any]:
     env = dict(os.environ)
     about: Any = {"mqtt": {"transport": "stdio", "command": command, "args": args, "env": env}}
     async with MultiServerMCPClient(about).session("mqtt") as session:
-        from langchain_mcp_adapters.tools import load_mcp_tools
-
         tools = {tool.name: tool for tool in await load_mcp_tools(session)}
         echoed = await tools["echo"].ainvoke({"text": "hi"})
         return {"tools": sorted(tools), "echoed": echoed}
