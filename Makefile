@@ -106,7 +106,7 @@ release: $(INSTALLED)  ## make a release up to the upload (VERSION=1.2.3, ARGS=-
 	@$(RUN)/python scripts/release.py $(ARGS) $(VERSION)
 
 clean: clean-coverage  ## remove all virtual environments and caches
-	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules tests/integrations/mcp/peers/node_modules tests/integrations/a2a/peers/node_modules tests/refused/node_modules tests/refused/.env
+	@rm -rf .venv .venv-crewai .venv-lowest benchmarks/.env benchmarks/.logs benchmarks/.stores benchmarks/peers/reference/node_modules .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules tests/integrations/mcp/peers/node_modules tests/integrations/mcp/peers/*/node_modules tests/integrations/mcp/peers/*/.env tests/integrations/a2a/peers/node_modules tests/refused/node_modules tests/refused/.env
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt pyproject.toml core/pyproject.toml integrations/langchain/pyproject.toml integrations/autogen/pyproject.toml integrations/mcp/pyproject.toml integrations/a2a/pyproject.toml scripts/setup

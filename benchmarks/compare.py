@@ -39,6 +39,7 @@ PAIRS = (
     ("ainvoke", OURS.key),
     ("signed", OURS.key),
     ("signed-delegate", "delegate"),
+    ("mcp-bridge", "mcp-direct"),
 )
 """The subjects that are compared with each other, beside the comparison with the floor."""
 

@@ -120,6 +120,21 @@ SUBJECTS = [
         broker=False,
         prepare=_needs("mcp"),
     ),
+    Subject(
+        "mcp-direct",
+        "MCP over standard input, official SDK",
+        _python("mcp_stdio", "nothing"),
+        _python("mcp_stdio", "direct"),
+        broker=False,
+        prepare=_needs("mcp"),
+    ),
+    Subject(
+        "mcp-bridge",
+        "ours: this MCP server behind `mqtt-agent bridge`",
+        _python("mcp_stdio", "bridge"),
+        _python("mcp_stdio", "call"),
+        prepare=_needs("mcp_mqtt_agent"),
+    ),
     OURS,
     Subject(
         "signed",

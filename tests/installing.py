@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,31 @@ def install_once(wanted: Path, into: Path, install: Callable[[], None]) -> None:
             return
         install()
         mark.write_text(version)
+
+
+def install_python(requirements: Path, folder: Path) -> Path:
+    """Make a Python environment of its own, unless it exists already.
+
+    Args:
+        requirements: The file that says what the environment has.
+        folder: Where the environment is.
+
+    Returns:
+        The environment's Python.
+    """
+    python = folder / "bin" / "python"
+
+    def install() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        if uv := brokers.find_program("uv"):
+            run(uv, "venv", "--quiet", "--python", sys.executable, str(folder), cwd=folder.parent)
+            run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements), cwd=folder.parent)
+        else:
+            run(sys.executable, "-m", "venv", str(folder), cwd=folder.parent)
+            run(str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements), cwd=folder.parent)
+
+    install_once(requirements, folder, install)
+    return python
 
 
 def run(*command: str, cwd: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import ProcessBroker, find_program
-from installing import install_once, run
+from brokers import ProcessBroker
+from installing import install_python
 from node import Node
 from support import require
 
@@ -51,18 +49,7 @@ class Aedes(Refused):
 class FromPyPI(Refused):
     @staticmethod
     def install() -> None:
-        locked, folder = HERE / "requirements.txt", HERE / ".env"
-
-        def install() -> None:
-            shutil.rmtree(folder, ignore_errors=True)
-            if uv := find_program("uv"):
-                run(uv, "venv", "--quiet", "--python", sys.executable, str(folder), cwd=HERE)
-                run(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-r", str(locked), cwd=HERE)
-            else:
-                run(sys.executable, "-m", "venv", str(folder), cwd=HERE)
-                run(str(PYTHON), "-m", "pip", "install", "--quiet", "-r", str(locked), cwd=HERE)
-
-        install_once(locked, folder, install)
+        install_python(HERE / "requirements.txt", HERE / ".env")
 
 
 class Amqtt(FromPyPI):

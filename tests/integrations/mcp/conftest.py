@@ -66,3 +66,12 @@ async def shows(client: ToolClient, *tools: str) -> None:
         return [card.tool for card in await client.list_tools()] == sorted(tools)
 
     await becomes(so, 20)
+
+
+async def shows_some(client: ToolClient, tool: str) -> None:
+    """Wait until a client finds a tool."""
+
+    async def so() -> bool:
+        return await client.get_tool(tool) is not None
+
+    await becomes(so, 30)

@@ -9,14 +9,16 @@ from typing import Any
 
 import psutil
 import pytest
+from mcp.client import session as client_session
 from mcp_mqtt_agent import Bridge
+from mcp_mqtt_agent.session import Session
 from mqtt_agent import ToolClient
 from mqtt_agent.errors import CallCanceled, InvalidArguments, ToolFailed, ToolUnavailable
 from support import becomes, soon, until
 
 from .conftest import ANYTHING, SDK_SERVER, MakeBridge, OddServer, shows
 
-SDK_TOOLS = [f"sdk.{name}" for name in ("add", "greet", "fail", "count", "hang", "book", "pid")]
+SDK_TOOLS = [f"sdk.{name}" for name in ("add", "greet", "fail", "count", "hang", "book", "nap", "pid")]
 
 
 async def test_the_tools_of_a_server_are_offered_with_their_schemas_and_called(
@@ -34,6 +36,24 @@ async def test_the_tools_of_a_server_are_offered_with_their_schemas_and_called(
         await soon(client.call("sdk.fail", {"why": "no luck"}))
     assert failed.value.content is not None
     assert "no luck" in failed.value.content[0]["text"]
+
+
+async def test_a_server_of_2026_that_starts_late_is_offered(
+    make_bridge: MakeBridge, client: ToolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bridge has taken the server for one of 2025 by then, because the server did not answer in time."""
+    begins, initialize = tmp_path / "begins", Session.initialize
+
+    async def begin(session: Session) -> Any:
+        monkeypatch.setattr(client_session, "DISCOVER_TIMEOUT_SECONDS", 60)
+        begins.touch()
+        return await initialize(session)
+
+    monkeypatch.setattr(client_session, "DISCOVER_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(Session, "initialize", begin)
+    late = f"while [ ! -e {begins} ]; do sleep 0.05; done; exec {' '.join(SDK_SERVER)}"
+    await make_bridge("sdk", ["sh", "-c", late])
+    await shows(client, *SDK_TOOLS)
 
 
 async def test_progress_of_the_server_reaches_the_caller(make_bridge: MakeBridge, client: ToolClient) -> None:

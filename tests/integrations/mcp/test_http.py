@@ -61,6 +61,17 @@ async def test_a_server_over_http_is_offered_and_its_restart_is_survived(
     assert await soon(client.call("sdk.add", {"a": 1, "b": 2}), 20) == {"sum": 3}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_call_that_takes_more_than_30_s_over_http_is_not_cut_off(
+    make_bridge: MakeBridge, client: ToolClient, start_http: StartHTTP, port: int
+) -> None:
+    start_http()
+    await make_bridge("sdk", f"http://127.0.0.1:{port}/mcp")
+    await shows(client, *SDK_TOOLS)
+    assert await client.call("sdk.nap", {"seconds": 35}, timeout=120) == {"result": "awake"}
+
+
 async def test_a_server_that_is_not_there_is_an_error_that_says_so(port: int) -> None:
     with pytest.raises(ConnectionError, match=f"http://127.0.0.1:{port}/mcp does not answer: ConnectError"):
         await soon(Bridge("none", f"http://127.0.0.1:{port}/mcp").start(), 20)

@@ -12,7 +12,16 @@ from brokers import Broker
 from mcp import Client
 from mcp_mqtt_agent import Face, callers
 from mcp_mqtt_agent.naming import mqtt_name
-from mcp_types import ElicitRequestParams, ElicitResult
+from mcp_types import (
+    LOG_LEVEL_META_KEY,
+    ElicitRequestParams,
+    ElicitResult,
+    EmptyResult,
+    LoggingMessageNotificationParams,
+    RequestParamsMeta,
+    SetLevelRequest,
+    SetLevelRequestParams,
+)
 from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.errors import ToolFailed
 from mqtt_agent.tools import CallQuestion, Elicited
@@ -119,3 +128,34 @@ async def test_an_mcp_client_is_asked_what_a_tool_asks(asking: ToolServer, clien
         async with Client(face.server, mode=mode) as silent:
             result = await soon(silent.call_tool("book", {"day": "today"}), 20)
             assert (result.is_error, "on_question=" in str(result.content)) == (True, True)
+
+
+@MODES
+async def test_an_mcp_client_gets_the_log_messages_of_its_calls(
+    mosquitto: Broker, namespace: str, client: ToolClient, mode: str
+) -> None:
+    server = ToolServer("chatty", broker=mosquitto.url, namespace=namespace)
+
+    @server.tool
+    async def talk(ctx: ToolContext) -> str:
+        await ctx.log("info", "too much")
+        await ctx.log("warning", {"disk": "full"}, "chatty")
+        await ctx.log("error", "the end")
+        return "said"
+
+    face, said = Face(client), list[Any]()
+
+    async def hear(params: LoggingMessageNotificationParams) -> None:
+        said.append((params.level, params.logger, params.data))
+
+    async with server, face.live(), Client(face.server, mode=mode, logging_callback=hear) as peer:
+        assert peer.server_capabilities.logging is not None
+        meta = RequestParamsMeta({LOG_LEVEL_META_KEY: "warning"}) if mode == "auto" else None
+        result = await soon(peer.call_tool("talk", {}), 20)
+        assert (result.content[0].type, said) == ("text", [])  # nobody has asked for them
+        if mode == "legacy":
+            level = SetLevelRequest(params=SetLevelRequestParams(level="warning"))
+            await soon(peer.session.send_request(level, EmptyResult))
+        await soon(peer.call_tool("talk", {}, meta=meta), 20)
+        await until(lambda: len(said) == 2)
+        assert said == [("warning", "chatty", {"disk": "full"}), ("error", None, "the end")]

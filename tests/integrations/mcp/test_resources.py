@@ -9,8 +9,9 @@ from brokers import Broker
 from mcp import Client, MCPError
 from mcp_mqtt_agent import Face
 from mcp_types import PromptReference, ResourceTemplateReference
-from mqtt_agent import ToolClient
+from mqtt_agent import ToolClient, ToolError, ToolServer
 from mqtt_agent.errors import CallerNotAuthorized, InvalidArguments, ToolUnavailable
+from mqtt_agent.tools import ServerRequest
 from support import becomes, soon
 
 from .conftest import SDK_SERVER, MakeBridge
@@ -65,8 +66,10 @@ async def sees_everything(peer: Client) -> None:
     assert prompt.name.startswith("notes_review")
     got: Any = (await soon(peer.get_prompt(prompt.name, {"code": "2"}))).messages[0].content
     assert got.text == "Please review 2"
+    assert (await soon(peer.get_prompt("review", {"code": "2"}))).messages[0].content == got
     for ref in (
         PromptReference(name=prompt.name),
+        PromptReference(name="review"),
         ResourceTemplateReference(uri="note://by-name/{name}"),
     ):
         completed = await soon(peer.complete(ref, {"name": "code", "value": "y"}))
@@ -97,3 +100,40 @@ async def test_a_bridge_with_allowed_callers_serves_only_callers_whose_name_is_p
                 await soon(refused.read_resource("notes", "note://first"))
             with pytest.raises(CallerNotAuthorized):
                 await soon(refused.list_resources("notes"))
+
+
+async def test_a_resource_is_asked_first_of_the_server_with_a_template_for_it(
+    mosquitto: Broker, namespace: str, client: ToolClient
+) -> None:
+    asked = list[tuple[str, str]]()
+
+    def serve(name: str, template: str, has: str) -> ToolServer:
+        async def answer(request: ServerRequest) -> dict[str, Any]:
+            if request.method == "resources/templates/list":
+                return {"resourceTemplates": [{"uriTemplate": template, "name": "t"}]}
+            if request.method == "resources/list":
+                return {"resources": []}
+            asked.append((name, request.params["uri"]))
+            if request.params["uri"] != has:
+                raise ToolError("Unknown resource", type="invalid_arguments", code="-32602")
+            return {"contents": [{"uri": has, "text": name}]}
+
+        server = ToolServer(name, broker=mosquitto.url, namespace=namespace)
+        server.answer_requests(answer, {"resources": {}})
+        return server
+
+    first, last = serve("a", "a://{name}", "z://secret"), serve("z", "z://{name}/{more}", "z://one/two")
+    odd, face = serve("m", "m://{", "m://x"), Face(client)
+    async with first, last, odd, face.live(), Client(face.server) as peer:
+
+        async def read(uri: str) -> str:
+            contents: Any = (await soon(peer.read_resource(uri))).contents
+            return contents[0].text
+
+        assert await read("z://one/two") == "z"
+        assert asked == [("z", "z://one/two")]
+        assert await read("m://x") == "m"  # its template cannot be read
+        asked.clear()
+        with pytest.raises(MCPError, match="Unknown resource"):
+            await read("q://nowhere")
+        assert [name for name, _ in asked] == ["a", "m", "z"]

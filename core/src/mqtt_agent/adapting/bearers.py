@@ -13,7 +13,10 @@ from typing import Any, cast
 from mqtt_agent.transport import Credentials, Password
 from mqtt_agent.wire import validate_identifier
 
-__all__ = ["Identity", "by_bearer", "identity_of", "is_loopback", "read_identities"]
+__all__ = ["SPEAKS_FOR_OTHERS", "Identity", "by_bearer", "identity_of", "is_loopback", "read_identities"]
+
+SPEAKS_FOR_OTHERS: str = "mqtt-agent/speaks-for-others"
+"""The key in the ``meta`` of the card of an agent that speaks for callers of another protocol, and does no tasks."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from a2a.types import a2a_pb2 as a2a
 from mqtt_agent import Agent
-from mqtt_agent.adapting.bearers import Identity, by_bearer, is_loopback
+from mqtt_agent.adapting.bearers import SPEAKS_FOR_OTHERS, Identity, by_bearer, is_loopback
 from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.wire import AgentCard
@@ -27,9 +27,6 @@ from a2a_mqtt_agent.web import application
 __all__ = ["Gateway"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-_MARK = "mqtt-agent/a2a-gateway"
-"""The key in the card of an agent that speaks for an HTTP caller, and does no tasks."""
 
 
 class Gateway:
@@ -83,7 +80,11 @@ class Gateway:
             if each.client_id is not None:
                 own["client_id"] = each.client_id
             agent = Agent(
-                each.agent_id, description="Speaks for A2A clients over HTTP.", meta={_MARK: True}, store=store, **own
+                each.agent_id,
+                description="Speaks for A2A clients over HTTP.",
+                meta={SPEAKS_FOR_OTHERS: True},
+                store=store,
+                **own,
             )
             self._callers[each.agent_id] = Caller(agent, self._pusher.told)
         self._finder = next(iter(self._callers.values())).agent
@@ -134,7 +135,7 @@ class Gateway:
         return None if card is None else a2a_card(card, self._addresses, extended=extended)
 
     def _shows(self, card: AgentCard) -> bool:
-        if card.name in self._callers or (card.meta or {}).get(_MARK):
+        if card.name in self._callers or (card.meta or {}).get(SPEAKS_FOR_OTHERS):
             return False
         return not self._peers or card.name in self._peers
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from mqtt_agent.agents import Agent
 from mqtt_agent.cli.doors import identities_of, parse_header
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
@@ -94,27 +95,41 @@ async def mcp(
         list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
+    agents: Annotated[
+        bool, typer.Option("--agents", help="Show the agents too. Their tasks are kept under the name of --as.")
+    ] = False,
 ) -> int:
     """Show the tools of the namespace to MCP clients, such as Claude Desktop and Cursor, as one MCP server."""
+    if agents and callers is None and session.settings.name is None:
+        raise UsageError("--agents keeps tasks under the name of the MCP client: add --as NAME")
     if http is None:
         if callers is not None or bearer_file is not None:
             raise UsageError("--callers and --bearer-file are for clients over HTTP: add --http PORT")
-        await _over_stdio(session, timeout)
+        await _over_stdio(session, timeout, agents)
     else:
         name = session.settings.name or f"client-{uuid.uuid4().hex[:8]}"
         identities = identities_of(
             bearer_file, callers, name=name, client_id=session.settings.client_id, host=host, clients="MCP clients"
         )
-        await _over_http(session, identities, host, http, allow_host or (), timeout)
+        await _over_http(session, identities, host, http, allow_host or (), timeout, agents)
     return 0
 
 
-async def _over_stdio(session: Session, timeout: float | None) -> None:
+def _agent_for(session: Session, agent_id: str, **options: Any) -> Agent:
+    """The agent that gives the tasks of an MCP client."""
+    from mqtt_agent.adapting.bearers import SPEAKS_FOR_OTHERS
+
+    about: dict[str, Any] = {"description": "Speaks for MCP clients.", "meta": {SPEAKS_FOR_OTHERS: True}}
+    return session.agent(agent_id, **about, **options)
+
+
+async def _over_stdio(session: Session, timeout: float | None, agents: bool) -> None:
     from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
 
     from mcp_mqtt_agent.face import Face
 
-    async with session.client() as client:
+    name = session.settings.name
+    async with _agent_for(session, name) if agents and name is not None else session.client() as client:
         face = Face(client, timeout=timeout)
         async with face.live(), stdio_server() as (reading, writing):
             await face.server.run(reading, writing, face.server.create_initialization_options())
@@ -127,14 +142,19 @@ async def _over_http(
     port: int,
     allowed: Sequence[str],
     timeout: float | None,
+    agents: bool,
 ) -> None:
     from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
 
     place = session.settings.place.as_arguments()
 
-    def make_client(identity: Identity) -> ToolClient:
-        own = place if identity.credentials is None else {**place, "credentials": identity.credentials}
-        return ToolClient(identity.agent_id, client_id=identity.client_id, **own)
+    def make_client(identity: Identity) -> ToolClient | Agent:
+        own: dict[str, Any] = {"client_id": identity.client_id}
+        if identity.credentials is not None:
+            own["credentials"] = identity.credentials
+        if agents:
+            return _agent_for(session, identity.agent_id, **own)
+        return ToolClient(identity.agent_id, **{**place, **own})
 
     try:
         faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,19 +12,26 @@ import mcp_types as types
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mqtt_agent import Agent
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
+from mqtt_agent.agents import TaskHandle
+from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, TaskError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient
-from mqtt_agent.wire import Response, ToolCard
+from mqtt_agent.wire import Response, TaskEvent, ToolCard
 from pydantic import TypeAdapter, ValidationError
 
+from mcp_mqtt_agent.agent_results import failed
+from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
+from mcp_mqtt_agent.agent_tools import AgentTools
+from mcp_mqtt_agent.logs import Logs, add_levels, level_of
+from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import Context, OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.shelf import Shelf
+from mcp_mqtt_agent.task_extension import TaskExtension, wants_tasks
 from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Face"]
@@ -33,9 +39,6 @@ __all__ = ["Face"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _RESERVED = "io.modelcontextprotocol/"
-_TOGETHER = 0.05
-"""Seconds in which several changes of the tools are told as one."""
-_MAX_SESSIONS = 1000
 _BLOCK: TypeAdapter[types.ContentBlock] = TypeAdapter(types.ContentBlock)
 
 
@@ -63,22 +66,23 @@ class Face:
         ...         await face.server.run(*streams, face.server.create_initialization_options())
 
     Args:
-        client: A started client, which finds and calls the tools.
-        timeout: Seconds that a call may take; None means no limit.
+        client: A started client, which finds and calls the tools. A started agent also gives tasks to the other agents:
+            each of them is shown as a tool.
+        timeout: Seconds that a call or a task may take; None means no limit.
 
     Attributes:
         server: The server of the MCP SDK.
     """
 
-    def __init__(self, client: ToolClient, *, timeout: float | None = None) -> None:
-        self._client = client
+    def __init__(self, client: ToolClient | Agent, *, timeout: float | None = None) -> None:
+        self._client = client.tool_client if isinstance(client, Agent) else client
+        self._agents = AgentTools(client, timeout) if isinstance(client, Agent) else None
         self._timeout = timeout
-        self._bus = InMemorySubscriptionBus()
-        self._listening = ListenHandler(self._bus)
-        self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
+        self._news = News()
+        self._listening = ListenHandler(self._news.bus)
         self._open = OpenCalls()
         self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
-        shelf: Any = Shelf(client)  # its results are those of the servers, as they arrived
+        shelf: Any = Shelf(self._client)  # its results are those of the servers, as they arrived
         self.server: Server[dict[str, Any]] = _Server(
             "mqtt-agent",
             version=__version__,
@@ -91,38 +95,34 @@ class Face:
             on_get_prompt=shelf.get_prompt,
             on_completion=shelf.complete,
             on_subscriptions_listen=self._listening,
-            get_tool_input_schema=lambda name: None,
+            get_tool_input_schema=self._schema_of,
         )
         self.server.middleware.append(self._note_session)
+        add_levels(self.server)
+        self._tasks = None if self._agents is None else TaskExtension(self._agents)
+        if self._tasks is not None:
+            self._tasks.add_to(self.server)
 
     @contextlib.asynccontextmanager
     async def live(self) -> AsyncGenerator[None]:
         """Tell the MCP clients when tools come, change or go, until the end of the block."""
-        telling = asyncio.create_task(self._tell_changes(), name="mcp-mqtt-agent changes")
+        await self._client.start()  # that of an agent starts at its first use
+        changes = [self._client.watch_tools(), *([] if self._agents is None else [self._agents.changes()])]
+        telling = asyncio.create_task(self._news.tell(self._cards, *changes), name="mcp-mqtt-agent changes")
         try:
             yield
         finally:
             self._listening.close()
-            self._open.close()
+            await self._open.close()
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+            if self._agents is not None:
+                await self._agents.close()
 
     async def _note_session(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if ctx.method == "notifications/initialized":
-            self._sessions.append(ctx.session)
+            self._news.add(ctx.session)
         return await call_next(ctx)
-
-    async def _tell_changes(self) -> None:
-        async for _ in self._client.watch_tools():
-            await asyncio.sleep(_TOGETHER)
-            await self._bus.publish(ToolsListChanged())
-            for session in list(self._sessions):
-                try:
-                    await session.send_tool_list_changed()
-                except Exception as error:  # a client that is gone must not keep the others from the news
-                    logger.debug("a client is gone: %r", error)
-                    with contextlib.suppress(ValueError):
-                        self._sessions.remove(session)
 
     # Requests of MCP clients
 
@@ -138,6 +138,11 @@ class Face:
             self._named = cards, named
         return named
 
+    def _schema_of(self, name: str) -> dict[str, Any] | None:
+        """The schema that says which arguments a client of 2026 repeats in HTTP headers."""
+        card = self._named[1].get(name)
+        return None if card is None else card.input_schema
+
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         tools = list[types.Tool]()
         for name, card in (await self._cards()).items():
@@ -145,25 +150,40 @@ class Face:
                 tools.append(_tool(name, card))
             except ValidationError as error:  # one invalid card hides no other
                 logger.warning("tool %s is left out, because MCP cannot show its card: %s", card.tool, error)
+        if self._agents is not None:
+            tools += await self._agents.tools()
         return types.ListToolsResult(tools=tools)
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
-        card = (await self._cards()).get(params.name)
-        if card is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-        meta = {key: each for key, each in (ctx.meta or {}).items() if not key.startswith(_RESERVED)}
-        wants_progress = meta.pop("progress_token", meta.pop("progressToken", None)) is not None
-        call, on_question = self._reopened(params), asks_at_once(ctx)
+        call = self._reopened(params)
         if call is None:
             call = OpenCall(params.name)
-            if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and may_ask(ctx):
-                on_question = call.on_question
+            later = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and may_ask(ctx)
+            on_question = call.on_question if later else asks_at_once(ctx)
+            card = (await self._cards()).get(params.name)
             try:
-                call.handle = await self._submit(card, params, meta, on_question)
+                if card is None:
+                    handle = await self._delegate(params)
+                    if self._tasks is not None and wants_tasks(ctx):
+                        return self._tasks.created(ctx, handle)
+                    assert self._agents is not None
+                    call.handle = self._agents.follow(handle, on_question, _progress_to(ctx))
+                else:
+                    call.handle = await self._submit(ctx, card, params, call, on_question)
             except CallError as error:
                 return _complete(ctx, _failed(error))
+            except TaskError as error:
+                return _complete(ctx, failed(error))
+            except MQTTAgentError as error:
+                raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         assert call.handle is not None
-        return await self._follow(ctx, call, call.handle, wants_progress)
+        return await self._follow(ctx, call, call.handle)
+
+    async def _delegate(self, params: types.CallToolRequestParams) -> TaskHandle:
+        card = None if self._agents is None else (await self._agents.named()).get(params.name)
+        if self._agents is None or card is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
+        return await self._agents.begin(card, params.arguments or {})
 
     def _reopened(self, params: types.CallToolRequestParams) -> OpenCall | None:
         """The call of a client that comes back with answers; None for a new call.
@@ -181,30 +201,30 @@ class Face:
 
     async def _submit(
         self,
+        ctx: Context,
         card: ToolCard,
         params: types.CallToolRequestParams,
-        meta: dict[str, Any],
+        call: OpenCall,
         on_question: OnQuestion | None,
     ) -> CallHandle:
-        try:
-            return await self._client.submit(
-                card.tool, params.arguments or {}, timeout=self._timeout, meta=meta or None, on_question=on_question
-            )
-        except CallError:
-            raise
-        except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        options: dict[str, Any] = {"timeout": self._timeout, "on_question": on_question}
+        options["meta"] = {
+            key: each
+            for key, each in (ctx.meta or {}).items()
+            if not key.startswith(_RESERVED) and key not in ("progress_token", "progressToken")
+        } or None
+        level = level_of(ctx)
+        if level is not None:
+            call.logs = Logs(ctx, level)
+            options |= {"log_level": level, "on_log": call.logs.add}
+        return await self._client.submit(card.tool, params.arguments or {}, **options)
 
-    async def _follow(self, ctx: Context, call: OpenCall, handle: CallHandle, wants_progress: bool) -> dict[str, Any]:
+    async def _follow(self, ctx: Context, call: OpenCall, handle: CallHandle | AgentTask) -> dict[str, Any]:
         """Follow a call until it has a result, or until its tool asks a client of 2026."""
-
-        async def finish() -> dict[str, Any]:
-            async for partial in handle.partials():
-                if wants_progress:
-                    await _pass_on(ctx, partial)
-            return _complete(ctx, await _answer(handle))
-
-        finishing, asked = asyncio.ensure_future(finish()), asyncio.ensure_future(call.asked())
+        if call.logs is not None:
+            call.logs.ctx = ctx  # a client that comes back has another request
+        finish = _finish_task(ctx, handle) if isinstance(handle, AgentTask) else _finish_call(ctx, call, handle)
+        finishing, asked = asyncio.ensure_future(finish), asyncio.ensure_future(call.asked())
         kept = False
         try:
             await asyncio.wait([finishing, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -217,12 +237,37 @@ class Face:
             for each in (finishing, asked):
                 each.cancel()
             if not handle.done and not kept:
-                await handle.cancel("the MCP client gave up")  # first: anyio cancels whatever waits here
+                self._open.cancel(handle, "the MCP client gave up")  # not here: anyio cancels whatever waits here
             await asyncio.gather(finishing, asked, return_exceptions=True)
 
 
+async def _finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict[str, Any]:
+    async for partial in handle.partials():
+        await _pass_on(ctx, partial)
+    try:
+        return _complete(ctx, await _answer(handle))
+    finally:
+        if call.logs is not None:
+            await call.logs.sent()
+
+
+def _progress_to(ctx: Context) -> OnProgress:
+    """What passes on the progress of a task, if the client wants any."""
+
+    async def pass_on(event: TaskEvent) -> None:
+        if event.progress is not None:
+            await ctx.session.report_progress(event.progress, event.total, event.content)
+
+    return pass_on
+
+
+async def _finish_task(ctx: Context, task: AgentTask) -> dict[str, Any]:
+    task.on_progress = _progress_to(ctx)
+    return _complete(ctx, dict(await asyncio.shield(task.outcome)))
+
+
 async def _pass_on(ctx: Context, partial: Any) -> None:
-    """Pass on a progress report. MCP has no place for other partial results."""
+    """Pass on a progress report, if the client wants any. MCP has no place for other partial results."""
     if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
         await ctx.session.report_progress(partial["progress"], partial.get("total"), partial.get("message"))
 

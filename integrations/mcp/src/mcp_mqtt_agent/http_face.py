@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import uvicorn
 from mcp.server.streamable_http_manager import DEFAULT_SESSION_IDLE_TIMEOUT
 from mcp.server.transport_security import TransportSecuritySettings
+from mqtt_agent import Agent
 from mqtt_agent.adapting.bearers import Identity, by_bearer, identity_of, is_loopback
 from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.errors import MQTTAgentError
@@ -34,7 +35,8 @@ class HTTPFaces:
     Args:
         identities: The callers. One identity without a bearer token stands for every caller, which is allowed at the
             loopback address only.
-        make_client: Makes the client that speaks for an identity. The client is not started.
+        make_client: Makes the client that speaks for an identity, or an agent, which also shows the other agents as
+            tools. The client is not started.
         host: The address to listen on.
         allowed: Further names of this host that a request may have in its Host and Origin headers.
         timeout: Seconds that a call may take; None means no limit.
@@ -47,7 +49,7 @@ class HTTPFaces:
     def __init__(
         self,
         identities: Sequence[Identity],
-        make_client: Callable[[Identity], ToolClient],
+        make_client: Callable[[Identity], ToolClient | Agent],
         *,
         host: str = "127.0.0.1",
         allowed: Sequence[str] = (),
@@ -111,7 +113,7 @@ class _Own:
     def __init__(
         self,
         agent_id: str,
-        make_client: Callable[[], ToolClient],
+        make_client: Callable[[], ToolClient | Agent],
         security: TransportSecuritySettings,
         timeout: float | None,
         idle: float,

@@ -7,19 +7,29 @@ makes the request again with the answers; the call goes on meanwhile.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
 
+from mcp_mqtt_agent.agent_task import AgentTask
+
+if TYPE_CHECKING:
+    from mcp_mqtt_agent.logs import Logs
+
 __all__ = ["Context", "OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 
+_ENDED_WITHIN = 5.0
+"""Seconds in which a cancellation must be on its way when the face stops."""
 _KEPT = 600.0
 """Seconds that a call waits for its client to come back with the answers."""
 _MOST = 1000
@@ -31,12 +41,14 @@ class OpenCall:
 
     Attributes:
         tool: The name of the tool for the client.
-        handle: The call over MQTT, once it is sent.
+        handle: The call or the task over MQTT, once it is sent.
+        logs: Passes on the log messages of the tool; None when the client wants none.
     """
 
     def __init__(self, tool: str) -> None:
         self.tool: str = tool
-        self.handle: CallHandle | None = None
+        self.handle: CallHandle | AgentTask | None = None
+        self.logs: Logs | None = None
         self._questions: dict[str, tuple[CallQuestion, asyncio.Future[Any]]] = {}
         self._asked = asyncio.Event()
 
@@ -78,7 +90,7 @@ class OpenCalls:
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[OpenCall, asyncio.TimerHandle]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Future[None]] = set()
 
     def keep(self, call: OpenCall) -> str:
         """Keep a call until its client comes back.
@@ -101,18 +113,30 @@ class OpenCalls:
         timer.cancel()
         return call
 
-    def close(self) -> None:
-        """Cancel all calls."""
+    async def close(self) -> None:
+        """Cancel all calls, and wait until their servers are told."""
         for state in list(self._waiting):
             self._give_up(state)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_ENDED_WITHIN)
 
     def _give_up(self, state: str) -> None:
         call, timer = self._waiting.pop(state)
         timer.cancel()
         if call.handle is not None:
-            ending = asyncio.ensure_future(call.handle.cancel("the MCP client did not come back with the answers"))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self.cancel(call.handle, "the MCP client did not come back with the answers")
+
+    def cancel(self, handle: CallHandle | AgentTask, reason: str) -> None:
+        """Cancel a call in the background, so that nothing interrupts the cancellation."""
+        ending = asyncio.ensure_future(handle.cancel(reason))
+        self._ending.add(ending)
+        ending.add_done_callback(self._on_ended)
+
+    def _on_ended(self, ending: asyncio.Future[None]) -> None:
+        self._ending.discard(ending)
+        error = None if ending.cancelled() else ending.exception()
+        if error is not None:
+            logger.info("a call could not be canceled: %s", error)
 
 
 def may_ask(ctx: Context) -> bool:

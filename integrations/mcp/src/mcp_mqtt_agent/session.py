@@ -99,9 +99,22 @@ class Session(ClientSession):
             supported = error.data.get("supported") if isinstance(error.data, dict) else None
             if supported and not set(supported) & set(HANDSHAKE_PROTOCOL_VERSIONS):
                 raise
-            await self.initialize()
+            await self._initialize_or_discover(error.code == types.REQUEST_TIMEOUT)
         except (ValidationError, RuntimeError):  # the server answers the question, but not with a version of 2026
             await self.initialize()
+
+    async def _initialize_or_discover(self, late: bool) -> None:
+        """Open the session with a server of 2025.
+
+        Args:
+            late: Whether the server did not answer the question in time. It may be one of 2026 that starts slowly.
+        """
+        try:
+            await self.initialize()
+        except MCPError:
+            if not late:
+                raise
+            await self.discover()
 
     async def request(
         self,

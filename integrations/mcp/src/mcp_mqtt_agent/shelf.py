@@ -8,6 +8,7 @@ from typing import Any
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
+from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
@@ -27,8 +28,9 @@ _OWN = "mqtt-agent/server"
 class Shelf:
     """The resources and prompts of a namespace.
 
-    A prompt is shown under the name of its server and its own name. A resource keeps its URI, and when several servers
-    have one URI, the first of them by name counts.
+    A prompt is shown under the name of its server and its own name. Its own name finds it too, as long as no other
+    server has a prompt with this name. A resource keeps its URI, and when several servers have one URI, the first of
+    them by name counts.
 
     Args:
         client: A started client, which asks the servers.
@@ -60,14 +62,20 @@ class Shelf:
         if uri not in self._servers:
             self._shown(await self._listed("resources"), "uri")
         known = self._servers.get(uri)
-        servers = [known] if known is not None else sorted({each["server"] for each in await self._listed("templates")})
-        failure = MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}")
+        servers = [known] if known is not None else await self._servers_for(uri)
+        failures = list[MCPError]()
         for server in servers:
             try:
                 return _cacheable(ctx, await self._ask(server, "resources/read", {"uri": uri}))
             except MCPError as error:
-                failure = error
-        raise failure
+                failures.append(error)
+        raise failures[0] if failures else MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
+
+    async def _servers_for(self, uri: str) -> list[str]:
+        """The servers that may have a resource: first those with a template for its URI."""
+        templates = await self._listed("templates")
+        fitting = {each["server"] for each in templates if _fits(uri, each.get("uriTemplate"))}
+        return sorted({each["server"] for each in templates}, key=lambda server: (server not in fitting, server))
 
     async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> dict[str, Any]:
         """Answer ``prompts/get``."""
@@ -94,7 +102,9 @@ class Shelf:
         return _complete(ctx, await self._ask(server, "completion/complete", asked))
 
     async def _prompt(self, name: str) -> dict[str, Any]:
-        prompt = (await self._prompts()).get(name)
+        prompts = await self._prompts()
+        own = [each for each in prompts.values() if each["name"] == name]
+        prompt = prompts.get(name) or (own[0] if len(own) == 1 else None)
         if prompt is None:
             raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {name}")
         return prompt
@@ -137,6 +147,13 @@ class Shelf:
         except MQTTAgentError as error:
             raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         return dict(result) if isinstance(result, dict) else {}
+
+
+def _fits(uri: str, template: Any) -> bool:
+    try:
+        return isinstance(template, str) and UriTemplate.parse(template).match(uri) is not None
+    except InvalidUriTemplate:
+        return False
 
 
 def _described(entry: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,13 @@ async def hang(marker: str) -> str:
     return "never"
 
 
+@app.tool()
+async def nap(seconds: float) -> str:
+    """Takes its time, and says nothing meanwhile."""
+    await asyncio.sleep(seconds)
+    return "awake"
+
+
 class Seat(BaseModel):
     seat: str
 
