@@ -38,6 +38,7 @@ PAIRS = (
     ("structured", OURS.key),
     ("ainvoke", OURS.key),
     ("signed", OURS.key),
+    ("uvloop", OURS.key),
     ("signed-delegate", "delegate"),
     (OURS.key, "nats"),
     (OURS.key, "grpc"),

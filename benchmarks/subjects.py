@@ -156,6 +156,13 @@ SUBJECTS = [
         _python("ours", "client-signed"),
         prepare=_needs("nacl"),
     ),
+    Subject(
+        "uvloop",
+        "ours: `ToolClient.call` on uvloop",
+        _python("ours", "serve-uvloop"),
+        _python("ours", "client-uvloop"),
+        prepare=_needs("uvloop"),
+    ),
     Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
     Subject(
         "structured",
