@@ -88,15 +88,15 @@ class BoundTopics:
 
     def inbox(self, agent: str, sender: str | None = None) -> str:
         """The topic to which one requester publishes tasks for an agent."""
-        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox/{_writer(sender, 'agent id')}"
+        return _topic(self._tasks, agent, "agent id", "inbox", sender, "agent id")
 
     def control(self, agent: str, sender: str | None = None) -> str:
         """The topic of one requester's control messages to an agent."""
-        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control/{_writer(sender, 'agent id')}"
+        return _topic(self._tasks, agent, "agent id", "control", sender, "agent id")
 
     def results(self, requester: str, executor: str | None = None) -> str:
         """The topic of the results that one executor sends to a requester."""
-        return f"{self._tasks}{validate_identifier(requester, 'agent id')}/results/{_writer(executor, 'agent id')}"
+        return _topic(self._tasks, requester, "agent id", "results", executor, "agent id")
 
     def events(self, requester: str, task_id: str, executor: str | None = None) -> str:
         """The topic of the events of one task."""
@@ -126,7 +126,7 @@ class BoundTopics:
         return None
 
 
-@functools.lru_cache(1024)  # each call builds two topics, and the same ones again and again
+@functools.lru_cache(1024)  # calls and tasks build the same topics again and again
 def _topic(prefix: str, name: str, what: str, kind: str, writer: str | None, who: str) -> str:
     return f"{prefix}{validate_identifier(name, what)}/{kind}/{_writer(writer, who)}"
 
