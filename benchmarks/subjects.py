@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from processes import HERE, CouldNotRun
+from processes import HERE, CouldNotRun, Mosquitto
+from servers import Started, nats_server, redis_server
 
 __all__ = ["FLOOR", "OURS", "SUBJECTS", "Subject"]
 
@@ -31,7 +33,8 @@ class Subject:
         title: The description, for the table.
         serve: The command of the server; the URL is appended.
         call: The command of the client; the URL is appended.
-        broker: Whether client and server use a broker; otherwise the server itself listens at the URL.
+        broker: Starts the broker that client and server use. None means that the server itself listens at the URL.
+        lacks: What the program does not do with a call or a task, as a list in words; empty when it does all of it.
         prepare: Installs the packages that the subject needs; raises :class:`CouldNotRun`.
     """
 
@@ -39,7 +42,8 @@ class Subject:
     title: str
     serve: tuple[str, ...]
     call: tuple[str, ...]
-    broker: bool = True
+    broker: Callable[[], AbstractContextManager[Mosquitto | Started]] | None = Mosquitto
+    lacks: str = ""
     prepare: Callable[[], None] = lambda: None
 
 
@@ -47,10 +51,11 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"peers.{module}", *arguments)
 
 
-def _needs(package: str) -> Callable[[], None]:
+def _needs(*packages: str) -> Callable[[], None]:
     def prepare() -> None:
-        if importlib.util.find_spec(package) is None:
-            raise CouldNotRun(f"the Python package {package} is not installed")
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise CouldNotRun(f"the Python package {package} is not installed")
 
     return prepare
 
@@ -88,6 +93,7 @@ FLOOR = Subject(
     "floor: bare paho-mqtt, NODELAY and QUICKACK",
     _python("paho_threads", "serve", "floor"),
     _python("paho_threads", "call", "floor"),
+    lacks="validate, deduplicate, survive",
 )
 OURS = Subject("client", "ours: `ToolClient.call`", _SERVE, _python("ours", "client"))
 SUBJECTS = [
@@ -97,12 +103,14 @@ SUBJECTS = [
         "bare paho-mqtt, default settings",
         _python("paho_threads", "serve", "plain"),
         _python("paho_threads", "call", "plain"),
+        lacks="validate, deduplicate, survive",
     ),
     Subject(
         "aiomqtt",
         "aiomqtt, default settings",
         _python("aiomqtt_plain", "serve"),
         _python("aiomqtt_plain", "call"),
+        lacks="validate, deduplicate, survive (a message is acknowledged before its work)",
         prepare=_needs("aiomqtt"),
     ),
     Subject(
@@ -110,6 +118,7 @@ SUBJECTS = [
         "reference Node SDK on mqtt.js",
         (_node(), "peers/reference/server.mjs"),
         (_node(), "peers/reference/client.mjs"),
+        lacks="deduplicate, survive (a message is acknowledged before its work)",
         prepare=_install_reference,
     ),
     Subject(
@@ -117,7 +126,8 @@ SUBJECTS = [
         "MCP streamable HTTP, official SDK",
         _python("mcp_http", "serve"),
         _python("mcp_http", "call"),
-        broker=False,
+        broker=None,
+        lacks="acknowledge, deduplicate, survive",
         prepare=_needs("mcp"),
     ),
     Subject(
@@ -125,7 +135,7 @@ SUBJECTS = [
         "MCP over standard input, official SDK",
         _python("mcp_stdio", "nothing"),
         _python("mcp_stdio", "direct"),
-        broker=False,
+        broker=None,
         prepare=_needs("mcp"),
     ),
     Subject(
@@ -135,6 +145,24 @@ SUBJECTS = [
         _python("mcp_stdio", "call"),
         prepare=_needs("mcp_mqtt_agent"),
     ),
+    Subject(
+        "nats",
+        "nats-py request-reply",
+        _python("nats_core", "serve"),
+        _python("nats_core", "call"),
+        broker=nats_server,
+        lacks="acknowledge (a message for a server that is away is dropped), validate, deduplicate, survive",
+        prepare=_needs("nats"),
+    ),
+    Subject(
+        "grpc",
+        "grpc.aio, unary",
+        _python("grpc_calls", "serve"),
+        _python("grpc_calls", "call"),
+        broker=None,
+        lacks="acknowledge (there is no broker), deduplicate, survive; it validates types, and no JSON Schema",
+        prepare=_needs("grpc", "google.protobuf"),
+    ),
     OURS,
     Subject(
         "signed",
@@ -142,6 +170,13 @@ SUBJECTS = [
         _python("ours", "serve-signed"),
         _python("ours", "client-signed"),
         prepare=_needs("nacl"),
+    ),
+    Subject(
+        "uvloop",
+        "ours: `ToolClient.call` on uvloop",
+        _python("ours", "serve-uvloop"),
+        _python("ours", "client-uvloop"),
+        prepare=_needs("uvloop"),
     ),
     Subject("facade", "ours: `sync.ToolClient.call`", _SERVE, _python("ours", "facade")),
     Subject(
@@ -157,9 +192,15 @@ SUBJECTS = [
         "task: a2a-over-mqtt, default settings",
         _python("a2a_mqtt", "serve"),
         _python("a2a_mqtt", "call"),
+        lacks="deduplicate, survive",
         prepare=_needs("a2a_over_mqtt"),
     ),
-    Subject("request", "task, ours: `Agent.request`", _python("agents", "serve"), _python("agents", "request")),
+    Subject(
+        "request",
+        "task, ours: `Agent.request`",
+        _python("agents", "serve"),
+        _python("agents", "request"),
+    ),
     Subject("delegate", "task, ours: durable `delegate`", _python("agents", "serve"), _python("agents", "delegate")),
     Subject(
         "signed-delegate",
@@ -167,5 +208,43 @@ SUBJECTS = [
         _python("agents", "serve-signed"),
         _python("agents", "delegate-signed"),
         prepare=_needs("nacl"),
+    ),
+    Subject(
+        "jetstream",
+        "task: NATS JetStream work queue",
+        _python("nats_tasks", "serve"),
+        _python("nats_tasks", "call"),
+        broker=nats_server,
+        lacks="validate, deduplicate (only messages within two minutes), survive a power failure within two minutes "
+        "(the files are synced at that interval); results are a stream of the application",
+        prepare=_needs("nats"),
+    ),
+    Subject(
+        "dbos-direct",
+        "task: DBOS on SQLite, started directly",
+        _python("dbos_tasks", "idle"),
+        _python("dbos_tasks", "direct"),
+        broker=None,
+        lacks="run at another process; validate",
+        prepare=_needs("dbos"),
+    ),
+    Subject(
+        "dbos",
+        "task: DBOS on SQLite, through a queue",
+        _python("dbos_tasks", "serve"),
+        _python("dbos_tasks", "call"),
+        broker=None,
+        lacks="validate",
+        prepare=_needs("dbos"),
+    ),
+    Subject(
+        "celery",
+        "task: Celery with Redis",
+        _python("celery_tasks", "serve"),
+        _python("celery_tasks", "call"),
+        broker=redis_server,
+        lacks="validate, deduplicate, survive (a task is acknowledged before its work, and Redis saves its data "
+        "at intervals)",
+        prepare=_needs("celery", "redis"),
     ),
 ]

@@ -1,6 +1,7 @@
 """MQTT.Agent at each of its layers, with default settings.
 
 python -m peers.ours serve|serve-signed|client|client-signed|facade|structured|ainvoke|invoke mqtt://host:port
+python -m peers.ours serve-uvloop|client-uvloop mqtt://host:port
 """
 
 from __future__ import annotations
@@ -107,6 +108,11 @@ def invoke(url: str) -> Iterator[load.SyncCall]:
 
 if __name__ == "__main__":
     role, url = sys.argv[1:3]
+    if role.endswith("-uvloop"):
+        import uvloop
+
+        uvloop.install()
+        role = role.removesuffix("-uvloop")
     if role == "serve":
         serve(url)
     elif role == "serve-signed":

@@ -454,7 +454,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a retryable failure is stored",
         "tools/serving/runner.py",
-        "if response.error is None or not response.error.retryable:",
+        "if error is None or not error.retryable:",
         "if True:",
         (f"{CALLS}::test_a_retryable_failure_is_run_again[mosquitto]",),
     ),

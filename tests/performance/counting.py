@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -84,6 +84,30 @@ def counted_calls() -> Iterator[Calls]:
         yield calls
     finally:
         sys.setprofile(before)
+
+
+@dataclass
+class Instructions:
+    """The number of Python's bytecode instructions that were executed."""
+
+    count: int = 0
+
+    def trace(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self.count += event == "opcode"
+        return self.trace
+
+
+@contextlib.contextmanager
+def counted_instructions() -> Iterator[Instructions]:
+    """Count the bytecode instructions of the functions that this thread enters or resumes from now on."""
+    instructions = Instructions()
+    before = sys.gettrace()
+    sys.settrace(instructions.trace)
+    try:
+        yield instructions
+    finally:
+        sys.settrace(before)
 
 
 class CountingIdentity(Identity):

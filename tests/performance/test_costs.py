@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -12,16 +13,18 @@ from brokers import Broker, Embedded, Mosquitto
 from mqtt_agent import ToolClient, ToolServer
 from support import soon, until
 
-from .counting import CountingIdentity, CountingProxy, counted_calls, identities
+from .counting import CountingIdentity, CountingProxy, counted_calls, counted_instructions, identities
 
 CALLS = 50
 ARGUMENTS = {"text": "123456789"}
 
 BYTES_PER_CALL = {"client sends": 420, "client gets": 280, "server sends": 280, "server gets": 420}
-PYTHON_CALLS_PER_CALL = 560
-"""The limit is a third above the measured number. If paho-mqtt wrote and read each PUBLISH, the number would be 780."""
-PYTHON_CALLS_PER_CALL_AT_ONCE = 400
-"""The measured number is 370. If each message that waits were packed twice, the number would be 420."""
+PYTHON_CALLS_PER_CALL = 420
+"""The measured number is 391. If paho-mqtt wrote and read each PUBLISH, the number would be 690."""
+PYTHON_CALLS_PER_CALL_AT_ONCE = 335
+"""The measured number is 314. If each message that waits were packed twice, the number would be 364."""
+INSTRUCTIONS_PER_CALL = {1: 10_300, 64: 8_100}
+"""By the number of calls at once. The measured numbers are 9,700 and 7,600."""
 
 PYTHON_CALLS_MORE_PER_SIGNED_CALL = 165
 """The limit is a third above the measured number, which includes the calls of :class:`CountingIdentity`."""
@@ -49,6 +52,25 @@ async def counted(broker: Broker, namespace: str) -> AsyncIterator[tuple[ToolCli
                 near_client.forget()
                 near_server.forget()
                 yield client, near_client, near_server
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="each version of Python has other instructions")
+@pytest.mark.parametrize("at_once", INSTRUCTIONS_PER_CALL)
+async def test_a_call_costs_few_bytecode_instructions(mosquitto: Mosquitto, namespace: str, at_once: int) -> None:
+    each_calls = max(1, 192 // at_once)
+
+    async def call_often(client: ToolClient) -> None:
+        for _ in range(each_calls):
+            await client.call("echo", ARGUMENTS)
+
+    async with (
+        make_server(mosquitto.url, namespace),
+        ToolClient("client", broker=mosquitto.url, namespace=namespace) as client,
+    ):
+        await soon(client.call("echo", ARGUMENTS))
+        with counted_instructions() as instructions:
+            await asyncio.gather(*(call_often(client) for _ in range(at_once)))
+    assert instructions.count / each_calls / at_once <= INSTRUCTIONS_PER_CALL[at_once]
 
 
 @pytest.mark.parametrize("kind", [Embedded, Mosquitto], ids=lambda kind: kind.name)

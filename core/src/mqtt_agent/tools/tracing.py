@@ -43,7 +43,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 try:
     from opentelemetry import propagate, trace
-    from opentelemetry.context import Context, attach, detach
+    from opentelemetry.context import Context, attach, detach, get_current
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
     _tracer = trace.get_tracer("mqtt_agent", __version__)
@@ -128,6 +128,8 @@ def traced_call(
 
     @functools.wraps(submit)
     async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> Sent:
+        if not (_provided() or AT_CALLER.wanted):  # a span would only repeat the current context
+            return await submit(self, tool, *args, **kwargs)
         span = _tracer.start_span(f"tools/call {tool}", kind=SpanKind.CLIENT, attributes=_attributes(tool))
         traced, begun = span.get_span_context().is_valid, time.perf_counter() if AT_CALLER.wanted else None
         if not traced and begun is None:
@@ -170,6 +172,8 @@ def traced_handler(
 
     @functools.wraps(run)
     async def traced(self: S, execution: Run, *args: P.args, **kwargs: P.kwargs) -> Any:
+        if not (execution.user_properties or _provided() or AT_SERVER.wanted or get_current()):
+            return await run(self, execution, *args, **kwargs)  # there is no context to replace
         # The current context belongs to the code that started the server, not to the caller.
         context = _context_of(execution.user_properties)
         tool, call = execution.tool_name, execution.call
@@ -192,6 +196,14 @@ def traced_handler(
                 AT_SERVER.record(time.perf_counter() - begun, tool, kind)
 
     return traced
+
+
+def _provided() -> bool:
+    """Whether the application has set a tracer provider. What cannot be known counts as set."""
+    # Until then, the API's stand-in has no real tracer. It looks for one only when a span starts.
+    return (
+        getattr(trace, "_TRACER_PROVIDER", _tracer) is not None or getattr(_tracer, "_real_tracer", _tracer) is not None
+    )
 
 
 def _attributes(tool: str) -> dict[str, str]:

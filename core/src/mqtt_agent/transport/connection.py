@@ -468,6 +468,7 @@ class Connection:
         retain: bool = False,
         properties: PublishProperties = _NO_PROPERTIES,
         repeatable: bool = True,
+        on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -479,6 +480,8 @@ class Connection:
             repeatable: Whether the message is sent again when the connection is lost before the broker has confirmed
                 the message. A repeatable message may arrive twice. For any other message, the future raises
                 :class:`ConnectionLost` in this case.
+            on_trouble: Called with the future when it has an error, or a reason code other than 0. A callback of the
+                future itself would be called for every message, and cost more.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -492,7 +495,7 @@ class Connection:
             self._note(topic, payload)
         if self.identity is not None:
             properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable)
+        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.

@@ -6,7 +6,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ __all__ = ["ConnectOptions", "LinkSettings", "PahoClient"]
 
 _WILL_MARGIN = 30
 """Seconds. Brokers that end sessions late publish the will with the end, if its delay is longer than that."""
-_FIRST_IDENTIFIER = 32_768
+_FIRST_IDENTIFIER, _LAST_IDENTIFIER = 32_768, 65_535
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class PahoClient(paho.Client):
             transport="websockets" if settings.url.websocket else "tcp",
             reconnect_on_failure=False,
         )
+        self.queued: Collection[object] = self._out_packet
+        """The packets that paho-mqtt has not sent yet."""
         self._options = options
         self.connect_timeout = settings.connect_timeout
         if settings.url.websocket:
@@ -182,20 +184,20 @@ class PahoClient(paho.Client):
 
     def skip_mids(self) -> None:
         """Go on with packet identifiers far from the latest, because the broker says that the latest is in use."""
-        self._last_mid = random.randrange(_FIRST_IDENTIFIER, 65_535)
+        self._last_mid = random.randrange(_FIRST_IDENTIFIER, _LAST_IDENTIFIER)
 
     def _mid_generate(self) -> int:
         # Some brokers confuse the client's packet identifiers with their own, which begin at 1. These begin higher.
+        mid = self._last_mid
         while True:
-            mid = super()._mid_generate()
-            if mid < _FIRST_IDENTIFIER:
-                self._last_mid = mid = _FIRST_IDENTIFIER
+            mid = mid + 1 if _FIRST_IDENTIFIER <= mid < _LAST_IDENTIFIER else _FIRST_IDENTIFIER
             for taken in self.taken:
                 if mid in taken:
                     break
             else:
+                self._last_mid = mid
                 return mid
 
-    def heard(self) -> None:
-        """Note that the broker has sent something, so it is alive."""
-        self._last_bytes_received = time.monotonic()
+    def heard(self, seconds_ago: float) -> None:
+        """Note when the broker has sent something, so it was alive."""
+        self._last_bytes_received = time.monotonic() - seconds_ago

@@ -234,8 +234,11 @@ class Link:
             message.acknowledgement = self._acknowledgements.add(mid)
         elif message.qos == 2:  # another program has subscribed in this session; paho-mqtt answers the PUBREL
             self._pump.send(pack_pubrec(mid))
-        self._received.append(message)
-        self._deliver()
+        if self._opened and not self._received:
+            self._on_message(message)
+        else:
+            self._received.append(message)
+            self._deliver()
 
     def _deliver(self) -> None:
         if self._opened and self._received:

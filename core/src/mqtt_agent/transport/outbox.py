@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 
 from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
 from mqtt_agent.metering import Levels
@@ -57,6 +59,7 @@ class Outbox:
         self._waiting: dict[Publication, None] = {}  # in the order of sending
         self._in_flight: dict[Publication, None] = {}
         self._link: Link | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # after the first link, until the stop
         self._emptied: asyncio.Future[None] | None = None  # while a stop waits for the confirmations
         self._limits: Capabilities | None = None
         self._next_expiry: asyncio.TimerHandle | None = None  # one timer for all messages that wait
@@ -78,7 +81,7 @@ class Outbox:
 
     def open(self, link: Link, limits: Capabilities) -> None:
         """Send over this link from now on, beginning with the messages that have waited."""
-        self._link, self._limits = link, limits
+        self._link, self._limits, self._loop = link, limits, asyncio.get_running_loop()
         self._max_packet = min(self._max_packet_size, limits.maximum_packet_size or self._max_packet_size)
         self._max_in_flight = min(limits.receive_maximum, _MAX_UNCONFIRMED)
         self._send_waiting()
@@ -128,6 +131,7 @@ class Outbox:
 
     def fail(self, error: TransportError) -> None:
         """Let all messages fail, because there will be no next link."""
+        self._loop = None
         publications = [*self._in_flight, *self._waiting]
         self._in_flight.clear()
         self._waiting.clear()
@@ -155,7 +159,13 @@ class Outbox:
             self._emptied.set_result(None)
 
     def add(
-        self, topic: str, payload: bytes, retain: bool, properties: PublishProperties, repeatable: bool
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: PublishProperties,
+        repeatable: bool,
+        on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> asyncio.Future[int]:
         """Send a message immediately, or as soon as there is a link and the broker takes more messages.
 
@@ -165,6 +175,7 @@ class Outbox:
             retain: Whether the broker keeps the message for later subscribers.
             properties: The MQTT properties.
             repeatable: Whether the message may be sent again over the next link.
+            on_trouble: See :meth:`Connection.publish_soon`.
 
         Returns:
             A future with the reason code of the PUBACK. Cancel the future to give the message up.
@@ -184,7 +195,8 @@ class Outbox:
             raise QueueFull(
                 f"{self._max_queued} messages wait for {self._brokers} already: wait for some, or raise max_queued"
             )
-        publication = Publication(topic, packed, properties, repeatable, self._limits)
+        loop = self._loop or asyncio.get_running_loop()
+        publication = Publication(topic, packed, properties, repeatable, self._limits, loop, on_trouble)
         if self._link is not None and not self._waiting and self._has_room() and not self._suspects.losses:
             self._send(self._link, publication)
         elif self._link is not None and not self._waiting:
@@ -258,7 +270,7 @@ class Outbox:
 
     def _send(self, link: Link, publication: Publication) -> None:
         self._in_flight[publication] = None
-        link.publish(publication.packed, lambda code: self._on_puback(publication, code))
+        link.publish(publication.packed, partial(self._on_puback, publication))
 
     def _on_puback(self, publication: Publication, reason_code: int) -> None:
         if reason_code >= 0x80 and self._send_again(publication, reason_code):
@@ -267,8 +279,7 @@ class Outbox:
         if self._one_alone or self._suspects.losses:
             self._suspects.confirmed(publication.key)
             self._one_alone = False
-        if not publication.confirmed.done():
-            publication.confirmed.set_result(reason_code)
+        publication.confirm(reason_code)
         if self._waiting:
             self._send_waiting()
         elif self._emptied is not None and not self._in_flight:

@@ -13,6 +13,7 @@ from mqtt_agent.transport.message import InboundMessage
 __all__ = [
     "CONNACK",
     "DISCONNECT",
+    "JSON_PROPERTIES",
     "PUBACK",
     "PUBLISH",
     "SUBACK",
@@ -28,6 +29,8 @@ __all__ = [
 
 CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT = 0x20, 0x30, 0x40, 0x90, 0xB0, 0xE0
 
+JSON_PROPERTIES: bytes = b"\x01\x01\x03\x00\x10application/json"
+"""Payload Format Indicator 1 and the Content Type of JSON, as in nearly every PUBLISH packet."""
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
 _FIXED_SIZES = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
@@ -174,8 +177,15 @@ def find_packet(data: bytes, at: int) -> tuple[int, int]:
     Raises:
         ValueError: The length field has more than four bytes.
     """
+    known = len(data)
+    if at + 2 < known:  # most lengths have one or two bytes
+        first, second = data[at + 1], data[at + 2]
+        if first < 0x80:
+            return at + 2, at + 2 + first
+        if second < 0x80:
+            return at + 3, at + 3 + (first & 0x7F | second << 7)
     size, shift = 0, 0
-    for pos in range(at + 1, min(at + 5, len(data))):
+    for pos in range(at + 1, min(at + 5, known)):
         byte = data[pos]
         size |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -227,7 +237,9 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
 
 
 def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) -> None:
-    user: list[tuple[str, str]] = []
+    if data.startswith(JSON_PROPERTIES, at):  # most messages begin with these two properties
+        message.content_type = "application/json"
+        at += len(JSON_PROPERTIES)
     while at < end:
         kind = data[at]
         at += 1
@@ -240,18 +252,17 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
             at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
             value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-            if kind == _RESPONSE_TOPIC:
-                message.response_topic = value.decode()
-            elif kind == _CORRELATION_DATA:
+            if kind == _CORRELATION_DATA:
                 message.correlation_data = value
+            elif kind == _RESPONSE_TOPIC:
+                message.response_topic = value.decode()
             elif kind == _CONTENT_TYPE:
                 message.content_type = value.decode()
             elif kind == _USER:
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-                user.append((name, value.decode()))
+                message.user_properties = (*message.user_properties, (name, value.decode()))
             elif kind not in _TEXTS:
                 raise ValueError(f"MQTT has no property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
-    message.user_properties = tuple(user)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.message import PublishProperties
-from mqtt_agent.transport.packets import PUBLISH
+from mqtt_agent.transport.packets import JSON_PROPERTIES, PUBLISH
 from mqtt_agent.wire.identifiers import FORBIDDEN_CHARACTERS
 
 __all__ = [
@@ -38,7 +38,6 @@ MAX_SECONDS: int = 2**32 - 1
 _MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
 _MAX_LEVELS = 201  # brokers such as Mosquitto close the connection for a topic with more levels
 _FORBIDDEN = re.compile(f"[{FORBIDDEN_CHARACTERS}]")
-_JSON = b"\x01\x01\x03\x00\x10application/json"  # Payload Format Indicator 1, Content Type
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
 
 
@@ -66,6 +65,7 @@ class PackedPublish(NamedTuple):
         payload: The bytes of the message.
         qos: 0 or 1.
         retain: Whether the broker keeps the message for later subscribers.
+        size: The size of the packet, in bytes.
     """
 
     head: bytes
@@ -73,11 +73,7 @@ class PackedPublish(NamedTuple):
     payload: bytes
     qos: int
     retain: bool
-
-    @property
-    def size(self) -> int:
-        """The size of the packet, in bytes."""
-        return len(self.head) + 2 * self.qos + len(self.properties) + len(self.payload)
+    size: int
 
     def with_id(self, mid: int) -> bytes:
         """The bytes of the packet. The packet identifier ``mid`` is ignored at QoS 0."""
@@ -103,8 +99,9 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
     size = len(name) + 2 * qos + len(packed) + len(payload)
     if size > _MAX_LENGTH:
         raise WireError(f"{size:,} bytes for {topic!r:.80} are more than an MQTT packet can hold ({_MAX_LENGTH:,})")
-    head = bytes((PUBLISH | qos << 1 | retain,)) + _length(size) + name
-    return PackedPublish(head, packed, payload, qos, retain)
+    length = _length(size)
+    head = bytes((PUBLISH | qos << 1 | retain,)) + length + name
+    return PackedPublish(head, packed, payload, qos, retain, 1 + len(length) + size)
 
 
 @functools.lru_cache(512)
@@ -181,7 +178,7 @@ def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
 def _pack_properties(properties: PublishProperties) -> bytes:
     packed = b""
     if properties.content_type == "application/json":
-        packed = _JSON
+        packed = JSON_PROPERTIES
     elif properties.content_type is not None:
         packed = b"\x01\x01\x03" + pack_string(properties.content_type, "the Content Type")
     if properties.response_topic is not None:
@@ -246,6 +243,8 @@ def _pack_binary(data: bytes, what: str) -> bytes:
 def _length(value: int) -> bytes:
     if value < 128:
         return bytes((value,))
+    if value < 16_384:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     packed = bytearray()
     while value >= 128:
         packed.append(value & 0x7F | 0x80)

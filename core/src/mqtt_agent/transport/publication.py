@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+from collections.abc import Callable
 
 from mqtt_agent.errors import PayloadTooLarge, TransportError
 from mqtt_agent.transport.capabilities import Capabilities
@@ -32,6 +33,8 @@ class Publication:
 
     __slots__ = (
         "_expiry",
+        "_loop",
+        "_on_trouble",
         "confirmed",
         "expires",
         "limits",
@@ -50,13 +53,16 @@ class Publication:
         properties: PublishProperties,
         repeatable: bool,
         limits: Capabilities | None,
+        loop: asyncio.AbstractEventLoop,
+        on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> None:
         self.topic: str = topic
         self.packed: PackedPublish = packed
         self.properties: PublishProperties = properties
         self.repeatable: bool = repeatable
         self.limits: Capabilities | None = limits
-        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._on_trouble = on_trouble
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
@@ -77,13 +83,23 @@ class Publication:
         """The MQTT properties for a message that has waited and is about to be sent."""
         if self.expires == math.inf:
             return self.properties
-        left = max(1, math.ceil(self.expires - asyncio.get_running_loop().time()))
+        left = max(1, math.ceil(self.expires - self._loop.time()))
         if left == self.properties.message_expiry:
             return self.properties
         return dataclasses.replace(self.properties, message_expiry=left)
+
+    def confirm(self, reason_code: int) -> None:
+        """Note the reason code of the broker's PUBACK."""
+        confirmed = self.confirmed
+        if not confirmed.done():
+            confirmed.set_result(reason_code)
+            if reason_code and self._on_trouble is not None:
+                self._loop.call_soon(self._on_trouble, confirmed)
 
     def fail(self, error: TransportError | PayloadTooLarge) -> None:
         """End the message with an error."""
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
             self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
+            if self._on_trouble is not None:
+                self._loop.call_soon(self._on_trouble, self.confirmed)

@@ -46,6 +46,7 @@ class Pump:
         on_broken: Callable[[ConnectionLost], None],
     ) -> None:
         self._client = client
+        self._queued = client.queued
         self._url = settings.url
         self._keep_alive = settings.keep_alive
         self._on_packet = on_packet
@@ -78,6 +79,7 @@ class Pump:
             raise BrokerUnreachable(f"{self._url} closed the connection before it answered")
         assert isinstance(sock, BufferedSocket)
         self._socket = sock
+        self.heard_at = self._loop.time()
         try:
             self._loop.add_reader(sock.fileno(), self._on_readable)
         except NotImplementedError:  # the proactor event loop of Windows has no add_reader
@@ -135,14 +137,15 @@ class Pump:
 
     def send(self, packet: bytes) -> None:
         """Send a packet from the link, in the next iteration of the event loop."""
-        if self._socket is None or self._closed:
+        sock = self._socket
+        if sock is None or self._closed:
             return
-        if self._client.want_write():
+        if self._queued:
             self._client.loop_write()  # earlier packets of paho-mqtt go first
-        self._socket.send(packet)
-        self.flush_soon()
-        if self._socket.unsent >= _HIGH_WATER:
+        if sock.put(packet) >= _HIGH_WATER:
             self._writable.clear()
+        if not self._flush_scheduled:
+            self.flush_soon()
 
     async def wait_writable(self) -> None:
         """Wait until most of the sent bytes have been given to the network."""
@@ -172,12 +175,11 @@ class Pump:
         sock.fill()
         self.heard_at = self._loop.time()
         client = self._client
-        client.heard()
         try:
             while not self._closed and (packet := sock.next_packet()) is not None:
                 head, body, end = packet
                 if head & 0xF0 in _OURS:
-                    sock.skip(end)
+                    sock.position = end
                     self._on_packet(head, sock.data, body, end)
                     continue
                 sock.hand_over(end)
@@ -190,15 +192,17 @@ class Pump:
             logger.warning("%s violated the MQTT protocol, so the connection is closed: %r", self._url, error)
             self._on_broken(ConnectionLost(f"{self._url} violated the MQTT protocol"))
             return
-        if self._client.want_write():
+        if self._queued:
             self.flush_soon()
+        if not self._flush_scheduled:  # otherwise the bytes that are sent carry the acknowledgement
+            sock.acknowledge()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
         sock = self._socket
         if sock is None or self._closed:
             return
-        if self._client.want_write():
+        if self._queued:
             self._client.loop_write()
         done = sock.flush()
         if done and self._writing:
@@ -217,6 +221,7 @@ class Pump:
 
     def _misc(self) -> None:
         if not self._closed:
+            self._client.heard(self._loop.time() - self.heard_at)
             self._client.loop_misc()
             self.flush_soon()
             self._misc_timer = self._loop.call_later(min(5.0, max(1.0, self._keep_alive / 8)), self._misc)

@@ -39,14 +39,16 @@ class BufferedSocket:
 
     Attributes:
         data: The received bytes. :meth:`next_packet` finds the packets in them.
+        position: Where in ``data`` the next packet begins. Whoever decodes a packet moves it to the packet's end.
         error: The error that broke the connection; None while the connection works, and after an orderly end.
     """
 
     def __init__(self, raw: RawSocket) -> None:
         self._raw = raw
         self._tcp = _tcp_socket(raw)
+        self._plain = self._tcp is raw and not isinstance(raw, ssl.SSLSocket)
         self.data: bytes = b""
-        self._pos = 0
+        self.position = 0
         self._open = 0  # the end of the bytes that paho-mqtt may read
         self._later: list[bytes] = []  # bytes received after `data`, while a packet is incomplete
         self._missing = 0  # how many bytes of that packet have not arrived
@@ -59,9 +61,13 @@ class BufferedSocket:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:  # not TCP, or already closed: the next read shows which
                 self.error = error
-            self._quick_ack()
+            self.acknowledge()
 
-    def _quick_ack(self) -> None:
+    def acknowledge(self) -> None:
+        """Let the kernel acknowledge the received bytes at once. Call it after :meth:`fill`.
+
+        The call can be left out when bytes are about to be sent, because they carry the acknowledgement.
+        """
         # Without this option, the kernel delays TCP acknowledgements by 40 ms, and a broker that uses Nagle's algorithm
         # waits for them. The kernel resets the option by itself, so it must be set again and again.
         if self._tcp is not None and _QUICKACK is not None and sys.platform == "linux":
@@ -73,7 +79,7 @@ class BufferedSocket:
     def fill(self) -> None:
         """Receive all bytes that the kernel has. Call it when the socket is readable."""
         room = 4 * _CHUNK
-        while room > 0 or self._pending():
+        while True:
             try:
                 chunk = self._raw.recv(_CHUNK)
             except _WOULD_BLOCK:
@@ -87,21 +93,23 @@ class BufferedSocket:
                 self._eof = True
                 break
             self._later.append(chunk)
-            self._missing -= len(chunk)
-            room -= len(chunk)
-            if len(chunk) < _CHUNK and not isinstance(self._tcp, ssl.SSLSocket) and self._tcp is self._raw:
+            size = len(chunk)
+            self._missing -= size
+            if self._plain and size < _CHUNK:
                 break  # a plain socket returns fewer bytes than requested when it is empty
-        self._quick_ack()
+            room -= size
+            if room <= 0 and not self._pending():
+                break
         # The pieces of a large packet are joined only once, when all have arrived.
         if self._later and (self._missing <= 0 or self._eof):
-            if self._pos < len(self.data):
-                self._later.insert(0, self.data[self._pos :])
+            if self.position < len(self.data):
+                self._later.insert(0, self.data[self.position :])
             self.data = self._later[0] if len(self._later) == 1 else b"".join(self._later)
-            self._pos = self._open = 0
+            self.position = self._open = 0
             self._later.clear()
 
     def next_packet(self) -> tuple[int, int, int] | None:
-        """Find the next packet in ``data``. The caller must then call :meth:`skip` or :meth:`hand_over`.
+        """Find the next packet in ``data``. The caller must then set ``position``, or call :meth:`hand_over`.
 
         Returns:
             The packet's first byte, and where in ``data`` its body begins and ends. None when no packet is complete.
@@ -109,7 +117,7 @@ class BufferedSocket:
         Raises:
             ValueError: The received bytes are not an MQTT packet.
         """
-        data, at = self.data, self._pos
+        data, at = self.data, self.position
         if at >= len(data) or self._later:
             return None
         body, end = find_packet(data, at)
@@ -117,10 +125,6 @@ class BufferedSocket:
             self._missing = end - len(data) if body else 1
             return None
         return data[at], body, end
-
-    def skip(self, end: int) -> None:
-        """Move past the packet that ends at ``end`` in ``data``, because the link has decoded it."""
-        self._pos = end
 
     def hand_over(self, end: int) -> None:
         """Let paho-mqtt read ``data`` up to ``end`` with :meth:`recv`."""
@@ -137,18 +141,23 @@ class BufferedSocket:
 
     def recv(self, buffer_size: int, /) -> bytes:
         """Give paho-mqtt up to ``buffer_size`` of the bytes that it may read."""
-        pos = self._pos
+        pos = self.position
         if pos >= self._open:
             if self._eof and pos >= len(self.data):
                 return b""
             raise BlockingIOError
-        self._pos = min(pos + buffer_size, self._open)
-        return self.data[pos : self._pos]
+        self.position = min(pos + buffer_size, self._open)
+        return self.data[pos : self.position]
 
     def send(self, buffer: bytes | bytearray, /) -> int:
-        """Buffer all of ``buffer``; :meth:`flush` sends it."""
+        """Buffer a packet of paho-mqtt, which wants to know how many of its bytes were taken: all of them."""
         self._out += buffer
         return len(buffer)
+
+    def put(self, packet: bytes) -> int:
+        """Buffer a packet of the link; :meth:`flush` sends it. Returns how many bytes are buffered."""
+        self._out += packet
+        return len(self._out)
 
     @property
     def unsent(self) -> int:

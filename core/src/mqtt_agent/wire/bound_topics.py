@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from mqtt_agent.wire.identifiers import is_identifier, validate_identifier
 
 __all__ = ["BOUND", "BoundTopics"]
@@ -47,9 +49,7 @@ class BoundTopics:
 
     def call(self, tool: str, client: str) -> str:
         """The topic to which one client publishes its calls of a tool."""
-        return (
-            f"{self._tools}{validate_identifier(tool, 'tool name')}/call/{validate_identifier(client, 'client name')}"
-        )
+        return _topic(self._tools, tool, "tool name", "call", client, "client name")
 
     def calls_shared(self, tool: str) -> str:
         """The shared topic filter by which replicas subscribe to the calls of all clients.
@@ -77,7 +77,7 @@ class BoundTopics:
 
     def responses(self, client: str, server: str | None = None) -> str:
         """The topic of the responses of one replica to one client."""
-        return f"{self._clients}{validate_identifier(client, 'client name')}/responses/{_writer(server, 'server name')}"
+        return _topic(self._clients, client, "client name", "responses", server, "server name")
 
     def stream(self, client: str, call_id: str, server: str | None = None) -> str:
         """The topic of the partial results of one call."""
@@ -88,15 +88,15 @@ class BoundTopics:
 
     def inbox(self, agent: str, sender: str | None = None) -> str:
         """The topic to which one requester publishes tasks for an agent."""
-        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/inbox/{_writer(sender, 'agent id')}"
+        return _topic(self._tasks, agent, "agent id", "inbox", sender, "agent id")
 
     def control(self, agent: str, sender: str | None = None) -> str:
         """The topic of one requester's control messages to an agent."""
-        return f"{self._tasks}{validate_identifier(agent, 'agent id')}/control/{_writer(sender, 'agent id')}"
+        return _topic(self._tasks, agent, "agent id", "control", sender, "agent id")
 
     def results(self, requester: str, executor: str | None = None) -> str:
         """The topic of the results that one executor sends to a requester."""
-        return f"{self._tasks}{validate_identifier(requester, 'agent id')}/results/{_writer(executor, 'agent id')}"
+        return _topic(self._tasks, requester, "agent id", "results", executor, "agent id")
 
     def events(self, requester: str, task_id: str, executor: str | None = None) -> str:
         """The topic of the events of one task."""
@@ -124,6 +124,11 @@ class BoundTopics:
                 if len(levels) >= 3 and kinds.get(levels[1]) == len(levels) and is_identifier(levels[2]):
                     return levels[2]
         return None
+
+
+@functools.lru_cache(1024)  # calls and tasks build the same topics again and again
+def _topic(prefix: str, name: str, what: str, kind: str, writer: str | None, who: str) -> str:
+    return f"{prefix}{validate_identifier(name, what)}/{kind}/{_writer(writer, who)}"
 
 
 def _writer(name: str | None, what: str) -> str:

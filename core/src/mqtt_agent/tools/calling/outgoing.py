@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pydantic_core
 
@@ -312,12 +313,15 @@ class OutgoingCalls:
         # When the connection is lost before the broker has confirmed the call, the connection sends only a repeatable
         # call again. For any other call, the servers are asked first whether they have the call.
         pending.confirmed = self._connection.publish_soon(
-            topic, payload, properties=properties, repeatable=pending.repeatable
+            topic,
+            payload,
+            properties=properties,
+            repeatable=pending.repeatable,
+            on_trouble=partial(self._on_trouble, pending, topic),
         )
-        pending.confirmed.add_done_callback(lambda confirmed: self._on_confirmed(pending, topic, confirmed))
 
-    def _on_confirmed(self, pending: PendingCall, topic: str, confirmed: asyncio.Future[int]) -> None:
-        if confirmed.cancelled() or confirmed is not pending.confirmed or pending.handle.done:
+    def _on_trouble(self, pending: PendingCall, topic: str, confirmed: asyncio.Future[int]) -> None:
+        if confirmed is not pending.confirmed or pending.handle.done:
             return
         try:
             code = check_reason_code(confirmed.result(), topic)
@@ -380,7 +384,8 @@ class OutgoingCalls:
             if response.server not in (None, sender):
                 self._faults.tell(message.topic, "a response in the name of another server", repr(response.server))
                 return
-            response.server = sender
+            if response.server is None:
+                response.server = sender
         pending = self._pending.get(response.call_id)
         if pending is not None:
             if not self._may_answer(pending, sender, message, response.server):

@@ -10,7 +10,6 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
-from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
@@ -61,7 +60,6 @@ class Executor:
         self._running = 0
         self._left_behind = 0  # how many of the running handlers are threads whose calls are over
         self._told: set[str] = set()  # the tools that have left threads behind
-        self._tasks = BackgroundTasks()
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
@@ -214,7 +212,8 @@ class Executor:
         self._running += 1
         if execution.expiry is not None:
             execution.expiry.cancel()
-        execution.task = self._tasks.start(self._run(execution))
+        # The task needs no other reference: `_known` keeps the execution, and the execution keeps the task.
+        execution.task = asyncio.get_running_loop().create_task(self._run(execution))
 
     def _stop(self, execution: Execution, answer: CallFault) -> None:
         execution.stop(answer)

@@ -65,33 +65,38 @@ class CallRunner:
         call_id = execution.call.call_id
         started = time.perf_counter()
         stream = self._stream(execution)
-        response = Response(call_id=call_id, server=self._server_id)
+        answer, error, content = _NO_ANSWER, None, None
         try:
             if execution.stopped_for is not None:
                 raise asyncio.CancelledError
-            _answer(response, await self._call_handler(execution, stream))
-        except asyncio.CancelledError as error:
-            answer = execution.stopped_for
-            if answer is None and _is_being_cancelled():
+            answer = await self._call_handler(execution, stream)
+        except asyncio.CancelledError as raised:
+            error = execution.stopped_for
+            if error is None and _is_being_cancelled():
                 raise
-            if answer is None:
-                fail(response, _fault(error, execution))
-                _log_failure(execution, error)
+            if error is None:
+                error = _fault(raised, execution)
+                _log_failure(execution, raised)
             else:
                 _uncancel()
-                fail(response, answer)
-                if answer.type == "timeout":
-                    _log_failure(execution, CallTimeout(answer.message or ""))
-        except (Exception, SystemExit, GeneratorExit) as error:  # every exception of a handler goes to the caller
-            fail(response, _fault(error, execution))
-            response.content = _content(error, execution)
-            _log_failure(execution, error)
+                if error.type == "timeout":
+                    _log_failure(execution, CallTimeout(error.message or ""))
+        except (Exception, SystemExit, GeneratorExit) as raised:  # every exception of a handler goes to the caller
+            error, content = _fault(raised, execution), _content(raised, execution)
+            _log_failure(execution, raised)
         execution.context = None  # from here on, a cancel comes too late
-        response.elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+        elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
-        response.seq = stream.seq or None
+        response = Response(
+            call_id=call_id, server=self._server_id, result=answer.result, elapsed_ms=elapsed_ms, seq=stream.seq or None
+        )
+        if error is not None:
+            fail(response, error)
+            response.content = content
+        else:
+            _add_more(response, answer)
         payload = self._encode(response, execution)
-        if response.error is None or not response.error.retryable:
+        if error is None or not error.retryable:
             self._replay.put(execution.key, payload, execution.request)
         elif execution.messages[0].must_be_proven:
             self._replay.note_forgotten(execution.messages[0].proof.signed_at / 1000)
@@ -163,6 +168,9 @@ class CallRunner:
         return CallStream(call_id, lambda payload: publish(topic, payload), name, topic, server)
 
 
+_NO_ANSWER = ToolResult(None)
+
+
 class _ResultNotJSON(Exception):
     """JSON cannot carry the result of a handler. The handler has run.
 
@@ -186,8 +194,10 @@ def _plain(result: Any, tool: str) -> ToolResult:
         raise _ResultNotJSON(error) from error
 
 
-def _answer(response: Response, answer: ToolResult) -> None:
-    response.result, response.content, response.meta = answer.result, answer.content, answer.meta
+def _add_more(response: Response, answer: ToolResult) -> None:
+    """Add to a response what few answers have. Each assignment to a field of a model takes time."""
+    if answer.content is not None or answer.meta is not None:
+        response.content, response.meta = answer.content, answer.meta
     if not answer.structured:
         response.structured = False
 
