@@ -1,4 +1,5 @@
 // Forms made from a JSON schema, and what they send.
+import { ask } from "./ask.js";
 import { made } from "./dom.js";
 
 function control(schema) {
@@ -51,7 +52,7 @@ function read(input) {
 }
 
 export async function send(action, given) {
-  const answer = await fetch("/" + action, {
+  const answer = await ask("/" + action, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given),
   });
   const said = await answer.json();
