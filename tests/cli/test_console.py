@@ -272,7 +272,12 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
     own = {**token, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
     text = where.fragment.removeprefix("token=")
     for path in ("/events", "/tool?name=x", "/task?name=x", f"/events?token={text}", "/nothing"):
-        for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}, {"Cookie": f"token={text}"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer wrong"},
+            {"Cookie": f"token={text}"},
+        ):
             assert ask(url, path, headers)[0] == 403
     for path in ("/", "/events"):
         assert ask(url, path, {**token, "Host": f"attacker.example:{where.port}"})[0] == 403  # DNS rebinding

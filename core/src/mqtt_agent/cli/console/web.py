@@ -34,7 +34,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _FILES = {
     "/": ("index.html", "text/html"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("app", "ask", "dom", "forms", "detail", "sequence")},
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("app", "ask", "dom", "forms", "detail", "sequence")
+    },
     "/app.css": ("app.css", "text/css"),
 }
 _HEADERS = {
