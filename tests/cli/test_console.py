@@ -234,6 +234,7 @@ def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, 
 
 NONSENSE = """
 import asyncio
+import json
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Topics
 
@@ -250,6 +251,9 @@ async def main():
     ):
         for topic in (topics.task_events("t"), topics.task_result("t"), topics.tool_call("t"), topics.tool_card("t")):
             await connection.publish(topic, payload)
+    card = {"tool": "odd", "server": "odd", "description": "x", "input_schema": {
+        "required": 5, "properties": {"a": 1, "b": {"default": [], "enum": 3}}}}
+    await connection.publish(topics.tool_card("odd"), json.dumps(card).encode(), retain=True)
     print("published", flush=True)
 
 asyncio.run(main())
@@ -264,6 +268,8 @@ def test_messages_of_nonsense_do_not_stop_the_page(terminal: Terminal, page: Any
     terminal.program("nonsense.py").says("published")
     terminal.start("serve", "weather").says("serves")
     page.locator("#tools").get_by_text("forecast", exact=True).wait_for()
+    page.locator("#tools").get_by_text("odd", exact=True).click()
+    page.get_by_label("b").wait_for()
 
 
 def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal) -> None:

@@ -26,6 +26,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from mqtt_agent.cli.console.work import browser_json
 from mqtt_agent.cli.console.writing import BadRequest
 
 __all__ = ["Site", "WebServer"]
@@ -214,7 +215,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(status, {"error": why})
 
     def _json(self, status: HTTPStatus, value: Any) -> None:
-        self._answer(status, json.dumps(value, default=str).encode(), "application/json")
+        self._answer(status, browser_json(value).encode(), "application/json")
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
         with contextlib.suppress(OSError):

@@ -63,10 +63,10 @@ export async function send(action, given) {
 // A form with one field for each property. `done` gets the values, and returns what is then shown.
 export function form(schema, word, done, why) {
   const fields = made("form"), said = made("pre"), button = made("button", why || word);
-  const properties = schema.properties ?? {};
+  const properties = schema.properties ?? {}, required = Array.isArray(schema.required) ? schema.required : [];
   said.className = "said";
   for (const [name, each] of Object.entries(properties)) {
-    fields.append(field(name, each && typeof each === "object" ? each : {}, (schema.required ?? []).includes(name)));
+    fields.append(field(name, each && typeof each === "object" ? each : {}, required.includes(name)));
   }
   button.disabled = Boolean(why);
   fields.append(button);
