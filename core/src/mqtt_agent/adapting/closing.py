@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import TracebackType
 
 from typing_extensions import Self
 
 from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.display import end_quietly
+from mqtt_agent.errors import MQTTAgentError
 
 __all__ = ["Closing"]
 
@@ -31,5 +34,8 @@ class Closing(ABC):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        end_quietly(error, MQTTAgentError)
         await self.aclose()
