@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -34,8 +33,7 @@ class Closing(ABC):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        end_quietly(error, MQTTAgentError)
+    async def __aexit__(self, *error: object) -> None:
+        for each in error:
+            end_quietly(each, MQTTAgentError)
         await self.aclose()

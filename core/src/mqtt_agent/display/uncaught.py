@@ -59,7 +59,7 @@ def set_hooks(ours: type[BaseException]) -> None:
         threading.excepthook = on_exception_in_thread
 
 
-def end_quietly(interrupt: BaseException | None, ours: type[BaseException]) -> None:
+def end_quietly(interrupt: object, ours: type[BaseException]) -> None:
     """Show no traceback if this is a Ctrl-C that ends the program, and the standard error is a terminal.
 
     Args:
