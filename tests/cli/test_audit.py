@@ -34,7 +34,7 @@ def test_an_audit_keeps_the_messages_of_a_namespace_and_says_who_called_what(ter
 
     found = terminal.run("audit", "query", "--who", "agent-a", "--since", "1h", "--only", "call", "--json").lines
     assert [(line["proven"], line["of"], line["outcome"]) for line in found] == [
-        ("agent-a", "forecast", "accepted"),
+        ("agent-a", "forecast", "seen"),
         ("evil", "forecast", "refused"),
     ]
     assert {line["direction"] for line in found} == {"seen"}
@@ -57,3 +57,15 @@ def test_a_query_reads_rotated_files_and_says_what_it_cannot_read(terminal: Term
     later = terminal.run("audit", "query", "audit.jsonl", "--since", "2026-01-02T12:00:00Z", "--json").lines
     assert [each["time"] for each in later] == ["2026-01-03T00:00:00.000Z"]
     assert "there is no audit other" in terminal.run("audit", "query", "other", code=2).err
+
+
+def test_a_message_that_was_refused_after_its_line_was_written_is_found_only_as_refused(terminal: Terminal) -> None:
+    about = {"endpoint": "agent-b", "topic": "t", "id": "t-1", "claimed": "agent-a", "kind": "inbox"}
+    first = {**about, "time": "2026-01-01T00:00:00.000Z", "outcome": "accepted", "reason": None}
+    other = {**first, "id": "t-2"}
+    second = {**about, "time": "2026-01-01T00:00:01.000Z", "outcome": "refused", "revises": first["time"]}
+    terminal.write("audit.jsonl", "".join(json.dumps(each) + "\n" for each in (first, other, second)))
+    found = terminal.inside("audit", "query", "--json").lines
+    assert [(each["id"], each["outcome"]) for each in found] == [("t-2", "accepted"), ("t-1", "refused")]
+    accepted = terminal.inside("audit", "query", "--only", "accepted", "--json").lines
+    assert [each["id"] for each in accepted] == ["t-2"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import re
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -63,17 +65,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page()
+    context = browser.new_context()
+    page = context.new_page()
     page.set_default_timeout(30_000)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     yield page
     assert page.errors == []
-    page.close()
+    context.close()
 
 
 def address(running: Running) -> str:
-    [found] = re.findall(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", running.says("token="))
+    [found] = re.findall(r"http://127\.0\.0\.1:\d+/#token=[\w-]+", running.says("token="))
     return found
 
 
@@ -86,6 +89,11 @@ def ask(url: str, path: str, headers: dict[str, str], body: str | None = None) -
     said = answer.status, answer.read(5000).decode(), dict(answer.getheaders())
     connection.close()
     return said
+
+
+def bearer(url: str) -> dict[str, str]:
+    """The header with the token of the console's address."""
+    return {"Authorization": "Bearer " + urlsplit(url).fragment.removeprefix("token=")}
 
 
 def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, page: Any) -> None:
@@ -154,7 +162,7 @@ def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, p
     page.goto(link)  # a browser that has opened the address with the token once may be sent the link
     page.locator("#detail pre", has_text="you said").wait_for()
 
-    page.goto(url.partition("?")[0] + "#agent/writer")
+    page.goto(url.partition("#")[0] + "#agent/writer")
     page.get_by_label("prompt").fill("ask")
     page.get_by_role("button", name="Give the task").click()
     page.locator("#detail .question", has_text="Which colour?").wait_for()
@@ -162,7 +170,7 @@ def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, p
     page.locator("#detail .state", has_text="canceled").wait_for()
 
     terminal.run("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
-    page.goto(url.partition("?")[0] + "#task/t-1")
+    page.goto(url.partition("#")[0] + "#task/t-1")
     page.get_by_text("Only planner can answer or cancel it").wait_for()
     assert "Which colour?" not in page.content()  # a text of somebody else, without --payloads
     assert page.get_by_role("button", name="Cancel the task").count() == 0
@@ -172,7 +180,8 @@ def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, p
 def test_a_console_that_starts_again_shows_the_open_questions_of_its_tasks(terminal: Terminal, page: Any) -> None:
     terminal.start("serve", "writer").says("takes tasks")
     console = terminal.start("console", "--allow-writes")
-    page.goto(address(console) + "#agent/writer")
+    page.goto(address(console))
+    page.goto(page.url.partition("#")[0] + "#agent/writer")
     page.get_by_label("prompt").fill("ask")
     page.get_by_role("button", name="Give the task").click()
     page.locator("#detail .question", has_text="Which colour?").wait_for()
@@ -195,9 +204,7 @@ def test_without_allow_writes_nothing_can_be_changed(terminal: Terminal, page: A
     page.evaluate("location.hash = 'task/t-1'")
     page.locator("#detail .question", has_text="Which colour?").wait_for()
     assert page.locator("#detail form, #detail button:has-text('Cancel')").count() == 0
-    where = urlsplit(url)
-    cookie = {"Cookie": f"mqtt-agent-console-{where.port}={where.query.removeprefix('token=')}"}
-    headers = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
+    headers = {**bearer(url), "Origin": f"http://{urlsplit(url).netloc}", "Content-Type": "application/json"}
     for path, body in (
         ("/call", '{"tool": "forecast", "arguments": {"city": "Oslo"}}'),
         ("/delegate", '{"agent": "writer", "prompt": "x"}'),
@@ -227,6 +234,7 @@ def test_what_a_peer_sends_never_becomes_a_part_of_the_page(terminal: Terminal, 
 
 NONSENSE = """
 import asyncio
+import json
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Topics
 
@@ -243,6 +251,9 @@ async def main():
     ):
         for topic in (topics.task_events("t"), topics.task_result("t"), topics.tool_call("t"), topics.tool_card("t")):
             await connection.publish(topic, payload)
+    card = {"tool": "odd", "server": "odd", "description": "x", "input_schema": {
+        "required": 5, "properties": {"a": 1, "b": {"default": [], "enum": 3}}}}
+    await connection.publish(topics.tool_card("odd"), json.dumps(card).encode(), retain=True)
     print("published", flush=True)
 
 asyncio.run(main())
@@ -257,23 +268,31 @@ def test_messages_of_nonsense_do_not_stop_the_page(terminal: Terminal, page: Any
     terminal.program("nonsense.py").says("published")
     terminal.start("serve", "weather").says("serves")
     page.locator("#tools").get_by_text("forecast", exact=True).wait_for()
+    page.locator("#tools").get_by_text("odd", exact=True).click()
+    page.get_by_label("b").wait_for()
 
 
 def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal) -> None:
     url = address(terminal.start("console", "--allow-writes"))
-    where = urlsplit(url)
-    token = where.query.removeprefix("token=")
-    cookie = {"Cookie": f"mqtt-agent-console-{where.port}={token}"}
-    own = {**cookie, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
-    for path in ("/", "/events", "/tool?name=x", "/task?name=x", "/?token=wrong", "/app.js"):
-        assert ask(url, path, {})[0] == 403
-    assert ask(url, f"/?token={token}", {"Host": f"attacker.example:{where.port}"})[0] == 403  # DNS rebinding
-    assert ask(url, "/", {**cookie, "Origin": "http://attacker.example"})[0] == 403
+    where, token = urlsplit(url), bearer(url)
+    own = {**token, "Origin": f"http://{where.netloc}", "Content-Type": "application/json"}
+    text = where.fragment.removeprefix("token=")
+    for path in ("/events", "/tool?name=x", "/task?name=x", f"/events?token={text}", "/nothing"):
+        for headers in (
+            {},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer wrong"},
+            {"Cookie": f"token={text}"},
+        ):
+            assert ask(url, path, headers)[0] == 403
+    for path in ("/", "/events"):
+        assert ask(url, path, {**token, "Host": f"attacker.example:{where.port}"})[0] == 403  # DNS rebinding
+        assert ask(url, path, {**token, "Origin": "http://attacker.example"})[0] == 403
     for headers in (
         {**own, "Origin": "null"},
         {**own, "Origin": "http://attacker.example"},
-        cookie,
-        {**own, "Cookie": ""},
+        token,
+        {**own, "Authorization": ""},
     ):
         for path in ("/call", "/delegate", "/answer", "/cancel"):
             assert ask(url, path, headers, "{}")[0] == 403
@@ -281,14 +300,65 @@ def test_only_who_has_the_token_and_names_this_server_gets_in(terminal: Terminal
         assert ask(url, path, own, "{}")[0] == 400
     assert ask(url, "/call", {**own, "Content-Type": "text/plain"}, "{}")[0] == 400
     assert ask(url, "/call", own, "[" * 100_000)[0] == 400
-    status, _, headers = ask(url, f"/?token={token}", {})
-    assert (status, headers["Location"]) == (303, "/")
-    assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
-    status, page, headers = ask(url, "/", cookie)
+    status, page, headers = ask(url, "/", {})  # the page itself is the same for everybody
     assert status == 200
     assert "script-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
-    assert token not in page
+    assert "Set-Cookie" not in headers
+    assert text not in page
+
+
+class Neighbour(http.server.BaseHTTPRequestHandler):
+    """A web server of somebody else at another port of this computer; ``seen`` has what the browser sends to it."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(f"{self.path} {self.headers}")
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"hi")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_another_port_of_this_computer_never_gets_the_token(terminal: Terminal, page: Any) -> None:
+    url = address(terminal.start("console"))
+    page.goto(url)
+    page.locator("#link", has_text="live").wait_for()
+    assert "token" not in page.url
+    with http.server.HTTPServer(("127.0.0.1", 0), Neighbour) as neighbour:
+        threading.Thread(target=neighbour.serve_forever, daemon=True).start()
+        page.goto(f"http://127.0.0.1:{neighbour.server_address[1]}/")
+        stored = page.evaluate("document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)")
+        neighbour.shutdown()
+    assert Neighbour.seen
+    token = urlsplit(url).fragment.removeprefix("token=")
+    assert [each for each in (*Neighbour.seen, stored) if token in each] == []
+    assert page.context.cookies() == []
+
+
+@pytest.mark.long
+def test_the_address_of_a_new_console_at_the_same_port_is_pasted_into_the_open_page(
+    terminal: Terminal, page: Any
+) -> None:
+    from brokers import free_port
+
+    port = str(free_port())
+    console = terminal.start("console", "--port", port)
+    page.goto(address(console))
+    page.locator("#link", has_text="live").wait_for()
+    assert console.interrupt() == 130
+    page.locator("#link", has_text="not connected").wait_for()
+    url = address(terminal.start("console", "--port", port))
+    page.locator("#link", has_text="open the address that mqtt-agent console has printed").wait_for()
+    page.goto(url)  # only the fragment differs, so the browser does not load the page again
+    page.locator("#link", has_text="live").wait_for()
+    another = page.context.new_page()
+    another.goto(url.partition("#")[0] + "#tool/forecast")
+    another.locator("#link", has_text="live").wait_for()
 
 
 def test_an_address_for_every_network_is_refused(terminal: Terminal) -> None:
@@ -299,7 +369,8 @@ def test_the_broker_opens_the_console_with_ui(terminal: Terminal) -> None:
     from brokers import free_port
 
     running = terminal.start("broker", "--ui", "--port", str(free_port()))
-    assert ask(url := address(running), f"/?{urlsplit(url).query}", {})[0] == 303
+    url = address(running)
+    assert ask(url, "/tool?name=x", bearer(url))[0] == 404
     assert running.interrupt() == 130
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from brokers import Broker, die_with_parent
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are a part of POSIX")
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
 
 Show = Callable[..., list[str]]
 
@@ -209,3 +212,86 @@ def test_ctrl_c_in_a_blocking_call_ends_the_program_without_a_traceback(
     lines = at_terminal(INTERRUPTED.replace("WAIT", waits), ends=-signal.SIGINT)
     assert [line for line in lines if line.startswith("Traceback")] == shown
     assert lines == [] or shown
+
+
+INSIDE = """\
+import asyncio
+from mqtt_agent import Agent, ToolClient
+
+async def main():
+    async with Agent("ada", broker=URL, namespace=NAMESPACE, store=None), ToolClient("web", broker=URL):
+        print("ready", flush=True)
+        await WAIT
+
+asyncio.run(main())
+"""
+OUTSIDE = INSIDE.replace("        await WAIT", "    print('left', flush=True)\n    await asyncio.sleep(60)")
+FAILS = """\
+import asyncio
+from mqtt_agent import ToolClient
+
+async def main():
+    async with ToolClient("web", broker=URL, namespace=NAMESPACE):
+        try:
+            print("ready", flush=True)
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError("at the end")
+
+asyncio.run(main())
+"""
+
+
+def press_ctrl_c(program: Path, code: str, broker: Broker, namespace: str, after: str, **env: str) -> tuple[str, int]:
+    """Run a program in a terminal, press Ctrl-C when it has printed a word, and return what is shown after the word."""
+    program.write_text(code.replace("URL", repr(broker.url)).replace("NAMESPACE", repr(namespace)), encoding="utf-8")
+    terminal, inner = pty.openpty()
+
+    def take_terminal() -> None:
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        env={**os.environ, "NO_COLOR": "1", **env},
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(inner)
+    shown = b""
+    pressed = False
+    while True:
+        try:
+            data = os.read(terminal, 10_000)
+        except OSError:  # Linux reports the end of the program so
+            break
+        shown += data
+        if not pressed and after.encode() in shown:
+            pressed = True
+            os.write(terminal, b"\x03")
+    os.close(terminal)
+    return shown.decode().partition(after)[2], process.wait(30)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run cancels its coroutine from Python 3.11 on")
+@pytest.mark.parametrize("wait", ["asyncio.Event().wait()", "asyncio.wait_for(asyncio.sleep(60), 50)"])
+def test_ctrl_c_inside_async_with_shows_no_traceback(wait: str, tmp_path: Path, broker: Broker, namespace: str) -> None:
+    shown, code = press_ctrl_c(tmp_path / "program.py", INSIDE.replace("WAIT", wait), broker, namespace, "ready")
+    assert shown.replace("^C", "").strip() == ""
+    assert code == -signal.SIGINT
+
+
+def test_ctrl_c_elsewhere_and_an_error_of_the_program_at_ctrl_c_show_the_ordinary_traceback(
+    tmp_path: Path, broker: Broker, namespace: str
+) -> None:
+    shown, _ = press_ctrl_c(tmp_path / "program.py", OUTSIDE, broker, namespace, "left")
+    assert "KeyboardInterrupt" in shown
+    shown, _ = press_ctrl_c(tmp_path / "program.py", FAILS, broker, namespace, "ready")
+    assert "ValueError: at the end" in shown
+    whole = INSIDE.replace("WAIT", "asyncio.sleep(60)")
+    shown, _ = press_ctrl_c(tmp_path / "program.py", whole, broker, namespace, "ready", MQTT_AGENT_TRACEBACK="1")
+    assert "Traceback" in shown

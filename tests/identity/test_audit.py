@@ -122,6 +122,73 @@ async def test_without_signatures_the_sender_bound_topic_names_the_sender_and_an
     ]
 
 
+async def test_a_message_that_is_refused_after_its_handler_has_returned_gets_a_second_line(
+    broker: Broker, namespace: str
+) -> None:
+    where: dict[str, Any] = {"broker": broker.url, "namespace": namespace, "store": None}
+    lines: list[dict[str, Any]] = []
+    executor = Agent("agent-b", **where, audit=Audit(lines.append))
+    executor.on_task(lambda task: "done")
+    evil, topics = Connection(broker.url), Topics(namespace)
+    await soon(evil.start())
+    async with executor, Agent("agent-a", **where) as requester:
+        handle = await soon(requester.delegate("agent-b", "work", task_id="t-1"))
+        assert await soon(handle.result()) == "done"
+        for topic, fields in (
+            (topics.bound.inbox("agent-b", "agent-a"), {"prompt": "another task of the same id"}),
+            (topics.inbox("agent-b"), {"prompt": "work"}),  # the task came on a sender-bound topic
+            (topics.bound.control("agent-b", "agent-a"), {"action": "nonsense"}),
+            (topics.control("agent-b"), {"action": "cancel"}),
+            (topics.bound.control("agent-b", "evil"), {"action": "get"}),  # the task is not evil's
+        ):
+            sender = "evil" if topic.endswith("/evil") else "agent-a"
+            await soon(evil.publish(topic, json.dumps({"task_id": "t-1", "from": sender, **fields}).encode()))
+        await until(lambda: sum(line["outcome"] == "refused" for line in lines) == 5)
+    await soon(evil.stop())
+    first = [line for line in lines if line["outcome"] == "accepted" and line["id"] == "t-1"]
+    revised = {(line["endpoint"], line["topic"], line["id"], line["revises"]) for line in lines if "revises" in line}
+    of_strangers = first[1:]
+    assert {(line["endpoint"], line["topic"], line["id"], line["time"]) for line in of_strangers} == revised
+    reasons = " | ".join(line["reason"] for line in lines if line["outcome"] == "refused")
+    for words in ("names another task", "ask on that topic", "unknown action", "on a plain topic", "does not know"):
+        assert words in reasons
+
+
+async def test_what_a_server_and_a_caller_do_not_act_upon_is_never_called_accepted(
+    broker: Broker, namespace: str
+) -> None:
+    where: dict[str, Any] = {"broker": broker.url, "namespace": namespace}
+    at_server: list[dict[str, Any]] = []
+    at_caller: list[dict[str, Any]] = []
+    server = ToolServer("weather", **where, replica="1", audit=Audit(at_server.append))
+    server.add_tool("forecast", lambda: "sun")
+    evil, topics = Connection(broker.url), Topics(namespace)
+    await soon(evil.start())
+    async with server, ToolClient("caller", **where, audit=Audit(at_caller.append)) as ours:
+        handle = await soon(ours.submit("forecast"))
+        assert await soon(handle.result()) == "sun"
+        call = {"client": "caller", "call_id": handle.call_id, "arguments": {"other": 1}}
+        for topic, payload in (
+            (topics.bound.call("forecast", "caller"), json.dumps(call).encode()),  # the id of another call
+            (topics.tool_call("forecast"), b"unreadable"),
+            (topics.tool_cancel("forecast"), json.dumps({**call, "arguments": None}).encode()),
+            (topics.server_query("weather:1"), b"[]"),
+        ):
+            await soon(evil.publish(topic, payload))
+        await until(lambda: sum(line["outcome"] == "refused" for line in at_server) == 4)
+        for given in ({"call_id": handle.call_id, "result": "rain"}, {"call_id": "nobody's", "result": "rain"}):
+            await soon(evil.publish(topics.client_responses("caller"), json.dumps(given).encode()))
+        await soon(evil.publish(topics.client_responses("caller"), b"unreadable"))
+        # The broker answers evil's call with the taken id on the topic of the caller, which has its result already.
+        await until(lambda: sum(line["outcome"] == "refused" for line in at_caller) >= 3)
+    await soon(evil.stop())
+    accepted = [line["kind"] for line in at_server if line["outcome"] == "accepted" and line["kind"] != "card"]
+    assert accepted.count("call") == 1
+    assert [line["id"] for line in at_caller if line["kind"] == "responses" and line["outcome"] == "accepted"].count(
+        handle.call_id
+    ) == 1
+
+
 def test_the_file_may_be_moved_away_and_is_only_for_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     audit, second = Audit(path), Audit(path)

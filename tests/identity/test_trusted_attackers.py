@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from brokers import Broker, Mosquitto
 from mqtt_agent import Agent, TaskContext, ToolClient, ToolServer
-from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
+from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
+from mqtt_agent.identity import Audit, Identity, PrivateKey, TrustedKeys
+from mqtt_agent.identity.signing import MAX_SKEW
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Topics
 from support import soon, until
@@ -173,3 +175,50 @@ async def test_a_captured_call_does_not_run_again_after_its_response_was_forgott
         assert await soon(ours.call("seen")) == "everything before"
     await soon(attacker.stop())
     assert ran == [1]
+
+
+@pytest.mark.rule("SIG-4", "SIG-9")
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_captured_call_runs_at_another_replica_only_until_its_time_is_over(
+    late: bool, mosquitto: Mosquitto, namespace: str
+) -> None:
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
+    ran: list[str] = []
+    lines: list[dict[str, Any]] = []
+    ahead = 0.0  # seconds
+
+    def replica(name: str) -> ToolServer:
+        signing = identity("weather", clock=lambda: time.time() + ahead)
+        server = ToolServer("weather", **where, replica=name, identity=signing, audit=Audit(lines.append))
+
+        def add(n: int) -> int:
+            ran.append(name)
+            return n
+
+        server.add_tool("add", add)
+        return server
+
+    attacker = Connection(mosquitto.url)
+    await soon(attacker.start())
+    replicas = {name: replica(name) for name in ("1", "2")}
+    async with replicas["1"], replicas["2"]:
+        async with ToolClient("caller", **where, identity=identity("caller")) as ours:
+            call = await captured(mosquitto, namespace, ours, replicas["1"])
+        [first] = ran
+        await soon(replicas[first].stop())
+        lines.clear()
+        if late:
+            ahead = CALL_TIMEOUT + MAX_SKEW + 1
+        again = PublishProperties(
+            call.response_topic, call.correlation_data, call.content_type, 60, call.user_properties
+        )
+        await soon(attacker.publish(call.topic, call.payload, properties=again))
+        await until(lambda: any(line["kind"] == "call" for line in lines))
+        [line] = [line for line in lines if line["kind"] == "call"]
+        if late:
+            assert line["outcome"] == "refused"
+            assert "the message expired" in line["reason"]
+        else:
+            await until(lambda: len(ran) == 2)
+    await soon(attacker.stop())
+    assert ran == ([first] if late else [first, "2" if first == "1" else "1"])

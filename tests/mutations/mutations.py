@@ -484,8 +484,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a retained call runs",
         "tools/serving/intake.py",
-        "if message.retain:",
-        "if False:",
+        'if message.retain:\n            self._faults.refuse(message, "a retained call',
+        'if False:\n            self._faults.refuse(message, "a retained call',
         (f"{CONNECT}::test_a_call_that_arrives_as_a_retained_message_is_acknowledged_and_not_run",),
     ),
     Mutation(
@@ -703,8 +703,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a retained task runs",
         "agents/executing/inbox.py",
-        "if message.retain:",
-        "if False:",
+        'if message.retain:\n            self._faults.refuse(message, "a retained task',
+        'if False:\n            self._faults.refuse(message, "a retained task',
         (f"{CONNECT}::test_a_task_that_arrives_as_a_retained_message_is_acknowledged_and_not_run",),
     ),
     # Agents

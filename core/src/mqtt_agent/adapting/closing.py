@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from typing_extensions import Self
 
 from mqtt_agent.aio.handlers import run_in_thread
+from mqtt_agent.display import end_quietly
+from mqtt_agent.errors import MQTTAgentError
 
 __all__ = ["Closing"]
 
@@ -32,4 +34,6 @@ class Closing(ABC):
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        for each in error:
+            end_quietly(each, MQTTAgentError)
         await self.aclose()

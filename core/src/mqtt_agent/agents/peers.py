@@ -300,7 +300,7 @@ class Peers:
         if name is None or card is None:
             return
         if card.name != name:
-            self._faults.tell(message.topic, "a card for another name than its topic's", card.name)
+            self._faults.refuse(message, "a card for another name than its topic's", card.name)
             return
         before, was_online = self._cards.get(name), self.is_online(name)
         self._cards[name] = card

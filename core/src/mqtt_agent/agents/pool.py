@@ -176,7 +176,7 @@ class PoolMember:
         try:
             note = decode(MemberNote, message.payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable message of a member", error)
+            self._faults.refuse(message, "an unreadable message of a member", error)
             return
         handle = self.on_note.get(note.action)
         if handle is not None and note.member != self.id and self._joined:

@@ -91,7 +91,7 @@ class PoolPresence(AgentPresence):
             self._stop_answering()
         else:
             what = "a status of a process that is no member of the pool"
-            self._faults.tell(message.topic, what, repr(status.started))
+            self._faults.refuse(message, what, repr(status.started))
             self._corrections.soon()
 
     @override

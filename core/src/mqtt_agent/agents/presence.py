@@ -177,7 +177,7 @@ class AgentPresence:
         try:
             status = decode(AgentStatus, message.payload) if message.payload else None
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable status", error)
+            self._faults.refuse(message, "an unreadable status", error)
             self._corrections.soon()
             return
         if status is not None and status.probe:
@@ -185,14 +185,14 @@ class AgentPresence:
             return
         started = None if status is None else status.started
         if status is None or started is None:
-            self._faults.tell(message.topic, "a status that this agent did not write", message.payload[:100])
+            self._faults.refuse(message, "a status that this agent did not write", message.payload[:100])
         elif status.status == "online" and started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as agent {self.card.name!r} since {started}"
             self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
             return
         elif started > self._began or (started == self._began and status.status == "online"):
             detail = f"{status.status}, started {started}, epoch {status.epoch}"
-            self._faults.tell(message.topic, "a status that this agent did not write", detail)
+            self._faults.refuse(message, "a status that this agent did not write", detail)
         # Else the status is this agent's Last Will, or the status of an earlier process.
         self._corrections.soon()
 
@@ -216,7 +216,7 @@ class AgentPresence:
             return
         self._refresher.note(message)
         if not self._corrections.is_own(message.payload):
-            self._faults.tell(message.topic, "a card that this agent did not write", message.payload[:100])
+            self._faults.refuse(message, "a card that this agent did not write", message.payload[:100])
             self._corrections.soon()
 
     def _refresh(self, topic: str) -> None:

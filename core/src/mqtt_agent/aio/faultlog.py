@@ -1,13 +1,23 @@
-"""Logs faulty messages of peers. A repeated fault gives one warning only."""
+"""Refuses and logs faulty messages of peers. A repeated fault gives one warning only."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from typing import Protocol
 
-__all__ = ["FaultLog"]
+__all__ = ["FaultLog", "Refusable"]
 
 _REMEMBERED = 1000
+
+
+class Refusable(Protocol):
+    """A message that can be refused, such as :class:`mqtt_agent.transport.InboundMessage`."""
+
+    topic: str
+
+    def refuse(self, reason: str, code: str = "") -> None:
+        """Note that the message is not acted upon."""
 
 
 class FaultLog:
@@ -20,6 +30,11 @@ class FaultLog:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def refuse(self, message: Refusable, kind: str, detail: object) -> None:
+        """Note on a message that it is not acted upon, and log why; see :meth:`tell`."""
+        message.refuse(f"{kind}: {_printable(str(detail))}")
+        self.tell(message.topic, kind, detail)
 
     def tell(self, topic: str, kind: str, detail: object) -> None:
         """Log a fault.

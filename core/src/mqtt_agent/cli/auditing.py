@@ -72,7 +72,7 @@ async def listen(
         line["direction"] = "seen"
         if unproven is not None:
             line["outcome"] = "refused"
-        elif identity is None and line["outcome"] == "accepted":
+        elif line["outcome"] == "accepted":
             line["outcome"] = "seen"  # nobody can know what the receivers did
         try:
             audit.write(line)
@@ -118,6 +118,7 @@ def query(
         except (ValueError, KeyError, TypeError):
             unreadable += 1
             continue
+        _drop_revised(found, fields)
         if earliest is not None and time < earliest:
             continue
         if who is not None and not _is_of(who, fields):
@@ -133,6 +134,17 @@ def query(
         session.out.table(_COLUMNS, rows, "no line of the audit fits")
     if unreadable:
         session.out.note(f"{unreadable} lines could not be read, and are not shown", "red")
+
+
+def _drop_revised(found: list[dict[str, Any]], line: dict[str, Any]) -> None:
+    """Drop the line of a message that was accepted, if ``line`` says that its handler has refused it afterwards."""
+    if "revises" not in line:
+        return
+    first = (line.get("endpoint"), line.get("topic"), line.get("id"), line["revises"], "accepted")
+    for place in reversed(range(len(found))):
+        if tuple(found[place].get(name) for name in ("endpoint", "topic", "id", "time", "outcome")) == first:
+            del found[place]
+            return
 
 
 def _is_of(name: str, line: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, cast
 
 import typer
@@ -97,23 +98,24 @@ class Live:
         """Show one partial result, or the progress that it reports."""
         if self._out.machine:
             self._out.json({"partial": partial})
-        elif isinstance(partial, dict) and isinstance(cast("dict[str, Any]", partial).get("progress"), (int, float)):
+        elif isinstance(partial, dict) and _number(cast("dict[str, Any]", partial).get("progress")) is not None:
             report = cast("dict[str, Any]", partial)
             self.advance(report["progress"], report.get("total"), report.get("message"))
         else:
             text = partial if isinstance(partial, str) else json.dumps(partial, ensure_ascii=False)
             self._out.note(text, "dim")
 
-    def advance(self, done: float, total: object, message: object) -> None:
+    def advance(self, done: object, total: object, message: object) -> None:
         """Show how far the work is: as a bar at a terminal, else as a line.
 
         Args:
-            done: How much is done.
+            done: How much is done. What peers send may be any value here, and none of these stops the command.
             total: How much there is to do, if known.
             message: What is being done now, if known.
         """
-        known = total if isinstance(total, (int, float)) and total > 0 else None
-        share = f"{done:g}/{known:g}" if known is not None else f"{done:g}"
+        part, whole = _number(done) or 0.0, _number(total) or 0.0
+        known = whole if whole > 0 else None
+        share = f"{part:g}/{known:g}" if known is not None else f"{part:g}"
         text = printable(message) if message else "working"
         if not self._out.err.is_terminal:
             self._out.note(f"{text} {share}", "dim")
@@ -121,4 +123,13 @@ class Live:
         if self._bar is None:
             self._progress.start()
             self._bar = self._progress.add_task(text, total=known, done=share)
-        self._progress.update(self._bar, completed=done, total=known, description=text, done=share)
+        self._progress.update(self._bar, completed=part, total=known, description=text, done=share)
+
+
+def _number(value: object) -> float | None:
+    """A number of a peer that can be shown; None for any other value."""
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None

@@ -119,7 +119,8 @@ class Exposition(Collector):
             return  # the call was sent before the listener came, or the answer is repeated
         error: Any = data.get("error")
         kind = cast("dict[str, Any]", error).get("type") if isinstance(error, dict) else error and _OTHER
-        tool, outcome = self._tool(call.name), "ok" if not kind else kind if kind in _OUTCOMES else _OTHER
+        outcome = "ok" if not kind else kind if isinstance(kind, str) and kind in _OUTCOMES else _OTHER
+        tool = self._tool(call.name)
         self._answered.labels(tool, outcome).inc()
         self._took.labels(tool).observe(time.monotonic() - call.begun)
 
@@ -130,7 +131,7 @@ class Exposition(Collector):
         task = self._tasks.get(task_id)
         if task is None or task.state in _TERMINAL or kind not in ("events", "results", "result"):
             return
-        if state not in _STATES or (state in _TERMINAL and kind == "events"):
+        if not isinstance(state, str) or state not in _STATES or (state in _TERMINAL and kind == "events"):
             return  # the result ends a task, and the last event only announces the result
         task.state = state
         if state in _TERMINAL:

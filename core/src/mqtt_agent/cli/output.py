@@ -64,11 +64,12 @@ _FOR_PROGRAMS = re.compile(
     r"|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
 )
 """What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    """A text of a peer, without the characters that could change how a terminal shows the rest."""
+    """A text of a peer, without the characters that no terminal can show, or that change how it shows the rest."""
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
@@ -93,7 +94,8 @@ class Output:
 
     def json(self, value: Any) -> None:
         """Print one JSON value in one line."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        line = json.dumps(value, ensure_ascii=False, default=str)
+        sys.stdout.write(_HALF.sub("\ufffd", line) + "\n")  # half a character of a peer cannot be written
         sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:

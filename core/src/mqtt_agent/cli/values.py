@@ -101,9 +101,8 @@ def _types(schema: Any) -> set[str]:
         return set()
     described = cast("dict[str, Any]", schema)
     kind: Any = described.get("type")
-    found: set[str] = (
-        {kind} if isinstance(kind, str) else set(cast("list[str]", kind)) if isinstance(kind, list) else set()
-    )
+    kinds: list[Any] = cast("list[Any]", kind) if isinstance(kind, list) else [kind]
+    found: set[str] = {each for each in kinds if isinstance(each, str)}
     for key in ("anyOf", "oneOf"):
         parts: Any = described.get(key)
         if isinstance(parts, list):

@@ -7,8 +7,8 @@ The hooks of Python for uncaught exceptions belong to the program, so this modul
   traceback. A hook of the program, of a debugger or of a library that reports crashes stays as it is.
 - Every exception that is not an error of MQTT.Agent is given to the hook that was there before. The hook also gets
   an error of MQTT.Agent whose short form would hide an exception of the user's own code.
-- Ctrl-C during a blocking call of MQTT.Agent ends the program without a traceback, and with the same exit status as
-  without this module.
+- Ctrl-C during a blocking call of MQTT.Agent, or when it cancels a coroutine inside ``async with`` of an endpoint, ends
+  the program without a traceback, and with the same exit status as without this module.
 - With ``MQTT_AGENT_TRACEBACK=1`` in the environment, every exception is given to the hook that was there before.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -28,7 +29,7 @@ __all__ = ["end_quietly", "set_hooks"]
 
 _WHOLE = "MQTT_AGENT_TRACEBACK"
 _QUIET = "_mqtt_agent_quiet"
-"""The attribute of a KeyboardInterrupt that is not shown."""
+"""The attribute of a KeyboardInterrupt that is not shown, or of the CancelledError that it comes from."""
 
 
 def set_hooks(ours: type[BaseException]) -> None:
@@ -58,15 +59,18 @@ def set_hooks(ours: type[BaseException]) -> None:
         threading.excepthook = on_exception_in_thread
 
 
-def end_quietly(interrupt: KeyboardInterrupt, ours: type[BaseException]) -> None:
-    """Show no traceback if this Ctrl-C ends the program and the standard error is a terminal.
+def end_quietly(interrupt: object, ours: type[BaseException]) -> None:
+    """Show no traceback if this is a Ctrl-C that ends the program, and the standard error is a terminal.
 
     Args:
-        interrupt: The exception that Ctrl-C has raised in a blocking call of MQTT.Agent.
+        interrupt: The KeyboardInterrupt of a blocking call of MQTT.Agent; or the CancelledError that ends a block of
+            ``async with``. On Python 3.11 and newer, ``asyncio.run`` cancels its coroutine at Ctrl-C, and raises
+            KeyboardInterrupt when only this CancelledError has come out. Any other exception is shown as ever.
         ours: The base class of the errors that are shown in the short form.
     """
-    setattr(interrupt, _QUIET, True)
-    set_hooks(ours)
+    if isinstance(interrupt, (KeyboardInterrupt, CancelledError)):
+        setattr(interrupt, _QUIET, True)
+        set_hooks(ours)
 
 
 def _only_prints(hook: Any) -> bool:
@@ -89,7 +93,7 @@ def _show(error: BaseException, ours: type[BaseException], before: str) -> bool:
         errors = list(_leaves(error))
         if os.environ.get(_WHOLE, "0") not in ("", "0") or not _at_terminal():
             return False
-        if hasattr(error, _QUIET):
+        if isinstance(error, KeyboardInterrupt) and (hasattr(error, _QUIET) or hasattr(error.__context__, _QUIET)):
             return True
         if not all(isinstance(each, ours) and not _hides_user_code(each, ours) for each in errors):
             return False

@@ -228,23 +228,21 @@ class Retained:
             many messages are kept already.
         """
         if name is None:
-            self._faults.tell(message.topic, "a card or status for an impossible name", "")
+            self._faults.refuse(message, "a card or status for an impossible name", "")
             return None
         if not message.payload:
             self._forget(message.topic)
             return None
         wanted = message.topic in self._filters  # what is followed by its exact topic is wanted in any case
         if not wanted and name not in self._topics_of and len(self._topics_of) >= self._most:
-            self._faults.tell(
-                self._namespace,
-                "too many cards",
-                f"{self._most} names are kept, and the cards of further names are ignored",
-            )
+            why = f"{self._most} names are kept, and the cards of further names are ignored"
+            message.refuse(f"too many cards: {why}")
+            self._faults.tell(self._namespace, "too many cards", why)
             return None
         try:
             read = decode(model, message.payload, MAX_CARD_PAYLOAD)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card or status", error)
+            self._faults.refuse(message, "an unreadable card or status", error)
             return None
         if message.topic not in self._seen:
             self._names[message.topic] = name

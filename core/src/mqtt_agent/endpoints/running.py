@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from mqtt_agent.aio.contexts import NeedsAsyncWith, refuse_in_event_loop
 from mqtt_agent.aio.forks import in_child
+from mqtt_agent.display import end_quietly
 from mqtt_agent.errors import MQTTAgentError, TransportError
 from mqtt_agent.transport import Connection
 
@@ -161,4 +162,5 @@ class Service(NeedsAsyncWith, ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        end_quietly(error, MQTTAgentError)
         await self.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from mqtt_agent.endpoints.senders import claimed_sender, offered_tools
 from mqtt_agent.endpoints.trail import Trail
@@ -65,14 +66,22 @@ class Screen:
         return _is_request(self._topics, message.topic)
 
     def received(self, message: InboundMessage) -> None:
-        """Note a message in the audit, after the handlers were called, or after it did not pass."""
-        if self._trail is None:
-            return
+        """Note a message in the audit, after the handlers were called, or after it did not pass.
+
+        A handler may still be deciding about the message. When it refuses the message later, another line says so.
+        """
+        if self._trail is not None:
+            self._note(self._trail, None, message)
+
+    def _note(self, trail: Trail, revises: str | None, message: InboundMessage) -> None:
         why = None if self._identity is None else why_unproven(self._topics, message)
         try:
-            self._trail.received(message, why)
+            line = trail.received(message, why, revises)
         except AuditFailed as error:
             self._connection.give_up(error, publish_will=True)
+        else:
+            if line["outcome"] == "accepted":
+                message.on_refused = partial(self._note, trail, line["time"])
 
     def sends(self, topic: str, payload: bytes) -> None:
         """Note a message in the audit before it is sent.

@@ -34,17 +34,25 @@ class Trail:
     def _endpoint(self) -> str:
         return self._connection.client_id  # a member of a pool gets its client id when it starts
 
-    def received(self, message: InboundMessage, unproven: str | None) -> None:
+    def received(self, message: InboundMessage, unproven: str | None, revises: str | None = None) -> dict[str, Any]:
         """Write the line about a message that was received.
 
         Args:
             message: The message. Its ``refusal`` says whether the message was refused.
             unproven: Why nothing proves the sender; None when something does, or when nobody asks for proof.
+            revises: The time of an earlier line about the message, which this line takes the place of.
+
+        Returns:
+            The line.
 
         Raises:
             AuditFailed: The line cannot be written, and the audit is required.
         """
-        self._audit.write(line_about(self._topics, self._endpoint, message, unproven, payloads=self._audit.payloads))
+        line = line_about(self._topics, self._endpoint, message, unproven, payloads=self._audit.payloads)
+        if revises is not None:
+            line["revises"] = revises
+        self._audit.write(line)
+        return line
 
     def sends(self, topic: str, payload: bytes) -> None:
         """Write the line about a message that is about to be sent.

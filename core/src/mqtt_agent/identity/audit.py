@@ -37,6 +37,8 @@ class Audit:
     - ``topic``, and from it the ``kind``, such as ``call``, ``responses`` or ``inbox``, and ``of``: the tool or agent.
     - ``id``: the call id or the task id.
     - ``outcome``: ``accepted``, ``refused`` or ``sent``; ``reason``: why it was refused, or why nothing is proven.
+    - ``revises``, only if the message was refused after its first line was written: the ``time`` of that line, which
+      says ``accepted``. Such a line has the same ``endpoint``, ``topic`` and ``id``.
     - ``retained``, only if true; ``payload``, only with ``payloads=True``.
 
     The file is opened for appending, and opened again when it was moved or removed, so ``logrotate`` and other tools

@@ -92,7 +92,7 @@ class HostingAgents:
         try:
             status = decode(AgentStatus, message.payload) if message.payload else None
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable status", error)
+            self._faults.refuse(message, "an unreadable status", error)
             return
         if status is not None and status.probe:
             return

@@ -204,6 +204,7 @@ class InboundMessage:
         user_properties: Pairs of strings.
         identity: Checks the signature; None when the connection has no identity.
         refusal: Why the message must not be acted upon, as far as the screen or the handler have refused it; else None.
+        on_refused: Called when the message is refused after the audit has a line about it; None before.
         acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
@@ -215,6 +216,7 @@ class InboundMessage:
         "duplicate",
         "identity",
         "message_expiry",
+        "on_refused",
         "payload",
         "qos",
         "refusal",
@@ -251,6 +253,7 @@ class InboundMessage:
         self.content_type: str | None = None
         self.identity: MessageIdentity | None = None
         self.refusal: Refusal | None = None
+        self.on_refused: Callable[[InboundMessage], None] | None = None
         self._proof: Proof | None = None
 
     @property
@@ -274,6 +277,18 @@ class InboundMessage:
     def signer(self) -> str | None:
         """The name of whoever signed the message; None when no trusted key proves it."""
         return self.proof.signer
+
+    def refuse(self, reason: str, code: str = "") -> None:
+        """Note that the message is not acted upon. A handler may find this out after it has returned.
+
+        Args:
+            reason: Why, as text for people.
+            code: A short code for programs.
+        """
+        self.refusal = Refusal(reason, code)
+        if self.on_refused is not None:
+            on_refused, self.on_refused = self.on_refused, None
+            on_refused(self)
 
     def acknowledge(self) -> None:
         """Acknowledge the message to the broker, because the work on it is done.

@@ -20,7 +20,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
-from mqtt_agent.transport import InboundMessage, Refusal
+from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
 
 __all__ = ["Inbox"]
@@ -51,14 +51,14 @@ class Inbox:
     def on_task(self, message: InboundMessage) -> None:
         """Take a task. The message is acknowledged when the task is stored, or when it is refused."""
         if message.retain:
-            self._faults.tell(message.topic, "a retained task was ignored", "tasks are never retained")
+            self._faults.refuse(message, "a retained task was ignored", "tasks are never retained")
             message.acknowledge()
             return
         writer = self._scope.topics.bound.writer(message.topic)
         try:
             task = decode(Task, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable task", error)
+            self._faults.refuse(message, "an unreadable task", error)
             self._refuse_unreadable(message, error, writer)
             message.acknowledge()
             return
@@ -68,8 +68,8 @@ class Inbox:
         reply_to = message.response_topic if writer is None else self._replies.bound_topic(writer)
         problem = self._problem(task, reply_to, bound=writer is not None)
         if problem is not None:
-            self._faults.tell(message.topic, "a task that is refused", problem)
-            message.refusal = Refusal(problem, "INVALID_TASK")
+            self._faults.refuse(message, "a task that is refused", problem)
+            message.refuse(problem, "INVALID_TASK")
             self._refuse(task, reply_to, problem, bound=writer is not None)
             message.acknowledge()
             return
@@ -78,9 +78,9 @@ class Inbox:
             message.acknowledge()
             return
         if not self._is_allowed(task.sender):
-            self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
+            self._faults.refuse(message, "a task of a requester that is not allowed", repr(task.sender))
             what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"
-            message.refusal = Refusal(what, "NOT_ALLOWED")
+            message.refuse(what, "NOT_ALLOWED")
             self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
             message.acknowledge()
             return
@@ -91,7 +91,7 @@ class Inbox:
     def _is_from(self, writer: str, named: Task | Control, message: InboundMessage) -> bool:
         """Whether a message on a sender-bound topic is from the agent that it names. If so, the sender is filled in."""
         if named.sender not in (None, writer):
-            self._faults.tell(message.topic, "a message in the name of another agent", repr(named.sender))
+            self._faults.refuse(message, "a message in the name of another agent", repr(named.sender))
             return False
         named.sender = writer
         return True
@@ -101,7 +101,7 @@ class Inbox:
 
     async def _take(self, task: Task, message: InboundMessage, reply_to: str | None, expires_at: float | None) -> None:
         verified = task.sender is not None and message.proves(task.sender)
-        take = partial(self._received.take, task, reply_to, expires_at, message.acknowledge, verified=verified)
+        take = partial(self._received.take, task, reply_to, expires_at, message, verified=verified)
         try:
             await self._scope.retry.until_stored(take, f"task {task.task_id:.80}")
         except StoreError as error:
@@ -161,18 +161,21 @@ class Inbox:
         try:
             control = decode(Control, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable control message", error)
+            self._faults.refuse(message, "an unreadable control message", error)
             return
-        if message.retain or control.task_id.startswith(MARKER_PREFIX):
+        if message.retain:
+            message.refuse("control messages are never retained")
+            return
+        if control.task_id.startswith(MARKER_PREFIX):
             return
         if not is_identifier(control.task_id) or not (control.sender is None or is_identifier(control.sender)):
-            self._faults.tell(message.topic, "a control message with impossible names", repr(control.task_id))
+            self._faults.refuse(message, "a control message with impossible names", repr(control.task_id))
             return
         writer = self._scope.topics.bound.writer(message.topic)
         if writer is not None and not self._is_from(writer, control, message):
             return
         if not self._is_allowed(control.sender):
-            self._faults.tell(message.topic, "a control message of an agent that is not allowed", repr(control.sender))
+            self._faults.refuse(message, "a control message of an agent that is not allowed", repr(control.sender))
             return
         reply_to = None if writer is None else self._replies.bound_topic(writer)
         handle = partial(self._handle_control, control, message, reply_to)
@@ -184,13 +187,13 @@ class Inbox:
         record = await self._received.find(task_id, sender)
         if record is not None and not self._replies.may_touch(record, reply_to):
             what = "a control message on a plain topic about a task that was given on a sender-bound topic"
-            self._faults.tell(message.topic, what, repr(sender))
+            self._faults.refuse(message, what, repr(sender))
         elif control.action == "cancel":
             await self._received.cancel(task_id, sender, control.reason, reply_to)
         elif control.action == "input":
             key = self._scope.key("received", task_id, sender)
             if not await self._received.take_input(key, control.input_id, control.input):
-                self._faults.tell(message.topic, "an answer to a question that was not asked", repr(control.input_id))
+                self._faults.refuse(message, "an answer to a question that was not asked", repr(control.input_id))
         elif control.action == "get":
             if reply_to is None and message.response_topic in self._replies.default_topics(task_id, sender):
                 reply_to = message.response_topic
@@ -198,9 +201,10 @@ class Inbox:
                 await self._received.attach(record, reply_to)
             else:
                 unknown = f"{self._scope.agent_id} does not know task {task_id}"
+                message.refuse(unknown)
                 self._replies.refuse(Task(task_id=task_id, sender=sender), reply_to, "not_found", unknown)
         else:
-            self._faults.tell(message.topic, "an unknown action", repr(control.action))
+            self._faults.refuse(message, "an unknown action", repr(control.action))
 
     def _on_failure(self, work: asyncio.Task[Any], error: BaseException) -> None:
         if isinstance(error, StoreError):

@@ -21,6 +21,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.errors import TaskCanceled
+from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["ReceivedTasks"]
@@ -66,7 +67,7 @@ class ReceivedTasks:
         task: Task,
         reply_to: str | None,
         expires_at: float | None,
-        acknowledge: Callable[[], None],
+        message: InboundMessage,
         *,
         verified: bool,
     ) -> None:
@@ -78,14 +79,14 @@ class ReceivedTasks:
             task: The task; its message has been checked.
             reply_to: The topic that the requester asked for; None when it asked for none.
             expires_at: When the task expires, Unix seconds; None for never.
-            acknowledge: Acknowledges the message.
+            message: Its message, which is acknowledged, and refused if the task is.
             verified: Whether a signature has proven the requester.
 
         Raises:
             StoreError: The task could not be stored, and its message was not acknowledged.
         """
         if task.bare:
-            await self._take_bare(task, reply_to, acknowledge)
+            await self._take_bare(task, reply_to, message)
             return
         content = pydantic_core.from_json(encode(task))
         if verified:
@@ -103,30 +104,33 @@ class ReceivedTasks:
         if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
-            acknowledge()
-            message = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
-            self._replies.refuse(task, reply_to, "overloaded", message)
+            why = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
+            self._refuse(message, task, reply_to, "overloaded", why)
             return
-        stored, added = await self._add(record, slot, acknowledge)
+        stored, added = await self._add(record, slot, message.acknowledge)
         if not added:
             if slot is not None:
                 self._executor.give_back(slot)
-            await self._take_known(stored, record.digest, task, reply_to, acknowledge)
+            await self._take_known(stored, record.digest, task, reply_to, message)
         elif slot is not None:
             self._executor.start(slot, stored, task)
         else:
             self._executor.enqueue(stored)
 
-    async def _take_bare(self, task: Task, reply_to: str | None, acknowledge: Callable[[], None]) -> None:
+    def _refuse(self, message: InboundMessage, task: Task, reply_to: str | None, kind: str, why: str) -> None:
+        message.refuse(why)
+        message.acknowledge()
+        self._replies.refuse(task, reply_to, kind, why)
+
+    async def _take_bare(self, task: Task, reply_to: str | None, message: InboundMessage) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""
         record = await self.find(task.task_id, task.sender)
         if record is None or not self._replies.may_touch(record, reply_to):
-            acknowledge()
-            message = f"{self._scope.agent_id} does not know task {task.task_id}"
-            self._replies.refuse(task, reply_to, "not_found", message)
+            why = f"{self._scope.agent_id} does not know task {task.task_id}"
+            self._refuse(message, task, reply_to, "not_found", why)
         else:
             record = await self._redirect(record, reply_to)
-            acknowledge()
+            message.acknowledge()
             await self.attach(record, None)
 
     async def _is_one_too_many(self, key: TaskKey) -> bool:
@@ -151,24 +155,22 @@ class ReceivedTasks:
         return stored, added
 
     async def _take_known(
-        self, record: TaskRecord, digest: str, task: Task, reply_to: str | None, acknowledge: Callable[[], None]
+        self, record: TaskRecord, digest: str, task: Task, reply_to: str | None, message: InboundMessage
     ) -> None:
         """Take a task whose id is stored already: a repeat, or another task with the same id."""
         canceled_early = not record.digest  # see cancel()
         # An older version stored another digest for a prompt without messages.
         same = digest == record.digest or digest == Task.model_validate(record.task).digest
         if not self._replies.may_touch(record, reply_to):
-            acknowledge()
-            message = f"{task.sender} gave task {task.task_id} on a sender-bound topic: ask on that topic"
-            self._replies.refuse(task, reply_to, "conflict", message)
+            why = f"{task.sender} gave task {task.task_id} on a sender-bound topic: ask on that topic"
+            self._refuse(message, task, reply_to, "conflict", why)
         elif same or canceled_early:
             record = await self._redirect(record, reply_to)
-            acknowledge()
+            message.acknowledge()
             await self.attach(record, None, task)
         else:
-            acknowledge()
-            message = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"
-            self._replies.refuse(task, reply_to, "conflict", message)
+            why = f"task id {task.task_id} names another task at {self._scope.agent_id} already: choose another id"
+            self._refuse(message, task, reply_to, "conflict", why)
 
     # Telling the result or the state
 

@@ -71,14 +71,14 @@ class Results:
         try:
             result = decode(TaskResult, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable result", error)
+            self._faults.refuse(message, "an unreadable result", error)
             message.hold()
             take = partial(self._take_unreadable, message, str(error), writer)
             self._tasks.background.start(self._take(message, take, "an unreadable result"))
             return
         problem = self._problem(result, message, writer)
         if problem is not None:
-            self._faults.tell(message.topic, *problem)
+            self._faults.refuse(message, *problem)
             message.acknowledge()
             return
         message.hold()
@@ -173,18 +173,19 @@ class Results:
         """Whether a result belongs to an open task, and comes from the peer of the task."""
         given = await self._given(result.task_id)
         if given is None:
-            self._faults.tell(message.topic, "a result of a task that was not delegated", result.task_id)
+            self._faults.refuse(message, "a result of a task that was not delegated", result.task_id)
             return False
         if given.over:
+            message.refuse("the task is over, and has its result")
             return False
         if writer is None and given.bound:
             what = "a result on a plain topic of a task that was given on a sender-bound topic"
-            self._faults.tell(message.topic, what, repr(result.sender))
+            self._faults.refuse(message, what, repr(result.sender))
             self._tasks.reminders.soon(result.task_id)  # the peer may have changed the topics that it speaks
             return False
         sender = writer or result.sender
         if sender not in (None, given.peer):
-            self._faults.tell(message.topic, "a result from another agent than the task's", repr(sender))
+            self._faults.refuse(message, "a result from another agent than the task's", repr(sender))
             return False
         return writer is not None or self._names_enough(result, given.peer, message)
 
@@ -200,7 +201,7 @@ class Results:
         if not self._peers.has_features(peer):
             return True
         missing = "from" if result.sender is None else "to"
-        self._faults.tell(message.topic, f"a result without {missing!r}", result.task_id)
+        self._faults.refuse(message, f"a result without {missing!r}", result.task_id)
         return False
 
     def on_event(self, message: InboundMessage) -> None:
@@ -208,10 +209,13 @@ class Results:
         try:
             event = decode(TaskEvent, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable event", error)
+            self._faults.refuse(message, "an unreadable event", error)
             return
         handle = self._tasks.handles.get(event.task_id)
-        if handle is None or not self._is_event_of(handle, event, message):
+        if handle is None:
+            return
+        if not self._is_event_of(handle, event, message):
+            message.refuse("the event does not come from the peer of the task, or names another receiver")
             return
         self._tasks.reminders.put_off(event.task_id)
         self._resender.answered(event.task_id)

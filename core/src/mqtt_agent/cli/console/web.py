@@ -1,8 +1,12 @@
 """The web server of the console: one page, its updates, and what the page asks for.
 
 Every request must name this server in ``Host``, so that a foreign web site cannot reach it under a name of its own.
-Every request except the first needs the cookie that the address with the token has set. A request that changes
-something must come from the page itself.
+The files of the page are the same for everybody. Every other request needs the token in the header ``Authorization``.
+A request that changes something must come from the page itself.
+
+There is no cookie: browsers send the cookies of one port of a computer to all its ports, where other programs listen.
+The page gets the token from the fragment of its address, which browsers send to nobody, and keeps it in the storage of
+its origin, which the port is a part of.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from mqtt_agent.cli.console.work import browser_json
 from mqtt_agent.cli.console.writing import BadRequest
 
 __all__ = ["Site", "WebServer"]
@@ -31,7 +35,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _FILES = {
     "/": ("index.html", "text/html"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("app", "dom", "forms", "detail", "sequence")},
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("app", "ask", "dom", "forms", "detail", "sequence")
+    },
     "/app.css": ("app.css", "text/css"),
 }
 _HEADERS = {
@@ -88,8 +95,7 @@ class WebServer:
         self.port: int = self._server.server_address[1]
         names = {address, "127.0.0.1", "localhost"} if address.startswith("127.") else {address}
         self.hosts: set[str] = {f"{name}:{self.port}" for name in names}
-        self.cookie: str = f"mqtt-agent-console-{self.port}"  # browsers share cookies between the ports of a host
-        self.url: str = f"http://{address}:{self.port}/?token={self.token}"
+        self.url: str = f"http://{address}:{self.port}/#token={self.token}"
 
     def __enter__(self) -> WebServer:
         threading.Thread(target=self._server.serve_forever, daemon=True, name="mqtt-agent-console").start()
@@ -99,9 +105,9 @@ class WebServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def knows(self, token: str | None) -> bool:
-        """Whether a token is the token of this server."""
-        return token is not None and hmac.compare_digest(token.encode(), self.token.encode())
+    def admits(self, authorization: str) -> bool:
+        """Whether the value of the header ``Authorization`` has the token of this server."""
+        return hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -122,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return cast("Any", self.server).console
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Log nothing: an address may hold the token."""
+        """Log nothing: the terminal is for the address of the page."""
 
     def do_GET(self) -> None:
         """Answer with the page, a file of the page, the updates, or what is known of a tool, a call or a task."""
@@ -130,15 +136,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = parse_qs(address.query)
         if not self._is_for_us(must_have_origin=False):
             return
-        if address.path == "/" and self._console.knows(query.get("token", [None])[0]):
-            cookie = f"{self._console.cookie}={self._console.token}; HttpOnly; SameSite=Strict; Path=/"
-            self._answer(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
-        elif not self._has_cookie():
-            self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token that mqtt-agent console has printed")
-        elif address.path in _FILES:
+        if address.path in _FILES:
             name, kind = _FILES[address.path]
             text = (importlib.resources.files("mqtt_agent.cli.console") / "static" / name).read_bytes()
             self._answer(HTTPStatus.OK, text, f"{kind}; charset=utf-8")
+        elif not self._has_token():
+            self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token that mqtt-agent console has printed")
         elif address.path == "/events":
             self._stream()
         elif (found := self._find(address.path, query)) is not None:
@@ -157,7 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self._is_for_us(must_have_origin=True):
             return
         length = self.headers.get("Content-Length", "")
-        if not self._has_cookie():
+        if not self._has_token():
             self._refuse(HTTPStatus.FORBIDDEN, "open the address with the token again")
         elif self._console.site.act is None:
             self._refuse(HTTPStatus.FORBIDDEN, "this console only reads: start it with --allow-writes")
@@ -187,12 +190,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return False
         return True
 
-    def _has_cookie(self) -> bool:
-        try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(self._console.cookie)
-        except CookieError:
-            return False
-        return self._console.knows(found.value if found is not None else None)
+    def _has_token(self) -> bool:
+        return self._console.admits(self.headers.get("Authorization", ""))
 
     def _stream(self) -> None:
         page = self._console.site.join()
@@ -216,7 +215,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(status, {"error": why})
 
     def _json(self, status: HTTPStatus, value: Any) -> None:
-        self._answer(status, json.dumps(value, default=str).encode(), "application/json")
+        self._answer(status, browser_json(value).encode(), "application/json")
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from mqtt_agent.display.html import one_line
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
 
-__all__ = ["Item", "Load", "Work", "long", "short"]
+__all__ = ["Item", "Load", "Work", "browser_json", "long", "short"]
 
 _KEPT = 300
 _FIRST, _EVENTS = 20, 200
@@ -36,6 +36,14 @@ def long(value: object) -> str:
     """A peer's text or JSON value in several lines of limited length."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
     return printable(text if len(text) <= _LONG else text[:_LONG] + " …")
+
+
+def browser_json(value: Any) -> str:
+    """JSON for a browser: peers may send infinite numbers and NaN, which Python reads and browsers do not."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 @dataclass

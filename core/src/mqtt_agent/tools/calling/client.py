@@ -15,10 +15,11 @@ from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
+from mqtt_agent.display import end_quietly
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
-from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError
 from mqtt_agent.tools.calling.answering import Answering, OnQuestion
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.followup import FollowUp
@@ -238,6 +239,7 @@ class ToolClient(NeedsAsyncWith):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        end_quietly(error, MQTTAgentError)
         await self.stop()
 
     async def _on_reconnected(self, session_present: bool) -> None:

@@ -190,7 +190,7 @@ class LiveCatalog(Catalog):
         if name is None or card is None:
             return
         if card.tool != name:
-            self._faults.tell(message.topic, "a card for another name than its topic's", card.tool)
+            self._faults.refuse(message, "a card for another name than its topic's", card.tool)
             return
         self.put_tool(card)
 
@@ -200,7 +200,7 @@ class LiveCatalog(Catalog):
         if server is None or card is None:
             return
         if card.server != server:
-            self._faults.tell(message.topic, "a card for another name than its topic's", card.server)
+            self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
         self._put(self._hosting_agents.with_true_status(card))
 

@@ -382,14 +382,14 @@ class OutgoingCalls:
             return
         if sender is not None:
             if response.server not in (None, sender):
-                self._faults.tell(message.topic, "a response in the name of another server", repr(response.server))
+                self._faults.refuse(message, "a response in the name of another server", repr(response.server))
                 return
             if response.server is None:
                 response.server = sender
         pending = self._pending.get(response.call_id)
         if pending is not None:
             if not self._may_answer(pending, sender, message, response.server):
-                self._faults.tell(message.topic, "a response of a server that has not got the call", response.call_id)
+                self._faults.refuse(message, "a response of a server that has not got the call", response.call_id)
                 return
             if response.error is not None and response.error.code == DOES_NOT_FIT:
                 refused_by = self._catalog.server(response.server or "")
@@ -399,9 +399,10 @@ class OutgoingCalls:
                     return
             pending.settle(response)
         elif response.call_id in self._over:
+            message.refuse("the call is over, and has its response")
             self._check_second(message.topic, response, self._over[response.call_id])
         elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
-            self._faults.tell(message.topic, "a response to a call that nobody waits for", repr(response.call_id))
+            self._faults.refuse(message, "a response to a call that nobody waits for", repr(response.call_id))
 
     def _may_answer(
         self, pending: PendingCall, sender: str | None, message: InboundMessage, server: str | None
@@ -419,7 +420,7 @@ class OutgoingCalls:
 
         On a plain topic, anybody may have sent it. So the call goes on, and its timeout tells about the response.
         """
-        self._faults.tell(message.topic, "an unreadable response", error)
+        self._faults.refuse(message, "an unreadable response", error)
         call_id = (message.correlation_data or b"").decode(errors="replace")
         pending = self._pending.get(call_id)
         if pending is None or not self._may_answer(pending, sender, message, None):

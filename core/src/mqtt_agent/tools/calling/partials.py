@@ -74,15 +74,15 @@ class PartialResults:
         try:
             partial = decode(StreamMessage, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable partial", error)
+            self._faults.refuse(message, "an unreadable partial", error)
             return
         if partial.call_id != handle.call_id:
-            self._faults.tell(message.topic, "a partial of another call", repr(partial.call_id))
+            self._faults.refuse(message, "a partial of another call", repr(partial.call_id))
         elif self._may_send(handle.tool, sender, partial.server, message):
             partial.server = sender or partial.server
             handle.take_partial(partial, message.qos)
         else:
-            self._faults.tell(message.topic, "a partial of a server that does not run the call", repr(partial.server))
+            self._faults.refuse(message, "a partial of a server that does not run the call", repr(partial.server))
 
     def _may_send(self, tool: str, sender: str | None, server: str | None, message: InboundMessage) -> bool:
         if sender is not None:

@@ -81,7 +81,8 @@ class Answers:
             sending.add_done_callback(lambda _: self._resending.discard(key))
 
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
-        """Answer an invalid call with an error, and then acknowledge its message."""
+        """Refuse an invalid call: answer it with an error, and then acknowledge its message."""
+        message.refuse(error.message, error.code or "")
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
         self.publish_soon(call_id, reply_to, [message], encode(response))
 

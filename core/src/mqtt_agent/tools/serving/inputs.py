@@ -128,12 +128,14 @@ class Inputs:
         try:
             answer = decode(InputAnswer, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable answer to a request for input", error)
+            self._faults.refuse(message, "an unreadable answer to a request for input", error)
             return
         if sender not in (None, answer.client):
-            self._faults.tell(message.topic, "an answer in the name of another client", repr(answer.client))
+            self._faults.refuse(message, "an answer in the name of another client", repr(answer.client))
             return
         key = (answer.client, answer.call_id, sender is not None)
         answered = self._waiting.get((key, answer.input_id))
-        if answered is not None and not answered.done() and not message.retain:
+        if answered is None or answered.done() or message.retain:
+            message.refuse("nothing waits for the answer")
+        else:
             answered.set_result(answer)

@@ -20,7 +20,7 @@ from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage, Refusal
+from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Call, CallFault, Cancel, Query, decode, encode, is_identifier, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
@@ -192,19 +192,21 @@ class Intake:
     def _on_call(self, name: str, message: InboundMessage, sender: str | None = None) -> None:
         executor, tool = self._executor, self._served.get(name)
         if executor is None or tool is None:
-            return  # the call is not acknowledged: it stays in the session, or goes to another replica
+            # The call is not acknowledged: it stays in the session, or goes to another replica.
+            message.refuse("the server does not take calls of this tool now")
+            return
         if message.retain:
-            self._faults.tell(message.topic, "a retained call was ignored", "calls are never retained")
+            self._faults.refuse(message, "a retained call was ignored", "calls are never retained")
             message.acknowledge()
             return
         if sender is not None and not is_identifier(sender):
-            self._faults.tell(message.topic, "a call from an impossible client name", repr(sender))
+            self._faults.refuse(message, "a call from an impossible client name", repr(sender))
             message.acknowledge()
             return
         try:
             call = decode(Call, message.payload, self._max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable call", error)
+            self._faults.refuse(message, "an unreadable call", error)
             call_id, reply_to = _address(message, self._max_payload)
             fault = CallFault(type="invalid_arguments", message=str(error))
             if sender is not None:
@@ -213,7 +215,7 @@ class Intake:
                 self._reject(executor, message, call_id, reply_to, fault)
             return
         if sender is None and not is_identifier(call.client):
-            self._faults.tell(message.topic, "a call from an impossible client name", repr(call.client))
+            self._faults.refuse(message, "a call from an impossible client name", repr(call.client))
             error = CallFault(type="invalid_arguments", message="the client name cannot be used in topics")
             self._reject(executor, message, call.call_id, message.response_topic or call.response_topic, error)
             return
@@ -228,10 +230,9 @@ class Intake:
         error = self._why_not(tool, call, message, proven, bound=sender is not None)
         asked_for = message.response_topic or call.response_topic
         if error is None and sender is None and asked_for not in (None, reply_to):
-            self._faults.tell(message.topic, "a call with a foreign Response Topic", repr(asked_for))
+            self._faults.refuse(message, "a call with a foreign Response Topic", repr(asked_for))
             error = CallFault(type="unauthorized", message=f"the Response Topic must be {reply_to}")
         if error is not None:
-            message.refusal = Refusal(error.message, error.code or "")
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
             executor.submit(tool, call, reply_to, message, bound=sender is not None)
@@ -243,7 +244,7 @@ class Intake:
         if message.refusal is not None:
             return CallFault(type="unauthorized", code=message.refusal.code, message=message.refusal.reason)
         if message.must_be_proven and not tool.repeatable and self._may_have_run(call, message, bound):
-            self._faults.tell(message.topic, "a call that may be the repeat of a forgotten call", repr(call.client))
+            self._faults.refuse(message, "a call that may be the repeat of a forgotten call", repr(call.client))
             what = "the call was signed before this server started, or too long ago, so it may have run already"
             fault = CallFault(type="unavailable", code="SIGNED_TOO_EARLY", message=f"{what}: call again")
             fault.retryable = True
@@ -251,11 +252,11 @@ class Intake:
         if sender is None:
             return None
         if call.client != sender:
-            self._faults.tell(message.topic, "a call in the name of another client", repr(call.client))
+            self._faults.refuse(message, "a call in the name of another client", repr(call.client))
             what = f"the call names client {call.client!r:.80}, but the topic says that {sender} sent it"
             return CallFault(type="unauthorized", code="WRONG_CLIENT", message=what)
         if tool.allowed_callers is not None and sender not in tool.allowed_callers:
-            self._faults.tell(message.topic, "a call of a client that may not call the tool", repr(sender))
+            self._faults.refuse(message, "a call of a client that may not call the tool", repr(sender))
             what = f"{sender} is not one of the allowed callers of tool {tool.function.name}"
             return CallFault(type="unauthorized", code="NOT_ALLOWED", message=what)
         return None
@@ -283,12 +284,16 @@ class Intake:
         try:
             cancel = decode(Cancel, message.payload, self._max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable cancel", error)
+            self._faults.refuse(message, "an unreadable cancel", error)
             return
         if sender not in (None, cancel.client):
-            self._faults.tell(message.topic, "a cancel in the name of another client", repr(cancel.client))
-        elif self._executor is not None and not message.retain:
-            self._executor.cancel(tool, (cancel.client, cancel.call_id, sender is not None), cancel.reason)
+            self._faults.refuse(message, "a cancel in the name of another client", repr(cancel.client))
+        elif message.retain:
+            message.refuse("cancels are never retained")
+        elif self._executor is not None:
+            found = self._executor.cancel(tool, (cancel.client, cancel.call_id, sender is not None), cancel.reason)
+            if not found and sender is None and self._executor.knows((cancel.client, cancel.call_id, True)):
+                message.refuse("the call came on a sender-bound topic, and so must its cancel")
 
     def _on_bound_query(self, message: InboundMessage) -> None:
         self._on_query(message, _sender_of(message))
@@ -299,29 +304,29 @@ class Intake:
         try:
             query = decode(Query, message.payload, self._max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable query", error)
+            self._faults.refuse(message, "an unreadable query", error)
             return
         if self._executor is None or message.retain:
             return
         if not is_identifier(query.client):
-            self._faults.tell(message.topic, "a query from an impossible client name", repr(query.client))
+            self._faults.refuse(message, "a query from an impossible client name", repr(query.client))
         elif sender not in (None, query.client):
-            self._faults.tell(message.topic, "a query in the name of another client", repr(query.client))
+            self._faults.refuse(message, "a query in the name of another client", repr(query.client))
         elif query.call is not None:
             self._on_own_call(self._executor, query, message, sender)
         else:
-            self._answer(self._executor, query, bound=sender is not None)
+            self._answer(self._executor, query, message, bound=sender is not None)
 
     def _on_own_call(self, executor: Executor, query: Query, message: InboundMessage, sender: str | None) -> None:
         """Run a call for this replica alone. A caller sends it when the arguments did not fit at another replica."""
         try:
             call = Call.model_validate(query.call)
         except ValidationError as error:
-            self._faults.tell(message.topic, "an unreadable call", error)
+            self._faults.refuse(message, "an unreadable call", error)
             return
         tool = self._served.get(query.tool or "")
         if call.client != query.client:
-            self._faults.tell(message.topic, "a query with the call of another client", repr(call.client))
+            self._faults.refuse(message, "a query with the call of another client", repr(call.client))
         elif tool is None:
             what = f"server {self._server_id} does not serve tool {query.tool!r:.80}"
             error = CallFault(type="unavailable", message=what, retryable=True, data={"maybe_executed": False})
@@ -330,14 +335,14 @@ class Intake:
         else:
             self._run(executor, tool, call, message, sender)
 
-    def _answer(self, executor: Executor, query: Query, *, bound: bool) -> None:
+    def _answer(self, executor: Executor, query: Query, message: InboundMessage, *, bound: bool) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""
         if not self._queries.add((query.client, query.query_id, bound)):
-            logger.debug("a query of %s was answered before", query.client)
+            message.refuse("the query was answered before")
             return
         call_ids = list(dict.fromkeys(query.call_ids))
         if len(call_ids) > MAX_QUERIED:
-            self._faults.tell(f"query of {query.client}", "a query for too many calls", f"{len(call_ids)}")
+            self._faults.refuse(message, "a query for too many calls", f"{len(call_ids)} by {query.client}")
             return
         known = executor.known(query.client, call_ids, bound=bound)
         reply_to = executor.answers.topic_for(query.client, bound=bound)

@@ -185,7 +185,7 @@ class ToolNames:
         try:
             return decode(ToolCard, message.payload) if message.payload else None
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card", error)
+            self._faults.refuse(message, "an unreadable card", error)
             return None
 
     def _wake(self) -> None:

@@ -305,13 +305,13 @@ class Presence:
         if card is None or card.status != "online":
             # A card with our `started` is a late Last Will of this process. An unreadable card was told above.
             if not message.payload or (card is not None and card.started != self._began):
-                self._faults.tell(self._topic, "a card that this server did not write", "removed, or offline")
+                self._faults.refuse(message, "a card that this server did not write", "removed, or offline")
             self._correct()  # without a wait: until then, callers do not find the server
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
             what = f"another process runs as {self._server_id!r} since {card.started}: give each replica its own name"
             self._connection.give_up(SessionTakenOver(what))
         else:
-            self._faults.tell(self._topic, "a card that this server did not write", f"started {card.started}")
+            self._faults.refuse(message, "a card that this server did not write", f"started {card.started}")
             self._correct_soon()
 
     def _correct_soon(self) -> None:
@@ -358,7 +358,7 @@ class Presence:
         try:
             return decode(model, message.payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable card", error)
+            self._faults.refuse(message, "an unreadable card", error)
             return None
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:

@@ -120,23 +120,24 @@ class Requests:
         try:
             request = decode(Request, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.tell(message.topic, "an unreadable request", error)
+            self._faults.refuse(message, "an unreadable request", error)
             return
         if not is_identifier(request.client):
-            self._faults.tell(message.topic, "a request from an impossible client name", repr(request.client))
+            self._faults.refuse(message, "a request from an impossible client name", repr(request.client))
         elif sender not in (None, request.client):
-            self._faults.tell(message.topic, "a request in the name of another client", repr(request.client))
+            self._faults.refuse(message, "a request in the name of another client", repr(request.client))
         elif not message.retain and self._answerer is not None:
             verified = request.client if message.proves(request.client) else None
             asked = ServerRequest(request.method, request.params or {}, request.client, sender is not None, verified)
-            self._tasks.start(self._answer(self._answerer, asked, request.request_id))
+            self._tasks.start(self._answer(self._answerer, asked, request.request_id, message))
 
-    async def _answer(self, answerer: Answerer, asked: ServerRequest, request_id: str) -> None:
+    async def _answer(self, answerer: Answerer, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
         response = Response(call_id=request_id, server=self._scope.server_id)
         try:
             proven = asked.client if asked.bound else asked.verified
             if answerer.allowed_callers is not None and proven is not None and proven not in answerer.allowed_callers:
                 what = f"{proven} is not one of the allowed callers of server {self._scope.name}"
+                message.refuse(what, "NOT_ALLOWED")
                 raise ToolError(what, type="unauthorized", code="NOT_ALLOWED")
             async with self._turn:
                 response.result = checked_json(await answerer.handler(asked), "result", asked.method)

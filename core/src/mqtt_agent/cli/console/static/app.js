@@ -1,4 +1,5 @@
 // The live page: it gets everything once, then what has changed.
+import { follow } from "./ask.js";
 import { address, at, filled, linked, made, pool, presence, seconds, status } from "./dom.js";
 import { detail, place } from "./detail.js";
 import { picture } from "./sequence.js";
@@ -154,11 +155,12 @@ function concerned(changes) {
   return (kind === "task" || kind === "call") && [...Object.entries(changes[kind + "s"] ?? {})].some(([key, row]) => key === name || row?.id === name);
 }
 
-const source = new EventSource("/events");
-source.onopen = () => { at("link").textContent = "live"; at("link").className = "online"; };
-source.onerror = () => { at("link").textContent = "not connected"; at("link").className = "fault"; };
-source.onmessage = (event) => {
-  const said = JSON.parse(event.data);
+function tell(link) {
+  at("link").textContent = link === "refused" ? "open the address that mqtt-agent console has printed" : link;
+  at("link").className = link === "live" ? "online" : "fault";
+}
+
+function take(said) {
   if (said.about) {
     context.about = said.about;
     at("place").textContent = `${said.about.namespace} at ${said.about.broker}`;
@@ -174,7 +176,9 @@ source.onmessage = (event) => {
   }
   if (concerned(said.changes)) stale.add("detail");
   draw(...Object.keys(said.changes), ...(said.lines.length ? ["messages"] : []));
-};
+}
+
+follow(take, tell);
 addEventListener("hashchange", async () => { await detail(context); scrollTo(0, 0); everything(); });
 at("filter").oninput = everything;
 at("pause").onchange = everything;

@@ -1,4 +1,5 @@
 // The page of one tool, agent, task or call.
+import { ask } from "./ask.js";
 import { at, clock, filled, linked, made, pool, presence, seconds, status } from "./dom.js";
 import { form, send } from "./forms.js";
 import { picture } from "./sequence.js";
@@ -19,8 +20,8 @@ export function place() {
 // then says that it is not connected.
 async function read(kind, name) {
   try {
-    const answer = await fetch(`/${kind}?name=${encodeURIComponent(name)}`);
-    return answer.ok ? await answer.json() : null;
+    const answer = await ask(`/${kind}?name=${encodeURIComponent(name)}`);
+    return answer.ok ? await answer.json() : answer.status === 403 ? undefined : null;
   } catch {
     return undefined;
   }

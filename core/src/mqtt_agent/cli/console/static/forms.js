@@ -1,4 +1,5 @@
 // Forms made from a JSON schema, and what they send.
+import { ask } from "./ask.js";
 import { made } from "./dom.js";
 
 function control(schema) {
@@ -51,7 +52,7 @@ function read(input) {
 }
 
 export async function send(action, given) {
-  const answer = await fetch("/" + action, {
+  const answer = await ask("/" + action, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given),
   });
   const said = await answer.json();
@@ -62,10 +63,10 @@ export async function send(action, given) {
 // A form with one field for each property. `done` gets the values, and returns what is then shown.
 export function form(schema, word, done, why) {
   const fields = made("form"), said = made("pre"), button = made("button", why || word);
-  const properties = schema.properties ?? {};
+  const properties = schema.properties ?? {}, required = Array.isArray(schema.required) ? schema.required : [];
   said.className = "said";
   for (const [name, each] of Object.entries(properties)) {
-    fields.append(field(name, each && typeof each === "object" ? each : {}, (schema.required ?? []).includes(name)));
+    fields.append(field(name, each && typeof each === "object" ? each : {}, required.includes(name)));
   }
   button.disabled = Boolean(why);
   fields.append(button);
