@@ -25,6 +25,8 @@ __all__ = ["Contents"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _THREADS = 4
+_MOST_AT_ONCE = 1024 * 1024
+"""Bytes of the largest chunk, whatever a client asks for. Several chunks are in memory at once."""
 _HEADER = 1024
 """Bytes of a chunk's payload that are reserved for its header."""
 
@@ -171,8 +173,8 @@ class Contents:
             raise ToolError("offset and length are whole numbers of bytes", type="invalid_arguments")
         content.used = asyncio.get_running_loop().time()
         self._kept.move_to_end(content.content_id)
-        most = min(length, self._scope.connection.max_payload - _HEADER)
-        data = await self._in_thread(content.read, offset, most) if most > 0 else b""
+        most = min(length, _MOST_AT_ONCE, self._scope.connection.max_payload - _HEADER)
+        data = await self._in_thread(content.read, offset, most) if most > 0 and offset < content.size else b""
         return ContentChunk(
             call_id=request_id,
             server=self._scope.server_id,
