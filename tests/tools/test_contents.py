@@ -184,6 +184,22 @@ def start(small_packets: Mosquitto, namespace: str) -> Iterator[Callable[..., su
 
 
 @pytest.mark.long
+async def test_a_content_goes_on_after_the_broker_was_killed(
+    small_packets: Mosquitto, namespace: str, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    start()
+    async with ToolClient("agent-a", broker=small_packets.url, namespace=namespace) as client:
+        content = await client.open_content(await client.call("export", {"mebibytes": 40}, wait_online=True))
+        pieces: list[bytes] = []
+        async for piece in content:
+            pieces.append(piece)
+            if len(pieces) == 30:
+                small_packets.kill()
+                small_packets.start()
+        assert hashlib.sha256(b"".join(pieces)).hexdigest() == content.sha256
+
+
+@pytest.mark.long
 async def test_a_content_of_a_killed_replica_with_a_directory_is_read_to_its_end_after_the_restart(
     small_packets: Mosquitto, namespace: str, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -51,9 +51,9 @@ async def test_resources_prompts_and_completions_go_from_the_server_over_mqtt_to
 
 
 async def test_a_large_content_of_a_tool_is_a_link_that_the_mcp_client_can_read(
-    client: ToolClient, broker: Broker, namespace: str
+    client: ToolClient, mosquitto: Broker, namespace: str
 ) -> None:
-    server = ToolServer("files", broker=broker.url, namespace=namespace)
+    server = ToolServer("files", broker=mosquitto.url, namespace=namespace)
 
     @server.tool
     async def export(size: int, ctx: ToolContext) -> ToolResult:
