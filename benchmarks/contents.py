@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def tell(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-async def commands() -> Any:
+async def commands() -> AsyncIterator[Any]:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         yield json.loads(line)
@@ -183,7 +184,7 @@ if __name__ == "__main__":
     elif sys.argv[1:2] in (["send"], ["receive"]):
         raw(sys.argv[2], sys.argv[3] if sys.argv[1] == "send" else None)
     else:
-        parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+        parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
         parser.add_argument("--megabytes", type=int, default=100)
         parser.add_argument("--rounds", type=int, default=5)
         options = parser.parse_args()

@@ -18,7 +18,8 @@ import mqtt_agent.sync
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import ToolClient, ToolContext, ToolResult, ToolServer
-from mqtt_agent.errors import ContentLost, ToolFailed, ToolUnavailable, WireError
+from mqtt_agent.errors import CallTimeout, ContentLost, ToolFailed, ToolUnavailable, WireError
+from mqtt_agent.identity import Audit, Identity, PrivateKey, TrustedKeys
 from mqtt_agent.tools import ContentSettings, ServerRequest
 from support import kill, soon, until
 
@@ -135,6 +136,38 @@ async def test_a_save_that_was_interrupted_goes_on_after_its_last_byte(
         with pytest.raises(ContentLost, match="have the SHA-256"):
             await soon((await client.open_content(reference)).save(tmp_path / "all.bin"))
         assert not part.exists(), "bytes that are wrong are not kept"
+
+
+async def test_signed_contents_are_read_on_plain_topics_and_only_by_their_signer(
+    small_packets: Mosquitto, namespace: str
+) -> None:
+    keys = {name: PrivateKey.new(name) for name in ("files", "agent-a", "evil")}
+    trusted = TrustedKeys(key.public for key in keys.values())
+    lines: list[dict[str, Any]] = []
+
+    def options(key: str) -> dict[str, Any]:
+        identity = Identity(keys[key], trusted, verify="require")
+        return {"broker": small_packets.url, "namespace": namespace, "bound": "off", "identity": identity}
+
+    server = ToolServer("files", **options("files"))
+
+    @server.tool
+    async def share(ctx: ToolContext) -> ToolResult:
+        return await ctx.share(WHOLE)
+
+    audit = Audit(lines.append, payloads=True)
+    async with server, ToolClient("agent-a", **options("agent-a"), audit=audit) as client:
+        content = await soon(client.open_content(await client.call("share", wait_online=True)))
+        async with ToolClient("agent-a", **options("evil")) as evil:
+            await evil.list_tools()
+            with pytest.raises(CallTimeout):
+                await soon(evil.open_content(content.uri, timeout=0.2))
+        assert await soon(content.read()) == WHOLE
+    chunks = [line for line in lines if '"sha256"' in line["payload"] and line["payload"].startswith('{"call_id"')]
+    assert {(line["claimed"], line["proven"], line["outcome"]) for line in chunks} == {
+        (server.server_id, "files", "accepted")
+    }
+    assert max(len(line["payload"]) for line in lines) < 4096, "the audit has the headers of chunks, not their bytes"
 
 
 async def test_a_resource_may_be_a_content_for_the_client_that_reads_it(small_packets: Mosquitto) -> None:

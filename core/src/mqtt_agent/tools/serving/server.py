@@ -154,14 +154,11 @@ class ToolServer(ToolOffering, Sharing, Service):
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the server's own: give it to the Connection instead")
         self._own_connection, self._client_id = connection is None, client_id
-        self._max_concurrency = max_concurrency
-        self._drain_timeout = drain_timeout
+        self._max_concurrency, self._drain_timeout = max_concurrency, drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
         self._bound: Bound = bound
-        if contents.directory is not None and replica is None:
-            raise ValueError("a directory for contents needs replica=: no other process would find them again")
-        self._content_settings = contents
+        self._content_settings = _checked_contents(contents, replica)
         settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         self._use(
             Scope(
@@ -528,6 +525,12 @@ class ToolServer(ToolOffering, Sharing, Service):
         if isinstance(error, ToolNameTaken):
             return  # the log has a warning about it already
         logger.warning("server %s could not offer a tool that was added after its start: %s", self.server_id, error)
+
+
+def _checked_contents(contents: ContentSettings, replica: str | None) -> ContentSettings:
+    if contents.directory is not None and replica is None:
+        raise ValueError("a directory for contents needs replica=: no other process would find them again")
+    return contents
 
 
 def _check(**settings: tuple[float, float]) -> None:
