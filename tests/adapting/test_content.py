@@ -82,6 +82,14 @@ def test_a_result_with_all_that_mcp_knows_has_blocks() -> None:
     assert content_of(result) == [Text("hello"), Link("file", "s3://b/a")]
 
 
+def test_a_large_content_is_text_that_says_how_a_program_reads_it() -> None:
+    uri = "mqtt-agent:content/export%3Aa/7f3a"
+    link = {"type": "resource_link", "uri": uri, "name": "2025.csv", "size": 104857600, "mimeType": "text/csv"}
+    said = "[2025.csv: a content of 104,857,600 bytes, which is too large to be shown here."
+    said += f" A program reads it with ToolClient.open_content({uri!r})]"
+    assert content_of({"uri": uri}, [link]) == content_of({"content": [link]}) == [Text(said)]
+
+
 def test_blocks_beside_a_result_win_over_those_inside() -> None:
     assert content_of({"content": [{"type": "text", "text": "in"}]}, [{"type": "text", "text": "out"}]) == [Text("out")]
 

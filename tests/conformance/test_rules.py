@@ -23,8 +23,8 @@ DEFINED = re.findall(r"\*\*\[([A-Z]+-\d+)\]\*\*", DOCUMENT)
 MENTIONED = {rule for page in LINKED for rule in re.findall(r"\[([A-Z]+-\d+)\]", page)}
 EXAMPLES = re.findall(r"<!-- (\w+) -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
 MODELS: list[type[wire.Message]] = [
-    *(wire.Call, wire.Cancel, wire.InputAnswer, wire.Query, wire.Request, wire.Response, wire.ServerCard),
-    *(wire.StreamMessage, wire.ToolCard),
+    *(wire.Call, wire.Cancel, wire.ContentChunk, wire.InputAnswer, wire.Query, wire.Request, wire.Response),
+    *(wire.ServerCard, wire.StreamMessage, wire.ToolCard),
     *(wire.AgentCard, wire.AgentStatus, wire.Control, wire.MemberNote, wire.Task, wire.TaskEvent, wire.TaskResult),
 ]
 
@@ -102,7 +102,7 @@ def test_every_message_has_an_example_and_every_field_is_named() -> None:
     assert {name for name, _ in EXAMPLES} == {model.__name__ for model in MODELS}
 
     def fields(model: type[BaseModel]) -> set[str]:
-        return {field.serialization_alias or name for name, field in model.model_fields.items()}
+        return {each.serialization_alias or name for name, each in model.model_fields.items() if not each.exclude}
 
     nested: list[type[BaseModel]] = [wire.CallFault, wire.ToolAnnotations, wire.VersionInfo]
     nested += [wire.AgentSkill, wire.TaskFault, wire.TaskMessage, wire.Artifact, wire.Part]

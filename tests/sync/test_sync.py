@@ -23,12 +23,13 @@ from mqtt_agent.sync.blocking import Wrapper
 from mqtt_agent.sync.loop import Background
 from typing_extensions import get_overloads
 
-FACES = ["Agent", "CallHandle", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
+FACES = ["Agent", "CallHandle", "Content", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]
 
 
 @pytest.mark.parametrize("name", FACES)
 def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) -> None:
-    sync_class, async_class = getattr(mqtt_agent.sync, name), getattr(mqtt_agent, name)
+    sync_class = getattr(mqtt_agent.sync, name)
+    async_class = getattr(mqtt_agent.tools if name == "Content" else mqtt_agent, name)
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
     internal |= {"leave_to_parent", "raise_failure", "follow_log", "follow_requests", "move_to", "views", "streaming"}
     internal |= {"give_up", "wake"}

@@ -28,7 +28,8 @@ The errors form one tree, so ``except MQTTAgentError`` catches all of them::
     │   ├── ToolFailed                     the tool ran and failed
     │   ├── CallTimeout (TimeoutError)     no answer in time
     │   ├── CallCanceled                   the caller canceled the call
-    │   └── ToolUnavailable                no server offers the tool, or the server of a call is gone
+    │   ├── ToolUnavailable                no server offers the tool, or the server of a call is gone
+    │   └── ContentLost                    the server does not keep a content any more, or it has changed
     ├── ToolError                          raised *by* a tool handler, to choose the error code
     │   └── InputNotGiven                  the caller has not answered what the handler asked
     ├── TaskError                          a task has no result
@@ -64,6 +65,7 @@ __all__ = [
     "ConnectedBeforeFork",
     "ConnectionLost",
     "ConnectionRefused",
+    "ContentLost",
     "InputNotGiven",
     "InvalidArguments",
     "InvalidIdentifier",
@@ -454,6 +456,14 @@ class ToolUnavailable(CallError):
     ) -> None:
         super().__init__(message, tool=tool, call_id=call_id)
         self.maybe_executed: bool = maybe_executed
+
+
+class ContentLost(CallError):
+    """A content that a tool has shared cannot be read any more.
+
+    The methods of :class:`mqtt_agent.tools.Content` raise it: the server has dropped the content, was restarted without
+    it, or keeps it for another client; or the bytes are not the ones that were shared. Call the tool again.
+    """
 
 
 class ToolError(MQTTAgentError):

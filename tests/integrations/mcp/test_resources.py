@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from brokers import Broker
 from mcp import Client, MCPError
 from mcp_mqtt_agent import Face
 from mcp_types import PromptReference, ResourceTemplateReference
-from mqtt_agent import ToolClient, ToolError, ToolServer
+from mqtt_agent import ToolClient, ToolContext, ToolError, ToolResult, ToolServer
 from mqtt_agent.errors import CallerNotAuthorized, InvalidArguments, ToolUnavailable
 from mqtt_agent.tools import ServerRequest
 from support import becomes, soon
@@ -48,6 +49,33 @@ async def test_resources_prompts_and_completions_go_from_the_server_over_mqtt_to
         face = Face(client)
         async with face.live(), Client(face.server, mode=mode) as peer:
             await sees_everything(peer)
+
+
+async def test_a_large_content_of_a_tool_is_a_link_that_the_mcp_client_can_read(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    server = ToolServer("files", broker=mosquitto.url, namespace=namespace)
+
+    @server.tool
+    async def export(size: int, ctx: ToolContext) -> ToolResult:
+        return await ctx.share(bytes(size), name="zeros.bin")
+
+    face = Face(client)
+    async with server, face.live(), Client(face.server) as peer:
+
+        async def is_listed() -> bool:
+            return bool((await peer.list_tools()).tools)
+
+        await becomes(is_listed)
+        (link,) = (await soon(peer.call_tool("export", {"size": 1_000_000}))).content
+        assert (link.type, getattr(link, "size", 0)) == ("resource_link", 1_000_000)
+        (found,) = (await soon(peer.read_resource(getattr(link, "uri", "")))).contents
+        assert base64.b64decode(getattr(found, "blob", "")) == bytes(1_000_000)
+        (link,) = (await soon(peer.call_tool("export", {"size": 9_000_000}))).content
+        with pytest.raises(MCPError, match="is larger than max_bytes=8,388,608"):
+            await soon(peer.read_resource(getattr(link, "uri", "")))
+        with pytest.raises(MCPError, match="keeps no such content"):
+            await soon(peer.read_resource(getattr(link, "uri", "") + "0"))
 
 
 async def sees_everything(peer: Client) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from mqtt_agent.wire.contents import CONTENT_SCHEME
+
 __all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "kind_of", "to_mcp"]
 
 _ABOUT = frozenset(("type", "annotations", "_meta"))
@@ -136,8 +138,8 @@ def _is_block(value: object) -> bool:
     kind = block.get("type")
     if not isinstance(kind, str) or not block.keys() <= _MCP_KEYS.get(kind, frozenset[str]()):
         return False
-    if kind == "text":
-        return isinstance(block.get("text"), str)
+    if kind in ("text", "resource_link"):
+        return isinstance(block.get("text" if kind == "text" else "uri"), str)
     if kind == "resource":
         resource = block.get("resource")
         return isinstance(resource, Mapping) and _read_resource(cast("Mapping[str, Any]", resource)) is not None
@@ -151,6 +153,8 @@ def _read(block: Mapping[str, Any]) -> Block:
         return Text(block["text"])
     if kind in ("image", "audio") and isinstance(block.get("data"), str):
         return Media(kind, block["data"], mime_type if isinstance(mime_type, str) else _DEFAULT_MIME_TYPES[kind])
+    if kind == "resource_link" and str(block.get("uri")).startswith(CONTENT_SCHEME):
+        return Text(_about_content(block))
     if kind == "resource_link" and isinstance(block.get("uri"), str):
         mime_type = mime_type if isinstance(mime_type, str) else None
         return Link(kind_of(mime_type), block["uri"], mime_type)
@@ -160,6 +164,14 @@ def _read(block: Mapping[str, Any]) -> Block:
         if found is not None:
             return found
     return Text(as_text(dict(block)))
+
+
+def _about_content(block: Mapping[str, Any]) -> str:
+    """What a model reads of a large content. No provider of a model could open its URI."""
+    size = block.get("size")
+    how_large = f" of {size:,} bytes" if isinstance(size, int) else ""
+    what = f"{block.get('name') or 'content'}: a content{how_large}, which is too large to be shown here"
+    return f"[{what}. A program reads it with ToolClient.open_content({block['uri']!r})]"
 
 
 def _read_resource(resource: Mapping[str, Any]) -> Block | None:

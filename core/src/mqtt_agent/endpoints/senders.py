@@ -8,6 +8,7 @@ import pydantic_core
 
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Topics
+from mqtt_agent.wire.contents import chunk_header
 
 __all__ = ["claimed_sender", "fields_of", "kind_of", "named_sender", "offered_tools", "text_of"]
 
@@ -78,9 +79,9 @@ def kind_of(topics: Topics, topic: str) -> tuple[str, str | None]:
 
 
 def fields_of(payload: bytes) -> dict[str, Any]:
-    """The fields of a payload; none when the payload is no JSON object."""
+    """The fields of a payload, or of the header of a chunk; none when the payload is no JSON object."""
     try:
-        fields = pydantic_core.from_json(payload)
+        fields = pydantic_core.from_json(chunk_header(payload) or payload)
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}  # pyright: ignore[reportUnknownVariableType]

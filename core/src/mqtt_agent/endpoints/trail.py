@@ -8,6 +8,7 @@ from typing import Any
 from mqtt_agent.endpoints.senders import fields_of, kind_of, named_sender, text_of
 from mqtt_agent.transport import Connection, InboundMessage, MessageAudit, MessageIdentity
 from mqtt_agent.wire import Topics
+from mqtt_agent.wire.contents import chunk_header
 
 __all__ = ["Trail", "line_about"]
 
@@ -79,7 +80,7 @@ def line_about(
         endpoint: Who received the message.
         message: The message.
         unproven: Why nothing proves the sender; None when something does, or when nobody asks for proof.
-        payloads: Whether the line has the payload.
+        payloads: Whether the line has the payload; of a chunk of a content, only the header.
     """
     fields = fields_of(message.payload)
     kind, subject = kind_of(topics, message.topic)
@@ -110,7 +111,7 @@ def line_about(
     if message.retain:
         line["retained"] = True
     if payloads:
-        line["payload"] = message.payload.decode(errors="replace")
+        line["payload"] = (chunk_header(message.payload) or message.payload).decode(errors="replace")
     return line
 
 

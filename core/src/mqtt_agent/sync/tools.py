@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from typing_extensions import Never
@@ -13,15 +14,17 @@ from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
 from mqtt_agent.sync.loop import Background
 from mqtt_agent.tools.calling import client as aio_client
+from mqtt_agent.tools.calling import contents as aio_contents
 from mqtt_agent.tools.calling import handle as aio_handle
 from mqtt_agent.tools.calling.answering import OnQuestion, in_own_thread
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.tools.serving.offering import Offered
+from mqtt_agent.tools.serving.results import SharedContent
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import Response, ServerCard, StreamMessage, ToolCard
 
-__all__ = ["CallHandle", "ToolClient", "ToolServer"]
+__all__ = ["CallHandle", "Content", "ToolClient", "ToolServer"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -107,6 +110,71 @@ class CallHandle(Wrapper[aio_handle.CallHandle]):
         return self._iterate(self._async.partials())
 
 
+class Content(Wrapper[aio_contents.Content]):
+    """A large content that a tool has shared; the blocking form of :class:`mqtt_agent.tools.Content`.
+
+    Iterate over it, or use one of its methods.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The URI of the content."""
+        return self._async.uri
+
+    @property
+    def server(self) -> str:
+        """The id of the replica that keeps the content."""
+        return self._async.server
+
+    @property
+    def size(self) -> int:
+        """The size of the content, in bytes."""
+        return self._async.size
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the content, in hexadecimal digits."""
+        return self._async.sha256
+
+    @property
+    def name(self) -> str | None:
+        """The name of the content, such as a file name; None without one."""
+        return self._async.name
+
+    @property
+    def mime_type(self) -> str | None:
+        """The MIME type of the content; None when the server has not said it."""
+        return self._async.mime_type
+
+    @property
+    def keep(self) -> bool:
+        """Whether the server keeps the content after it was read to its end."""
+        return self._async.keep
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._iterate(self._async.chunks())
+
+    @parameters_of(aio_contents.Content.chunks)
+    def chunks(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        """See :meth:`mqtt_agent.tools.Content.chunks`."""
+        return self._iterate(self._async.chunks(*args, **kwargs))
+
+    @parameters_of(aio_contents.Content.read)
+    def read(self, *args: Any, **kwargs: Any) -> bytes:
+        """See :meth:`mqtt_agent.tools.Content.read`."""
+        return self._background.run(self._async.read, *args, **kwargs)
+
+    @parameters_of(aio_contents.Content.save)
+    def save(self, *args: Any, **kwargs: Any) -> Path:
+        """See :meth:`mqtt_agent.tools.Content.save`."""
+        return self._background.run(self._async.save, *args, **kwargs)
+
+    @parameters_of(aio_contents.Content.release)
+    def release(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.tools.Content.release`."""
+        self._background.run(self._async.release, *args, **kwargs)
+
+
 class ToolClient(Endpoint[aio_client.ToolClient]):
     """Calls tools; the blocking form of :class:`mqtt_agent.ToolClient`, with the same arguments."""
 
@@ -181,6 +249,11 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
     def get_prompt(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """See :meth:`mqtt_agent.ToolClient.get_prompt`."""
         return self._background.run(self._async.get_prompt, *args, **kwargs)
+
+    @parameters_of(aio_client.ToolClient.open_content)
+    def open_content(self, *args: Any, **kwargs: Any) -> Content:
+        """See :meth:`mqtt_agent.ToolClient.open_content`."""
+        return Content(self._background.run(self._async.open_content, *args, **kwargs), self._background)
 
     @parameters_of(aio_client.ToolClient.request)
     def request(self, *args: Any, **kwargs: Any) -> Any:
@@ -324,6 +397,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     def answer_requests(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`mqtt_agent.ToolServer.answer_requests`. The handler runs on the background loop."""
         self._async.answer_requests(*args, **kwargs)
+
+    @parameters_of(aio_server.ToolServer.share)
+    def share(self, *args: Any, **kwargs: Any) -> SharedContent:
+        """See :meth:`mqtt_agent.ToolServer.share`."""
+        return self._background.run(self._async.share, *args, **kwargs)
 
     @property
     def tools(self) -> list[ToolCard]:

@@ -179,6 +179,8 @@ def _pack_properties(properties: PublishProperties) -> bytes:
     packed = b""
     if properties.content_type == "application/json":
         packed = JSON_PROPERTIES
+    elif properties.content_type == "application/octet-stream":  # its payload is no text
+        packed = b"\x03" + pack_string(properties.content_type, "the Content Type")
     elif properties.content_type is not None:
         packed = b"\x01\x01\x03" + pack_string(properties.content_type, "the Content Type")
     if properties.response_topic is not None:

@@ -19,6 +19,7 @@ from mqtt_agent.wire.calls import (
     read_error_type,
 )
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
+from mqtt_agent.wire.contents import ContentChunk, content_uri, decode_chunk, encode_chunk, read_content_uri
 from mqtt_agent.wire.identifiers import (
     is_identifier,
     new_call_id,
@@ -72,6 +73,7 @@ __all__ = [
     "Call",
     "CallFault",
     "Cancel",
+    "ContentChunk",
     "Control",
     "ErrorType",
     "InputAnswer",
@@ -96,14 +98,18 @@ __all__ = [
     "VersionInfo",
     "checked_json",
     "content_of_parts",
+    "content_uri",
     "decode",
+    "decode_chunk",
     "encode",
+    "encode_chunk",
     "is_identifier",
     "mended_text",
     "new_call_id",
     "new_task_id",
     "normalize_namespace",
     "parts_of_content",
+    "read_content_uri",
     "read_error_type",
     "read_result_state",
     "read_time",

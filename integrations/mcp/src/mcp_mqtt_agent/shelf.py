@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.errors import InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
+from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import ToolClient
+from mqtt_agent.wire.contents import CONTENT_SCHEME
 from pydantic import BaseModel, ValidationError
 
 from mcp_mqtt_agent.open_calls import Context
@@ -21,6 +23,8 @@ __all__ = ["Shelf"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of the largest content that a client gets in one message of MCP."""
 _OWN = "mqtt-agent/server"
 """The key in ``_meta`` that names the server of a resource or prompt."""
 
@@ -59,6 +63,8 @@ class Shelf:
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> dict[str, Any]:
         """Answer ``resources/read``. A URI that was not listed may belong to a template of any server."""
         uri = str(params.uri)
+        if uri.startswith(CONTENT_SCHEME):
+            return _cacheable(ctx, await self._content(uri))
         if uri not in self._servers:
             self._shown(await self._listed("resources"), "uri")
         known = self._servers.get(uri)
@@ -76,6 +82,17 @@ class Shelf:
         templates = await self._listed("templates")
         fitting = {each["server"] for each in templates if _fits(uri, each.get("uriTemplate"))}
         return sorted({each["server"] for each in templates}, key=lambda server: (server not in fitting, server))
+
+    async def _content(self, uri: str) -> dict[str, Any]:
+        """The bytes of a content that a tool has shared with this client, if they are few enough for a message."""
+        try:
+            content = await self._client.open_content(uri, keep=True)
+            about = {"uri": uri, "mimeType": content.mime_type or "application/octet-stream"}
+            return {"contents": [{**about, "blob": base64.b64encode(await content.read(_MOST_BYTES)).decode()}]}
+        except (ValueError, CallError) as error:
+            raise MCPError(types.INVALID_PARAMS, str(error)) from error
+        except MQTTAgentError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
 
     async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> dict[str, Any]:
         """Answer ``prompts/get``."""

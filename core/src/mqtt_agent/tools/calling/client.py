@@ -28,12 +28,12 @@ from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.partials import PartialResults
 from mqtt_agent.tools.calling.queries import Queries
+from mqtt_agent.tools.calling.reading import Reading
 from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.requests import Requests
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
-from mqtt_agent.tools.questions import as_object
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
@@ -48,7 +48,7 @@ from mqtt_agent.wire import (
 __all__ = ["ToolClient"]
 
 
-class ToolClient(NeedsAsyncWith):
+class ToolClient(Reading, NeedsAsyncWith):
     """Finds and calls the tools that servers offer on a broker.
 
     Example:
@@ -135,7 +135,7 @@ class ToolClient(NeedsAsyncWith):
         """Make everything that belongs to one life of the client; see :mod:`mqtt_agent.aio.lifecycle`."""
         self._scope = dataclasses.replace(self._scope, dialect=Dialect(self._bound, self.agent_id))
         self._catalog = LiveCatalog(self._scope, self._max_cards)
-        queries = Queries(self._scope, self._catalog)
+        self._queries = queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
         self._requests = Requests(self._catalog, queries)
         self._catalog.on_server_gone.append(queries.on_server_gone)
@@ -311,104 +311,6 @@ class ToolClient(NeedsAsyncWith):
         """
         self._check_started()
         return self._catalog.watch()
-
-    # Resources and prompts
-
-    async def list_resources(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
-        """The resources of the servers that have some, such as bridges to MCP servers.
-
-        Args:
-            server: Only those of this server: its name, which its replicas share.
-            timeout: Seconds that each answer may take; None means no limit.
-
-        Returns:
-            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``.
-
-        Raises:
-            ToolUnavailable: The server has no resources, or is offline.
-            CallError: A server answers with an error, or not in time.
-        """
-        return await self._list("resources/list", "resources", server, timeout)
-
-    async def list_resource_templates(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
-        """The templates of resources; see :meth:`list_resources`."""
-        return await self._list("resources/templates/list", "resourceTemplates", server, timeout)
-
-    async def read_resource(self, server: str, uri: str, timeout: float | None = CALL_TIMEOUT) -> list[dict[str, Any]]:
-        """Read a resource.
-
-        Args:
-            server: The name of the server that has the resource.
-            uri: The resource's URI.
-            timeout: Seconds that the answer may take; None means no limit.
-
-        Returns:
-            The contents, as MCP has them: each with ``uri``, perhaps ``mimeType``, and ``text`` or ``blob`` (Base64).
-
-        Raises:
-            ToolUnavailable, CallError: See :meth:`list_resources`.
-        """
-        result = await self.request(server, "resources/read", {"uri": uri}, timeout)
-        return list((as_object(result) or {}).get("contents") or ())
-
-    async def list_prompts(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
-        """The prompts of the servers, as MCP describes them, each with its ``server``; see :meth:`list_resources`."""
-        return await self._list("prompts/list", "prompts", server, timeout)
-
-    async def get_prompt(
-        self,
-        server: str,
-        name: str,
-        arguments: Mapping[str, str] | None = None,
-        timeout: float | None = CALL_TIMEOUT,
-    ) -> dict[str, Any]:
-        """Get a prompt.
-
-        Args:
-            server: The name of the server that has the prompt.
-            name: The prompt's name.
-            arguments: The prompt's arguments.
-            timeout: Seconds that the answer may take; None means no limit.
-
-        Returns:
-            MCP's result: ``messages``, and perhaps a ``description``.
-
-        Raises:
-            ToolUnavailable, CallError: See :meth:`list_resources`.
-        """
-        params: dict[str, Any] = {"name": name} | ({} if arguments is None else {"arguments": dict(arguments)})
-        result = await self.request(server, "prompts/get", params, timeout)
-        return as_object(result) or {}
-
-    async def request(
-        self, server: str, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> Any:
-        """Ask a server for the result of a method of MCP, such as ``completion/complete``.
-
-        Args:
-            server: The server's name, which its replicas share.
-            method: The method. It must only read: a request whose replica is lost goes to another one.
-            params: The parameters of the method.
-            timeout: Seconds that the answer may take; None means no limit.
-
-        Raises:
-            ToolUnavailable, CallError: See :meth:`list_resources`.
-            WireError: JSON cannot carry the parameters.
-        """
-        await self._ensure_started()
-        await self._catalog.complete()
-        return await self._requests.ask(server, method, params or {}, timeout)
-
-    async def _list(self, method: str, key: str, server: str | None, timeout: float | None) -> list[dict[str, Any]]:
-        await self._ensure_started()
-        await self._catalog.complete()
-        return await self._requests.listing(method, key, server, timeout)
 
     # Calling
 

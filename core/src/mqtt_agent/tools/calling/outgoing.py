@@ -44,18 +44,7 @@ from mqtt_agent.transport import (
     tell_when_denied,
 )
 from mqtt_agent.transport.packing import message_expiry
-from mqtt_agent.wire import (
-    Call,
-    CallFault,
-    Cancel,
-    Query,
-    Response,
-    ServerCard,
-    decode,
-    encode,
-    new_call_id,
-    to_json,
-)
+from mqtt_agent.wire import Call, CallFault, Cancel, Query, Response, ServerCard, decode, encode, new_call_id, to_json
 from mqtt_agent.wire.calls import DOES_NOT_FIT
 
 __all__ = ["OutgoingCalls"]
@@ -378,7 +367,8 @@ class OutgoingCalls:
         try:
             response = decode(Response, message.payload, self._max_payload)
         except WireError as error:
-            self._on_unreadable(message, sender, error)
+            if not self._queries.take_chunk(message.payload, sender):
+                self._on_unreadable(message, sender, error)
             return
         if sender is not None:
             if response.server not in (None, sender):

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from mqtt_agent.errors import CallTimeout, QueueFull, TransportError
+from mqtt_agent.errors import CallTimeout, QueueFull, TransportError, WireError
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS
-from mqtt_agent.wire import BOUND, Query, Request, Response, ServerCard, encode, new_call_id
+from mqtt_agent.wire import BOUND, Query, Request, Response, ServerCard, decode_chunk, encode, new_call_id
 from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Queries"]
@@ -55,6 +55,24 @@ class Queries:
             return False
         query.set_result(response)
         return True
+
+    def take_chunk(self, payload: bytes, sender: str | None) -> bool:
+        """Take a chunk of a content, which is the only answer that is no JSON.
+
+        Args:
+            payload: The payload of a message in the client's inbox.
+            sender: The server that the topic names as its writer; None for a plain topic.
+
+        Returns:
+            Whether the payload is a chunk. A chunk that nobody waits for any more changes nothing.
+        """
+        try:
+            chunk = decode_chunk(payload, self._scope.max_payload)
+        except WireError:
+            return False
+        if chunk is not None and sender in (None, chunk.server):
+            self.settle(Response(call_id=chunk.call_id, server=chunk.server, result=chunk), sender)
+        return chunk is not None
 
     def can_ask(self, server: str) -> bool:
         """Whether a server answers queries while it is online."""

@@ -6,39 +6,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object, elicitation, read_answer
+from mqtt_agent.tools.serving.content_files import Owner, Source
+from mqtt_agent.tools.serving.contents import Contents
+from mqtt_agent.tools.serving.results import SharedContent
 from mqtt_agent.transport import PacedSender, tell_when_denied
 from mqtt_agent.wire import StreamMessage, encode, to_json
 from mqtt_agent.wire.calls import LOG_LEVELS
 
-__all__ = ["CallStream", "SyncToolContext", "ToolContext", "ToolResult"]
+__all__ = ["CallStream", "SyncToolContext", "ToolContext"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass
-class ToolResult:
-    """What a handler returns when plain JSON is not enough.
-
-    Attributes:
-        result: Any JSON value, for programs.
-        content: MCP content blocks, for a model to read: texts, images, files.
-        structured: Whether ``result`` is a value of its own. False when ``result`` is only the text of ``content``.
-        meta: Any other JSON data for the caller.
-    """
-
-    result: Any
-    content: list[dict[str, Any]] | None = None
-    structured: bool = True
-    meta: dict[str, Any] | None = None
 
 
 class CallStream:
@@ -147,6 +132,7 @@ class ToolContext:
         bound: bool = False,
         verified: str | None = None,
         request: Callable[[str, dict[str, Any]], Coroutine[Any, Any, Any]] | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.call_id: str = call_id
         self.tool: str = tool
@@ -160,6 +146,7 @@ class ToolContext:
         self.canceled: bool = False
         self._stream = stream
         self._request = request
+        self._contents = contents
         self._asking: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
@@ -289,6 +276,38 @@ class ToolContext:
         finally:
             self._asking.discard(asking)
 
+    async def share(self, source: Source, *, name: str | None = None, mime_type: str | None = None) -> SharedContent:
+        """Keep bytes for the caller, which reads them chunk by chunk with :meth:`ToolClient.open_content`.
+
+        Use it for a result that is larger than a message may be. Only the caller of this call can read the content. The
+        server keeps it for a while; see :class:`ContentSettings`.
+
+        Example:
+            >>> @server.tool  # doctest: +SKIP
+            ... async def export(year: int, ctx: ToolContext) -> ToolResult:
+            ...     return await ctx.share(Path(f"/data/{year}.csv"), mime_type="text/csv")
+
+        Args:
+            source: The bytes; the path of a file, which must not change while the content is kept; an open binary file;
+                or an iterable of bytes, also an async one, which is copied to a file of the server piece by piece. A
+                plain iterable is read in a thread.
+            name: The name of the content. By default, that of the file whose path is given.
+            mime_type: The MIME type of the content, such as ``text/csv``.
+
+        Returns:
+            What the handler returns: the caller's result is then ``{"uri", "size", "sha256", "name"?, "mimeType"?}``.
+            The fields of the reference may also be put into a result of your own.
+
+        Raises:
+            ToolError: The content is larger than the server keeps; the code is ``CONTENT_TOO_LARGE``.
+            OSError: The file cannot be read, or the disk is full.
+            TopicNotAuthorized: The broker does not allow the server to read requests.
+        """
+        if self._contents is None:
+            raise RuntimeError("this context belongs to no server that keeps contents")
+        owner = Owner(self.client, self.bound or self.verified is not None)
+        return await self._contents.share(source, owner, name, mime_type)
+
     def give_up(self) -> None:
         """Note that the call was canceled, and end the wait for answers, also that of a handler in a thread."""
         self.canceled = True
@@ -367,6 +386,10 @@ class SyncToolContext:
     def request_input(self, method: str, params: dict[str, Any], *, timeout: float | None = None) -> Any:
         """See :meth:`ToolContext.request_input`."""
         return self._wait(self._context.request_input(method, params, timeout=timeout))
+
+    def share(self, source: Source, *, name: str | None = None, mime_type: str | None = None) -> SharedContent:
+        """See :meth:`ToolContext.share`."""
+        return self._wait(self._context.share(source, name=name, mime_type=mime_type))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -12,6 +12,7 @@ from typing import Any
 
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
+from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
 from mqtt_agent.tools.serving.inputs import Inputs
 from mqtt_agent.tools.serving.replay import CallKey, ReplayStore
@@ -43,16 +44,19 @@ class Executor:
         max_concurrency: How many handlers run at once. Further calls wait in the order of their arrival. A plain
             ``def`` handler counts until its thread ends, even when its call is over: a thread cannot be stopped.
         replay: The latest responses of the server.
+        contents: What handlers have shared with their callers.
 
     Attributes:
         answers: Publishes the responses.
         inputs: Asks the callers of running calls for input.
     """
 
-    def __init__(self, scope: Scope, max_concurrency: int, replay: ReplayStore) -> None:
+    def __init__(
+        self, scope: Scope, max_concurrency: int, replay: ReplayStore, contents: Contents | None = None
+    ) -> None:
         self.answers: Answers = Answers(scope)
         self.inputs: Inputs = Inputs(scope)
-        self._runner = CallRunner(scope, self.answers, self.inputs, replay, max_concurrency)
+        self._runner = CallRunner(scope, self.answers, self.inputs, replay, max_concurrency, contents)
         self._max_concurrency = max_concurrency
         self._replay = replay
         self._known: dict[CallKey, Execution] = {}

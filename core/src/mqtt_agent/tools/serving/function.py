@@ -15,7 +15,8 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from mqtt_agent.aio.handlers import is_async
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_validator
-from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext, ToolResult
+from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
+from mqtt_agent.tools.serving.results import SharedContent, ToolResult
 
 __all__ = ["ToolFunction"]
 
@@ -143,7 +144,7 @@ def _is_context(annotation: Any) -> bool:
 
 
 def _output_schema(returns: Any) -> dict[str, Any] | None:
-    if returns is ToolResult:  # the result inside it is what the caller gets
+    if returns in (ToolResult, SharedContent):  # the result inside it is what the caller gets
         return None
     structured = dataclasses.is_dataclass(returns) or typing_extensions.is_typeddict(returns)
     if not structured and not (inspect.isclass(returns) and issubclass(returns, BaseModel)):

@@ -14,17 +14,23 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe
 from mqtt_agent.errors import ConnectionLost, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, fail
+from mqtt_agent.tools.serving.content_files import Owner
+from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.wire import CallFault, Request, Response, checked_json, decode, encode, is_identifier, mended_text
+from mqtt_agent.wire import CallFault, Request, Response, checked_json, decode, encode, encode_chunk, is_identifier
 from mqtt_agent.wire.calls import read_error_type
+from mqtt_agent.wire.contents import CHUNK_CONTENT_TYPE, READ_CONTENT, RELEASE_CONTENT
+from mqtt_agent.wire.values import mended_text
 
 __all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_CHUNK = PublishProperties(content_type=CHUNK_CONTENT_TYPE, message_expiry=60)
+"""A chunk that has waited for a minute is not wanted any more: its client has asked again, or is gone."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,22 @@ class Requests:
 
     Args:
         scope: What all parts of the server share.
-        answerer: How requests are answered; None answers none.
+        answerer: How requests are answered; None answers only those for contents.
+        contents: What the server keeps for its clients. Without any content, and without an answerer, the server takes
+            no requests, so that a server without them needs no right for their topics.
     """
 
-    def __init__(self, scope: Scope, answerer: Answerer | None) -> None:
+    def __init__(self, scope: Scope, answerer: Answerer | None, contents: Contents) -> None:
         self._scope = scope
         self._answerer = answerer
+        self._contents = contents
+        contents.on_share = self._open
         self._answers = Answers(scope)
         self._subscribed: list[tuple[str, Handler]] = []
+        self._opening = asyncio.Lock()
         self._tasks = BackgroundTasks()
         self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._chunk_turn = asyncio.Semaphore(_AT_ONCE)
         self._faults = FaultLog(logger)
 
     @property
@@ -93,14 +105,18 @@ class Requests:
 
     async def start(self) -> None:
         """Take requests from now on."""
-        if self._answerer is None:
-            return
+        if self._answerer is not None or len(self._contents):
+            await self._open()
+
+    async def _open(self) -> None:
+        """Subscribe to the requests, unless that is done."""
         scope, topics = self._scope, self._scope.topics
-        if scope.dialect.plain:
-            await self._subscribe(topics.server_request(scope.server_id), self._on_request)
-        if scope.dialect.bound:
-            topic = topics.bound.request(scope.server_id)
-            await self._subscribe(topic, self._on_bound_request, on_refused=scope.dialect.on_refused)
+        async with self._opening:
+            if scope.dialect.plain:
+                await self._subscribe(topics.server_request(scope.server_id), self._on_request)
+            if scope.dialect.bound:
+                topic = topics.bound.request(scope.server_id)
+                await self._subscribe(topic, self._on_bound_request, on_refused=scope.dialect.on_refused)
 
     async def stop(self) -> None:
         """Take no further requests, and give up those that are being answered."""
@@ -109,9 +125,11 @@ class Requests:
             await self._scope.connection.unsubscribe(*self._subscribed.pop())
 
     async def _subscribe(self, topic: str, handler: Handler, **options: Any) -> None:
-        self._subscribed.append((topic, handler))
+        if any(topic == each for each, _ in self._subscribed):
+            return
         with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
             await self._scope.connection.subscribe(topic, handler, **options)
+        self._subscribed.append((topic, handler))
 
     def _on_bound_request(self, message: InboundMessage) -> None:
         self._on_request(message, message.topic.rpartition("/")[2])
@@ -126,27 +144,46 @@ class Requests:
             self._faults.refuse(message, "a request from an impossible client name", repr(request.client))
         elif sender not in (None, request.client):
             self._faults.refuse(message, "a request in the name of another client", repr(request.client))
-        elif not message.retain and self._answerer is not None:
+        elif not message.retain:
             verified = request.client if message.proves(request.client) else None
             asked = ServerRequest(request.method, request.params or {}, request.client, sender is not None, verified)
-            self._tasks.start(self._answer(self._answerer, asked, request.request_id, message))
+            if self._answerer is not None or asked.method in (READ_CONTENT, RELEASE_CONTENT):
+                self._tasks.start(self._answer(asked, request.request_id, message))
 
-    async def _answer(self, answerer: Answerer, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
+    async def _answer(self, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
+        reads = asked.method == READ_CONTENT
         response = Response(call_id=request_id, server=self._scope.server_id)
+        reply_to = self._answers.topic_for(asked.client, bound=asked.bound)
         try:
-            proven = asked.client if asked.bound else asked.verified
-            if answerer.allowed_callers is not None and proven is not None and proven not in answerer.allowed_callers:
-                what = f"{proven} is not one of the allowed callers of server {self._scope.name}"
-                message.refuse(what, "NOT_ALLOWED")
-                raise ToolError(what, type="unauthorized", code="NOT_ALLOWED")
-            async with self._turn:
-                response.result = checked_json(await answerer.handler(asked), "result", asked.method)
+            # The turn lasts until the broker has the chunk, so that few chunks are in memory.
+            async with self._chunk_turn if reads else self._turn:
+                if reads:
+                    chunk = await self._contents.read(_owner(asked), request_id, asked.params)
+                    await self._scope.connection.publish(reply_to, encode_chunk(chunk), properties=_CHUNK)
+                    return
+                response.result = await self._result(asked)
         except Exception as error:  # every exception of the handler goes to the client
             fail(response, _fault(error))
+            if isinstance(error, ToolError) and error.type == "unauthorized":
+                message.refuse(str(error), error.code or "")
             if not isinstance(error, ToolError):
                 logger.exception("the request %.80s of %.80s failed", asked.method, asked.client)
-        reply_to = self._answers.topic_for(asked.client, bound=asked.bound)
         await self._answers.publish(request_id, reply_to, [], encode(response))
+
+    async def _result(self, asked: ServerRequest) -> Any:
+        if asked.method == RELEASE_CONTENT:
+            self._contents.release(_owner(asked), asked.params)
+            return None
+        answerer, proven = self._answerer, asked.client if asked.bound else asked.verified
+        assert answerer is not None
+        if answerer.allowed_callers is not None and proven is not None and proven not in answerer.allowed_callers:
+            what = f"{proven} is not one of the allowed callers of server {self._scope.name}"
+            raise ToolError(what, type="unauthorized", code="NOT_ALLOWED")
+        return checked_json(await answerer.handler(asked), "result", asked.method)
+
+
+def _owner(asked: ServerRequest) -> Owner:
+    return Owner(asked.client, asked.bound or asked.verified is not None)
 
 
 def _fault(error: Exception) -> CallFault:

@@ -15,10 +15,12 @@ from mqtt_agent.aio.handlers import describe, mark_handler, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, fail
-from mqtt_agent.tools.serving.context import CallStream, ToolContext, ToolResult
+from mqtt_agent.tools.serving.contents import Contents
+from mqtt_agent.tools.serving.context import CallStream, ToolContext
 from mqtt_agent.tools.serving.execution import Execution
 from mqtt_agent.tools.serving.inputs import Inputs
 from mqtt_agent.tools.serving.replay import ReplayStore
+from mqtt_agent.tools.serving.results import ToolResult
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
@@ -39,9 +41,18 @@ class CallRunner:
         replay: Keeps the responses for repeated calls.
         max_threads: How many plain ``def`` handlers run at once. The executor never starts more, so no
             handler waits for a thread.
+        contents: Keeps what handlers share with their callers.
     """
 
-    def __init__(self, scope: Scope, answers: Answers, inputs: Inputs, replay: ReplayStore, max_threads: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        answers: Answers,
+        inputs: Inputs,
+        replay: ReplayStore,
+        max_threads: int,
+        contents: Contents | None = None,
+    ) -> None:
         self._connection = scope.connection
         self._topics = scope.topics
         self._server_id = scope.server_id
@@ -49,6 +60,7 @@ class CallRunner:
         self._inputs = inputs
         self._replay = replay
         self._max_threads = max_threads
+        self._contents = contents
         self._threads: DaemonThreads | None = None
 
     def close(self) -> None:
@@ -116,6 +128,7 @@ class CallRunner:
             bound=execution.bound,
             verified=call.client if execution.messages[0].proves(call.client) else None,
             request=partial(self._inputs.request, execution, stream) if INPUT in (call.accepts or ()) else None,
+            contents=self._contents,
         )
         execution.context = context
         bound = function.bind(call.arguments, context, len(execution.messages[0].payload))

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,8 @@ from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
 from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
+from mqtt_agent.tools.serving.content_settings import ContentSettings
+from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.election import Election
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
@@ -30,8 +32,9 @@ from mqtt_agent.tools.serving.names import ToolNames
 from mqtt_agent.tools.serving.offering import Offered, ToolOffering
 from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
-from mqtt_agent.tools.serving.requests import Answerer, RequestHandler, Requests
+from mqtt_agent.tools.serving.requests import Requests
 from mqtt_agent.tools.serving.scope import Scope
+from mqtt_agent.tools.serving.sharing import Sharing
 from mqtt_agent.transport import (
     TLS,
     Bound,
@@ -52,9 +55,10 @@ _BARRIER_WITHIN = 5.0
 """Seconds to wait until every message that the broker had queued has arrived."""
 _OFFLINE_WITHIN = 10.0
 """Seconds to wait until the broker has confirmed the offline cards."""
+_CONTENTS = ContentSettings()
 
 
-class ToolServer(ToolOffering, Service):
+class ToolServer(ToolOffering, Sharing, Service):
     """Offers Python functions as tools to every client of a broker.
 
     A server may run several times, in one process or on several machines: each of them is a replica of the server.
@@ -101,6 +105,7 @@ class ToolServer(ToolOffering, Service):
         max_payload: The size of the largest call that the server reads, in bytes.
         replay_entries: How many responses are kept for repeated calls.
         replay_seconds: Seconds that each of these responses is kept.
+        contents: How many large contents are kept for callers, how long, and where; see :meth:`ToolContext.share`.
 
     Attributes:
         name: The server's name, the same for all its replicas.
@@ -112,7 +117,7 @@ class ToolServer(ToolOffering, Service):
     Raises:
         InvalidIdentifier: ``name``, ``replica`` or ``namespace`` cannot be used in topics.
         ValueError: ``broker`` is not a broker URL, ``connection`` has a Last Will already or is started, a number is
-            too small, or ``on_conflict`` has another value.
+            too small, ``on_conflict`` has another value, or ``contents`` has a directory without a ``replica``.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class ToolServer(ToolOffering, Service):
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         replay_entries: int = 10_000,
         replay_seconds: float = 600.0,
+        contents: ContentSettings = _CONTENTS,
     ) -> None:
         _check(max_concurrency=(max_concurrency, 1), drain_timeout=(drain_timeout, 0), will_delay=(will_delay, 0))
         _check(session_expiry=(0 if session_expiry is None else session_expiry, 0), max_payload=(max_payload, 1))
@@ -148,12 +154,11 @@ class ToolServer(ToolOffering, Service):
         if client_id is not None and connection is not None:
             raise ValueError("client_id is for a connection of the server's own: give it to the Connection instead")
         self._own_connection, self._client_id = connection is None, client_id
-        self._max_concurrency = max_concurrency
-        self._drain_timeout = drain_timeout
+        self._max_concurrency, self._drain_timeout = max_concurrency, drain_timeout
         self._replay = ReplayStore(replay_entries, replay_seconds)
         self._lifecycle = self._make_lifecycle()
         self._bound: Bound = bound
-        self._answerer: Answerer | None = None
+        self._content_settings = _checked_contents(contents, replica)
         settings = BrokerSettings(broker, namespace, credentials, tls, bound, identity, audit)
         self._use(
             Scope(
@@ -205,7 +210,8 @@ class ToolServer(ToolOffering, Service):
         )
         self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
-        self._requests = Requests(scope, self._answerer)
+        self._contents = Contents(scope, self._content_settings)
+        self._requests = Requests(scope, self._answerer, self._contents)
         self._presence.about = self._requests.about
         questions, asker_of = self._topics.all_client_queries, self._topics.client_of_query
         self._answers = CardAnswers(scope.connection, questions, asker_of, self._presence.copies)
@@ -251,31 +257,6 @@ class ToolServer(ToolOffering, Service):
         state = "started" if self._lifecycle.started else "stopped"
         return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
 
-    def answer_requests(
-        self,
-        handler: RequestHandler,
-        capabilities: Mapping[str, Any],
-        *,
-        instructions: str | None = None,
-        allowed_callers: Collection[str] | None = None,
-    ) -> None:
-        """Answer requests for resources, prompts and completions. Call this before :meth:`start`.
-
-        Args:
-            handler: An ``async`` function that gets a :class:`mqtt_agent.tools.ServerRequest` and returns the result of
-                its method, as MCP has it. It must only read. :class:`ToolError` chooses the error of the answer.
-            capabilities: What the server card shows, with MCP's names: ``{"resources": {}, "prompts": {},
-                "completions": {}}`` or a part of it.
-            instructions: How to use the server, for a language model.
-            allowed_callers: The only clients whose requests on sender-bound topics are answered; None means all.
-
-        Raises:
-            RuntimeError: The server has started already.
-        """
-        if self._lifecycle.user is not None:
-            raise RuntimeError(f"server {self.server_id} has started already: call answer_requests() before start()")
-        self._answerer = Answerer(handler, capabilities, instructions, allowed_callers)
-
     @property
     def active_calls(self) -> int:
         """How many calls run or wait for their turn at this replica."""
@@ -298,7 +279,7 @@ class ToolServer(ToolOffering, Service):
     async def _begin(self) -> None:
         self._make_parts()
         reserve_threads(self, self._max_concurrency)
-        self._executor = Executor(self._scope, self._max_concurrency, self._replay)
+        self._executor = Executor(self._scope, self._max_concurrency, self._replay, self._contents)
         self.connection.on_reconnected.append(self._on_reconnected)
         await self._presence.follow()
         await self._intake.open(self._executor)
@@ -306,6 +287,7 @@ class ToolServer(ToolOffering, Service):
         await self.connection.start()
         self._leased = True
         await self._answers.start()
+        await self._contents.start()
         await self._requests.start()
         while missing := [name for name in self._served if not self._is_settled(name)]:  # more may be added meanwhile
             await self._prepare(missing)
@@ -377,6 +359,7 @@ class ToolServer(ToolOffering, Service):
         try:
             await self._answers.stop()
             await self._requests.stop()
+            self._contents.close()
             if self._executor is not None:
                 await self._executor.inputs.close()
             await self._intake.unsubscribe()
@@ -542,6 +525,12 @@ class ToolServer(ToolOffering, Service):
         if isinstance(error, ToolNameTaken):
             return  # the log has a warning about it already
         logger.warning("server %s could not offer a tool that was added after its start: %s", self.server_id, error)
+
+
+def _checked_contents(contents: ContentSettings, replica: str | None) -> ContentSettings:
+    if contents.directory is not None and replica is None:
+        raise ValueError("a directory for contents needs replica=: no other process would find them again")
+    return contents
 
 
 def _check(**settings: tuple[float, float]) -> None:

@@ -1,0 +1,85 @@
+"""What a tool server has besides tools: answers to requests, and contents for the clients that may read them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.tools.serving.content_files import Owner, Source
+from mqtt_agent.tools.serving.contents import Contents
+from mqtt_agent.tools.serving.requests import Answerer, RequestHandler
+from mqtt_agent.tools.serving.results import SharedContent
+
+__all__ = ["Sharing"]
+
+
+class Sharing:
+    """The part of a tool server that answers requests and keeps contents.
+
+    Attributes:
+        server_id: The id of the replica.
+    """
+
+    server_id: str
+    _lifecycle: Lifecycle
+    _contents: Contents
+    _answerer: Answerer | None = None
+
+    def answer_requests(
+        self,
+        handler: RequestHandler,
+        capabilities: Mapping[str, Any],
+        *,
+        instructions: str | None = None,
+        allowed_callers: Collection[str] | None = None,
+    ) -> None:
+        """Answer requests for resources, prompts and completions. Call this before :meth:`start`.
+
+        Args:
+            handler: An ``async`` function that gets a :class:`mqtt_agent.tools.ServerRequest` and returns the result of
+                its method, as MCP has it. It must only read. :class:`ToolError` chooses the error of the answer.
+            capabilities: What the server card shows, with MCP's names: ``{"resources": {}, "prompts": {},
+                "completions": {}}`` or a part of it.
+            instructions: How to use the server, for a language model.
+            allowed_callers: The only clients whose requests on sender-bound topics are answered; None means all.
+
+        Raises:
+            RuntimeError: The server has started already.
+        """
+        if self._lifecycle.user is not None:
+            raise RuntimeError(f"server {self.server_id} has started already: call answer_requests() before start()")
+        self._answerer = Answerer(handler, capabilities, instructions, allowed_callers)
+
+    async def share(
+        self,
+        source: Source,
+        client: str,
+        *,
+        proven: bool = False,
+        name: str | None = None,
+        mime_type: str | None = None,
+    ) -> SharedContent:
+        """Keep bytes for a client, outside of a call: for a large resource, or for a large artifact of a task.
+
+        A handler of a tool uses :meth:`ToolContext.share` instead.
+
+        Example:
+            >>> shared = await server.share(Path("/data/a.bin"), request.client, proven=request.bound)  # doctest: +SKIP
+            >>> {"contents": [{"uri": uri, "text": "", "_meta": {CONTENT_META: shared.uri}}]}  # doctest: +SKIP
+
+        Args:
+            source: See :meth:`ToolContext.share`.
+            client: The id of the only client that can read the content.
+            proven: Whether the client must prove its name, with a sender-bound topic or a signature. Otherwise, anybody
+                who knows the URI and may read the inbox of ``client`` can read the content.
+            name: See :meth:`ToolContext.share`.
+            mime_type: See :meth:`ToolContext.share`.
+
+        Raises:
+            RuntimeError: The server is not started.
+            ToolError, OSError, TopicNotAuthorized: See :meth:`ToolContext.share`.
+        """
+        if not self._lifecycle.started:
+            raise RuntimeError(f"server {self.server_id} is not started, so no client could read the content")
+        return await self._contents.share(source, Owner(client, proven), name, mime_type)
