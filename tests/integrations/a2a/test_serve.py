@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -167,6 +169,31 @@ async def test_who_may_not_speak_is_refused(worker: Agent, make_gateway: MakeGat
         await (await served.client(bearer="a-token", binding="GRPC")).list_tasks(a2a.ListTasksRequest())
     with pytest.raises(ValueError, match="need bearer tokens"):
         Gateway([Identity("alice")], store=MemoryStore()).app("0.0.0.0", 80)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_client_is_told_nothing_about_what_fails_inside(
+    worker: Agent, make_gateway: MakeGateway, tmp_path: Path, binding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "gateway.db"
+    client = await (await make_gateway(grpc=True, store=str(path))).client(binding=binding)
+    await last_task(client, said("hello"))
+    with sqlite3.connect(path) as database:
+        for (table,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        ).fetchall():
+            database.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
+    requests: list[Any] = [
+        lambda: events(client, said("hello")),
+        lambda: client.list_tasks(a2a.ListTasksRequest()),
+        lambda: client.get_task(a2a.GetTaskRequest(id="nothing")),
+    ]
+    for request in requests:
+        with pytest.raises(Exception, match="its log has the reason under the reference") as failed:
+            await soon(request(), 20)
+        assert not any(word in str(failed.value) for word in ("gateway.db", "no such table", str(tmp_path)))
+        number = str(failed.value).partition("reference ")[2][:12]
+        assert any(number in record.getMessage() and record.exc_info for record in caplog.records)
 
 
 async def test_all_agents_are_under_one_port_and_only_those_that_are_shown(

@@ -47,6 +47,9 @@ async def serve(
     allow_private_push: Annotated[
         bool, typer.Option("--allow-private-push", help="Allow push notifications to private addresses.")
     ] = False,
+    key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The private key that signs the cards: `mqtt-agent keys new`.")
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="Where tasks are kept: a file, or a PostgreSQL URL. Default: the user's state.")
     ] = None,
@@ -59,9 +62,16 @@ async def serve(
     place = session.settings.place.as_arguments()
     try:
         gateway = Gateway(
-            identities, peer or (), url=url, store=store, legacy=legacy, allow_private_push=allow_private_push, **place
+            identities,
+            peer or (),
+            url=url,
+            store=store,
+            legacy=legacy,
+            allow_private_push=allow_private_push,
+            key=key,
+            **place,
         )
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
     async with gateway:
         session.out.note(f"serves A2A clients at http://{host}:{port}/agents/NAME; Ctrl-C stops it")
@@ -82,6 +92,10 @@ async def join(
     bearer_file: Annotated[
         str | None, typer.Option("--bearer-file", metavar="FILE", help="The file with the token for the A2A agent.")
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A JWK or JWKS file: the card needs a signature of a key in such a file."),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="Where tasks are kept: a file, or a PostgreSQL URL. Default: the user's state.")
     ] = None,
@@ -94,8 +108,8 @@ async def join(
         headers["Authorization"] = f"Bearer {read_secret(Path(bearer_file))}"
     place = session.settings.place.as_arguments()
     try:
-        remote = await RemoteAgent.at(url, agent_id, headers=headers, store=store, **place)
-    except (ConnectionError, ValueError) as error:
+        remote = await RemoteAgent.at(url, agent_id, headers=headers, trust=trust or (), store=store, **place)
+    except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))
     return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
 import uvicorn
@@ -54,10 +55,13 @@ class Gateway:
         legacy: Whether the cards also show A2A 0.3, for clients that know only 0.3. Requests of 0.3 are answered in any
             case.
         allow_private_push: Whether push notifications may go to this machine and to private networks.
+        key: The JWK file of the private key that signs the cards; None means cards without a signature. It needs
+            ``a2a-mqtt-agent[auth]``.
         connection: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker``, ``namespace`` and ``tls``.
 
     Raises:
-        ValueError: The identities cannot be told apart.
+        ValueError: The identities cannot be told apart, or ``key`` is no private key.
+        OSError: The file of ``key`` cannot be read.
     """
 
     def __init__(
@@ -69,12 +73,18 @@ class Gateway:
         store: TaskStore | str | None = None,
         legacy: bool = False,
         allow_private_push: bool = False,
+        key: str | PathLike[str] | None = None,
         **connection: Any,
     ) -> None:
         self._identities = by_bearer(identities)
         self._peers = tuple(peers)
         self._url = url
         self._legacy = legacy
+        self._sign: Callable[[a2a.AgentCard], a2a.AgentCard] = lambda card: card
+        if key is not None:
+            from a2a_mqtt_agent.signing import card_signer
+
+            self._sign = card_signer(key)
         self._addresses = Addresses(url or "http://127.0.0.1", bearer=self.needs_bearer)
         self._pusher = Pusher(allow_private=allow_private_push)
         self._callers: dict[str, Caller] = {}
@@ -131,7 +141,14 @@ class Gateway:
         # Anybody may ask for any name, so the gateway must not follow the name.
         cards = await self._finder.peers(online_only=False)
         card = next((each for each in cards if each.name == name and self._shows(each)), None)
-        return None if card is None else a2a_card(card, self._addresses, extended=extended)
+        if card is None:
+            return None
+        made = a2a_card(card, self._addresses, extended=extended)
+        return self._sign(made) if extended else made
+
+    async def _signed_card_of(self, name: str, extended: bool) -> a2a.AgentCard | None:
+        card = await self._card_of(name, extended)
+        return card if card is None or extended else self._sign(card)
 
     def _shows(self, card: AgentCard) -> bool:
         if card.name in self._callers or (card.meta or {}).get(_MARK):
@@ -161,7 +178,7 @@ class Gateway:
         hosts = {host, *allowed, *(["127.0.0.1", "localhost", "::1"] if is_loopback(host) else ())}
         if self._url is not None:
             hosts.add(self._url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0])
-        return Guard(application(self.handler, self._card_of, self.names), self._identities, hosts)
+        return Guard(application(self.handler, self._signed_card_of, self.names), self._identities, hosts)
 
     async def serve(self, host: str, port: int, *, allowed: Sequence[str] = (), grpc_port: int | None = None) -> None:
         """Serve A2A clients until a signal or the cancellation of the asyncio task; see :meth:`app`.
