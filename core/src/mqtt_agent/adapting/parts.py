@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Sequence
-from typing import Any
 
 from mqtt_agent.adapting.content import Block, Data, Link, Media, Text, in_words, kind_of
 from mqtt_agent.agents import TaskContext
@@ -76,15 +75,16 @@ def files_of(blocks: Sequence[Block]) -> list[Media | Link]:
     return [block for block in blocks if isinstance(block, (Media, Link))]
 
 
-def message_of(blocks: Sequence[Block], *, role: str = "agent", **more: Any) -> TaskMessage:
+def message_of(blocks: Sequence[Block], *, role: str = "agent", name: str | None = None) -> TaskMessage:
     """A message with these blocks as its parts, for a task or as the answer of a handler.
 
     Args:
         blocks: The blocks.
         role: Who has written the message.
-        more: Further fields of the message, such as ``name``.
+        name: The name of the author, when the role does not say enough.
     """
-    return TaskMessage(role=role, parts=parts_of(blocks), **more)
+    about = {} if name is None else {"name": name}
+    return TaskMessage.model_validate({"role": role, "parts": parts_of(blocks), **about})
 
 
 def read_blocks(message: TaskMessage) -> list[Block]:

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import grpc
 
 __all__ = ["CERTIFICATE", "ServerTLS", "common_name"]
 
@@ -42,7 +45,7 @@ class ServerTLS:
             given |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
         return given
 
-    def for_grpc(self) -> Any:
+    def for_grpc(self) -> grpc.ServerCredentials:
         """The credentials of a gRPC server. With ``client_ca``, each client over gRPC needs a certificate.
 
         Raises:

@@ -91,7 +91,7 @@ def tool_content(value: Any) -> str | list[dict[str, Any]]:
     return [{**block, "type": "file"} if block["type"] in ("audio", "video") else block for block in value]
 
 
-def value_of(value: Any, result: TaskResult | None) -> Any:
+def value_of(value: object, result: TaskResult | None) -> object:
     """The value of a peer's answer: its parts as LangChain's content, when it has some, and the value otherwise."""
     blocks = answer_of(result)
     return value if blocks is None else content_from(blocks)

@@ -95,11 +95,11 @@ def _conversation(messages: Any) -> Request:
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
         if role is None or not message.content:
             continue
-        name = {"name": message.name} if message.name else {}
         if isinstance(message.content, str):
+            name = {"name": message.name} if message.name else {}
             told.append({"role": role, "content": message.content, **name})
         elif blocks := blocks_in(message):
-            told.append(message_of(blocks, role=role, **name).as_json())
+            told.append(message_of(blocks, role=role, name=message.name or None).as_json())
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
     last = ([each for each in told if each["role"] == "user"] or told)[-1].get("content")
