@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,15 +28,16 @@ MakeGateway = Callable[..., Awaitable["Served"]]
 class Served:
     """A gateway that listens."""
 
-    def __init__(self, gateway: Gateway, port: int, grpc: int | None) -> None:
+    def __init__(self, gateway: Gateway, port: int, grpc: int | None, tls: Path | None = None) -> None:
         self.gateway = gateway
-        self.url = f"http://127.0.0.1:{port}"
-        self.grpc = grpc
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        self.grpc = None if grpc is None else f"127.0.0.1:{grpc}"
+        self._verify: Any = True if tls is None else ssl.create_default_context(cafile=str(tls))
         self.serving = asyncio.create_task(gateway.serve("127.0.0.1", port, grpc_port=grpc))
         self._http: list[httpx.AsyncClient] = []
 
     async def up(self) -> None:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(verify=self._verify) as http:
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     await http.get(self.url)
@@ -67,11 +70,13 @@ async def make_gateway(embedded: Broker, namespace: str) -> AsyncIterator[MakeGa
     """Starts gateways in the test's namespace, and stops them."""
     made: list[Served] = []
 
-    async def make(*identities: Identity, peers: Any = (), grpc: bool = False, **options: Any) -> Served:
+    async def make(
+        *identities: Identity, peers: Any = (), grpc: bool = False, tls: Path | None = None, **options: Any
+    ) -> Served:
         options = {"broker": embedded.url, "namespace": namespace, "will_delay": 1, "store": MemoryStore(), **options}
         gateway = Gateway(identities or [Identity("alice")], peers, **options)
         await soon(gateway.start(), 30)
-        served = Served(gateway, free_port(), free_port() if grpc else None)
+        served = Served(gateway, free_port(), free_port() if grpc else None, tls)
         made.append(served)
         await soon(served.up(), 30)
         return served

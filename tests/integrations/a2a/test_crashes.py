@@ -19,6 +19,7 @@ from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import InvalidParamsError
 from brokers import Broker, die_with_parent, free_port
 from cli.terminal import Running, Terminal
+from databases import shared_postgres
 from google.protobuf.json_format import MessageToDict
 from mqtt_agent import Agent, MemoryStore, SqliteStore
 from support import becomes, kill, soon, until
@@ -90,14 +91,16 @@ def start_worker(terminal: Terminal, embedded: Broker, namespace: str) -> Iterat
 class Front:
     """The verb ``a2a serve`` in a process of its own, at one port, and an HTTP client."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, store: str | None) -> None:
         self._terminal = terminal
+        self._store = () if store is None else ("--store", store)
         self._port = free_port()
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}/agents/worker", headers=V1, timeout=30)
         self.running: Running | None = None
 
     async def start(self) -> None:
-        self.running = self._terminal.start("a2a", "serve", "--port", str(self._port), "--allow-private-push")
+        words = ("a2a", "serve", "--port", str(self._port), "--allow-private-push", *self._store)
+        self.running = self._terminal.start(*words)
         await asyncio.to_thread(self.running.says, "serves A2A clients")
 
         async def answers() -> bool:
@@ -127,9 +130,9 @@ class Front:
         return await self.get(task)
 
 
-@pytest.fixture
-async def front(terminal: Terminal) -> AsyncIterator[Front]:
-    front = Front(terminal)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+async def front(request: pytest.FixtureRequest, terminal: Terminal) -> AsyncIterator[Front]:
+    front = Front(terminal, shared_postgres().new_database() if request.param == "postgresql" else None)
     yield front
     await front.http.aclose()
 

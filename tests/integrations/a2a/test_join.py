@@ -10,7 +10,7 @@ import httpx
 import pytest
 from a2a_mqtt_agent import Identity, RemoteAgent
 from brokers import Broker
-from mqtt_agent import Agent, MemoryStore, Part, SqliteStore, TaskMessage
+from mqtt_agent import Agent, MemoryStore, Part, SqliteStore, TaskEvent, TaskMessage
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from support import becomes, soon, until
 
@@ -123,19 +123,26 @@ async def test_a_task_is_found_again_after_the_bridge_was_stopped_in_the_middle(
     async def asked() -> bool:
         return handle.question is not None
 
-    listening = asyncio.ensure_future(answer_later(handle))
+    seen: list[TaskEvent] = []
+    listening = asyncio.ensure_future(collect(handle, seen))
     await becomes(asked, 20)
     await soon(first.stop(), 20)
+    asked_before = questions(seen)
     await join(store=SqliteStore(tmp_path / "helper.db"))
+    await until(lambda: questions(seen) > asked_before, 20)  # the next process refuses an answer before its question
     listening.cancel()
     await handle.send(2024)
     assert await soon(handle.result(), 30) == {"year": 2024, "attempt": 1}
     assert worker.running_tasks == 0
 
 
-async def answer_later(handle: Any) -> None:
-    async for _ in handle.events():
-        pass
+async def collect(handle: Any, seen: list[TaskEvent]) -> None:
+    async for event in handle.events():
+        seen.append(event)
+
+
+def questions(seen: list[TaskEvent]) -> int:
+    return sum(event.status == "input-required" for event in seen)
 
 
 async def test_a_task_waits_for_a_remote_agent_that_is_away(join: Join, planner: Agent, far: Served) -> None:

@@ -82,7 +82,7 @@ async def test_messages_are_the_conversation(peer: Agent, writer: MQTTRemoteAgen
         ("agent", "greeter"),
         ("user", None),
     ]
-    assert got["messages"][3]["content"][1]["url"] == "https://example.com/a.png"
+    assert got["messages"][3]["parts"] == [{"text": "Write"}, {"url": "https://example.com/a.png"}]
     with pytest.raises(ValueError, match="empty"):
         await writer.ainvoke([SystemMessage("")])
 

@@ -1,4 +1,4 @@
-"""MCP content blocks in a form that every adapter can turn into its framework's own blocks, and back."""
+"""Content blocks in a form that every adapter can turn into its framework's own blocks, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from mqtt_agent.wire.contents import CONTENT_SCHEME
 
-__all__ = ["Block", "Link", "Media", "Text", "as_text", "content_of", "in_words", "kind_of", "to_mcp"]
+__all__ = ["Block", "Data", "Link", "Media", "Text", "as_text", "content_of", "in_words", "kind_of", "to_mcp"]
 
 _ABOUT = frozenset(("type", "annotations", "_meta"))
 _MCP_KEYS = {
@@ -43,12 +43,14 @@ class Media:
         data: The bytes, in base64.
         mime_type: For example ``image/png``.
         uri: Where the file comes from; None when the block does not name a URI.
+        name: The name of the file, such as ``trip.pdf``; None when the block does not name the file.
     """
 
     kind: Kind
     data: str
     mime_type: str
     uri: str | None = None
+    name: str | None = None
 
     def decoded(self) -> bytes:
         """The bytes.
@@ -70,14 +72,23 @@ class Link:
         kind: ``image``, ``audio`` or ``file``.
         uri: The address of the bytes.
         mime_type: For example ``image/png``; None when the block does not name a type.
+        name: The name of the file; None when the block does not name the file.
     """
 
     kind: Kind
     uri: str
     mime_type: str | None = None
+    name: str | None = None
 
 
-Block = Text | Media | Link
+@dataclass(frozen=True)
+class Data:
+    """A JSON value for a program. A model reads it as JSON."""
+
+    value: Any
+
+
+Block = Text | Media | Link | Data
 
 
 def content_of(result: Any, blocks: Sequence[Mapping[str, Any]] | None = None) -> list[Block] | None:
@@ -107,8 +118,9 @@ def as_text(value: Any) -> str:
 def in_words(blocks: Sequence[Block]) -> str:
     """All blocks as one text, for a framework whose tools can give text only.
 
-    Text blocks keep their text, one block a line. Any other block becomes a short note such as ``[image: image/png]``,
-    because no model can read the bytes as text, and they would fill the model's context.
+    Text blocks keep their text, one block a line, and data becomes JSON. Any other block becomes a short note such as
+    ``[image: image/png]`` or ``[file trip.pdf: application/pdf]``: no model can read the bytes as text, and they would
+    fill the model's context.
     """
     return "\n".join(_in_words(block) for block in blocks)
 
@@ -121,8 +133,10 @@ def to_mcp(blocks: Sequence[Block]) -> list[dict[str, Any]]:
 def _in_words(block: Block) -> str:
     if isinstance(block, Text):
         return block.text
+    if isinstance(block, Data):
+        return as_text(block.value)
     what = block.uri or (block.mime_type if isinstance(block, Media) else "")
-    return f"[{block.kind}: {what}]"
+    return f"[{block.kind}: {what}]" if block.name is None else f"[{block.kind} {block.name}: {what}]"
 
 
 def _are_blocks(value: object) -> bool:
@@ -193,8 +207,10 @@ def kind_of(mime_type: str | None) -> Kind:
 def _write(block: Block) -> dict[str, Any]:
     if isinstance(block, Text):
         return {"type": "text", "text": block.text}
+    if isinstance(block, Data):
+        return {"type": "text", "text": as_text(block.value)}
     if isinstance(block, Link):
-        name = block.uri.rsplit("/", 1)[-1] or block.uri
+        name = block.name or block.uri.rsplit("/", 1)[-1] or block.uri
         about = {"mimeType": block.mime_type} if block.mime_type else {}
         return {"type": "resource_link", "uri": block.uri, "name": name, **about}
     if block.kind in ("image", "audio"):

@@ -59,7 +59,7 @@ def identities_of(
             identities = [Identity(name, token, client_id=client_id)]
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if identities[0].bearer is None and not is_loopback(host):
+    if not identities[0].proofs and not is_loopback(host):
         what = f"other machines can reach {host}, so {clients} need a token"
         raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")
     return identities

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
 
     from a2a_mqtt_agent.gateway import Gateway
     from a2a_mqtt_agent.joining import RemoteAgent
+    from a2a_mqtt_agent.tls import ServerTLS
+    from a2a_mqtt_agent.tokens import TokenIssuer
 
-__all__ = ["Gateway", "Identity", "RemoteAgent", "__version__"]
+__all__ = ["Gateway", "Identity", "RemoteAgent", "ServerTLS", "TokenIssuer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +29,12 @@ def __getattr__(name: str) -> Any:
         from a2a_mqtt_agent.joining import RemoteAgent
 
         return RemoteAgent
+    if name == "ServerTLS":
+        from a2a_mqtt_agent.tls import ServerTLS
+
+        return ServerTLS
+    if name == "TokenIssuer":
+        from a2a_mqtt_agent.tokens import TokenIssuer
+
+        return TokenIssuer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,6 @@ from typing import Any
 
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import (
-    InternalError,
     InvalidParamsError,
     TaskNotCancelableError,
     TaskNotFoundError,
@@ -21,7 +20,7 @@ from a2a.utils.errors import (
 from mqtt_agent import Agent
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.agents.store import TaskKey, TaskRecord
-from mqtt_agent.errors import InvalidIdentifier, MQTTAgentError, PeerUnavailable, TaskNotFound, TaskRejected
+from mqtt_agent.errors import TaskNotFound, TaskRejected
 
 from a2a_mqtt_agent.following import Followed
 from a2a_mqtt_agent.translating import ASKING, TERMINAL, content_of, derived_id, from_message, from_struct
@@ -128,18 +127,12 @@ class Caller:
         ``messageId`` for all their messages.
 
         Raises:
-            A2AError: The message cannot be sent.
+            A2AError: The message does not fit the task.
+            MQTTAgentError: The message cannot be sent.
         """
-        try:
-            if request.message.task_id:
-                return await self._answer(request.message, peer)
-            return await self._give(request, peer)
-        except PeerUnavailable as error:
-            raise InternalError(str(error)) from error
-        except InvalidIdentifier as error:
-            raise InvalidParamsError(str(error)) from error
-        except (MQTTAgentError, ValueError) as error:
-            raise InternalError(str(error)) from error
+        if request.message.task_id:
+            return await self._answer(request.message, peer)
+        return await self._give(request, peer)
 
     async def _give(self, request: a2a.SendMessageRequest, peer: str) -> Followed:
         message = request.message
@@ -206,14 +199,12 @@ class Caller:
 
         Raises:
             A2AError: There is no such task, or it is over.
+            MQTTAgentError: The cancellation cannot be sent.
         """
         found = await self.find(task_id, peer)
         if isinstance(found, a2a.Task) or found.over:
             raise TaskNotCancelableError(f"Task {task_id} is over")
-        try:
-            await found.handle.cancel("the A2A client has canceled the task")
-        except MQTTAgentError as error:
-            raise InternalError(str(error)) from error
+        await found.handle.cancel("the A2A client has canceled the task")
         try:
             await asyncio.wait_for(_until_over(found), _CANCELED_WITHIN)
         except asyncio.TimeoutError:

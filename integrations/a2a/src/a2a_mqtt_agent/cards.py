@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -24,13 +25,13 @@ class Addresses:
     Attributes:
         url: The address of the gateway, such as ``http://127.0.0.1:8080``.
         grpc: The address for gRPC, such as ``127.0.0.1:8081``; None for no gRPC.
-        bearer: Whether a bearer token is needed.
+        show: Adds the security schemes to a card.
         legacy: Whether the card also shows A2A 0.3.
     """
 
     url: str
     grpc: str | None = None
-    bearer: bool = False
+    show: Callable[[a2a.AgentCard], None] = lambda card: None
     legacy: bool = False
 
     def of(self, agent_id: str) -> str:
@@ -57,9 +58,7 @@ def a2a_card(card: AgentCard, addresses: Addresses, *, extended: bool = False) -
         default_output_modes=card.output_modes or _MODES,
         skills=_skills(card),
     )
-    if addresses.bearer:
-        made.security_schemes["bearer"].http_auth_security_scheme.scheme = "bearer"
-        made.security_requirements.add().schemes["bearer"].list.extend(())
+    addresses.show(made)
     if extended:
         about = made.capabilities.extensions.add()
         about.uri = "urn:mqtt-agent:card"

@@ -1,19 +1,21 @@
-"""Who may speak to the gateway over HTTP: the names of the host, the bearer tokens, and the kind and size of a body."""
+"""Who may speak to the gateway over HTTP: the names of the host, who calls, and the kind and size of a body."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from a2a.server.request_handlers.response_helpers import build_error_response
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import A2AError, ContentTypeNotSupportedError
-from mqtt_agent.adapting.bearers import Identity, identity_of
 from starlette.authentication import SimpleUser
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from a2a_mqtt_agent.authentication import Authentication
+from a2a_mqtt_agent.tls import CERTIFICATE
 
 __all__ = ["Guard"]
 
@@ -26,17 +28,17 @@ _CARD = "/.well-known/agent-card.json"
 class Guard:
     """Passes on only requests that are allowed, with the caller's agent id as the user.
 
-    Everybody who can reach the gateway may read the cards, because a card says which token is needed.
+    Everybody who can reach the gateway may read the cards, because a card says how callers prove who they are.
 
     Args:
         app: Gets the requests.
-        identities: The callers by the digests of their tokens.
+        authentication: Finds who calls.
         hosts: The names of this host that a request may have in its Host and Origin headers; none means any name.
     """
 
-    def __init__(self, app: ASGIApp, identities: Mapping[bytes, Identity], hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, authentication: Authentication, hosts: Iterable[str]) -> None:
         self._app = app
-        self._identities = identities
+        self._authentication = authentication
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,9 +49,11 @@ class Guard:
         request = Request(scope)
         refused = self._refuse(request)
         if refused is None and not (request.method == "GET" and request.url.path.endswith(_CARD)):
-            identity = identity_of(self._identities, request.headers.get("authorization", ""))
+            who = self._authentication
+            await who.prepare(request.headers)
+            identity = who.identity_of(request.headers, scope.get(CERTIFICATE))
             if identity is None:
-                refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
+                refused = PlainTextResponse(who.wanted, 401, {"WWW-Authenticate": who.challenges})
             else:
                 scope["user"] = SimpleUser(identity.agent_id)
         if refused is not None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from a2a.server.context import ServerCallContext
-from a2a.server.request_handlers.request_handler import RequestHandler, validate_request_params
+from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.constants import DEFAULT_LIST_TASKS_PAGE_SIZE
 from a2a.utils.errors import (
@@ -26,6 +26,7 @@ from a2a.utils.task import (
 
 from a2a_mqtt_agent.callers import Caller
 from a2a_mqtt_agent.following import Followed
+from a2a_mqtt_agent.hiding import answers
 from a2a_mqtt_agent.pushing import Pusher
 from a2a_mqtt_agent.views import Update, direct_message
 
@@ -74,14 +75,14 @@ class Handler(RequestHandler):
 
     # Tasks
 
-    @validate_request_params
+    @answers
     async def on_get_task(self, params: a2a.GetTaskRequest, context: ServerCallContext) -> a2a.Task | None:
         """Show a task."""
         validate_history_length(params)
         caller, peer = await self._served(context)
         return apply_history_length(await caller.view(params.id, peer), params)
 
-    @validate_request_params
+    @answers
     async def on_list_tasks(self, params: a2a.ListTasksRequest, context: ServerCallContext) -> a2a.ListTasksResponse:
         """List the tasks that the caller has given to the agent, the latest change first."""
         validate_history_length(params)
@@ -108,7 +109,7 @@ class Handler(RequestHandler):
             total_size=len(tasks),
         )
 
-    @validate_request_params
+    @answers
     async def on_cancel_task(self, params: a2a.CancelTaskRequest, context: ServerCallContext) -> a2a.Task | None:
         """Cancel a task."""
         caller, peer = await self._served(context)
@@ -130,7 +131,7 @@ class Handler(RequestHandler):
             await self._pusher.add(caller, followed.task.id, wants.task_push_notification_config, followed)
         return followed
 
-    @validate_request_params
+    @answers
     async def on_message_send(
         self, params: a2a.SendMessageRequest, context: ServerCallContext
     ) -> a2a.Task | a2a.Message:
@@ -143,7 +144,7 @@ class Handler(RequestHandler):
             return apply_history_length(task, params.configuration)
         return direct_message(task, followed.result) or apply_history_length(task, params.configuration)
 
-    @validate_request_params
+    @answers
     async def on_message_send_stream(
         self, params: a2a.SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[a2a.Task | Update, None]:
@@ -153,7 +154,7 @@ class Handler(RequestHandler):
             yield event
         self._callers[context.user.user_name].note_answered(followed.task.id)
 
-    @validate_request_params
+    @answers
     async def on_subscribe_to_task(
         self, params: a2a.SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[a2a.Task | Update, None]:
@@ -167,7 +168,7 @@ class Handler(RequestHandler):
 
     # Push notifications
 
-    @validate_request_params
+    @answers
     async def on_create_task_push_notification_config(
         self, params: a2a.TaskPushNotificationConfig, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
@@ -176,7 +177,7 @@ class Handler(RequestHandler):
         await self._pusher.check(params.url)
         return await self._pusher.add(caller, params.task_id, params)
 
-    @validate_request_params
+    @answers
     async def on_get_task_push_notification_config(
         self, params: a2a.GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
@@ -187,7 +188,7 @@ class Handler(RequestHandler):
                 return config
         raise TaskNotFoundError(f"Task {params.task_id} has no push notification config {params.id}")
 
-    @validate_request_params
+    @answers
     async def on_list_task_push_notification_configs(
         self, params: a2a.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> a2a.ListTaskPushNotificationConfigsResponse:
@@ -196,7 +197,7 @@ class Handler(RequestHandler):
         configs = await self._pusher.configs(caller, params.task_id)
         return a2a.ListTaskPushNotificationConfigsResponse(configs=configs)
 
-    @validate_request_params
+    @answers
     async def on_delete_task_push_notification_config(
         self, params: a2a.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
@@ -216,7 +217,7 @@ class Handler(RequestHandler):
 
     # Cards
 
-    @validate_request_params
+    @answers
     async def on_get_extended_agent_card(
         self, params: a2a.GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> a2a.AgentCard:

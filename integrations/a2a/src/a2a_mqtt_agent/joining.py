@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import httpx
@@ -72,29 +73,45 @@ class RemoteAgent:
         self.agent.on_task(self._do)
 
     @classmethod
-    async def at(cls, url: str, agent_id: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Self:
+    async def at(
+        cls,
+        url: str,
+        agent_id: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        trust: Sequence[str | PathLike[str]] = (),
+        **options: Any,
+    ) -> Self:
         """Read the card of a remote agent.
 
         Args:
             url: The address of the agent, or of its card.
             agent_id: The agent's id at the MQTT side.
             headers: HTTP headers for the remote agent, such as ``Authorization``.
+            trust: JWK or JWKS files. The card needs a signature of one of these public keys; empty means that no
+                signature is needed. It needs ``a2a-mqtt-agent[auth]``.
             options: Further arguments of :class:`mqtt_agent.Agent`.
 
         Raises:
-            ConnectionError: The agent has no readable card at this address.
-            ValueError: The remote agent speaks no transport that is known here.
+            ConnectionError: The agent has no readable card at this address, or no trusted key has signed the card.
+            ValueError: The remote agent speaks no transport that is known here, or a file of ``trust`` has no key.
+            OSError: A file of ``trust`` cannot be read.
         """
+        verify = None
+        if trust:
+            from a2a_mqtt_agent.signing import card_verifier
+
+            verify = card_verifier(trust)
         timeout = httpx.Timeout(_CONNECT, read=_READ)
         http = httpx.AsyncClient(headers=dict(headers or {}), timeout=timeout, follow_redirects=False)
         base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
         try:
-            card = await A2ACardResolver(http, base).get_agent_card()
+            card = await A2ACardResolver(http, base).get_agent_card(signature_verifier=verify)
             return cls(card, base, agent_id, http, **options)
         except (A2AClientError, httpx.HTTPError) as error:
             await http.aclose()
             raise ConnectionError(f"{url} has no readable A2A card: {error}") from error
-        except ValueError:
+        except (ValueError, ConnectionError):
             await http.aclose()
             raise
 

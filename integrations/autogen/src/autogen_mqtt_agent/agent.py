@@ -24,6 +24,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import last
+from mqtt_agent.adapting.content import Block
 from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.forks import in_child
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
@@ -246,7 +247,7 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
         replies = Replies(self.name, self._codec, self._config.roster)
         ask = None if self._on_question is None else asking_here(self._on_question)
 
-        async def give(emit: Emit) -> tuple[str, Any]:
+        async def give(emit: Emit) -> tuple[str, Any, list[Block] | None]:
             agent = self._requester.agent
             return await agent.await_on_loop(give_turn, self._config, asked, ask, emit)
 
@@ -257,8 +258,8 @@ class MQTTAgent(BaseChatAgent, Component[MQTTAgentConfig]):
                         for message in replies.event(event):
                             yield message
                         continue
-                    task_id, result = event.result()
-                    response = replies.response(result)
+                    task_id, result, answer = event.result()
+                    response = replies.response(result, answer)
                     for message in replies.left_out(response):
                         yield message
                     under_way.answered(task_id, response.chat_message, from_host=replies.from_host)

@@ -10,9 +10,11 @@ from typing import Any
 
 from autogen_agentchat.messages import BaseChatMessage
 from mqtt_agent import TaskContext
+from mqtt_agent.adapting.content import Block, Text
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.messages import Codec
+from autogen_mqtt_agent.parts import blocks_in, has_pictures
 from autogen_mqtt_agent.places import Place
 from autogen_mqtt_agent.saved import MQTTAgentConfig, MQTTAgentState
 from autogen_mqtt_agent.turns import Turn, turn_id
@@ -35,6 +37,7 @@ class Asked:
         within: The turn of a hosted agent in which this turn is asked for. When the host was killed, the hosted agent
             asks again.
         tries: How many turns at this place ended without an answer.
+        shown: The prompt with its pictures, for an agent that does not use AutoGen; empty when there are no pictures.
     """
 
     task_id: str
@@ -43,6 +46,7 @@ class Asked:
     history: Sequence[dict[str, Any]] = ()
     within: TaskContext | None = None
     tries: int = 0
+    shown: Sequence[Block] = ()
 
 
 class Conversation:
@@ -150,10 +154,11 @@ class Conversation:
         )
         prompt = "\n\n".join(f"{message.source}: {message.to_model_text()}" for message in messages)
         history = () if self.known_to_peer else tuple(state.history)
+        shown = _shown(messages) if has_pictures(messages) else ()
         within = None if self._place is None else self._place.turn
         if within is None:
-            return Asked(turn_id(turn, messages, [state.tries]), turn, prompt, history)
-        return Asked(turn_id(turn, messages, [0, within.id]), turn, prompt, history, within, state.tries)
+            return Asked(turn_id(turn, messages, [state.tries]), turn, prompt, history, shown=shown)
+        return Asked(turn_id(turn, messages, [0, within.id]), turn, prompt, history, within, state.tries, shown)
 
     def begin(self, asked: Asked, agent_id: str) -> UnderWay:
         """Begin a turn."""
@@ -162,6 +167,17 @@ class Conversation:
         self.state.pending, self.state.given_by = asked.task_id, agent_id
         self.state.prompt = asked.prompt or self.state.prompt
         return UnderWay(self)
+
+
+def _shown(messages: Sequence[BaseChatMessage]) -> list[Block]:
+    """Messages as blocks, each after the name of its author."""
+    shown: list[Block] = []
+    for message in messages:
+        first, *others = blocks_in(message) or [Text("")]
+        name = f"{message.source}: "
+        shown += [Text(name + first.text)] if isinstance(first, Text) else [Text(name), first]
+        shown += others
+    return shown
 
 
 class UnderWay:

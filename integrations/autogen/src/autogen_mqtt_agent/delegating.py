@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from mqtt_agent import Agent, TaskEvent, TaskHandle
+from mqtt_agent.adapting.content import Block
 from mqtt_agent.adapting.delegating import check_online, delegated, while_online
 from mqtt_agent.adapting.following import follow, unanswerable
+from mqtt_agent.adapting.parts import answer_of, message_of
 from mqtt_agent.adapting.streaming import Emit
 from mqtt_agent.errors import TaskNotFound, TaskRejected
 from mqtt_agent.wire import TaskState
@@ -14,7 +16,7 @@ from mqtt_agent.wire import TaskState
 from autogen_mqtt_agent.conversation import Asked
 from autogen_mqtt_agent.questions import Ask
 from autogen_mqtt_agent.saved import MQTTAgentConfig
-from autogen_mqtt_agent.turns import CONTROL, TURN, Control
+from autogen_mqtt_agent.turns import AUTOGEN, CONTROL, TURN, Control
 
 __all__ = ["control_turn", "give_turn"]
 
@@ -23,8 +25,10 @@ _CONTROL_TIMEOUT = 5.0  # seconds
 
 async def give_turn(
     agent: Agent, participant: MQTTAgentConfig, asked: Asked, ask: Ask | None, emit: Emit
-) -> tuple[str, Any]:
-    """Give a turn to the participant's peer, emit the task's events, and return the task's id and result.
+) -> tuple[str, Any, list[Block] | None]:
+    """Give a turn to the participant's peer, emit the task's events, and return the task's id, result and answer.
+
+    The answer are the blocks of :func:`mqtt_agent.adapting.parts.answer_of`.
 
     When this function is canceled, the turn is canceled at the peer. But when the host of a hosted agent stops, the
     turn goes on: the hosted agent asks for the turn again after the host's next start.
@@ -49,13 +53,15 @@ async def give_turn(
         if not wait:
             await check_online(agent, peer, "start its host, or let the participant wait for the peer: absent='wait'")
         task_id = asked.task_id if asked.within is None else await _id_at_place(agent, asked)
-        prompt = [{"role": "user", "content": asked.prompt}]
+        prompt, shows = {"role": "user", "content": asked.prompt}, False
+        if asked.shown and not await _uses_autogen(agent, peer):  # a host gets the pictures with the turn itself
+            prompt, shows = message_of(asked.shown, role="user").as_json(), True
         try:
             return await agent.delegate(
                 peer,
                 asked.prompt,
                 type=TURN,
-                messages=[*asked.history, *prompt] if asked.history else None,
+                messages=[*asked.history, prompt] if asked.history or shows else None,
                 data=asked.turn.model_dump(),
                 task_id=task_id,
                 context_id=asked.turn.conversation,
@@ -66,7 +72,7 @@ async def give_turn(
                 raise
             return await agent.resume(task_id)  # the same turn was given before, in messages with other ids
 
-    async def follow_turn(handle: TaskHandle) -> tuple[str, Any]:
+    async def follow_turn(handle: TaskHandle) -> tuple[str, Any, list[Block] | None]:
         async def tell(event: TaskEvent) -> None:
             emit(event)
 
@@ -79,13 +85,19 @@ async def give_turn(
 
         following = follow(handle, tell, ask or refuse)
         result = await (following if wait else while_online(agent, handle, following, grace=participant.grace))
-        return handle.task_id, result
+        return handle.task_id, result, answer_of(handle.response)
 
     async def give_up(handle: TaskHandle) -> None:
         if asked.within is None or not asked.within.interrupted:
             await handle.cancel("the requester gave up")
 
     return await delegated(begin, follow_turn, timeout=participant.timeout, give_up=give_up)
+
+
+async def _uses_autogen(agent: Agent, peer: str) -> bool:
+    """Whether the peer is known to be an :class:`AgentHost`."""
+    card = await agent.peer(peer)
+    return card is not None and bool((card.meta or {}).get(AUTOGEN))
 
 
 async def _id_at_place(agent: Agent, asked: Asked) -> str:

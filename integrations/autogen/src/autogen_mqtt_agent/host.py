@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack
 from autogen_mqtt_agent.instances import Factory
 from autogen_mqtt_agent.messages import AnyMessage, Codec
 from autogen_mqtt_agent.taking import Turns
-from autogen_mqtt_agent.turns import CONTROL, MAX_PAYLOAD, TURN
+from autogen_mqtt_agent.turns import AUTOGEN, CONTROL, MAX_PAYLOAD, TURN
 
 __all__ = ["AgentHost", "aserve_agent", "aserve_team", "serve_agent", "serve_team"]
 
@@ -30,8 +30,9 @@ class AgentHost(Agent):
     turn takes that turn again after its restart, from the state before the turn. When an answered turn is given again,
     the host sends the stored answer.
 
-    The host also takes other tasks, from agents that do not use AutoGen. The instance gets the task's prompt, and the
-    result is the answer as text. Tasks with one context id are one conversation, as long as the host runs.
+    The host also takes other tasks, from agents that do not use AutoGen. The instance gets the task's prompt, its
+    data and its pictures; any other file is named in the text. The result is the answer as text, or a message with
+    pictures. Tasks with one context id are one conversation, as long as the host runs.
 
     Args:
         factory: Makes the instance of a conversation, a ``ChatAgent`` or a ``Team``; may be async. The function gets
@@ -72,6 +73,7 @@ class AgentHost(Agent):
             made = type(factory).__name__
             raise TypeError(f"give a function that makes a {made} for each conversation, not a {made}")
         options.setdefault("max_payload", MAX_PAYLOAD)
+        options["meta"] = {AUTOGEN: 1, **(options.get("meta") or {})}
         # Turns that wait for an earlier turn of their conversation count too.
         # The change by a turn needs the states before it, back to a whole one. So all turns are kept a little longer.
         whole_every = min(retention, WHOLE_EVERY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.base import Response
@@ -15,10 +15,12 @@ from autogen_agentchat.messages import (
     ThoughtEvent,
 )
 from mqtt_agent import TaskEvent
-from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.content import Block, Text, as_text, in_words
+from mqtt_agent.adapting.parts import read_artifact
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.messages import AnyMessage, Codec, essence
+from autogen_mqtt_agent.parts import message_from
 from autogen_mqtt_agent.turns import Answer, Told
 
 __all__ = ["Replies"]
@@ -58,12 +60,18 @@ class Replies:
         if message is not None and self._is_news(message):
             yield message
 
-    def response(self, result: Any) -> Response:
-        """The answer. The result of an agent that does not use AutoGen becomes text."""
+    def response(self, result: Any, blocks: Sequence[Block] | None = None) -> Response:
+        """The answer. The result of an agent that does not use AutoGen becomes text, with pictures if it has some.
+
+        Args:
+            result: The value of the result.
+            blocks: The blocks of the answer, when the value is not the whole answer.
+        """
         try:
             answer = Answer.model_validate(result)
         except ValidationError:
-            return Response(chat_message=TextMessage(content=as_text(result), source=self._name))
+            said = [Text(as_text(result))] if blocks is None else blocks
+            return Response(chat_message=message_from(said, self._name))
         self.from_host = True
         message = self._codec.for_team(self._codec.decode(answer.chat_message))
         if not isinstance(message, BaseChatMessage):
@@ -87,6 +95,10 @@ class Replies:
             progress = f"{event.progress:g}{of}" if event.progress is not None else ""
             content = event.content or progress
             return ThoughtEvent(content=content, source=self._name, metadata={"mqtt_progress": progress})
+        if event.type == "artifact":
+            name = event.content or ""
+            words = in_words(read_artifact(event))
+            return ThoughtEvent(content=f"{name}: {words}", source=self._name, metadata={"mqtt_artifact": name})
         if event.type != "partial":
             return None
         try:

@@ -10,8 +10,10 @@ from autogen_agentchat.messages import ThoughtEvent
 from autogen_core import Image
 from autogen_core.tools import ImageResultContent, TextResultContent, ToolResult
 from mqtt_agent import CallHandle
-from mqtt_agent.adapting.content import Block, Link, Text, as_text, content_of, in_words
+from mqtt_agent.adapting.content import as_text, content_of
 from typing_extensions import override
+
+from autogen_mqtt_agent.parts import picture_or_words
 
 __all__ = ["outcome_result", "partial_event"]
 
@@ -59,18 +61,11 @@ def _tool_result(name: str, value: Any, beside: list[dict[str, Any]] | None) -> 
     blocks = content_of({"content": value} if isinstance(value, list) else value, beside)
     if blocks is None:
         return ToolResult(name=name, result=[TextResultContent(content=as_text(value))])
-    contents = [_content(block) for block in blocks]
+    contents = [_content(picture_or_words(block)) for block in blocks]
     pictures = any(isinstance(each, ImageResultContent) for each in contents)
     is_error = not beside and isinstance(value, Mapping) and value.get("isError") is True
     return (PictureResult if pictures else ToolResult)(name=name, result=contents, is_error=is_error)
 
 
-def _content(block: Block) -> TextResultContent | ImageResultContent:
-    if isinstance(block, Text):
-        return TextResultContent(content=block.text)
-    if isinstance(block, Link) or block.kind != "image":
-        return TextResultContent(content=in_words([block]))  # AutoGen's results carry texts and pictures only
-    try:
-        return ImageResultContent(content=Image.from_base64(block.data))
-    except (OSError, ValueError) as error:  # Pillow cannot read the picture, or the data is not base64
-        return TextResultContent(content=f"[an image that cannot be read: {error}]")
+def _content(shown: str | Image) -> TextResultContent | ImageResultContent:
+    return TextResultContent(content=shown) if isinstance(shown, str) else ImageResultContent(content=shown)

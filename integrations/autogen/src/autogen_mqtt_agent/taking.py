@@ -11,13 +11,16 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
 from autogen_core import CancellationToken
 from mqtt_agent import Agent, TaskContext
+from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.conversations import conversation_of, proof_of
 from mqtt_agent.adapting.instances import Instances
+from mqtt_agent.adapting.parts import blocks_of, files_of, message_of, prompt_of
 from mqtt_agent.errors import TaskFailed, TaskRejected
 from pydantic import ValidationError
 
 from autogen_mqtt_agent.instances import Factory, Instance, Maker
 from autogen_mqtt_agent.messages import Codec
+from autogen_mqtt_agent.parts import blocks_in, has_pictures, message_from
 from autogen_mqtt_agent.turns import Answer, Control, Told, Turn
 
 __all__ = ["Turns"]
@@ -68,11 +71,15 @@ class Turns:
         return await self._take(task, name, turn, [each for each in messages if isinstance(each, BaseChatMessage)])
 
     async def on_plain_task(self, task: TaskContext) -> Any:
-        """Take a turn for an agent that does not use AutoGen, and return the answer as text."""
+        """Take a turn for an agent that does not use AutoGen. The answer is text, or a message with pictures."""
         name = task.conversation
         turn = Turn(conversation=name)
-        messages = [TextMessage(content=task.prompt, source=task.sender or "user")] if task.prompt else []
+        message = _plain_message(task)
+        messages = [] if message is None else [message]
         answer = Answer.model_validate(await self._take(task, name, turn, messages, goes_on=True))
+        said = self._codec.decode(answer.chat_message)
+        if isinstance(said, BaseChatMessage) and has_pictures([said]):
+            return message_of(blocks_in(said))
         return answer.chat_message["text"]
 
     async def on_control(self, task: TaskContext) -> None:
@@ -133,6 +140,16 @@ class Turns:
                 self._codec.encode(each) for each in inner if not isinstance(each, ModelClientStreamingChunkEvent)
             ],
         ).model_dump()
+
+
+def _plain_message(task: TaskContext) -> BaseChatMessage | None:
+    """The message of a task that is no turn: its text, its data and its pictures; None when the task says nothing."""
+    source, blocks = task.sender or "user", blocks_of(task.parts)
+    if files_of(blocks):
+        return message_from(blocks, source)
+    prompt, data = prompt_of(task), [] if task.data is None else [as_text(task.data)]
+    said = [*([] if prompt is None else [prompt]), *data]
+    return TextMessage(content="\n".join(said), source=source) if said else None
 
 
 def _check_previous(task: TaskContext, turn: Turn) -> None:

@@ -13,13 +13,16 @@ from pydantic import BaseModel, Field
 
 from autogen_mqtt_agent.messages import essence
 
-__all__ = ["CONTROL", "MAX_PAYLOAD", "TURN", "Answer", "Control", "Told", "Turn", "turn_id"]
+__all__ = ["AUTOGEN", "CONTROL", "MAX_PAYLOAD", "TURN", "Answer", "Control", "Told", "Turn", "turn_id"]
 
 TURN = "autogen.turn"
 """The type of a task that asks for a turn."""
 
 CONTROL = "autogen.control"
 """The type of a task that pauses or resumes a turn."""
+
+AUTOGEN = "autogen"
+"""The key in the ``meta`` of a host's card that says that the host takes turns."""
 
 MAX_PAYLOAD = 16 * DEFAULT_MAX_PAYLOAD
 """Bytes of the largest turn or answer that is read. Turns may contain pictures."""

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from crewai.agent.utils import build_task_prompt_with_schema, format_task_with_context
 from crewai.tools import BaseTool
 from crewai.utilities.agent_utils import convert_tools_to_openai_schema
+from mqtt_agent.adapting.content import Text
 from mqtt_agent.adapting.conversations import own_name
+from mqtt_agent.adapting.parts import message_of
 
 from crewai_mqtt_agent.asking import CrewAsker, current_requester
+from crewai_mqtt_agent.files import input_files
 
 if TYPE_CHECKING:
     from crewai import Task
@@ -35,6 +38,7 @@ class Assignment:
         title: The title of the task, one line for people.
         metadata: See the docstring of this module.
         tools: The tools that the peer may call, by their names in ``metadata``.
+        messages: The prompt with the input files of the task, as messages; None when there are no files.
     """
 
     task_id: str
@@ -42,6 +46,7 @@ class Assignment:
     title: str
     metadata: dict[str, Any]
     tools: dict[str, Any]
+    messages: list[dict[str, Any]] | None = None
 
     def hidden(self, tool: str, arguments: Iterable[str]) -> list[str]:
         """The names among the arguments of a tool that the peer was not told of, in ``metadata``."""
@@ -68,7 +73,10 @@ def assign(
         about["tools"] = [each["function"] for each in told]
     title = (task.name or task.description).strip().splitlines()[0][:120] if task.description.strip() else ""
     metadata = {"crewai": about}
-    return Assignment(_task_id(task, crew, run_id, prompt, metadata), prompt, title, metadata, by_name)
+    files = input_files(task, crew)
+    messages = [message_of([Text(prompt), *files], role="user").as_json()] if files else None
+    task_id = _task_id(task, crew, run_id, prompt, {**metadata, "messages": messages} if files else metadata)
+    return Assignment(task_id, prompt, title, metadata, by_name, messages)
 
 
 def _task_id(task: Task, crew: Any, run_id: str | None, prompt: str, metadata: dict[str, Any]) -> str:

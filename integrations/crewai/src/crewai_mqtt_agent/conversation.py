@@ -14,8 +14,10 @@ from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.llm_events import LLMStreamChunkEvent
 from mqtt_agent import Agent, TaskHandle
+from mqtt_agent.adapting.content import in_words
 from mqtt_agent.adapting.delegating import delegated
 from mqtt_agent.adapting.following import follow
+from mqtt_agent.adapting.parts import answer_of
 from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.wire import TaskEvent
 
@@ -66,6 +68,7 @@ async def work(
             member.peer,
             assignment.prompt,
             title=assignment.title,
+            messages=assignment.messages,
             data=data,
             task_id=assignment.task_id,
             metadata=assignment.metadata,
@@ -75,7 +78,9 @@ async def work(
     given.add(giving)
 
     async def follow_task(handle: TaskHandle) -> Any:
-        return await follow(handle, lambda event: _tell(handle, event, member, task, scope), answer)
+        result = await follow(handle, lambda event: _tell(handle, event, member, task, scope), answer)
+        blocks = answer_of(handle.response)  # an answer is text in CrewAI, so files are named in it
+        return result if blocks is None else in_words(blocks)
 
     async def answer(question: str, schema: Any) -> Any:
         call = schema.get(TOOL_CALL) if isinstance(schema, dict) else None
@@ -122,7 +127,8 @@ def _translated(handle: TaskHandle, event: TaskEvent, member: Member, task: Task
         progress = event.progress or 0.0
         return [RemoteTaskProgressEvent(progress=progress, total=event.total, message=event.content, **about)]
     if event.type == "artifact":
-        return [RemoteTaskArtifactEvent(name=event.content or "", data=event.data, **about)]
+        parts = None if event.parts is None else [part.as_json() for part in event.parts]
+        return [RemoteTaskArtifactEvent(name=event.content or "", data=event.data, parts=parts, **about)]
     told: list[BaseEvent] = [RemoteTaskStreamEvent(content=event.content, data=event.data, **about)]
     if event.content:  # so that Crew(stream=True) shows the peer's text with the text of the local agents
         told.append(LLMStreamChunkEvent(chunk=event.content, call_id=handle.task_id, from_task=task, from_agent=member))

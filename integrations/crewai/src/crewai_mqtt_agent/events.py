@@ -91,8 +91,10 @@ class RemoteTaskArtifactEvent(RemoteTaskEvent):
     Attributes:
         name: The artifact's name.
         data: Any JSON value.
+        parts: The content as A2A's parts, when ``data`` cannot say all of it.
     """
 
     type: str = "remote_task_artifact"
     name: str
     data: Any = None
+    parts: list[dict[str, Any]] | None = None

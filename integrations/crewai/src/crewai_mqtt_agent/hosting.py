@@ -27,6 +27,7 @@ from mqtt_agent.adapting.apart import run_apart
 from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.conversations import conversation_of
 from mqtt_agent.adapting.options import AgentOptions
+from mqtt_agent.adapting.parts import prompt_of
 from mqtt_agent.adapting.serving import OnStarted, serve
 from mqtt_agent.adapting.threads import run_for_handler
 from typing_extensions import Unpack
@@ -189,7 +190,7 @@ async def _run_agent(requester: CrewAsker, agent: BaseAgent) -> Any:
 
     def make_crew() -> Crew:
         work = Task(
-            description=task.prompt or as_text(task.data),
+            description=prompt_of(task) or as_text(task.data),
             expected_output=str(about.get("expected_output") or "A complete answer"),
             agent=agent,
             tools=[*(agent.tools or []), *borrowed_tools(about.get("tools"), requester)],
@@ -302,8 +303,9 @@ def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
 
 def _inputs(task: TaskContext) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
-    if task.prompt is not None:
-        inputs["prompt"] = task.prompt
+    prompt = prompt_of(task)
+    if prompt is not None:
+        inputs["prompt"] = prompt
     if isinstance(task.data, dict):
         inputs.update(task.data)
     elif task.data is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mqtt_agent.adapting.content import Block, Link, Media, Text, as_text, kind_of
+from mqtt_agent.adapting.content import Block, Data, Link, Media, Text, as_text, in_words, kind_of
 from mqtt_agent.adapting.content import content_of as blocks_of
 from mqtt_agent.adapting.content import to_mcp as write_mcp
 
@@ -59,8 +59,8 @@ def text_of(content: Sequence[str | Mapping[str, Any]]) -> str:
 
 
 def _from_mcp(block: Block) -> dict[str, Any]:
-    if isinstance(block, Text):
-        return {"type": "text", "text": block.text}
+    if isinstance(block, (Text, Data)):
+        return {"type": "text", "text": in_words([block])}
     # An audio block becomes a file block, because LangChain converts the audio blocks of a tool message to text.
     kind = "image" if block.kind == "image" else "file"
     if isinstance(block, Media):

@@ -17,7 +17,6 @@ from langchain_core.tools import BaseTool
 from mqtt_agent import TLS, Password, TaskStore, Token
 from mqtt_agent.adapting.callers import AwaitingCaller, BlockingCaller, Caller, block, iterate, last
 from mqtt_agent.adapting.closing import Closing
-from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.following import wording
 from mqtt_agent.adapting.naming import model_name
@@ -34,6 +33,7 @@ from langchain_mqtt_agent._langgraph import current_runtime
 from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
 from langchain_mqtt_agent.interceptors import MQTTToolCallRequest, ToolCallInterceptor, as_meta, intercepted
+from langchain_mqtt_agent.parts import tool_content
 from langchain_mqtt_agent.places import Place, place_of
 from langchain_mqtt_agent.remote.conversation import OnQuestion, converse
 from langchain_mqtt_agent.remote.payload import Outcome, Reply, Shape, request_from, shape_of
@@ -368,14 +368,14 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
     def _may_outlive_its_turn(self) -> bool:
         return self.on_timeout == "leave" and (self.timeout is not None or self.idle_timeout is not None)
 
-    async def _ask_as(self, name: str, run: Run, request: MQTTToolCallRequest) -> tuple[str, Artifact]:
+    async def _ask_as(self, name: str, run: Run, request: MQTTToolCallRequest) -> Any:
         if request.name != name:
             raise ValueError(f"an interceptor cannot turn the tool {name} of a peer into {request.name!r:.80}")
         return await self._ask(run, request.args, request.headers)
 
     async def _ask(
         self, run: Run, arguments: dict[str, Any], headers: dict[str, Any] | None = None
-    ) -> tuple[str, Artifact]:
+    ) -> tuple[str | list[dict[str, Any]], Artifact]:
         task: ReplayedTask | None = None
         try:
             task = ReplayedTask(self._asked_for(run, arguments, headers), run.patience)
@@ -390,7 +390,7 @@ class MQTTRemoteAgent(Closing, Runnable[Any, Any]):
                 told = RemoteToolException(f"{self.peer} {advice} task_id={error.task_id!r}", told.artifact)
             raise told from error
         assert isinstance(outcome, Outcome)
-        return as_text(outcome.value), {"structured_content": outcome.value, **outcome.about}
+        return tool_content(outcome.value), {"structured_content": outcome.value, **outcome.about}
 
     def _asked_for(self, run: Run, arguments: dict[str, Any], headers: dict[str, Any] | None) -> Delegation:
         prompt, task_id = arguments.get("prompt"), arguments.get("task_id")

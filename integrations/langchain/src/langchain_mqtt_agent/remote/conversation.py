@@ -12,6 +12,7 @@ from mqtt_agent.adapting.replaying import ReplayedTask
 from mqtt_agent.errors import TaskTimeout
 
 from langchain_mqtt_agent._langgraph import interrupt
+from langchain_mqtt_agent.parts import value_of
 from langchain_mqtt_agent.remote.payload import Outcome
 from langchain_mqtt_agent.run import Run
 
@@ -65,7 +66,7 @@ async def converse(task: ReplayedTask, run: Run, on_question: OnQuestion | None)
             elif task.asks(event):
                 question = task.question_of(event)
                 await _settle(task, question, await _answer(task, question, run, on_question), run, on_question)
-        value = await caller.on_loop(task.result)
+        value = value_of(await caller.on_loop(task.result), task.handle.response)
         yield Outcome(value, "".join(text), task.about)
     except BaseException as error:
         if task.under_way:

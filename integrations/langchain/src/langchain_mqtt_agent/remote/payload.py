@@ -11,11 +11,13 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, conv
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.prompt_values import PromptValue
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.parts import message_of
 from mqtt_agent.adapting.replaying import Request
 from mqtt_agent.wire import to_json
 from pydantic import BaseModel
 
-from langchain_mqtt_agent.content import are_blocks, text_of
+from langchain_mqtt_agent.content import are_blocks
+from langchain_mqtt_agent.parts import blocks_in
 
 __all__ = ["REPORT", "Outcome", "Reply", "Shape", "request_from", "shape_of"]
 
@@ -93,12 +95,15 @@ def _conversation(messages: Any) -> Request:
         role = _ROLES.get(message.type.removesuffix("MessageChunk").lower())
         if role is None or not message.content:
             continue
-        content = message.content if isinstance(message.content, str) else to_json(message.content)
-        told.append({"role": role, "content": content, **({"name": message.name} if message.name else {})})
+        if isinstance(message.content, str):
+            name = {"name": message.name} if message.name else {}
+            told.append({"role": role, "content": message.content, **name})
+        elif blocks := blocks_in(message):
+            told.append(message_of(blocks, role=role, name=message.name or None).as_json())
     if not told:
         raise ValueError("there is no message to send: the conversation is empty")
-    last = ([each for each in told if each["role"] == "user"] or told)[-1]["content"]
-    return Request(prompt=last if isinstance(last, str) else text_of(last), messages=told)
+    last = ([each for each in told if each["role"] == "user"] or told)[-1].get("content")
+    return Request(prompt=last if isinstance(last, str) else None, messages=told)
 
 
 def _plain(value: Any) -> Any:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
 from mqtt_agent import TaskContext
-from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.content import as_text, in_words
+from mqtt_agent.adapting.parts import are_plain, blocks_of, files_of, message_of, prompt_of
 from mqtt_agent.errors import WireError
 from mqtt_agent.wire import TaskMessage, to_json
 from pydantic import BaseModel
 
-__all__ = ["CALLER", "accepted", "input_of", "question_of", "result_of", "tell"]
+from langchain_mqtt_agent.parts import blocks_in, content_of_message
+
+__all__ = ["CALLER", "accepted", "check_no_files", "input_of", "question_of", "result_of", "tell"]
 
 _ANSWERS = ("agent", "assistant")
 """The roles of agents."""
@@ -53,15 +56,34 @@ def input_of(task: TaskContext, keys: list[str], history: bool, names: Collectio
             messages = _after_own_answer(messages, names)
         if not messages and task.prompt is not None:
             return {"messages": [HumanMessage(task.prompt)], **data}
-        read = [_KINDS.get(each.role, HumanMessage)(content=each.content, name=_author_of(each)) for each in messages]
+        read = [_message(each) for each in messages]
         return {**({"messages": read} if read else {}), **data}
-    if data or task.prompt is None:
+    prompt = prompt_of(task)
+    if data or prompt is None:
+        check_no_files(task)
         return data
     if len(keys) != 1:
         raise ValueError(
             f"a prompt cannot be the input of this graph: send data with the keys {', '.join(keys) or '(none)'}"
         )
-    return {keys[0]: task.prompt}
+    return {keys[0]: prompt}
+
+
+def _message(message: TaskMessage) -> BaseMessage:
+    kind = _KINDS.get(message.role, HumanMessage)
+    return kind(content=cast("Any", content_of_message(message)), name=_author_of(message))
+
+
+def check_no_files(task: TaskContext) -> None:
+    """Make sure that no file of a task is lost when only the task's ``data`` is the input.
+
+    Raises:
+        ValueError: The task has a file.
+    """
+    files = files_of(blocks_of(task.parts))
+    if files:
+        what = in_words(files)
+        raise ValueError(f"the input here is the data of the task, and the files beside the data would be lost: {what}")
 
 
 def _after_own_answer(messages: list[TaskMessage], names: Collection[str]) -> list[TaskMessage]:
@@ -119,7 +141,7 @@ def result_of(values: Any) -> Any:
     if isinstance(messages, list) and messages and isinstance(messages[-1], BaseMessage):
         answer = next((each for each in reversed(messages) if not _gives_back(each)), messages[-1])
         content = answer.content
-        return content if isinstance(content, str) else answer.text if _only_text(content) else _plain(content)
+        return content if isinstance(content, str) else _answer(answer)
     return _plain({key: value for key, value in values.items() if not key.startswith("__")})
 
 
@@ -127,8 +149,10 @@ def _gives_back(message: Any) -> bool:
     return bool(getattr(message, "response_metadata", {}).get(_HANDOFF_BACK))
 
 
-def _only_text(content: list[Any]) -> bool:
-    return all(isinstance(each, str) or each.get("type") not in ("image", "file", "audio", "video") for each in content)
+def _answer(message: BaseMessage) -> Any:
+    """The text of a message; a message with parts when it also has files or data."""
+    blocks = blocks_in(message)
+    return str(message.text) if are_plain(blocks) else message_of(blocks)
 
 
 def _plain(value: Any) -> Any:

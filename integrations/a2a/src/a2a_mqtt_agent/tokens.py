@@ -1,0 +1,176 @@
+"""Tokens of OAuth 2 and OpenID Connect: JWTs whose signatures are checked with the public keys of their issuer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import httpx
+from mqtt_agent.adapting.bearers import is_loopback
+
+from a2a_mqtt_agent.signing import keys_of
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+
+__all__ = ["TokenIssuer", "Tokens"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_KEPT = 3600.0
+"""Seconds for which the keys of an address are used."""
+_PAUSE = 30.0
+"""Seconds between two requests for the keys. Strangers can make up key ids, and must not cause a request each."""
+_MAX_KEYS = 1024 * 1024
+_LEEWAY = 30.0
+
+
+@dataclass(frozen=True)
+class TokenIssuer:
+    """An OAuth 2 or OpenID Connect server whose tokens callers have.
+
+    Attributes:
+        issuer: The claim ``iss`` of each token.
+        audience: What the claim ``aud`` must have: the name of this gateway at the issuer.
+        jwks: The public keys of the issuer: a JWKS file, or an https address.
+        claim: The claim that names the caller; it is compared with ``subject`` of each :class:`Identity`.
+        scope: A scope that each token needs; None for none.
+        openid_url: The address of the OpenID Connect configuration, for the cards.
+        token_url: The address at which a client gets tokens with its own secret, for the cards.
+        authorization_url: The address at which a person allows a client to get tokens, for the cards.
+
+    Raises:
+        ValueError: The address of the keys is not https.
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    claim: str = "sub"
+    scope: str | None = None
+    openid_url: str | None = None
+    token_url: str | None = None
+    authorization_url: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url or "https://")
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+            raise ValueError(f"the keys of {self.issuer} must come from an https address, not from {self.jwks}")
+
+    @property
+    def url(self) -> str | None:
+        """The address of the keys; None for a file."""
+        return self.jwks if "://" in self.jwks else None
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> TokenIssuer:
+        """Read a file of JSON with these attributes. A relative path in ``jwks`` starts at the folder of the file.
+
+        Raises:
+            ValueError: The file is no such JSON.
+            OSError: The file cannot be read.
+        """
+        path = Path(path).expanduser()
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(value, dict) or not all(isinstance(each, str) for each in cast("Any", value).values()):
+            raise ValueError(f"{path} must hold a JSON object of strings, with issuer, audience and jwks")
+        given = cast("dict[str, str]", value)
+        if given.keys() - known or {"issuer", "audience", "jwks"} - given.keys():
+            raise ValueError(f"{path} must have issuer, audience and jwks, and may have {', '.join(sorted(known))}")
+        if "://" not in given["jwks"]:
+            given["jwks"] = str(path.parent / given["jwks"])
+        return cls(**given)
+
+
+class Tokens:
+    """Checks the tokens of an issuer.
+
+    Args:
+        issuer: The issuer.
+
+    Raises:
+        ValueError: The file of keys has no keys.
+        OSError: The file of keys cannot be read.
+    """
+
+    def __init__(self, issuer: TokenIssuer) -> None:
+        self.issuer: TokenIssuer = issuer
+        self._keys: dict[str, PyJWK] = {} if issuer.url is not None else keys_of(issuer.jwks)
+        self._fetched = self._tried = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def prepare(self, token: str) -> None:
+        """Fetch the keys of the issuer, if a token may need newer ones."""
+        if self.issuer.url is None or not self._needs_keys(token):
+            return
+        async with self._fetching:
+            if self._needs_keys(token):
+                self._tried = time.monotonic()
+                await self._fetch(self.issuer.url)
+
+    def _needs_keys(self, token: str) -> bool:
+        now = time.monotonic()
+        if now - self._tried < _PAUSE:
+            return False
+        kid = _kid_of(token)
+        return kid is not None and (kid not in self._keys or now - self._fetched > _KEPT)
+
+    async def _fetch(self, url: str) -> None:
+        try:
+            async with httpx.AsyncClient(timeout=10, follow_redirects=False) as http:
+                answer = await http.get(url)
+                answer.raise_for_status()
+                if len(answer.content) > _MAX_KEYS:
+                    raise ValueError("the answer is too large")
+                self._keys = keys_of(answer.json())
+                self._fetched = time.monotonic()
+        except (httpx.HTTPError, ValueError) as error:
+            logger.warning("the keys of %s were not fetched, and the earlier ones stay: %s", self.issuer.issuer, error)
+
+    def subject_of(self, token: str) -> str | None:
+        """Who has a token; None when the token is not valid."""
+        import jwt  # after the import of ``signing``, which says what to install
+
+        kid = _kid_of(token)
+        key = None if kid is None else self._keys.get(kid)
+        if key is None:
+            return None
+        try:
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[str(key.algorithm_name)],
+                audience=self.issuer.audience,
+                issuer=self.issuer.issuer,
+                leeway=_LEEWAY,
+                options={"require": ["exp", "iss", "aud", self.issuer.claim]},
+            )
+        except jwt.PyJWTError as error:
+            logger.info("a token was refused: %s", error)
+            return None
+        subject, scopes = claims.get(self.issuer.claim), claims.get("scope", "")
+        scopes = scopes.split() if isinstance(scopes, str) else scopes
+        if self.issuer.scope is not None and not (isinstance(scopes, list) and self.issuer.scope in scopes):
+            logger.info("a token of %r was refused: it has not the scope %s", subject, self.issuer.scope)
+            return None
+        return subject if isinstance(subject, str) else None
+
+
+def _kid_of(token: str) -> str | None:
+    """The id of a token's key; None for a text that is no JWT, or a JWT without a key id."""
+    import jwt
+
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except jwt.PyJWTError:
+        return None
+    return kid if isinstance(kid, str) else None

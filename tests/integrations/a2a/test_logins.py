@@ -1,0 +1,261 @@
+"""Each way in which A2A lets a client prove who it is, and what a stranger and another caller cannot do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import grpc
+import httpx
+import jwt
+import pytest
+from a2a.types import a2a_pb2 as a2a
+from a2a.types import a2a_pb2_grpc
+from a2a_mqtt_agent import Gateway, Identity, ServerTLS, TokenIssuer
+from certificates import Authority
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.json_format import MessageToDict
+from jwt.algorithms import OKPAlgorithm
+from mqtt_agent import Agent, MemoryStore
+from mqtt_agent.adapting.bearers import by_bearer, read_identities
+from support import soon
+
+from .conftest import MakeGateway, Served, said
+
+VERSION = {"A2A-Version": "1.0"}
+ISSUER, AUDIENCE = "https://login.example", "a2a-gateway"
+
+
+def basic(pair: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
+class Issuer:
+    """An issuer of tokens, whose public keys are at an address."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Ed25519PrivateKey] = {"first": Ed25519PrivateKey.generate()}
+        self.asked = 0
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked += 1
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(issuer.jwks).encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        return {
+            "keys": [
+                {**json.loads(OKPAlgorithm.to_jwk(key.public_key())), "kid": kid} for kid, key in self.keys.items()
+            ]
+        }
+
+    def token(
+        self, subject: str, *, kid: str = "first", key: Any = None, algorithm: str = "EdDSA", **claims: Any
+    ) -> str:
+        given = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": time.time() + 600, "scope": "a b", **claims}
+        given = {name: value for name, value in given.items() if value is not None}
+        return jwt.encode(given, key or self.keys["first"], algorithm, headers={"kid": kid})
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    yield issuer
+    issuer.close()
+
+
+async def answer(served: Served, **headers: str) -> tuple[int, str]:
+    """The status of a request with these headers, and what the agent says."""
+    async with httpx.AsyncClient(base_url=f"{served.url}/agents/worker", headers={**VERSION, **headers}) as http:
+        got = await http.post("/message:send", json=MessageToDict(said("hello")))
+    return got.status_code, got.json()["task"]["artifacts"][0]["parts"][0]["text"] if got.is_success else got.text
+
+
+async def test_each_proof_is_an_identity_and_tasks_of_others_are_not_found(
+    worker: Agent, make_gateway: MakeGateway, issuer: Issuer
+) -> None:
+    served = await make_gateway(
+        Identity("alice", api_key="alice-key"),
+        Identity("bob", basic="bob:pass:word"),
+        Identity("carol", "carol-token"),
+        Identity("dave", subject="dave@example"),
+        issuer=TokenIssuer(ISSUER, AUDIENCE, issuer.url, scope="a", token_url="https://login.example/token"),
+    )
+    proofs = {
+        "alice": {"X-API-Key": "alice-key"},
+        "bob": basic("bob:pass:word"),
+        "carol": {"Authorization": "Bearer carol-token"},
+        "dave": {"Authorization": f"Bearer {issuer.token('dave@example')}"},
+    }
+    tasks: dict[str, str] = {}
+    async with httpx.AsyncClient(base_url=f"{served.url}/agents/worker", headers=VERSION, timeout=30) as http:
+        for name, proof in proofs.items():
+            got = (await http.post("/message:send", json=MessageToDict(said("hello")), headers=proof)).json()["task"]
+            assert got["artifacts"][0]["parts"][0]["text"] == f"hello by {name}"
+            tasks[name] = got["id"]
+        for name, proof in proofs.items():
+            for owner, task in tasks.items():
+                found = await http.get(f"/tasks/{task}", headers=proof)
+                assert found.status_code == (200 if owner == name else 404), (name, owner)
+            assert (await http.get("/tasks", headers=proof)).json()["totalSize"] == 1
+            other = next(task for owner, task in tasks.items() if owner != name)
+            assert (await http.post(f"/tasks/{other}:cancel", headers=proof, json={})).status_code == 404
+            hook = {"url": "https://evil.example", "taskId": other}
+            added = await http.post(f"/tasks/{other}/pushNotificationConfigs", headers=proof, json=hook)
+            assert added.status_code == 404
+        card = (await http.get("/.well-known/agent-card.json")).json()
+    assert set(card["securitySchemes"]) == {"apiKey", "basic", "bearer", "oauth2"}
+    assert card["securitySchemes"]["apiKey"]["apiKeySecurityScheme"] == {"location": "header", "name": "X-API-Key"}
+    assert [list(each["schemes"]) for each in card["securityRequirements"]] == [
+        ["bearer"],
+        ["apiKey"],
+        ["basic"],
+        ["oauth2"],
+    ]
+
+
+async def test_a_stranger_is_refused_whatever_it_shows(
+    worker: Agent, make_gateway: MakeGateway, issuer: Issuer
+) -> None:
+    served = await make_gateway(
+        Identity("alice", api_key="alice-key"),
+        Identity("bob", basic="bob:secret"),
+        Identity("dave", subject="dave"),
+        issuer=TokenIssuer(ISSUER, AUDIENCE, issuer.url, scope="a"),
+    )
+    right = issuer.token("dave")
+    assert await answer(served, Authorization=f"Bearer {right}") == (200, "hello by dave")
+    public = issuer.keys["first"].public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    head, body, signature = right.split(".")
+    forged = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": "first"}).encode()).decode().rstrip("=")
+    tokens = [
+        issuer.token("dave", key=Ed25519PrivateKey.generate()),
+        issuer.token("dave", kid="second", key=Ed25519PrivateKey.generate()),
+        issuer.token("dave", key=public, algorithm="HS256"),  # the public key as a shared secret
+        f"{forged}.{body}.",
+        f"{head}.{body}.{signature[:-4]}AAAA",
+        issuer.token("dave", exp=time.time() - 600),
+        issuer.token("dave", exp=None),
+        issuer.token("dave", aud="another-service"),
+        issuer.token("dave", iss="https://evil.example"),
+        issuer.token("dave", scope="b"),
+        issuer.token("mallory"),
+        "dave",
+    ]
+    wrong: list[dict[str, str]] = [{"Authorization": f"Bearer {token}"} for token in tokens]
+    wrong += [
+        basic("bob:wrong"),
+        basic("alice:alice-key"),
+        {"Authorization": "Basic !"},
+    ]
+    wrong += [{"X-API-Key": "bob:secret"}, {"X-API-Key": ""}, {"Authorization": "Bearer alice-key"}]
+    wrong += [{"Authorization": "Bearer"}, {}]
+    # Two proofs: one is wrong, or they are of two callers.
+    wrong += [{"X-API-Key": "alice-key", **basic("bob:secret")}, {"X-API-Key": "x", "Authorization": f"Bearer {right}"}]
+    for headers in wrong:
+        status, text = await answer(served, **headers)
+        assert status == 401, headers
+        assert "secret" not in text
+    assert issuer.asked <= 2  # strangers do not make the gateway ask for keys
+
+
+async def test_a_new_key_of_the_issuer_is_fetched(worker: Agent, make_gateway: MakeGateway, issuer: Issuer) -> None:
+    known = TokenIssuer(ISSUER, AUDIENCE, issuer.url)
+    served = await make_gateway(Identity("dave", subject="dave"), issuer=known)
+    new = Ed25519PrivateKey.generate()
+    issuer.keys["second"] = new
+    token = issuer.token("dave", kid="second", key=new)
+    assert await answer(served, Authorization=f"Bearer {token}") == (200, "hello by dave")
+    assert issuer.asked == 1
+
+
+@pytest.mark.skipif(Authority.missing() is not None, reason="openssl is not installed")
+async def test_a_client_certificate_is_an_identity(worker: Agent, make_gateway: MakeGateway, tmp_path: Path) -> None:
+    own, evil = Authority(tmp_path / "own", "own"), Authority(tmp_path / "evil", "evil")
+    gateway = own.issue("gateway", "IP:127.0.0.1")
+    tls = ServerTLS(gateway.certificate, gateway.key, own.certificate)
+    identities = (Identity("alice", certificate="alice"), Identity("bob", "b-token", certificate="bob"))
+    served = await make_gateway(*identities, grpc=True, tls_server=tls, tls=own.certificate)
+
+    def client(certificate: Any = None) -> httpx.AsyncClient:
+        context = ssl.create_default_context(cafile=str(own.certificate))
+        if certificate is not None:
+            context.load_cert_chain(certificate.certificate, certificate.key)
+        return httpx.AsyncClient(verify=context, base_url=f"{served.url}/agents/worker", headers=VERSION, timeout=30)
+
+    async def says(certificate: Any = None, **headers: str) -> Any:
+        async with client(certificate) as http:
+            got = await http.post("/message:send", json=MessageToDict(said("hello")), headers=headers)
+        return got.json()["task"]["artifacts"][0]["parts"][0]["text"] if got.is_success else got.status_code
+
+    alice, stranger = own.issue("alice"), own.issue("mallory")
+    assert await says(alice) == "hello by alice"
+    assert await says(own.issue("bob")) == "hello by bob"
+    assert await says(None, Authorization="Bearer b-token") == "hello by bob"
+    assert await says(None) == 401
+    assert await says(stranger) == 401
+    assert await says(None, **{"X-Client-CN": "alice"}) == 401
+    with pytest.raises((httpx.TransportError, ssl.SSLError)):
+        await says(evil.issue("alice"))
+
+    def channel(certificate: Any) -> Any:
+        assert served.grpc is not None
+        files = (own.certificate, certificate.key, certificate.certificate)
+        return grpc.aio.secure_channel(
+            served.grpc, grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
+        )
+
+    for certificate, allowed in ((alice, True), (stranger, False)):
+        async with channel(certificate) as wire:
+            listed = a2a_pb2_grpc.A2AServiceStub(wire).ListTasks(a2a.ListTasksRequest(tenant="worker"))
+            if allowed:
+                assert (await soon(listed, 20)).total_size == 1
+            else:
+                with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                    await soon(listed, 20)
+
+
+def test_identities_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    def make(*identities: Identity, **options: Any) -> Callable[[], Gateway]:
+        return lambda: Gateway(identities, store=MemoryStore(), **options)
+
+    refused: Any = [
+        (make(Identity("a", api_key="x"), Identity("b", api_key="x")), "b and a have the same API key"),
+        (make(Identity("a", subject="x")), "need an issuer"),
+        (make(Identity("a", "x"), Identity("b")), "or another proof"),
+        (lambda: Identity("a", basic="name"), "name:password"),
+        (lambda: Identity("a", subject=""), "empty"),
+        (lambda: by_bearer([Identity("a", api_key="x")]), "only bearer tokens"),
+        (lambda: TokenIssuer("i", "a", "http://login.example/keys"), "https"),
+    ]
+    for made, words in refused:
+        with pytest.raises(ValueError, match=words):
+            made()
+    (tmp_path / "callers.json").write_text('{"alice": {"api_key": "k", "subject": "s"}, "bob": {}}')
+    with pytest.raises(ValueError, match="bob has no bearer token"):
+        read_identities(tmp_path / "callers.json")
+    (tmp_path / "tokens.json").write_text('{"issuer": "i", "audience": "a", "jwks": "keys.json"}')
+    assert TokenIssuer.load(tmp_path / "tokens.json").jwks == str(tmp_path / "keys.json")
