@@ -180,7 +180,7 @@ class ToolClient(NeedsAsyncWith):
     # Start and stop
 
     async def start(self) -> None:
-        """Connect, and begin to follow the tool list. A second call changes nothing.
+        """Connect. A second call changes nothing.
 
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
@@ -286,7 +286,7 @@ class ToolClient(NeedsAsyncWith):
         return ServerList(c.model_copy() for c in servers if c.status == "online" or not online_only)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
-        """The card of one tool. A card that is not in the list is looked up by its exact topic.
+        """The card of one tool. The client looks it up by its exact topic, and keeps it up to date.
 
         Args:
             tool: The tool's name.
@@ -297,7 +297,7 @@ class ToolClient(NeedsAsyncWith):
         """
         await self._ensure_started()
         validate_identifier(tool, "tool name")
-        card = self._catalog.tool(tool) or await self._catalog.look_up(tool, timeout)
+        card = await self._catalog.get(tool, timeout)
         return None if card is None else self._catalog.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:

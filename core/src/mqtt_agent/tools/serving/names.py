@@ -167,6 +167,8 @@ class ToolNames:
             self._presence.correct_tool(tool)  # somebody has overwritten the card with something unreadable
             return
         name.card = card
+        if card is None or card.server == self._own:
+            self._presence.note_replicas(tool, card)
         if card is not None and card.server != self._own:
             name.foreign += 1
             name.writers.add(card.server)
@@ -222,8 +224,12 @@ class ToolNames:
         async with self._one_at_a_time:
             try:
                 await self._barrier()
+                tools = list(tools)
+                if self._presence.lists_many(tools):
+                    replicas = [card for card in await self._rivals.look() if card.shared_name == self._own]
+                    self._presence.list_only({card.server for card in replicas})
                 may_raise = starting and self._on_conflict == "raise"
-                await self._claim(list(tools), may_raise=may_raise, shown=shown)
+                await self._claim(tools, may_raise=may_raise, shown=shown)
             finally:
                 self._presence.claims = []
 
