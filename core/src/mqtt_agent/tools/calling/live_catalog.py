@@ -275,10 +275,9 @@ class LiveCatalog(Catalog):
 
     def _follow_servers_of(self, card: ToolCard) -> None:
         """Follow the servers that a tool's card lists, and no longer those that are gone for good."""
-        for server in (card.replicas or [card.server])[:MAX_LISTED]:
+        for server in _listed(card):
             self.follow_server(server)
-        cards = [self._tools[tool] for tool in self._wanted if tool in self._tools]
-        listed = {server for each in cards for server in (each.replicas or [each.server])}
+        listed = {server for tool in self._wanted if tool in self._tools for server in _listed(self._tools[tool])}
         for server, following in list(self._servers_wanted.items()):
             if server not in listed and following.done() and not self.is_server_online(server):
                 del self._servers_wanted[server]
@@ -380,6 +379,12 @@ class LiveCatalog(Catalog):
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _listed(card: ToolCard) -> list[str]:
+    """The ids of the servers that the card of a tool names. A server of v0.1 has its name as its id."""
+    replicas = [each for each in card.replicas or () if each.startswith(f"{card.server}:")]
+    return [card.server, *replicas[:MAX_LISTED]]
 
 
 def _tools_of(card: ServerCard) -> list[str]:
