@@ -52,18 +52,6 @@ async def test_a_replica_that_the_card_of_its_tool_does_not_list_publishes_the_c
     await until(lambda: stranger.read("tools/echo/card")[-1]["replicas"] == ["pair:z", "pair:a"])
 
 
-@pytest.mark.rule("DISC-7", "DISC-8")
-async def test_a_server_of_the_specification_is_found_without_wildcards(
-    strange_server: StrangeServer, make_client: MakeClient, broker: Broker
-) -> None:
-    strange_server.answer_at_once = {"status": "ok", "result": "done"}
-    await strange_server.show()
-    await strange_server.show_tool()
-    client = await make_client("caller")
-    assert await soon(client.call("strange")) == "done"
-    assert client._catalog._listing.active is not broker.shared_subscriptions
-
-
 @pytest.mark.rule("DISC-8")
 async def test_servers_that_the_card_of_their_tool_does_not_list_are_found_with_wildcards(
     strange_server: StrangeServer, make_client: MakeClient

@@ -251,13 +251,9 @@ class LiveCatalog(Catalog):
             await asyncio.wait([self._leaving[name]])
 
     def _lists_its_servers(self, tool: str) -> bool:
-        """Whether the card of a tool lists its servers, or names the only one. Also true when there is no card."""
+        """Whether the card of a tool lists all its servers. Also true when there is no card."""
         card = self._tools.get(tool)
-        if card is None:
-            return True
-        if card.replicas is None:
-            return card.server in self._serving.get(tool, ())
-        return len(card.replicas) < MAX_LISTED
+        return card is None or (card.replicas is not None and len(card.replicas) < MAX_LISTED)
 
     def _filters_of_tool(self, tool: str) -> list[tuple[str, Handler]]:
         return [(self._topics.tool_card(tool), self._on_tool_card)]

@@ -299,7 +299,9 @@ class Presence:
         """
         listed = [each for each in (card.replicas if card is not None else None) or () if self._is_replica(each)]
         self._listed[name] = listed = listed[-MAX_LISTED:]
-        if self._is_listed(listed) or not self._offers(name) or name in self._listing_again:
+        if card is None or self._is_listed(listed) or not self._offers(name) or name in self._listing_again:
+            return
+        if self.differences(card):  # of replicas with different cards, the latest one decides
             return
         after = random.uniform(0.0, _LIST_AGAIN_WITHIN)
         self._listing_again[name] = asyncio.get_running_loop().call_later(after, self._list_again, name)
