@@ -80,6 +80,8 @@ class Presence:
         self._shown: dict[str, int] = {}
         """The epoch of our connection in which each tool's card was last published with status online."""
         self._digests: dict[str, str] = {}
+        self._stands_in: int | None = None
+        """The epoch of our connection in which this server's card has arrived with status online."""
         self._listed: dict[str, list[str]] = {}
         """The replicas that the latest card of each tool on the broker lists."""
         self._listing_again: dict[str, asyncio.TimerHandle] = {}
@@ -285,6 +287,24 @@ class Presence:
         replicas = listed if self._server_id in listed else [*listed, self._server_id][-MAX_LISTED:]
         return self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now(), "replicas": replicas})
 
+    def still_shown(self, card: ToolCard) -> bool:
+        """Whether the broker has kept this server online across a reconnect, and with it the card of one of its tools.
+
+        Then the tool's card need not be published again.
+
+        Args:
+            card: The latest card of the tool, which has arrived since the reconnect.
+        """
+        connection = self._connection
+        if not connection.session_present or connection.keeps_retained_apart or self._stands_in != connection.epoch:
+            return False
+        if card.status != "online" or not self._offers(card.tool) or self.differences(card):
+            return False
+        if not self._is_listed(card.replicas or []):
+            return False
+        self._shown[card.tool] = connection.epoch
+        return True
+
     # The list of the replicas, which each tool card has
 
     def note_replicas(self, name: str, card: ToolCard | None) -> None:
@@ -351,7 +371,9 @@ class Presence:
         """Check the server's own card, which this process or somebody else has published, and correct it."""
         if self.announced:
             self._refresher.note(message)
-        if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
+        own = message.payload in self._said
+        self._stands_in = self._connection.epoch if own else None
+        if not self.announced or self.decided_in not in (None, self._connection.epoch) or own:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
