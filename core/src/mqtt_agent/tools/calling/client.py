@@ -272,7 +272,7 @@ class ToolClient(NeedsAsyncWith):
         """
         await self._ensure_started()
         await self._catalog.complete()
-        return ToolList(self._catalog.listing(server, online_only))
+        return ToolList(await self._catalog.listing(server, online_only))
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The tool servers of the namespace, one card for each replica, sorted by server id.
