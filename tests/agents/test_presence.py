@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, PeerChange, TaskContext, ToolServer
-from mqtt_agent.agents import peers as peers_module
+from mqtt_agent.endpoints import listing
 from proxy import Proxy
 from support import soon, until
 
@@ -190,7 +190,7 @@ async def test_an_agent_that_was_killed_and_started_again_sees_peers_and_tools(
 async def test_an_agent_follows_all_others_only_for_a_while_after_a_listing(
     make_agent: MakeAgent, planner: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers_module, "_LISTED_FOR", 0.05)
+    monkeypatch.setattr(listing, "_LISTED_FOR", 0.05)
     followed, other = make_agent("followed"), make_agent("other")
     await soon(followed.start())
     await soon(other.start())
@@ -206,7 +206,7 @@ async def test_an_agent_follows_all_others_only_for_a_while_after_a_listing(
 async def test_while_all_agents_are_watched_the_changes_of_all_are_told(
     make_agent: MakeAgent, planner: Agent, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers_module, "_LISTED_FOR", 0.02)
+    monkeypatch.setattr(listing, "_LISTED_FOR", 0.02)
     for name in ("writer", "reader"):
         await soon(make_agent(name).start())
         await until(lambda name=name: watcher.of(name) == ["online"])
@@ -239,7 +239,7 @@ async def test_an_agent_without_wildcards_gives_tasks_to_a_peer_that_it_names(
 
     await soon(writer.start())
     assert await soon(planner.request("writer", "hello")) == "hello"
-    assert planner._peers._listing is None
+    assert not planner._peers._listing.active
 
 
 async def test_a_name_that_nobody_has_is_not_followed(make_agent: MakeAgent, planner: Agent) -> None:

@@ -117,6 +117,7 @@ def test_a_script_without_asyncio_gives_and_takes_tasks(broker: Broker, namespac
         return [task.prompt, task.ask("Well?")]
 
     with writer, Agent("planner", broker=broker.url, namespace=namespace, store=MemoryStore()) as planner:
+        assert next(planner.watch_peers("writer")).name == "writer"
         assert [card.name for card in planner.peers()] == ["writer"]
         task = planner.delegate("writer", "write")
         told: list[str | None] = []

@@ -14,6 +14,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
 from mqtt_agent.endpoints.dialect import BoundMarker
+from mqtt_agent.endpoints.listing import Listing, end_of, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.transport import InboundMessage
@@ -23,10 +24,6 @@ from mqtt_agent.wire import AgentCard, AgentStatus, Control, encode, new_task_id
 __all__ = ["PeerChange", "Peers"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-_LISTED_FOR = 60.0
-"""Seconds for which an agent follows all agents after somebody has last wanted to see all of them."""
-
 
 _ANSWERED_WITHIN = 2.0
 """Seconds in which a live member of a pool answers the Last Will of a dead member."""
@@ -95,12 +92,7 @@ class Peers:
         self._looked_up: set[str] = set()
         """The agents of these that are followed only if they are found."""
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._listing: asyncio.Task[bool] | None = None
-        """Ends when the cards and statuses of all agents have arrived. None while not all agents are followed."""
-        self._ending: asyncio.Task[None] | None = None
-        self._listed_at = 0.0
-        """The loop's time at which somebody last wanted to see all agents."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._listing = Listing(self._retained, lambda: None in self._watchers.values(), self._is_wanted)
         self._tasks = BackgroundTasks()
 
     # Looking up
@@ -145,7 +137,7 @@ class Peers:
         """Follow one agent from now on; see :meth:`follow`."""
         self._looked_up.discard(name)
         following = self._wanted.get(name)
-        if following is None or (following.done() and not _succeeded(following)):
+        if following is None or (following.done() and not succeeded(following)):
             following = self._wanted[name] = self._tasks.start(self._begin(name))
         return following
 
@@ -163,7 +155,7 @@ class Peers:
         following = self.want(name)
         if fresh:
             self._looked_up.add(name)
-        if await _end_of(following) and name in self._looked_up and not self.is_known(name):
+        if await end_of(following) and name in self._looked_up and not self.is_known(name):
             self._looked_up.discard(name)
             del self._wanted[name]
             leaving = self._leaving[name] = self._tasks.start(self._retained.leave(self._filters_of(name)))
@@ -175,7 +167,7 @@ class Peers:
         Returns:
             Whether they have arrived. Also True when the broker has neither. False when this cannot be known now.
         """
-        return await _end_of(self.want(name))
+        return await end_of(self.want(name))
 
     async def complete(self) -> bool:
         """Follow all agents for a while, and wait until all cards and statuses have arrived.
@@ -183,13 +175,7 @@ class Peers:
         Returns:
             True when all have arrived. False when the broker does not let this agent see all of them.
         """
-        loop = asyncio.get_running_loop()
-        self._listed_at = loop.time()
-        if self._listing is None:
-            self._listing = self._tasks.start(self._list())
-            self._timer = loop.call_later(_LISTED_FOR, self._end_listing)
-        await _end_of(self._listing)
-        return await self._retained.complete()
+        return await self._listing.complete()
 
     async def look_again(self) -> None:
         """Wait for the cards and statuses that the broker has queued, such as those of a newly started agent."""
@@ -216,8 +202,7 @@ class Peers:
 
     async def stop(self) -> None:
         """Unsubscribe, and forget all peers."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._listing.stop()
         self._tasks.cancel()
         await self._retained.stop()
         for watcher in tuple(self._watchers):
@@ -228,22 +213,6 @@ class Peers:
             self._trust(name)
         self._cards.clear()
         self._statuses.clear()
-
-    async def _list(self) -> bool:
-        if self._ending is not None:
-            await asyncio.wait([self._ending])
-        await self._retained.begin()
-        return await self._retained.complete()
-
-    def _end_listing(self) -> None:
-        """Follow only the wanted peers from now on, unless somebody still wants to see all agents."""
-        loop = asyncio.get_running_loop()
-        left = _LISTED_FOR if None in self._watchers.values() else self._listed_at + _LISTED_FOR - loop.time()
-        if left > 0:
-            self._timer = loop.call_later(left, self._end_listing)
-        else:
-            self._listing = self._timer = None
-            self._ending = self._tasks.start(self._retained.end(self._is_wanted))
 
     def _is_wanted(self, topic: str) -> bool:
         return (self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)) in self._wanted
@@ -336,13 +305,3 @@ class Peers:
 def _essence(card: AgentCard) -> AgentCard:
     """The card without the fields that change with the peer's status."""
     return card.model_copy(update={"last_seen": "", "status": "online", "started": None})
-
-
-async def _end_of(task: asyncio.Task[bool]) -> bool:
-    if not task.done():
-        await asyncio.wait([task])
-    return _succeeded(task)
-
-
-def _succeeded(task: asyncio.Task[bool]) -> bool:
-    return not task.cancelled() and task.exception() is None and task.result()

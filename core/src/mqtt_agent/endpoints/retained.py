@@ -160,6 +160,13 @@ class Retained:
             if handler is not None:
                 await self._connection.unsubscribe(topic_filter, handler)
 
+    async def drop(self, filters: Sequence[tuple[str, Handler]]) -> None:
+        """Stop following the messages of these topics, and forget the messages that have arrived."""
+        await self.leave(filters)
+        for topic, _ in filters:
+            if topic not in self._filters:  # else it is wanted again
+                self._forget(topic)
+
     async def stop(self) -> None:
         """Unsubscribe, and forget which messages were seen."""
         self._cancel_waiting()

@@ -219,7 +219,7 @@ class Agent(Endpoint[aio_agent.Agent]):
 
     def watch_peers(self, name: str | None = None) -> Iterator[PeerChange]:
         """See :meth:`mqtt_agent.Agent.watch_peers`."""
-        return self._iterate(self._async.watch_peers(name))
+        return self._watch(self._async.watch_peers, name)
 
     def request(
         self,

@@ -77,6 +77,14 @@ class Wrapper(Generic[A]):
     def __repr__(self) -> str:
         return repr(self._async).replace("<", "<sync ", 1)
 
+    def _watch(self, watch: Callable[..., AsyncIterator[T]], *args: Any) -> Iterator[T]:
+        """Begin to watch on the background loop, and make a blocking iterator of the changes from now on."""
+
+        async def begin() -> AsyncIterator[T]:
+            return watch(*args)
+
+        return self._iterate(self._background.run(begin))
+
     def _iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
         """Make a blocking iterator from an async iterator."""
         asked: asyncio.Future[T] | None = None

@@ -269,7 +269,7 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
 
     def watch_tools(self) -> Iterator[ToolChange]:
         """See :meth:`mqtt_agent.ToolClient.watch_tools`."""
-        return self._iterate(self._async.watch_tools())
+        return self._watch(self._async.watch_tools)
 
     def call(
         self,

@@ -49,6 +49,12 @@ class ToolAnnotations(Message):
     openWorldHint: bool | None = None
 
 
+LISTED: str = "listed"
+"""The feature of a server card whose server names itself in ``replicas`` of its tool cards (ours)."""
+MAX_LISTED: int = 64
+"""How many replicas a tool card lists at most. A card that lists so many may leave out others (ours)."""
+
+
 class ToolCard(Message):
     """Describes one tool: its name, its arguments, hints for its use (spec).
 
@@ -74,6 +80,8 @@ class ToolCard(Message):
         meta: Any other information from the author of the tool (ours).
         mcp_name: The tool's name at its MCP server, when a bridge offers the tool under another name (ours).
         task_support: Whether the tool can run as an MCP task: ``forbidden``, ``optional`` or ``required`` (ours).
+        replicas: The ids of the replicas of the server, so that a caller can follow their server cards by the exact
+            topics. Some of these replicas may be gone. None when the server does not tell them (ours).
     """
 
     version: str = "1"
@@ -96,6 +104,7 @@ class ToolCard(Message):
     meta: dict[str, Any] | None = None
     mcp_name: str | None = None
     task_support: str | None = None
+    replicas: list[str] | None = None
     _also_offered_by: tuple[str, ...] = PrivateAttr(default=())
 
     @property

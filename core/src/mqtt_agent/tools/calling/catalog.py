@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,8 @@ __all__ = ["Catalog"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_LISTINGS = 16
+_CARDS_AT_ONCE = 100
+"""How many cards a listing takes before it lets the event loop do other work."""
 _MAX_NAMED = 16
 """How many servers that a tool's cards have named are remembered."""
 Share = Literal["all", "some", "none"]
@@ -58,6 +61,8 @@ class Catalog:
         """The pairs of server names whose common tools were told in the log."""
         self._listings: dict[tuple[str | None, bool], list[ToolCard]] = {}
         """Listings that were asked for since the last change."""
+        self._changes = 0
+        """How often the cards have changed."""
         self._shown: dict[str, tuple[ToolCard, ToolCard]] = {}
         """For each tool, its card, and the copy of the card that callers got last."""
 
@@ -151,10 +156,11 @@ class Catalog:
         """The names of the online servers that offer a tool. Replicas share a name."""
         return {self._servers[server].shared_name for server in self._serving.get(tool, ())}
 
-    def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
+    async def listing(self, server: str | None, online_only: bool) -> list[ToolCard]:
         """Copies of the tool cards, sorted by name, each with the tool's present status.
 
-        Until a card changes, the same list is returned again.
+        Until a card changes, the same list is returned again. A long list is made in steps, between which the event
+        loop does other work.
 
         Args:
             server: Only the tools of this server: a server's name, which its replicas share, or the id of one replica.
@@ -162,15 +168,24 @@ class Catalog:
         """
         listing = self._listings.get((server, online_only))
         if listing is None:
-            if len(self._listings) >= _MAX_LISTINGS:
-                self._listings.clear()
+            listing, changes = list[ToolCard](), self._changes
             offered = None if server is None else self._offered_by(server)
-            listing = self._listings[server, online_only] = [
-                self.as_it_is(card)
-                for card in self.tools()
-                if (not online_only or self.is_online(card.tool)) and (offered is None or card.tool in offered)
-            ]
+            names = sorted(self._tools if offered is None else self._tools.keys() & offered)
+            for number, name in enumerate(names, 1):
+                card = self._tools.get(name)
+                if card is not None and (not online_only or self.is_online(name)):
+                    listing.append(self.as_it_is(card))
+                if number % _CARDS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            if self._changes == changes:
+                if len(self._listings) >= _MAX_LISTINGS:
+                    self._listings.clear()
+                self._listings[server, online_only] = listing
         return listing
+
+    def _forget_listings(self) -> None:
+        self._changes += 1
+        self._listings.clear()
 
     def _offered_by(self, server: str) -> set[str]:
         """The tools of a server, given by its name or by the id of one replica.
@@ -196,7 +211,7 @@ class Catalog:
         """Keep a tool's card, which replaces the tool's earlier card."""
         before = self._tools.get(card.tool)
         self._tools[card.tool] = card
-        self._listings.clear()
+        self._forget_listings()
         named = self._named.setdefault(card.tool, {})
         is_new = card.server not in named
         named.pop(card.server, None)
@@ -211,7 +226,7 @@ class Catalog:
 
     def remove_tool(self, name: str) -> None:
         """Forget a tool's card, which was removed from the broker."""
-        self._listings.clear()
+        self._forget_listings()
         self._shown.pop(name, None)
         if self._tools.pop(name, None) is not None:
             self._tell_watchers(name, changed=True)
@@ -248,7 +263,7 @@ class Catalog:
         """Forget all cards, and end the iteration of all watchers."""
         for watcher in tuple(self._watchers):
             watcher.close()
-        self._listings.clear()
+        self._forget_listings()
         self._shown.clear()
         self._tools.clear()
         self._servers.clear()
@@ -259,7 +274,7 @@ class Catalog:
         self._online.clear()
 
     def _replace_server(self, server: str, card: ServerCard | None) -> None:
-        self._listings.clear()
+        self._forget_listings()
         before = self._servers.pop(server, None)
         if card is not None:
             self._servers[server] = card

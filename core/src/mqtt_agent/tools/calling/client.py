@@ -181,7 +181,7 @@ class ToolClient(Reading, NeedsAsyncWith):
     # Start and stop
 
     async def start(self) -> None:
-        """Connect, and begin to follow the tool list. A second call changes nothing.
+        """Connect. A second call changes nothing.
 
         Raises:
             TransportError: The broker does not answer, or refuses the connection; see :meth:`Connection.start`.
@@ -274,7 +274,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         """
         await self._ensure_started()
         await self._catalog.complete()
-        return ToolList(self._catalog.listing(server, online_only))
+        return ToolList(await self._catalog.listing(server, online_only))
 
     async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
         """The tool servers of the namespace, one card for each replica, sorted by server id.
@@ -288,7 +288,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         return ServerList(c.model_copy() for c in servers if c.status == "online" or not online_only)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
-        """The card of one tool. A card that is not in the list is looked up by its exact topic.
+        """The card of one tool. The client looks it up by its exact topic, and keeps it up to date.
 
         Args:
             tool: The tool's name.
@@ -299,7 +299,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         """
         await self._ensure_started()
         validate_identifier(tool, "tool name")
-        card = self._catalog.tool(tool) or await self._catalog.look_up(tool, timeout)
+        card = await self._catalog.get(tool, timeout)
         return None if card is None else self._catalog.as_it_is(card)
 
     def watch_tools(self) -> AsyncIterator[ToolChange]:

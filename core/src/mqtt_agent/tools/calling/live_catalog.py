@@ -1,4 +1,4 @@
-"""Keeps the live list of tools: follows the retained cards of one namespace, and waits for servers."""
+"""Keeps the cards of tools and servers up to date: follows the retained cards, and waits for servers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.dialect import BoundMarker
+from mqtt_agent.endpoints.listing import Listing, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.catalog import Catalog
+from mqtt_agent.tools.calling.changes import ToolChanges
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.transport import InboundMessage
-from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, new_call_id
+from mqtt_agent.transport.subscriptions import Handler
+from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, is_identifier, new_call_id
+from mqtt_agent.wire.cards import MAX_LISTED
 
 __all__ = ["LiveCatalog"]
 
@@ -26,7 +31,12 @@ _TAKEN_OVER_WITHIN = 3.0  # seconds
 
 
 class LiveCatalog(Catalog):
-    """A catalog that follows the cards of a namespace.
+    """A catalog that follows the cards of the wanted tools, or of a whole namespace.
+
+    A client follows each tool that it calls by the exact topic of the tool's card, and the servers of the tool by the
+    exact topics of their cards: the tool's card lists them. The client follows all cards only while this is needed: for
+    a minute after each listing, while somebody watches all tools, and for tools whose cards do not list their servers.
+    So when a server starts, only the clients that call its tools get messages.
 
     Args:
         scope: What all parts of the client share. The client sends itself messages over its inbox, to find out when
@@ -44,6 +54,16 @@ class LiveCatalog(Catalog):
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
         self._faults = FaultLog(logger)
+        self._wanted: dict[str, asyncio.Task[bool]] = {}
+        """The tools that are followed. Each task ends when the cards of the tool and of its servers have arrived."""
+        self._found: set[str] = set()
+        """The tools of these whose servers are known, or for which no server was found."""
+        self._servers_wanted: dict[str, asyncio.Task[bool]] = {}
+        """The servers that are followed by the exact topics of their cards."""
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._needs_all = False
+        """Whether a wanted tool has servers that only a subscription to all server cards shows."""
+        self._tasks = BackgroundTasks()
         own = topics.bound.responses(scope.agent_id, scope.agent_id)
         source = Source(
             filters=[(topics.all_server_cards, self._on_server_card), (topics.all_tool_cards, self._on_tool_card)],
@@ -55,9 +75,10 @@ class LiveCatalog(Catalog):
                 scope.dialect,
             ),
             question=(topics.client_query(scope.agent_id), scope.agent_id),
-            more=self._hosting_agents_known,
+            more=self._wait_for_servers,
         )
         self._retained = Retained(scope.connection, source, topics.namespace, max_cards, self._faults)
+        self._listing = Listing(self._retained, self._is_watched, self._is_kept)
 
     # Waiting
 
@@ -109,9 +130,16 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
-    async def complete(self) -> bool:
-        """Wait until all retained cards have arrived; False when the broker does not allow the client to see all."""
-        return await self._retained.complete()
+    async def complete(self, *, once: bool = False) -> bool:
+        """Follow all cards for a while, and wait until all of them have arrived.
+
+        Args:
+            once: Whether to follow all cards no longer than that.
+
+        Returns:
+            False when the broker does not let the client see all of them.
+        """
+        return await self._listing.complete(once=once)
 
     async def barrier(self) -> bool:
         """Wait until every message that the broker had queued for the client has arrived.
@@ -124,15 +152,134 @@ class LiveCatalog(Catalog):
     # Following
 
     async def start(self) -> None:
-        """Subscribe to the cards, which then arrive in the background."""
-        await self._retained.start()
+        """Prepare to follow cards. A first marker finds out which topics this client may read."""
+        await self._retained.prepare()
+        self._tasks.start(self._retained.barrier())
 
     async def stop(self) -> None:
         """Unsubscribe, and forget all cards."""
+        self._listing.stop()
+        self._tasks.cancel()
         await self._retained.stop()
         await self._hosting_agents.stop()
         self.clear()
         self._stale.clear()
+        self._wanted.clear()
+        self._found.clear()
+        self._servers_wanted.clear()
+
+    def watch(self) -> ToolChanges:
+        """Iterate over the changes of all tools from now on, until the iterator is closed or no longer referenced."""
+        changes = super().watch()
+        self._tasks.start(self.complete())
+        return changes
+
+    def is_found(self, tool: str) -> bool:
+        """Whether :meth:`find` has found out which servers the tool has. From then on, their cards are followed."""
+        return tool in self._found
+
+    async def find(self, tool: str, timeout: float | None = None) -> None:
+        """Follow a tool from now on, and wait until a server of the tool is known, or until there is none.
+
+        Args:
+            tool: The tool's name.
+            timeout: Seconds to wait at most; None means no limit.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        following = self._want(tool)
+        while tool not in self._serving and not following.done():
+            left = None if deadline is None else deadline - loop.time()
+            if left is not None and left <= 0:
+                return
+            news = asyncio.ensure_future(self._news.wait())
+            try:
+                await asyncio.wait([following, news], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
+        if self._wanted.get(tool) is following:
+            self._found.add(tool)
+
+    async def get(self, tool: str, timeout: float) -> ToolCard | None:
+        """The card of a tool, which is followed from now on if there is such a tool; see :meth:`look_up`."""
+        await self.find(tool, timeout)
+        card = self.tool(tool) or await self.look_up(tool, timeout)
+        self.forget_unknown(tool)
+        return card
+
+    def forget_unknown(self, tool: str) -> None:
+        """Stop following a tool if it has no card and no server: strangers may choose the names of tools."""
+        if tool in self._wanted and tool not in self._tools and tool not in self._mentioned:
+            self._wanted.pop(tool).cancel()
+            self._found.discard(tool)
+            leaving = self._leaving[tool] = self._tasks.start(self._retained.leave(self._filters_of_tool(tool)))
+            leaving.add_done_callback(lambda _: self._leaving.pop(tool, None))
+
+    def follow_server(self, server: str) -> None:
+        """Follow the card of a server from now on."""
+        if is_identifier(server):
+            following = self._servers_wanted.get(server)
+            if following is None or (following.done() and not succeeded(following)):
+                self._servers_wanted[server] = self._tasks.start(self._begin_server(server))
+
+    def _want(self, tool: str) -> asyncio.Task[bool]:
+        following = self._wanted.get(tool)
+        if following is None or (following.done() and not succeeded(following)):
+            following = self._wanted[tool] = self._tasks.start(self._begin(tool))
+        return following
+
+    async def _begin(self, tool: str) -> bool:
+        await self._left(tool)
+        for card in list(self._servers.values()):
+            if tool in _tools_of(card):
+                self.follow_server(card.server)
+        seen = await self._retained.follow(self._filters_of_tool(tool))
+        await self._wait_for_servers()
+        if self._connection.keeps_retained_apart or not (
+            self._connection.shared_subscriptions and self._lists_its_servers(tool)
+        ):
+            self._needs_all = True
+            return await self.complete() and seen
+        return seen
+
+    async def _begin_server(self, server: str) -> bool:
+        await self._left(server)
+        return await self._retained.follow(self._filters_of_server(server))
+
+    async def _left(self, name: str) -> None:
+        if name in self._leaving:
+            await asyncio.wait([self._leaving[name]])
+
+    def _lists_its_servers(self, tool: str) -> bool:
+        """Whether the card of a tool lists all its servers. Also true when there is no card."""
+        card = self._tools.get(tool)
+        return card is None or (card.replicas is not None and len(card.replicas) < MAX_LISTED)
+
+    def _filters_of_tool(self, tool: str) -> list[tuple[str, Handler]]:
+        return [(self._topics.tool_card(tool), self._on_tool_card)]
+
+    def _filters_of_server(self, server: str) -> list[tuple[str, Handler]]:
+        return [(self._topics.server_card(server), self._on_server_card)]
+
+    def _is_watched(self) -> bool:
+        return self._needs_all or len(self._watchers) > 0
+
+    def _is_kept(self, topic: str) -> bool:
+        return self._topics.tool_of_card(topic) in self._wanted or (
+            self._topics.server_of_card(topic) in self._servers_wanted
+        )
+
+    def _follow_servers_of(self, card: ToolCard) -> None:
+        """Follow the servers that a tool's card lists, and no longer those that are gone for good."""
+        for server in _listed(card):
+            self.follow_server(server)
+        listed = {server for tool in self._wanted if tool in self._tools for server in _listed(self._tools[tool])}
+        for server, following in list(self._servers_wanted.items()):
+            if server not in listed and following.done() and not self.is_server_online(server):
+                del self._servers_wanted[server]
+                leaving = self._tasks.start(self._retained.drop(self._filters_of_server(server)))
+                self._leaving[server] = leaving
+                leaving.add_done_callback(lambda _, server=server: self._leaving.pop(server, None))
 
     def on_reconnected(self, session_present: bool) -> None:
         """The connection is back: the broker sends all retained cards again.
@@ -177,7 +324,10 @@ class LiveCatalog(Catalog):
             await self._connection.unsubscribe(topic, on_card)
         return self._tools.get(tool)
 
-    async def _hosting_agents_known(self) -> None:
+    async def _wait_for_servers(self) -> None:
+        """Wait for the cards of servers, and the statuses of agents, that are followed because of other cards."""
+        while pending := [each for each in self._servers_wanted.values() if not each.done()]:
+            await asyncio.wait(pending)
         if self._hosting_agents.pending:
             await self._hosting_agents.known()
             await self.barrier()
@@ -193,6 +343,8 @@ class LiveCatalog(Catalog):
             self._faults.refuse(message, "a card for another name than its topic's", card.tool)
             return
         self.put_tool(card)
+        if name in self._wanted:
+            self._follow_servers_of(card)
 
     def _on_server_card(self, message: InboundMessage) -> None:
         server = self._topics.server_of_card(message.topic)
@@ -202,6 +354,8 @@ class LiveCatalog(Catalog):
         if card.server != server:
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
+        if server not in self._servers_wanted and not self._wanted.keys().isdisjoint(_tools_of(card)):
+            self.follow_server(server)
         self._put(self._hosting_agents.with_true_status(card))
 
     def _put(self, card: ServerCard) -> None:
@@ -221,6 +375,17 @@ class LiveCatalog(Catalog):
         self._stale.discard(server)
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _listed(card: ToolCard) -> list[str]:
+    """The ids of the servers that the card of a tool names. A server of v0.1 has its name as its id."""
+    replicas = [each for each in card.replicas or () if each.startswith(f"{card.server}:")]
+    return [card.server, *replicas[:MAX_LISTED]]
+
+
+def _tools_of(card: ServerCard) -> list[str]:
+    """The tools that a server offers, or for whose names it waits."""
+    return [*card.tools, *(card.claims or ()), *(card.refused or ())]
 
 
 def _make_marker() -> bytes:

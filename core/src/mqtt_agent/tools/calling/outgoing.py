@@ -30,8 +30,8 @@ from mqtt_agent.errors import (
     TransportError,
     WireError,
 )
-from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.pacing import PacedCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
@@ -79,7 +79,7 @@ class OutgoingCalls:
             timeout than a caller that has joined the call.
     """
 
-    def __init__(self, scope: Scope, catalog: Catalog, queries: Queries, max_pending: int) -> None:
+    def __init__(self, scope: Scope, catalog: LiveCatalog, queries: Queries, max_pending: int) -> None:
         self.resend_until: float = -math.inf
         self.look_after: Callable[[], asyncio.TimerHandle] | None = None
         self.looking: asyncio.TimerHandle | None = None
@@ -339,7 +339,7 @@ class OutgoingCalls:
         self._try_another(pending)
         return True
 
-    def _on_no_subscriber(self, pending: PendingCall) -> None:
+    def _on_no_subscriber(self, pending: PendingCall, *, looked: bool = False) -> None:
         handle = pending.handle
         now = asyncio.get_running_loop().time()
         if not pending.resend_until and self._catalog.has_standby(handle.tool):
@@ -347,9 +347,16 @@ class OutgoingCalls:
         if now < max(self.resend_until, pending.resend_until):
             # Neither a server nor the broker has the call, so it cannot run twice.
             self.send_again_later(pending, _RESEND_AFTER)
+        elif not looked:
+            self._tasks.start(self._look_for_standby(pending))
         else:
             what = f"{handle.tool}: no server is subscribed to the tool's calls; pass wait_online=True to wait"
             pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id))
+
+    async def _look_for_standby(self, pending: PendingCall) -> None:
+        await self._catalog.complete(once=True)  # the card of a tool does not list the servers that wait for its name
+        if not pending.handle.done:
+            self._on_no_subscriber(pending, looked=True)
 
     # Settling
 

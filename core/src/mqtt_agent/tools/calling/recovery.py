@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +21,7 @@ from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.wire import ServerCard
+from mqtt_agent.wire.cards import LISTED
 
 __all__ = ["Decision", "Recovery", "Situation", "decide"]
 
@@ -215,8 +217,7 @@ class Recovery:
 
     async def _find_or_send(self, pending: PendingCall) -> None:
         handle = pending.handle
-        servers = [server for server in await self._servers_to_ask(handle.tool) if self._queries.can_ask(server)]
-        holders, all_answered = await self._queries.ask(servers, [handle.call_id])
+        servers, holders, all_answered = await self._ask(handle.tool, [pending], self._queries.can_ask)
         async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
             if handle.done or pending.confirmed is not None:
                 return
@@ -229,8 +230,7 @@ class Recovery:
                 self._calls.send_again(pending)
 
     async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
-        servers = await self._servers_to_ask(tool)
-        holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in affected])
+        _, holders, all_answered = await self._ask(tool, affected)
         for pending in affected:
             if not pending.handle.done and pending.resend is None:
                 self._carry_out(pending, holders.get(pending.handle.call_id), all_answered)
@@ -248,6 +248,43 @@ class Recovery:
         serving = self._catalog.servers_of(tool)
         return [*serving, *(s for s in lost if s not in serving and self._catalog.is_server_online(s))]
 
+    async def _ask(
+        self, tool: str, calls: list[PendingCall], asked: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[str], dict[str, str], bool]:
+        """Ask the servers of a tool which of these calls they have.
+
+        Args:
+            tool: The tool.
+            calls: Calls of the tool.
+            asked: Whether to ask a server, given its id.
+
+        Returns:
+            The servers; for each call that a server has, the id of that server; and whether all servers have answered.
+        """
+        servers = [server for server in await self._servers_to_ask(tool) if asked(server)]
+        holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
+        delicate = [each for each in calls if not each.repeatable and each.handle.call_id not in holders]
+        if delicate:
+            others = [server for server in await self._find_others(tool, delicate) if asked(server)]
+            if others:
+                held, told = await self._queries.ask(others, [pending.handle.call_id for pending in delicate])
+                servers, holders, all_answered = [*servers, *others], {**holders, **held}, all_answered and told
+        return servers, holders, all_answered
+
+    async def _find_others(self, tool: str, calls: list[PendingCall]) -> list[str]:
+        """The ids of the online servers that the card of a tool does not list.
+
+        A server of an earlier version is not listed. When such a server is gone, it may have run the calls.
+        """
+        known = {card.server for card in self._catalog.servers()}
+        await self._catalog.complete(once=True)
+        others = [card for card in self._catalog.servers() if card.server not in known and tool in card.tools]
+        for card in others:
+            if card.status != "online" and LISTED not in (card.features or ()):
+                for pending in calls:
+                    pending.lost_servers.setdefault(card.server, card.started)
+        return [card.server for card in others if card.status == "online"]
+
     # Calls without a response
 
     async def denied(self, tool: str, calls: list[PendingCall]) -> list[PendingCall]:
@@ -263,8 +300,7 @@ class Recovery:
         async with self._one_at_a_time:
             if not calls or not await self._catalog.barrier():
                 return []
-            servers = await self._servers_to_ask(tool)
-            holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
+            _, holders, all_answered = await self._ask(tool, calls)
             for pending in calls:
                 holder = holders.get(pending.handle.call_id)
                 if holder is not None and not pending.handle.done:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mqtt_agent.errors import CallError, ToolUnavailable
-from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import error_of
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.questions import as_object
 from mqtt_agent.wire import ServerCard, to_json
@@ -33,7 +33,7 @@ class Requests:
         queries: Sends the requests. Their answers arrive on the same topics as those of queries.
     """
 
-    def __init__(self, catalog: Catalog, queries: Queries) -> None:
+    def __init__(self, catalog: LiveCatalog, queries: Queries) -> None:
         self._catalog = catalog
         self._queries = queries
 
@@ -74,6 +74,7 @@ class Requests:
         random.shuffle(cards)
         end = None if timeout is None else asyncio.get_running_loop().time() + timeout
         for card in cards:
+            self._catalog.follow_server(card.server)
             response = await self._queries.request(card, method, given, end)
             if response is not None and response.status == "error":
                 raise error_of(server, response)

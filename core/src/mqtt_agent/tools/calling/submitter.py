@@ -100,7 +100,7 @@ class Submitter:
         validate_identifier(tool, "tool name")
         timeout = checked_seconds(timeout)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        if not self._catalog.is_online(tool):
+        if not (self._catalog.is_found(tool) and self._catalog.is_online(tool)):
             await self._find(tool, wait_online, deadline)
         elif not self._catalog.is_settled(tool):
             await self._within(deadline, self._catalog.settled(tool), tool)
@@ -180,11 +180,14 @@ class Submitter:
     # Waiting for a server
 
     async def _find(self, tool: str, wait_online: bool, deadline: float | None) -> None:
-        """Wait until all cards have arrived. Then, if ``wait_online``, wait for a server of the tool.
+        """Wait for the cards of a tool, and else for all cards. If ``wait_online``, then wait for a server of the tool.
 
         Raises:
             ToolUnavailable: No server offers the tool.
         """
+        await self._catalog.find(tool)
+        if self._catalog.is_online(tool):
+            return
         changes = self._catalog.watch()
         try:
             seen_all = await self._catalog.complete()
@@ -195,6 +198,7 @@ class Submitter:
             if self._catalog.is_online(tool) or (card is not None and not seen_all):
                 return
             if not wait_online:
+                self._catalog.forget_unknown(tool)
                 raise self._unavailable(tool, known=card is not None, seen_all=seen_all)
             await self._within(deadline, self._wait_online(tool, changes), tool)
         finally:

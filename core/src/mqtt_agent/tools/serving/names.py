@@ -63,6 +63,7 @@ class _Name:
         foreign: How many cards of other server names have arrived.
         judged: The value of ``foreign`` when this server last found that no other server has the name.
         writers: The names of the other servers whose cards of the tool have arrived.
+        epoch: The epoch of our connection in which ``card`` has arrived.
     """
 
     tool: str
@@ -71,6 +72,7 @@ class _Name:
     foreign: int = 0
     judged: int = 0
     writers: set[str] = field(default_factory=set[str])
+    epoch: int = 0
 
 
 class ToolNames:
@@ -166,7 +168,9 @@ class ToolNames:
         if message.payload and (card is None or card.tool != tool):
             self._presence.correct_tool(tool)  # somebody has overwritten the card with something unreadable
             return
-        name.card = card
+        name.card, name.epoch = card, self._connection.epoch
+        if card is None or card.server == self._own:
+            self._presence.note_replicas(tool, card)
         if card is not None and card.server != self._own:
             name.foreign += 1
             name.writers.add(card.server)
@@ -222,8 +226,12 @@ class ToolNames:
         async with self._one_at_a_time:
             try:
                 await self._barrier()
+                tools = list(tools)
+                if self._presence.lists_many(tools):
+                    replicas = [card for card in await self._rivals.look() if card.shared_name == self._own]
+                    self._presence.list_only({card.server for card in replicas})
                 may_raise = starting and self._on_conflict == "raise"
-                await self._claim(list(tools), may_raise=may_raise, shown=shown)
+                await self._claim(tools, may_raise=may_raise, shown=shown)
             finally:
                 self._presence.claims = []
 
@@ -280,8 +288,11 @@ class ToolNames:
     async def _publish_claim(self, tool: str) -> None:
         # A claim says offline, because callers must not send calls yet. A name that the server or another replica has
         # is online already.
-        card = self._names[tool].card
-        online = self._is_own(tool) and card is not None and card.status == "online"
+        name = self._names[tool]
+        card = name.card if self._is_own(tool) else None
+        if card is not None and name.epoch == self._connection.epoch and self._presence.still_shown(card):
+            return
+        online = card is not None and card.status == "online"
         await self._presence.publish_tool_card(tool, "online" if online else "offline")
 
     def _hold(self, tools: Iterable[str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -17,15 +18,20 @@ from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.version import __version__
-from mqtt_agent.wire import BOUND, ServerCard, Status, ToolCard, VersionInfo, decode, encode, utc_now
+from mqtt_agent.wire import BOUND, ServerCard, Status, ToolCard, VersionInfo, decode, encode, is_identifier, utc_now
+from mqtt_agent.wire.cards import LISTED, MAX_LISTED
 from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-SERVER_FEATURES = ("query", "call")
+SERVER_FEATURES = ("query", "call", LISTED)
 _CORRECT_AFTER = 1.0  # seconds
+_LIST_AGAIN_WITHIN = 1.0
+"""Seconds within which a replica publishes a tool card again that does not list the replica."""
+_MANY_LISTED = 16
+"""How many replicas a tool card lists at least before a server looks which of them are gone."""
 OFFLINE_CARD_EXPIRY: int = 24 * 3600
 """Seconds that the broker keeps the offline card of a replica with a generated name, which is never used again."""
 
@@ -74,6 +80,11 @@ class Presence:
         self._shown: dict[str, int] = {}
         """The epoch of our connection in which each tool's card was last published with status online."""
         self._digests: dict[str, str] = {}
+        self._stands_in: int | None = None
+        """The epoch of our connection in which this server's card has arrived with status online."""
+        self._listed: dict[str, list[str]] = {}
+        """The replicas that the latest card of each tool on the broker lists."""
+        self._listing_again: dict[str, asyncio.TimerHandle] = {}
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         self._refresher = Refresher(self._refresh)
@@ -106,6 +117,8 @@ class Presence:
         await self.unfollow_server()
         if self._correcting is not None:
             self._correcting.cancel()
+        for timer in self._listing_again.values():
+            timer.cancel()
         self._refresher.stop()
         self._tasks.cancel()
 
@@ -263,11 +276,74 @@ class Presence:
 
     async def publish_tool_card(self, name: str, status: Status) -> None:
         """Publish the card of a tool."""
-        card = self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now()})
+        card = self._tool_card(name, status)
         self._shown.pop(name, None)
         await self._connection.publish(self._topics.tool_card(name), encode(card), retain=True)
         if status == "online":
             self._shown[name] = self._connection.epoch
+
+    def _tool_card(self, name: str, status: Status) -> ToolCard:
+        listed = self._listed.get(name, [])
+        replicas = listed if self._server_id in listed else [*listed, self._server_id][-MAX_LISTED:]
+        return self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now(), "replicas": replicas})
+
+    def still_shown(self, card: ToolCard) -> bool:
+        """Whether the broker has kept this server online across a reconnect, and with it the card of one of its tools.
+
+        Then the tool's card need not be published again.
+
+        Args:
+            card: The latest card of the tool, which has arrived since the reconnect.
+        """
+        connection = self._connection
+        if not connection.session_present or connection.keeps_retained_apart or self._stands_in != connection.epoch:
+            return False
+        if card.status != "online" or not self._offers(card.tool) or self.differences(card):
+            return False
+        if not self._is_listed(card.replicas or []):
+            return False
+        self._shown[card.tool] = connection.epoch
+        return True
+
+    # The list of the replicas, which each tool card has
+
+    def note_replicas(self, name: str, card: ToolCard | None) -> None:
+        """Take the list of replicas of a tool's latest card. Publish the card again if this replica is missing.
+
+        Of replicas that start at the same time, each knows only the cards that arrived before its own. So each of them
+        waits for a random time before it publishes the card again.
+
+        Args:
+            name: The tool's name.
+            card: The latest card of this server or of a replica; None when the broker has none.
+        """
+        listed = [each for each in (card.replicas if card is not None else None) or () if self._is_replica(each)]
+        self._listed[name] = listed = listed[-MAX_LISTED:]
+        if card is None or self._is_listed(listed) or not self._offers(name) or name in self._listing_again:
+            return
+        if self.differences(card):  # of replicas with different cards, the latest one decides
+            return
+        after = random.uniform(0.0, _LIST_AGAIN_WITHIN)
+        self._listing_again[name] = asyncio.get_running_loop().call_later(after, self._list_again, name)
+
+    def _list_again(self, name: str) -> None:
+        del self._listing_again[name]
+        if not self._is_listed(self._listed.get(name, [])):
+            self.correct_tool(name)
+
+    def _is_listed(self, listed: list[str]) -> bool:
+        return self._server_id in listed or len(listed) >= MAX_LISTED  # callers follow all servers then
+
+    def _is_replica(self, server: str) -> bool:
+        return server.startswith(f"{self._scope.name}:") and is_identifier(server)
+
+    def lists_many(self, names: Iterable[str]) -> bool:
+        """Whether the card of a tool lists so many replicas that some of them are probably gone."""
+        return any(len(self._listed.get(name, ())) >= _MANY_LISTED for name in names)
+
+    def list_only(self, replicas: Container[str]) -> None:
+        """From now on, list only these replicas, because the others are gone."""
+        self._listed = {name: [each for each in listed if each in replicas] for name, listed in self._listed.items()}
 
     # When others ask for the cards
 
@@ -280,14 +356,10 @@ class Presence:
         """The topics and payloads of this server's cards, which a question is answered with."""
         if not self.announced:
             return []
-        served = dict[str, Status].fromkeys(self._cards if self.serving else (), "online")
-        # A claim says offline, as its retained card does.
-        shown = {**dict[str, Status].fromkeys(self.claims, "offline"), **served}
+        shown: dict[str, Status] = dict.fromkeys(self.claims, "offline")  # a claim says offline on the broker too
+        shown.update((name, "online") for name in (self._cards if self.serving else ()))
         tools = [
-            (
-                self._topics.tool_card(name),
-                encode(self._all_cards[name].model_copy(update={"status": status, "last_seen": utc_now()})),
-            )
+            (self._topics.tool_card(name), encode(self._tool_card(name, status)))
             for name, status in shown.items()
             if name in self._all_cards
         ]
@@ -299,7 +371,9 @@ class Presence:
         """Check the server's own card, which this process or somebody else has published, and correct it."""
         if self.announced:
             self._refresher.note(message)
-        if not self.announced or self.decided_in not in (None, self._connection.epoch) or message.payload in self._said:
+        own = message.payload in self._said
+        self._stands_in = self._connection.epoch if own else None
+        if not self.announced or self.decided_in not in (None, self._connection.epoch) or own:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":
@@ -328,15 +402,18 @@ class Presence:
 
     def correct_tool(self, name: str) -> None:
         """Publish the card of a tool again, if this server offers the tool."""
-        if self.announced and self.serving and name in self._cards:
+        if self._offers(name):
             self._tasks.start(self.publish_tool_card(name, "online"))
+
+    def _offers(self, name: str) -> bool:
+        return self.announced and self.serving and name in self._cards
 
     def differences(self, card: ToolCard) -> list[str]:
         """The fields in which a card differs from the card that this server publishes; empty if it publishes none."""
         own = self._cards.get(card.tool)
         if own is None or not (self.announced and self.serving):
             return []
-        fields = [name for name in ToolCard.model_fields if name not in ("status", "last_seen")]
+        fields = [name for name in ToolCard.model_fields if name not in ("status", "last_seen", "replicas")]
         return [name for name in fields if getattr(card, name) != getattr(own, name)]
 
     def note_tool_card(self, message: InboundMessage) -> None:

@@ -1,0 +1,103 @@
+"""Follows all cards of a namespace only while somebody wants to see all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.endpoints.retained import Retained
+
+__all__ = ["Listing", "end_of", "succeeded"]
+
+_LISTED_FOR = 60.0
+"""Seconds for which an endpoint follows all cards after somebody has last wanted to see all of them."""
+
+
+class Listing:
+    """Begins and ends to follow all retained messages of a source.
+
+    Each message that all endpoints follow costs one delivery for each endpoint. So an endpoint follows the messages of
+    its own peers by their exact topics, and all messages only for a while after each call of :meth:`complete`.
+
+    Args:
+        retained: The messages.
+        watched: Whether somebody watches all messages, so that the endpoint goes on to follow them.
+        kept: Whether the message of a topic is still followed, by its exact topic, when the listing ends.
+    """
+
+    def __init__(self, retained: Retained, watched: Callable[[], bool], kept: Callable[[str], bool]) -> None:
+        self._retained = retained
+        self._watched = watched
+        self._kept = kept
+        self._following: asyncio.Task[bool] | None = None
+        """Ends when all messages have arrived. None while not all messages are followed."""
+        self._ending: asyncio.Task[None] | None = None
+        self._until = 0.0
+        """Loop time until which all messages are followed."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = BackgroundTasks()
+        self._stopped = False
+
+    @property
+    def active(self) -> bool:
+        """Whether all messages are followed now."""
+        return self._following is not None
+
+    async def complete(self, *, once: bool = False) -> bool:
+        """Follow all messages for a while, and wait until all of them have arrived.
+
+        Args:
+            once: Whether to end as soon as all messages have arrived, unless somebody else wants to see them too.
+
+        Returns:
+            True when all have arrived. False when the broker does not let this endpoint see all of them.
+        """
+        loop = asyncio.get_running_loop()
+        self._until = max(self._until, loop.time() + (0 if once else _LISTED_FOR))
+        if self._following is None:
+            self._following = self._tasks.start(self._begin())
+            self._timer = loop.call_at(self._until, self._end)
+        seen = await end_of(self._following)
+        return seen if once else await self._retained.complete()
+
+    def stop(self) -> None:
+        """End the listing's timer and tasks. The owner stops the retained messages."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tasks.cancel()
+
+    async def _begin(self) -> bool:
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+        await self._retained.begin()
+        return await self._retained.complete()
+
+    def _end(self) -> None:
+        """Follow only single messages from now on, unless somebody still wants to see all of them."""
+        if self._stopped:
+            return
+        loop = asyncio.get_running_loop()
+        if self._following is not None and not self._following.done():
+            self._following.add_done_callback(lambda _: self._end())
+            return
+        if self._watched():
+            self._until = loop.time() + _LISTED_FOR
+        if self._until > loop.time():
+            self._timer = loop.call_at(self._until, self._end)
+        else:
+            self._following = self._timer = None
+            self._ending = self._tasks.start(self._retained.end(self._kept))
+
+
+async def end_of(following: asyncio.Task[bool]) -> bool:
+    """Wait for a task, and return its result; False when the task failed. The task is not canceled with the caller."""
+    if not following.done():
+        await asyncio.wait([following])
+    return succeeded(following)
+
+
+def succeeded(following: asyncio.Task[bool]) -> bool:
+    """Whether a task has ended with a true result."""
+    return not following.cancelled() and following.exception() is None and following.result()

@@ -1,0 +1,115 @@
+"""Which cards a client follows, and how the card of a tool tells its servers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from brokers import Broker
+from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.transport import InboundMessage
+from support import soon, until
+
+from ..tools.conftest import MakeClient, MakeServer
+from .stranger import Stranger, StrangeServer
+
+
+def echo(text: str = "") -> str:
+    return text
+
+
+@pytest.mark.rule("TCARD-10", "SCARD-8")
+async def test_the_card_of_a_tool_lists_the_replicas_of_its_server(
+    broker: Broker, stranger: Stranger, make_server: MakeServer
+) -> None:
+    await stranger.listen("tools/echo/card")
+    await stranger.listen("servers/+/card")
+    for replica in ("a", "b"):
+        server = make_server("pair", replica=replica)
+        server.add_tool("echo", echo)
+        await soon(server.start())
+    if broker.shared_subscriptions:
+        await until(lambda: stranger.read("tools/echo/card")[-1].get("replicas") == ["pair:a", "pair:b"])
+    else:  # the second replica is on standby
+        await until(lambda: stranger.read("tools/echo/card")[-1].get("replicas") == ["pair:a"])
+    assert "listed" in stranger.read("servers/pair:a/card")[-1]["features"]
+
+
+@pytest.mark.rule("TCARD-10")
+async def test_a_replica_that_the_card_of_its_tool_does_not_list_publishes_the_card_again(
+    broker: Broker, stranger: Stranger, make_server: MakeServer
+) -> None:
+    server = make_server("pair", replica="a")
+    server.add_tool("echo", echo)
+    await soon(server.start())
+    await stranger.listen("tools/echo/card")
+    await until(lambda: stranger.read("tools/echo/card"))
+    card = stranger.read("tools/echo/card")[-1]
+    assert card["replicas"] == ["pair:a"]
+    foreign = ["pair:z", "other:1", "pair:/"]
+    await stranger.tell("tools/echo/card", {**card, "replicas": foreign}, retain=True)
+    await until(lambda: stranger.read("tools/echo/card")[-1]["replicas"] == ["pair:z", "pair:a"])
+
+
+@pytest.mark.rule("DISC-8")
+async def test_servers_that_the_card_of_their_tool_does_not_list_are_found_with_wildcards(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    strange_server.answer_at_once = {"status": "ok", "result": "done"}
+    await strange_server.tell(
+        "servers/odd:1/card", {"server": "odd:1", "name": "odd", "tools": ["strange"]}, retain=True
+    )
+    await strange_server.show_tool()
+    client = await make_client("caller")
+    assert await soon(client.call("strange")) == "done"
+    assert client._catalog._listing.active
+    assert client._catalog.servers_of("strange") == ("odd:1",)
+
+
+async def show_an_unlisted_server(server: StrangeServer, status: str) -> None:
+    """Show the server ``odd``, which the tool's card lists, and the server ``odd:9``, which it does not."""
+    features = ["query", "listed"]
+    await server.show(name="odd", features=features)
+    unlisted = {"server": "odd:9", "name": "odd", "tools": ["strange"], "features": ["query"], "status": status}
+    await server.tell("servers/odd:9/card", unlisted, retain=True)
+    await server.show_tool(replicas=["odd:1"])
+
+
+@pytest.mark.rule("LOST-10")
+async def test_a_server_that_is_not_listed_is_asked_before_a_call_is_sent_again(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def on_query(message: InboundMessage) -> None:
+        query = json.loads(message.payload)
+        asked.append(query)
+        answer = {"call_id": query["query_id"], "status": "ok", "result": {"known": query["call_ids"]}}
+        strange_server._send(f"clients/{query['client']}/responses", answer)
+
+    await show_an_unlisted_server(strange_server, "online")
+    await soon(strange_server.connection.subscribe(f"{strange_server.mcp}/servers/odd:9/query", on_query))
+    client = await make_client("caller")
+    handle = await soon(client.submit("strange", call_id="c-1", resume=True))
+    await until(lambda: asked)
+    assert asked[0]["call_ids"] == ["c-1"]
+    await until(lambda: handle.server == "odd:9")
+    await strange_server.tell("clients/caller/responses", {"call_id": "c-1", "status": "ok", "result": "old"})
+    assert await soon(handle.result()) == "old"
+    assert strange_server.calls == []
+
+
+@pytest.mark.long
+@pytest.mark.rule("LOST-10")
+async def test_a_call_is_not_sent_again_when_a_server_is_gone_that_was_not_listed(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    await show_an_unlisted_server(strange_server, "offline")
+    client = await make_client("caller")
+    handle = await soon(client.submit("strange"))
+    await strange_server.next_call()
+    with pytest.raises(ToolUnavailable) as caught:
+        await soon(handle.result(), 20)
+    assert caught.value.maybe_executed
+    assert len(strange_server.calls) == 1
