@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.agents import presence
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, Status, TaskState, Topics, decode, encode
+from mqtt_agent.wire import AgentStatus, Status, TaskResult, TaskState, Topics, decode, encode
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -413,6 +415,44 @@ async def test_a_task_waits_for_an_earlier_task_of_its_context_and_others_do_not
     desk.open.set()
     await soon(first.result())
     await soon(second.result())
+
+
+async def test_one_member_answers_where_each_member_gets_each_message(
+    make_member: MakeMember, planner: Agent, broker: Broker
+) -> None:
+    """The member that has a task got the same message as the others: they neither wake it nor answer in its place."""
+    if not isinstance(broker, Ejabberd):
+        pytest.skip("this broker has shared subscriptions")
+    desk = Desk()
+    members = [await make_member("writer", desk.at(name)) for name in ("a", "b", "c")]
+    topics, notes, results = Topics(planner.namespace), list[bytes](), Counter[str]()
+    everybody = topics.member_control("writer", "all")
+    for topic in (everybody, *(topics.member_control("writer", member._pool.id) for member in members)):  # pyright: ignore
+        await planner.connection.subscribe(topic, lambda each: notes.append(each.payload))
+    own = topics.bound.results("planner")
+    await planner.connection.subscribe(own, lambda each: results.update([decode(TaskResult, each.payload).task_id]))
+    waiting = [await planner.delegate("writer", data="wait") for _ in range(5)]
+    await soon(asyncio.gather(*(planner.request("writer", "quick") for _ in range(15))), 30)
+    await until(lambda: all(handle.state is TaskState.WORKING for handle in waiting))
+    for member in members:
+        await _has_taken_all(member)
+        await member.connection.publish(everybody, b"the end")
+    await until(lambda: notes.count(b"the end") == 3)
+    assert not [each for each in notes if b'"action":"task"' in each]
+    assert sorted(results.values()) == [1] * 15
+    desk.open.set()
+    await soon(asyncio.gather(*(handle.result() for handle in waiting)))
+    assert [len(members) for members in desk.members.values()] == [1] * 20
+
+
+async def _has_taken_all(member: Agent) -> None:
+    """Wait until a member has stored every task that the broker had queued for it."""
+    topic, arrived = f"{member.namespace}/{uuid.uuid4().hex}", asyncio.Event()
+    await member.connection.subscribe(topic, lambda _: arrived.set())
+    await member.connection.publish(topic, b"")
+    await soon(arrived.wait())
+    await member._inbox.drain()  # pyright: ignore[reportPrivateUsage]
+    await member._executor.background.wait(1)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_only_a_pool_orders_its_tasks() -> None:
