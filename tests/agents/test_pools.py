@@ -18,8 +18,9 @@ from brokers import Broker, Ejabberd, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.agents import presence
+from mqtt_agent.agents.requesting import reminders
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, Status, TaskResult, TaskState, Topics, decode, encode
+from mqtt_agent.wire import AgentStatus, Status, Task, TaskResult, TaskState, Topics, decode, encode
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -296,6 +297,30 @@ async def test_a_task_is_resumed_in_another_member(make_member: MakeMember, writ
     resumed = await second.resume(given.task_id)
     desk.open.set()
     assert await soon(given.result()) == await soon(resumed.result()) == "w"
+
+
+async def test_one_member_asks_again_for_each_delegated_task_and_another_when_it_has_left(
+    make_member: MakeMember, planner: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reminders, "_FIRST", 300.0)  # nothing is asked for again because of the time
+    asked, topics = Counter[str](), Topics(planner.namespace)
+
+    def count(message: InboundMessage) -> None:
+        asked.update([decode(Task, message.payload).task_id])
+
+    await planner.connection.subscribe(topics.inbox("writer"), count)  # the peer itself was never seen
+    first, second = [await make_member("boss", bound="off") for _ in range(2)]
+    ids = [f"t{n}" for n in range(5)]
+    for each in ids:
+        await first.delegate("writer", "x", task_id=each, wait_online=True)
+    third = await make_member("boss", bound="off")
+    for name, member in (("second", second), ("third", third)):
+        await member.delegate("writer", "x", task_id=name, wait_online=True)
+    await until(lambda: asked["second"] and asked["third"])
+    assert [asked[each] for each in ids] == [1] * 5
+    await soon(first.stop(), 20)
+    await until(lambda: all(asked[each] > 1 for each in ids))
+    assert (asked["second"], asked["third"]) == (1, 1)
 
 
 async def test_a_question_to_a_requesting_pool_is_answered_by_the_member_that_follows_the_task(

@@ -111,6 +111,7 @@ class PoolMember:
             return True
         if not last:
             self._tell(None, "tasks")
+            self._tell(None, "left")
         return last
 
     def waits_for_turn(self, context_id: str | None) -> bool:
