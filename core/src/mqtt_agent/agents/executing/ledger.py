@@ -108,7 +108,7 @@ class ReceivedTasks:
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
             acknowledge()
-            message = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
+            message = f"agent {self._scope.agent_id} has too many waiting tasks ({self._waiting}); try later"
             self._replies.refuse(task, reply_to, "overloaded", message)
             return
         stored, added = await self._add(record, slot, acknowledge)
@@ -133,9 +133,15 @@ class ReceivedTasks:
             acknowledge()
             await self.attach(record, None)
 
+    @property
+    def _waiting(self) -> int:
+        """How many tasks wait, also for their turn."""
+        ordered = self._pool is not None and self._pool.store.ordered
+        return self._executor.backlog if ordered else self._executor.waiting
+
     async def _is_one_too_many(self, key: TaskKey) -> bool:
         """Whether a task must be rejected, because the task is new and too many tasks wait already."""
-        return self._executor.waiting >= self._max_waiting and await self._scope.store.get(key) is None
+        return self._waiting >= self._max_waiting and await self._scope.store.get(key) is None
 
     async def _add(
         self, record: TaskRecord, slot: Slot | None, acknowledge: Callable[[], None]

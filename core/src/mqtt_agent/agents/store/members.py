@@ -217,7 +217,5 @@ class MemberStore(PostgresStore):
 
     async def count_in_turn(self, agent: str) -> int:
         """Count the tasks that may begin now, up to 1,000."""
-        if not self.ordered:
-            return await self.count(agent, "received", (TaskState.SUBMITTED,))
         ((count,),) = await self.rows(COUNT_IN_TURN, {"agent": escape(agent)})
         return count
