@@ -6,14 +6,14 @@
 
 - **members**: tasks that wait for 1 s, in pools of 1, 2 and 4 members with 8 slots each. There are always twice as many
   tasks as slots.
-- **stores**: tasks per second of ``PostgresStore`` and of ``SqliteStore``: each task is added, claimed and completed, 64 at
-  once. Both wait for the disk at each commit.
+- **stores**: tasks per second of ``PostgresStore`` and of ``SqliteStore``: each task is added, claimed and completed,
+  64 at once. Both wait for the disk at each commit.
 - **queues**: a pool with one member, a queue of DBOS in the same PostgreSQL, and Celery with Redis and late
-  acknowledgement. The work is a task that returns its argument, 64 at once. A pool's task is stored at its requester too.
-  Redis writes its log to the disk once in a second, so a power cut may lose tasks of Celery.
+  acknowledgement. The work is a task that returns its argument, 64 at once. A pool's task is stored at its requester
+  too. Redis writes its log to the disk once in a second, so a power cut may lose tasks of Celery.
 
 The subjects of a part take turns in several rounds, so that a slow moment of the machine affects all of them. A ratio
-compares two turns of the same round. The tables show the median over the rounds, with the smallest and the largest value.
+compares two turns of the same round. The tables show the median over the rounds, with the smallest and largest value.
 """
 
 from __future__ import annotations
