@@ -3,6 +3,7 @@
     make bench                                  all subjects, about ten minutes
     make bench ARGS=--quick                     shorter turns, about five minutes
     make bench ARGS="--only floor client"       only these subjects
+    make bench ARGS=--pools                     pools, their store, and other queues; see pools.py
 
 The work is one tool, ``echo``, called with arguments of 20 bytes; as a task, an agent returns its prompt. Client,
 server and broker are separate processes. Each subject has its own broker with default settings: Mosquitto, or the
@@ -320,4 +321,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if "--pools" in sys.argv:
+        import pools
+
+        sys.argv.remove("--pools")
+        pools.main()
+    else:
+        main()

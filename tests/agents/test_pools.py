@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from brokers import Broker, Ejabberd, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.agents import presence
+from mqtt_agent.agents.requesting import reminders
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, Status, TaskState, Topics, decode, encode
+from mqtt_agent.wire import AgentStatus, Status, Task, TaskResult, TaskState, Topics, decode, encode
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -296,6 +299,30 @@ async def test_a_task_is_resumed_in_another_member(make_member: MakeMember, writ
     assert await soon(given.result()) == await soon(resumed.result()) == "w"
 
 
+async def test_one_member_asks_again_for_each_delegated_task_and_another_when_it_has_left(
+    make_member: MakeMember, planner: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reminders, "_FIRST", 300.0)  # nothing is asked for again because of the time
+    asked, topics = Counter[str](), Topics(planner.namespace)
+
+    def count(message: InboundMessage) -> None:
+        asked.update([decode(Task, message.payload).task_id])
+
+    await planner.connection.subscribe(topics.inbox("writer"), count)  # the peer itself was never seen
+    first, second = [await make_member("boss", bound="off") for _ in range(2)]
+    ids = [f"t{n}" for n in range(5)]
+    for each in ids:
+        await first.delegate("writer", "x", task_id=each, wait_online=True)
+    third = await make_member("boss", bound="off")
+    for name, member in (("second", second), ("third", third)):
+        await member.delegate("writer", "x", task_id=name, wait_online=True)
+    await until(lambda: asked["second"] and asked["third"])
+    assert [asked[each] for each in ids] == [1] * 5
+    await soon(first.stop(), 20)
+    await until(lambda: all(asked[each] > 1 for each in ids))
+    assert (asked["second"], asked["third"]) == (1, 1)
+
+
 async def test_a_question_to_a_requesting_pool_is_answered_by_the_member_that_follows_the_task(
     make_member: MakeMember, writer: Agent
 ) -> None:
@@ -413,6 +440,58 @@ async def test_a_task_waits_for_an_earlier_task_of_its_context_and_others_do_not
     desk.open.set()
     await soon(first.result())
     await soon(second.result())
+
+
+async def test_one_member_answers_where_each_member_gets_each_message(
+    make_member: MakeMember, planner: Agent, broker: Broker
+) -> None:
+    """The member that has a task got the same message as the others: they neither wake it nor answer in its place."""
+    if not isinstance(broker, Ejabberd):
+        pytest.skip("this broker has shared subscriptions")
+    desk = Desk()
+    members = [await make_member("writer", desk.at(name)) for name in ("a", "b", "c")]
+    topics, notes, results = Topics(planner.namespace), list[bytes](), Counter[str]()
+    everybody = topics.member_control("writer", "all")
+    for topic in (everybody, *(topics.member_control("writer", member._pool.id) for member in members)):  # pyright: ignore
+        await planner.connection.subscribe(topic, lambda each: notes.append(each.payload))
+    own = topics.bound.results("planner")
+    await planner.connection.subscribe(own, lambda each: results.update([decode(TaskResult, each.payload).task_id]))
+    waiting = [await planner.delegate("writer", data="wait") for _ in range(5)]
+    await soon(asyncio.gather(*(planner.request("writer", "quick") for _ in range(15))), 30)
+    await until(lambda: all(handle.state is TaskState.WORKING for handle in waiting))
+    for member in members:
+        await _has_taken_all(member)
+        await member.connection.publish(everybody, b"the end")
+    await until(lambda: notes.count(b"the end") == 3)
+    assert not [each for each in notes if b'"action":"task"' in each]
+    assert sorted(results.values()) == [1] * 15
+    desk.open.set()
+    await soon(asyncio.gather(*(handle.result() for handle in waiting)))
+    assert [len(members) for members in desk.members.values()] == [1] * 20
+
+
+async def _has_taken_all(member: Agent) -> None:
+    """Wait until a member has stored every task that the broker had queued for it."""
+    topic, arrived = f"{member.namespace}/{uuid.uuid4().hex}", asyncio.Event()
+    await member.connection.subscribe(topic, lambda _: arrived.set())
+    await member.connection.publish(topic, b"")
+    await soon(arrived.wait())
+    await member._inbox.drain()  # pyright: ignore[reportPrivateUsage]
+    await member._executor.background.wait(1)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_tasks_that_wait_for_their_turn_count_as_waiting(make_member: MakeMember, planner: Agent) -> None:
+    desk = Desk()
+    member = await make_member("writer", desk.at("a"), contexts="ordered", max_waiting_tasks=3)
+    given = [await planner.delegate("writer", data="wait", context_id="x")]
+    await until(lambda: len(desk.contexts) == 1)
+    for number in range(1, 4):
+        given.append(await planner.delegate("writer", data="wait", context_id="x"))
+        await until(lambda: member._executor.backlog == number)  # pyright: ignore  # noqa: B023
+    with pytest.raises(errors.TaskRejected, match="too many waiting tasks"):
+        await soon(planner.request("writer", data="wait", context_id="x"))
+    desk.open.set()
+    assert await soon(asyncio.gather(*(handle.result() for handle in given)), 30) == ["a"] * 4
 
 
 def test_only_a_pool_orders_its_tasks() -> None:

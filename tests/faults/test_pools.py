@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto
+from brokers import Ejabberd, Mosquitto
 from databases import Postgres, shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore
 from mqtt_agent.agents.store.members import MemberStore
@@ -243,6 +243,20 @@ async def test_the_next_member_takes_up_the_tasks_when_all_members_were_killed(
     await start_pool(agents, mosquitto.url, 1)
     for n, handle in enumerate(handles):
         assert await soon(handle.result(), 40) == {"square": n * n, "saved": "page 3"}
+
+
+@pytest.mark.long
+async def test_no_task_waits_for_a_dead_member_where_each_member_gets_each_message(
+    agents: AgentProcesses, ejabberd: Ejabberd, namespace: str
+) -> None:
+    async with Agent("planner", broker=ejabberd.url, namespace=namespace, store=MemoryStore()) as planner:
+        dead, alive = await start_pool(agents, ejabberd.url, 2, "--will-delay", "20")
+        await becomes(lambda: _is_online(planner))
+        await dead.kill()
+        handles = [await planner.delegate("writer", data={"n": n}, task_id=f"t-{n}") for n in range(6)]
+        results = await soon(asyncio.gather(*(handle.result() for handle in handles)), 9)  # before they are sent again
+        assert results == [{"square": n * n} for n in range(6)]
+        assert len(alive.told("began")) == 6
 
 
 async def test_a_pool_that_is_killed_is_offline_for_its_peers(

@@ -555,8 +555,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "open tasks are not sent again after a reconnect",
         "agents/requesting/resender.py",
-        "self._tasks.schedule(record, at_once=True)",
-        "pass",
+        "async for record in self._tasks.find(OPEN):",
+        "async for record in self._tasks.find(()):",
         (f"{DELEGATIONS}::test_after_a_reconnect_what_is_open_is_sent_again[mosquitto]",),
     ),
     Mutation(
@@ -654,8 +654,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "one task more waits than allowed",
         "agents/executing/ledger.py",
-        "self._executor.waiting >= self._max_waiting",
-        "self._executor.waiting > self._max_waiting",
+        "self._waiting >= self._max_waiting",
+        "self._waiting > self._max_waiting",
         (f"{AGENTS}::test_a_task_for_no_handler_or_over_the_limit_is_rejected[mosquitto]",),
     ),
     Mutation(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from brokers import Mosquitto
 from brokers.nodes import EjabberdNode, bridged_mosquittos, ejabberd_cluster
-from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
+from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, ToolClient, ToolServer
 from mqtt_agent.transport import Bound
 from support import require, soon
 
@@ -59,7 +59,14 @@ class Endpoints:
 
     async def agent(self, url: Where, name: str) -> Agent:
         """An agent whose handler waits for ``finish`` when its task says so."""
-        agent = Agent(name, broker=url, namespace=self._namespace, store=MemoryStore(), will_delay=1, drain_timeout=0.5)
+        return await self._agent(url, name, store=MemoryStore())
+
+    async def member(self, url: Where, name: str, database: str) -> Agent:
+        """A member of a pool, with the handler of :meth:`agent`."""
+        return await self._agent(url, name, store=PostgresStore(database), pool=True, max_concurrency=20)
+
+    async def _agent(self, url: Where, name: str, **options: Any) -> Agent:
+        agent = Agent(name, broker=url, namespace=self._namespace, will_delay=1, drain_timeout=0.5, **options)
 
         @agent.on_task
         async def handle(task: TaskContext) -> Any:

@@ -111,6 +111,7 @@ class PoolMember:
             return True
         if not last:
             self._tell(None, "tasks")
+            self._tell(None, "left")
         return last
 
     def waits_for_turn(self, context_id: str | None) -> bool:
@@ -134,13 +135,15 @@ class PoolMember:
 
     # Messages of members
 
-    async def wake(self, key: TaskKey, *, listen: bool = False, fault: str | None = None) -> bool:
+    async def wake(self, key: TaskKey, *, listen: bool = False, fault: str | None = None, asked: bool = False) -> bool:
         """Tell the member that works on a task that the task has changed in the store.
 
         Args:
             key: The key of the task's record.
             listen: Whether the requester wants events from now on.
             fault: Why an answer to the open question was not accepted.
+            asked: Whether the requester has only asked for the task. At a broker without shared subscriptions, the
+                member that works on the task has the same message, and is not told.
 
         Returns:
             Whether another live member works on the task.
@@ -148,6 +151,8 @@ class PoolMember:
         owner = await self.store.owner(key)
         if owner is None or owner == self.id:
             return False
+        if asked and not self._connection.shared_subscriptions:
+            return True
         action = "task" if fault is None else "refused"
         self._tell(
             owner, action, task_id=key.task_id, requester=key.requester or None, listen=listen or None, reason=fault

@@ -122,6 +122,7 @@ class MemberNote(Message):
     Attributes:
         action: ``task``: a task of this member has changed. ``refused``: an answer to the open question of a task was
             not accepted. ``tasks``: tasks wait. ``ended``: a delegated task is over.
+            ``left``: this member has left the pool, and asks for its delegated tasks no more.
         member: The member that writes the message.
         task_id: The id of the task.
         requester: The requester of a received task.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Collection
 from functools import partial
@@ -33,6 +34,8 @@ _CONFIRMED_WITHIN = 5.0
 """Seconds to wait until the broker has confirmed the last results of an agent that stops."""
 _CANCELED_WITHIN = 2.0
 """Seconds to wait until a canceled handler has ended."""
+_COUNTED_EVERY = 2.0
+"""Seconds between two counts of all tasks that wait in a pool with ordered contexts."""
 _durations = Durations(
     "messaging.process.duration",
     "How long the handler of a task ran, in one attempt at the task.",
@@ -60,6 +63,8 @@ class TaskExecutor:
     Attributes:
         executing: Whether handlers may begin.
         waiting: How many stored tasks wait for a slot.
+        backlog: How many stored tasks wait in a pool with ordered contexts, for a slot or for their turn. It
+            is counted in the store every two seconds, and this member's own tasks are added between two counts.
         background: The running handlers, and other work that nothing else awaits. :meth:`drain` waits for this work.
     """
 
@@ -68,6 +73,8 @@ class TaskExecutor:
     ) -> None:
         self.executing: bool = False
         self.waiting: int = 0
+        self.backlog: int = 0
+        self._counted_at = -math.inf
         self.background: BackgroundTasks = background
         self._scope = scope
         self._pool = scope.pool
@@ -202,6 +209,7 @@ class TaskExecutor:
             record: The task's record, in state ``submitted``.
         """
         self.waiting += 1
+        self.backlog += 1
         if self.executing:
             self._timers.watch(record)
         self._fill()
@@ -210,7 +218,7 @@ class TaskExecutor:
 
     def dequeue(self, key: TaskKey) -> None:
         """Note that a task which waited for a slot is over, because it was canceled or has expired."""
-        self.waiting = max(0, self.waiting - 1)
+        self.waiting, self.backlog = max(0, self.waiting - 1), max(0, self.backlog - 1)
         self._timers.forget(key)
 
     async def _watch_waiting(self) -> None:
@@ -248,6 +256,8 @@ class TaskExecutor:
         record = await self._scope.store.claim(self._scope.owner)
         if record is None:  # the task was canceled meanwhile, or was counted twice
             self.waiting = await self._count_waiting()
+        else:
+            self.backlog = max(0, self.backlog - 1)
         return record
 
     async def recount(self) -> None:
@@ -257,9 +267,14 @@ class TaskExecutor:
             self._fill()
 
     async def _count_waiting(self) -> int:
-        if self._pool is not None:
-            return await self._pool.store.count_in_turn(self._scope.owner)
-        return await self._scope.store.count(self._scope.owner, "received", (TaskState.SUBMITTED,))
+        store, owner = self._scope.store, self._scope.owner
+        if self._pool is not None and self._pool.store.ordered:
+            now = time.monotonic()
+            if now - self._counted_at >= _COUNTED_EVERY:
+                self._counted_at = now
+                self.backlog = await store.count(owner, "received", (TaskState.SUBMITTED,))
+            return await self._pool.store.count_in_turn(owner)
+        return await self._scope.store.count(owner, "received", (TaskState.SUBMITTED,))
 
     async def run_again(self, record: TaskRecord) -> TaskRecord:
         """Run again a task that has begun according to the store, although no handler of this process works on it.

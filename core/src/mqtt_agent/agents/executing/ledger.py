@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,9 @@ from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encod
 __all__ = ["ReceivedTasks"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+_FRESH = 5.0
+"""Seconds for which a result is left to the member that has worked on the task. A requester asks again after 10 s."""
 
 
 class ReceivedTasks:
@@ -104,7 +108,7 @@ class ReceivedTasks:
         if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
         elif await self._is_one_too_many(record.key):
-            why = f"agent {self._scope.agent_id} has too many waiting tasks ({self._executor.waiting}); try later"
+            why = f"agent {self._scope.agent_id} has too many waiting tasks ({self._waiting}); try later"
             self._refuse(message, task, reply_to, "overloaded", why)
             return
         stored, added = await self._add(record, slot, message.acknowledge)
@@ -133,9 +137,15 @@ class ReceivedTasks:
             message.acknowledge()
             await self.attach(record, None)
 
+    @property
+    def _waiting(self) -> int:
+        """How many tasks wait, also for their turn."""
+        ordered = self._pool is not None and self._pool.store.ordered
+        return self._executor.backlog if ordered else self._executor.waiting
+
     async def _is_one_too_many(self, key: TaskKey) -> bool:
         """Whether a task must be rejected, because the task is new and too many tasks wait already."""
-        return self._executor.waiting >= self._max_waiting and await self._scope.store.get(key) is None
+        return self._waiting >= self._max_waiting and await self._scope.store.get(key) is None
 
     async def _add(
         self, record: TaskRecord, slot: Slot | None, acknowledge: Callable[[], None]
@@ -184,19 +194,30 @@ class ReceivedTasks:
         """
         record = await self._redirect(record, reply_to)
         if record.result is not None:
-            self._executor.background.start(self._replies.send(record))
+            if not await self._another_sends(record):
+                self._executor.background.start(self._replies.send(record))
             return
         run = await self._executor.find_run(record.key)
         if run is None and record.state in ACTIVE and self._executor.executing:
             if self._pool is None:
                 record = await self._executor.run_again(record)
-            elif await self._pool.wake(record.key, listen=task is not None and task.stream is not False):
+            elif await self._pool.wake(record.key, listen=task is not None and task.stream is not False, asked=True):
                 return  # the member that works on the task answers
             else:
                 self._pool.look_soon()
         if run is not None and task is not None and task.stream is not False:
             run.attempt.listening = True
         await self._say_status(record)
+
+    async def _another_sends(self, record: TaskRecord) -> bool:
+        """Whether another member of the pool sends the result of a task, because it has got the same message.
+
+        A result that is older than a moment is sent by every member that is asked: its own member may be cut off.
+        """
+        if self._pool is None or self._scope.connection.shared_subscriptions:
+            return False
+        fresh = time.time() - record.updated_at < _FRESH
+        return fresh and await self._pool.wake(record.key, asked=True)
 
     async def _redirect(self, record: TaskRecord, reply_to: str | None) -> TaskRecord:
         """Store the topic to which the result of a known task goes from now on; None leaves it as it is.

@@ -32,6 +32,8 @@ __all__ = ["Delegations"]
 
 _AT_ONCE = 200
 """How many tasks are stored and sent at the same time; further calls wait."""
+_ADOPT_EVERY = 10.0
+"""Seconds between two looks for the tasks of members of the pool that have left. Deaths are noticed earlier."""
 _durations = Durations(
     "mqtt_agent.task.duration",
     "How long a task took for its requester, from its delegation to its result.",
@@ -68,11 +70,13 @@ class Delegations:
         self._eventful: set[str] = set()  # the tasks whose events arrive
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
+        self._adopts_at = 0.0
         self._opening = asyncio.Semaphore(_AT_ONCE)
         if scope.pool is not None:
             scope.pool.looks.append(partial(self._look, scope.pool))
             scope.pool.on_note["ended"] = self._on_ended
-            scope.pool.on_reaped.append(self.on_reconnected)  # a dead member does not ask for its tasks any more
+            scope.pool.on_note["left"] = partial(self._on_left, scope.pool)
+            scope.pool.on_reaped.append(self._adopt_soon)
 
     # Life
 
@@ -122,8 +126,19 @@ class Delegations:
 
     # Pools
 
+    def _adopt_soon(self) -> None:
+        self._adopts_at = 0.0
+
+    async def _on_left(self, pool: PoolMember, _: MemberNote) -> None:
+        self._adopt_soon()
+        pool.look_soon()
+
     async def _look(self, pool: PoolMember) -> None:
-        """Find out which followed tasks are over, because another member has got their results."""
+        """Find out which followed tasks are over, and ask for the tasks of members that are gone."""
+        now = asyncio.get_running_loop().time()
+        if self._started and now >= self._adopts_at:
+            self._adopts_at = now + _ADOPT_EVERY
+            await self._resender.adopt(pool)
         for task_id in await pool.store.ended(
             [each for each, handle in self._tasks.handles.items() if not handle.done]
         ):

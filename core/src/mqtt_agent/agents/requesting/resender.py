@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from mqtt_agent.agents.pool import PoolMember
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
@@ -59,8 +60,17 @@ class Resender:
         self._tasks.background.start(self._run(), name="mqtt-agent resender")
 
     async def resend_all(self) -> None:
-        """Make all open tasks due."""
+        """Make all open tasks due; in a pool, those for which this member asks."""
+        if self._scope.pool is not None:
+            self._tasks.reminders.hurry()
+            await self.adopt(self._scope.pool)
+            return
         async for record in self._tasks.find(OPEN):
+            self._tasks.schedule(record, at_once=True)
+
+    async def adopt(self, pool: PoolMember) -> None:
+        """Ask from now on for the open tasks of members of the pool that are gone."""
+        for record in await pool.store.adopt():
             self._tasks.schedule(record, at_once=True)
 
     async def _run(self) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
-from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.base import ACTIVE, OPEN, TaskKey, TaskRecord
 from mqtt_agent.agents.store.lease import Beat, Lease, Pool
 from mqtt_agent.agents.store.pool_view import Member, members
-from mqtt_agent.agents.store.postgres import CLAIM, INSERT, KEY, PostgresStore, escape, unescape
+from mqtt_agent.agents.store.postgres import CLAIM, COLUMNS, INSERT, KEY, PostgresStore, escape, unescape
 from mqtt_agent.wire import TaskState
 
 __all__ = ["Holding", "MemberStore"]
@@ -19,6 +19,7 @@ __all__ = ["Holding", "MemberStore"]
 _OVER = ", ".join(repr(state.value) for state in TaskState if state.terminal)
 
 _ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
+_OPEN = ", ".join(repr(state.value) for state in sorted(OPEN))
 
 INSERT_OWN = INSERT.replace(") VALUES (", ", member) VALUES (").replace(") ON CONFLICT", ", %s) ON CONFLICT")
 INSERT_IN_CONTEXT = INSERT_OWN.replace(", member) VALUES (", ", context) VALUES (")
@@ -49,6 +50,11 @@ ENDED = (
     "SELECT task_id FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'delegated' AND task_id = ANY(%(tasks)s)"
     f" AND requester = '' AND (state IN ({_OVER})) IS TRUE"  # IS TRUE: a search by the keys
 )
+ADOPT = (
+    "UPDATE {schema}.tasks SET member = %(member)s WHERE agent = %(agent)s AND role = 'delegated'"
+    f" AND state IN ({_OPEN}) AND (member IS NULL OR NOT EXISTS (SELECT 1 FROM {{schema}}.members AS owner"
+    f" WHERE owner.agent = tasks.agent AND owner.member = tasks.member)) RETURNING {COLUMNS}"
+)
 NEXT_EPOCH = "UPDATE {schema}.pools SET epoch = epoch + 1 WHERE agent = %(agent)s RETURNING epoch"
 
 
@@ -64,8 +70,10 @@ class Holding(NamedTuple):
     attempt: int
 
 
-class MemberStore(TaskStore):
-    """A store in PostgreSQL for one member of a pool, which notes which tasks the member has begun.
+class MemberStore(PostgresStore):
+    """A store in PostgreSQL for one member of a pool, which notes which tasks the member has begun and given.
+
+    It uses the thread and the connection of the pool's store.
 
     A member has a lease. When the member dies, the lease ends, and another member sets its tasks back to ``submitted``.
     :meth:`reopen` does nothing, because the tasks of the other members go on.
@@ -92,6 +100,7 @@ class MemberStore(TaskStore):
         on_beat: Callable[[Beat], None],
         context_of: Callable[[TaskRecord], str | None] | None = None,
     ) -> None:
+        super().__init__(store._url, schema=store.schema, patience=store._patience, lease=store.lease)
         self.member: str = member
         self.ordered: bool = context_of is not None
         self._context_of = context_of
@@ -116,12 +125,12 @@ class MemberStore(TaskStore):
                 loop.call_soon_threadsafe(self._note, beat)
 
         agent = escape(self._agent)
-        lease = Lease(store.new_engine(), store.statement, agent, self.member, store.lease, beat)
+        lease = Lease(store.new_engine(), self.statement, agent, self.member, store.lease, beat)
         self._lease = lease  # before the wait: when the start is canceled there, the lease must be given back
         self.pool = await lease.join()
 
     def _note(self, beat: Beat) -> None:
-        self._store.restart_search(self._agent)
+        self.restart_search(self._agent)
         if self._lease is not None:
             self._on_beat(beat)
 
@@ -139,18 +148,18 @@ class MemberStore(TaskStore):
 
     async def next_epoch(self) -> int:
         """Count the pool's epoch up, and return it; see :attr:`Pool.epoch`."""
-        ((epoch,),) = await self._store.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
+        ((epoch,),) = await self.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
         return epoch
 
     async def members(self) -> list[Member]:
         """The members of the pool, oldest first."""
-        return await members(self._store, self._agent)
+        return await members(self, self._agent)
 
     # Tasks
 
     async def own(self) -> list[Holding]:
         """The received tasks that this member works on, according to the store."""
-        rows = await self._store.rows(OWN, {"agent": escape(self._agent), "member": self.member})
+        rows = await self.rows(OWN, {"agent": escape(self._agent), "member": self.member})
         return [
             Holding(TaskKey(self._agent, "received", unescape(task_id), unescape(requester)), attempt)
             for task_id, requester, attempt in rows
@@ -158,13 +167,21 @@ class MemberStore(TaskStore):
 
     async def owner(self, key: TaskKey) -> str | None:
         """The member that has begun a task last, if its lease has not ended."""
-        rows = await self._store.rows(OWNER, (*map(escape, key), escape(self._agent)))
+        rows = await self.rows(OWNER, (*map(escape, key), escape(self._agent)))
         return rows[0][0] if rows else None
 
     async def ended(self, task_ids: Iterable[str]) -> list[str]:
         """The ids of those delegated tasks that are over."""
         values: dict[str, Any] = {"agent": escape(self._agent), "tasks": list(map(escape, task_ids))}
-        return [unescape(task_id) for (task_id,) in await self._store.rows(ENDED, values)]
+        return [unescape(task_id) for (task_id,) in await self.rows(ENDED, values)]
+
+    async def adopt(self) -> list[TaskRecord]:
+        """Become the member that asks for those open delegated tasks whose member has left the pool or has died.
+
+        Returns:
+            The records of these tasks.
+        """
+        return await self.records(ADOPT, {"agent": escape(self._agent), "member": self.member})
 
     @override
     async def open(self) -> None:
@@ -175,67 +192,30 @@ class MemberStore(TaskStore):
         await self._store.close()
 
     @override
+    async def _submit(self, work: Any, *, writes: bool) -> Any:
+        return await self._store._submit(work, writes=writes)
+
+    @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
         received = record.key.role == "received"
         context = self._context_of(record) if self._context_of is not None and received else None
         if context is not None:  # it is claimed when it is its turn
-            return await self._store.add_with(record, INSERT_IN_CONTEXT, escape(context))
-        if received and record.state in ACTIVE:
-            return await self._store.add_with(record, INSERT_OWN, self.member)
-        return await self._store.add(record)
-
-    @override
-    async def get(self, key: TaskKey) -> TaskRecord | None:
-        return await self._store.get(key)
-
-    @override
-    async def change(
-        self,
-        key: TaskKey,
-        expected: Collection[TaskState],
-        *,
-        expected_attempt: int | None = None,
-        **changes: Unpack[Changes],
-    ) -> TaskRecord | None:
-        return await self._store.change(key, expected, expected_attempt=expected_attempt, **changes)
+            return await self.add_with(record, INSERT_IN_CONTEXT, escape(context))
+        if not received or record.state in ACTIVE:
+            return await self.add_with(record, INSERT_OWN, self.member)
+        return await super().add(record)
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
         if self.ordered:
-            return await self._store.claim_in_turn(agent, CLAIM_IN_TURN, member=self.member)
-        return await self._store.claim_with(agent, CLAIM_OWN, member=self.member)
+            return await self.claim_in_turn(agent, CLAIM_IN_TURN, member=self.member)
+        return await self.claim_with(agent, CLAIM_OWN, member=self.member)
 
     @override
     async def reopen(self, agent: str) -> int:
         return 0
 
-    @override
-    async def find(
-        self,
-        agent: str,
-        role: TaskRole,
-        *,
-        states: Collection[TaskState] | None = None,
-        peer: str | None = None,
-        unsettled: bool = False,
-        after: int = 0,
-        limit: int = 1000,
-    ) -> list[TaskRecord]:
-        return await self._store.find(
-            agent, role, states=states, peer=peer, unsettled=unsettled, after=after, limit=limit
-        )
-
-    @override
-    async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
-        return await self._store.count(agent, role, states)
-
     async def count_in_turn(self, agent: str) -> int:
         """Count the tasks that may begin now, up to 1,000."""
-        if not self.ordered:
-            return await self.count(agent, "received", (TaskState.SUBMITTED,))
-        ((count,),) = await self._store.rows(COUNT_IN_TURN, {"agent": escape(agent)})
+        ((count,),) = await self.rows(COUNT_IN_TURN, {"agent": escape(agent)})
         return count
-
-    @override
-    async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
-        return await self._store.sweep(agent, before, limit=limit)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresStore"]
 
-_COLUMNS = ", ".join(Row._fields)
+COLUMNS = ", ".join(Row._fields)
 _NEW = Row._fields[1:]
 KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
@@ -33,13 +33,13 @@ INSERT = (
     f"INSERT INTO {{schema}}.tasks ({', '.join(_NEW)}) VALUES ({', '.join(['%s'] * len(_NEW))})"
     " ON CONFLICT (agent, role, task_id, requester) DO NOTHING RETURNING position"
 )
-GET = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE {KEY}"
+GET = f"SELECT {COLUMNS} FROM {{schema}}.tasks WHERE {KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
 CLAIM = (
     f"WITH oldest AS MATERIALIZED (SELECT ctid AS place {_SUBMITTED} AND position >= %(first)s"
     " ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
     f" UPDATE {{schema}}.tasks SET state = '{TaskState.WORKING}', attempt = attempt + 1, seq = seq + {RESERVED_SEQS},"
-    f" updated_at = %(now)s WHERE ctid = (SELECT place FROM oldest) RETURNING {_COLUMNS}"
+    f" updated_at = %(now)s WHERE ctid = (SELECT place FROM oldest) RETURNING {COLUMNS}"
 )
 ANY_SUBMITTED = f"SELECT EXISTS (SELECT 1 {_SUBMITTED})"
 REOPEN = (
@@ -65,16 +65,16 @@ def change_sql(columns: Collection[str], *, attempt: bool) -> str:
     # IS TRUE keeps PostgreSQL from a search by state: the search by the key finds one row.
     where = f"WHERE {KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
     if not columns:
-        return f"SELECT {_COLUMNS} FROM {{schema}}.tasks {where}"
+        return f"SELECT {COLUMNS} FROM {{schema}}.tasks {where}"
     sets = [f"{column} = %s" for column in columns]
     if "state" in columns:
         sets.append("updated_at = CASE WHEN state = %s THEN updated_at ELSE %s END")
-    return f"UPDATE {{schema}}.tasks SET {', '.join(sets)} {where} RETURNING {_COLUMNS}"
+    return f"UPDATE {{schema}}.tasks SET {', '.join(sets)} {where} RETURNING {COLUMNS}"
 
 
 def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str:
     """The statement for :meth:`TaskStore.find`. It merges the sorted results of one search for each state."""
-    start = f"SELECT {_COLUMNS} FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = %(role)s"
+    start = f"SELECT {COLUMNS} FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = %(role)s"
     if peer:
         start += " AND peer = %(peer)s"
     if unsettled:
@@ -286,6 +286,10 @@ class PostgresStore(ThreadedStore):
             values["peer"] = escape(peer)
         statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
         return [_to_row(found) for found in await self.rows(statement, values)]
+
+    async def records(self, sql: str, values: dict[str, Any]) -> list[TaskRecord]:
+        """Run a statement that returns all columns, and return its records. A damaged record is logged and left out."""
+        return list(filter(None, (self._read(_to_row(found)) for found in await self.rows(sql, values))))
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:

@@ -1,0 +1,219 @@
+"""Measures pools: how they grow with their members, what their store costs, and what other queues do.
+
+    make bench ARGS=--pools                              all parts, about four minutes
+    make bench ARGS="--pools --quick"                    shorter turns
+    make bench ARGS="--pools --only members queues"      only these parts
+
+- **members**: tasks that wait for 1 s, in pools of 1, 2 and 4 members with 8 slots each. There are always twice as many
+  tasks as slots.
+- **stores**: tasks per second of ``PostgresStore`` and of ``SqliteStore``: each task is added, claimed and completed,
+  64 at once. Both wait for the disk at each commit.
+- **queues**: a pool with one member, a queue of DBOS in the same PostgreSQL, and Celery with Redis and late
+  acknowledgement. The work is a task that returns its argument, 64 at once. A pool's task is stored at its requester
+  too. Redis writes its log to the disk once in a second, so a power cut may lose tasks of Celery.
+
+The subjects of a part take turns in several rounds, so that a slow moment of the machine affects all of them. A ratio
+compares two turns of the same round. The tables show the median over the rounds, with the smallest and largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from processes import HERE, CouldNotRun, Mosquitto, Worker, spread
+
+AT_ONCE = 64
+SLOTS = 8
+MEMBERS = (1, 2, 4)
+TEXT = "123456789"
+STARTED_WITHIN = 10.0
+Rates = dict[str, list[float]]
+"""Tasks per second in each round, by the title of the subject."""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def take_turns(subjects: dict[str, Callable[[float], float]], rounds: int, seconds: float) -> Rates:
+    """Measure each subject once in each round. A subject measures for so many seconds, and returns its rate."""
+    for measure in subjects.values():
+        measure(0.5)  # to warm up
+    rates: Rates = {title: [] for title in subjects}
+    for number in range(rounds):
+        for title, measure in subjects.items():
+            rates[title].append(measure(seconds))
+        say(f"round {number + 1} of {rounds} is done")
+    return rates
+
+
+class Requester:
+    """The client process of a subject, and the processes that do the tasks."""
+
+    def __init__(self, stack: contextlib.ExitStack, at_once: int, servers: list[list[str]], client: list[str]) -> None:
+        self._at_once = at_once
+        workers = [Worker([sys.executable, "-m", *each]) for each in (*servers, client)]
+        for each in workers:
+            stack.callback(each.close)
+        for each in workers:
+            each.wait_ready()
+        self._client = workers[-1]
+
+    def __call__(self, seconds: float) -> float:
+        return self._client.load(self._at_once, seconds, TEXT).rate
+
+
+def pool(stack: contextlib.ExitStack, url: str, database: str, members: int, slots: int, waits: float) -> Requester:
+    name = f"pool-{uuid.uuid4().hex[:8]}"
+    end = [name, str(waits), str(slots), url, database]
+    in_flight = 2 * slots * members if waits else AT_ONCE
+    return Requester(stack, in_flight, [["peers.pool", "member", *end]] * members, ["peers.pool", "requester", *end])
+
+
+def measure_members(rounds: int, seconds: float) -> Rates:
+    from databases import Postgres
+
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(Mosquitto()).url
+        postgres = stack.enter_context(Postgres(durable=True))
+        subjects = {
+            f"{members} member{'s' if members > 1 else ''}": pool(
+                stack, url, postgres.new_database(), members, SLOTS, 1.0
+            )
+            for members in MEMBERS
+        }
+        return take_turns(dict(subjects), rounds, max(6.0, 3 * seconds))
+
+
+def measure_stores(rounds: int, seconds: float) -> Rates:
+    from databases import Postgres
+    from mqtt_agent.agents.store import PostgresStore, SqliteStore, TaskStore
+    from store import measure
+
+    def of(make: Callable[[], TaskStore]) -> Callable[[float], float]:
+        async def run(for_seconds: float) -> float:
+            async with make() as store:
+                return await measure(store, AT_ONCE, for_seconds, numbers)
+
+        return lambda for_seconds: asyncio.run(run(for_seconds))
+
+    numbers = itertools.count()
+    (HERE / ".stores").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HERE / ".stores") as folder, Postgres(durable=True) as postgres:
+        url = postgres.new_database()
+        subjects = {
+            "`SqliteStore`": of(lambda: SqliteStore(Path(folder) / "tasks.db")),
+            "`PostgresStore`": of(lambda: PostgresStore(url)),
+        }
+        return take_turns(subjects, rounds, seconds)
+
+
+def measure_queues(rounds: int, seconds: float) -> Rates:
+    from databases import Postgres
+
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(Mosquitto()).url
+        postgres = stack.enter_context(Postgres(durable=True))
+        subjects: dict[str, Callable[[float], float]] = {
+            "pool with 1 member": pool(stack, url, postgres.new_database(), 1, AT_ONCE, 0)
+        }
+        for title, start in (("DBOS queue", _dbos), ("Celery with Redis", _celery)):
+            try:
+                subjects[title] = start(stack, postgres.new_database())
+            except (CouldNotRun, OSError) as error:
+                say(f"{title}: left out: {error}")
+        return take_turns(subjects, rounds, seconds)
+
+
+def _dbos(stack: contextlib.ExitStack, database: str) -> Requester:
+    end = [str(AT_ONCE), database]
+    return Requester(stack, AT_ONCE, [["peers.dbos_queue", "serve", *end]], ["peers.dbos_queue", "call", *end])
+
+
+def _celery(stack: contextlib.ExitStack, _: str) -> Requester:
+    end = [str(os.cpu_count()), stack.enter_context(redis())]
+    return Requester(stack, AT_ONCE, [["peers.celery_queue", "serve", *end]], ["peers.celery_tasks", "call", *end])
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[str]:
+    """A Redis that keeps its data on the disk. Gives its URL."""
+    from brokers import die_with_parent, free_port
+    from redis import Redis, RedisError
+
+    program = shutil.which("redis-server")
+    if program is None:
+        raise CouldNotRun("redis-server is not installed")
+    (HERE / ".stores").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HERE / ".stores") as folder:
+        port = free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes"]
+        server = subprocess.Popen(
+            [program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent
+        )
+        try:
+            deadline = time.monotonic() + STARTED_WITHIN
+            while True:
+                with contextlib.suppress(RedisError):
+                    Redis(port=port).ping()
+                    break
+                if time.monotonic() > deadline or server.poll() is not None:
+                    raise CouldNotRun("redis-server does not answer")
+                time.sleep(0.05)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+            server.wait(STARTED_WITHIN)
+
+
+PARTS: dict[str, Callable[[int, float], Rates]] = {
+    "members": measure_members,
+    "stores": measure_stores,
+    "queues": measure_queues,
+}
+
+
+def table(rates: Rates) -> str:
+    """A table in Markdown. The ratios are to the first subject."""
+    first = next(iter(rates.values()))
+    lines = ["| subject | tasks/s | ratio to the first |", "|---|---|---|"]
+    for title, each in rates.items():
+        ratio = "{:.2f} ({:.2f}–{:.2f})".format(*spread([one / other for one, other in zip(each, first, strict=True)]))
+        lines.append(f"| {title} | {statistics.median(each):,.1f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one turn; three times longer for members")
+    parser.add_argument("--quick", action="store_true", help="two rounds with turns of 1 s")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", default=list(PARTS))
+    parser.add_argument("--results", type=Path, help="the folder for pools.json and pools.md")
+    options = parser.parse_args()
+    rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.seconds)
+    results = {part: PARTS[part](rounds, seconds) for part in options.only}
+    text = "\n\n".join(f"**{part}**\n\n{table(rates)}" for part, rates in results.items()) + "\n"
+    print(text)
+    if options.results:
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / "pools.json").write_text(json.dumps(results, indent=1) + "\n")
+        (options.results / "pools.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
