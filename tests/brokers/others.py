@@ -58,6 +58,16 @@ class FlashMQ(_Configured):
         return len(properties) <= 50 and all(len(value.encode()) <= 4096 for _, value in properties)
 
 
+class RoomyFlashMQ(FlashMQ):
+    """FlashMQ with limits that drop no message of the tests; docs/brokers.md tells a user to raise them."""
+
+    most_waiting_bytes = None
+
+    def settings(self) -> str:
+        limits = "max_qos_msg_pending_per_client 65535\nmax_qos_bytes_pending_per_client 268435456\n"
+        return limits + super().settings()
+
+
 class Mochi(_Configured):
     """mochi-mqtt: the program ``cmd/docker`` of its repository."""
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Embedded
+from brokers import ROOMY_BROKERS, Embedded
 from mqtt_agent import ToolServer
 from mqtt_agent.errors import CallTimeout
 from support import soon, until
@@ -16,7 +16,7 @@ from .payloads import MEGABYTE, NO_JSON_OBJECT
 from .peer import properties
 from .stage import NOT_OURS
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"call_id": None}, "call_id"),

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Broker, Ejabberd
+from brokers import ROOMY_BROKERS, Broker, Ejabberd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent import errors
@@ -23,7 +23,7 @@ from .agents import AgentStage
 from .payloads import NO_JSON_OBJECT, fuzzed
 from .peer import properties
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 LONG_ON = [Ejabberd]
 
 ODD_IDS = ["", "a/b", "#", "+", "$SYS", "a\x00b", "x" * 300, "\ufeff"]

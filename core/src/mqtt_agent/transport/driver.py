@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
 from mqtt_agent.transport.message import MAX_WILL, MessageIdentity, PublishProperties, Will
-from mqtt_agent.transport.packing import MAX_SECONDS
+from mqtt_agent.transport.packing import MAX_SECONDS, says_text
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -107,10 +107,11 @@ class PahoClient(paho.Client):
             delay = min(session_expiry + _WILL_MARGIN, MAX_SECONDS)
         properties.WillDelayInterval = delay
         properties.ContentType = "application/json"
-        properties.PayloadFormatIndicator = 1
         if will.expiry is not None:
             properties.MessageExpiryInterval = will.expiry
         payload = will.payload()
+        if says_text(payload):
+            properties.PayloadFormatIndicator = 1
         if len(payload) > MAX_WILL:
             raise WireError(
                 f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {MAX_WILL:,}"
