@@ -76,6 +76,7 @@ class Mochi(_Configured):
     repeats_in_order = False
     frees_groups = False
     longest_life = 24 * 3600
+    keeps_wrong_response_topics = False
     says_unheard = False
 
     def settings(self) -> str:

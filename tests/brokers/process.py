@@ -99,6 +99,8 @@ class Behaviour:
     """Whether a session ends with its Session Expiry Interval."""
     says_unheard = True
     """Whether a PUBACK says that nobody is subscribed (0x10). MQTT 5 leaves that to the broker (3.4.2.1)."""
+    keeps_wrong_response_topics = True
+    """Whether a Response Topic with a wildcard is passed on or refused. Otherwise the message arrives without it."""
     wills_come_early = 0
     """Seconds by which a Last Will may come before its delay is over."""
     drops_expired = True

@@ -58,9 +58,11 @@ async def stage(silent: AgentStage) -> AgentStage:
 @pytest.mark.rule("TASK-9")
 async def test_a_response_topic_anywhere_else_is_refused_and_never_used(stage: AgentStage) -> None:
     topics, inbox = stage.topics, stage.topics.inbox("writer")
+    wrong = [f"{stage.namespace}/tasks/+/results", f"{stage.namespace}/#", "#"]
     elsewhere = [
-        *("somewhere", f"{stage.namespace}/elsewhere", f"{stage.namespace}/tasks/+/results", f"{stage.namespace}/#"),
-        *("#", "$SYS/broker", "$share/g/x", topics.results("planner"), topics.inbox("planner"), topics.inbox("writer")),
+        *(wrong if stage.broker.keeps_wrong_response_topics else []),
+        *("somewhere", f"{stage.namespace}/elsewhere"),
+        *("$SYS/broker", "$share/g/x", topics.results("planner"), topics.inbox("planner"), topics.inbox("writer")),
         *(topics.task_result("other"), topics.agent_status("planner"), topics.control("planner"), "x" * 60_000),
         topics.bound.results("victim", "writer"),  # the executor may write it, but the plain inbox proves no requester
     ]
