@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
-from brokers.rough import NETWORKS, behind
 from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
 from support import on_brokers, require
@@ -35,28 +32,11 @@ def pytest_sessionfinish() -> None:
     close_shared()
 
 
-ROWS = frozenset(re.findall(r"`(test_\w+)`", (Path(__file__).parents[1] / "docs" / "guarantees.md").read_text()))
-"""The tests of the guarantees. They also run behind a network that splits, stops and breaks packets (`make long`)."""
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    is_row = metafunc.function.__name__ in ROWS
     for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
         kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
         slow = getattr(metafunc.module, "LONG_ON", [])
-        rough = [kind for kind in (Mosquitto, Ejabberd) if is_row and kind in kinds]
-        metafunc.parametrize(fixture, [*on_brokers(kinds, slow), *_behind_networks(rough)], indirect=True)
-    if is_row and "mosquitto" in metafunc.fixturenames:
-        plain = pytest.param(Mosquitto, id="mosquitto")
-        metafunc.parametrize("mosquitto", [plain, *_behind_networks([Mosquitto])], indirect=True)
-
-
-def _behind_networks(kinds: list[Any]) -> list[Any]:
-    return [
-        pytest.param(behind(kind, network), id=f"{kind.name}-{network}", marks=pytest.mark.long)
-        for kind in kinds
-        for network in NETWORKS
-    ]
+        metafunc.parametrize(fixture, on_brokers(kinds, slow), indirect=True)
 
 
 @pytest.fixture
@@ -105,9 +85,9 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def mosquitto(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> Mosquitto:
+def mosquitto(_running: Callable[[type[Any]], Any]) -> Mosquitto:
     """The shared Mosquitto, for tests that are only about Mosquitto."""
-    return _running(getattr(request, "param", Mosquitto))
+    return _running(Mosquitto)
 
 
 @pytest.fixture
