@@ -65,6 +65,7 @@ class RoomyFlashMQ(FlashMQ):
 
     def settings(self) -> str:
         limits = "max_qos_msg_pending_per_client 65535\nmax_qos_bytes_pending_per_client 268435456\n"
+        limits += "max_string_length 65535\n"
         return limits + super().settings()
 
 
