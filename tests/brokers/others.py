@@ -95,6 +95,7 @@ class MqttCpp(_Configured):
 
     name = "mqtt_cpp"
     says_unheard = False
+    takes_unknown_logins = False
     program = "mqtt_cpp_broker"
 
     def settings(self) -> str:
