@@ -146,7 +146,7 @@ def _dbos(stack: contextlib.ExitStack, database: str) -> Requester:
 
 def _celery(stack: contextlib.ExitStack, _: str) -> Requester:
     end = [str(os.cpu_count()), stack.enter_context(redis())]
-    return Requester(stack, AT_ONCE, [["peers.celery_queue", "serve", *end]], ["peers.celery_tasks", "call", *end])
+    return Requester(stack, AT_ONCE, [["peers.celery_queue", "serve", *end]], ["peers.celery_queue", "call", *end])
 
 
 @contextlib.contextmanager

@@ -10,13 +10,14 @@ from __future__ import annotations
 from .ejabberd import Ejabberd
 from .embedded import Embedded
 from .mosquitto import Mosquitto, SecondMosquitto, password_line
-from .others import EMQX, FlashMQ, HiveMQ, Mochi, MqttCpp, NanoMQ, RabbitMQ, VerneMQ
+from .others import EMQX, FlashMQ, HiveMQ, Mochi, MqttCpp, NanoMQ, RabbitMQ, RoomyFlashMQ, VerneMQ
 from .process import NAMED, ProcessBroker, answers_mqtt, die_with_parent, find_program, free_port
 
 __all__ = [
     "ALL_BROKERS",
     "BROKERS",
     "OTHERS",
+    "ROOMY_BROKERS",
     "Broker",
     "Ejabberd",
     "Embedded",
@@ -52,3 +53,5 @@ BROKERS: list[type[Broker]] = [Embedded, Mosquitto, *(kind for kind in _found if
 """The brokers on which every test with the fixture ``broker`` runs."""
 ALL_BROKERS: list[type[Broker]] = [*BROKERS, Ejabberd, *(kind for kind in _found if not kind.shared_subscriptions)]
 """Also the brokers without shared subscriptions, for test modules that set ``RUN_ON = ALL_BROKERS``."""
+ROOMY_BROKERS: list[type[Broker]] = [RoomyFlashMQ if kind is FlashMQ else kind for kind in ALL_BROKERS]
+"""Brokers that take the large and the many messages of the hostile tests."""

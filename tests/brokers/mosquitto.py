@@ -66,6 +66,7 @@ class SecondMosquitto(Mosquitto):
     name = "mosquitto21"
     program = "mosquitto21"
     always = ("max_packet_size 268435455",)
+    wills_come_early = 1  # the broker counts in whole seconds
 
 
 def password_line(username: str, password: str) -> str:

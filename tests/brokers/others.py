@@ -58,6 +58,17 @@ class FlashMQ(_Configured):
         return len(properties) <= 50 and all(len(value.encode()) <= 4096 for _, value in properties)
 
 
+class RoomyFlashMQ(FlashMQ):
+    """FlashMQ with limits that drop no message of the tests; docs/brokers.md tells a user to raise them."""
+
+    most_waiting_bytes = None
+
+    def settings(self) -> str:
+        limits = "max_qos_msg_pending_per_client 65535\nmax_qos_bytes_pending_per_client 268435456\n"
+        limits += "max_string_length 65535\n"
+        return limits + super().settings()
+
+
 class Mochi(_Configured):
     """mochi-mqtt: the program ``cmd/docker`` of its repository."""
 
@@ -66,6 +77,7 @@ class Mochi(_Configured):
     repeats_in_order = False
     frees_groups = False
     longest_life = 24 * 3600
+    keeps_wrong_response_topics = False
     says_unheard = False
 
     def settings(self) -> str:
@@ -83,6 +95,7 @@ class MqttCpp(_Configured):
 
     name = "mqtt_cpp"
     says_unheard = False
+    takes_unknown_logins = False
     program = "mqtt_cpp_broker"
 
     def settings(self) -> str:

@@ -99,6 +99,12 @@ class Behaviour:
     """Whether a session ends with its Session Expiry Interval."""
     says_unheard = True
     """Whether a PUBACK says that nobody is subscribed (0x10). MQTT 5 leaves that to the broker (3.4.2.1)."""
+    keeps_wrong_response_topics = True
+    """Whether a Response Topic with a wildcard is passed on or refused. Otherwise the message arrives without it."""
+    takes_unknown_logins = True
+    """Whether a client may give a user name that the broker does not know."""
+    wills_come_early = 0
+    """Seconds by which a Last Will may come before its delay is over."""
     drops_expired = True
     """Whether a message that waits in a session is dropped when its Message Expiry Interval is over."""
     expiry_stops_groups = False

@@ -279,15 +279,17 @@ async def test_of_two_processes_with_one_agent_id_the_second_goes_on_with_the_ta
 
 
 async def test_of_two_requesters_with_one_agent_id_the_second_gets_the_results(
-    broker: Broker, agents: AgentProcesses
+    broker: Broker, agents: AgentProcesses, tmp_path: Path
 ) -> None:
     executor = await agents.start("writer", broker.url, executes=True)
     first = await agents.start("planner", broker.url)
-    await first.delegate("writer", "t-1", **WORK, seconds=5)  # longer than the second process needs to start
+    go_on = tmp_path / "go_on"
+    await first.delegate("writer", "t-1", **WORK, waits_for=str(go_on))
     await executor.tells("saved")
     second = await agents.start("planner", broker.url)
     second.say("resume", task_id="t-1")
     assert (await first.tells("ended"))["type"] == "SessionTakenOver"
     assert (await first.tells("error", task_id="t-1"))["type"] == "SessionTakenOver"
+    go_on.touch()
     assert await second.result("t-1") == RIGHT
     assert agents.executions == {"t-1": 1}

@@ -115,9 +115,9 @@ class Stage(BaseStage):
         """Make more calls than a broker sends while one message stays unacknowledged; each call must be answered."""
         window, at_once = 1200, 60
         for start in range(0, window, at_once):
-            calls = (self.client.call("echo", {"text": "fine"}, timeout=3) for _ in range(at_once))
+            calls = (self.client.call("echo", {"text": "fine"}, timeout=DEADLINE) for _ in range(at_once))
             try:
-                await soon(asyncio.gather(*calls))
+                await soon(asyncio.gather(*calls), 2 * DEADLINE)
             except CallTimeout:
                 pytest.fail(f"after {start} calls the server gets no more: an old one was never acknowledged")
 

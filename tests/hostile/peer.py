@@ -67,11 +67,18 @@ class Peer:
         self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def connect(cls, port: int, client_id: str) -> Peer:
-        """Connect with a session that ends with the connection, and with a user name for brokers that require one."""
+    async def connect(cls, port: int, client_id: str, *, login: bool = True) -> Peer:
+        """Connect with a session that ends with the connection.
+
+        Args:
+            port: The broker's port.
+            client_id: The client id.
+            login: Whether to give a user name, which some brokers require and others must know.
+        """
         peer = cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**25))
-        body = _string("MQTT") + bytes([5, 0xC2]) + struct.pack(">H", _KEEP_ALIVE) + b"\x00" + _string(client_id)
-        peer._write(_CONNECT, body + _string("tests") + _string("tests"))
+        flags = bytes([5, 0xC2 if login else 0x02])
+        body = _string("MQTT") + flags + struct.pack(">H", _KEEP_ALIVE) + b"\x00" + _string(client_id)
+        peer._write(_CONNECT, body + (_string("tests") + _string("tests") if login else b""))
         assert await soon(peer._connected) == 0
         return peer
 

@@ -58,7 +58,8 @@ class BaseStage(ABC):
             assert connection.epoch == epoch, f"{connection.client_id} lost its connection: {self.faults()[:3]}"
 
     async def new_peer(self) -> Peer:
-        return await soon(Peer.connect(self.broker.port, f"peer-{uuid.uuid4().hex[:8]}"))
+        name = f"peer-{uuid.uuid4().hex[:8]}"
+        return await soon(Peer.connect(self.broker.port, name, login=self.broker.takes_unknown_logins))
 
     async def watch(self) -> Peer:
         """Observe all topics of the namespace from now on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS
+from brokers import ROOMY_BROKERS
 from mqtt_agent import CallHandle, ToolClient
 from mqtt_agent.errors import (
     CallerNotAuthorized,
@@ -21,7 +21,7 @@ from .conftest import FakeServer, Stage
 from .payloads import NO_JSON_OBJECT
 from .peer import properties
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"call_id": 5}, "call_id"),

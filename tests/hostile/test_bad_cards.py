@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS
+from brokers import ROOMY_BROKERS
 from mqtt_agent.errors import ToolUnavailable
 from support import soon
 
 from .conftest import FakeServer, Stage
 from .payloads import NO_JSON_OBJECT
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 HONEST = ["chatter", "echo", "wait"]
 

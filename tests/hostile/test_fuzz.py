@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS
+from brokers import ROOMY_BROKERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mqtt_agent.errors import ToolUnavailable
@@ -16,7 +16,7 @@ from .conftest import Stage
 from .payloads import fuzzed
 from .peer import properties
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 Bad = tuple[str, bytes, int]
 

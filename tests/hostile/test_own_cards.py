@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS
+from brokers import ROOMY_BROKERS
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.wire import ServerCard, ToolCard
 from support import soon, until
@@ -16,7 +16,7 @@ from support import soon, until
 from .conftest import Stage
 from .payloads import NO_JSON_OBJECT
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 TOO_LARGE = json.dumps({"tool": "echo", "server": "honest", "description": "x" * 1_100_000}).encode()
 

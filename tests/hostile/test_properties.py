@@ -7,7 +7,7 @@ subscription. So a reader that ends its connection because of such a message wou
 from __future__ import annotations
 
 import pytest
-from brokers import ALL_BROKERS, Ejabberd
+from brokers import ROOMY_BROKERS, Ejabberd
 from mqtt_agent import ToolClient
 from mqtt_agent.errors import CallTimeout, ConnectionRefused, InvalidIdentifier
 from support import soon
@@ -15,7 +15,7 @@ from support import soon
 from .conftest import Stage
 from .peer import Text, properties
 
-RUN_ON = ALL_BROKERS
+RUN_ON = ROOMY_BROKERS
 
 ODD_TEXTS: dict[str, Text] = {
     "a byte order mark": "\ufeff",

@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from mqtt_agent import Agent, PostgresStore, SqliteStore, TaskContext, errors
@@ -65,6 +66,8 @@ async def work(task: TaskContext) -> Any:
             tell("saved", task_id=task.id)
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
+        while "waits_for" in data and not Path(data["waits_for"]).exists():
+            await asyncio.sleep(0.01)  # another process creates the file
         count = data.get("parts", 0)
         count = count.get(options.agent, 0) if isinstance(count, dict) else count
         parts = [await part(task, number, data) for number in range(count)]

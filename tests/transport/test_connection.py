@@ -67,6 +67,22 @@ async def connected(url: str, **options: Any) -> AsyncIterator[Connection]:
         await soon(connection.stop(end_session=True))
 
 
+@pytest.mark.rule("MQTT-3")
+@pytest.mark.parametrize(
+    "payload", ["\x7f", "\x85", "\ufdd0", "\uffff", "\U0010ffff", "\u00e9 \u4e2d \U0001f600"], ids=ascii
+)
+async def test_text_that_some_brokers_do_not_take_for_text_arrives(
+    payload: str, broker: Broker, namespace: str
+) -> None:
+    inbox = Inbox()
+    async with connected(broker.url) as connection:
+        await connection.subscribe(f"{namespace}/text", inbox)
+        await soon(connection.publish(f"{namespace}/text", payload.encode()))
+        await inbox.have(1)
+        assert inbox.payloads == [payload.encode()]
+        assert connection.epoch == 1
+
+
 async def test_a_message_arrives_with_its_properties(broker: Broker, namespace: str) -> None:
     inbox = Inbox()
     async with connected(broker.url) as connection:
@@ -406,7 +422,7 @@ async def test_the_will_is_published_after_its_delay_and_not_after_a_blip(broker
     inbox = Inbox()
     async with connected(broker.url) as watcher, Proxy(broker.url) as proxy:
         await watcher.subscribe(f"{namespace}/will", inbox)
-        dying = Connection(proxy.url, will_delay=1)
+        dying = Connection(proxy.url, will_delay=1 + broker.wills_come_early)
         dying.claim_will(Will(f"{namespace}/will", lambda: b"gone"))
         await soon(dying.start())
         proxy.drop()

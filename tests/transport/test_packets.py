@@ -51,11 +51,12 @@ def split(packet: bytes) -> tuple[int, int, int]:
     return packet[0], body, end
 
 
-def paho_properties(properties: PublishProperties) -> Properties:
+def paho_properties(properties: PublishProperties, payload: bytes = b"") -> Properties:
     packed: Any = Properties(PacketTypes.PUBLISH)
     if properties.content_type is not None:
         packed.ContentType = properties.content_type
-        packed.PayloadFormatIndicator = 1
+        if payload.isascii() and b"\x7f" not in payload:
+            packed.PayloadFormatIndicator = 1
     if properties.response_topic is not None:
         packed.ResponseTopic = properties.response_topic
     if properties.correlation_data is not None:
@@ -84,7 +85,7 @@ def test_paho_reads_what_we_write(
         at += 2
     read: Any = Properties(PacketTypes.PUBLISH)
     _, length = read.unpack(packet[at:])
-    assert read.json() == paho_properties(properties).json()
+    assert read.json() == paho_properties(properties, payload).json()
     assert packet[at + length :] == payload
 
 

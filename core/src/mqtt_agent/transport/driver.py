@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from mqtt_agent.errors import WireError
 from mqtt_agent.transport.credentials import Login, check_login
 from mqtt_agent.transport.message import MAX_WILL, MessageIdentity, PublishProperties, Will
-from mqtt_agent.transport.packing import MAX_SECONDS
+from mqtt_agent.transport.packing import MAX_SECONDS, says_text
 from mqtt_agent.transport.socket import BufferedSocket
 from mqtt_agent.transport.url import BrokerURL
 
@@ -108,19 +108,22 @@ class PahoClient(paho.Client):
             # will earlier, and put messages into the session after that.
             delay = min(session_expiry + _WILL_MARGIN, MAX_SECONDS)
         properties.WillDelayInterval = delay
-        properties.ContentType = "application/json"
-        properties.PayloadFormatIndicator = 1
         if will.expiry is not None:
             properties.MessageExpiryInterval = will.expiry
         payload = will.payload()
+        if says_text(payload):
+            properties.PayloadFormatIndicator = 1
         if len(payload) > MAX_WILL:
             raise WireError(
                 f"the Last Will on {will.topic} has {len(payload):,} bytes, and MQTT can carry at most {MAX_WILL:,}"
             )
-        if settings.identity is not None:
-            properties.UserProperty = list(
-                settings.identity.sign(will.topic, payload, PublishProperties()).user_properties
-            )
+        # mochi-mqtt takes the Content Type from a Last Will, and a signature covers the Content Type.
+        about = PublishProperties(content_type=None)
+        signed = about if settings.identity is None else settings.identity.sign(will.topic, payload, about)
+        if signed.user_properties:
+            properties.UserProperty = list(signed.user_properties)
+        else:
+            properties.ContentType = "application/json"
         self.will_set(will.topic, payload, qos=1, retain=True, properties=properties)
 
     def connect_blocking(self) -> None:

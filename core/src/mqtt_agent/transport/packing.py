@@ -30,6 +30,7 @@ __all__ = [
     "pack_subscribe",
     "pack_topic",
     "pack_unsubscribe",
+    "says_text",
     "whole_seconds",
 ]
 
@@ -94,7 +95,7 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
         WireError: MQTT cannot carry the message: see :func:`pack_topic` and :func:`pack_string`, or a time is not
             between 0 and 2^32-1 seconds, or the packet is larger than MQTT's 256 MiB.
     """
-    name, packed = pack_topic(topic, "the topic"), _pack_properties(properties)
+    name, packed = pack_topic(topic, "the topic"), _pack_properties(properties, payload)
     packed = _length(len(packed)) + packed
     size = len(name) + 2 * qos + len(packed) + len(payload)
     if size > _MAX_LENGTH:
@@ -175,14 +176,22 @@ def pack_unsubscribe(mid: int, topic_filter: str) -> bytes:
     return b"\xa2" + _length(len(body)) + body
 
 
-def _pack_properties(properties: PublishProperties) -> bytes:
+def says_text(payload: bytes) -> bool:
+    """Whether a message says that its payload is text (Payload Format Indicator 1).
+
+    A broker may check that (MQTT 5, 3.3.2.3.2). FlashMQ also ends the sender's connection for well-formed text that has
+    a control character or a Unicode non-character. The JSON of this project escapes all control characters below 0x20.
+    """
+    return payload.isascii() and b"\x7f" not in payload
+
+
+def _pack_properties(properties: PublishProperties, payload: bytes) -> bytes:
     packed = b""
+    text = properties.content_type != "application/octet-stream" and says_text(payload)
     if properties.content_type == "application/json":
-        packed = JSON_PROPERTIES
-    elif properties.content_type == "application/octet-stream":  # its payload is no text
-        packed = b"\x03" + pack_string(properties.content_type, "the Content Type")
+        packed = JSON_PROPERTIES if text else JSON_PROPERTIES[2:]
     elif properties.content_type is not None:
-        packed = b"\x01\x01\x03" + pack_string(properties.content_type, "the Content Type")
+        packed = (b"\x01\x01" if text else b"") + b"\x03" + pack_string(properties.content_type, "the Content Type")
     if properties.response_topic is not None:
         packed += b"\x08" + pack_topic(properties.response_topic, "the Response Topic")
     if properties.correlation_data is not None:
