@@ -13,6 +13,7 @@ from typing import Any
 
 import mqtt_agent
 import mqtt_agent.sync
+import mqtt_agent.tools
 import pytest
 from brokers import Broker, Mosquitto
 from databases import shared_postgres
