@@ -14,8 +14,9 @@ from typing import Any
 
 from mqtt_agent.agents import TaskContext
 from mqtt_agent.errors import TaskCanceled
+from mqtt_agent.tools.questions import elicitation, read_answer
 
-__all__ = ["Asker", "StoredQuestions"]
+__all__ = ["Asker", "StoredQuestions", "elicitation", "read_answer"]
 
 
 class Asker:

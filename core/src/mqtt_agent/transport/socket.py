@@ -48,7 +48,7 @@ class BufferedSocket:
         self._tcp = _tcp_socket(raw)
         self._plain = self._tcp is raw and not isinstance(raw, ssl.SSLSocket)
         self.data: bytes = b""
-        self.position = 0
+        self.position: int = 0
         self._open = 0  # the end of the bytes that paho-mqtt may read
         self._later: list[bytes] = []  # bytes received after `data`, while a packet is incomplete
         self._missing = 0  # how many bytes of that packet have not arrived

@@ -19,7 +19,14 @@ from mqtt_agent.wire.calls import (
     read_error_type,
 )
 from mqtt_agent.wire.cards import FEATURES, ServerCard, Status, ToolAnnotations, ToolCard, VersionInfo
-from mqtt_agent.wire.contents import ContentChunk, content_uri, decode_chunk, encode_chunk, read_content_uri
+from mqtt_agent.wire.contents import (
+    CONTENT_SCHEME,
+    ContentChunk,
+    content_uri,
+    decode_chunk,
+    encode_chunk,
+    read_content_uri,
+)
 from mqtt_agent.wire.identifiers import (
     is_identifier,
     new_call_id,
@@ -59,6 +66,7 @@ __all__ = [
     "AGENT_FEATURES",
     "ASKING",
     "BOUND",
+    "CONTENT_SCHEME",
     "CONTENT_TYPE",
     "DEFAULT_MAX_PAYLOAD",
     "DEFAULT_NAMESPACE",

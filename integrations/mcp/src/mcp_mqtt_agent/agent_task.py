@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mqtt_agent.adapting.asking import elicitation, read_answer
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import CallQuestion, Elicited, OnQuestion
-from mqtt_agent.tools.questions import elicitation, read_answer
 from mqtt_agent.wire import ASKING, TaskEvent, TaskState
 
 from mcp_mqtt_agent.agent_results import failed, result_of

@@ -27,9 +27,10 @@ from pydantic import TypeAdapter, ValidationError
 from mcp_mqtt_agent.agent_results import failed
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
 from mcp_mqtt_agent.agent_tools import AgentTools
+from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
-from mcp_mqtt_agent.open_calls import Context, OpenCall, OpenCalls, asks_at_once, may_ask
+from mcp_mqtt_agent.open_calls import OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.shelf import Shelf
 from mcp_mqtt_agent.task_extension import TaskExtension, wants_tasks
 from mcp_mqtt_agent.version import __version__

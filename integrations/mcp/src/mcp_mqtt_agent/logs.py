@@ -12,7 +12,7 @@ from mcp.server.lowlevel import Server
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.wire import LOG_LEVELS, StreamMessage
 
-from mcp_mqtt_agent.open_calls import Context
+from mcp_mqtt_agent.context import Context
 
 __all__ = ["Logs", "add_levels", "level_of"]
 

@@ -10,23 +10,19 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
 
 from mcp_mqtt_agent.agent_task import AgentTask
+from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.logs import Logs
 
-if TYPE_CHECKING:
-    from mcp_mqtt_agent.logs import Logs
-
-__all__ = ["Context", "OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
+__all__ = ["OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-Context = ServerRequestContext[Any, Any]
 
 _ENDED_WITHIN = 5.0
 """Seconds in which a cancellation must be on its way when the face stops."""

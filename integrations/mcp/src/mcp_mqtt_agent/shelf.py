@@ -14,10 +14,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import ToolClient
-from mqtt_agent.wire.contents import CONTENT_SCHEME
+from mqtt_agent.wire import CONTENT_SCHEME
 from pydantic import BaseModel, ValidationError
 
-from mcp_mqtt_agent.open_calls import Context
+from mcp_mqtt_agent.context import Context
 
 __all__ = ["Shelf"]
 

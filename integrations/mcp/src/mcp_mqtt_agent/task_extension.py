@@ -17,7 +17,8 @@ from pydantic import Field
 
 from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.agent_tools import AgentTools
-from mcp_mqtt_agent.open_calls import Context, OpenCall, may_ask
+from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.open_calls import OpenCall, may_ask
 
 __all__ = ["TASKS", "TaskExtension", "wants_tasks"]
 

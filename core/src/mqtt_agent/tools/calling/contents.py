@@ -49,7 +49,8 @@ class ContentSource:
 
     def __init__(self, scope: Scope, catalog: LiveCatalog, queries: Queries, uri: str, timeout: float | None) -> None:
         self.uri: str = uri
-        self.server, self._content_id = read_content_uri(uri)
+        server, self._content_id = read_content_uri(uri)
+        self.server: str = server
         self._catalog = catalog
         self._queries = queries
         self._timeout = timeout
