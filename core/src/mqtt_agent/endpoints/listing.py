@@ -12,6 +12,8 @@ __all__ = ["Listing", "end_of", "succeeded"]
 
 _LISTED_FOR = 60.0
 """Seconds for which an endpoint follows all cards after somebody has last wanted to see all of them."""
+_LOOK_AGAIN = 0.5
+"""Seconds after which an overdue listing looks again whether its callers have got all messages."""
 
 
 class Listing:
@@ -35,6 +37,8 @@ class Listing:
         self._ending: asyncio.Task[None] | None = None
         self._until = 0.0
         """Loop time until which all messages are followed."""
+        self._waiting = 0
+        """How many callers wait for all messages. What has arrived must not be forgotten before they have read it."""
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks()
         self._stopped = False
@@ -58,8 +62,12 @@ class Listing:
         if self._following is None:
             self._following = self._tasks.start(self._begin())
             self._timer = loop.call_at(self._until, self._end)
-        seen = await end_of(self._following)
-        return seen if once else await self._retained.complete()
+        self._waiting += 1
+        try:
+            seen = await end_of(self._following)
+            return seen if once else await self._retained.complete()
+        finally:
+            self._waiting -= 1
 
     def stop(self) -> None:
         """End the listing's timer and tasks. The owner stops the retained messages."""
@@ -79,10 +87,9 @@ class Listing:
         if self._stopped:
             return
         loop = asyncio.get_running_loop()
-        if self._following is not None and not self._following.done():
-            self._following.add_done_callback(lambda _: self._end())
-            return
-        if self._watched():
+        if self._waiting or not (self._following is None or self._following.done()):
+            self._until = max(self._until, loop.time() + _LOOK_AGAIN)
+        elif self._watched():
             self._until = loop.time() + _LISTED_FOR
         if self._until > loop.time():
             self._timer = loop.call_at(self._until, self._end)
