@@ -34,6 +34,7 @@ NEXT_STEPS: dict[str, str] = {
     "CallError": "the error's .call_id names the call",
     "InvalidArguments": "await client.get_tool(name) shows what the tool takes",
     "CallerNotAuthorized": "ask the operator of the tool server to let this caller in",
+    "ContentLost": "call the tool again, which shares the content anew",
     "ToolFailed": "see the error's .code and .data; the tool server's log has the traceback",
     "CallTimeout": "the call may still run; client.submit(..., call_id=error.call_id) attaches to it",
     "CallCanceled": "make the call again if its result is still wanted",

@@ -194,7 +194,7 @@ class Pump:
             return
         if self._queued:
             self.flush_soon()
-        if not self._flush_scheduled:  # otherwise the bytes that are sent carry the acknowledgement
+        if not self._flush_scheduled and not self._closed:  # bytes that are sent carry the acknowledgement
             sock.acknowledge()
 
     def _flush(self) -> None:

@@ -6,6 +6,7 @@ Packets that the link does not decode itself are made available to paho-mqtt, wh
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -71,10 +72,8 @@ class BufferedSocket:
         # Without this option, the kernel delays TCP acknowledgements by 40 ms, and a broker that uses Nagle's algorithm
         # waits for them. The kernel resets the option by itself, so it must be set again and again.
         if self._tcp is not None and _QUICKACK is not None and sys.platform == "linux":
-            try:
+            with contextlib.suppress(OSError):  # the connection has ended, and a read says why
                 self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            except OSError as error:
-                self.error = error
 
     def fill(self) -> None:
         """Receive all bytes that the kernel has. Call it when the socket is readable."""
