@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -60,6 +61,8 @@ class LiveCatalog(Catalog):
         """The tools of these whose servers are known, or for which no server was found."""
         self._servers_wanted: dict[str, asyncio.Task[bool]] = {}
         """The servers that are followed by the exact topics of their cards."""
+        self._held: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+        """The servers that are followed whatever the cards of the tools list, each for an object that exists."""
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._needs_all = False
         """Whether a wanted tool has servers that only a subscription to all server cards shows."""
@@ -215,9 +218,16 @@ class LiveCatalog(Catalog):
             leaving = self._leaving[tool] = self._tasks.start(self._retained.leave(self._filters_of_tool(tool)))
             leaving.add_done_callback(lambda _: self._leaving.pop(tool, None))
 
-    def follow_server(self, server: str) -> None:
-        """Follow the card of a server from now on."""
+    def follow_server(self, server: str, holder: object | None = None) -> None:
+        """Follow the card of a server from now on.
+
+        Args:
+            server: The id of the server.
+            holder: Follow the card at least as long as this object exists, also while the server is offline.
+        """
         if is_identifier(server):
+            if holder is not None:
+                self._held[holder] = server
             following = self._servers_wanted.get(server)
             if following is None or (following.done() and not succeeded(following)):
                 self._servers_wanted[server] = self._tasks.start(self._begin_server(server))
@@ -274,6 +284,7 @@ class LiveCatalog(Catalog):
         for server in _listed(card):
             self.follow_server(server)
         listed = {server for tool in self._wanted if tool in self._tools for server in _listed(self._tools[tool])}
+        listed.update(self._held.values())
         for server, following in list(self._servers_wanted.items()):
             if server not in listed and following.done() and not self.is_server_online(server):
                 del self._servers_wanted[server]
