@@ -146,3 +146,20 @@ async def test_a_server_that_comes_online_while_others_are_asked_is_asked_before
     assert handle.server == "odd:9"
     await strange_server.tell("clients/caller/responses", {"call_id": "c-1", "status": "ok", "result": "old"})
     assert await soon(handle.result()) == "old"
+
+
+@pytest.mark.rule("DISC-8")
+async def test_a_client_does_not_follow_the_replicas_that_are_gone(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    strange_server.answer_at_once = {"status": "ok", "result": "done"}
+    features = ["query", "listed"]
+    await strange_server.show(name="odd", features=features)
+    await strange_server.show_tool(replicas=["odd:1"])
+    for number in range(10, 30):
+        gone = {"server": f"odd:{number}", "name": "odd", "tools": ["strange"], "features": features}
+        await strange_server.tell(f"servers/odd:{number}/card", {**gone, "status": "offline"}, retain=True)
+    client = await make_client("caller")
+    assert await soon(client.call("strange")) == "done"
+    assert len(await soon(client.list_servers(online_only=False))) == 21
+    assert sorted(client._catalog._servers_wanted) == ["odd", "odd:1"]

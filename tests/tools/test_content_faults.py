@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Mosquitto
-from mqtt_agent import ToolClient, ToolContext, ToolResult, ToolServer
+from mqtt_agent import Connection, ToolClient, ToolContext, ToolResult, ToolServer
 from mqtt_agent.endpoints import listing
-from mqtt_agent.errors import CallTimeout, ContentLost, ToolFailed
-from mqtt_agent.tools import ContentSettings
+from mqtt_agent.errors import CallTimeout, ContentLost, ToolFailed, ToolUnavailable
+from mqtt_agent.tools import ContentSettings, ServerRequest, SyncToolContext
 from mqtt_agent.tools.calling import contents as calling_contents
 from proxy import Proxy
 from support import soon, until
@@ -39,7 +39,9 @@ async def test_a_content_of_a_server_whose_tools_the_client_has_not_called_is_re
     server, client = make_server("files"), await make_client("agent-a")
     await soon(server.start())
     content = await opened(client, server)
-    await until(lambda: not client._catalog._listing.active and client._catalog._listing._ending.done())
+    await until(lambda: not client._catalog._listing.active)
+    assert client._catalog._listing._ending is not None
+    await client._catalog._listing._ending
     assert await soon(content.read()) == WHOLE
 
 
@@ -153,6 +155,31 @@ async def test_a_content_that_cannot_be_listed_leaves_no_file(
     assert not [*tmp_path.glob("*/*.content"), *tmp_path.glob("*/*.new")]
 
 
+async def test_requests_that_wait_take_little_memory(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, client, go_on = make_server("books"), await make_client("agent-a"), asyncio.Event()
+
+    async def answer(request: ServerRequest) -> str:
+        await go_on.wait()
+        return "done"
+
+    server.answer_requests(answer, {"resources": {}})
+    await soon(server.start())
+    asked = [asyncio.create_task(client.request("books", "resources/read", {"a": "b" * 900_000})) for _ in range(120)]
+    try:
+        await until(lambda: len(server._requests._tasks) + sum(task.done() for task in asked) == 120)
+        refused = [task for task in asked if task.done()]
+        assert len(refused) > 30
+        with pytest.raises(ToolUnavailable, match="too many requests wait"):
+            await refused[0]
+    finally:
+        go_on.set()
+    ended = await soon(asyncio.gather(*asked, return_exceptions=True))
+    assert ended.count("done") == 120 - len(refused)
+    assert await soon(client.request("books", "resources/read")) == "done"
+
+
 class SlowNetwork(Proxy):
     """Lets so many bytes pass down from the broker each second."""
 
@@ -175,3 +202,31 @@ async def test_a_content_arrives_over_a_network_that_takes_longer_for_a_chunk_th
         content = await opened(client, server, timeout=15)
         assert await soon(content.read(), 40) == WHOLE
         await soon(client.stop(), 20)
+
+
+async def test_a_handler_that_outlives_its_server_shares_nothing(broker: Broker, namespace: str) -> None:
+    connection = Connection(broker.url)
+    server = ToolServer("files", namespace=namespace, connection=connection, drain_timeout=0.1)
+    client = ToolClient("agent-a", namespace=namespace, connection=connection)
+    go_on, ended = threading.Event(), list[object]()
+
+    @server.tool
+    def export(ctx: SyncToolContext) -> None:
+        go_on.wait()
+        try:
+            ended.append(ctx.share(b"a"))
+        except BaseException as error:
+            ended.append(error)
+
+    async with client:
+        async with server:
+            await soon(client.submit("export", wait_online=True))
+            await until(lambda: server.active_calls)
+        try:
+            assert not server._requests._subscribed
+        finally:
+            go_on.set()
+        await until(lambda: ended)
+        assert "has stopped" in str(ended[0])
+        assert not len(server._contents)
+        assert not server._requests._subscribed

@@ -22,7 +22,7 @@ from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, is_identifier, new_call_id
-from mqtt_agent.wire.cards import MAX_LISTED
+from mqtt_agent.wire.cards import LISTED, MAX_LISTED
 
 __all__ = ["LiveCatalog"]
 
@@ -241,7 +241,7 @@ class LiveCatalog(Catalog):
     async def _begin(self, tool: str) -> bool:
         await self._left(tool)
         for card in list(self._servers.values()):
-            if tool in _tools_of(card):
+            if tool in _tools_of(card) and not _lists_itself_again(card):
                 self.follow_server(card.server)
         seen = await self._retained.follow(self._filters_of_tool(tool))
         await self._wait_for_servers()
@@ -365,7 +365,8 @@ class LiveCatalog(Catalog):
         if card.server != server:
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
-        if server not in self._servers_wanted and not self._wanted.keys().isdisjoint(_tools_of(card)):
+        offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
+        if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)
         self._put(self._hosting_agents.with_true_status(card))
 
@@ -397,6 +398,11 @@ def _listed(card: ToolCard) -> list[str]:
 def _tools_of(card: ServerCard) -> list[str]:
     """The tools that a server offers, or for whose names it waits."""
     return [*card.tools, *(card.claims or ()), *(card.refused or ())]
+
+
+def _lists_itself_again(card: ServerCard) -> bool:
+    """Whether a server is gone, and will be in the cards of its tools if it comes back. Many replicas may be gone."""
+    return card.status != "online" and LISTED in (card.features or ())
 
 
 def _make_marker() -> bytes:

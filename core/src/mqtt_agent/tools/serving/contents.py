@@ -58,6 +58,7 @@ class Contents:
         self._readers: DaemonThreads | None = None
         self._copiers: DaemonThreads | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
         self.on_share: Callable[[], Awaitable[None]] | None = None
 
     def __len__(self) -> int:
@@ -71,6 +72,7 @@ class Contents:
 
     def close(self) -> None:
         """Drop all contents. Those in a directory stay there for the next process of this replica."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -85,6 +87,7 @@ class Contents:
 
     async def share(self, source: Source, owner: Owner, name: str | None, mime_type: str | None) -> SharedContent:
         """Keep a content for a client; see :meth:`ToolContext.share`."""
+        self._check_open()
         if self.on_share is not None:
             await self.on_share()
         content_id = uuid.uuid4().hex
@@ -96,15 +99,22 @@ class Contents:
         else:
             content = await self._spooled(content_id, owner, source)
         content.name, content.mime_type = name, mime_type
-        if self._index is not None:
-            try:
+        try:
+            if self._index is not None:
                 await self._in_thread(self._index.note, content)
-            except BaseException:  # the disk is full, or the call was canceled
-                content.remove()
-                raise
+            self._check_open()
+        except BaseException:  # the disk is full, the call was canceled, or the server was stopped meanwhile
+            content.remove()
+            raise
         self._keep(content)
         uri = content_uri(self._scope.server_id, content_id)
         return SharedContent.of(uri, content.size, content.sha256, name, mime_type)
+
+    def _check_open(self) -> None:
+        # A plain handler may go on in its thread after its server has stopped.
+        if self._closed:
+            what = f"server {self._scope.server_id} has stopped, so no client could read the content"
+            raise ToolError(f"{what}: share contents while the server runs", code=CONTENT_GONE)
 
     async def _spooled(
         self, content_id: str, owner: Owner, source: bytes | Iterable[bytes] | AsyncIterable[bytes]
