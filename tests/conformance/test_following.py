@@ -113,3 +113,53 @@ async def test_a_call_is_not_sent_again_when_a_server_is_gone_that_was_not_liste
         await soon(handle.result(), 20)
     assert caught.value.maybe_executed
     assert len(strange_server.calls) == 1
+
+
+@pytest.mark.rule("LOST-10")
+@pytest.mark.parametrize("before", [None, "offline"])
+async def test_a_server_that_comes_online_while_others_are_asked_is_asked_before_a_call_is_sent_again(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient, before: str | None
+) -> None:
+    mcp, features = strange_server.mcp, ["query", "listed"]
+    other = {"server": "odd:9", "name": "odd", "tools": ["strange"], "features": features}
+
+    def on_query(message: InboundMessage) -> None:
+        query = json.loads(message.payload)
+        has = query["call_ids"] if message.topic.endswith("/odd:9/query") else []
+        online = json.dumps({**other, "status": "online"}).encode()
+        strange_server.connection.publish_soon(f"{mcp}/servers/odd:9/card", online, retain=True)
+        answer = {"call_id": query["query_id"], "status": "ok", "result": {"known": has}}
+        strange_server._send(f"clients/{query['client']}/responses", answer)
+
+    await soon(strange_server.connection.unsubscribe(f"{mcp}/servers/odd/query", strange_server._on_query))
+    strange_server._retained.add(f"{mcp}/servers/odd:9/card")
+    for name in ("odd", "odd:9"):
+        await soon(strange_server.connection.subscribe(f"{mcp}/servers/{name}/query", on_query))
+    if before is not None:
+        await strange_server.tell("servers/odd:9/card", {**other, "status": before}, retain=True)
+    await strange_server.show(name="odd", features=features)
+    await strange_server.show_tool(replicas=["odd:9"])
+    client = await make_client("caller")
+    handle = await soon(client.submit("strange", call_id="c-1", resume=True))
+    await until(lambda: handle.server or strange_server.calls)
+    assert strange_server.calls == []
+    assert handle.server == "odd:9"
+    await strange_server.tell("clients/caller/responses", {"call_id": "c-1", "status": "ok", "result": "old"})
+    assert await soon(handle.result()) == "old"
+
+
+@pytest.mark.rule("DISC-8")
+async def test_a_client_does_not_follow_the_replicas_that_are_gone(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    strange_server.answer_at_once = {"status": "ok", "result": "done"}
+    features = ["query", "listed"]
+    await strange_server.show(name="odd", features=features)
+    await strange_server.show_tool(replicas=["odd:1"])
+    for number in range(10, 30):
+        gone = {"server": f"odd:{number}", "name": "odd", "tools": ["strange"], "features": features}
+        await strange_server.tell(f"servers/odd:{number}/card", {**gone, "status": "offline"}, retain=True)
+    client = await make_client("caller")
+    assert await soon(client.call("strange")) == "done"
+    assert len(await soon(client.list_servers(online_only=False))) == 21
+    assert sorted(client._catalog._servers_wanted) == ["odd", "odd:1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -235,3 +236,19 @@ def test_packets_are_found_however_the_stream_is_cut(payloads: list[bytes], data
 def test_a_length_of_more_than_four_bytes_is_none(length: bytes) -> None:
     with pytest.raises(ValueError, match="length"):
         find_packet(b"\x30" + length, 0)
+
+
+def test_a_packet_with_many_user_properties_is_read_in_no_time() -> None:
+    count = 100_000
+    packed = pack_publish("a", b"{}", 0, False, PublishProperties(user_properties=(("a", "b"),) * count))
+    packet, began = packed.with_id(0), time.perf_counter()
+    message, _ = read_publish(packet[0], packet, *find_packet(packet, 0))
+    assert len(message.user_properties) == count
+    assert time.perf_counter() - began < 2
+
+
+def test_a_payload_that_looks_like_properties_is_a_payload() -> None:
+    looks = b"\x03\x00\x10application/json"
+    packet = b"\x30" + bytes((3 + 1 + 2 + len(looks),)) + b"\x00\x01a" + b"\x02\x01\x01" + looks
+    message, _ = read_publish(packet[0], packet, *find_packet(packet, 0))
+    assert (message.payload, message.content_type) == (looks, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolChange, ToolClient, ToolContext
+from mqtt_agent.endpoints import listing
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import ServerCard, ToolCard, Topics, decode, encode
@@ -289,3 +290,28 @@ async def test_a_removed_card_is_forgotten(
     assert await soon(client.list_tools(online_only=False)) == []
     await soon(meddler.stop())
     watcher.stop()
+
+
+async def test_a_tool_that_a_call_has_waited_for_is_followed_although_others_have_asked_for_it_in_vain(
+    broker: Broker, make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_LISTED_FOR", 0.05)
+    client, server, done = await make_client(), make_server(), asyncio.Event()
+
+    @server.tool
+    async def slow() -> str:
+        await done.wait()
+        return "done"
+
+    call = asyncio.create_task(client.call("slow", wait_online=True))
+    await until(lambda: "slow" in client._catalog._wanted)
+    assert await soon(client.get_tool("slow", timeout=0.1)) is None
+    await soon(server.start())
+    await until(lambda: server.active_calls)
+    if broker.shared_subscriptions:  # otherwise the client goes on to follow all cards
+        await until(lambda: not client._catalog._listing.active)
+        assert client._catalog._listing._ending is not None
+        await client._catalog._listing._ending
+    assert client._catalog.is_online("slow")
+    done.set()
+    assert await soon(call) == "done"

@@ -237,7 +237,8 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
 
 
 def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) -> None:
-    if data.startswith(JSON_PROPERTIES, at):  # most messages begin with these two properties
+    user: list[tuple[str, str]] = []
+    if data.startswith(JSON_PROPERTIES, at, end):  # most messages begin with these two properties
         message.content_type = "application/json"
         at += len(JSON_PROPERTIES)
     while at < end:
@@ -261,8 +262,9 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
             elif kind == _USER:
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-                message.user_properties = (*message.user_properties, (name, value.decode()))
+                user.append((name, value.decode()))  # a packet has room for 200,000 of them
             elif kind not in _TEXTS:
                 raise ValueError(f"MQTT has no property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
+    message.user_properties = tuple(user)

@@ -17,7 +17,7 @@ from mqtt_agent.tools.calling.handle import error_of
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
-from mqtt_agent.wire import ContentChunk, Response, ServerCard, read_content_uri
+from mqtt_agent.wire import ContentChunk, Response, ServerCard, new_call_id, read_content_uri
 from mqtt_agent.wire.contents import CONTENT_CHANGED, CONTENT_GONE, READ_CONTENT, RELEASE_CONTENT
 
 __all__ = ["Content", "ContentSource", "uri_of"]
@@ -28,7 +28,8 @@ _HEADER = 1024
 _AHEAD = 4
 """Chunks that are asked for before the first of them is used."""
 _ASK_AGAIN = 10.0
-"""Seconds after which a chunk that has not arrived is asked for again: a broker may have dropped it."""
+"""Seconds after which a chunk that has not arrived is asked for again: a broker may have dropped it. On a slow network,
+chunks take longer. So the time doubles with each such chunk, and a late answer counts."""
 _ABSENT = 0.25  # seconds between two questions to a server whose topic nobody reads at the moment
 _READ_AT_ONCE = 64 * 1024 * 1024
 
@@ -54,6 +55,7 @@ class ContentSource:
         self._catalog = catalog
         self._queries = queries
         self._timeout = timeout
+        self._ask_again = _ASK_AGAIN
         self._started: str | None = None
         """When the process began that has answered; None before the first answer."""
         self.length: int = min(_CHUNK, scope.connection.max_payload, scope.max_payload) - _HEADER
@@ -79,14 +81,16 @@ class ContentSource:
             await self._ask(RELEASE_CONTENT, {"id": self._content_id}, _ASK_AGAIN)
 
     async def _ask(self, method: str, params: dict[str, Any], timeout: float | None) -> Response:
-        loop = asyncio.get_running_loop()
+        loop, request_id = asyncio.get_running_loop(), new_call_id()
         end = None if timeout is None else loop.time() + timeout
         while True:
             card = await self._card(end)
-            attempt = loop.time() + _ASK_AGAIN
+            patience = self._ask_again
+            attempt = loop.time() + patience
             try:
-                response = await self._queries.request(card, method, params, min(attempt, end or attempt))
+                response = await self._queries.request(card, method, params, min(attempt, end or attempt), request_id)
             except CallTimeout:
+                self._ask_again = max(self._ask_again, 2 * patience)
                 if end is not None and loop.time() >= end:
                     raise
                 continue
@@ -235,7 +239,11 @@ class Content:
         except ContentLost:
             part.unlink()
             raise
-        part.replace(path)
+        try:
+            part.replace(path)
+        except FileNotFoundError:  # another save of the same bytes has just ended
+            if not path.exists():
+                raise
         if not self.keep:
             await self.release()
         return path
@@ -262,6 +270,7 @@ class Content:
         finally:
             for task in ahead:
                 task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)  # else asyncio logs the errors of each of them
 
     async def _piece(self, offset: int, length: int) -> bytes:
         """Exactly these bytes. A server whose messages must be smaller sends them in several chunks."""
@@ -291,11 +300,12 @@ def uri_of(content: str | Mapping[str, Any]) -> str:
 
 def _resumed(part: Path, digest: Any, size: int) -> IO[bytes]:
     """Open the file of an interrupted save at its end, and compute the SHA-256 of what it has."""
-    file = open(part, "a+b")  # noqa: SIM115
+    # Not in the mode for appending: two saves at once write the same bytes to the same places.
+    made = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    file = os.fdopen(made, "r+b")
     try:
-        if file.tell() > size:
+        if os.fstat(made).st_size > size:
             file.truncate(0)
-        file.seek(0)
         while piece := file.read(_CHUNK):
             digest.update(piece)
     except BaseException:

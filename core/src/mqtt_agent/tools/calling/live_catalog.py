@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -21,7 +22,7 @@ from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, is_identifier, new_call_id
-from mqtt_agent.wire.cards import MAX_LISTED
+from mqtt_agent.wire.cards import LISTED, MAX_LISTED
 
 __all__ = ["LiveCatalog"]
 
@@ -60,6 +61,8 @@ class LiveCatalog(Catalog):
         """The tools of these whose servers are known, or for which no server was found."""
         self._servers_wanted: dict[str, asyncio.Task[bool]] = {}
         """The servers that are followed by the exact topics of their cards."""
+        self._held: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+        """The servers that are followed whatever the cards of the tools list, each for an object that exists."""
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._needs_all = False
         """Whether a wanted tool has servers that only a subscription to all server cards shows."""
@@ -215,9 +218,16 @@ class LiveCatalog(Catalog):
             leaving = self._leaving[tool] = self._tasks.start(self._retained.leave(self._filters_of_tool(tool)))
             leaving.add_done_callback(lambda _: self._leaving.pop(tool, None))
 
-    def follow_server(self, server: str) -> None:
-        """Follow the card of a server from now on."""
+    def follow_server(self, server: str, holder: object | None = None) -> None:
+        """Follow the card of a server from now on.
+
+        Args:
+            server: The id of the server.
+            holder: Follow the card at least as long as this object exists, also while the server is offline.
+        """
         if is_identifier(server):
+            if holder is not None:
+                self._held[holder] = server
             following = self._servers_wanted.get(server)
             if following is None or (following.done() and not succeeded(following)):
                 self._servers_wanted[server] = self._tasks.start(self._begin_server(server))
@@ -231,7 +241,7 @@ class LiveCatalog(Catalog):
     async def _begin(self, tool: str) -> bool:
         await self._left(tool)
         for card in list(self._servers.values()):
-            if tool in _tools_of(card):
+            if tool in _tools_of(card) and not _lists_itself_again(card):
                 self.follow_server(card.server)
         seen = await self._retained.follow(self._filters_of_tool(tool))
         await self._wait_for_servers()
@@ -274,6 +284,7 @@ class LiveCatalog(Catalog):
         for server in _listed(card):
             self.follow_server(server)
         listed = {server for tool in self._wanted if tool in self._tools for server in _listed(self._tools[tool])}
+        listed.update(self._held.values())
         for server, following in list(self._servers_wanted.items()):
             if server not in listed and following.done() and not self.is_server_online(server):
                 del self._servers_wanted[server]
@@ -354,7 +365,8 @@ class LiveCatalog(Catalog):
         if card.server != server:
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
-        if server not in self._servers_wanted and not self._wanted.keys().isdisjoint(_tools_of(card)):
+        offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
+        if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)
         self._put(self._hosting_agents.with_true_status(card))
 
@@ -386,6 +398,11 @@ def _listed(card: ToolCard) -> list[str]:
 def _tools_of(card: ServerCard) -> list[str]:
     """The tools that a server offers, or for whose names it waits."""
     return [*card.tools, *(card.claims or ()), *(card.refused or ())]
+
+
+def _lists_itself_again(card: ServerCard) -> bool:
+    """Whether a server is gone, and will be in the cards of its tools if it comes back. Many replicas may be gone."""
+    return card.status != "online" and LISTED in (card.features or ())
 
 
 def _make_marker() -> bytes:

@@ -102,7 +102,12 @@ class Queries:
                 answer.set_result(None)
 
     async def request(
-        self, card: ServerCard, method: str, params: dict[str, Any], end: float | None
+        self,
+        card: ServerCard,
+        method: str,
+        params: dict[str, Any],
+        end: float | None,
+        request_id: str | None = None,
     ) -> Response | None:
         """Send a request to one replica, and wait for the response.
 
@@ -111,6 +116,7 @@ class Queries:
             method: What is asked for.
             params: The parameters of the method.
             end: Loop time at which the wait ends; None means never.
+            request_id: The id of an earlier request for the same, whose answer may still arrive; None makes a new id.
 
         Returns:
             The response; None when the replica is gone.
@@ -120,19 +126,27 @@ class Queries:
             WireError, TransportError, QueueFull: The request cannot be sent.
         """
         loop, topics, bound = asyncio.get_running_loop(), self._scope.topics, self.speaks_bound(card)
-        request = Request(request_id=new_call_id(), method=method, params=params, client=self._scope.agent_id)
+        request_id = request_id or new_call_id()
+        request = Request(request_id=request_id, method=method, params=params, client=self._scope.agent_id)
         answer: asyncio.Future[Response | None] = loop.create_future()
         self._open[request.request_id] = answer, card.server, bound
         self._requested[request.request_id] = answer, card.server
         topic = topics.bound.request(card.server, self._scope.agent_id) if bound else topics.server_request(card.server)
         try:
-            if await self._scope.connection.publish(topic, encode(request, method)) == NO_MATCHING_SUBSCRIBERS:
-                return None
-            return await asyncio.wait_for(answer, None if end is None else max(0.0, end - loop.time()))
+            # Also while the connection is away, and the request waits for it, the time runs.
+            sending = self._send_and_wait(topic, encode(request, method), answer)
+            return await asyncio.wait_for(sending, None if end is None else max(0.0, end - loop.time()))
         except asyncio.TimeoutError:
             raise CallTimeout(f"{card.shared_name}: no answer to {method} in time", tool=card.shared_name) from None
         finally:
             del self._open[request.request_id], self._requested[request.request_id]
+
+    async def _send_and_wait(
+        self, topic: str, payload: bytes, answer: asyncio.Future[Response | None]
+    ) -> Response | None:
+        if await self._scope.connection.publish(topic, payload) == NO_MATCHING_SUBSCRIBERS:
+            return None
+        return await answer
 
     async def ask(self, servers: Sequence[str], call_ids: list[str]) -> tuple[dict[str, str], bool]:
         """Ask each of these servers which of these calls it has. Each server gets 5 seconds to answer.

@@ -56,6 +56,7 @@ class Reading:
         """
         await self._ensure_started()
         source = ContentSource(self._scope, self._catalog, self._queries, uri_of(content), timeout)
+        self._catalog.follow_server(source.server, source)
         await self._catalog.complete()
         return Content(source, await source.chunk(0, 0), keep)
 

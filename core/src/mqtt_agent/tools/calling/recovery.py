@@ -262,28 +262,35 @@ class Recovery:
             The servers; for each call that a server has, the id of that server; and whether all servers have answered.
         """
         servers = [server for server in await self._servers_to_ask(tool) if asked(server)]
+        known = {card.server for card in self._catalog.servers()}
         holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
         delicate = [each for each in calls if not each.repeatable and each.handle.call_id not in holders]
         if delicate:
-            others = [server for server in await self._find_others(tool, delicate) if asked(server)]
+            found = await self._find_others(tool, delicate, known)
+            others = [server for server in found if asked(server) and server not in servers]
             if others:
                 held, told = await self._queries.ask(others, [pending.handle.call_id for pending in delicate])
                 servers, holders, all_answered = [*servers, *others], {**holders, **held}, all_answered and told
         return servers, holders, all_answered
 
-    async def _find_others(self, tool: str, calls: list[PendingCall]) -> list[str]:
-        """The ids of the online servers that the card of a tool does not list.
+    async def _find_others(self, tool: str, calls: list[PendingCall], known: set[str]) -> list[str]:
+        """The ids of all online servers of a tool: also of those that its card does not list, and of those that have
+        come online while the others were asked.
 
         A server of an earlier version is not listed. When such a server is gone, it may have run the calls.
+
+        Args:
+            tool: The tool.
+            calls: Calls of the tool.
+            known: The servers whose cards the client had before.
         """
-        known = {card.server for card in self._catalog.servers()}
         await self._catalog.complete(once=True)
-        others = [card for card in self._catalog.servers() if card.server not in known and tool in card.tools]
-        for card in others:
-            if card.status != "online" and LISTED not in (card.features or ()):
+        cards = [card for card in self._catalog.servers() if tool in card.tools]
+        for card in cards:
+            if card.server not in known and card.status != "online" and LISTED not in (card.features or ()):
                 for pending in calls:
                     pending.lost_servers.setdefault(card.server, card.started)
-        return [card.server for card in others if card.status == "online"]
+        return [card.server for card in cards if card.status == "online"]
 
     # Calls without a response
 

@@ -201,6 +201,7 @@ class Submitter:
                 self._catalog.forget_unknown(tool)
                 raise self._unavailable(tool, known=card is not None, seen_all=seen_all)
             await self._within(deadline, self._wait_online(tool, changes), tool)
+            await self._catalog.find(tool)  # somebody else may have asked for the tool in vain, and unfollowed it
         finally:
             changes.close()
 

@@ -77,6 +77,11 @@ class ContentFile:
     used: float = 0.0
     guard: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def own_bytes(self) -> int:
+        """Bytes that the content takes on the server's disk beside the handlers' own files."""
+        return 0 if self.foreign else self.size
+
     @classmethod
     def new(cls, content_id: str, owner: Owner, index: FileIndex | None) -> ContentFile:
         """Make an empty file of the server's own. Without a list, it ends with the process, however that ends."""
@@ -106,6 +111,9 @@ class ContentFile:
                 what = f"the file of the content has changed since it was shared: {self.name}"
                 raise ToolError(f"{what}. Call the tool again", code=CONTENT_CHANGED)
             self.file.seek(offset)
+            if self.listed is not None:
+                with contextlib.suppress(OSError):
+                    os.utime(self.listed)  # the next process of the replica sees when the content was last read
             return self.file.read(length)
 
     def close(self) -> None:
@@ -170,7 +178,7 @@ class FileIndex:
     def note(self, content: ContentFile) -> None:
         """Put a content on the list."""
         listed = self.path_of(content.content_id).with_suffix(".json")
-        entry: dict[str, Any] = {"shared": time.time(), "owner": asdict(content.owner)}
+        entry: dict[str, Any] = {"owner": asdict(content.owner)}
         for key in ("content_id", "path", "foreign", "stamp", "size", "sha256", "name", "mime_type"):
             entry[key] = getattr(content, key)
         unfinished = listed.with_suffix(".new")
@@ -182,7 +190,7 @@ class FileIndex:
         """Open the contents of the list that can still be read. Delete the others, and what a killed process left.
 
         Args:
-            max_age: Seconds since a content was shared after which it is deleted.
+            max_age: Seconds since a content was shared or last read after which it is deleted.
         """
         if not self._directory.is_dir():
             return []
@@ -202,7 +210,8 @@ class FileIndex:
     def _open(self, listed: Path, max_age: float) -> ContentFile | None:
         try:
             entry = json.loads(listed.read_text(encoding="utf-8"))
-            if time.time() - entry.pop("shared") > max_age:
+            entry.pop("shared", None)  # an earlier version has written it
+            if time.time() - listed.stat().st_mtime > max_age:
                 return None
             owner, stamp = Owner(**entry.pop("owner")), entry.pop("stamp")
             file = open(entry["path"], "rb")  # noqa: SIM115

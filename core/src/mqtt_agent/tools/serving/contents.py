@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -25,6 +25,9 @@ __all__ = ["Contents"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _THREADS = 4
+"""How many chunks are read at once."""
+_SOURCES = 64
+"""How many sources are copied at once. A source may wait for its data, which must keep no client from reading."""
 _MOST_AT_ONCE = 1024 * 1024
 """Bytes of the largest chunk, whatever a client asks for. Several chunks are in memory at once."""
 _HEADER = 1024
@@ -52,8 +55,10 @@ class Contents:
             OrderedDict()
         )  # the one that was not read for the longest time first
         self._index = None if settings.directory is None else FileIndex(settings.directory, scope.server_id)
-        self._threads: DaemonThreads | None = None
+        self._readers: DaemonThreads | None = None
+        self._copiers: DaemonThreads | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
         self.on_share: Callable[[], Awaitable[None]] | None = None
 
     def __len__(self) -> int:
@@ -67,19 +72,22 @@ class Contents:
 
     def close(self) -> None:
         """Drop all contents. Those in a directory stay there for the next process of this replica."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
         while self._kept:
             self._kept.popitem()[1].close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+        for threads in (self._readers, self._copiers):
+            if threads is not None:
+                threads.shutdown(wait=False)
+        self._readers = self._copiers = None
 
     # Sharing
 
     async def share(self, source: Source, owner: Owner, name: str | None, mime_type: str | None) -> SharedContent:
         """Keep a content for a client; see :meth:`ToolContext.share`."""
+        self._check_open()
         if self.on_share is not None:
             await self.on_share()
         content_id = uuid.uuid4().hex
@@ -91,11 +99,22 @@ class Contents:
         else:
             content = await self._spooled(content_id, owner, source)
         content.name, content.mime_type = name, mime_type
-        if self._index is not None:
-            await self._in_thread(self._index.note, content)
+        try:
+            if self._index is not None:
+                await self._in_thread(self._index.note, content)
+            self._check_open()
+        except BaseException:  # the disk is full, the call was canceled, or the server was stopped meanwhile
+            content.remove()
+            raise
         self._keep(content)
         uri = content_uri(self._scope.server_id, content_id)
         return SharedContent.of(uri, content.size, content.sha256, name, mime_type)
+
+    def _check_open(self) -> None:
+        # A plain handler may go on in its thread after its server has stopped.
+        if self._closed:
+            what = f"server {self._scope.server_id} has stopped, so no client could read the content"
+            raise ToolError(f"{what}: share contents while the server runs", code=CONTENT_GONE)
 
     async def _spooled(
         self, content_id: str, owner: Owner, source: bytes | Iterable[bytes] | AsyncIterable[bytes]
@@ -132,12 +151,23 @@ class Contents:
         content.used = asyncio.get_running_loop().time()
         self._kept[content.content_id] = content
         while len(self._kept) > self._settings.max_count or self._bytes() > self._settings.max_bytes:
-            self._drop(next(iter(self._kept)))
-        if self._sweep is None:
+            self._drop(self._one_too_many())
+        if self._kept and self._sweep is None:
             self._sweep_later()
 
+    def _one_too_many(self) -> str:
+        """Of the client that has most of what is scarce, the content that was not read for the longest time."""
+        many = len(self._kept) > self._settings.max_count
+        costs = {content_id: 1 if many else content.own_bytes for content_id, content in self._kept.items()}
+        shares = Counter[str]()
+        for content_id, content in self._kept.items():
+            shares[content.owner.client] += costs[content_id]
+        # The last one was just shared, and somebody is about to get its URI.
+        others = [each for each in list(self._kept)[:-1] if costs[each]] or list(self._kept)
+        return max(others, key=lambda each: shares[self._kept[each].owner.client])  # the first of several
+
     def _bytes(self) -> int:
-        return sum(content.size for content in self._kept.values() if not content.foreign)
+        return sum(content.own_bytes for content in self._kept.values())
 
     def _drop(self, content_id: str) -> None:
         self._kept.pop(content_id).remove()
@@ -174,7 +204,7 @@ class Contents:
         content.used = asyncio.get_running_loop().time()
         self._kept.move_to_end(content.content_id)
         most = min(length, _MOST_AT_ONCE, self._scope.connection.max_payload - _HEADER)
-        data = await self._in_thread(content.read, offset, most) if most > 0 and offset < content.size else b""
+        data = await self._in_reader(content.read, offset, most) if most > 0 and offset < content.size else b""
         return ContentChunk(
             call_id=request_id,
             server=self._scope.server_id,
@@ -204,9 +234,14 @@ class Contents:
         return content
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        if self._threads is None:
-            self._threads = DaemonThreads(_THREADS, "mqtt-agent-content")
-        return await asyncio.wrap_future(self._threads.submit(function, *args))
+        if self._copiers is None:
+            self._copiers = DaemonThreads(_SOURCES, "mqtt-agent-share")
+        return await asyncio.wrap_future(self._copiers.submit(function, *args))
+
+    async def _in_reader(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self._readers is None:
+            self._readers = DaemonThreads(_THREADS, "mqtt-agent-content")
+        return await asyncio.wrap_future(self._readers.submit(function, *args))
 
 
 def _is_count(value: object) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -29,6 +30,11 @@ __all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_MOST_WAITING = 64 * 1024 * 1024
+"""Bytes of the requests that wait or are being answered. A request is acknowledged on its arrival, so the broker sends
+requests as fast as their clients publish them."""
+_BESIDES = 4096
+"""Bytes that a request takes besides its payload, about."""
 _CHUNK = PublishProperties(content_type=CHUNK_CONTENT_TYPE, message_expiry=60)
 """A chunk that has waited for a minute is not wanted any more: its client has asked again, or is gone."""
 
@@ -92,6 +98,8 @@ class Requests:
         self._subscribed: list[tuple[str, Handler]] = []
         self._opening = asyncio.Lock()
         self._tasks = BackgroundTasks()
+        self._waiting = 0
+        """Bytes of the requests that wait or are being answered."""
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._chunk_turn = asyncio.Semaphore(_AT_ONCE)
         self._faults = FaultLog(logger)
@@ -148,7 +156,25 @@ class Requests:
             verified = request.client if message.proves(request.client) else None
             asked = ServerRequest(request.method, request.params or {}, request.client, sender is not None, verified)
             if self._answerer is not None or asked.method in (READ_CONTENT, RELEASE_CONTENT):
-                self._tasks.start(self._answer(asked, request.request_id, message))
+                self._take(asked, request.request_id, message)
+
+    def _take(self, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
+        """Answer a request in the background, unless too many requests wait already."""
+        size = len(message.payload) + _BESIDES
+        if self._waiting + size <= _MOST_WAITING:
+            self._waiting += size
+            self._tasks.start(self._answer(asked, request_id, message)).add_done_callback(partial(self._leave, size))
+            return
+        why = f"too many requests wait at server {self._scope.server_id}"
+        self._faults.refuse(message, "a request is not answered", why)
+        if asked.method != READ_CONTENT:  # the client asks again by itself for a chunk that does not arrive
+            error = CallFault(type="unavailable", message=f"{why}: ask again later", retryable=True)
+            response = Response(call_id=request_id, status="error", error=error, server=self._scope.server_id)
+            reply_to = self._answers.topic_for(asked.client, bound=asked.bound)
+            self._answers.publish_soon(request_id, reply_to, [], encode(response))
+
+    def _leave(self, size: int, _: object) -> None:
+        self._waiting -= size
 
     async def _answer(self, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
         reads = asked.method == READ_CONTENT
