@@ -71,3 +71,10 @@ def test_blocks_in_words_name_each_file_and_show_data() -> None:
 def test_an_answer_is_a_message_or_an_artifact_alone_or_a_value(result: dict[str, Any], blocks: Any) -> None:
     assert answer_of(TaskResult(task_id="t", status="completed", **result)) == blocks
     assert answer_of(None) is None
+
+
+def test_an_artifact_of_another_form_is_data_and_hides_no_answer() -> None:
+    odd = {"name": 5, "parts": [{"text": "a"}]}
+    result = TaskResult(task_id="t", status="completed", artifacts=[{"name": "a", "parts": [{"text": "b"}]}, odd])
+    assert answer_of(result) == [Text("b")]
+    assert Artifact.read(odd).all_parts == [Part(data=odd)]

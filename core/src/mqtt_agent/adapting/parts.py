@@ -133,5 +133,5 @@ def answer_of(result: TaskResult | None) -> list[Block] | None:
         return blocks_of(result.message.parts) if result.message.parts else None
     if result.result is not None:
         return None
-    artifacts = [Artifact.model_validate(each) for each in result.artifacts or ()]
+    artifacts = [Artifact.read(each) for each in result.artifacts or ()]
     return next((blocks_of(each.parts) for each in reversed(artifacts) if each.parts), None)

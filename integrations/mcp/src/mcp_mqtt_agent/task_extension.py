@@ -18,6 +18,7 @@ from pydantic import Field
 from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.agent_tools import AgentTools
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.hiding import hidden
 from mcp_mqtt_agent.open_calls import OpenCall, may_ask
 
 __all__ = ["TASKS", "TaskExtension", "wants_tasks"]
@@ -84,7 +85,7 @@ class TaskExtension:
         try:
             await task.cancel("the MCP client has canceled the task")
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the task cannot be canceled now: {error}") from error
+            raise hidden(error, "the task cannot be canceled now") from error
         return {"resultType": "complete"}
 
     # Tasks
