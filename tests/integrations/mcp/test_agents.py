@@ -360,7 +360,13 @@ async def test_a_task_outlives_the_face_and_the_next_face_finds_it(
             await reaches(client, task_id, "input_required")
     async with make_speaker(store=store) as speaker:
         second = Face(speaker)
-        async with second.live(), task_client(second, elicitation_callback=answers) as client:
+        async with (
+            second.live(),
+            task_client(second) as silent,
+            task_client(second, elicitation_callback=answers) as client,
+        ):
+            # A client that cannot be asked only looks: the task of another client goes on.
+            await reaches(silent, task_id, "input_required")
             for answer in ({"answer": 2024}, {"city": "Oslo"}):
                 asks = await reaches(client, task_id, "input_required")
                 key = next(iter(asks.input_requests or {}))
