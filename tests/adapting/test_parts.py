@@ -39,6 +39,10 @@ def test_a_file_without_a_type_has_the_type_of_its_name() -> None:
         Media("file", PNG, "application/octet-stream"),
         Link("image", "https://x.example/b.jpg"),
     ]
+    assert blocks_of([Part(url="http://[no-host/b.jpg")])[0] in [
+        Link("file", "http://[no-host/b.jpg"),  # since Python 3.12, the type of no such address is guessed
+        Link("image", "http://[no-host/b.jpg"),
+    ]
 
 
 def test_a_file_whose_bytes_are_not_base64_is_named() -> None:
@@ -71,3 +75,10 @@ def test_blocks_in_words_name_each_file_and_show_data() -> None:
 def test_an_answer_is_a_message_or_an_artifact_alone_or_a_value(result: dict[str, Any], blocks: Any) -> None:
     assert answer_of(TaskResult(task_id="t", status="completed", **result)) == blocks
     assert answer_of(None) is None
+
+
+def test_an_artifact_of_another_form_is_data_and_hides_no_answer() -> None:
+    odd = {"name": 5, "parts": [{"text": "a"}]}
+    result = TaskResult(task_id="t", status="completed", artifacts=[{"name": "a", "parts": [{"text": "b"}]}, odd])
+    assert answer_of(result) == [Text("b")]
+    assert Artifact.read(odd).all_parts == [Part(data=odd)]

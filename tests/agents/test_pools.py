@@ -505,3 +505,21 @@ def test_the_program_of_the_page_makes_a_pool() -> None:
     exec(program, made)
     assert made["agent"].agent_id == "researcher"
     assert made["agent"].card.pool
+
+
+async def test_a_member_goes_on_looking_at_the_store_after_an_unexpected_error(make_member: MakeMember) -> None:
+    member = await make_member("worker", lambda task: "done")
+    looks, again = 0, asyncio.Event()
+
+    async def fails_once() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise ValueError("a record that nobody can read")
+        again.set()
+
+    pool = member._pool
+    assert pool is not None
+    pool.looks.append(fails_once)
+    pool.look_soon()
+    await soon(again.wait(), 20)

@@ -69,3 +69,24 @@ def test_a_message_that_was_refused_after_its_line_was_written_is_found_only_as_
     assert [(each["id"], each["outcome"]) for each in found] == [("t-2", "accepted"), ("t-1", "refused")]
     accepted = terminal.inside("audit", "query", "--only", "accepted", "--json").lines
     assert [each["id"] for each in accepted] == ["t-2"]
+
+
+def test_the_refusal_of_one_message_never_hides_the_message_of_another_sender(terminal: Terminal) -> None:
+    about = {"endpoint": "agent-b", "topic": "t", "id": "t-1", "kind": "inbox", "time": "2026-01-01T00:00:00.000Z"}
+    forged = {**about, "claimed": "evil", "outcome": "accepted"}  # with the id of another message, in its millisecond
+    real = {**about, "claimed": "agent-a", "outcome": "accepted"}
+    refused = {**forged, "time": "2026-01-01T00:00:01.000Z", "outcome": "refused", "revises": about["time"]}
+    terminal.write("audit.jsonl", "".join(json.dumps(each) + "\n" for each in (forged, real, refused)))
+    found = terminal.inside("audit", "query", "--json").lines
+    assert [(each["claimed"], each["outcome"]) for each in found] == [("agent-a", "accepted"), ("evil", "refused")]
+
+
+def test_very_many_refusals_of_a_stranger_do_not_stop_a_query(terminal: Terminal) -> None:
+    about = {"endpoint": "agent-b", "topic": "t", "time": "2026-01-01T00:00:00.000Z"}
+    ours = [{**about, "id": f"{n}", "claimed": "agent-a", "outcome": "accepted"} for n in range(20_000)]
+    evil = [{**about, "id": f"e{n}", "claimed": "evil", "outcome": "refused", "revises": "x"} for n in range(20_000)]
+    terminal.write("audit.jsonl", "".join(json.dumps(each) + "\n" for each in (*ours, *evil)))
+    begun = time.monotonic()
+    found = terminal.inside("audit", "query", "--who", "agent-a", "--json").lines
+    assert len(found) == 20_000
+    assert time.monotonic() - begun < 60  # it was 13 minutes

@@ -255,3 +255,22 @@ async def test_a_required_audit_that_cannot_be_written_at_the_start_is_the_error
     server.add_tool("forecast", lambda: "sun")
     with pytest.raises(AuditFailed, match="No such file or directory"):
         await soon(server.start())
+
+
+async def test_a_line_has_the_id_and_the_sender_that_the_endpoint_reads_whatever_else_the_message_says(
+    broker: Broker, namespace: str
+) -> None:
+    where: dict[str, Any] = {"broker": broker.url, "namespace": namespace, "store": None}
+    lines: list[dict[str, Any]] = []
+    senders: list[str | None] = []
+    executor = Agent("agent-b", **where, audit=Audit(lines.append))
+    executor.on_task(lambda task: senders.append(task.sender))
+    evil, topics = Connection(broker.url), Topics(namespace)
+    await soon(evil.start())
+    async with executor:
+        hidden = {"task_id": "t-1", "call_id": "decoy", "sender": "agent-a", "prompt": "work"}
+        await soon(evil.publish(topics.inbox("agent-b"), json.dumps(hidden).encode()))
+        await until(lambda: bool(senders))
+    await soon(evil.stop())
+    [line] = [line for line in lines if line["kind"] == "inbox"]
+    assert (line["id"], line["claimed"], senders) == ("t-1", "agent-a", ["agent-a"])

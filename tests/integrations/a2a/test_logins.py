@@ -44,6 +44,7 @@ class Issuer:
     def __init__(self) -> None:
         self.keys: dict[str, Ed25519PrivateKey] = {"first": Ed25519PrivateKey.generate()}
         self.asked = 0
+        self.broken: Any = None
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -62,6 +63,8 @@ class Issuer:
 
     @property
     def jwks(self) -> dict[str, Any]:
+        if self.broken is not None:
+            return self.broken
         return {
             "keys": [
                 {**json.loads(OKPAlgorithm.to_jwk(key.public_key())), "kid": kid} for kid, key in self.keys.items()
@@ -164,6 +167,7 @@ async def test_a_stranger_is_refused_whatever_it_shows(
         issuer.token("dave", scope="b"),
         issuer.token("mallory"),
         "dave",
+        f"{base64.urlsafe_b64encode(b'[' * 6000).decode()}.{body}.{signature}",
     ]
     wrong: list[dict[str, str]] = [{"Authorization": f"Bearer {token}"} for token in tokens]
     wrong += [
@@ -190,6 +194,16 @@ async def test_a_new_key_of_the_issuer_is_fetched(worker: Agent, make_gateway: M
     token = issuer.token("dave", kid="second", key=new)
     assert await answer(served, Authorization=f"Bearer {token}") == (200, "hello by dave")
     assert issuer.asked == 1
+
+
+@pytest.mark.parametrize("broken", [[], "a text", {"keys": [5]}])
+async def test_an_issuer_without_readable_keys_is_no_error_of_the_gateway(
+    worker: Agent, make_gateway: MakeGateway, issuer: Issuer, broken: Any
+) -> None:
+    served = await make_gateway(Identity("dave", subject="dave"), issuer=TokenIssuer(ISSUER, AUDIENCE, issuer.url))
+    issuer.broken = broken
+    status, _ = await answer(served, Authorization=f"Bearer {issuer.token('dave')}")
+    assert status == 401
 
 
 @pytest.mark.skipif(Authority.missing() is not None, reason="openssl is not installed")

@@ -14,8 +14,10 @@ from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import TaskNotFoundError, UnsupportedOperationError
 from a2a_mqtt_agent import Gateway, Identity
 from a2a_mqtt_agent.pushing import public_address
+from a2a_mqtt_agent.views import updates_at_end
 from google.protobuf.json_format import MessageToDict
 from mqtt_agent import Agent, MemoryStore
+from mqtt_agent.wire import TaskResult
 from support import becomes, soon
 
 from .conftest import MakeGateway, events, last_task, said
@@ -158,6 +160,7 @@ async def test_who_may_not_speak_is_refused(worker: Agent, make_gateway: MakeGat
         assert await status(**version) == 401
         assert await status(**{**right, "Authorization": "Bearer b-token"}) == 401
         assert await status(**{**right, "Host": "evil.example"}) == 421
+        assert await status(**{**right, "Host": "127.0.0.1/.well-known/agent-card.json?"}) == 421
         assert await status(**{**right, "Origin": "https://evil.example"}) == 403
         assert await status(**right) == 200
         wrong = await http.post("", content=b"x", headers={**right, "Content-Type": "text/plain"})
@@ -245,3 +248,33 @@ async def test_a_client_of_version_0_3_is_answered(worker: Agent, make_gateway: 
 async def test_an_address_of_this_machine_or_its_network_is_not_public(host: str) -> None:
     assert await public_address(host, 443) is None
     assert await public_address("8.8.8.8", 443) == "8.8.8.8"
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_what_a2a_cannot_carry_is_text_and_hides_no_result(
+    worker: Agent, make_gateway: MakeGateway, binding: str
+) -> None:
+    client = await (await make_gateway(grpc=True)).client(binding=binding)
+    for word in ("deep", "huge"):
+        task = await last_task(client, said(f"odd {word}"))
+        assert task.status.state == COMPLETED
+        assert {each.name: each.parts[0].WhichOneof("content") for each in task.artifacts} == {
+            "deep": "text",
+            "huge": "text",
+            "result": "text",
+        }
+        assert ("bottom" if word == "deep" else "1000000") in task.artifacts[-1].parts[0].text
+    listed = await client.list_tasks(a2a.ListTasksRequest())
+    assert [each.status.state for each in listed.tasks] == [COMPLETED, COMPLETED]
+    failed = await last_task(client, said("refuse"))
+    assert failed.status.state == a2a.TASK_STATE_FAILED
+
+
+@pytest.mark.parametrize(
+    "odd", [{"timestamp": "0001-01-01T00:00:00+14:00"}, {"artifacts": [{"name": 5}]}], ids=["time", "artifact"]
+)
+def test_a_task_ends_whatever_its_result_says(odd: dict[str, Any]) -> None:
+    result = TaskResult.model_validate({"task_id": "t", "status": "completed", "result": "done", **odd})
+    end = updates_at_end(a2a.Task(id="t"), result)[-1]
+    assert isinstance(end, a2a.TaskStatusUpdateEvent)
+    assert end.status.state == COMPLETED

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,8 +13,10 @@ from autogen_agentchat import messages as m
 from autogen_agentchat.base import Response
 from autogen_core import CancellationToken, Image
 from autogen_mqtt_agent import MQTTAgent
+from autogen_mqtt_agent.parts import picture_or_words
 from brokers import Embedded
 from mqtt_agent import Agent, MemoryStore, Part, TaskContext, TaskMessage
+from mqtt_agent.adapting.content import Media
 from support import soon
 
 from .conftest import red_dot
@@ -120,3 +125,26 @@ async def test_a_host_gets_the_pictures_of_a_turn_once(embedded: Embedded, names
         [host] = hosts.values() if isinstance(hosts, dict) else hosts
         records = await host.store.find(f"{namespace}/{host.agent_id}", "received")
     assert records[0].task.get("messages") is None
+
+
+def png(width: int, height: int, pixels: bytes) -> str:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (png(30_000, 30_000, b""), "cannot be read"),  # Pillow refuses so many pixels with an error of its own
+        (png(10_000, 8_000, b""), "too large: 10000 x 8000 pixels"),
+        (png(2, 2, b"nothing"), "cannot be read"),
+    ],
+    ids=["refused", "large", "broken"],
+)
+def test_a_hostile_picture_becomes_a_text(data: str, words: str) -> None:
+    shown = picture_or_words(Media("image", data, "image/png"))
+    assert isinstance(shown, str)
+    assert words in shown

@@ -12,7 +12,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_mqtt_agent import MQTTRemoteAgent, graph_agent
-from langchain_mqtt_agent.parts import blocks_in
+from langchain_mqtt_agent.parts import blocks_in, content_from
 from langchain_mqtt_agent.serving.chains import chain_agent
 from langgraph.graph import START, MessagesState, StateGraph
 from mqtt_agent import Agent, MemoryStore, Part, TaskContext, TaskMessage, errors
@@ -169,3 +169,9 @@ def test_content_of_every_provider_is_read() -> None:
         Text("and"),
         Data({"type": "invented", "n": 1}),
     ]
+
+
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "/etc/passwd", "FILE:/etc/passwd", "c:\\\\boot.ini"])
+def test_a_peer_cannot_let_a_model_read_a_file_of_this_computer(uri: str) -> None:
+    shown = content_from([Text("Look"), Link("image", uri, "image/png")])
+    assert shown == [{"type": "text", "text": "Look"}, {"type": "text", "text": f"[image: {uri}]"}]

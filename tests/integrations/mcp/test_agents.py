@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import ClientExtension
 from mcp.client.extension import ResultClaim
 from mcp_mqtt_agent import Face
+from mcp_mqtt_agent.agent_results import result_of
 from mcp_types import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
@@ -33,7 +35,7 @@ from mqtt_agent.adapting.bearers import SPEAKS_FOR_OTHERS
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.errors import TaskFailed
-from mqtt_agent.wire import Part, TaskMessage
+from mqtt_agent.wire import Part, TaskMessage, TaskResult
 from support import becomes, soon
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
@@ -301,6 +303,7 @@ async def test_a_call_of_an_agent_becomes_a_task_that_asks_and_ends_with_a_resul
             again = await ask(client, "get", task_id)
             assert again.input_requests == asks.input_requests
             await ask(client, "update", task_id, input_responses={"other": {"action": "accept"}})
+            await ask(client, "update", task_id, input_responses={key: "no object", "other": 7})
             await ask(client, "update", task_id, input_responses={key: {"action": "accept", "content": answer}})
         done = await reaches(client, task_id, "completed")
         assert done.result is not None
@@ -357,7 +360,13 @@ async def test_a_task_outlives_the_face_and_the_next_face_finds_it(
             await reaches(client, task_id, "input_required")
     async with make_speaker(store=store) as speaker:
         second = Face(speaker)
-        async with second.live(), task_client(second, elicitation_callback=answers) as client:
+        async with (
+            second.live(),
+            task_client(second) as silent,
+            task_client(second, elicitation_callback=answers) as client,
+        ):
+            # A client that cannot be asked only looks: the task of another client goes on.
+            await reaches(silent, task_id, "input_required")
             for answer in ({"answer": 2024}, {"city": "Oslo"}):
                 asks = await reaches(client, task_id, "input_required")
                 key = next(iter(asks.input_requests or {}))
@@ -386,3 +395,30 @@ async def test_the_command_line_shows_the_agents_and_keeps_the_tasks_under_a_nam
 @pytest.mark.long
 def test_agents_without_a_name_for_the_tasks_are_an_error(terminal: Terminal) -> None:
     assert "add --as NAME" in terminal.run("mcp", "--agents", code=2).err
+
+
+def test_an_artifact_of_another_form_does_not_cost_the_result() -> None:
+    odd = {"name": 5, "data": "a"}
+    answer = result_of(TaskResult(task_id="t", status="completed", result="done", artifacts=[odd]), "worker")
+    assert [block["text"] for block in answer["content"]] == ["done", '{"name": 5, "data": "a"}']
+
+
+@MODES
+async def test_a_client_is_told_nothing_about_what_fails_inside(
+    make_speaker: Callable[..., Agent], worker: Worker, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "face.db"
+    async with make_speaker(store=str(path)) as speaker:
+        face = Face(speaker)
+        async with face.live(), Client(face.server, mode=mode) as client:
+            await call(client, "say")
+            with sqlite3.connect(path) as database:
+                for (table,) in database.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+                ).fetchall():
+                    database.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
+            with pytest.raises(MCPError, match="the log has the reason under the reference") as failed:
+                await call(client, "say")
+    assert not any(word in str(failed.value) for word in ("face.db", "no such table", str(tmp_path)))
+    number = str(failed.value).partition("reference ")[2][:12]
+    assert any(number in record.getMessage() and record.exc_info for record in caplog.records)

@@ -37,7 +37,7 @@ def _block_of(part: Part) -> Block:
     if part.text is not None:
         return Text(part.text)
     name = part.filename
-    guessed = part.media_type or mimetypes.guess_type(name or part.url or "")[0]
+    guessed = part.media_type or _guessed(name or part.url or "")
     if part.raw is not None:
         try:
             part.decoded()
@@ -48,6 +48,13 @@ def _block_of(part: Part) -> Block:
     if part.url is not None:
         return Link(kind_of(guessed), part.url, part.media_type, name)
     return Data(part.data)
+
+
+def _guessed(name: str) -> str | None:
+    try:
+        return mimetypes.guess_type(name)[0]
+    except ValueError:  # since Python 3.12, for what looks like an address and is none
+        return None
 
 
 def parts_of(blocks: Sequence[Block]) -> list[Part]:
@@ -133,5 +140,5 @@ def answer_of(result: TaskResult | None) -> list[Block] | None:
         return blocks_of(result.message.parts) if result.message.parts else None
     if result.result is not None:
         return None
-    artifacts = [Artifact.model_validate(each) for each in result.artifacts or ()]
+    artifacts = [Artifact.read(each) for each in result.artifacts or ()]
     return next((blocks_of(each.parts) for each in reversed(artifacts) if each.parts), None)

@@ -224,6 +224,8 @@ class PoolMember:
             logger.debug("member %s of agent %s could not look at the store: %s", self.id, self.agent_id, error)
         except MQTTAgentError as error:
             logger.warning("member %s of agent %s: %s", self.id, self.agent_id, error)
+        except Exception:  # such as a record that cannot be read: a member that does not look would lose its tasks
+            logger.exception("member %s of agent %s could not do its work", self.id, self.agent_id)
 
     def _on_failure(self, task: asyncio.Task[Any], error: BaseException) -> None:
         logger.error("member %s of agent %s could not do its work", self.id, self.agent_id, exc_info=error)

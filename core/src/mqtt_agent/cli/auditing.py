@@ -109,7 +109,8 @@ def query(
 ) -> None:
     """Find lines of audits, for example what one agent has called: --who agent-a --since 1h --only call."""
     earliest = None if since is None else _time(since)
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any] | None] = []
+    places: dict[str, list[int]] = {}
     unreadable = 0
     for line in _lines(files or [_FILE]):
         try:
@@ -118,14 +119,18 @@ def query(
         except (ValueError, KeyError, TypeError):
             unreadable += 1
             continue
-        _drop_revised(found, fields)
+        if "revises" in fields and (first := places.get(_first_line(fields, fields["revises"]))):
+            kept[first.pop()] = None  # its handler has refused the message after the first line was written
         if earliest is not None and time < earliest:
             continue
         if who is not None and not _is_of(who, fields):
             continue
         if only and not all(word in fields.values() for word in only):
             continue
-        found.append(fields)
+        if fields.get("outcome") == "accepted":
+            places.setdefault(_first_line(fields, fields["time"]), []).append(len(kept))
+        kept.append(fields)
+    found = [each for each in kept if each is not None]
     if session.out.machine:
         for fields in found:
             session.out.json(fields)
@@ -136,15 +141,9 @@ def query(
         session.out.note(f"{unreadable} lines could not be read, and are not shown", "red")
 
 
-def _drop_revised(found: list[dict[str, Any]], line: dict[str, Any]) -> None:
-    """Drop the line of a message that was accepted, if ``line`` says that its handler has refused it afterwards."""
-    if "revises" not in line:
-        return
-    first = (line.get("endpoint"), line.get("topic"), line.get("id"), line["revises"], "accepted")
-    for place in reversed(range(len(found))):
-        if tuple(found[place].get(name) for name in ("endpoint", "topic", "id", "time", "outcome")) == first:
-            del found[place]
-            return
+def _first_line(line: dict[str, Any], time: object) -> str:
+    """What is the same in the first line about a message and in the line that revises it."""
+    return json.dumps([time, *(line.get(name) for name in ("endpoint", "topic", "id", "claimed", "proven"))])
 
 
 def _is_of(name: str, line: dict[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def named_sender(topics: Topics, topic: str, fields: dict[str, Any]) -> str | No
     if room == "clients" and kind == "query":
         return name
     if room in ("agents", "tasks"):
-        return text_of(fields.get("from"))
+        return text_of(fields["from"] if "from" in fields else fields.get("sender"))  # the reader takes both names
     if room == "tools" and kind == "card":
         return text_of(fields.get("server"))
     if kind == "responses" and topics.bound.writer(topic) is None:

@@ -104,7 +104,7 @@ def line_about(
         "topic": message.topic[:_LONGEST_TOPIC],
         "kind": kind,
         "of": subject,
-        "id": _cut(text_of(fields.get("call_id")) or text_of(fields.get("task_id"))),
+        "id": _cut(_id_of(topics, message.topic, fields)),
         "outcome": "refused" if refused else "accepted",
         "reason": reason,
     }
@@ -113,6 +113,14 @@ def line_about(
     if payloads:
         line["payload"] = (chunk_header(message.payload) or message.payload).decode(errors="replace")
     return line
+
+
+def _id_of(topics: Topics, topic: str, fields: dict[str, Any]) -> str | None:
+    """The call id of a message for tools, and the task id of any other message. A stranger may send both."""
+    names = ("call_id", "task_id")
+    is_call = topic.startswith(f"{topics.namespace}/mcp/")
+    first, second = (text_of(fields.get(name)) for name in (names if is_call else reversed(names)))
+    return first or second
 
 
 def _cut(text: str | None) -> str | None:

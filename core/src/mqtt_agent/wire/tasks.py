@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import pydantic_core
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mqtt_agent.wire.messages import Message, utc_now
 from mqtt_agent.wire.parts import Part, content_of_parts, parts_of_content, plain_content
@@ -115,6 +115,19 @@ class Artifact(Message, extra="allow"):
     description: str | None = None
     extensions: list[str] | None = None
     metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, value: Any) -> Artifact:
+        """The artifact of a result message. What is no artifact becomes the data of an artifact.
+
+        Args:
+            value: An item of :attr:`TaskResult.artifacts`. Its sender may have sent anything.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            name = cast("dict[str, Any]", value).get("name") if isinstance(value, dict) else None
+            return cls(name=name if isinstance(name, str) else "", data=value)
 
     @property
     def all_parts(self) -> list[Part]:
@@ -231,7 +244,7 @@ class TaskResult(Message):
         status: A terminal state of A2A. :func:`read_result_state` reads it.
         result: Any JSON value; absent means null.
         error: Why the task was not completed.
-        artifacts: The artifacts that the task has produced; see :class:`Artifact`.
+        artifacts: The artifacts that the task has produced; :meth:`Artifact.read` reads each of them.
         message: The answer as a message of the agent, when the agent has answered with a message and not with a
             value. ``result`` then has its content, for readers that know no such message.
         elapsed_ms: How long the last attempt took, in milliseconds.

@@ -122,7 +122,10 @@ class Followed:
                 if data.get("input_id") in self.handle.answers and "fault" not in data:
                     continue  # the agent asks again while the answer is on its way
                 stored = event.type in ("status", "artifact")
-                await self._change(lambda task, event=event: updates_of(task, event), stored=stored)
+                try:
+                    await self._change(lambda task, event=event: updates_of(task, event), stored=stored)
+                except Exception:  # one event must not cost the result
+                    logger.exception("an event of task %s is left out, because A2A cannot show it", self.handle.task_id)
             await self.handle.result()
         except MQTTAgentError as error:
             if self.handle.response is None:

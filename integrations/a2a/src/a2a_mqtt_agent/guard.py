@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ __all__ = ["Guard"]
 _JSON = ("application/json", "application/a2a+json")
 _MAX_BODY = 16 * 1024 * 1024
 """Bytes. No MQTT packet of a task is larger."""
+_NAME = re.compile(r"[^/?#@\\\s]*")
+"""What a Host header may have. With other characters, a part of it could pass for the path of the request."""
 _CARD = "/.well-known/agent-card.json"
 
 
@@ -48,7 +51,7 @@ class Guard:
             return
         request = Request(scope)
         refused = self._refuse(request)
-        if refused is None and not (request.method == "GET" and request.url.path.endswith(_CARD)):
+        if refused is None and not (request.method == "GET" and scope["path"].endswith(_CARD)):
             who = self._authentication
             await who.prepare(request.headers)
             identity = who.identity_of(request.headers, scope.get(CERTIFICATE))
@@ -62,7 +65,8 @@ class Guard:
         await self._app(scope, _limited(receive), send)
 
     def _refuse(self, request: Request) -> Response | None:
-        if not self._knows(f"//{request.headers.get('host', '')}"):
+        host = request.headers.get("host", "")
+        if not _NAME.fullmatch(host) or not self._knows(f"//{host}"):
             return PlainTextResponse("this name of the host is not allowed", 421)
         origin = request.headers.get("origin")
         if origin is not None and not self._knows(origin):

@@ -131,7 +131,10 @@ class Tokens:
                 answer.raise_for_status()
                 if len(answer.content) > _MAX_KEYS:
                     raise ValueError("the answer is too large")
-                self._keys = keys_of(answer.json())
+                found: Any = answer.json()
+                if not isinstance(found, dict):
+                    raise ValueError("the answer is no JSON object")
+                self._keys = keys_of(cast("dict[str, Any]", found))
                 self._fetched = time.monotonic()
         except (httpx.HTTPError, ValueError) as error:
             logger.warning("the keys of %s were not fetched, and the earlier ones stay: %s", self.issuer.issuer, error)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from a2a.types import a2a_pb2 as a2a
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import Message
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from mqtt_agent.wire import Part, TaskMessage, TaskState, content_of_parts, read_time
 
@@ -20,6 +23,7 @@ __all__ = [
     "from_message",
     "from_part",
     "from_struct",
+    "note",
     "plain",
     "state_of",
     "status_of",
@@ -87,7 +91,7 @@ def timestamp(text: str | None = None) -> Timestamp:
 
 
 def to_parts(parts: Sequence[Part]) -> list[a2a.Part]:
-    """Parts for an A2A agent. A part that A2A cannot carry becomes data."""
+    """Parts for an A2A agent. A part that A2A cannot carry becomes data, or the text of its JSON."""
     return [_to_part(part) for part in parts]
 
 
@@ -95,10 +99,35 @@ def _to_part(part: Part) -> a2a.Part:
     written = part.as_json()
     if part.kind == "data":
         written["data"] = part.data
+    for form in (written, {"data": written}):
+        with contextlib.suppress(Exception):  # an agent may send anything: a number that is too large, another type
+            made = ParseDict(form, a2a.Part(), ignore_unknown_fields=True)
+            if _is_readable(made):
+                return made
+    return a2a.Part(text=json.dumps(written, ensure_ascii=False), media_type="application/json")
+
+
+def _is_readable(part: a2a.Part) -> bool:
+    """Whether protobuf can read a part inside an answer. It reads at most 100 levels."""
+    answer = a2a.SendMessageResponse()
     try:
-        return ParseDict(written, a2a.Part(), ignore_unknown_fields=True)
-    except ParseError:
-        return ParseDict({"data": written}, a2a.Part())
+        answer.task.status.message.parts.append(part)
+        a2a.SendMessageResponse.FromString(answer.SerializeToString())
+    except DecodeError:
+        return False
+    return True
+
+
+def note(target: Struct, values: Mapping[str, Any]) -> None:
+    """Add values to a protobuf ``Struct``. A value that protobuf cannot carry becomes the text of its JSON."""
+    for key, value in values.items():
+        part = a2a.Part()
+        with contextlib.suppress(Exception):  # an agent may send anything
+            ParseDict({key: value}, part.metadata)
+            if _is_readable(part):
+                target.MergeFrom(part.metadata)
+                continue
+        target.update({key: json.dumps(value, ensure_ascii=False)})
 
 
 def from_part(part: a2a.Part) -> Part:
@@ -130,7 +159,7 @@ def to_message(message: TaskMessage, message_id: str, task_id: str = "", context
         reference_task_ids=message.reference_task_ids or (),
     )
     if message.metadata:
-        made.metadata.update(message.metadata)
+        note(made.metadata, message.metadata)
     return made
 
 

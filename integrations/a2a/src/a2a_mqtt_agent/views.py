@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.wire import Artifact, Part, Task, TaskEvent, TaskMessage, TaskResult, TaskState, read_result_state
 
-from a2a_mqtt_agent.translating import ASKING, from_part, plain, state_of, status_of, to_message, to_parts
+from a2a_mqtt_agent.translating import ASKING, from_part, note, plain, state_of, status_of, to_message, to_parts
 
 __all__ = ["RESULT", "Update", "apply", "direct_message", "saved_of", "updates_at_end", "updates_of", "view_of"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 RESULT: str = "result"
 """The id of the artifact that has the value which the agent's handler returned."""
@@ -47,7 +51,7 @@ def _first_view(record: TaskRecord) -> a2a.Task:
     for number, message in enumerate(said):
         task.history.append(to_message(message, f"{record.task_id}-{number}", task.id, task.context_id))
     if given.metadata:
-        task.metadata.update(given.metadata)
+        note(task.metadata, given.metadata)
     return task
 
 
@@ -91,7 +95,8 @@ def _status(task: a2a.Task, event: TaskEvent) -> list[Update]:
     about = {"input_id": data.get("input_id"), "schema": data.get("schema"), "attempt": event.attempt}
     if state in (TaskState.INPUT_REQUIRED, TaskState.AUTH_REQUIRED) and "fault" not in data:
         shown: Any = dict(task.metadata).get("mqtt-agent")
-        if task.status.state == state_of(state) and shown is not None and shown["input_id"] == data.get("input_id"):
+        same = isinstance(shown, Struct) and dict(shown).get("input_id") == data.get("input_id")
+        if task.status.state == state_of(state) and same:
             return []  # the same question again
     return [_moved(task, state, said, event.timestamp, about)]
 
@@ -108,7 +113,7 @@ def _moved(
     )
     known = {key: each for key, each in (about or {}).items() if each is not None}
     if known:
-        update.metadata.update({"mqtt-agent": known})
+        note(update.metadata, {"mqtt-agent": known})
     return update
 
 
@@ -121,7 +126,7 @@ def _made(task: a2a.Task, artifact: Artifact, *, append: bool, last_chunk: bool)
         extensions=artifact.extensions or (),
     )
     if artifact.metadata:
-        made.metadata.update(artifact.metadata)
+        note(made.metadata, artifact.metadata)
     return a2a.TaskArtifactUpdateEvent(
         task_id=task.id, context_id=task.context_id, artifact=made, append=append, last_chunk=last_chunk
     )
@@ -129,8 +134,16 @@ def _made(task: a2a.Task, artifact: Artifact, *, append: bool, last_chunk: bool)
 
 def updates_at_end(task: a2a.Task, result: TaskResult) -> list[Update]:
     """What the result changes in the A2A view of a task: the artifacts that the view does not have, then the state."""
+    try:
+        return _updates_at_end(task, result)
+    except Exception:  # an agent may send anything, and each task must end
+        logger.exception("the result of task %s cannot be shown to A2A clients", result.task_id)
+        return [_moved(task, read_result_state(result), "The answer of the agent cannot be shown.", None)]
+
+
+def _updates_at_end(task: a2a.Task, result: TaskResult) -> list[Update]:
     state = read_result_state(result)
-    artifacts = [Artifact.model_validate(each) for each in result.artifacts or ()]
+    artifacts = [Artifact.read(each) for each in result.artifacts or ()]
     if result.message is None and result.result is not None:
         artifacts.append(Artifact(name=RESULT, data=result.result))
     known = {each.artifact_id: each for each in task.artifacts}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from io import BytesIO
 
 from autogen_agentchat.messages import BaseChatMessage, MultiModalMessage, TextMessage
 from autogen_core import Image
 from mqtt_agent.adapting.content import Block, Link, Media, Text, in_words
 from mqtt_agent.adapting.parts import are_plain
+from PIL import Image as Pillow
 
 __all__ = ["blocks_in", "has_pictures", "message_from", "picture_or_words"]
+
+_MOST_PIXELS = 50_000_000
+"""The largest picture. Each pixel takes three bytes of memory, and a small file may have very many pixels."""
 
 
 def picture_or_words(block: Block) -> str | Image:
@@ -17,8 +23,11 @@ def picture_or_words(block: Block) -> str | Image:
     if isinstance(block, Link) or not isinstance(block, Media) or block.kind != "image":
         return in_words([block])
     try:
-        return Image.from_base64(block.data)
-    except (OSError, ValueError) as error:  # Pillow cannot read the picture, or the data is not base64
+        picture = Pillow.open(BytesIO(base64.b64decode(block.data)))
+        if picture.width * picture.height > _MOST_PIXELS:
+            return f"[an image that is too large: {picture.width} x {picture.height} pixels]"
+        return Image.from_pil(picture)
+    except Exception as error:  # a peer may send anything, and Pillow raises errors of many kinds
         return f"[an image that cannot be read: {error}]"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
-from mqtt_agent.adapting.content import Block, Data, Link, Media, Text, as_text, kind_of
+from mqtt_agent.adapting.content import Block, Data, Link, Media, Text, as_text, in_words, kind_of
 from mqtt_agent.adapting.parts import answer_of, read_blocks
 from mqtt_agent.wire import TaskMessage, TaskResult
 
@@ -17,6 +17,8 @@ __all__ = ["blocks_in", "content_from", "content_of_message", "tool_content", "v
 _FILES = ("image", "audio", "video", "file")
 _WORKING = ("reasoning", "thinking", "redacted_thinking", "tool_use", "function_call", "input_json_delta")
 """What a model writes for its own work. Blocks with a tool call have other types, which all name it."""
+_SCHEMES = ("http", "https", "data", "gs", "s3")
+"""Addresses that a model's integration may open. A peer could name a file of this computer with any other address."""
 _DEFAULT_TYPES = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4"}
 
 
@@ -68,6 +70,8 @@ def _write(block: Block) -> dict[str, Any]:
         return {"type": "text", "text": block.text}
     if isinstance(block, Data):
         return {"type": "text", "text": as_text(block.value)}
+    if isinstance(block, Link) and block.uri.partition(":")[0].lower() not in _SCHEMES:
+        return {"type": "text", "text": in_words([block])}
     is_video = (block.mime_type or "").startswith("video/")
     written: dict[str, Any] = {"type": "video" if is_video else block.kind}
     written |= {"base64": block.data} if isinstance(block, Media) else {"url": block.uri}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mqtt_agent.adapting.content import Link, Media, Text, as_text, content_of, kind_of, to_mcp
-from mqtt_agent.errors import MQTTAgentError, TaskError
+from mqtt_agent.errors import TaskError
 from mqtt_agent.wire import Artifact, Part, TaskResult
 
 __all__ = ["failed", "result_of"]
@@ -26,7 +26,7 @@ def result_of(response: TaskResult, peer: str) -> dict[str, Any]:
         found = content_of(response.result)
         blocks = to_mcp(found) if found is not None else _texts(response.result)
     for each in response.artifacts or ():
-        artifact = Artifact.model_validate(each)
+        artifact = Artifact.read(each)
         about = {"mqtt-agent/artifact": artifact.name}
         blocks += [block | {"_meta": about} for block in _blocks(artifact.all_parts)]
     answer: dict[str, Any] = {"content": blocks, "_meta": _about(response.task_id, peer)}
@@ -35,7 +35,7 @@ def result_of(response: TaskResult, peer: str) -> dict[str, Any]:
     return answer
 
 
-def failed(error: MQTTAgentError) -> dict[str, Any]:
+def failed(error: Exception) -> dict[str, Any]:
     """The result of a task that has no result."""
     answer: dict[str, Any] = {"content": _texts(str(error)), "isError": True}
     if isinstance(error, TaskError):

@@ -12,11 +12,12 @@ from typing import Any
 
 from mqtt_agent.adapting.asking import elicitation, read_answer
 from mqtt_agent.agents import TaskHandle
-from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.errors import MQTTAgentError, TaskError
 from mqtt_agent.tools import CallQuestion, Elicited, OnQuestion
 from mqtt_agent.wire import ASKING, TaskEvent, TaskState
 
 from mcp_mqtt_agent.agent_results import failed, result_of
+from mcp_mqtt_agent.hiding import hidden
 
 __all__ = ["AgentTask", "OnProgress"]
 
@@ -93,7 +94,7 @@ class AgentTask:
             await self.handle.result()
         except MQTTAgentError as error:
             self.updated_at = time.time()
-            answer = failed(error)
+            answer = failed(error if isinstance(error, TaskError) else hidden(error, "the task is not followed now"))
             if self._refusal is not None:
                 answer["content"] = [{"type": "text", "text": self._refusal}]
             return answer

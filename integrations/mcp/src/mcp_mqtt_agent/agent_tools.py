@@ -19,6 +19,7 @@ from mqtt_agent.tools import OnQuestion
 from mqtt_agent.wire import AgentCard
 
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
+from mcp_mqtt_agent.hiding import hidden
 
 __all__ = ["AgentTools"]
 
@@ -62,7 +63,7 @@ class AgentTools:
         try:
             cards = await self._agent.peers()
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the agents cannot be listed: {error}") from error
+            raise hidden(error, "the agents cannot be listed") from error
         shown = (card for card in cards if not (card.meta or {}).get(SPEAKS_FOR_OTHERS))
         return {model_name(f"agent/{card.name}"): card for card in shown}
 
@@ -98,7 +99,7 @@ class AgentTools:
         except (TaskNotFound, InvalidIdentifier):
             return None
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the task cannot be read: {error}") from error
+            raise hidden(error, "the task cannot be read") from error
 
     def follow(
         self, handle: TaskHandle, on_question: OnQuestion | None, on_progress: OnProgress | None = None

@@ -28,6 +28,7 @@ from mcp_mqtt_agent.agent_results import failed
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
 from mcp_mqtt_agent.agent_tools import AgentTools
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.hiding import hidden
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import OpenCall, OpenCalls, asks_at_once, may_ask
@@ -123,7 +124,12 @@ class Face:
     async def _note_session(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if ctx.method == "notifications/initialized":
             self._news.add(ctx.session)
-        return await call_next(ctx)
+        try:
+            return await call_next(ctx)
+        except (MCPError, ValidationError):  # the SDK tells the client of an invalid request
+            raise
+        except Exception as error:
+            raise hidden(error, "the request cannot be answered") from error
 
     # Requests of MCP clients
 
@@ -132,7 +138,7 @@ class Face:
         try:
             cards = await self._client.list_tools()
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the tools cannot be listed: {error}") from error
+            raise hidden(error, "the tools cannot be listed") from error
         known, named = self._named
         if len(known) != len(cards) or any(was is not card for was, card in zip(known, cards, strict=True)):
             named = {model_name(card.tool): card for card in cards}
@@ -176,7 +182,7 @@ class Face:
             except TaskError as error:
                 return _complete(ctx, failed(error))
             except MQTTAgentError as error:
-                raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+                raise hidden(error, "the tool cannot be called") from error
         assert call.handle is not None
         return await self._follow(ctx, call, call.handle)
 
@@ -313,7 +319,7 @@ async def _answer(handle: CallHandle) -> dict[str, Any]:
     except CallError as error:
         return _failed(error, handle.response)
     except MQTTAgentError as error:
-        raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        raise hidden(error, "the result of the call cannot be got") from error
     response = handle.response
     assert response is not None
     answer: dict[str, Any] = {"content": response.content or [_text(as_text(result))]}

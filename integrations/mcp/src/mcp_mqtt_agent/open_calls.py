@@ -15,6 +15,7 @@ from typing import Any
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
+from pydantic import BaseModel
 
 from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.context import Context
@@ -64,7 +65,11 @@ class OpenCall:
         """Give the answers of a client to the tool. Unknown keys, and answers in another form, are left out."""
         for key, response in responses.items():
             question, answered = self._questions.get(key, (None, None))
-            result = response if isinstance(response, dict) else response.model_dump(by_alias=True, exclude_none=True)
+            result = (
+                response.model_dump(by_alias=True, exclude_none=True) if isinstance(response, BaseModel) else response
+            )
+            if not isinstance(result, dict):
+                continue
             if question is not None and answered is not None and not answered.done():
                 answered.set_result(_answer_of(result))
                 del self._questions[key]

@@ -18,6 +18,7 @@ from mqtt_agent.wire import CONTENT_SCHEME
 from pydantic import BaseModel, ValidationError
 
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.hiding import hidden
 
 __all__ = ["Shelf"]
 
@@ -92,7 +93,7 @@ class Shelf:
         except (ValueError, CallError) as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from error
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+            raise hidden(error, "the content cannot be read") from error
 
     async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> dict[str, Any]:
         """Answer ``prompts/get``."""
@@ -140,7 +141,7 @@ class Shelf:
         try:
             return await lists[what]()
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the {what} cannot be listed: {error}") from error
+            raise hidden(error, f"the {what} cannot be listed") from error
 
     def _shown(self, entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -162,7 +163,7 @@ class Shelf:
         except ToolUnavailable as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from error
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+            raise hidden(error, "the server cannot be asked") from error
         return dict(result) if isinstance(result, dict) else {}
 
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.agent_tools import AgentTools
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.hiding import hidden
 from mcp_mqtt_agent.open_calls import OpenCall, may_ask
 
 __all__ = ["TASKS", "TaskExtension", "wants_tasks"]
@@ -67,7 +68,7 @@ class TaskExtension:
 
     def created(self, ctx: Context, handle: TaskHandle) -> dict[str, Any]:
         """The answer to a call that has become a task."""
-        return self._view(*self._follow(ctx, handle)) | {"resultType": "task"}
+        return self._view(*self._follow(handle, asks=may_ask(ctx))) | {"resultType": "task"}
 
     # Requests of MCP clients
 
@@ -84,7 +85,7 @@ class TaskExtension:
         try:
             await task.cancel("the MCP client has canceled the task")
         except MQTTAgentError as error:
-            raise MCPError(types.INTERNAL_ERROR, f"the task cannot be canceled now: {error}") from error
+            raise hidden(error, "the task cannot be canceled now") from error
         return {"resultType": "complete"}
 
     # Tasks
@@ -106,14 +107,14 @@ class TaskExtension:
         handle = await self._agents.find(task_id)
         if handle is None:
             raise MCPError(types.INVALID_PARAMS, f"Task not found: {task_id:.80}")
-        task, call = self._follow(ctx, handle)
+        task, call = self._follow(handle, asks=True)  # whoever only looks must not cancel a task that asks
         if handle.done:
             await asyncio.wait([task.outcome])
         return task, call
 
-    def _follow(self, ctx: Context, handle: TaskHandle) -> tuple[AgentTask, OpenCall]:
+    def _follow(self, handle: TaskHandle, *, asks: bool) -> tuple[AgentTask, OpenCall]:
         call = OpenCall(handle.peer)
-        call.handle = task = self._agents.follow(handle, call.on_question if may_ask(ctx) else None)
+        call.handle = task = self._agents.follow(handle, call.on_question if asks else None)
         self._tasks[handle.task_id] = task, call
         if len(self._tasks) > _KEPT:
             over = next((each for each, (known, _) in self._tasks.items() if known.done), None)

@@ -30,6 +30,8 @@ async def work(task: TaskContext) -> Any:
         return f"token {await task.require_auth('Log in at https://login.example')}"
     if word == "fail":
         raise TaskFailed("no disk", code="E_DISK", data={"free": 0}, type="DiskError")
+    if word == "refuse":
+        raise TaskFailed("no disk", data={"huge": 10**400})
     if word == "reject":
         raise TaskRejected("not my job")
     if word == "wait":
@@ -44,6 +46,13 @@ async def work(task: TaskContext) -> Any:
         for part in ("MQTT ", "is ", "good."):
             await task.stream(part)
         return "MQTT is good."
+    if word == "odd":
+        deep: Any = "bottom"
+        for _ in range(150):
+            deep = [deep]
+        await task.artifact("deep", deep, metadata={"huge": 10**400})
+        await task.artifact("huge", {"n": 10**400})
+        return deep if rest == "deep" else {"n": 10**400}
     if word == "data":
         return {"got": task.data, "sender": task.sender, "references": task.reference_task_ids}
     return f"{task.prompt} by {task.sender}"
