@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 from mqtt_agent.errors import ToolUnavailable
-from mqtt_agent.transport import InboundMessage
+from mqtt_agent.transport import InboundMessage, PublishProperties
+from mqtt_agent.wire.cards import OFFLINE_CARD_EXPIRY
 from support import soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
@@ -67,12 +68,16 @@ async def test_servers_that_the_card_of_their_tool_does_not_list_are_found_with_
     assert client._catalog.servers_of("strange") == ("odd:1",)
 
 
-async def show_an_unlisted_server(server: StrangeServer, status: str) -> None:
+async def show_an_unlisted_server(
+    server: StrangeServer, status: str, *features_of_its_own: str, expiry: int | None = None
+) -> None:
     """Show the server ``odd``, which the tool's card lists, and the server ``odd:9``, which it does not."""
     features = ["query", "listed"]
     await server.show(name="odd", features=features)
-    unlisted = {"server": "odd:9", "name": "odd", "tools": ["strange"], "features": ["query"], "status": status}
-    await server.tell("servers/odd:9/card", unlisted, retain=True)
+    unlisted = {"server": "odd:9", "name": "odd", "tools": ["strange"], "status": status}
+    unlisted["features"] = ["query", *features_of_its_own]
+    properties = PublishProperties(message_expiry=expiry)
+    await server.tell("servers/odd:9/card", unlisted, properties, retain=True)
     await server.show_tool(replicas=["odd:1"])
 
 
@@ -106,13 +111,41 @@ async def test_a_call_is_not_sent_again_when_a_server_is_gone_that_was_not_liste
     broker: Broker, strange_server: StrangeServer, make_client: MakeClient
 ) -> None:
     await show_an_unlisted_server(strange_server, "offline")
+    await check_that_a_call_is_lost(strange_server, make_client)
+
+
+@pytest.mark.long
+@pytest.mark.rule("LOST-10")
+async def test_a_call_is_not_sent_again_when_a_replica_has_died_since_then_before_it_was_listed(
+    broker: Broker, strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    if isinstance(broker, Embedded):
+        pytest.skip("the embedded broker does not say how old a card is")
+    await show_an_unlisted_server(strange_server, "offline", "listed", expiry=OFFLINE_CARD_EXPIRY)
+    await check_that_a_call_is_lost(strange_server, make_client)
+
+
+@pytest.mark.long
+@pytest.mark.rule("LOST-10")
+async def test_a_call_is_sent_again_although_a_replica_died_long_before(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    await show_an_unlisted_server(strange_server, "offline", "listed", expiry=OFFLINE_CARD_EXPIRY - 60)
     client = await make_client("caller")
     handle = await soon(client.submit("strange"))
     await strange_server.next_call()
+    await until(lambda: len(strange_server.calls) == 2, 20)
+    await soon(handle.cancel())
+
+
+async def check_that_a_call_is_lost(server: StrangeServer, make_client: MakeClient) -> None:
+    client = await make_client("caller")
+    handle = await soon(client.submit("strange"))
+    await server.next_call()
     with pytest.raises(ToolUnavailable) as caught:
         await soon(handle.result(), 20)
     assert caught.value.maybe_executed
-    assert len(strange_server.calls) == 1
+    assert len(server.calls) == 1
 
 
 @pytest.mark.rule("LOST-10")

@@ -51,6 +51,8 @@ class ToolAnnotations(Message):
 
 LISTED: str = "listed"
 """The feature of a server card whose server names itself in ``replicas`` of its tool cards (ours)."""
+OFFLINE_CARD_EXPIRY: int = 24 * 3600
+"""Seconds that the broker keeps the offline card of a replica with a generated name, which nobody uses again (ours)."""
 MAX_LISTED: int = 64
 """How many replicas a tool card lists at most. A card that lists so many may leave out others (ours)."""
 

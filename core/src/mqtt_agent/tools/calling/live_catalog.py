@@ -22,7 +22,7 @@ from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, is_identifier, new_call_id
-from mqtt_agent.wire.cards import LISTED, MAX_LISTED
+from mqtt_agent.wire.cards import LISTED, MAX_LISTED, OFFLINE_CARD_EXPIRY
 
 __all__ = ["LiveCatalog"]
 
@@ -51,6 +51,8 @@ class LiveCatalog(Catalog):
         self._topics = topics = scope.topics
         self._stale: set[str] = set()
         """Servers whose cards have not arrived again since the broker lost the client's session."""
+        self._offline_since: dict[str, float] = {}
+        """Loop time at which the card of an offline server was published, where the broker says how old the card is."""
         self._news = asyncio.Event()
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
@@ -167,6 +169,7 @@ class LiveCatalog(Catalog):
         await self._hosting_agents.stop()
         self.clear()
         self._stale.clear()
+        self._offline_since.clear()
         self._wanted.clear()
         self._found.clear()
         self._servers_wanted.clear()
@@ -365,10 +368,22 @@ class LiveCatalog(Catalog):
         if card.server != server:
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
+        self._note_age(card, message.message_expiry)
         offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
         if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)
         self._put(self._hosting_agents.with_true_status(card))
+
+    def _note_age(self, card: ServerCard, left: float | None) -> None:
+        """Note since when a server is offline: a broker takes the time that a message has waited off its expiry."""
+        if card.status == "online" or left is None:
+            self._offline_since.pop(card.server, None)
+        else:
+            self._offline_since[card.server] = asyncio.get_running_loop().time() - max(0, OFFLINE_CARD_EXPIRY - left)
+
+    def offline_since(self, server: str) -> float | None:
+        """Loop time at which a server went offline; None when this is not known."""
+        return self._offline_since.get(server)
 
     def _put(self, card: ServerCard) -> None:
         if self.put_server(card):
@@ -380,6 +395,7 @@ class LiveCatalog(Catalog):
             self.remove_tool(tool)
         if server is not None:
             self._hosting_agents.forget(server)
+            self._offline_since.pop(server, None)
             self.remove_server(server)
             self._on_news(server)
 

@@ -38,6 +38,7 @@ class PendingCall:
         expiry: Reports the call as expired at the servers, when a caller that has joined the call waits longer.
         resend: A timer or a queue that sends the call soon. While it is set, the client assumes that no server has the
             call.
+        began: The loop time at which this process made the call.
         confirmed: The broker's confirmation of the call's latest sending.
         unconfirmed: Whether the connection was lost before the broker confirmed the call. Then the broker may or may
             not have the call.
@@ -51,6 +52,7 @@ class PendingCall:
 
     __slots__ = (
         "ask_at",
+        "began",
         "confirmed",
         "deadline",
         "expiry",
@@ -78,6 +80,7 @@ class PendingCall:
         resend_until: float,
     ) -> None:
         self.handles: list[CallHandle] = [handle]
+        self.began: float = asyncio.get_running_loop().time()
         self.kinds: set[bool] = set()
         self.unreadable: object = None
         self.payload: bytes = payload

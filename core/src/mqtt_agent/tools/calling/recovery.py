@@ -34,6 +34,8 @@ _MAY_HAVE_FOR = 60.0
 session of a dead client, until the session ends, and keep it for longer than they were asked to."""
 _LEAVES_WITHIN = 1.0
 """Seconds to wait until a lost server has left the share group of its tools."""
+_AGE_IS_EXACT_TO = 3.0
+"""Seconds by which the age of a retained card may be wrong: MQTT counts whole seconds."""
 _RESTART_QUERIES = 3
 """How many times a new process is asked. It may be too busy to answer, because the broker gives it the old calls."""
 
@@ -287,10 +289,19 @@ class Recovery:
         await self._catalog.complete(once=True)
         cards = [card for card in self._catalog.servers() if tool in card.tools]
         for card in cards:
-            if card.server not in known and card.status != "online" and LISTED not in (card.features or ()):
+            if card.server not in known and card.status != "online":
                 for pending in calls:
-                    pending.lost_servers.setdefault(card.server, card.started)
+                    if self._may_have_had(card, pending):
+                        pending.lost_servers.setdefault(card.server, card.started)
         return [card.server for card in cards if card.status == "online"]
+
+    def _may_have_had(self, card: ServerCard, pending: PendingCall) -> bool:
+        """Whether a server that is gone, and that the client did not follow, may have had a call.
+
+        A server that lists itself was followed, unless it died too early. Then it has died since the call was made.
+        """
+        gone = self._catalog.offline_since(card.server)
+        return LISTED not in (card.features or ()) or (gone is not None and gone > pending.began - _AGE_IS_EXACT_TO)
 
     # Calls without a response
 

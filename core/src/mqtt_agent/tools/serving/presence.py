@@ -19,10 +19,10 @@ from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import BOUND, ServerCard, Status, ToolCard, VersionInfo, decode, encode, is_identifier, utc_now
-from mqtt_agent.wire.cards import LISTED, MAX_LISTED
+from mqtt_agent.wire.cards import LISTED, MAX_LISTED, OFFLINE_CARD_EXPIRY
 from mqtt_agent.wire.values import fingerprint
 
-__all__ = ["OFFLINE_CARD_EXPIRY", "Presence"]
+__all__ = ["Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ _LIST_AGAIN_WITHIN = 1.0
 """Seconds within which a replica publishes a tool card again that does not list the replica."""
 _MANY_LISTED = 16
 """How many replicas a tool card lists at least before a server looks which of them are gone."""
-OFFLINE_CARD_EXPIRY: int = 24 * 3600
-"""Seconds that the broker keeps the offline card of a replica with a generated name, which is never used again."""
 
 
 class Presence:

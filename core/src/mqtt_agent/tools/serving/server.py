@@ -30,7 +30,7 @@ from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.intake import Intake
 from mqtt_agent.tools.serving.names import ToolNames
 from mqtt_agent.tools.serving.offering import Offered, ToolOffering
-from mqtt_agent.tools.serving.presence import OFFLINE_CARD_EXPIRY, Presence
+from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.requests import Requests
 from mqtt_agent.tools.serving.scope import Scope
@@ -46,6 +46,7 @@ from mqtt_agent.transport import (
     Will,
 )
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, DEFAULT_NAMESPACE, ToolCard, validate_identifier
+from mqtt_agent.wire.cards import OFFLINE_CARD_EXPIRY
 
 __all__ = ["ToolServer"]
 
