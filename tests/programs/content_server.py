@@ -33,7 +33,7 @@ def export(mebibytes: int, ctx: SyncToolContext) -> ToolResult:
 
 @server.tool
 async def export_file(path: str, ctx: ToolContext) -> ToolResult:
-    return await ctx.share(path)
+    return await ctx.share(Path(path))
 
 
 @server.tool

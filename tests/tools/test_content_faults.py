@@ -230,3 +230,26 @@ async def test_a_handler_that_outlives_its_server_shares_nothing(broker: Broker,
         assert "has stopped" in str(ended[0])
         assert not len(server._contents)
         assert not server._requests._subscribed
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        ({"source": "/etc/hostname"}, "takes no text"),  # a model may have written it
+        ({"source": b"a", "name": "é" * 200}, "the name of a content has more than 255 bytes"),
+        ({"source": b"a", "mime_type": "x" * 300}, "the MIME type of a content has more than 255 bytes"),
+    ],
+)
+async def test_a_text_and_a_long_name_are_refused_before_anything_is_kept(
+    make_server: MakeServer, make_client: MakeClient, share: dict[str, Any], told: str
+) -> None:
+    server, client = make_server("files"), await make_client("agent-a")
+
+    @server.tool
+    async def shares(ctx: ToolContext) -> ToolResult:
+        return await ctx.share(**share)
+
+    await soon(server.start())
+    with pytest.raises(ToolFailed, match=told):
+        await soon(client.call("shares", wait_online=True))
+    assert len(server._contents) == 0

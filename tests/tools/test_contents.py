@@ -50,7 +50,7 @@ async def both(broker: Mosquitto, **options: Any) -> AsyncIterator[tuple[ToolSer
 
     @server.tool
     async def share_path(path: str, ctx: ToolContext) -> dict[str, Any]:
-        shared = await ctx.share(path, mime_type="text/x-all")
+        shared = await ctx.share(Path(path), mime_type="text/x-all")
         return {"rows": 12, "table": shared.result}
 
     async with server, ToolClient("agent-a", broker=broker.url, namespace=server.namespace) as client:

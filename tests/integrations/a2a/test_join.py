@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from a2a_mqtt_agent import Identity, RemoteAgent
+from a2a_mqtt_agent.joining import _headers_for
 from brokers import Broker
 from mqtt_agent import Agent, MemoryStore, Part, SqliteStore, TaskEvent, TaskMessage
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
@@ -174,3 +175,24 @@ async def test_an_agent_that_speaks_only_0_3_is_joined(join: Join, planner: Agen
 async def test_an_address_without_a_card_is_an_error_that_says_so(far: Served) -> None:
     with pytest.raises(ConnectionError, match="has no readable A2A card"):
         await soon(RemoteAgent.at(f"{far.url}/agents/nobody", "x"), 20)
+
+
+async def test_a_host_that_the_card_names_does_not_get_the_token_of_the_agent() -> None:
+    seen = list[str | None]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        seen.append(next((line for line in head.splitlines() if line.startswith("authorization")), None))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0) as own,
+        await asyncio.start_server(answer, "127.0.0.1", 0) as other,
+    ):
+        there, elsewhere = (f"http://127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in (own, other))
+        add = _headers_for(httpx.URL(there), {"Authorization": "Bearer secret"})
+        async with httpx.AsyncClient(event_hooks={"request": [add]}) as client:
+            await soon(client.get(f"{there}/a"))
+            await soon(client.get(f"{elsewhere}/a"))
+    assert seen == ["authorization: bearer secret", None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -103,8 +103,9 @@ class RemoteAgent:
 
             verify = card_verifier(trust)
         timeout = httpx.Timeout(_CONNECT, read=_READ)
-        http = httpx.AsyncClient(headers=dict(headers or {}), timeout=timeout, follow_redirects=False)
         base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
+        hooks = {"request": [_headers_for(httpx.URL(base), dict(headers or {}))]}
+        http = httpx.AsyncClient(timeout=timeout, follow_redirects=False, event_hooks=hooks)
         try:
             card = await A2ACardResolver(http, base).get_agent_card(signature_verifier=verify)
             return cls(card, base, agent_id, http, **options)
@@ -160,3 +161,18 @@ def _skill(skill: a2a.AgentSkill) -> AgentSkill:
         tags=list(skill.tags),
         examples=list(skill.examples) or None,
     )
+
+
+def _headers_for(base: httpx.URL, headers: dict[str, str]) -> Callable[[httpx.Request], Awaitable[None]]:
+    """Add headers to the requests to one host. A card may name any address, and another host must not get the token."""
+
+    async def add(request: httpx.Request) -> None:
+        there = request.url
+        if (there.scheme, there.host, there.port) == (base.scheme, base.host, base.port):
+            request.headers.update(headers)
+        elif headers:
+            logger.warning(
+                "%s://%s gets no headers: they are for %s://%s", there.scheme, there.host, base.scheme, base.host
+            )
+
+    return add

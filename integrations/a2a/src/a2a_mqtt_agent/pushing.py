@@ -195,7 +195,7 @@ class Pusher:
             if not self._allow_private:
                 address = await public_address(url.host, url.port or 443)
                 if address is None:  # the name may stand for another address now
-                    logger.warning("task %s: %s is no public address any more", config.task_id, config.url)
+                    logger.warning("task %s: %s is no public address any more", config.task_id, url.host)
                     return True
                 # The request goes to the address that was checked, whatever the name stands for a moment later.
                 headers["Host"], extensions["sni_hostname"] = url.netloc.decode("ascii"), url.host
@@ -204,7 +204,9 @@ class Pusher:
             async with self._client.stream("POST", url, json=body, headers=headers, extensions=extensions) as response:
                 response.raise_for_status()  # nobody needs the body, which might never end
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            logger.info("task %s: %s was not told: %r", config.task_id, config.url, error)
+            # The address may hold a secret, and the text of the error may hold the address.
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else ""
+            logger.info("task %s: a client was not told: %s %s", config.task_id, type(error).__name__, status)
             return False
         return True
 

@@ -17,6 +17,8 @@ from mcp_mqtt_agent.context import Context
 __all__ = ["Logs", "add_levels", "level_of"]
 
 _KEY = "mqtt-agent/log-level"
+_MOST = 1000
+"""How many messages of one call wait for a client that reads slowly. The oldest are dropped."""
 
 
 async def _set_level(ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
@@ -56,7 +58,7 @@ class Logs:
     def __init__(self, ctx: Context, level: str) -> None:
         self.ctx: Context = ctx
         self._from = LOG_LEVELS.index(level)
-        self._said: deque[StreamMessage] = deque()
+        self._said: deque[StreamMessage] = deque(maxlen=_MOST)
         self._sending: asyncio.Task[None] | None = None
 
     def add(self, said: StreamMessage) -> None:

@@ -23,8 +23,8 @@ __all__ = ["ContentFile", "FileIndex", "Owner", "Source", "opened", "pieces_of"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-Source = bytes | str | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
-"""Where the bytes of a content come from. A text is the path of a file."""
+Source = bytes | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
+"""Where the bytes of a content come from. A text is none of these: one that a model wrote must not name a file."""
 
 _PIECE = 256 * 1024
 

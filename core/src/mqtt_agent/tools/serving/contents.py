@@ -30,6 +30,8 @@ _SOURCES = 64
 """How many sources are copied at once. A source may wait for its data, which must keep no client from reading."""
 _MOST_AT_ONCE = 1024 * 1024
 """Bytes of the largest chunk, whatever a client asks for. Several chunks are in memory at once."""
+_LONGEST = 255
+"""Bytes of the longest name and of the longest MIME type of a content."""
 _HEADER = 1024
 """Bytes of a chunk's payload that are reserved for its header."""
 
@@ -87,14 +89,19 @@ class Contents:
 
     async def share(self, source: Source, owner: Owner, name: str | None, mime_type: str | None) -> SharedContent:
         """Keep a content for a client; see :meth:`ToolContext.share`."""
+        if isinstance(source, str):
+            raise TypeError("share() takes no text: pass a pathlib.Path to share a file, or text.encode() for the text")
         self._check_open()
         if self.on_share is not None:
             await self.on_share()
         content_id = uuid.uuid4().hex
-        path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        path = os.fspath(source) if isinstance(source, os.PathLike) else None
         if name is None and path is not None:
             name = os.path.basename(path)
-        if isinstance(source, (str, os.PathLike)):
+        for what, text in (("name", name), ("MIME type", mime_type)):
+            if text is not None and len(str(text).encode()) > _LONGEST:
+                raise ValueError(f"the {what} of a content has more than {_LONGEST} bytes: choose a shorter one")
+        if isinstance(source, os.PathLike):
             content = await self._in_thread(opened, content_id, owner, os.fspath(source))
         else:
             content = await self._spooled(content_id, owner, source)

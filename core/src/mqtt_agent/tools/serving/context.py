@@ -288,7 +288,7 @@ class ToolContext:
             ...     return await ctx.share(Path(f"/data/{year}.csv"), mime_type="text/csv")
 
         Args:
-            source: The bytes; the path of a file, which must not change while the content is kept; an open binary file;
+            source: The bytes; the :class:`pathlib.Path` of a file, which must not change while the content is kept; an open binary file;
                 or an iterable of bytes, also an async one, which is copied to a file of the server piece by piece. A
                 plain iterable is read in a thread.
             name: The name of the content. By default, that of the file whose path is given.
@@ -300,6 +300,8 @@ class ToolContext:
 
         Raises:
             ToolError: The content is larger than the server keeps; the code is ``CONTENT_TOO_LARGE``.
+            TypeError: ``source`` is a text, which could be a path or the content itself.
+            ValueError: ``name`` or ``mime_type`` has more than 255 bytes.
             OSError: The file cannot be read, or the disk is full.
             TopicNotAuthorized: The broker does not allow the server to read requests.
         """
