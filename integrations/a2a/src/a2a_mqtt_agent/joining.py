@@ -171,8 +171,7 @@ def _headers_for(base: httpx.URL, headers: dict[str, str]) -> Callable[[httpx.Re
         if (there.scheme, there.host, there.port) == (base.scheme, base.host, base.port):
             request.headers.update(headers)
         elif headers:
-            logger.warning(
-                "%s://%s gets no headers: they are for %s://%s", there.scheme, there.host, base.scheme, base.host
-            )
+            own, other = f"{base.scheme}://{base.host}", f"{there.scheme}://{there.host}"
+            logger.warning("%s gets no headers: they are for %s, which names this address on its card", other, own)
 
     return add

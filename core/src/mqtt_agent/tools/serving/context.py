@@ -288,9 +288,9 @@ class ToolContext:
             ...     return await ctx.share(Path(f"/data/{year}.csv"), mime_type="text/csv")
 
         Args:
-            source: The bytes; the :class:`pathlib.Path` of a file, which must not change while the content is kept; an open binary file;
-                or an iterable of bytes, also an async one, which is copied to a file of the server piece by piece. A
-                plain iterable is read in a thread.
+            source: The bytes; the :class:`pathlib.Path` of a file, which must not change while the content is kept; an
+                open binary file; or an iterable of bytes, also an async one, which is copied to a file of the server
+                piece by piece. A plain iterable is read in a thread.
             name: The name of the content. By default, that of the file whose path is given.
             mime_type: The MIME type of the content, such as ``text/csv``.
 
