@@ -111,6 +111,8 @@ def _is_readable(part: a2a.Part) -> bool:
     """Whether protobuf can read a part inside an answer. It reads at most 100 levels."""
     answer = a2a.SendMessageResponse()
     try:
+        # Some libraries lift protobuf's limit for what it reads in this process, and not for the parts that it copies.
+        answer.task.artifacts.add().CopyFrom(a2a.Artifact(parts=[part]))
         answer.task.status.message.parts.append(part)
         a2a.SendMessageResponse.FromString(answer.SerializeToString())
     except DecodeError:
