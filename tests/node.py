@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,23 @@ class Node:
     def missing(cls) -> str | None:
         """The name of the missing program, or None if it is installed."""
         return None if _programs() else f"Node.js {OLDEST_NODE} or newer with npm"
+
+    @classmethod
+    def require(cls, folder: Path, what: str) -> None:
+        """Install the packages of a folder. Without Node.js, skip the test; in CI, a missing Node.js is a failure.
+
+        Args:
+            folder: Has the package.json.
+            what: What the packages are, for the message.
+        """
+        import pytest  # the benchmarks use this module without pytest
+
+        missing = cls.missing()
+        if missing and os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed, and the tests with {what} may not be left out in CI")
+        if missing:
+            pytest.skip(f"{missing} is not installed, for {what}")
+        cls.install(folder)
 
     @classmethod
     def command(cls, program: Path, *arguments: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -28,12 +27,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def _installed() -> None:
-    missing = Node.missing()
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{missing} is not installed, and the tests with the reference peer may not be left out in CI")
-    if missing:
-        pytest.skip(f"{missing} is not installed, for the reference peer")
-    Node.install(HERE)
+    Node.require(HERE, "the reference peer")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,7 @@ PEERS = Path(__file__).parent / "peers"
 
 @pytest.fixture(scope="session")
 def client() -> list[str]:
-    missing = Node.missing()
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{missing} is not installed, and the test with the client from npm may not be left out in CI")
-    if missing:
-        pytest.skip(f"{missing} is not installed, for the client from npm")
-    Node.install(PEERS)
+    Node.require(PEERS, "the client from npm")
     return Node.command(PEERS / "client.mjs")
 
 

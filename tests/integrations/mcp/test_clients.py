@@ -50,12 +50,7 @@ NOT_OFFERED = {
 
 @pytest.fixture(scope="session")
 def clients() -> Path:
-    missing = Node.missing()
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{missing} is not installed, and the tests with clients from npm may not be left out in CI")
-    if missing:
-        pytest.skip(f"{missing} is not installed, for clients from npm")
-    Node.install(CLIENTS)
+    Node.require(CLIENTS, "clients from npm")
     return CLIENTS / "node_modules"
 
 

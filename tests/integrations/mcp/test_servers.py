@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,7 @@ FAST = PEERS / "fast"
 
 @pytest.fixture(scope="session")
 def peers() -> Path:
-    missing = Node.missing()
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{missing} is not installed, and the tests with servers from npm may not be left out in CI")
-    if missing:
-        pytest.skip(f"{missing} is not installed, for servers from npm")
-    Node.install(PEERS)
+    Node.require(PEERS, "servers from npm")
     return PEERS / "node_modules" / "@modelcontextprotocol"
 
 

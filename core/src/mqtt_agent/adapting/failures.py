@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,7 @@ from mqtt_agent.errors import (
     WireError,
 )
 
-__all__ = ["Failure", "concerns_model", "failure_of"]
+__all__ = ["Failure", "concerns_model", "failure_of", "hide"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,19 @@ def _failure_of_task(error: TaskError) -> Failure:
         retryable = True  # the task was not sent
     name = (error.type if isinstance(error, TaskFailed) else None) or type(error).__name__
     return Failure(str(error), error.code or code or name, error.data, retryable)
+
+
+def hide(logger: logging.Logger, what: str, error: Exception) -> str:
+    """Log an error whose reason a client of another protocol must not see: it may name hosts, paths or databases.
+
+    Args:
+        logger: Logs the error.
+        what: What failed.
+        error: The error.
+
+    Returns:
+        A reference for the client, under which the log has the reason.
+    """
+    reference = uuid.uuid4().hex[:12]
+    logger.error("%s, reference %s", what, reference, exc_info=error)
+    return reference

@@ -12,6 +12,7 @@ from mqtt_agent.wire.messages import Message, decode, encode
 
 __all__ = [
     "CHUNK_CONTENT_TYPE",
+    "CHUNK_HEADER",
     "CONTENTS",
     "CONTENT_CHANGED",
     "CONTENT_GONE",
@@ -46,6 +47,9 @@ CONTENT_CHANGED: str = "CONTENT_CHANGED"
 
 CHUNK_CONTENT_TYPE: str = "application/octet-stream"
 """The MQTT 5 Content Type of a chunk."""
+
+CHUNK_HEADER: int = 1024
+"""Bytes of a chunk's payload that are left for its header."""
 
 _MARK = b"\0"
 """The first byte of a chunk. No JSON text begins with this byte."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import uuid
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from a2a.server.request_handlers.request_handler import validate_request_params
 from a2a.utils.errors import A2AError, InternalError, InvalidParamsError
+from mqtt_agent.adapting.failures import hide
 from mqtt_agent.errors import InvalidIdentifier, PeerUnavailable
 
 __all__ = ["answers", "hidden"]
@@ -28,11 +28,10 @@ def hidden(error: Exception) -> A2AError:
         return error
     if isinstance(error, InvalidIdentifier):  # about an id that the client itself has chosen
         return InvalidParamsError(str(error))
-    number = uuid.uuid4().hex[:12]
-    logger.error("a request of an A2A client failed, reference %s", number, exc_info=error)
+    reference = hide(logger, "a request of an A2A client failed", error)
     if isinstance(error, PeerUnavailable):
-        return InternalError(f"The agent cannot be reached now: try again later (reference {number})")
-    return InternalError(f"The gateway cannot do this now: its log has the reason under the reference {number}")
+        return InternalError(f"The agent cannot be reached now: try again later (reference {reference})")
+    return InternalError(f"The gateway cannot do this now: its log has the reason under the reference {reference}")
 
 
 def answers(method: Callable[..., Any]) -> Callable[..., Any]:

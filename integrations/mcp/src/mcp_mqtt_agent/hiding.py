@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import uuid
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
+from mqtt_agent.adapting.failures import hide
 from mqtt_agent.errors import InvalidIdentifier, PayloadTooLarge, WireError
 
 __all__ = ["hidden"]
@@ -23,6 +23,5 @@ def hidden(error: Exception, what: str) -> MCPError:
     """
     if isinstance(error, (InvalidIdentifier, PayloadTooLarge, WireError)):  # about what the client itself has sent
         return MCPError(types.INVALID_PARAMS, f"{what}: {error}")
-    number = uuid.uuid4().hex[:12]
-    logger.error("%s, reference %s", what, number, exc_info=error)
-    return MCPError(types.INTERNAL_ERROR, f"{what}: the log has the reason under the reference {number}")
+    reference = hide(logger, what, error)
+    return MCPError(types.INTERNAL_ERROR, f"{what}: the log has the reason under the reference {reference}")

@@ -18,13 +18,11 @@ from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.wire import ContentChunk, Response, ServerCard, new_call_id, read_content_uri
-from mqtt_agent.wire.contents import CONTENT_CHANGED, CONTENT_GONE, READ_CONTENT, RELEASE_CONTENT
+from mqtt_agent.wire.contents import CHUNK_HEADER, CONTENT_CHANGED, CONTENT_GONE, READ_CONTENT, RELEASE_CONTENT
 
 __all__ = ["Content", "ContentSource", "uri_of"]
 
 _CHUNK = 256 * 1024
-_HEADER = 1024
-"""Bytes of a chunk's payload that are left for its header."""
 _AHEAD = 4
 """Chunks that are asked for before the first of them is used."""
 _ASK_AGAIN = 10.0
@@ -58,7 +56,7 @@ class ContentSource:
         self._ask_again = _ASK_AGAIN
         self._started: str | None = None
         """When the process began that has answered; None before the first answer."""
-        self.length: int = min(_CHUNK, scope.connection.max_payload, scope.max_payload) - _HEADER
+        self.length: int = min(_CHUNK, scope.connection.max_payload, scope.max_payload) - CHUNK_HEADER
 
     async def chunk(self, offset: int, length: int) -> ContentChunk:
         """Ask for a chunk, again and again if necessary.

@@ -18,7 +18,7 @@ from mqtt_agent.tools.serving.content_settings import ContentSettings
 from mqtt_agent.tools.serving.results import SharedContent
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.wire import ContentChunk, content_uri
-from mqtt_agent.wire.contents import CONTENT_GONE
+from mqtt_agent.wire.contents import CHUNK_HEADER, CONTENT_GONE
 
 __all__ = ["Contents"]
 
@@ -32,8 +32,6 @@ _MOST_AT_ONCE = 1024 * 1024
 """Bytes of the largest chunk, whatever a client asks for. Several chunks are in memory at once."""
 _LONGEST = 255
 """Bytes of the longest name and of the longest MIME type of a content."""
-_HEADER = 1024
-"""Bytes of a chunk's payload that are reserved for its header."""
 
 
 class Contents:
@@ -210,7 +208,7 @@ class Contents:
             raise ToolError("offset and length are whole numbers of bytes", type="invalid_arguments")
         content.used = asyncio.get_running_loop().time()
         self._kept.move_to_end(content.content_id)
-        most = min(length, _MOST_AT_ONCE, self._scope.connection.max_payload - _HEADER)
+        most = min(length, _MOST_AT_ONCE, self._scope.connection.max_payload - CHUNK_HEADER)
         data = await self._in_reader(content.read, offset, most) if most > 0 and offset < content.size else b""
         return ContentChunk(
             call_id=request_id,
