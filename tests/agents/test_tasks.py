@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -126,6 +127,16 @@ async def test_a_task_without_a_handler_is_rejected(writer: Agent, planner: Agen
         await soon(planner.request("writer", "write", task_id="t-1"))
     assert rejected.value.task_id == "t-1"
     assert rejected.value.code == "no_handler"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in Python 3.11")
+async def test_the_only_exception_of_a_task_group_is_the_answer_to_the_requester(writer: Agent, planner: Agent) -> None:
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        raise ExceptionGroup("in a group", [errors.TaskRejected("not my job")])  # noqa: F821  # pyright: ignore
+
+    with pytest.raises(errors.TaskRejected, match="not my job"):
+        await soon(planner.request("writer", "write"))
 
 
 async def test_each_way_to_fail_has_its_own_error(writer: Agent, planner: Agent) -> None:

@@ -49,6 +49,34 @@ def raises_async(error: BaseException) -> Callable[[], Any]:
     return handler
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in Python 3.11")
+async def test_what_a_task_group_raises_is_told_and_not_only_how_many_exceptions(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server()
+
+    def group(*errors: Exception) -> ExceptionGroup[Exception]:  # noqa: F821  # pyright: ignore
+        return ExceptionGroup("unhandled errors in a TaskGroup", list(errors))  # noqa: F821  # pyright: ignore
+
+    @server.tool
+    async def one() -> None:
+        raise group(group(ToolError("sold out", code="SOLD_OUT", data=7, retryable=True)))
+
+    @server.tool
+    async def many() -> None:
+        raise group(ValueError("no city"), group(KeyError("day"), Unspeakable()))
+
+    await server.start()
+    client = await make_client()
+    with pytest.raises(ToolFailed, match="one: sold out$") as failed:
+        await soon(client.call("one"))
+    assert (failed.value.code, failed.value.data, failed.value.retryable) == ("SOLD_OUT", 7, True)
+    with pytest.raises(ToolFailed) as failed:
+        await soon(client.call("many"))
+    assert failed.value.code == "ExceptionGroup"
+    assert str(failed.value).endswith(": ValueError: no city; KeyError: 'day'; Unspeakable: ")
+
+
 async def test_whatever_a_handler_raises_its_caller_is_told_and_no_slot_is_lost(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mqtt_agent.aio.daemon_threads import left_at_exit
+from mqtt_agent.aio.groups import leaves_of, members_of
 
 __all__ = [
     "HandlerFailed",
@@ -20,12 +21,15 @@ __all__ = [
     "in_handler",
     "is_async",
     "mark_handler",
+    "raised_by",
     "run_for_handler",
     "run_in_thread",
     "without_surprises",
 ]
 
 T = TypeVar("T")
+_MAX_LEAVES = 10
+"""How many exceptions of an exception group a message names."""
 
 _in_handler: contextvars.ContextVar[bool] = contextvars.ContextVar("mqtt_agent_in_handler", default=False)
 _threads: contextvars.ContextVar[tuple[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] | None]
@@ -156,12 +160,35 @@ async def run_for_handler(function: Callable[[], T], name: str) -> T:
         raise
 
 
+def raised_by(error: BaseException) -> BaseException:
+    """The exception that a handler raised: without its wrapper, and without exception groups of one exception."""
+    while True:
+        members = members_of(error)
+        if isinstance(error, HandlerFailed) and error.__cause__ is not None:
+            error = error.__cause__
+        elif len(members) == 1:
+            error = members[0]
+        else:
+            return error
+
+
 def describe(error: BaseException) -> tuple[str, str]:
-    """The class name and the message of a handler's exception. The message may contain lone surrogates."""
-    if isinstance(error, HandlerFailed) and error.__cause__ is not None:
-        error = error.__cause__
-    try:
-        message = str(error)
-    except Exception:
-        message = ""
+    """The class name and the message of a handler's exception. The message may contain lone surrogates.
+
+    The message of an exception group names the exceptions in the group, because ``asyncio.TaskGroup`` says only how
+    many there are.
+    """
+    error = raised_by(error)
+    message = _text_of(error)
+    leaves = [] if not members_of(error) else list(leaves_of(error))
+    if leaves:
+        texts = [f"{type(leaf).__name__}: {_text_of(leaf)}" for leaf in leaves[:_MAX_LEAVES]]
+        message = f"{message}: {'; '.join([*texts, '...'] if len(leaves) > _MAX_LEAVES else texts)}"
     return type(error).__name__, message
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""

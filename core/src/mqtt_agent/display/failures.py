@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mqtt_agent.aio.handlers import HandlerFailed, describe
-from mqtt_agent.display.frames import members_of, place_of
+from mqtt_agent.aio.handlers import describe, raised_by
+from mqtt_agent.display.frames import place_of
 from mqtt_agent.display.html import one_line
 
 __all__ = ["log_failure"]
@@ -29,7 +29,7 @@ def log_failure(
             is logged at level INFO, in one line without the traceback.
         handler: The user's function. Its definition is the place when the user's code has not raised the exception.
     """
-    error = _cause_of(error)
+    error = raised_by(error)
     kind, message = describe(error)
     first = message.strip().partition("\n")[0]
     described = one_line(f"{kind}: {first}" if first else kind)
@@ -39,18 +39,6 @@ def log_failure(
     place = place_of(error) or _definition_of(handler)
     logger.warning("%s: %s%s", one_line(what), described, f" (at {place})" if place else "")
     logger.debug("the traceback of this failure:", exc_info=error)
-
-
-def _cause_of(error: BaseException) -> BaseException:
-    """The exception that the user's code raised: without its wrapper, and without a group of one exception."""
-    while True:
-        members = members_of(error)
-        if isinstance(error, HandlerFailed) and error.__cause__ is not None:
-            error = error.__cause__
-        elif len(members) == 1:
-            error = members[0]
-        else:
-            return error
 
 
 def _definition_of(handler: Callable[..., Any] | None) -> str:

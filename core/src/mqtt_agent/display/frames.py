@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import linecache
-import sys
 import sysconfig
 import traceback
 from types import TracebackType
-from typing import Any
 
-__all__ = ["code_of", "members_of", "place_here", "place_of", "user_frames"]
+__all__ = ["code_of", "place_here", "place_of", "user_frames"]
 
 _PACKAGES = ("mqtt_agent", "langchain_mqtt_agent", "autogen_mqtt_agent", "crewai_mqtt_agent", "mcp_mqtt_agent")
 _STDLIB = sysconfig.get_paths()["stdlib"]
@@ -44,15 +41,6 @@ def place_here() -> str:
         if not _is_ours(frame.f_globals) and not _is_of_python(file) and not _is_installed(file):
             return f"{file}:{line} in {frame.f_code.co_name}"
     return ""
-
-
-def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """The exceptions of an exception group; no exceptions when the error is no group."""
-    # Python 3.10 has no exception groups. There, the package exceptiongroup has them.
-    of_package = getattr(sys.modules.get("exceptiongroup"), "BaseExceptionGroup", ())
-    group: Any = getattr(builtins, "BaseExceptionGroup", of_package)
-    members: tuple[BaseException, ...] = getattr(error, "exceptions", ()) if isinstance(error, group) else ()
-    return members
 
 
 def code_of(frame: traceback.FrameSummary) -> str:

@@ -18,11 +18,11 @@ import os
 import sys
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from mqtt_agent.display.frames import code_of, members_of, user_frames
+from mqtt_agent.aio.groups import leaves_of
+from mqtt_agent.display.frames import code_of, user_frames
 from mqtt_agent.display.tracebacks import MOST_FRAMES, message_lines
 
 __all__ = ["end_quietly", "set_hooks"]
@@ -90,7 +90,7 @@ def _at_terminal() -> bool:
 def _show(error: BaseException, ours: type[BaseException], before: str) -> bool:
     """Print the short form of an error. Returns False when the ordinary traceback must be printed instead."""
     try:
-        errors = list(_leaves(error))
+        errors = list(leaves_of(error))
         if os.environ.get(_WHOLE, "0") not in ("", "0") or not _at_terminal():
             return False
         if isinstance(error, KeyboardInterrupt) and (hasattr(error, _QUIET) or hasattr(error.__context__, _QUIET)):
@@ -113,15 +113,6 @@ def _lines(error: BaseException, whole: BaseException) -> list[str]:
         lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', f"    {code_of(frame)}"]
     colors = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.platform != "win32"
     return [*lines, *message_lines(error, colors=colors)]
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions of an exception group, of its groups and so on; or the exception itself."""
-    members = members_of(error)
-    if not members:
-        yield error
-    for member in members:
-        yield from _leaves(member)
 
 
 def _hides_user_code(error: BaseException, ours: type[BaseException]) -> bool:

@@ -18,7 +18,7 @@ from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, is_answer
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
-from mqtt_agent.aio.handlers import run_for_handler
+from mqtt_agent.aio.handlers import raised_by, run_for_handler
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import TaskExpired
 from mqtt_agent.wire import Task, TaskFault, TaskState
@@ -109,7 +109,8 @@ class Handlers:
             fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
             self._log_failure(run, asyncio.CancelledError(fault.message), handler)
             return Ending(TaskState.FAILED, fault=fault)
-        except Exception as error:
+        except Exception as raised:
+            error = raised_by(raised)
             if run.attempt.over or self._scope.retry.gave_up(error):
                 return None
             if run.expired:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.aio.handlers import describe
+from mqtt_agent.aio.handlers import describe, raised_by
 from mqtt_agent.errors import ConnectionLost, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.content_files import Owner
@@ -189,7 +189,7 @@ class Requests:
                     return
                 response.result = await self._result(asked)
         except Exception as error:  # every exception of the handler goes to the client
-            fail(response, _fault(error))
+            fail(response, _fault(raised_by(error)))
             if isinstance(error, ToolError) and error.type == "unauthorized":
                 message.refuse(str(error), error.code or "")
             if not isinstance(error, ToolError):
@@ -212,7 +212,7 @@ def _owner(asked: ServerRequest) -> Owner:
     return Owner(asked.client, asked.bound or asked.verified is not None)
 
 
-def _fault(error: Exception) -> CallFault:
+def _fault(error: BaseException) -> CallFault:
     kind, message = describe(error)
     if not isinstance(error, ToolError):
         return CallFault(type="tool_error", message=mended_text(message) or kind, code=kind)

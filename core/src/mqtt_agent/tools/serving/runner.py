@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.daemon_threads import DaemonThreads
-from mqtt_agent.aio.handlers import describe, mark_handler, without_surprises
+from mqtt_agent.aio.handlers import describe, mark_handler, raised_by, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, fail
@@ -94,8 +94,9 @@ class CallRunner:
                 if error.type == "timeout":
                     _log_failure(execution, CallTimeout(error.message or ""))
         except (Exception, SystemExit, GeneratorExit) as raised:  # every exception of a handler goes to the caller
-            error, content = _fault(raised, execution), _content(raised, execution)
-            _log_failure(execution, raised)
+            cause = raised_by(raised)
+            error, content = _fault(cause, execution), _content(cause, execution)
+            _log_failure(execution, cause)
         execution.context = None  # from here on, a cancel comes too late
         elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
         await stream.close()
