@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -412,6 +413,31 @@ async def test_a_question_is_answered_and_the_handler_goes_on(writer: Agent, pla
     await soon(answer())
     assert asked == ["Which city?", "Which year?", "Which year?"]
     assert await task.result() == ["Oslo", 2024]
+
+
+async def test_a_question_opens_no_address_of_its_schema_and_must_be_answerable(writer: Agent, planner: Agent) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fetched.append(self.path)
+
+    fetched: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/schema.json"
+
+    @writer.on_task
+    async def handle(task: TaskContext) -> Any:
+        return await task.ask("Which year?", task.data)
+
+    try:
+        with pytest.raises(errors.TaskFailed, match="schemas are not fetched: put that schema into"):
+            await soon(planner.request("writer", data={"properties": {"year": {"$ref": address}}}))
+        with pytest.raises(errors.TaskFailed, match="not valid JSON Schema"):
+            await soon(planner.request("writer", data={"type": "year"}))
+        assert fetched == []
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
 
 
 async def test_an_answer_that_will_not_do_is_sent_once(writer: Agent, planner: Agent) -> None:

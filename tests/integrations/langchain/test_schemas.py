@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from brokers import Embedded
+from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mqtt_agent import MQTTToolkit
 from mqtt_agent import ToolServer
@@ -55,6 +56,19 @@ ODD: dict[str, dict[str, Any]] = {
     },
     "titles": {"title": "T", "type": "object", "properties": {"title": {"title": "U", "type": "string"}}},
     "no_type": {"properties": {"a": {"description": "anything"}}},
+    "references_in_values": {
+        "type": "object",
+        "properties": {
+            "a": {"default": {"$ref": "https://example.com/schema"}, "description": "A schema"},
+            "b": {"examples": [{"items": {"$ref": "#/none"}}], "const": {"$ref": 7}, "enum": [[{"$ref": {}}]]},
+        },
+    },
+    "argument_named_ref": {
+        "type": "object",
+        "properties": {"$ref": {"type": "string"}, "a": {"properties": {"$ref": True}, "required": ["$ref"]}},
+        "required": ["$ref", "a"],
+        "dependentRequired": {"$ref": ["a"]},
+    },
 }
 
 
@@ -77,7 +91,8 @@ def _told(broker: Embedded, everything: dict[str, dict[str, Any]]) -> dict[str, 
             try:
                 server.add_tool(name, _handler, input_schema=schema)
             except ValueError:  # our own server refuses this schema, but another server may publish it
-                found[name] = speakable(schema)
+                tool = StructuredTool(name=name, description=name, args_schema=speakable(schema), func=_handler)
+                found[name] = convert_to_openai_tool(tool)["function"]["parameters"]
         async with server, MQTTToolkit(broker=broker.url) as toolkit:
             for tool in await toolkit.aget_tools():
                 found[tool.name] = convert_to_openai_tool(tool)["function"]["parameters"]
@@ -116,6 +131,13 @@ def test_references_are_written_out(told: dict[str, Any]) -> None:
     assert told["recursive"]["properties"]["list"]["properties"]["rest"] == {"type": "object"}
     assert set(told["names_that_are_keywords"]["properties"]) >= {"properties", "type", "title", "default"}
     assert told["titles"]["properties"].keys() == {"title"}
+
+
+def test_no_value_and_no_argument_is_taken_for_a_reference(told: dict[str, Any]) -> None:
+    assert told["references_in_values"]["properties"] == {"a": {"description": "A schema"}, "b": {}}
+    parameters = told["argument_named_ref"]
+    assert parameters["properties"] == {"a": {"properties": {}, "required": []}}
+    assert parameters["required"] == ["a"]
 
 
 def test_a_schema_that_explodes_stays_small() -> None:

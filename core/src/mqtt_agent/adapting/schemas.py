@@ -11,8 +11,10 @@ NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
 _MAX_NODES = 2_000
 _DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment")
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_PLAIN = ("const", "default", "enum", "examples", "required")
+_REFERENCE = "$ref"
+"""Agent frameworks take each key of this name for a reference, also in a value, or as the name of a property."""
+_REFERENCES = (_REFERENCE, "$dynamicRef", "$recursiveRef")
+_PLAIN = ("const", "default", "enum", "examples")
 
 
 def speakable(schema: Mapping[str, Any], *, max_depth: int = _MAX_DEPTH) -> dict[str, Any]:
@@ -22,6 +24,8 @@ def speakable(schema: Mapping[str, Any], *, max_depth: int = _MAX_DEPTH) -> dict
     - ``true`` and ``false`` as schemas of a property are written as objects.
     - Each reference is replaced by the schema that it names. When that schema contains the reference, only the type,
       title and description are kept. Parts that are nested too deep, or make the schema too large, accept anything.
+    - A default, an example or a listed value that contains the key ``$ref``, and a property of this name, are left out:
+      LangChain and CrewAI would take the key for a reference, and fail or open its address.
 
     The server checks the arguments against its own schema, never against this one.
 
@@ -85,13 +89,18 @@ class _Writer:
             return self._referred(node, reference, above)
         walked: dict[str, Any] = {}
         for key, value in node.items():
-            if key in _DROPPED:
+            if key in _DROPPED or key == _REFERENCE:
                 continue
             if key in ("properties", "patternProperties") and isinstance(value, Mapping):
                 properties = cast("Mapping[str, Any]", value)
-                walked[key] = {name: self._property(each, (*above, "")) for name, each in properties.items()}
+                walked[key] = {
+                    name: self._property(each, (*above, "")) for name, each in properties.items() if name != _REFERENCE
+                }
+            elif key == "required" and isinstance(value, list):
+                walked[key] = [name for name in cast("list[Any]", value) if name != _REFERENCE]
             elif key in _PLAIN:
-                walked[key] = value
+                if not _has_reference(value):
+                    walked[key] = value
             else:
                 walked[key] = self.walk(value, (*above, ""))
         return walked
@@ -109,6 +118,20 @@ class _Writer:
         if isinstance(node, bool):
             return {} if node else {"not": {}}
         return self.walk(node, above)
+
+
+def _has_reference(value: Any) -> bool:
+    """Whether a value has the key ``$ref`` at any depth."""
+    waiting: list[Any] = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            if _REFERENCE in node:
+                return True
+            waiting.extend(cast("Mapping[str, Any]", node).values())
+        elif isinstance(node, list):
+            waiting.extend(cast("list[Any]", node))
+    return False
 
 
 def _find(reference: str, root: Mapping[str, Any]) -> Any:

@@ -228,6 +228,7 @@ class TaskContext:
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
             StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
+            ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
         """
         return await self._questions.ask(mended_text(prompt), schema, name)
 
@@ -246,7 +247,7 @@ class TaskContext:
             The answer, as for :meth:`ask`.
 
         Raises:
-            TaskCanceled, StoreError, RuntimeError: As :meth:`ask`.
+            TaskCanceled, StoreError, RuntimeError, ValueError: As :meth:`ask`.
         """
         return await self._questions.ask(mended_text(prompt), schema, name, TaskState.AUTH_REQUIRED)
 

@@ -14,6 +14,7 @@ from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
+from mqtt_agent.wire.schemas import schema_validator
 
 __all__ = ["Questions", "fault_of"]
 
@@ -84,6 +85,8 @@ class Questions:
         if self._waiting is not None:
             raise RuntimeError("one question at a time: await the answer before asking again")
         schema = None if schema is None else checked_json(schema, "schema")
+        if schema is not None:
+            schema_validator("the schema of the question", schema)  # no answer could match a schema that is not valid
         question = self._next_question(prompt, schema) if name is None else self._named(name, prompt, schema)
         if "answer" in question:
             return question["answer"]
@@ -197,7 +200,7 @@ def fault_of(answer: Any, schema: Any) -> str | None:
     if schema is None:
         return None
     try:
-        jsonschema_rs.validator_for(schema).validate(answer)
+        schema_validator("the schema of the question", schema).validate(answer)
     except (jsonschema_rs.ValidationError, ValueError) as error:
         return str(getattr(error, "message", error))
     return None

@@ -12,6 +12,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
+from mqtt_agent.wire.schemas import schema_validator
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
 
@@ -194,10 +195,7 @@ def _validator(tool: str, schema: dict[str, Any], *, compiled: bool) -> Any:
         raise ValueError(f"tool {tool!r}: the input schema must describe an object, not {schema.get('type')!r}")
     if not compiled:
         return None
-    try:
-        return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
-    except ValueError as error:
-        raise ValueError(f"tool {tool!r}: the input schema is not valid JSON Schema: {error}") from error
+    return schema_validator(f"tool {tool!r}: the input schema", schema)
 
 
 def result_validator(tool: str, schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
@@ -206,11 +204,4 @@ def result_validator(tool: str, schema: Mapping[str, Any]) -> jsonschema_rs.Vali
     Raises:
         ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
     """
-    try:
-        return jsonschema_rs.validator_for(dict(schema), retriever=_no_remote_references)
-    except ValueError as error:
-        raise ValueError(f"tool {tool!r}: the output schema is not valid JSON Schema: {error}") from error
-
-
-def _no_remote_references(uri: str) -> Any:
-    raise ValueError(f"{uri} is outside the schema; only references inside it are followed")
+    return schema_validator(f"tool {tool!r}: the output schema", dict(schema))
