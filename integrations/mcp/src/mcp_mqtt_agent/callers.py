@@ -35,7 +35,18 @@ class Callers:
     def __init__(self) -> None:
         self._running: dict[object, ToolContext | None] = {}
         """What runs at the server: calls, and None for what nobody can be asked about."""
+        self._tasks: dict[str, ToolContext] = {}
+        """The calls that have become tasks, by the ids of the tasks. A question about a task names the task."""
         self._ended = asyncio.Event()
+
+    @contextlib.contextmanager
+    def following(self, task_id: str, context: ToolContext) -> Generator[None]:
+        """Note that a call has become a task, until the end of the block."""
+        self._tasks[task_id] = context
+        try:
+            yield
+        finally:
+            self._tasks.pop(task_id, None)
 
     @contextlib.contextmanager
     def running(self, context: ToolContext | None) -> Generator[None]:
@@ -70,11 +81,12 @@ class Callers:
         """The call that runs; None when there is none, or when more than this call may run."""
         return next(iter(self._running.values())) if len(self._running) == 1 else None
 
-    async def ask(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, params: dict[str, Any], task_id: str | None = None) -> dict[str, Any]:
         """Pass on a question of the server.
 
         Args:
             params: The parameters of ``elicitation/create``.
+            task_id: The task that asks, if the question says it.
 
         Returns:
             The result of ``elicitation/create``.
@@ -82,7 +94,7 @@ class Callers:
         Raises:
             MCPError: The question has no caller, or not only one, or its caller does not answer.
         """
-        context = await self._asking()
+        context = self._tasks.get(task_id or "") or await self._asking()
         # A task of its own: a call that is canceled must not cancel the session with the server.
         asking = asyncio.ensure_future(context.request_input(ELICITATION, params))
         try:
