@@ -52,14 +52,15 @@ async def test_a_caller_over_mqtt_gets_the_result_of_a_tool_that_works_only_as_a
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("protocol", ["2025", "2026"])
 async def test_what_a_task_says_is_progress_and_its_fault_and_its_cancellation_go_through(
-    make_bridge: MakeBridge, client: ToolClient
+    make_bridge: MakeBridge, client: ToolClient, protocol: str
 ) -> None:
-    await make_bridge("jobs", tasks("2026"), prefix="")
+    await make_bridge("jobs", tasks(protocol), prefix="")
     await shows_some(client, "slow_compute")
     heard: list[Any] = []
     assert await soon(client.call("slow_compute", {"seconds": 1}, on_partial=heard.append), 20) == "computed"
-    assert heard == [{"progress": 1, "message": "half done"}]
+    assert [(each["progress"], each["message"]) for each in heard] == [(1, "half done")]
     with pytest.raises(ToolFailed, match="a fault") as fault:
         await soon(client.call("protocol_error_job"), 20)
     assert (fault.value.code, fault.value.data) == ("-32050", [1])

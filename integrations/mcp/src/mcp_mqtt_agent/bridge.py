@@ -247,7 +247,7 @@ class Bridge:
 
     def _handler(self, tool: Mapping[str, Any]) -> Callable[..., Awaitable[ToolResult]]:
         name, hints = tool["name"], _mapping(tool.get("annotations"))
-        as_task = _mapping(tool.get("execution")).get("taskSupport") == "required"
+        as_task = _mapping(tool.get("execution")).get("taskSupport") in ("optional", "required")
         repeatable = bool(hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
 
         async def call(arguments: dict[str, Any], context: ToolContext) -> ToolResult:

@@ -9,7 +9,8 @@ from collections.abc import Generator
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, ProgressNotificationParams
+from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools import ELICITATION, ToolContext
 
@@ -37,7 +38,25 @@ class Callers:
         """What runs at the server: calls, and None for what nobody can be asked about."""
         self._tasks: dict[str, ToolContext] = {}
         """The calls that have become tasks, by the ids of the tasks. A question about a task names the task."""
+        self._reporting: dict[str, ToolContext] = {}
+        """The calls that have become tasks, by the tokens of their progress."""
+        self._reports = BackgroundTasks(lambda task, error: logger.debug("a progress report is lost: %r", error))
         self._ended = asyncio.Event()
+
+    @contextlib.contextmanager
+    def reporting(self, token: str, context: ToolContext) -> Generator[None]:
+        """Note under which token the server reports the progress of a call, until the end of the block."""
+        self._reporting[token] = context
+        try:
+            yield
+        finally:
+            del self._reporting[token]
+
+    def report(self, params: ProgressNotificationParams) -> None:
+        """Pass on a progress report of the server, if it is about a call that has become a task."""
+        context = self._reporting.get(str(params.progress_token))
+        if context is not None:
+            self._reports.start(context.progress(params.progress, params.total, params.message))
 
     @contextlib.contextmanager
     def following(self, task_id: str, context: ToolContext) -> Generator[None]:

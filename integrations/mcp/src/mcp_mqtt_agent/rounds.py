@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ async def finish(
         session: The session with the server.
         params: The parameters of ``tools/call``.
         context: The call over MQTT.
-        as_task: Whether a server of 2025 takes this call only as a task.
+        as_task: Whether a server of 2025 can make a task of this call.
 
     Returns:
         The result of ``tools/call`` as it arrived.
@@ -44,7 +45,7 @@ async def finish(
     if session.modern and context.log_level is not None:
         params["_meta"] = {**params.get("_meta", {}), LOG_LEVEL_META_KEY: context.log_level}
     if as_task and takes_tasks(session):
-        params["task"] = {}
+        return await _as_task(session, params, context)
     for _ in range(_MOST_ROUNDS):
         raw = await session.request("tools/call", params, context.progress, answers=context.answers)
         task = task_of(session, raw)
@@ -61,3 +62,13 @@ async def finish(
         if raw.get("requestState") is not None:
             params["requestState"] = raw["requestState"]
     raise ToolError(f"the MCP server has asked {_MOST_ROUNDS} times, and has no result", code="TOO_MANY_ROUNDS")
+
+
+async def _as_task(session: Session, params: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+    """Let a server of 2025 make a task of a call. The progress of the task has the token of the call."""
+    token = uuid.uuid4().hex
+    params |= {"task": {}, "_meta": {**params.get("_meta", {}), "progressToken": token}}
+    with session.callers.reporting(token, context):
+        raw = await session.request("tools/call", params, answers=context.answers)
+        task = task_of(session, raw)
+        return raw if task is None else await follow(session, task, context)

@@ -184,6 +184,9 @@ class Upstream:
     def _on_message(self, message: types.ServerNotification) -> None:
         if isinstance(message, types.LoggingMessageNotification):
             self._pass_on(message.params)
+        elif isinstance(message, types.ProgressNotification):
+            if self._session is not None:
+                self._session.callers.report(message.params)
         else:
             self._watching.on_message(message)
 
@@ -210,7 +213,7 @@ class Upstream:
             params: The parameters of ``tools/call``.
             context: The call over MQTT. Its caller gets the progress, the log messages and the questions.
             repeatable: Whether the call may run twice. Such a call is made again when the server has lost the session.
-            as_task: Whether a server of 2025 takes the call only as a task.
+            as_task: Whether a server of 2025 can make a task of the call.
 
         Raises:
             ToolError: The server answers with an error, or it is gone.

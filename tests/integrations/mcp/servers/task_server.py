@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 MODERN = sys.argv[1:] == ["2026"]
+RELATED = "io.modelcontextprotocol/related-task"
 ANYTHING = {"type": "object"}
 SUPPORT = {
     "greet": None,
@@ -118,20 +119,26 @@ class Task:
 
 def wait_for(task: Task) -> dict[str, Any]:
     """The result of a task of 2025. What the task asks, the client is asked meanwhile."""
+    asked = set[str]()
     while not task.over.wait(0.02):
         for key, request in dict(task.asked).items():
-            request_id = f"{task.id}-{key}"
-            related = {"_meta": {"io.modelcontextprotocol/related-task": {"taskId": task.id}}}
-            say({"id": request_id, **request, "params": {**request["params"], **related}})
-            with arrived:
-                while request_id not in waiting and not task.over.is_set():
-                    arrived.wait(0.1)
-            task.answer({key: waiting.pop(request_id, None)})
+            if key not in asked:
+                asked.add(key)
+                threading.Thread(target=ask_client, args=(task, key, request), daemon=True).start()
     if task.error is not None:
         raise LookupError(task.error)
     if task.result is None:
         raise LookupError({"code": -32603, "message": "the task was canceled"})
-    return {**task.result, "_meta": {"io.modelcontextprotocol/related-task": {"taskId": task.id}}}
+    return {**task.result, "_meta": {RELATED: {"taskId": task.id}}}
+
+
+def ask_client(task: Task, key: str, request: dict[str, Any]) -> None:
+    request_id = f"{task.id}-{key}"
+    say({"id": request_id, **request, "params": {**request["params"], "_meta": {RELATED: {"taskId": task.id}}}})
+    with arrived:
+        while request_id not in waiting and not task.over.is_set():
+            arrived.wait(0.1)
+    task.answer({key: waiting.pop(request_id, None)})
 
 
 def call(params: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +151,15 @@ def call(params: dict[str, Any]) -> dict[str, Any]:
             raise LookupError({"code": -32021, "message": "no tasks"})
         return {**Task(name, arguments).view, "resultType": "task"}
     if "task" in params:
-        return {"task": Task(name, arguments).view}
+        task = Task(name, arguments)
+        token = params.get("_meta", {}).get("progressToken")
+        say(
+            {
+                "method": "notifications/progress",
+                "params": {"progressToken": token, "progress": 1, "message": "half done"},
+            }
+        )
+        return {"task": task.view}
     if SUPPORT[name] == "required":
         raise LookupError({"code": -32601, "message": "this tool is only for tasks"})
     return wait_for(Task(name, arguments))
