@@ -35,7 +35,7 @@ class ServerEvent(Message):
     params: dict[str, Any] | None = None
 
 
-def listened(params: Any) -> dict[str, Any]:
+def listened(params: object) -> dict[str, Any]:
     """What a request for changes asks for. Everything that is not understood is left out, as in MCP.
 
     Example:

@@ -63,7 +63,11 @@ class Subscribing:
             return types.EmptyResult()
         if not await self._hold(uri):
             raise MCPError(types.INVALID_PARAMS, f"no server tells the changes of the resource {uri}", {"uri": uri})
-        self._news.subscribed.setdefault(uri, {})[id(connection)] = ctx.session
+        sessions = self._news.subscribed.setdefault(uri, {})
+        if id(connection) in sessions:  # the client has asked twice at once
+            self._release([uri])
+            return types.EmptyResult()
+        sessions[id(connection)] = ctx.session
         connection.exit_stack.callback(self._leave, uri, id(connection))
         return types.EmptyResult()
 
@@ -81,7 +85,9 @@ class Subscribing:
 
     # Clients of 2026
 
-    async def listen(self, ctx: Context, params: types.SubscriptionsListenRequestParams) -> Any:
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
         """Answer ``subscriptions/listen``: the answer is a stream."""
         wanted = params.notifications.resource_subscriptions or ()
         held = [uri for uri in dict.fromkeys(wanted) if await self._hold(uri)]
@@ -90,8 +96,9 @@ class Subscribing:
         telling: asyncio.Task[None] | None = None
         try:
             if tasks:
-                ctx = self._with_tasks(ctx, tasks)
-                telling = asyncio.create_task(self._tell_tasks(ctx, tasks))
+                acknowledged = asyncio.Event()
+                ctx = self._with_tasks(ctx, tasks, acknowledged)
+                telling = asyncio.create_task(self._tell_tasks(ctx, tasks, acknowledged))
             return await self._handler(ctx, params.model_copy(update={"notifications": asked}))
         finally:
             if telling is not None:
@@ -113,7 +120,7 @@ class Subscribing:
         texts = [each for each in cast("list[Any]", ids) if isinstance(each, str)]
         return [each for each in texts[:_MOST_TASKS] if self._tasks.view(each) is not None]
 
-    def _with_tasks(self, ctx: Context, tasks: list[str]) -> Context:
+    def _with_tasks(self, ctx: Context, tasks: list[str], acknowledged: asyncio.Event) -> Context:
         """The same request, whose acknowledgement names the tasks too. The SDK knows no tasks."""
         session, send = ctx.session, ctx.session.send_notification
 
@@ -122,17 +129,21 @@ class Subscribing:
                 params = notification.params.model_dump(by_alias=True, mode="json", exclude_none=True)
                 params["notifications"] = {**(params.get("notifications") or {}), "taskIds": tasks}
                 await session._request_outbound.notify(notification.method, params)  # pyright: ignore[reportPrivateUsage]
+                acknowledged.set()
             else:
                 await send(notification, related_request_id)
 
         session.send_notification = acknowledge  # type: ignore[method-assign]
         return ctx
 
-    async def _tell_tasks(self, ctx: Context, tasks: list[str]) -> None:
+    async def _tell_tasks(self, ctx: Context, tasks: list[str], acknowledged: asyncio.Event) -> None:
+        """Tell how the tasks are now, and then their changes, all after the acknowledgement."""
         queue = asyncio.Queue[str]()
         for task_id in tasks:
             self._watched.setdefault(task_id, set()).add(queue)
+            queue.put_nowait(task_id)
         try:
+            await acknowledged.wait()
             while True:
                 changed = {await queue.get()}
                 while not queue.empty():

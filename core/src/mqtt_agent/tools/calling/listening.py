@@ -14,7 +14,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, WireError
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
@@ -113,6 +113,8 @@ class Listening:
         self._tasks = BackgroundTasks(lambda task, error: logger.warning("changes are not listened for: %r", error))
         self._keeping: asyncio.Task[None] | None = None
         self._faults = FaultLog(logger)
+        self._refused = False
+        """Whether the broker does not let the client hear of changes."""
 
     def watch(self, resources: Mapping[str, Iterable[str]]) -> ServerChanges:
         """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
@@ -143,14 +145,22 @@ class Listening:
     async def asks_for(self, server: str, uri: str) -> bool:
         """Ask all replicas of a server for what is wanted now; whether one of them tells the changes of a resource."""
         await self._catalog.complete()
+        if self._refused:
+            return False
         cards = [card for card in self._catalog.servers() if card.shared_name == server and self._tells(card)]
         told = await asyncio.gather(*(self._ask(card) for card in cards))
         return any(uri in each.get(URIS, ()) for each in told)
 
     async def _keep(self) -> None:
         topic, news = self._scope.topics.all_server_events(self._scope.agent_id), self._catalog.watch()
-        with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
-            await self._scope.connection.subscribe(topic, self._on_event)
+        try:
+            with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
+                await self._scope.connection.subscribe(topic, self._on_event)
+        except TopicNotAuthorized as error:
+            self._refused = True
+            logger.warning("%s hears of no changes of resources and prompts: %s", self._scope.agent_id, error)
+            return
+        self._refused = False
         try:
             await self._catalog.complete()
             while self._feeds:

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
@@ -136,7 +135,7 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
-    def server_news(self) -> Coroutine[Any, Any, Any]:
+    def server_news(self) -> Awaitable[object]:
         """What can be awaited until a server card arrives or is gone after this call."""
         return self._news.wait()
 

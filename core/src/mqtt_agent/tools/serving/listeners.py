@@ -47,7 +47,7 @@ class Listeners:
         self._wanted: dict[Owner, dict[str, _Wanted]] = {}
         """By client, and by the listener that the client names: several processes may have one name."""
 
-    def listen(self, owner: Owner, listener: Any, accepted: Any) -> dict[str, Any]:
+    def listen(self, owner: Owner, listener: object, accepted: object) -> dict[str, Any]:
         """Tell a client of changes from now on, in the place of what its listener has asked for before.
 
         Args:
