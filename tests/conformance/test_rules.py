@@ -24,7 +24,7 @@ MENTIONED = {rule for page in LINKED for rule in re.findall(r"\[([A-Z]+-\d+)\]",
 EXAMPLES = re.findall(r"<!-- (\w+) -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
 MODELS: list[type[wire.Message]] = [
     *(wire.Call, wire.Cancel, wire.ContentChunk, wire.InputAnswer, wire.Query, wire.Request, wire.Response),
-    *(wire.ServerCard, wire.StreamMessage, wire.ToolCard),
+    *(wire.ServerCard, wire.ServerEvent, wire.StreamMessage, wire.ToolCard),
     *(wire.AgentCard, wire.AgentStatus, wire.Control, wire.MemberNote, wire.Task, wire.TaskEvent, wire.TaskResult),
 ]
 

@@ -37,6 +37,11 @@ serves = ["read_file"]
 kind = "client"
 calls = "*"
 
+[programs.reader]
+kind = "client"
+calls = "*"
+reads = ["evil"]
+
 [programs.weather]
 kind = "server"
 replicas = ["1", "2"]
@@ -124,7 +129,13 @@ PUBLISHING = [
     Publishing("a copy of a tool's card", "evil:1", "mcp/tools/forecast/card/web"),
     Publishing("a copy of a server's card", "evil:1", "mcp/servers/weather:1/card/web"),
     Publishing("a claim among the replicas of a server", "evil:1", "mcp/servers/weather/query"),
+    Publishing("a request by a client that may not read the server", "reader", "mcp/servers/weather:1/request/reader"),
+    Publishing("a request in the name of a client", "agent-b", "mcp/servers/weather:1/request/web"),
+    Publishing("a request on the plain topic", "agent-b", "mcp/servers/weather:1/request"),
     # In the name of a server.
+    Publishing("a change in the name of a server, by a server", "evil:1", "mcp/servers/weather:1/events/web"),
+    Publishing("a change in the name of a server, by an agent", "agent-b", "mcp/servers/weather:1/events/web"),
+    Publishing("a change in the name of another replica", "weather:2", "mcp/servers/weather:1/events/web"),
     Publishing("a response in the name of a server, by an agent", "agent-b", "mcp/clients/web/responses/weather:1"),
     Publishing("a response in the name of a server, by a server", "evil:1", "mcp/clients/web/responses/weather:1"),
     Publishing("a response in the name of another replica", "weather:2", "mcp/clients/web/responses/weather:1"),
@@ -206,6 +217,9 @@ READING = [
     Reading("the responses to one client", "agent-b", "{ns}/mcp/clients/web/responses/+"),
     Reading("all partial results", "agent-b", "{ns}/mcp/clients/+/stream/+/+"),
     Reading("the partial results of one call", "agent-b", "{ns}/mcp/clients/web/stream/weather:1/c-1"),
+    Reading("the changes that all clients are told", "agent-b", "{ns}/mcp/servers/+/events/+"),
+    Reading("the changes that one client is told", "agent-b", "{ns}/mcp/servers/weather:1/events/web"),
+    Reading("the requests to a foreign server", "evil:1", "{ns}/mcp/servers/+/request/+"),
     Reading("the responses, by a server", "evil:1", "{ns}/mcp/clients/+/responses/+"),
     Reading("a copy of the calls in a group of its own", "evil:1", "$share/own/{ns}/mcp/tools/forecast/call/+"),
     Reading("a copy of the tasks in a group of its own", "agent-b", "$share/own/{ns}/tasks/writer/inbox/+"),

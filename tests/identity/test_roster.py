@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mqtt_agent.errors import RosterError
 from mqtt_agent.identity import Roster
+from mqtt_agent.identity.rights import grants
 
 GOOD = """\
 namespace = "acme/v1"
@@ -96,6 +97,19 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         Roster.read(path)
 
 
+def test_reads_names_servers_and_stands_for_their_replicas() -> None:
+    reads = '[programs.web2]\nkind = "client"\ncalls = "*"\nreads = ["weather", "files:host"]\n'
+    roster = Roster.parse(GOOD + reads)
+    assert roster.login("planner").program.reads == ("*",)
+    assert roster.replicas_of(("weather", "files:host")) == ("weather:1", "weather:2", "files:host")
+    topics = [each.topic for each in grants(roster, roster.login("web2").program) if "/request/" in each.topic]
+    assert topics == [
+        f"acme/v1/mcp/servers/{replica}/request/{{self}}" for replica in ("weather:1", "weather:2", "files:host")
+    ]
+    nobody = Roster.parse(f"{GOOD}{reads}".replace('["weather", "files:host"]', "[]"))
+    assert not any("/request/" in each.topic for each in grants(nobody, nobody.login("web2").program))
+
+
 AGENT = '[programs.a]\nkind = "agent"\n'
 MISTAKES = {
     "no TOML": ("namespace = a", r"roster is not TOML: .*line 1.*; correct the line"),
@@ -116,6 +130,10 @@ MISTAKES = {
     ),
     "a list that is a text": (f'{AGENT}calls = "forecast"', r"line 3: calls of 'a' must be \"\*\" or a list such as"),
     "a wrong name in a list": (f'{AGENT}calls = [\n "x",\n "a#",\n]', r"line 3: .*a name in calls.*'#'"),
+    "a server that the roster does not have": (
+        f'{AGENT}reads = ["x"]',
+        r"line 3: reads of 'a' names 'x'.*add \[programs.x\]",
+    ),
     "a number in a list": (f"{AGENT}delegates_to = [1]", r"line 3: .*is not a text but int"),
     "a client without tools": ('[programs.a]\nkind = "client"', r"line 1: client 'a' may call no tool; add calls"),
     "a server without tools": ('[programs.a]\nkind = "server"', r"line 1: server 'a' may offer no tool; add serves"),

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from mqtt_agent import ToolClient, ToolContext, ToolServer, errors
-from mqtt_agent.tools import CallHandle
+from mqtt_agent.tools import CallHandle, ServerRequest
+from mqtt_agent.wire.events import LISTEN
+from mqtt_agent.wire.events import RESOURCE_UPDATED as UPDATED
 from support import becomes, soon, until
 
 from .conftest import Cast
@@ -269,3 +271,36 @@ async def is_known(victims: Victims, server: str) -> bool:
 
 async def is_gone(victims: Victims, tool: str) -> bool:
     return tool not in [card.tool for card in await victims.client.list_tools()]
+
+
+async def test_who_may_not_read_a_server_gets_no_resource_and_hears_of_no_change(cast: Cast) -> None:
+    cast.forget("weather:1", "weather.1", "web", "reader", "agent-b", "evil:1", "evil.1")
+    asked: list[str] = []
+
+    async def answer(request: ServerRequest) -> Any:
+        asked.append(request.client)
+        return request.params if request.method == LISTEN else {"contents": [{"uri": "x:a", "text": "secret"}]}
+
+    server = ToolServer("weather", replica="1", **settings(cast, "weather:1"))
+    server.answer_requests(answer, {"resources": {"subscribe": True}})
+    server.add_tool("forecast", lambda: "sun")
+    reader = ToolClient("reader", client_id="reader", **settings(cast, "reader"))
+    async with server, client(cast) as web, reader:
+
+        async def is_seen(by: ToolClient) -> bool:
+            return any(card.server == "weather:1" for card in await by.list_servers())
+
+        await becomes(lambda: is_seen(web))
+        await becomes(lambda: is_seen(reader))
+        assert (await soon(web.read_resource("weather", "x:a")))[0]["text"] == "secret"
+        with pytest.raises((errors.TopicNotAuthorized, errors.CallTimeout)):
+            await soon(reader.read_resource("weather", "x:a", timeout=2))
+        changes = web.watch_changes()
+        assert await soon(changes.subscribe("weather", "x:a"))
+        attacker, event = cast.attacker("agent-b"), body(server="weather:1", method=UPDATED, params={"uri": "x:a"})
+        attacker.subscribe("ns/mcp/servers/weather:1/events/web")
+        attacker.publish("ns/mcp/servers/weather:1/events/web", event)
+        await soon(server.tell_change(UPDATED, {"uri": "x:a", "true": 1}))
+        assert (await soon(changes.__anext__())).params == {"uri": "x:a", "true": 1}
+        assert all(b"x:a" not in payload for payload in attacker.payloads())
+    assert set(asked) == {"web"}

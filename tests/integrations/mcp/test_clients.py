@@ -30,11 +30,10 @@ CLIENTS = Path(__file__).parent / "peers" / "node22"
 OLDER = Path(__file__).parent / "peers" / "older"
 FACE = [sys.executable, "-m", "mqtt_agent.cli", "mcp"]
 CONFORMANCE_SERVER = [sys.executable, str(SERVERS / "conformance_server.py")]
+TASK_SERVER = [sys.executable, str(SERVERS / "task_server.py")]
 NOT_OFFERED = {
     "2025-11-25": {
         "tools-call-sampling",
-        "resources-subscribe",
-        "resources-unsubscribe",
     },
     "2026-07-28": {
         "input-required-result-basic-sampling",
@@ -113,6 +112,34 @@ async def test_the_conformance_suite_passes_through_the_whole_chain(
         results |= await check("--scenario", scenario)
     assert {name: bad for name, bad in results.items() if bad and name not in NOT_OFFERED[version]} == {}
     assert {name for name, bad in results.items() if bad} == NOT_OFFERED[version]
+
+
+TASKS = [
+    *("tasks-lifecycle", "tasks-capability-negotiation", "tasks-wire-fields", "tasks-request-state-removal"),
+    *("tasks-mrtr-input", "tasks-request-headers", "tasks-dispatch-and-envelope", "tasks-required-task-error"),
+]
+"""The scenarios of the extension for tasks. ``tasks-mrtr-composition`` is not offered: a question that a server asks
+before it makes a task is asked in the task. ``tasks-status-notifications`` checks nothing yet."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("protocol", ["2025", "2026"])
+async def test_the_task_scenarios_of_the_conformance_suite_pass_through_the_whole_chain(
+    clients: Path, url: str, make_bridge: MakeBridge, client: ToolClient, tmp_path: Path, protocol: str
+) -> None:
+    await make_bridge("tasks", [*TASK_SERVER, protocol], prefix="")
+    await shows_some(client, "where")
+    suite = clients / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+    failed: dict[str, list[str]] = {}
+    for scenario in TASKS:
+        options = ["--url", url, "--scenario", scenario, "--timeout", "120000", "-o", str(tmp_path / scenario)]
+        await run(node(clients), str(suite), "server", *options)
+        [checks] = (tmp_path / scenario).glob("*/checks.json")
+        results = json.loads(checks.read_text())
+        assert any(each["status"] == "SUCCESS" for each in results)
+        bad = [each for each in results if each["status"] == "FAILURE"]
+        failed |= {scenario: [f"{each['id']}: {each.get('errorMessage')}" for each in bad]} if bad else {}
+    assert failed == {}
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def named_sender(topics: Topics, topic: str, fields: dict[str, Any]) -> str | No
         fields: The fields of the message's payload; see :func:`fields_of`.
     """
     room, name, kind = (*_levels(topics, topic), "", "", "")[:3]
-    if (room == "servers" and kind == "card") or (room == "agents" and kind in ("card", "status", "query", "members")):
+    own = {"servers": ("card", "events"), "agents": ("card", "status", "query", "members")}
+    if kind in own.get(room, ()):
         return name
     if room == "clients" and kind == "query":
         return name

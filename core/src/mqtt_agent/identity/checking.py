@@ -84,7 +84,7 @@ def _attempts(plan: Plan, logins: list[Login]) -> Iterator[tuple[Action, str]]:
 
 
 def _opened(topic: str, namespace: str) -> str:
-    for placeholder in ("{serves}", "{calls}", "{delegates}", "{name}"):
+    for placeholder in ("{serves}", "{calls}", "{reads}", "{delegates}", "{name}"):
         topic = topic.replace(placeholder, "+")
     return topic.replace("{ns}", namespace)
 

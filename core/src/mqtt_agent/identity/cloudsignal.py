@@ -62,7 +62,7 @@ def _bound(right: Right) -> tuple[str, str] | None:
     topic = without_share(right.topic)
     if right.part in ("auditor", "operator"):
         return None
-    for entry in ("{calls}", "{delegates}"):
+    for entry in ("{calls}", "{reads}", "{delegates}"):
         topic = topic.replace(entry, "+")
     if "{serves}" in topic:
         return topic.replace("{serves}", "{$self}"), "tool_id"
@@ -91,7 +91,7 @@ def _lost(roster: Roster) -> list[str]:
     """What the roster says and the policy cannot."""
     lost: list[str] = []
     for program in roster.programs:
-        for key in ("calls", "delegates_to"):
+        for key in ("calls", "reads", "delegates_to"):
             names: tuple[str, ...] = getattr(program, key)
             if names and EVERYBODY not in names:
                 lost.append(f"{key} of {program.name!r}; its token may use every name.")

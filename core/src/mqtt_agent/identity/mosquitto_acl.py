@@ -95,6 +95,8 @@ def _common(roster: Roster, right: Right) -> bool:
     clients = [each for each in roster.programs if each.kind == "client"]
     if "{calls}" in right.topic:
         return all(EVERYBODY in each.calls for each in (*agents, *clients))
+    if "{reads}" in right.topic:
+        return all(EVERYBODY in each.reads for each in (*agents, *clients))
     return "{delegates}" not in right.topic or all(EVERYBODY in each.delegates_to for each in agents)
 
 

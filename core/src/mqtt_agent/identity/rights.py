@@ -29,9 +29,9 @@ class Right:
             tool server also has those of a server.
         action: What the right allows.
         topic: The topic filter. ``{self}`` is the program's own name: its agent id, or the id of its replica.
-            ``{name}`` is the name of its server, which all replicas share. ``{serves}``, ``{calls}`` and
+            ``{name}`` is the name of its server, which all replicas share. ``{serves}``, ``{calls}``, ``{reads}`` and
             ``{delegates}`` stand for each name in the roster's entry of the program, and
-            for ``+`` when the entry is ``*``.
+            for ``+`` when the entry is ``*``. ``{reads}`` stands for each replica of a server.
         why: What the right is used for.
         plain: Whether the topic is not sender-bound. Then only the profile ``mixed`` has the right.
         unshared: Whether the right is used only at brokers without shared subscriptions.
@@ -107,7 +107,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/cancel/{self}", "the cancellations of its calls"),
             ("publish", "mcp/servers/+/query/{self}", "questions about its calls"),
             ("publish", "mcp/servers/+/input/{self}", "its answers to what its calls ask"),
-            ("publish", "mcp/servers/+/request/{self}", "its requests for resources, prompts and contents"),
+            ("publish", "mcp/servers/{reads}/request/{self}", "its requests for resources, prompts and contents"),
             (
                 "publish",
                 "mcp/clients/{self}/responses/{self}",
@@ -115,6 +115,7 @@ RIGHTS: tuple[Right, ...] = (
             ),
             ("subscribe", "mcp/clients/{self}/responses/+", "the responses to its calls"),
             ("subscribe", "mcp/clients/{self}/stream/+/+", "the partial results of its calls"),
+            ("subscribe", "mcp/servers/+/events/{self}", "the changes of resources and prompts for which it has asked"),
             ("subscribe", "mcp/tools/+/card", "the cards of all tools"),
             ("subscribe", "mcp/servers/+/card", "the cards of all servers"),
             ("subscribe", "agents/+/status", "whether an agent that hosts a tool server is online"),
@@ -128,7 +129,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{calls}/cancel", "cancellations of such calls"),
             ("publish", "mcp/servers/+/query", "questions about such calls"),
             ("publish", "mcp/servers/+/input", "answers to what such calls ask"),
-            ("publish", "mcp/servers/+/request", "requests to such servers for resources, prompts and contents"),
+            ("publish", "mcp/servers/{reads}/request", "requests to such servers for resources, prompts and contents"),
             ("publish", "mcp/clients/{self}/responses", "a message to itself"),
             ("subscribe", "mcp/clients/{self}/responses", "responses of such servers"),
             ("subscribe", "mcp/tools/+/stream/+", "partial results of such servers"),
@@ -142,6 +143,7 @@ RIGHTS: tuple[Right, ...] = (
             ("publish", "mcp/tools/{serves}/card", "the cards of its tools"),
             ("publish", "mcp/clients/+/responses/{self}", "its responses"),
             ("publish", "mcp/clients/+/stream/{self}/+", "its partial results"),
+            ("publish", "mcp/servers/{self}/events/+", "changes of its resources and prompts, for those that ask"),
             ("publish", "mcp/servers/+/query/{self}", "messages to itself, and questions whether a server is there"),
             ("subscribe", "$share/mcp-bound-{serves}/{ns}/mcp/tools/{serves}/call/+", "its share of the calls"),
             ("subscribe", "mcp/tools/{serves}/cancel/+", "the cancellations of calls"),
@@ -325,6 +327,7 @@ def grants(roster: Roster, program: Program, profile: Profile = "bound", *, shar
     entries = {
         "{serves}": program.serves,
         "{calls}": _wild(program.calls),
+        "{reads}": _wild(roster.replicas_of(program.reads)),
         "{delegates}": _wild(program.delegates_to),
         "{name}": (program.hosts.partition(":")[0] if program.hosts else program.name,),
     }

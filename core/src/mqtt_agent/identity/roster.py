@@ -19,17 +19,18 @@ Kind = Literal["agent", "client", "server", "auditor", "operator"]
 """A program is an Agent, a ToolClient, a ToolServer, a reader of everything, or a reader that may remove cards."""
 
 EVERYBODY: str = "*"
-"""The entry of ``calls`` and ``delegates_to`` that stands for every name."""
+"""The entry of ``calls``, ``reads`` and ``delegates_to`` that stands for every name."""
 
 _KEYS: dict[str, frozenset[str]] = {
-    "agent": frozenset({"kind", "user_id", "client_id", "calls", "delegates_to", "hosts", "serves", "pool"}),
-    "client": frozenset({"kind", "user_id", "client_id", "calls"}),
+    "agent": frozenset({"kind", "user_id", "client_id", "calls", "reads", "delegates_to", "hosts", "serves", "pool"}),
+    "client": frozenset({"kind", "user_id", "client_id", "calls", "reads"}),
     "server": frozenset({"kind", "user_id", "replicas", "serves"}),
     "auditor": frozenset({"kind", "user_id", "client_id"}),
     "operator": frozenset({"kind", "user_id", "client_id"}),
 }
 """The keys that a program of each kind may have."""
-_LISTS = ("calls", "delegates_to", "serves", "replicas")
+_LISTS = ("calls", "reads", "delegates_to", "serves", "replicas")
+_MAY_BE_ALL = ("calls", "reads", "delegates_to")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Program:
         name: The agent id, the client's ``agent_id``, the server's name, or the name of an auditor or operator.
         kind: What the program is.
         calls: The tools that the program may call; ``*`` for all.
+        reads: The servers that the program may ask for resources, prompts and the contents that their tools share;
+            ``*`` for all.
         delegates_to: The agents to which an agent may give tasks; ``*`` for all.
         serves: The tools that a server, or a server hosted by an agent, may offer.
         replicas: The names of a server's replicas. Each replica is a login of its own.
@@ -52,6 +55,7 @@ class Program:
     name: str
     kind: Kind
     calls: tuple[str, ...] = ()
+    reads: tuple[str, ...] = (EVERYBODY,)
     delegates_to: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()
     replicas: tuple[str, ...] = ()
@@ -176,6 +180,17 @@ class Roster:
         known = ", ".join(each.user for each in logins)
         raise RosterError(f"{self.source} has no program {name!r}: add [programs.{name}], or name one of {known}")
 
+    def replicas_of(self, servers: tuple[str, ...]) -> tuple[str, ...]:
+        """The ids of the replicas of servers; ``*`` stays as it is.
+
+        Args:
+            servers: The names of servers, or ids of replicas.
+        """
+        if EVERYBODY in servers:
+            return (EVERYBODY,)
+        ids = [login.server_id for login in self.logins() if login.server_id is not None]
+        return tuple(each for each in ids if each in servers or each.partition(":")[0] in servers)
+
     def _logins_of(self, program: Program) -> Iterable[Login]:
         if program.kind == "server":
             for replica in program.replicas:
@@ -226,6 +241,7 @@ class _Reader:
         made = tuple(self._program(name, value) for name, value in cast("dict[str, Any]", programs).items())
         roster = Roster(made, namespace, org_id, self._source)
         self._check_users(roster)
+        self._check_reads(roster)
         return roster
 
     def _program(self, name: str, value: Any) -> Program:
@@ -251,7 +267,11 @@ class _Reader:
         program = Program(
             name,
             kind,
-            **{**lists, "replicas": lists["replicas"] or (("1",) if kind == "server" else ())},
+            **{
+                **lists,
+                "replicas": lists["replicas"] or (("1",) if kind == "server" else ()),
+                "reads": lists["reads"] if "reads" in values else (EVERYBODY,),
+            },
             hosts=values.get("hosts"),
             user_id=values.get("user_id"),
             client_id=values.get("client_id"),
@@ -290,24 +310,30 @@ class _Reader:
     def _names(self, value: Any, key: str, table: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:
             return ()
-        if value == EVERYBODY and key in ("calls", "delegates_to"):
+        if value == EVERYBODY and key in _MAY_BE_ALL:
             return (EVERYBODY,)
         if not isinstance(value, list):
-            example = (
-                '"*" or a list such as ["NAME"]' if key in ("calls", "delegates_to") else 'a list such as ["NAME"]'
-            )
+            example = '"*" or a list such as ["NAME"]' if key in _MAY_BE_ALL else 'a list such as ["NAME"]'
             raise self._error(f"{key} of {table[-1]!r} must be {example}, not {value!r}", table, key)
         names = cast("list[Any]", value)
         for name in names:
             if name != EVERYBODY:
                 self._name(name, f"a name in {key}", table, key)
-        return (EVERYBODY,) if EVERYBODY in names and key in ("calls", "delegates_to") else tuple(dict.fromkeys(names))
+        return (EVERYBODY,) if EVERYBODY in names and key in _MAY_BE_ALL else tuple(dict.fromkeys(names))
 
     def _name(self, value: Any, what: str, table: tuple[str, ...], key: str | None = None) -> None:
         try:
             validate_identifier(value, what)
         except InvalidIdentifier as error:
             raise self._error(str(error), table, key) from error
+
+    def _check_reads(self, roster: Roster) -> None:
+        """Refuse a server that the roster does not have: a broker cannot know the names of its replicas."""
+        for program in roster.programs:
+            for server in program.reads:
+                if not roster.replicas_of((server,)):
+                    what = f"reads of {program.name!r} names {server!r}, and the roster has no such server"
+                    raise self._error(f"{what}; add [programs.{server}]", ("programs", program.name), "reads")
 
     def _check_users(self, roster: Roster) -> None:
         for kind in ("user", "client_id", "server_id"):

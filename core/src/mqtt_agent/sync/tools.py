@@ -18,6 +18,7 @@ from mqtt_agent.tools.calling import contents as aio_contents
 from mqtt_agent.tools.calling import handle as aio_handle
 from mqtt_agent.tools.calling.answering import OnQuestion, in_own_thread
 from mqtt_agent.tools.calling.changes import ToolChange
+from mqtt_agent.tools.calling.listening import ServerChange
 from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.tools.serving.offering import Offered
 from mqtt_agent.tools.serving.results import SharedContent
@@ -271,6 +272,11 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         """See :meth:`mqtt_agent.ToolClient.watch_tools`."""
         return self._watch(self._async.watch_tools)
 
+    @parameters_of(aio_client.ToolClient.watch_changes)
+    def watch_changes(self, *args: Any, **kwargs: Any) -> Iterator[ServerChange]:
+        """See :meth:`mqtt_agent.ToolClient.watch_changes`."""
+        return self._watch(lambda: self._async.watch_changes(*args, **kwargs))
+
     def call(
         self,
         tool: str,
@@ -397,6 +403,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
     def answer_requests(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`mqtt_agent.ToolServer.answer_requests`. The handler runs on the background loop."""
         self._async.answer_requests(*args, **kwargs)
+
+    @parameters_of(aio_server.ToolServer.tell_change)
+    def tell_change(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.tell_change`."""
+        self._background.run(self._async.tell_change, *args, **kwargs)
 
     @parameters_of(aio_server.ToolServer.share)
     def share(self, *args: Any, **kwargs: Any) -> SharedContent:

@@ -5,6 +5,7 @@ from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.client import ToolClient
 from mqtt_agent.tools.calling.contents import Content
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.listening import ServerChange, ServerChanges
 from mqtt_agent.tools.questions import ELICITATION, CallQuestion, Elicited
 from mqtt_agent.tools.serving.content_settings import ContentSettings
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
@@ -20,6 +21,8 @@ __all__ = [
     "ContentSettings",
     "Elicited",
     "OnQuestion",
+    "ServerChange",
+    "ServerChanges",
     "ServerRequest",
     "SharedContent",
     "SyncToolContext",

@@ -27,6 +27,7 @@ from mqtt_agent.wire.contents import (
     encode_chunk,
     read_content_uri,
 )
+from mqtt_agent.wire.events import ServerEvent
 from mqtt_agent.wire.identifiers import (
     is_identifier,
     new_call_id,
@@ -92,6 +93,7 @@ __all__ = [
     "Request",
     "Response",
     "ServerCard",
+    "ServerEvent",
     "Status",
     "StreamMessage",
     "Task",

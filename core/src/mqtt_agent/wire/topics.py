@@ -83,6 +83,22 @@ class Topics:
         """The topic on which clients ask one replica for resources, prompts and completions (ours)."""
         return f"{self._servers}{validate_identifier(server, 'server name')}/request"
 
+    def server_events(self, server: str, client: str) -> str:
+        """The topic on which one replica tells one client of changes of its resources and prompts (ours).
+
+        The topic names its writer and its reader, so it is sender-bound and plain at once.
+        """
+        name = validate_identifier(server, "server name")
+        return f"{self._servers}{name}/events/{validate_identifier(client, 'client name')}"
+
+    def all_server_events(self, client: str) -> str:
+        """The topic filter for what all servers tell one client (ours)."""
+        return f"{self._servers}+/events/{validate_identifier(client, 'client name')}"
+
+    def server_of_events(self, topic: str, client: str) -> str | None:
+        """The server that tells a client something on this topic; None for any other topic."""
+        return _level_between(topic, self._servers, f"/events/{client}")
+
     def client_query(self, client: str) -> str:
         """The topic on which a client asks all servers for their cards (ours)."""
         return f"{self._clients}{validate_identifier(client, 'client name')}/query"

@@ -40,6 +40,7 @@ class AgentTask:
     Attributes:
         handle: The task.
         on_progress: Awaited with each progress report from now on.
+        on_change: Called when the task has changed.
         updated_at: When the task has changed last, Unix seconds.
         outcome: Ends with the result of ``tools/call``.
     """
@@ -49,6 +50,7 @@ class AgentTask:
     ) -> None:
         self.handle: TaskHandle = handle
         self.on_progress: OnProgress | None = on_progress
+        self.on_change: Callable[[], None] = lambda: None
         self.updated_at: float = handle.created_at
         self._on_question = on_question
         self._asking: asyncio.Task[None] | None = None
@@ -57,6 +59,22 @@ class AgentTask:
         self.outcome: asyncio.Task[dict[str, Any]] = asyncio.create_task(
             self._follow(), name=f"mcp-mqtt-agent task {handle.task_id}"
         )
+        self.outcome.add_done_callback(lambda _: self.on_change())
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return self.handle.task_id
+
+    @property
+    def created_at(self) -> float:
+        """When the task was given, Unix seconds."""
+        return self.handle.created_at
+
+    @property
+    def message(self) -> str | None:
+        """What the agent has said last."""
+        return self.handle.message
 
     @property
     def done(self) -> bool:
@@ -86,6 +104,7 @@ class AgentTask:
         try:
             async for event in self.handle.events():
                 self.updated_at = time.time()
+                self.on_change()
                 if event.type == "progress" and self.on_progress is not None:
                     with contextlib.suppress(Exception):  # the client may be gone; the task is not
                         await self.on_progress(event)

@@ -129,5 +129,6 @@ def _tool(name: str, card: AgentCard) -> types.Tool:
         title=f"Agent {card.name}",
         description="\n".join(line for line in about if line),
         input_schema=_SCHEMA,
+        execution=types.ToolExecution(task_support="optional"),
         _meta={"mqtt-agent/agent": card.name},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, cast
@@ -11,6 +12,7 @@ from mcp_types import METHOD_NOT_FOUND
 from mqtt_agent.errors import MQTTAgentError, ToolError, ToolNameTaken
 from mqtt_agent.tools import ServerRequest, ToolContext, ToolResult, ToolServer
 from mqtt_agent.wire import validate_identifier
+from mqtt_agent.wire.events import LISTEN
 
 from mcp_mqtt_agent.naming import mqtt_name
 from mcp_mqtt_agent.results import answer_of
@@ -86,7 +88,9 @@ class Bridge:
         self._started = False
         connect = over_http(server, headers) if isinstance(server, str) else over_stdio(server, env)
         what = server if isinstance(server, str) else " ".join(server)
-        self._upstream = Upstream(what, connect, self._on_tools, self._on_gone, stateless=isinstance(server, str))
+        self._upstream = Upstream(
+            what, connect, self._on_tools, self._on_gone, self._on_change, stateless=isinstance(server, str)
+        )
 
     async def start(self) -> None:
         """Connect to the MCP server and to the broker, and offer the tools.
@@ -147,9 +151,17 @@ class Bridge:
 
     async def _answer(self, request: ServerRequest) -> dict[str, Any]:
         self._check_proven(request)
+        if request.method == LISTEN:
+            return await self._upstream.listen(request.params)
         if request.method not in _REQUESTS:
             raise ToolError(f"this bridge does not pass on {request.method}", code=str(METHOD_NOT_FOUND))
         return await self._upstream.request(request.method, request.params)
+
+    async def _on_change(self, method: str, params: dict[str, Any]) -> None:
+        """Tell the clients that listen of a change."""
+        if self._started:
+            with contextlib.suppress(RuntimeError):  # the tool server starts or stops just now, and nobody listens
+                await self.server.tell_change(method, params)
 
     def _check_proven(self, asked: ServerRequest | ToolContext) -> None:
         """Refuse a caller whose name nothing proves. The tool server itself refuses the proven names of others."""
@@ -235,6 +247,7 @@ class Bridge:
 
     def _handler(self, tool: Mapping[str, Any]) -> Callable[..., Awaitable[ToolResult]]:
         name, hints = tool["name"], _mapping(tool.get("annotations"))
+        as_task = _mapping(tool.get("execution")).get("taskSupport") in ("optional", "required")
         repeatable = bool(hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
 
         async def call(arguments: dict[str, Any], context: ToolContext) -> ToolResult:
@@ -244,7 +257,7 @@ class Bridge:
             meta.pop("progressToken", None)
             if meta:
                 params["_meta"] = meta
-            return answer_of(await self._upstream.call(params, context, repeatable=repeatable))
+            return answer_of(await self._upstream.call(params, context, repeatable=repeatable, as_task=as_task))
 
         return call
 

@@ -9,7 +9,8 @@ from collections.abc import Generator
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, ProgressNotificationParams
+from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools import ELICITATION, ToolContext
 
@@ -35,7 +36,36 @@ class Callers:
     def __init__(self) -> None:
         self._running: dict[object, ToolContext | None] = {}
         """What runs at the server: calls, and None for what nobody can be asked about."""
+        self._tasks: dict[str, ToolContext] = {}
+        """The calls that have become tasks, by the ids of the tasks. A question about a task names the task."""
+        self._reporting: dict[str, ToolContext] = {}
+        """The calls that have become tasks, by the tokens of their progress."""
+        self._reports = BackgroundTasks(lambda task, error: logger.debug("a progress report is lost: %r", error))
         self._ended = asyncio.Event()
+
+    @contextlib.contextmanager
+    def reporting(self, token: str, context: ToolContext) -> Generator[None]:
+        """Note under which token the server reports the progress of a call, until the end of the block."""
+        self._reporting[token] = context
+        try:
+            yield
+        finally:
+            del self._reporting[token]
+
+    def report(self, params: ProgressNotificationParams) -> None:
+        """Pass on a progress report of the server, if it is about a call that has become a task."""
+        context = self._reporting.get(str(params.progress_token))
+        if context is not None:
+            self._reports.start(context.progress(params.progress, params.total, params.message))
+
+    @contextlib.contextmanager
+    def following(self, task_id: str, context: ToolContext) -> Generator[None]:
+        """Note that a call has become a task, until the end of the block."""
+        self._tasks[task_id] = context
+        try:
+            yield
+        finally:
+            self._tasks.pop(task_id, None)
 
     @contextlib.contextmanager
     def running(self, context: ToolContext | None) -> Generator[None]:
@@ -70,11 +100,12 @@ class Callers:
         """The call that runs; None when there is none, or when more than this call may run."""
         return next(iter(self._running.values())) if len(self._running) == 1 else None
 
-    async def ask(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, params: dict[str, Any], task_id: str | None = None) -> dict[str, Any]:
         """Pass on a question of the server.
 
         Args:
             params: The parameters of ``elicitation/create``.
+            task_id: The task that asks, if the question says it.
 
         Returns:
             The result of ``elicitation/create``.
@@ -82,7 +113,7 @@ class Callers:
         Raises:
             MCPError: The question has no caller, or not only one, or its caller does not answer.
         """
-        context = await self._asking()
+        context = self._tasks.get(task_id or "") or await self._asking()
         # A task of its own: a call that is canceled must not cancel the session with the server.
         asking = asyncio.ensure_future(context.request_input(ELICITATION, params))
         try:

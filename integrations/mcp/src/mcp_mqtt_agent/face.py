@@ -12,28 +12,29 @@ import mcp_types as types
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent import Agent
-from mqtt_agent.adapting.content import as_text
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents import TaskHandle
-from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, TaskError, ToolFailed, ToolUnavailable
+from mqtt_agent.errors import CallError, MQTTAgentError, TaskError
 from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient
-from mqtt_agent.wire import Response, TaskEvent, ToolCard
-from pydantic import TypeAdapter, ValidationError
+from mqtt_agent.wire import TaskEvent, ToolCard
+from pydantic import ValidationError
 
 from mcp_mqtt_agent.agent_results import failed
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
 from mcp_mqtt_agent.agent_tools import AgentTools
+from mcp_mqtt_agent.call_results import answer_of_call, complete, failed_call, tool_of
+from mcp_mqtt_agent.call_task import CallTask
 from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.hiding import hidden
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.shelf import Shelf
-from mcp_mqtt_agent.task_extension import TaskExtension, wants_tasks
+from mcp_mqtt_agent.subscribing import Subscribing
+from mcp_mqtt_agent.task_extension import TaskExtension, is_modern, needs_tasks, task_capability, wants_tasks
 from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Face"]
@@ -41,11 +42,11 @@ __all__ = ["Face"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _RESERVED = "io.modelcontextprotocol/"
-_BLOCK: TypeAdapter[types.ContentBlock] = TypeAdapter(types.ContentBlock)
+_NEEDS_TASK = "this tool can only be called as a task"
 
 
 class _Server(Server[dict[str, Any]]):
-    """A server that says to clients of both protocols that its tools may change."""
+    """A server that says to clients of both protocols that its lists may change, and that calls may become tasks."""
 
     def create_initialization_options(
         self,
@@ -53,9 +54,10 @@ class _Server(Server[dict[str, Any]]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        return super().create_initialization_options(
-            notification_options or NotificationOptions(tools_changed=True), experimental_capabilities, extensions
-        )
+        changes = notification_options or NotificationOptions(True, True, True)
+        options = super().create_initialization_options(changes, experimental_capabilities, extensions)
+        options.capabilities.tasks = task_capability()  # for clients of 2025; those of 2026 ask for the extension
+        return options
 
 
 class Face:
@@ -81,10 +83,11 @@ class Face:
         self._agents = AgentTools(client, timeout) if isinstance(client, Agent) else None
         self._timeout = timeout
         self._news = News()
-        self._listening = ListenHandler(self._news.bus)
         self._open = OpenCalls()
         self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
         shelf: Any = Shelf(self._client)  # its results are those of the servers, as they arrived
+        self._tasks = TaskExtension(self._agents, lambda task_id: self._subscribing.on_task(task_id))
+        self._subscribing = Subscribing(self._news, shelf, self._tasks)
         self.server: Server[dict[str, Any]] = _Server(
             "mqtt-agent",
             version=__version__,
@@ -96,28 +99,36 @@ class Face:
             on_list_prompts=shelf.list_prompts,
             on_get_prompt=shelf.get_prompt,
             on_completion=shelf.complete,
-            on_subscriptions_listen=self._listening,
+            on_subscribe_resource=self._subscribing.subscribe,
+            on_unsubscribe_resource=self._subscribing.unsubscribe,
+            on_subscriptions_listen=self._subscribing.listen,
             get_tool_input_schema=self._schema_of,
         )
         self.server.middleware.append(self._note_session)
         add_levels(self.server)
-        self._tasks = None if self._agents is None else TaskExtension(self._agents)
-        if self._tasks is not None:
-            self._tasks.add_to(self.server)
+        self._tasks.add_to(self.server)
 
     @contextlib.asynccontextmanager
     async def live(self) -> AsyncGenerator[None]:
-        """Tell the MCP clients when tools come, change or go, until the end of the block."""
+        """Tell the MCP clients when tools, resources and prompts come, change or go, until the end of the block."""
         await self._client.start()  # that of an agent starts at its first use
-        changes = [self._client.watch_tools(), *([] if self._agents is None else [self._agents.changes()])]
-        telling = asyncio.create_task(self._news.tell(self._cards, *changes), name="mcp-mqtt-agent changes")
+        tools = [self._client.watch_tools(), *([] if self._agents is None else [self._agents.changes()])]
+        self._subscribing.changes = changes = self._client.watch_changes()
+        telling = [
+            asyncio.create_task(self._news.tell(self._cards, *tools), name="mcp-mqtt-agent tools"),
+            asyncio.create_task(self._news.tell_changes(changes), name="mcp-mqtt-agent changes"),
+        ]
         try:
             yield
         finally:
-            self._listening.close()
+            self._subscribing.close()
             await self._open.close()
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            await self._tasks.close()
+            self._subscribing.changes = None
+            changes.close()
+            for each in telling:
+                each.cancel()
+            await asyncio.gather(*telling, return_exceptions=True)
             if self._agents is not None:
                 await self._agents.close()
 
@@ -125,6 +136,8 @@ class Face:
         if ctx.method == "notifications/initialized":
             self._news.add(ctx.session)
         try:
+            if ctx.method == "tools/call" and not is_modern(ctx) and (ctx.params or {}).get("task") is not None:
+                return await self._call_as_task(ctx)  # the SDK would not let a task pass as the answer
             return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK tells the client of an invalid request
             raise
@@ -154,7 +167,7 @@ class Face:
         tools = list[types.Tool]()
         for name, card in (await self._cards()).items():
             try:
-                tools.append(_tool(name, card))
+                tools.append(tool_of(name, card))
             except ValidationError as error:  # one invalid card hides no other
                 logger.warning("tool %s is left out, because MCP cannot show its card: %s", card.tool, error)
         if self._agents is not None:
@@ -171,20 +184,45 @@ class Face:
             try:
                 if card is None:
                     handle = await self._delegate(params)
-                    if self._tasks is not None and wants_tasks(ctx):
+                    if wants_tasks(ctx):
                         return self._tasks.created(ctx, handle)
                     assert self._agents is not None
                     call.handle = self._agents.follow(handle, on_question, _progress_to(ctx))
+                elif is_modern(ctx) and card.task_support in ("optional", "required") and wants_tasks(ctx):
+                    return await self._begin_task(ctx, card, params)
+                elif card.task_support == "required":
+                    raise needs_tasks() if is_modern(ctx) else MCPError(types.METHOD_NOT_FOUND, _NEEDS_TASK)
                 else:
                     call.handle = await self._submit(ctx, card, params, call, on_question)
             except CallError as error:
-                return _complete(ctx, _failed(error))
+                return complete(ctx, failed_call(error))
             except TaskError as error:
-                return _complete(ctx, failed(error))
+                return complete(ctx, failed(error))
             except MQTTAgentError as error:
                 raise hidden(error, "the tool cannot be called") from error
         assert call.handle is not None
         return await self._follow(ctx, call, call.handle)
+
+    async def _call_as_task(self, ctx: Context) -> dict[str, Any]:
+        """Answer a call of a client of 2025 that wants a task."""
+        params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        card = (await self._cards()).get(params.name)
+        try:
+            if card is None:
+                return self._tasks.created(ctx, await self._delegate(params))
+            if card.task_support not in ("optional", "required"):
+                raise MCPError(types.METHOD_NOT_FOUND, f"the tool {params.name} does not support tasks")
+            return await self._begin_task(ctx, card, params)
+        except (CallError, TaskError) as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+
+    async def _begin_task(self, ctx: Context, card: ToolCard, params: types.CallToolRequestParams) -> dict[str, Any]:
+        """Call a tool, and answer with a task."""
+        call = OpenCall(params.name)
+        asks = call.on_question if may_ask(ctx) else None
+        handle = call.handle = await self._submit(ctx, card, params, call, asks, logs=False)
+        task = CallTask(handle, lambda: self._subscribing.on_task(handle.call_id))
+        return self._tasks.created_call(ctx, call, task)
 
     async def _delegate(self, params: types.CallToolRequestParams) -> TaskHandle:
         card = None if self._agents is None else (await self._agents.named()).get(params.name)
@@ -213,6 +251,8 @@ class Face:
         params: types.CallToolRequestParams,
         call: OpenCall,
         on_question: OnQuestion | None,
+        *,
+        logs: bool = True,
     ) -> CallHandle:
         options: dict[str, Any] = {"timeout": self._timeout, "on_question": on_question}
         options["meta"] = {
@@ -220,7 +260,7 @@ class Face:
             for key, each in (ctx.meta or {}).items()
             if not key.startswith(_RESERVED) and key not in ("progress_token", "progressToken")
         } or None
-        level = level_of(ctx)
+        level = level_of(ctx) if logs else None  # the log messages of a task have no request that they belong to
         if level is not None:
             call.logs = Logs(ctx, level)
             options |= {"log_level": level, "on_log": call.logs.add}
@@ -252,7 +292,7 @@ async def _finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict
     async for partial in handle.partials():
         await _pass_on(ctx, partial)
     try:
-        return _complete(ctx, await _answer(handle))
+        return complete(ctx, await answer_of_call(handle))
     finally:
         if call.logs is not None:
             await call.logs.sent()
@@ -270,85 +310,10 @@ def _progress_to(ctx: Context) -> OnProgress:
 
 async def _finish_task(ctx: Context, task: AgentTask) -> dict[str, Any]:
     task.on_progress = _progress_to(ctx)
-    return _complete(ctx, dict(await asyncio.shield(task.outcome)))
+    return complete(ctx, dict(await asyncio.shield(task.outcome)))
 
 
 async def _pass_on(ctx: Context, partial: Any) -> None:
     """Pass on a progress report, if the client wants any. MCP has no place for other partial results."""
     if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
         await ctx.session.report_progress(partial["progress"], partial.get("total"), partial.get("message"))
-
-
-def _complete(ctx: Context, answer: dict[str, Any]) -> dict[str, Any]:
-    """Finish a result as the client's protocol has it. A block that MCP does not know becomes text."""
-    blocks: list[Any] = answer["content"]
-    answer["content"] = [block if _is_block(block) else _text(as_text(block)) for block in blocks]
-    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        answer["resultType"] = "complete"
-    return answer
-
-
-def _is_block(block: Any) -> bool:
-    try:
-        _BLOCK.validate_python(block, by_name=False)
-    except ValidationError:
-        return False
-    return True
-
-
-def _tool(name: str, card: ToolCard) -> types.Tool:
-    output = card.output_schema
-    fields: dict[str, Any] = {
-        "name": name,
-        "title": card.title,
-        "description": card.description or None,
-        "inputSchema": {"type": "object", **card.input_schema},
-        # Clients refuse a result that is no object when the tool has an output schema.
-        "outputSchema": output if output is not None and output.get("type") == "object" else None,
-        "annotations": None if card.annotations is None else card.annotations.model_dump(exclude_none=True),
-        "icons": card.icons,
-        "_meta": {**(card.meta or {}), "mqtt-agent/tool": card.tool, "mqtt-agent/server": card.server},
-    }
-    return types.Tool.model_validate({key: each for key, each in fields.items() if each is not None}, by_name=False)
-
-
-async def _answer(handle: CallHandle) -> dict[str, Any]:
-    """The result of ``tools/call``."""
-    try:
-        result = await handle.result()
-    except CallError as error:
-        return _failed(error, handle.response)
-    except MQTTAgentError as error:
-        raise hidden(error, "the result of the call cannot be got") from error
-    response = handle.response
-    assert response is not None
-    answer: dict[str, Any] = {"content": response.content or [_text(as_text(result))]}
-    if response.structured is not False and isinstance(result, dict):
-        answer["structuredContent"] = result
-    if response.meta:
-        answer["_meta"] = response.meta
-    return answer
-
-
-def _failed(error: CallError, response: Response | None = None) -> dict[str, Any]:
-    """The result of a call that has failed.
-
-    Raises:
-        MCPError: The tool is at an MCP server, which answered with a JSON-RPC error.
-    """
-    fault = None if response is None else response.error
-    code = fault.code if fault is not None else None
-    if isinstance(error, (ToolFailed, InvalidArguments)) and code is not None and code.lstrip("-").isdecimal():
-        assert fault is not None
-        raise MCPError(int(code), fault.message, fault.data) from error
-    content = error.content if isinstance(error, ToolFailed) else None
-    answer: dict[str, Any] = {"content": content or [_text(str(error))], "isError": True}
-    if isinstance(error, ToolFailed) and isinstance(error.data, dict):
-        answer["structuredContent"] = error.data
-    if isinstance(error, ToolUnavailable):
-        answer["_meta"] = {"mqtt-agent/maybe_executed": error.maybe_executed}
-    return answer
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}

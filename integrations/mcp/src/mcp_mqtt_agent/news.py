@@ -1,4 +1,4 @@
-"""Tells MCP clients of both protocols that the tools have changed."""
+"""Tells MCP clients of both protocols that tools, resources, prompts and tasks have changed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus, ToolsListChanged
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
+from mqtt_agent.tools import ServerChange
+from mqtt_agent.wire.events import LISTS, RESOURCE_UPDATED
 
 __all__ = ["News"]
 
@@ -19,6 +28,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 _TOGETHER = 0.05
 """Seconds in which several changes are told as one."""
 _MAX_SESSIONS = 1000
+_LISTS: dict[str, ServerEvent] = {
+    LISTS["resourcesListChanged"]: ResourcesListChanged(),
+    LISTS["promptsListChanged"]: PromptsListChanged(),
+}
 
 
 class News:
@@ -26,10 +39,13 @@ class News:
 
     Attributes:
         bus: Where clients of 2026 subscribe.
+        subscribed: The clients of 2025 that want to know of the changes of a resource, by its URI, and by an id of the
+            client's connection.
     """
 
     def __init__(self) -> None:
         self.bus: InMemorySubscriptionBus = InMemorySubscriptionBus()
+        self.subscribed: dict[str, dict[int, ServerSession]] = {}
         self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
 
     def add(self, session: ServerSession) -> None:
@@ -37,7 +53,7 @@ class News:
         self._sessions.append(session)
 
     async def tell(self, refresh: Callable[[], Awaitable[object]], *changes: AsyncIterator[object]) -> None:
-        """Tell the clients of each change, until the task is canceled.
+        """Tell the clients of each change of the tools, until the task is canceled.
 
         Args:
             refresh: Awaited at the start and before the clients are told of a change.
@@ -52,20 +68,58 @@ class News:
                 await asyncio.sleep(_TOGETHER)
                 changed.clear()
                 await _try(refresh)
-                await self._tell_tools()
+                await self._publish(ToolsListChanged())
         finally:
             for each in watching:
                 each.cancel()
 
-    async def _tell_tools(self) -> None:
-        await self.bus.publish(ToolsListChanged())
-        for session in list(self._sessions):
+    async def tell_changes(self, changes: AsyncIterator[ServerChange]) -> None:
+        """Tell the clients of each change of resources and prompts, until the task is canceled."""
+        waiting, arrived = dict[ServerEvent, None](), asyncio.Event()
+
+        async def read() -> None:
+            async for change in changes:
+                event = _LISTS.get(change.method)
+                if change.method == RESOURCE_UPDATED and isinstance(change.params.get("uri"), str):
+                    event = ResourceUpdated(change.params["uri"])
+                if event is not None:
+                    waiting[event] = None
+                    arrived.set()
+
+        reading = asyncio.create_task(read())
+        try:
+            while True:
+                await arrived.wait()
+                await asyncio.sleep(_TOGETHER)
+                arrived.clear()
+                events = list(waiting)
+                waiting.clear()
+                for event in events:
+                    await self._publish(event)
+        finally:
+            reading.cancel()
+
+    async def _publish(self, event: ServerEvent) -> None:
+        await self.bus.publish(event)
+        sessions = self.subscribed.get(event.uri, {}).values() if isinstance(event, ResourceUpdated) else self._sessions
+        for session in list(sessions):
             try:
-                await session.send_tool_list_changed()
+                await _send(session, event)
             except Exception as error:  # a client that is gone must not keep the others from the news
                 logger.debug("a client is gone: %r", error)
                 with contextlib.suppress(ValueError):
                     self._sessions.remove(session)
+
+
+async def _send(session: ServerSession, event: ServerEvent) -> None:
+    if isinstance(event, ResourceUpdated):
+        await session.send_resource_updated(event.uri)
+    elif isinstance(event, ToolsListChanged):
+        await session.send_tool_list_changed()
+    elif isinstance(event, PromptsListChanged):
+        await session.send_prompt_list_changed()
+    else:
+        await session.send_resource_list_changed()
 
 
 async def _try(refresh: Callable[[], Awaitable[object]]) -> None:

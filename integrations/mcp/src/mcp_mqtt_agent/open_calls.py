@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -34,10 +34,11 @@ _MOST = 1000
 
 
 class OpenCall:
-    """A call of a client of 2026.
+    """A call of a client of 2026, or a task.
 
     Attributes:
         tool: The name of the tool for the client.
+        on_asked: Called when the tool asks.
         handle: The call or the task over MQTT, once it is sent.
         logs: Passes on the log messages of the tool; None when the client wants none.
     """
@@ -46,6 +47,7 @@ class OpenCall:
         self.tool: str = tool
         self.handle: CallHandle | AgentTask | None = None
         self.logs: Logs | None = None
+        self.on_asked: Callable[[], None] = lambda: None
         self._questions: dict[str, tuple[CallQuestion, asyncio.Future[Any]]] = {}
         self._asked = asyncio.Event()
 
@@ -54,6 +56,7 @@ class OpenCall:
         key, answered = str(question.number), asyncio.get_running_loop().create_future()
         self._questions[key] = question, answered
         self._asked.set()
+        self.on_asked()
         try:
             return await answered
         finally:
@@ -79,6 +82,17 @@ class OpenCall:
     async def asked(self) -> None:
         """Wait until the tool asks."""
         await self._asked.wait()
+
+    async def ask_now(self, ctx: Context) -> None:
+        """Ask a client of 2025 what is open, and give its answers to the tool."""
+        ask = asks_at_once(ctx)
+        for key, (question, answered) in list(self._questions.items()):
+            given = None if ask is None else await ask(question)
+            if not answered.done():
+                answered.set_result(Elicited("cancel") if given is None else given)
+            self._questions.pop(key, None)
+        if not self._questions:
+            self._asked.clear()
 
     @property
     def requests(self) -> dict[str, Any]:

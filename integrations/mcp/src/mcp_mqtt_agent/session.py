@@ -11,6 +11,7 @@ import mcp_types as types
 from mcp.client.session import ClientSession
 from mcp.shared.dispatcher import CallOptions, DispatchContext, ProgressFnT
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_NAME_HEADER, encode_header_value
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
@@ -23,6 +24,9 @@ from mcp_mqtt_agent.child import Streams
 from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Session"]
+
+_TASKS = {"io.modelcontextprotocol/tasks": {}}
+_RELATED = "io.modelcontextprotocol/related-task"
 
 
 class _Dispatcher(JSONRPCDispatcher[TransportContext]):
@@ -76,15 +80,19 @@ class Session(ClientSession):
         return self.protocol_version in MODERN_PROTOCOL_VERSIONS
 
     def _build_capabilities(self, version: str) -> types.ClientCapabilities:
-        return types.ClientCapabilities(elicitation=types.ElicitationCapability(form=types.FormElicitationCapability()))
+        form = types.ElicitationCapability(form=types.FormElicitationCapability())
+        tasks = _TASKS if version in MODERN_PROTOCOL_VERSIONS else None
+        return types.ClientCapabilities(elicitation=form, extensions=tasks)
 
     async def _on_request(
         self, dctx: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """Answer a request of the server. A question goes to the caller as it arrived, and so does the answer."""
         if method == ELICITATION and (params or {}).get("mode", "form") == "form":
-            asked = {key: each for key, each in (params or {}).items() if key != "_meta"}
-            return await self.callers.ask(asked)
+            asked = dict(params or {})
+            related = (asked.pop("_meta", None) or {}).get(_RELATED)
+            task_id = related.get("taskId") if isinstance(related, dict) else None
+            return await self.callers.ask(asked, task_id if isinstance(task_id, str) else None)
         return await super()._on_request(dctx, method, params)
 
     async def negotiate(self) -> None:
@@ -138,8 +146,11 @@ class Session(ClientSession):
         data: dict[str, Any] = {"method": method, "params": dict(params or {})}
         options: CallOptions = {}
         self._stamp(data, options)
+        task_id = data["params"].get("taskId")
+        if self.modern and isinstance(task_id, str):  # the SDK does not know which requests name a task
+            options.setdefault("headers", {})[MCP_NAME_HEADER] = encode_header_value(task_id)
         if self.modern and not answers:
-            data["params"]["_meta"][types.CLIENT_CAPABILITIES_META_KEY] = {}
+            data["params"]["_meta"][types.CLIENT_CAPABILITIES_META_KEY] = {"extensions": _TASKS}
         if on_progress is not None:
             options["on_progress"] = on_progress
         return await self._own.send_raw_request(method, data["params"], options)

@@ -66,20 +66,20 @@ class Shelf:
         uri = str(params.uri)
         if uri.startswith(CONTENT_SCHEME):
             return _cacheable(ctx, await self._content(uri))
-        if uri not in self._servers:
-            self._shown(await self._listed("resources"), "uri")
-        known = self._servers.get(uri)
-        servers = [known] if known is not None else await self._servers_for(uri)
         failures = list[MCPError]()
-        for server in servers:
+        for server in await self.servers_for(uri):
             try:
                 return _cacheable(ctx, await self._ask(server, "resources/read", {"uri": uri}))
             except MCPError as error:
                 failures.append(error)
         raise failures[0] if failures else MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
 
-    async def _servers_for(self, uri: str) -> list[str]:
-        """The servers that may have a resource: first those with a template for its URI."""
+    async def servers_for(self, uri: str) -> list[str]:
+        """The server of a resource that is listed, else those that may have it: first those with a template for it."""
+        if uri not in self._servers:
+            self._shown(await self._listed("resources"), "uri")
+        if uri in self._servers:
+            return [self._servers[uri]]
         templates = await self._listed("templates")
         fitting = {each["server"] for each in templates if _fits(uri, each.get("uriTemplate"))}
         return sorted({each["server"] for each in templates}, key=lambda server: (server not in fitting, server))

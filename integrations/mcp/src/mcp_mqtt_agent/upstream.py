@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
-from mcp.client.subscriptions import SubscriptionLost, listen
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks, Backoff
 from mqtt_agent.errors import ToolError
@@ -22,6 +21,7 @@ from mcp_mqtt_agent.child import Streams, child_process
 from mcp_mqtt_agent.results import error_of, unavailable
 from mcp_mqtt_agent.rounds import finish
 from mcp_mqtt_agent.session import Session
+from mcp_mqtt_agent.watching import OnChange, Watching, changes_of
 
 __all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
 
@@ -73,6 +73,7 @@ class Upstream:
         connect: Connects once; see :func:`over_stdio` and :func:`over_http`.
         on_tools: Awaited with the tools of the server: after each connect, and when they have changed.
         on_gone: Awaited when the connection has ended.
+        on_change: Awaited with each change of the server's resources and prompts.
         stateless: Whether the connection can break without a sign, as over HTTP. Then the tools are looked at again
             and again.
 
@@ -86,6 +87,7 @@ class Upstream:
         connect: Connect,
         on_tools: Callable[[Tools], Awaitable[None]],
         on_gone: Callable[[], Awaitable[None]],
+        on_change: OnChange,
         *,
         stateless: bool = False,
     ) -> None:
@@ -98,6 +100,7 @@ class Upstream:
         self._session: Session | None = None
         self._up = asyncio.Event()
         self._changed = asyncio.Event()
+        self._watching = Watching(what, self._changed.set, on_change)
         self._stale = asyncio.Event()
         self._logs = BackgroundTasks(lambda task, error: logger.debug("a log message is lost: %r", error))
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +126,7 @@ class Upstream:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._watching.stop()
 
     async def _keep(self) -> None:
         pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -155,13 +159,11 @@ class Upstream:
             self._up.set()
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
-            listening = asyncio.create_task(self._listen(session)) if session.modern else None
+            self._watching.begin(session)
             try:
                 await self._follow(session)
             finally:
-                if listening is not None:
-                    listening.cancel()
-                    await asyncio.gather(listening, return_exceptions=True)
+                await self._watching.end()
             await self._gone()  # before the child is ended, which may take some seconds
 
     async def _follow(self, session: Session) -> None:
@@ -179,28 +181,14 @@ class Upstream:
                 self._changed.clear()
                 await self._on_tools(await session.list_raw_tools())
 
-    async def _listen(self, session: Session) -> None:
-        """Ask a server of 2026 for changes of its tools."""
-        capabilities = session.server_capabilities
-        if capabilities is None or capabilities.tools is None or not capabilities.tools.list_changed:
-            return
-        while not session.ended.is_set():
-            try:
-                async with listen(session, tools_list_changed=True) as changes:
-                    async for _ in changes:
-                        self._changed.set()
-            except MCPError as error:
-                logger.info("MCP server %s does not tell changes of its tools: %s", self._what, error)
-                return
-            except SubscriptionLost:
-                self._changed.set()  # the list may have changed meanwhile; reading it shows whether the server is there
-            await asyncio.sleep(_FIRST_PAUSE)
-
     def _on_message(self, message: types.ServerNotification) -> None:
-        if isinstance(message, types.ToolListChangedNotification):
-            self._changed.set()
-        elif isinstance(message, types.LoggingMessageNotification):
+        if isinstance(message, types.LoggingMessageNotification):
             self._pass_on(message.params)
+        elif isinstance(message, types.ProgressNotification):
+            if self._session is not None:
+                self._session.callers.report(message.params)
+        else:
+            self._watching.on_message(message)
 
     def _pass_on(self, said: types.LoggingMessageNotificationParams) -> None:
         """Pass on a log message to the caller, if it is clear which call logs."""
@@ -216,13 +204,16 @@ class Upstream:
             self._up.clear()
             await self._on_gone()
 
-    async def call(self, params: Mapping[str, Any], context: ToolContext, *, repeatable: bool) -> dict[str, Any]:
+    async def call(
+        self, params: Mapping[str, Any], context: ToolContext, *, repeatable: bool, as_task: bool = False
+    ) -> dict[str, Any]:
         """Call a tool.
 
         Args:
             params: The parameters of ``tools/call``.
             context: The call over MQTT. Its caller gets the progress, the log messages and the questions.
             repeatable: Whether the call may run twice. Such a call is made again when the server has lost the session.
+            as_task: Whether a server of 2025 can make a task of the call.
 
         Raises:
             ToolError: The server answers with an error, or it is gone.
@@ -232,7 +223,7 @@ class Upstream:
             try:
                 with session.callers.running(context):
                     await session.log_from(context.log_level)
-                    return await finish(session, params, context)
+                    return await finish(session, params, context, as_task=as_task)
             except MCPError as error:
                 if not self._is_lost(session, error):
                     raise error_of(error) from error
@@ -245,14 +236,20 @@ class Upstream:
     @property
     def offers(self) -> dict[str, Any]:
         """What the server has besides tools, as its capabilities."""
-        capabilities = None if self._session is None else self._session.server_capabilities
-        kinds = ("resources", "prompts", "completions")
-        return {kind: {} for kind in kinds if getattr(capabilities, kind, None) is not None}
+        return changes_of(None if self._session is None else self._session.server_capabilities)
 
     @property
     def instructions(self) -> str | None:
         """How to use the server."""
         return None if self._session is None else self._session.instructions
+
+    async def listen(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Tell the changes that a client asks for; see :meth:`Watching.ask`.
+
+        Raises:
+            ToolError: The server is gone.
+        """
+        return await self._watching.ask(await self._present(), params)
 
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for the result of a method that only reads. It is asked again when the server has lost the session.

@@ -11,8 +11,9 @@ import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp_types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, EmptyResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 Context = ServerRequestContext[Any, Any]
@@ -239,6 +240,7 @@ async def call_tool(ctx: Context, params: Any) -> Any:
 RESOURCES: dict[str, dict[str, Any]] = {
     "test://static-text": {"mimeType": "text/plain", "text": "This is the content of the static text resource."},
     "test://static-binary": {"mimeType": "image/png", "blob": PNG},
+    "test://watched-resource": {"mimeType": "text/plain", "text": "This text is watched."},
 }
 BEFORE, AFTER = "test://template/", "/data"
 
@@ -313,6 +315,10 @@ async def set_level(ctx: Context, params: Any) -> Any:
     return {}
 
 
+async def subscribe(ctx: Context, params: Any) -> EmptyResult:
+    return EmptyResult()
+
+
 async def main() -> None:
     """Serve until standard input ends."""
     server: Server[Any] = Server(
@@ -322,6 +328,9 @@ async def main() -> None:
         on_list_resources=list_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
+        on_subscribe_resource=subscribe,
+        on_unsubscribe_resource=subscribe,
+        on_subscriptions_listen=ListenHandler(InMemorySubscriptionBus()),
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
         on_completion=complete,

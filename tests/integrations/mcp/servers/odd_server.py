@@ -56,9 +56,20 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         return {**text("broken"), "isError": True, "structuredContent": {"page": 7}}
     if name == "shows_data":
         return {"content": [], "isError": True, "structuredContent": {"code": "RATE_LIMITED", "retry_after": 30}}
+    if name == "meta":
+        return {**text("with meta"), "_meta": {"ui": {"uri": "ui://a"}}}
     if name == "lies":
         return {**text("no number"), "structuredContent": {"number": "not a number"}}
     return text(json.dumps(arguments))
+
+
+def page(tools: Any, cursor: str | None) -> dict[str, Any]:
+    """All tools, or one page of them. With ``stuck``, the cursor of the last page leads to this page again."""
+    if isinstance(tools, list):
+        return {"tools": tools}
+    number, last = int(cursor or 0), len(tools["pages"]) - 1
+    following = number + 1 if number < last else number if tools.get("stuck") else None
+    return {"tools": tools["pages"][number], "nextCursor": None if following is None else str(following)}
 
 
 def main() -> None:
@@ -82,7 +93,7 @@ def main() -> None:
             }
             Path(f"{tools}.seen").write_text(json.dumps(params["capabilities"]))
         elif method == "tools/list":
-            result = {"tools": json.loads(tools.read_text())}
+            result = page(json.loads(tools.read_text()), params.get("cursor"))
         elif method == "logging/setLevel":
             Path(f"{tools}.level").write_text(params["level"])
             result = {}

@@ -85,7 +85,7 @@ def _is_of(row: Right, topics: Topics, kind: Kind) -> bool:
     if row.plain:
         return kind == "plain"
     example = without_share(row.topic).replace("{ns}", topics.namespace).replace("+", "x")
-    for placeholder in ("{self}", "{serves}", "{calls}", "{delegates}", "{name}"):
+    for placeholder in ("{self}", "{serves}", "{calls}", "{reads}", "{delegates}", "{name}"):
         example = example.replace(placeholder, "x")
     return kind == "bound" or topics.bound.writer(example) is None
 
@@ -133,6 +133,7 @@ class _Paths:
             ("{name}", self._self.partition(":")[0]),
             ("{serves}", names.tool),
             ("{calls}", names.tool),
+            ("{reads}", "+"),
             ("{delegates}", names.peer),
         ):
             topic = topic.replace(placeholder, name)

@@ -24,6 +24,7 @@ from mqtt_agent.tools.calling.answering import Answering, OnQuestion
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.followup import FollowUp
 from mqtt_agent.tools.calling.handle import CallHandle
+from mqtt_agent.tools.calling.listening import Listening
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.partials import PartialResults
@@ -138,6 +139,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         self._queries = queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
         self._requests = Requests(self._catalog, queries)
+        self._listening = Listening(self._scope, self._catalog, queries)
         self._catalog.on_server_gone.append(queries.on_server_gone)
         self._recovery = Recovery(self._catalog, self._calls, queries)
         self._follow_up = FollowUp(self._calls, self._recovery)
@@ -224,6 +226,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         self.connection.on_refused.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)
         try:
+            await self._listening.stop()
             await self._catalog.stop()
             await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
             await self.connection.unsubscribe(self._scope.bound_inbox, self._calls.on_bound_response)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
@@ -134,6 +134,10 @@ class LiveCatalog(Catalog):
                 await asyncio.wait_for(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:
                 return
+
+    def server_news(self) -> Awaitable[object]:
+        """What can be awaited until a server card arrives or is gone after this call."""
+        return self._news.wait()
 
     async def complete(self, *, once: bool = False) -> bool:
         """Follow all cards for a while, and wait until all of them have arrived.

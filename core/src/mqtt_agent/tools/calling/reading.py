@@ -1,13 +1,14 @@
-"""What a tool client reads from servers besides the results of calls: resources, prompts, and large contents."""
+"""What a tool client gets from servers besides the results of calls: resources, prompts, changes, and contents."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.tools.calling.contents import Content, ContentSource, uri_of
+from mqtt_agent.tools.calling.listening import Listening, ServerChanges
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.requests import Requests
@@ -24,6 +25,15 @@ class Reading:
     _catalog: LiveCatalog
     _queries: Queries
     _requests: Requests
+    _listening: Listening
+
+    @abstractmethod
+    def _check_started(self) -> None:
+        """Check that the client is started.
+
+        Raises:
+            ConnectionLost: The client is not started.
+        """
 
     @abstractmethod
     async def _ensure_started(self) -> None:
@@ -131,6 +141,24 @@ class Reading:
         params: dict[str, Any] = {"name": name} | ({} if arguments is None else {"arguments": dict(arguments)})
         result = await self.request(server, "prompts/get", params, timeout)
         return as_object(result) or {}
+
+    def watch_changes(self, resources: Mapping[str, Iterable[str]] | None = None) -> ServerChanges:
+        """Iterate over the changes of resources and prompts from now on, of all servers that tell them.
+
+        A change says that a list or a resource is to be read again. When the client or a server was away, changes of
+        that time may be missing.
+
+        Example:
+            >>> changes = client.watch_changes({"notes": ["note://first"]})  # doctest: +SKIP
+            >>> async for change in changes:  # doctest: +SKIP
+            ...     print(change.server, change.method, change.params)
+
+        Args:
+            resources: The URIs of the resources whose changes are told too, by the names of their servers. The method
+                ``subscribe(server, uri)`` of the iterator adds another one.
+        """
+        self._check_started()
+        return self._listening.watch(resources or {})
 
     async def request(
         self, server: str, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = CALL_TIMEOUT

@@ -103,7 +103,8 @@ class Requests:
         return listed
 
     async def _pages(self, server: str, method: str, key: str, timeout: float | None) -> list[dict[str, Any]]:
-        loop, entries, cursor = asyncio.get_running_loop(), list[dict[str, Any]](), None
+        loop, entries, seen = asyncio.get_running_loop(), list[dict[str, Any]](), set[str]()
+        cursor: Any = None
         end = None if timeout is None else loop.time() + timeout
         for _ in range(_MOST_PAGES):
             asked: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
@@ -111,8 +112,9 @@ class Requests:
             page = as_object(await self.ask(server, method, asked, left)) or {}
             entries += [entry for each in page.get(key) or () if (entry := as_object(each)) is not None]
             cursor = page.get("nextCursor")
-            if not isinstance(cursor, str) or not cursor:
-                break
+            if not isinstance(cursor, str) or not cursor or cursor in seen:
+                break  # a cursor that comes again would lead to the same pages for ever
+            seen.add(cursor)
         return entries
 
 

@@ -17,12 +17,14 @@ from mqtt_agent.errors import ConnectionLost, ToolError, WireError
 from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.content_files import Owner
 from mqtt_agent.tools.serving.contents import Contents
+from mqtt_agent.tools.serving.listeners import Listeners
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import CallFault, Request, Response, checked_json, decode, encode, encode_chunk, is_identifier
 from mqtt_agent.wire.calls import read_error_type
 from mqtt_agent.wire.contents import CHUNK_CONTENT_TYPE, READ_CONTENT, RELEASE_CONTENT
+from mqtt_agent.wire.events import LISTEN
 from mqtt_agent.wire.values import mended_text
 
 __all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
@@ -87,12 +89,16 @@ class Requests:
         answerer: How requests are answered; None answers only those for contents.
         contents: What the server keeps for its clients. Without any content, and without an answerer, the server takes
             no requests, so that a server without them needs no right for their topics.
+
+    Attributes:
+        listeners: The clients that have asked for changes.
     """
 
     def __init__(self, scope: Scope, answerer: Answerer | None, contents: Contents) -> None:
         self._scope = scope
         self._answerer = answerer
         self._contents = contents
+        self.listeners: Listeners = Listeners(scope)
         contents.on_share = self._open
         self._answers = Answers(scope)
         self._subscribed: list[tuple[str, Handler]] = []
@@ -205,7 +211,10 @@ class Requests:
         if answerer.allowed_callers is not None and proven is not None and proven not in answerer.allowed_callers:
             what = f"{proven} is not one of the allowed callers of server {self._scope.name}"
             raise ToolError(what, type="unauthorized", code="NOT_ALLOWED")
-        return checked_json(await answerer.handler(asked), "result", asked.method)
+        result = await answerer.handler(asked)
+        if asked.method == LISTEN:
+            result = self.listeners.listen(_owner(asked), asked.params.get("listener"), result)
+        return checked_json(result, "result", asked.method)
 
 
 def _owner(asked: ServerRequest) -> Owner:

@@ -8,7 +8,7 @@ from typing import Any
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.tools.serving.content_files import Owner, Source
 from mqtt_agent.tools.serving.contents import Contents
-from mqtt_agent.tools.serving.requests import Answerer, RequestHandler
+from mqtt_agent.tools.serving.requests import Answerer, RequestHandler, Requests
 from mqtt_agent.tools.serving.results import SharedContent
 
 __all__ = ["Sharing"]
@@ -24,6 +24,7 @@ class Sharing:
     server_id: str
     _lifecycle: Lifecycle
     _contents: Contents
+    _requests: Requests
     _answerer: Answerer | None = None
 
     def answer_requests(
@@ -38,9 +39,12 @@ class Sharing:
 
         Args:
             handler: An ``async`` function that gets a :class:`mqtt_agent.tools.ServerRequest` and returns the result of
-                its method, as MCP has it. It must only read. :class:`ToolError` chooses the error of the answer.
+                its method, as MCP has it. It must only read. :class:`ToolError` chooses the error of the answer. For
+                the method ``subscriptions/listen``, the handler returns the parameters, as far as the server tells the
+                client of these changes; see :meth:`tell_change`.
             capabilities: What the server card shows, with MCP's names: ``{"resources": {}, "prompts": {},
-                "completions": {}}`` or a part of it.
+                "completions": {}}`` or a part of it. Clients ask for changes only where ``listChanged`` or
+                ``subscribe`` is true, as in ``{"resources": {"listChanged": True, "subscribe": True}}``.
             instructions: How to use the server, for a language model.
             allowed_callers: The only clients whose requests on sender-bound topics are answered; None means all.
 
@@ -50,6 +54,25 @@ class Sharing:
         if self._lifecycle.user is not None:
             raise RuntimeError(f"server {self.server_id} has started already: call answer_requests() before start()")
         self._answerer = Answerer(handler, capabilities, instructions, allowed_callers)
+
+    async def tell_change(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """Tell the clients that have asked for it that resources or prompts of this server have changed.
+
+        Example:
+            >>> await server.tell_change("notifications/resources/list_changed")  # doctest: +SKIP
+            >>> await server.tell_change("notifications/resources/updated", {"uri": "note://a"})  # doctest: +SKIP
+
+        Args:
+            method: What has changed, as a notification of MCP.
+            params: The parameters of the notification.
+
+        Raises:
+            RuntimeError: The server is not started.
+            WireError: JSON cannot carry the parameters.
+        """
+        if not self._lifecycle.started:
+            raise RuntimeError(f"server {self.server_id} is not started, so no client listens")
+        await self._requests.listeners.tell(method, params or {})
 
     async def share(
         self,

@@ -1,0 +1,259 @@
+"""Listens for changes of the resources and prompts of servers, as long as somebody reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.feed import Feed
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
+from mqtt_agent.tools.calling.live_catalog import LiveCatalog
+from mqtt_agent.tools.calling.queries import Queries
+from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.transport import InboundMessage
+from mqtt_agent.wire import ServerCard, ServerEvent, decode
+from mqtt_agent.wire.events import LISTEN, LISTS, URIS, listened
+
+__all__ = ["Listening", "ServerChange", "ServerChanges"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_ASK_EVERY = 60.0
+"""Seconds. A server forgets a client that has not asked for three minutes."""
+_ANSWERED_WITHIN = 10.0
+
+
+@dataclass(frozen=True)
+class ServerChange:
+    """A change of the resources or prompts of a server.
+
+    Attributes:
+        server: The name of the server.
+        method: What has changed, as a notification of MCP: ``notifications/resources/list_changed``,
+            ``notifications/prompts/list_changed`` or ``notifications/resources/updated``.
+        params: The parameters of the notification, such as the ``uri`` of the resource.
+    """
+
+    server: str
+    method: str
+    params: dict[str, Any]
+
+
+class ServerChanges(Feed[ServerChange]):
+    """An async iterator over changes. Only the latest 1,000 unread changes are kept."""
+
+    def __init__(self, listening: Listening) -> None:
+        super().__init__()
+        self._listening = listening
+        self.uris: dict[str, set[str]] = {}
+        """The resources whose changes are wanted, by server."""
+
+    async def subscribe(self, server: str, uri: str) -> bool:
+        """Be told of the changes of a resource from now on.
+
+        Args:
+            server: The name of the server that has the resource.
+            uri: The URI of the resource.
+
+        Returns:
+            Whether a replica of the server tells the changes of this resource.
+        """
+        self.uris.setdefault(server, set()).add(uri)
+        if await self._listening.asks_for(server, uri):
+            return True
+        self.unsubscribe(server, uri)
+        return False
+
+    def unsubscribe(self, server: str, uri: str) -> None:
+        """Be told of the changes of a resource no more."""
+        uris = self.uris.get(server, set())
+        uris.discard(uri)
+        if not uris:
+            self.uris.pop(server, None)
+        self._listening.wake()
+
+    def close(self) -> None:
+        """End the iteration after the changes that are unread now."""
+        super().close()
+        self.uris.clear()
+        self._listening.leave(self)
+
+
+class Listening:
+    """Asks the servers that tell changes to tell them to this client, and asks again and again.
+
+    A replica that has restarted has forgotten the client, so it is asked at once. When a server comes or goes, its
+    lists have changed too.
+
+    Args:
+        scope: What all parts of the client share.
+        catalog: The servers.
+        queries: Sends the requests.
+    """
+
+    def __init__(self, scope: Scope, catalog: LiveCatalog, queries: Queries) -> None:
+        self._scope = scope
+        self._catalog = catalog
+        self._queries = queries
+        self._feeds: weakref.WeakSet[ServerChanges] = weakref.WeakSet()
+        self._listener = uuid.uuid4().hex
+        self._asked: dict[str, tuple[str | None, dict[str, Any], float]] = {}
+        """For each replica, its process, what it was last asked for, and when."""
+        self._known: dict[str, frozenset[str]] | None = None
+        """The capabilities of each server that is online; None before they are known."""
+        self._woken = asyncio.Event()
+        self._tasks = BackgroundTasks(lambda task, error: logger.warning("changes are not listened for: %r", error))
+        self._keeping: asyncio.Task[None] | None = None
+        self._faults = FaultLog(logger)
+        self._refused = False
+        """Whether the broker does not let the client hear of changes."""
+
+    def watch(self, resources: Mapping[str, Iterable[str]]) -> ServerChanges:
+        """Iterate over the changes from now on, until the iterator is closed or no longer referenced."""
+        feed = ServerChanges(self)
+        feed.uris.update({server: set(uris) for server, uris in resources.items()})
+        self._feeds.add(feed)
+        if self._keeping is None or self._keeping.done():
+            self._keeping = self._tasks.start(self._keep())
+        self.wake()
+        return feed
+
+    def leave(self, feed: ServerChanges) -> None:
+        """Forget an iterator that was closed."""
+        self._feeds.discard(feed)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again what is wanted."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        self._tasks.cancel()
+        await self._tasks.wait()
+        for feed in list(self._feeds):
+            feed.close()
+
+    async def asks_for(self, server: str, uri: str) -> bool:
+        """Ask all replicas of a server for what is wanted now; whether one of them tells the changes of a resource."""
+        await self._catalog.complete()
+        if self._refused:
+            return False
+        cards = [card for card in self._catalog.servers() if card.shared_name == server and self._tells(card)]
+        told = await asyncio.gather(*(self._ask(card) for card in cards))
+        return any(uri in each.get(URIS, ()) for each in told)
+
+    async def _keep(self) -> None:
+        topic, news = self._scope.topics.all_server_events(self._scope.agent_id), self._catalog.watch()
+        try:
+            with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
+                await self._scope.connection.subscribe(topic, self._on_event)
+        except TopicNotAuthorized as error:
+            self._refused = True
+            logger.warning("%s hears of no changes of resources and prompts: %s", self._scope.agent_id, error)
+            return
+        self._refused = False
+        try:
+            await self._catalog.complete()
+            while self._feeds:
+                self._woken.clear()
+                self._tell_servers()
+                due = [card for card in self._catalog.servers() if self._tells(card) and self._is_due(card)]
+                for card in due:
+                    self._asked[card.server] = self._state_of(card)
+                    self._tasks.start(self._ask(card))
+                await self._something()
+        finally:
+            self._asked.clear()
+            self._known = None
+            news.close()
+            await self._scope.connection.unsubscribe(topic, self._on_event)
+
+    async def _something(self) -> None:
+        """Wait until something else may be wanted, or until servers have to be asked again."""
+        waiting = [asyncio.ensure_future(each) for each in (self._woken.wait(), self._catalog.server_news())]
+        try:
+            await asyncio.wait(waiting, timeout=_ASK_EVERY / 2, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
+    def _tells(self, card: ServerCard) -> bool:
+        """Whether an online replica tells changes."""
+        told = any(
+            isinstance(each, dict) and (each.get("listChanged") is True or each.get("subscribe") is True)  # pyright: ignore[reportUnknownMemberType]
+            for each in (card.capabilities or {}).values()
+        )
+        return told and self._catalog.is_server_online(card.server) and self._queries.reaches(card)
+
+    def _wanted_of(self, name: str) -> dict[str, Any]:
+        """What is wanted of a server now."""
+        uris = {uri for feed in self._feeds for uri in feed.uris.get(name, ())}
+        return dict.fromkeys(LISTS, True) | ({URIS: sorted(uris)} if uris else {})
+
+    def _state_of(self, card: ServerCard) -> tuple[str | None, dict[str, Any], float]:
+        return card.started, self._wanted_of(card.shared_name), asyncio.get_running_loop().time()
+
+    def _is_due(self, card: ServerCard) -> bool:
+        process, wanted, at = self._asked.get(card.server, (None, {}, 0.0))
+        known, now = card.server in self._asked, self._state_of(card)
+        return not known or (process, wanted) != now[:2] or at + _ASK_EVERY <= now[2]
+
+    async def _ask(self, card: ServerCard) -> dict[str, Any]:
+        """Ask one replica for what is wanted now. Returns what it tells."""
+        wanted = self._wanted_of(card.shared_name)
+        params = {"notifications": wanted, "listener": self._listener}
+        end = asyncio.get_running_loop().time() + _ANSWERED_WITHIN
+        try:
+            response = await self._queries.request(card, LISTEN, params, end)
+        except MQTTAgentError as error:
+            logger.info("server %s does not tell its changes: %s", card.server, error)
+            return {}
+        if response is None or response.status == "error":
+            logger.info("server %s does not tell its changes: %s", card.server, response and response.error)
+            return {}
+        return listened(response.result)
+
+    def _tell_servers(self) -> None:
+        """Tell which servers have come or gone since the last time: their lists have changed."""
+        known: dict[str, frozenset[str]] = {}
+        for card in self._catalog.servers():
+            if card.capabilities and self._catalog.is_server_online(card.server):
+                known[card.shared_name] = known.get(card.shared_name, frozenset()) | card.capabilities.keys()
+        before, self._known = self._known, known
+        if before is None:
+            return
+        for name in before.keys() | known.keys():
+            for capability in before.get(name, frozenset()) ^ known.get(name, frozenset()):
+                method = LISTS.get(f"{capability}ListChanged")
+                if method is not None:
+                    self._put(ServerChange(name, method, {}))
+
+    def _on_event(self, message: InboundMessage) -> None:
+        server = self._scope.topics.server_of_events(message.topic, self._scope.agent_id)
+        try:
+            event = decode(ServerEvent, message.payload, self._scope.max_payload)
+        except WireError as error:
+            self._faults.refuse(message, "an unreadable event of a server", error)
+            return
+        card = None if server is None else self._catalog.server(server)
+        if server is None or event.server != server or message.retain:
+            self._faults.refuse(message, "an event in the name of another server", repr(event.server))
+        elif card is None:
+            message.refuse("the server is not known")
+        else:
+            self._put(ServerChange(card.shared_name, event.method, event.params or {}))
+
+    def _put(self, change: ServerChange) -> None:
+        uri = change.params.get("uri")
+        for feed in list(self._feeds):
+            if change.method in LISTS.values() or uri in feed.uris.get(change.server, ()):
+                feed.put(change)

@@ -1,0 +1,189 @@
+"""Lets MCP clients of both protocols subscribe to resources of the namespace, and clients of 2026 to their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, cast
+
+import mcp_types as types
+from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY, ListenHandler
+from mcp.shared.exceptions import MCPError
+from mqtt_agent.tools import ServerChanges
+
+from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.news import News
+from mcp_mqtt_agent.shelf import Shelf
+from mcp_mqtt_agent.task_extension import TaskExtension, needs_tasks, wants_tasks
+
+__all__ = ["Subscribing"]
+
+_MOST_TASKS = 100
+_METHOD = "notifications/tasks"
+
+
+class Subscribing:
+    """What the MCP clients of one identity have subscribed to.
+
+    Args:
+        news: Tells the clients.
+        shelf: Finds the servers of resources.
+        tasks: The tasks of the clients.
+    """
+
+    def __init__(self, news: News, shelf: Shelf, tasks: TaskExtension) -> None:
+        self._news = news
+        self._shelf = shelf
+        self._tasks = tasks
+        self._handler = ListenHandler(news.bus)
+        self._held: dict[str, tuple[str, int]] = {}
+        """The server of each resource, and how many subscriptions of clients it has."""
+        self._watched: dict[str, set[asyncio.Queue[str]]] = {}
+        """Where the changes of each task go, by its id."""
+        self._lock = asyncio.Lock()
+        self.changes: ServerChanges | None = None
+        """The changes of the namespace, while the face is live."""
+
+    def close(self) -> None:
+        """End the streams of clients of 2026."""
+        self._handler.close()
+
+    def on_task(self, task_id: str) -> None:
+        """Tell the clients that watch a task of its change."""
+        for queue in self._watched.get(task_id, ()):
+            queue.put_nowait(task_id)
+
+    # Clients of 2025
+
+    async def subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        """Answer ``resources/subscribe``."""
+        uri, connection = str(params.uri), ctx.session._connection  # pyright: ignore[reportPrivateUsage]
+        if id(connection) in self._news.subscribed.get(uri, {}):
+            return types.EmptyResult()
+        if not await self._hold(uri):
+            raise MCPError(types.INVALID_PARAMS, f"no server tells the changes of the resource {uri}", {"uri": uri})
+        sessions = self._news.subscribed.setdefault(uri, {})
+        if id(connection) in sessions:  # the client has asked twice at once
+            self._release([uri])
+            return types.EmptyResult()
+        sessions[id(connection)] = ctx.session
+        connection.exit_stack.callback(self._leave, uri, id(connection))
+        return types.EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        """Answer ``resources/unsubscribe``."""
+        self._leave(str(params.uri), id(ctx.session._connection))  # pyright: ignore[reportPrivateUsage]
+        return types.EmptyResult()
+
+    def _leave(self, uri: str, connection: int) -> None:
+        sessions = self._news.subscribed.get(uri, {})
+        if sessions.pop(connection, None) is not None:
+            self._release([uri])
+        if not sessions:
+            self._news.subscribed.pop(uri, None)
+
+    # Clients of 2026
+
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """Answer ``subscriptions/listen``: the answer is a stream."""
+        wanted = params.notifications.resource_subscriptions or ()
+        held = [uri for uri in dict.fromkeys(wanted) if await self._hold(uri)]
+        tasks = self._tasks_of(ctx)
+        asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
+        telling: asyncio.Task[None] | None = None
+        try:
+            if tasks:
+                acknowledged = asyncio.Event()
+                ctx = self._with_tasks(ctx, tasks, acknowledged)
+                telling = asyncio.create_task(self._tell_tasks(ctx, tasks, acknowledged))
+            return await self._handler(ctx, params.model_copy(update={"notifications": asked}))
+        finally:
+            if telling is not None:
+                telling.cancel()
+            self._release(held)
+
+    def _tasks_of(self, ctx: Context) -> list[str]:
+        """The tasks whose changes a client asks for, as far as they exist.
+
+        Raises:
+            MCPError: The client has not declared the extension.
+        """
+        asked: Any = cast("dict[str, Any]", ctx.params or {}).get("notifications") or {}
+        ids: Any = asked.get("taskIds") if isinstance(asked, dict) else None
+        if not ids or not isinstance(ids, list):
+            return []
+        if not wants_tasks(ctx):
+            raise needs_tasks()
+        texts = [each for each in cast("list[Any]", ids) if isinstance(each, str)]
+        return [each for each in texts[:_MOST_TASKS] if self._tasks.view(each) is not None]
+
+    def _with_tasks(self, ctx: Context, tasks: list[str], acknowledged: asyncio.Event) -> Context:
+        """The same request, whose acknowledgement names the tasks too. The SDK knows no tasks."""
+        session, send = ctx.session, ctx.session.send_notification
+
+        async def acknowledge(notification: Any, related_request_id: types.RequestId | None = None) -> None:
+            if isinstance(notification, types.SubscriptionsAcknowledgedNotification):
+                params = notification.params.model_dump(by_alias=True, mode="json", exclude_none=True)
+                params["notifications"] = {**(params.get("notifications") or {}), "taskIds": tasks}
+                await session._request_outbound.notify(notification.method, params)  # pyright: ignore[reportPrivateUsage]
+                acknowledged.set()
+            else:
+                await send(notification, related_request_id)
+
+        session.send_notification = acknowledge  # type: ignore[method-assign]
+        return ctx
+
+    async def _tell_tasks(self, ctx: Context, tasks: list[str], acknowledged: asyncio.Event) -> None:
+        """Tell how the tasks are now, and then their changes, all after the acknowledgement."""
+        queue = asyncio.Queue[str]()
+        for task_id in tasks:
+            self._watched.setdefault(task_id, set()).add(queue)
+            queue.put_nowait(task_id)
+        try:
+            await acknowledged.wait()
+            while True:
+                changed = {await queue.get()}
+                while not queue.empty():
+                    changed.add(queue.get_nowait())
+                for task_id in changed:
+                    view = self._tasks.view(task_id)
+                    if view is not None:
+                        params = view | {"_meta": {SUBSCRIPTION_ID_META_KEY: ctx.request_id}}
+                        await ctx.session._request_outbound.notify(_METHOD, params)  # pyright: ignore[reportPrivateUsage]
+        finally:
+            for task_id in tasks:
+                self._watched[task_id].discard(queue)
+                if not self._watched[task_id]:
+                    del self._watched[task_id]
+
+    # Resources
+
+    async def _hold(self, uri: str) -> bool:
+        """Let the server of a resource tell its changes, as long as somebody has subscribed to it."""
+        async with self._lock:
+            server, count = self._held.get(uri, ("", 0))
+            if not count:
+                server = await self._subscribed(uri)
+            if server:
+                self._held[uri] = server, count + 1
+            return bool(server)
+
+    async def _subscribed(self, uri: str) -> str:
+        """The server that tells the changes of a resource from now on; empty when there is none."""
+        if self.changes is not None:
+            for server in await self._shelf.servers_for(uri):
+                if await self.changes.subscribe(server, uri):
+                    return server
+        return ""
+
+    def _release(self, uris: Iterable[str]) -> None:
+        for uri in uris:
+            server, count = self._held.pop(uri, ("", 0))
+            if count > 1:
+                self._held[uri] = server, count - 1
+            elif self.changes is not None:
+                with contextlib.suppress(RuntimeError):
+                    self.changes.unsubscribe(server, uri)
