@@ -63,7 +63,9 @@ async def gateway(url: str) -> None:
     from a2a_mqtt_agent import Gateway, Identity
 
     does = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "peers.a2a_http", "work", url), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "peers.a2a_http", "work", url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     assert does.stdout is not None
     await does.stdout.readline()

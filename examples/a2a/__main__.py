@@ -38,9 +38,7 @@ class Process:
 
     def __init__(self, broker: str, *command: str, namespace: str = "a2a/v1") -> None:
         environment = {**os.environ, "MQTT_AGENT_BROKER": broker, "MQTT_AGENT_NAMESPACE": namespace}
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def kill(self) -> None:
         """Send SIGKILL: the process has no time to send or save anything."""

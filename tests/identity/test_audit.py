@@ -216,7 +216,9 @@ async def test_a_forged_tool_card_that_the_server_corrects_is_there_as_refused(
         for number, each in enumerate(forged, 1):
             await soon(evil.publish(topic, b"" if each is None else json.dumps(each).encode(), retain=True))
             await until(lambda number=number: len(refused()) == number)  # type: ignore[misc]
-            await until(lambda: seen[-1] and json.loads(seen[-1]) == {**card, "last_seen": json.loads(seen[-1])["last_seen"]})
+            await until(
+                lambda: seen[-1] and json.loads(seen[-1]) == {**card, "last_seen": json.loads(seen[-1])["last_seen"]}
+            )
         revised = {line["revises"] for line in refused() if "revises" in line}
         own = [line for line in lines if line["topic"] == topic and line["outcome"] == "sent"]
         accepted = [line for line in lines if line["topic"] == topic and line["outcome"] == "accepted"]

@@ -43,7 +43,9 @@ class TokenServer:
         self.asked.append(f"{base64.b64decode(proof).decode()} {form}")
         answer = {"access_token": self.issuer.token("dave"), "token_type": "Bearer", "expires_in": self.seconds}
         body = json.dumps(answer).encode()
-        writer.write(f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(
+            f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         writer.close()
 
 

@@ -6,15 +6,12 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import grpc
 import httpx
-import jwt
 import pytest
 from a2a.types import a2a_pb2 as a2a
 from a2a.types import a2a_pb2_grpc
@@ -25,7 +22,6 @@ from certificates import Authority
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.json_format import MessageToDict
-from jwt.algorithms import OKPAlgorithm
 from mqtt_agent import Agent, MemoryStore
 from mqtt_agent.adapting.bearers import by_bearer, read_identities
 from support import soon
@@ -230,7 +226,10 @@ async def test_an_api_key_may_be_in_the_query_or_a_cookie_where_the_gateway_says
     assert await asked(served, "?api_key=alice-key", Origin="https://evil.example") == 403
     async with httpx.AsyncClient() as http:
         card = (await http.get(f"{served.url}/agents/worker/.well-known/agent-card.json")).json()
-    assert {each["apiKeySecurityScheme"]["location"] for each in card["securitySchemes"].values()} == {"query", "cookie"}
+    assert {each["apiKeySecurityScheme"]["location"] for each in card["securitySchemes"].values()} == {
+        "query",
+        "cookie",
+    }
     with pytest.raises(ValueError, match="an API key can be in header, query, cookie, and not in body"):
         Gateway(keys, store=MemoryStore(), api_key_in=["body"])  # type: ignore[list-item]
 
@@ -271,7 +270,9 @@ async def test_keys_that_cannot_be_fetched_again_count_for_a_day_and_each_failur
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_a_card_names_the_flow_with_which_a_client_gets_a_token(urls: dict[str, str], flow: str, issuer: Issuer) -> None:
+def test_a_card_names_the_flow_with_which_a_client_gets_a_token(
+    urls: dict[str, str], flow: str, issuer: Issuer
+) -> None:
     card = a2a.AgentCard()
     Authentication([Identity("dave", subject="dave")], TokenIssuer(ISSUER, AUDIENCE, issuer.url, **urls)).show(card)
     [scheme] = MessageToDict(card)["securitySchemes"].values()

@@ -44,16 +44,16 @@ async def test_what_waits_is_bounded_by_number_and_bytes_and_one_change_may_alwa
 async def test_a_client_that_does_not_read_is_ended_and_can_subscribe_again(
     worker: Agent, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(following, "_MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(following, "_MOST_BYTES", 500_000)
     served = await make_gateway()
     port = int(served.url.rpartition(":")[2])
     mouth = socket.socket()
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     mouth.connect(("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=mouth, limit=1024)  # it stops to read the socket soon
-    body = json.dumps(MessageToDict(said("flood 300"))).encode()
-    head = f"POST /agents/worker/message:stream HTTP/1.1\r\nHost: 127.0.0.1\r\nA2A-Version: 1.0\r\nContent-Length: {len(body)}"
-    writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+    body = json.dumps(MessageToDict(said("flood 100"))).encode()
+    head = f"Host: 127.0.0.1\r\nA2A-Version: 1.0\r\nContent-Length: {len(body)}\r\nContent-Type: application/json"
+    writer.write(f"POST /agents/worker/message:stream HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
     await writer.drain()
     await until(lambda: any("reads too slowly" in record.getMessage() for record in caplog.records), 60)
     # Somebody who reads gets everything meanwhile.

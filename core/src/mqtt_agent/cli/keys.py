@@ -104,7 +104,7 @@ def state(
         Path | None, typer.Option("--file", "-f", metavar="FILE", help="The file to write. Default: KEY.jwt.")
     ] = None,
 ) -> None:
-    """State, with the key of an issuer, that a program has a key. Whoever trusts the issuer then believes the program."""
+    """State, with the key of an issuer, that a program has a key. Whoever trusts the issuer then believes it."""
     _require_library()
     from mqtt_agent.identity.keys import PrivateKey
     from mqtt_agent.identity.statements import make_statement

@@ -37,8 +37,8 @@ class Identity:
             and the signature is not checked. ``"log"``: it is accepted, and a warning is logged once for each sender.
             ``"require"``: it is refused.
         clock: Returns the time in seconds since 1970.
-        statement: The path of a file with the statement of an issuer about ``key``, which is sent with each message, for
-            those who trust the issuer and not the key itself; None for none.
+        statement: The path of a file with the statement of an issuer about ``key``. It is sent with each message, for
+            those who trust the issuer and not the key itself. None sends none.
 
     Attributes:
         key: The private key.
@@ -139,8 +139,8 @@ class Identity:
         self._warned_from = float("inf")
         left = self._statement.expires_at - self._clock()
         logger.warning(
-            "the statement about the key of %s ends in %.0f s, and then nobody believes its messages: start the program "
-            "again with a new statement (mqtt-agent keys state)",
+            "the statement about the key of %s ends in %.0f s, and then nobody believes its messages: start the "
+            "program again with a new statement (mqtt-agent keys state)",
             *(self.name, left),
         )
 

@@ -116,8 +116,10 @@ class Statements:
             raise ValueError("no key of its issuer is trusted")
         signed, _, signature = text.rpartition(".")
         # The algorithm is fixed, whatever the header says, and no address in the header is ever followed.
-        if header.get("alg") != _ALGORITHM or "crit" in header or not issuer.verifies(
-            decode_base64(signature), signed.encode()
+        if (
+            header.get("alg") != _ALGORITHM
+            or "crit" in header
+            or not issuer.verifies(decode_base64(signature), signed.encode())
         ):
             raise ValueError("its issuer has not signed it, or it was changed")
         statement = Statement.read(text, signer)
@@ -127,9 +129,7 @@ class Statements:
         return statement
 
 
-def make_statement(
-    key: PublicKey, issuer: PrivateKey, roster: Roster, *, now: float, lifetime: float
-) -> str:
+def make_statement(key: PublicKey, issuer: PrivateKey, roster: Roster, *, now: float, lifetime: float) -> str:
     """State that a program of a roster has a key.
 
     Args:

@@ -54,7 +54,9 @@ class Authentication:
     ) -> None:
         check_distinct(identities)
         if not api_key_in or not set(api_key_in) <= _SCHEMES.keys():
-            raise ValueError(f"an API key can be in {', '.join(_SCHEMES)}, and not in {', '.join(api_key_in) or 'nothing'}")
+            raise ValueError(
+                f"an API key can be in {', '.join(_SCHEMES)}, and not in {', '.join(api_key_in) or 'nothing'}"
+            )
         self._places = tuple(dict.fromkeys(api_key_in))
         self._by_proof: dict[bytes, Identity] = {}
         self._kinds: list[str] = []

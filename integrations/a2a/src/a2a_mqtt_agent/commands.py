@@ -141,7 +141,9 @@ async def join(
     ] = None,
     login: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help='What proves who speaks: {"api_key": ...}, {"token_url": ...}, ...; see the guide.'),
+        typer.Option(
+            metavar="FILE", help='What proves who speaks: {"api_key": ...}, {"token_url": ...}, ...; see the guide.'
+        ),
     ] = None,
     card_trust: Annotated[
         list[str] | None,

@@ -90,7 +90,7 @@ class Followed:
                     return
             if waiting.dropped:
                 raise InternalError(
-                    f"The client reads too slowly: {waiting.dropped} changes of the task waited for it, and were dropped. "
+                    f"The client reads too slowly: {waiting.dropped} changes of the task waited, and were dropped. "
                     "Subscribe to the task again: the stream then begins with the task as it is"
                 )
         finally:

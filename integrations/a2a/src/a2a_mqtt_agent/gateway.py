@@ -60,8 +60,8 @@ class Gateway:
         key: The JWK file of the private key that signs the cards; None means cards without a signature. It needs
             ``a2a-mqtt-agent[auth]``.
         issuer: Whose tokens the callers with a ``subject`` have. It needs ``a2a-mqtt-agent[auth]``.
-        api_key_in: Where callers may have their API key: ``header`` (``X-API-Key``), ``query`` (``api_key``), and ``cookie``
-            (``api_key``). A key in a query is seen by proxies and stands in their logs.
+        api_key_in: Where callers may have their API key: ``header`` (``X-API-Key``), ``query`` (``api_key``), and
+            ``cookie`` (``api_key``). A key in a query is seen by proxies and stands in their logs.
         tls_server: The TLS of the gateway; None means no TLS, for a reverse proxy that has TLS.
         connection: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker``, ``namespace`` and ``tls``.
 

@@ -36,8 +36,8 @@ class Login:
         bearer: A token, for HTTP's ``bearer``, OAuth 2 and OpenID Connect.
         basic: A name and a password, as ``name:password``.
         api_key: An API key. The card says where the key goes: in a header, the query, or a cookie.
-        token_url: The address at which OAuth 2 tokens are fetched, with the grant ``client_credentials``. It is never taken
-            from a card, because whoever writes the card would get the secret.
+        token_url: The address at which OAuth 2 tokens are fetched, with the grant ``client_credentials``. It is never
+            taken from a card, because whoever writes the card would get the secret.
         client_id: The name of this client at ``token_url``.
         client_secret: The secret of this client at ``token_url``.
         scope: The scopes that are asked for, with spaces between them; None for none.
@@ -190,7 +190,12 @@ async def _fetch(login: Login) -> tuple[str, float]:
         value: Any = answer.json()
         given = cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
         token, seconds = given.get("access_token"), given.get("expires_in", 300)
-        if not isinstance(token, str) or not token.isascii() or not token or str(given.get("token_type", "bearer")).lower() != "bearer":
+        if (
+            not isinstance(token, str)
+            or not token.isascii()
+            or not token
+            or str(given.get("token_type", "bearer")).lower() != "bearer"
+        ):
             raise ValueError("the answer has no bearer token")
         return token, float(seconds)
     except (httpx.HTTPStatusError, ValueError, TypeError) as error:

@@ -104,7 +104,12 @@ class Pusher:
     # Addresses
 
     async def add(
-        self, caller: Caller, found: Followed | a2a.Task, config: a2a.TaskPushNotificationConfig, *, at_once: bool = False
+        self,
+        caller: Caller,
+        found: Followed | a2a.Task,
+        config: a2a.TaskPushNotificationConfig,
+        *,
+        at_once: bool = False,
     ) -> a2a.TaskPushNotificationConfig:
         """Keep an address of a task. An address with the same id is replaced.
 

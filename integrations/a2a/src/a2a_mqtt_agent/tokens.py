@@ -28,7 +28,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 _KEPT = 3600.0
 """Seconds after which the keys of an address are fetched again."""
 _OLDEST = 24 * 3600.0
-"""Seconds for which keys are used that cannot be fetched again. A key that the issuer has withdrawn must not count for ever."""
+"""Seconds for which keys are used that cannot be fetched again: a key that was withdrawn must not count for ever."""
 _PAUSE = 30.0
 """Seconds between two requests for the keys. Strangers can make up key ids, and must not cause a request each."""
 _MAX_KEYS = 1024 * 1024
@@ -98,8 +98,8 @@ class TokenIssuer:
 class Tokens:
     """Checks the tokens of an issuer.
 
-    Keys of an address are fetched again after an hour. When this fails, the earlier keys count for a day, with a warning at
-    each failure, and then no token is accepted until the keys were fetched.
+    Keys of an address are fetched again after an hour. When this fails, the earlier keys count for a day, with a
+    warning at each failure, and then no token is accepted until the keys were fetched.
 
     Args:
         issuer: The issuer.
