@@ -84,7 +84,8 @@ async def gateway(url: str) -> None:
 async def sdk(url: str) -> None:
     """The a2a-sdk's own server, with its store of tasks in SQLite."""
     import uvicorn
-    from a2a.server.agent_execution import AgentExecutor, EventQueue, RequestContext
+    from a2a.server.agent_execution import AgentExecutor, RequestContext
+    from a2a.server.events import EventQueue
     from a2a.server.request_handlers import DefaultRequestHandler
     from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
     from a2a.server.tasks import DatabaseTaskStore, TaskUpdater
