@@ -63,17 +63,14 @@ class Statement:
         name = names[0] if signer is None else signer
         if name not in names:
             raise ValueError(f"it is about {', '.join(names)[:80]}")
-        confirmed: Any = claims.get("cnf")
-        jwk: Any = cast("dict[str, Any]", confirmed).get("jwk") if isinstance(confirmed, dict) else None
-        if not isinstance(jwk, dict):
+        jwk = _object(_object(claims.get("cnf")).get("jwk"))
+        if not jwk:
             raise ValueError("it has no key in cnf.jwk")
         bare = PublicKey.from_jwk({**{part: jwk.get(part) for part in ("kty", "crv", "x")}, "sub": name})
-        ends, begins = claims.get("exp"), claims.get("nbf", claims.get("iat", 0))
-        if not _is_time(ends) or not _is_time(begins):
-            raise ValueError("it does not say when it ends: it needs the claim exp, in seconds since 1970")
+        ends, begins = _time(claims.get("exp")), _time(claims.get("nbf", claims.get("iat", 0)))
         others = [each for each in names if each != name]
         key = PublicKey(name, bare.data, others, _names(claims.get("tool_id")))
-        return cls(key, float(begins), float(ends), text)
+        return cls(key, begins, ends, text)
 
 
 class Statements:
@@ -188,5 +185,11 @@ def _names(claim: object) -> list[str]:
     return cast("list[str]", names)
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+def _time(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e12:
+        raise ValueError("it does not say when it ends: it needs the claim exp, in seconds since 1970")
+    return float(value)
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

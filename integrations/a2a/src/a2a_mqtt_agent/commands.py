@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from mqtt_agent.cli.doors import identities_of, parse_header
@@ -98,7 +98,7 @@ async def serve(
             key=card_key,
             issuer=None if tokens is None else _issuer(tokens),
             tls_server=_tls(tls_cert, tls_key, client_ca),
-            api_key_in=api_key_in or ("header",),
+            api_key_in=cast("Any", api_key_in or ("header",)),
             **place,
         )
     except (ValueError, OSError, ImportError) as error:
