@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -47,6 +48,7 @@ class TokenServer:
             f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         )
         writer.close()
+        await writer.wait_closed()
 
 
 @pytest.fixture
@@ -116,11 +118,15 @@ async def test_a_task_waits_for_a_token_only_when_it_may_come_later(
 async def test_another_host_gets_no_proof() -> None:
     login = Login(api_key="k", bearer="t")
     auth = LoginAuth(login, a2a.AgentCard(), httpx.URL("https://agent.example"))
+
+    async def sent(url: str) -> httpx.Headers:
+        async with contextlib.aclosing(auth.async_auth_flow(httpx.Request("GET", url))) as flow:
+            return (await anext(flow)).headers
+
     for url in ("https://evil.example/x", "http://agent.example/x", "https://agent.example:444/x"):
-        request = await anext(auth.async_auth_flow(httpx.Request("GET", url)))
-        assert not {"authorization", "x-api-key"} & set(request.headers)
-    own = await anext(auth.async_auth_flow(httpx.Request("GET", "https://agent.example/x")))
-    assert (own.headers["authorization"], own.headers["x-api-key"]) == ("Bearer t", "k")
+        assert not {"authorization", "x-api-key"} & set(await sent(url))
+    own = await sent("https://agent.example/x")
+    assert (own["authorization"], own["x-api-key"]) == ("Bearer t", "k")
 
 
 @pytest.mark.skipif(Authority.missing() is not None, reason="openssl is not installed")
