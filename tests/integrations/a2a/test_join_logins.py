@@ -67,6 +67,7 @@ async def says(served: Served, login: Login, broker: Broker, namespace: str) -> 
         return await soon(planner.request("helper", "hello", wait_online=True), 30)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["header", "query", "cookie"])
 async def test_an_api_key_goes_where_the_card_wants_it(
     worker: Agent, make_gateway: MakeGateway, embedded: Broker, namespace: str, place: Any
@@ -75,6 +76,7 @@ async def test_an_api_key_goes_where_the_card_wants_it(
     assert await says(served, Login(api_key="alice-key"), embedded, namespace) == "hello by alice"
 
 
+@pytest.mark.long
 async def test_a_name_and_a_password_are_sent(
     worker: Agent, make_gateway: MakeGateway, embedded: Broker, namespace: str
 ) -> None:
@@ -129,6 +131,7 @@ async def test_another_host_gets_no_proof() -> None:
     assert (own["authorization"], own["x-api-key"]) == ("Bearer t", "k")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(Authority.missing() is not None, reason="openssl is not installed")
 async def test_an_own_certificate_is_shown(
     worker: Agent, make_gateway: MakeGateway, embedded: Broker, namespace: str, tmp_path: Path

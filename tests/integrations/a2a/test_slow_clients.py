@@ -42,7 +42,7 @@ async def test_what_waits_is_bounded_by_number_and_bytes_and_one_change_may_alwa
 
 
 @pytest.mark.long
-async def test_a_client_that_does_not_read_is_ended_and_can_subscribe_again(
+async def test_a_client_that_does_not_read_is_ended_and_told_how_to_go_on(
     worker: Agent, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(following, "_MOST_BYTES", 500_000)
