@@ -104,7 +104,7 @@ class Identity:
             return properties
         signature = Signature.begin(self.key.name, *self._times(properties))
         value = self.key.sign(_content(topic, payload, properties).to_bytes(signature))
-        if self._clock() > self._warned_from:
+        if signature.signed_at > self._warned_from:
             self._warn()
         return self._with(properties, signature.with_value(value))
 
@@ -228,8 +228,8 @@ def _own_statement(path: str | os.PathLike[str], key: PrivateKey | None) -> Stat
 
 
 def _warned_from(statement: Statement) -> float:
-    """When a tenth of the time of a statement is left."""
-    return statement.expires_at - (statement.expires_at - statement.not_before) / 10
+    """When a tenth of the time of a statement is left, in milliseconds since 1970."""
+    return 1000 * (statement.expires_at - (statement.expires_at - statement.not_before) / 10)
 
 
 def _content(topic: str, payload: bytes, about: PublishProperties | InboundMessage) -> SignedContent:
